@@ -1,0 +1,150 @@
+"""The building blocks of the backbones: noise embedding, residual block, self-attention, resampling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "Downsample",
+    "NoiseEmbedding",
+    "ResidualBlock",
+    "SelfAttention",
+    "Upsample",
+    "group_norm",
+    "sinusoidal",
+    "zeroed",
+]
+
+MAX_PERIOD = 10_000.0
+
+
+def sinusoidal(c: Tensor, dim: int) -> Tensor:
+    """Embed numbers as sines and cosines of geometrically spaced frequencies.
+
+    Vaswani et al. (2017, sec. 3.5), with all sines before all cosines as in the code of Ho et al. (2020). Computed in
+    float32 or better whatever the autocast state: at c = 1000, bfloat16 would round the phase to a multiple of 4.
+
+    Args:
+        c: Numbers, (B,), of any real dtype.
+        dim: Size of the embedding, even.
+
+    Returns:
+        [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2)), i = 0..dim/2-1; (B, dim).
+    """
+    c = c.to(torch.promote_types(c.dtype, torch.float32))
+    half = dim // 2
+    frequency = torch.exp(torch.arange(half, device=c.device, dtype=c.dtype) * (-math.log(MAX_PERIOD) / half))
+    phase = c[:, None] * frequency
+    return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Set a layer's weights and bias to zero, so that the branch it ends starts as 0 (Ho et al. 2020, code)."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalization with as many groups as the largest divisor of `channels` that is at most 32."""
+    groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+class NoiseEmbedding(nn.Module):
+    """The noise condition c as a vector: sinusoidal embedding, then a two-layer perceptron.
+
+    Args:
+        width: Size of the sinusoidal embedding, even.
+        features: Size of the result.
+    """
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.width = width
+        self.inner = nn.Linear(width, features)
+        self.outer = nn.Linear(features, features)
+
+    def forward(self, c: Tensor) -> Tensor:
+        """Map c, (B,), to (B, features). The result has passed a SiLU, which every block would apply to it first."""
+        e = sinusoidal(c, self.width).to(self.inner.weight.dtype)
+        return F.silu(self.outer(F.silu(self.inner(e))))
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm-SiLU-conv twice around the noise embedding, with a shortcut (Ho et al. 2020, appendix B).
+
+    The last convolution starts at zero: at first the block is its shortcut.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        features: Size of the noise embedding.
+        dropout: Probability of dropping an activation before the last convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, features: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.embed = nn.Linear(features, outputs)
+        self.norm2 = group_norm(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.embed(e)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """Every pixel attends to every pixel, h + proj(softmax(Q K^T / sqrt(d)) V) (Vaswani et al. 2017, eq. 1).
+
+    The projection starts at zero: at first the block is the identity.
+
+    Args:
+        channels: Channels in and out.
+        heads: Number of heads, a divisor of `channels`; d = channels / heads.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to the same shape."""
+        qkv = self.qkv(self.norm(x))
+        q, k, v = rearrange(qkv, "b (n heads d) y x -> n b heads (y x) d", n=3, heads=self.heads).unbind(0)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.project(rearrange(h, "b heads (y x) d -> b (heads d) y x", y=x.shape[2]))
+
+
+class Downsample(nn.Conv2d):
+    """Halve height and width by a strided convolution; (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Conv2d):
+    """Double height and width by repeating pixels, then a convolution; (B, C, H, W) -> (B, C, 2H, 2W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,0 +1,193 @@
+"""The U-Net of Ho et al. (2020): the image network of the library."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unidiff.backbone.base import Backbone, is_whole
+from unidiff.backbone.layers import (
+    Downsample,
+    NoiseEmbedding,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    group_norm,
+    zeroed,
+)
+from unidiff.errors import ParameterError, require
+
+__all__ = ["UNet"]
+
+
+class UNet(Backbone):
+    """Residual blocks at several resolutions, joined by skip connections (Ho et al. 2020, appendix B).
+
+    Each level runs at half the resolution of the one before. The way down has `blocks` residual blocks a level, the way
+    up `blocks + 1`, each of which reads one feature map of the way down. The output starts at exactly 0.
+
+    Args:
+        shape: (C, H, W) of one image. Not necessarily square.
+        width: Channels at the first level, and size of the sinusoidal noise embedding; even.
+        multipliers: Channels of each level, in units of `width`; one entry for each resolution, the finest first.
+        blocks: Residual blocks a level on the way down.
+        attention: Resolutions at which each residual block is followed by self-attention: the longer side of the
+            feature map, counted after the patches are folded. If any is given, the middle of the network attends too;
+            () is a network without attention.
+        heads: Attention heads; must divide the channels wherever there is attention.
+        dropout: Probability of dropping an activation inside a residual block.
+        patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
+            same network on a smaller map.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int = 64,
+        multipliers: tuple[int, ...] = (1, 2, 2),
+        blocks: int = 2,
+        attention: tuple[int, ...] = (),
+        heads: int = 4,
+        dropout: float = 0.0,
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        _check(shape, width, multipliers, blocks, attention, heads, dropout, patch)
+        self.shape = tuple(shape)
+        self.patch = patch
+        channels = [width * m for m in multipliers]
+        sizes = _resolutions(self.shape, len(channels), patch)
+        features = 4 * width
+
+        def stage(inputs: int, outputs: int, attend: bool) -> Stage:
+            residual = ResidualBlock(inputs, outputs, features, dropout)
+            return Stage(residual, SelfAttention(outputs, heads) if attend else None)
+
+        self.embedding = NoiseEmbedding(width, features)
+        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+
+        self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
+        h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
+        for level, (size, out) in enumerate(zip(sizes, channels)):
+            if level > 0:
+                self.coarsen.append(Downsample(h))
+                skips.append(h)
+            stages = nn.ModuleList()
+            for _ in range(blocks):
+                stages.append(stage(h, out, size in attention))
+                skips.append(h := out)
+            self.down.append(stages)
+
+        self.middle = nn.ModuleList([stage(h, h, bool(attention)), stage(h, h, False)])
+
+        self.up, self.refine = nn.ModuleList(), nn.ModuleList()
+        for level, (size, out) in enumerate(zip(reversed(sizes), reversed(channels))):
+            if level > 0:
+                self.refine.append(Upsample(h))
+            stages = nn.ModuleList()
+            for _ in range(blocks + 1):
+                stages.append(stage(h + skips.pop(), out, size in attention))
+                h = out
+            self.up.append(stages)
+
+        self.norm = group_norm(h)
+        self.head = zeroed(nn.Conv2d(h, shape[0] * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: Noisy images, (B, C, H, W).
+            c: Noise condition, (B,), in about [0, 1000].
+            **cond: None; this network is unconditional.
+
+        Returns:
+            The network's output, (B, C, H, W).
+        """
+        self._refuse(cond)
+        e = self.embedding(c)
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        skips = [h]
+        for level, stages in enumerate(self.down):
+            if level > 0:
+                h = self.coarsen[level - 1](h)
+                skips.append(h)
+            for stage in stages:  # type: ignore[attr-defined]
+                h = stage(h, e)
+                skips.append(h)
+        for stage in self.middle:
+            h = stage(h, e)
+        for level, stages in enumerate(self.up):
+            if level > 0:
+                h = self.refine[level - 1](h)
+            for stage in stages:  # type: ignore[attr-defined]
+                h = stage(torch.cat([h, skips.pop()], dim=1), e)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+
+
+class Stage(nn.Module):
+    """A residual block and, at the resolutions that have it, self-attention."""
+
+    def __init__(self, residual: ResidualBlock, attention: SelfAttention | None) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention = nn.Identity() if attention is None else attention
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Map x, (B, inputs, H, W), and the noise embedding e, (B, features), to (B, outputs, H, W)."""
+        return self.attention(self.residual(x, e))
+
+
+def _resolutions(shape: tuple[int, ...], levels: int, patch: int) -> list[int]:
+    """Longer side of the feature map at each level, the finest first."""
+    return [max(shape[1:]) // patch // 2**level for level in range(levels)]
+
+
+def _check(
+    shape: tuple[int, ...],
+    width: int,
+    multipliers: tuple[int, ...],
+    blocks: int,
+    attention: tuple[int, ...],
+    heads: int,
+    dropout: float,
+    patch: int,
+) -> None:
+    """Raise a ParameterError if the arguments are out of range or do not fit one another."""
+    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
+    require(triple, "shape", shape, "(channels, height, width), three whole numbers of at least 1")
+    require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
+    several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(is_whole(m) for m in multipliers)
+    require(several, "multipliers", multipliers, "one or more whole numbers of at least 1")
+    require(is_whole(blocks), "blocks", blocks, "a whole number of at least 1")
+    sizes = isinstance(attention, (tuple, list)) and all(is_whole(a) for a in attention)
+    require(sizes, "attention", attention, "a list of resolutions, whole numbers of at least 1; () is none")
+    require(is_whole(heads), "heads", heads, "a whole number of at least 1")
+    require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
+    require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
+
+    _, height, breadth = shape
+    halvings = len(multipliers) - 1
+    unit = patch * 2**halvings
+    if height % patch or breadth % patch:
+        raise ParameterError(
+            "patch",
+            f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}; "
+            f"use a size divisible by {unit}, or a smaller patch.",
+        )
+    if height % unit or breadth % unit:
+        raise ParameterError(
+            "multipliers",
+            f"images of {height}x{breadth} pixels cannot be halved {halvings} times (patch {patch}); "
+            f"use a size divisible by {unit}, or fewer multipliers.",
+        )
+    occurring = _resolutions(shape, len(multipliers), patch)
+    if absent := [a for a in attention if a not in occurring]:
+        given, allowed = ", ".join(map(str, absent)), ", ".join(map(str, occurring))
+        raise ParameterError("attention", f"resolution {given} never occurs; this network has {allowed}.")
+    if attention:
+        used = {width * m for m, size in zip(multipliers, occurring) if size in attention} | {width * multipliers[-1]}
+        for channels in sorted(used):
+            if channels % heads:
+                raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
