@@ -1,0 +1,164 @@
+"""What a data set is: Data (arguments only), Source (opened: batches by index), TensorSource (all in one tensor)."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import require
+
+__all__ = ["Data", "Source", "TensorSource", "content_checksum", "is_whole", "require_split", "require_stand_in"]
+
+
+@dataclass(frozen=True)
+class Data(ABC):
+    """Which data: arguments only. Constructing one reads nothing; `open` does."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample, (C, H, W) for an image or (D,) for a vector, known without reading the data."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, or None where the data have no labels or where only reading them would tell."""
+        return None
+
+    @abstractmethod
+    def open(self, split: str = "train") -> Source:
+        """Read and verify one split.
+
+        Args:
+            split: "train" or "test". No sample is in both.
+
+        Returns:
+            The samples, ready to be taken by index.
+
+        Raises:
+            DataError: If a file is missing, corrupt, or not what its name says.
+            ParameterError: If the split is neither "train" nor "test".
+        """
+
+
+class Source(ABC):
+    """Opened data. A batch is a function of its indices alone, which is what lets training resume exactly.
+
+    Attributes:
+        name: What this is, in words: "MNIST train".
+        shape: Shape of one sample.
+        checksum: "md5:..." or "sha256:..." of what was read; each Data says of what exactly.
+        stand_in: None, or one sentence that says which data could not be had, and what stands in for it.
+        labels: Class of each sample, (N,) int64 on the CPU, or None.
+        class_names: Name of each class, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        checksum: str,
+        stand_in: str | None = None,
+        labels: Tensor | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.checksum = checksum
+        self.stand_in = stand_in
+        self.labels = labels
+        self.class_names = class_names
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {len(self)} samples of shape {self.shape}>"
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Take samples by index.
+
+        Args:
+            indices: Which samples, (B,) integers in [0, N).
+            device: Where the batch shall be.
+
+        Returns:
+            The samples, (B, *shape) float32; images are in [-1, 1].
+
+        Raises:
+            DataError: If a sample turns out to be unreadable (streams only).
+        """
+
+    def to(self, device: torch.device | str) -> Source:
+        """Move the samples to a device once and for all, if they are held in memory; a stream returns itself."""
+        return self
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Hint that these samples are wanted next, (B,) integers. It changes when work is done, never a result."""
+        return
+
+
+class TensorSource(Source):
+    """A whole data set in one tensor.
+
+    Args:
+        values: (N, C, H, W) uint8 images, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or
+            (N, *shape) float32, which are given out as they are.
+        name: As in `Source`.
+        checksum: As in `Source`; None takes the SHA-256 of the tensor's bytes.
+        stand_in: As in `Source`.
+        labels: As in `Source`.
+        class_names: As in `Source`.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        name: str,
+        checksum: str | None = None,
+        stand_in: str | None = None,
+        labels: Tensor | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        checksum = content_checksum(values) if checksum is None else checksum
+        super().__init__(name, tuple(values.shape[1:]), checksum, stand_in, labels, class_names)
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Take samples by index: (B,) integers in, (B, *shape) float32 out."""
+        # Moved before it is made float: a quarter of the bytes cross to the device.
+        taken = self.values[indices.to(self.values.device)].to(device)
+        return taken.float().div_(127.5).sub_(1.0) if taken.dtype == torch.uint8 else taken
+
+    def to(self, device: torch.device | str) -> TensorSource:
+        """Give the same source with its tensor on `device`; the labels stay on the CPU."""
+        values = self.values.to(device)
+        return TensorSource(values, self.name, self.checksum, self.stand_in, self.labels, self.class_names)
+
+
+def content_checksum(values: Tensor) -> str:
+    """SHA-256 of a tensor's bytes in C order, as "sha256:..."."""
+    return "sha256:" + hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether the value is a whole number (True and False are not) of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def require_split(split: str) -> None:
+    """Raise a ParameterError unless `split` is "train" or "test"."""
+    require(split in ("train", "test"), "split", split, '"train" or "test"')
+
+
+def require_stand_in(offline: str | None) -> None:
+    """Raise a ParameterError unless `offline` is None or "digits" (in capitals or not)."""
+    known = offline is None or (isinstance(offline, str) and offline.lower() == "digits")
+    require(known, "offline", offline, 'None (missing data are an error) or "digits" (they stand in)')

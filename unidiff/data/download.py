@@ -1,0 +1,64 @@
+"""Fetch a file once from the first mirror that has the right one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from unidiff.data.places import Absent
+from unidiff.errors import DataError
+
+__all__ = ["download", "fetch"]
+
+
+def download(url: str, target: Path) -> None:
+    """Write what is at `url` to the file `target`, with a progress bar on a terminal.
+
+    Raises:
+        OSError: If the network or the server fails (the exceptions of requests are OSErrors), or the disk does.
+    """
+    import pooch
+
+    progress = sys.stderr.isatty() and find_spec("tqdm") is not None
+    # Seconds to connect, seconds between bytes: no network is noticed at once, a slow one is not given up.
+    pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, str(target), None)
+
+
+def fetch(name: str, mirrors: Sequence[str], folder: Path, check: Callable[[Path], object]) -> Path:
+    """Download a file into a folder: temporary place first, then the check, then the rename.
+
+    So the folder never holds half a file or a wrong one, and two processes that fetch at once do no harm.
+
+    Args:
+        name: File name, the same at each mirror.
+        mirrors: Addresses of folders, ending in a slash, tried in this order.
+        folder: Where the file goes; made if it is missing.
+        check: Called with the downloaded file; raises DataError if it is not the right one.
+
+    Returns:
+        The file.
+
+    Raises:
+        Absent: If no mirror gave the right file; the message names each and what went wrong.
+    """
+    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
+        raise Absent("downloads are switched off by the environment variable UNIDIFF_OFFLINE")
+    failures = []
+    for mirror in mirrors:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                arrived = Path(temporary) / name
+                download(mirror + name, arrived)
+                check(arrived)
+                os.replace(arrived, folder / name)
+            return folder / name
+        except OSError as error:
+            failures.append(f"{mirror}: {error.strerror or type(error).__name__}")
+        except DataError as error:
+            failures.append(f"{mirror}: {error}")
+    raise Absent(f"downloading {name} failed ({'; '.join(failures)})")

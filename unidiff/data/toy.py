@@ -1,0 +1,174 @@
+"""Toy densities in the plane, within about [-1, 1] x [-1, 1]: data whose truth is known in closed form."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.data.base import Data, TensorSource, is_whole, require_split
+from unidiff.errors import require
+
+__all__ = ["Checkerboard", "Ring", "Spiral", "TwoMoons"]
+
+
+class _Toy(Data):
+    """Points drawn from a density. The train and the test split are independent streams of the same seed."""
+
+    # Not a dataclass itself: its children declare these two last, after their own parameters.
+    count: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(is_whole(self.count, 1), "count", self.count, "a whole number of at least 1")
+        require(is_whole(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(2,)."""
+        return (2,)
+
+    def open(self, split: str = "train") -> TensorSource:
+        """Draw the split's `count` points; the checksum is the SHA-256 of the float32 coordinates."""
+        require_split(split)
+        points, labels = self._draw(np.random.default_rng([self.seed, 0 if split == "train" else 1]))
+        values = torch.from_numpy(points.astype(np.float32))
+        classes = None if labels is None else torch.from_numpy(labels)
+        return TensorSource(values, f"{type(self).__name__} {split}", labels=classes)
+
+    @abstractmethod
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Points, (count, 2) float64, and labels, (count,) int64 or None."""
+
+
+@dataclass(frozen=True)
+class Ring(_Toy):
+    """Equal Gaussian components, evenly spaced on a circle: a mixture whose score is known exactly at any noise.
+
+    Its mean is 0 and, for three components or more, its covariance is (radius^2 / 2 + std^2) I. Labels are the
+    components.
+
+    Args:
+        components: Number of Gaussians, at least 1.
+        radius: Radius of the circle of means, more than 0.
+        std: Standard deviation of each component in each direction, at least 0.
+        count: Points in each split.
+        seed: Of the random stream, at least 0.
+    """
+
+    components: int = 8
+    radius: float = 0.7
+    std: float = 0.05
+    count: int = 10000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(is_whole(self.components, 1), "components", self.components, "a whole number of at least 1")
+        require(0 < self.radius < math.inf, "radius", self.radius, "a number above 0")
+        require(0 <= self.std < math.inf, "std", self.std, "a number of at least 0")
+
+    @property
+    def classes(self) -> int:
+        """The number of components."""
+        return self.components
+
+    @property
+    def means(self) -> Tensor:
+        """Centres of the components, (components, 2) float64; the first lies on the positive x axis."""
+        angle = 2 * math.pi * torch.arange(self.components, dtype=torch.float64) / self.components
+        return self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        labels = random.integers(self.components, size=self.count)
+        return self.means.numpy()[labels] + self.std * random.standard_normal((self.count, 2)), labels
+
+
+@dataclass(frozen=True)
+class TwoMoons(_Toy):
+    """Two interlocking half circles of radius 2/3, with Gaussian noise. Labels are the moons; the mean is 0.
+
+    Args:
+        noise: Standard deviation of the noise in each direction, at least 0.
+        count: Points in each split.
+        seed: Of the random stream, at least 0.
+    """
+
+    noise: float = 0.05
+    count: int = 10000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.noise < math.inf, "noise", self.noise, "a number of at least 0")
+
+    @property
+    def classes(self) -> int:
+        """2."""
+        return 2
+
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        angle = math.pi * random.random(self.count)
+        lower = random.integers(2, size=self.count)
+        sign = 1 - 2 * lower
+        # Upper moon (cos, sin), lower moon (1 - cos, 1/2 - sin); then the centre (1/2, 1/4) is moved to 0 and the
+        # width of 3 scaled to 2.
+        moons = np.stack([lower + sign * np.cos(angle) - 0.5, lower / 2 + sign * np.sin(angle) - 0.25], axis=1) / 1.5
+        return moons + self.noise * random.standard_normal((self.count, 2)), lower
+
+
+@dataclass(frozen=True)
+class Spiral(_Toy):
+    """An Archimedean spiral out to radius 0.95, points uniform in the square of the angle, with Gaussian noise.
+
+    Args:
+        turns: Number of turns, more than 0.
+        noise: Standard deviation of the noise in each direction, at least 0.
+        count: Points in each split.
+        seed: Of the random stream, at least 0.
+    """
+
+    turns: float = 2.0
+    noise: float = 0.02
+    count: int = 10000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.turns < math.inf, "turns", self.turns, "a number above 0")
+        require(0 <= self.noise < math.inf, "noise", self.noise, "a number of at least 0")
+
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        # The square root makes points about evenly spaced along the curve: its length grows like the angle squared.
+        reach = np.sqrt(random.random(self.count))
+        angle = 2 * math.pi * self.turns * reach
+        curve = 0.95 * reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        return curve + self.noise * random.standard_normal((self.count, 2)), None
+
+
+@dataclass(frozen=True)
+class Checkerboard(_Toy):
+    """Uniform on the dark squares of a board over [-1, 1]^2; the square at the lower left is dark.
+
+    Args:
+        cells: Squares along each side, at least 1. If even, each coordinate by itself is uniform on [-1, 1].
+        count: Points in each split.
+        seed: Of the random stream, at least 0.
+    """
+
+    cells: int = 4
+    count: int = 10000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(is_whole(self.cells, 1), "cells", self.cells, "a whole number of at least 1")
+
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        dark = np.argwhere(np.indices((self.cells, self.cells)).sum(axis=0) % 2 == 0)
+        corner = dark[random.integers(len(dark), size=self.count)]
+        return (corner + random.random((self.count, 2))) * (2 / self.cells) - 1, None
