@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 __all__ = [
     "Downsample",
+    "GroupNorm",
     "NoiseEmbedding",
     "ResidualBlock",
     "SelfAttention",
     "Upsample",
-    "group_norm",
+    "channels_last",
     "sinusoidal",
     "zeroed",
 ]
@@ -51,10 +52,31 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalization with as many groups as the largest divisor of `channels` that is at most 32."""
-    groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels)
+def channels_last(x: Tensor) -> Tensor:
+    """The same (B, C, H, W) map with the channels of a pixel side by side in memory.
+
+    Convolutions at this library's sizes are up to five times faster on it, on CPUs above all. The weights need no such
+    layout: a convolution follows its input.
+    """
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization (Wu & He 2018) of a channels-last map.
+
+    There are as many groups as the largest divisor of `channels` that is at most 32. Inside, the map is laid out plane by
+    plane, for which torch's kernel is some twenty times faster on a CPU: far more than the two copies cost.
+
+    Args:
+        channels: Channels in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(max(g for g in range(1, min(32, channels) + 1) if channels % g == 0), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to the same shape."""
+        return channels_last(super().forward(x.contiguous()))
 
 
 class NoiseEmbedding(nn.Module):
@@ -91,10 +113,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, features: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.norm1 = GroupNorm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(features, outputs)
-        self.norm2 = group_norm(outputs)
+        self.norm2 = GroupNorm(outputs)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
@@ -120,16 +142,16 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.project = zeroed(nn.Conv2d(channels, channels, 1))
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to the same shape."""
-        qkv = self.qkv(self.norm(x))
-        q, k, v = rearrange(qkv, "b (n heads d) y x -> n b heads (y x) d", n=3, heads=self.heads).unbind(0)
-        h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.project(rearrange(h, "b heads (y x) d -> b (heads d) y x", y=x.shape[2]))
+        pixels = rearrange(self.norm(x), "b c y x -> b (y x) c")
+        q, k, v = rearrange(self.qkv(pixels), "b p (n heads d) -> n b heads p d", n=3, heads=self.heads).unbind(0)
+        h = self.project(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads p d -> b p (heads d)"))
+        return x + rearrange(h, "b (y x) c -> b c y x", y=x.shape[2])
 
 
 class Downsample(nn.Conv2d):

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from unidiff.backbone.base import Backbone, is_whole
 from unidiff.backbone.layers import (
     Downsample,
+    GroupNorm,
     NoiseEmbedding,
     ResidualBlock,
     SelfAttention,
     Upsample,
-    group_norm,
+    channels_last,
     zeroed,
 )
 from unidiff.errors import ParameterError, require
@@ -91,7 +92,7 @@ class UNet(Backbone):
                 h = out
             self.up.append(stages)
 
-        self.norm = group_norm(h)
+        self.norm = GroupNorm(h)
         self.head = zeroed(nn.Conv2d(h, shape[0] * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class UNet(Backbone):
         """
         self._refuse(cond)
         e = self.embedding(c)
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        h = channels_last(self.stem(channels_last(F.pixel_unshuffle(x, self.patch))))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:

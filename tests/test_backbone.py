@@ -1,0 +1,292 @@
+"""The backbones, against formulas written out beside them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unidiff.backbone.layers import GroupNorm, SelfAttention, sinusoidal
+from unidiff.backbone.mlp import MLP
+from unidiff.backbone.unet import UNet
+from unidiff.errors import ParameterError
+
+NETWORKS = {
+    "unet": lambda: UNet((3, 8, 12), width=8, multipliers=(1, 2), blocks=1),
+    "unet, attention": lambda: UNet((1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(8, 4), heads=2),
+    "unet, patches": lambda: UNet((1, 28, 28), width=8, multipliers=(1, 2), blocks=2, patch=2),
+    "unet, one level": lambda: UNet((2, 5, 7), width=6, multipliers=(3,), blocks=1),
+    "mlp": lambda: MLP((2,), width=16, depth=2),
+    "mlp, two axes": lambda: MLP((3, 4), width=16, depth=1),
+}
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
+def network(request):
+    torch.manual_seed(0)
+    return request.param()
+
+
+def perturbed(network: nn.Module, scale: float = 0.2) -> nn.Module:
+    """The network with every weight moved, so that no branch is silent."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(scale * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype))
+    return network
+
+
+def batch(network: nn.Module, size: int = 4, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(size, *network.shape, generator=generator, dtype=dtype)
+    return x, torch.linspace(0, 1000, size, dtype=dtype)
+
+
+# ------------------------------------------------------------------------------------------------ every backbone
+
+
+def test_output_is_exactly_zero_at_first(network):
+    x, c = batch(network)
+    out = network(x, c)
+    assert out.shape == x.shape
+    assert torch.equal(out, torch.zeros_like(x))
+
+
+def test_samples_do_not_see_each_other(network):
+    perturbed(network.double())
+    x, c = batch(network, dtype=torch.float64)
+    whole = network(x, c)
+    halves = torch.cat([network(x[:2], c[:2]), network(x[2:], c[2:])])
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(halves, whole, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(network(x[order], c[order]), whole[order], rtol=1e-11, atol=1e-11)
+
+
+def test_the_noise_condition_matters(network):
+    perturbed(network)
+    x, _ = batch(network, 1)
+    near, far = (network(x, torch.tensor([c])) for c in (10.0, 500.0))
+    assert (near - far).abs().max() > 1e-3 * near.abs().max()
+
+
+def test_gradient_reaches_every_parameter_and_the_input(network):
+    perturbed(network)
+    x, c = batch(network)
+    x.requires_grad_()
+    network(x, c).square().sum().backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+    assert x.grad.abs().max() > 0
+
+
+def test_every_weight_but_the_last_layers_is_reached_once_the_head_moves(network):
+    """Zero initialization must not lock a branch: after the head is nonzero, each zeroed layer has a gradient."""
+    nn.init.normal_(network.head.weight)
+    x, c = batch(network)
+    network(x, c).square().sum().backward()
+    for name, p in network.named_parameters():
+        if name.endswith(("conv2.weight", "linear2.weight", "project.weight")):
+            assert p.abs().max() == 0, name
+            assert p.grad.abs().max() > 0, name
+
+
+def test_meta_construction_has_the_same_parameters(request, network):
+    with torch.device("meta"):
+        meta = NETWORKS[request.node.callspec.id]()
+    assert all(p.is_meta for p in meta.parameters())
+    assert {n: p.shape for n, p in meta.named_parameters()} == {n: p.shape for n, p in network.named_parameters()}
+
+
+def test_conditions_are_refused(network):
+    x, c = batch(network)
+    with pytest.raises(ParameterError, match=r"(UNet|MLP) is unconditional, but was given label\."):
+        network(x, c, label=torch.zeros(4))
+
+
+def test_autocast_in_bfloat16_is_the_same_network(network):
+    """2 % of the largest output: bfloat16 carries 8 bits (0.4 % a rounding), a few dozen of which add at random."""
+    perturbed(network, 0.02)
+    x, c = batch(network)
+    exact = network(x, c)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(x, c)
+    assert (rough - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+@pytest.mark.parametrize("dim", [2, 8, 64])
+def test_embedding_is_the_formula(dim):
+    c = torch.tensor([0.0, 0.5, 1.0, 37.0, 999.5], dtype=torch.float64)
+    expected = [
+        [math.sin(v * 10_000 ** (-2 * i / dim)) for i in range(dim // 2)]
+        + [math.cos(v * 10_000 ** (-2 * i / dim)) for i in range(dim // 2)]
+        for v in c.tolist()
+    ]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(sinusoidal(c, dim), expected, rtol=0, atol=1e-12)
+    # float32: c has 24 bits, so a phase near 1000 is known to 1000 * 2**-24 = 6e-5; twice that for two roundings.
+    torch.testing.assert_close(sinusoidal(c.float(), dim), expected.float(), rtol=0, atol=2e-4)
+
+
+def test_embedding_keeps_float32_under_autocast_and_for_integers():
+    c = torch.tensor([3, 999])
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = sinusoidal(c, 32)
+    assert cast.dtype == torch.float32
+    torch.testing.assert_close(cast, sinusoidal(c.double(), 32).float(), rtol=0, atol=2e-4)
+
+
+def test_attention_is_the_formula():
+    torch.manual_seed(0)
+    heads, channels, height, breadth = 3, 12, 4, 5
+    layer = perturbed(SelfAttention(channels, heads).double())
+    x = torch.randn(2, channels, height, breadth, dtype=torch.float64)
+
+    def pointwise(linear: nn.Linear, z: torch.Tensor) -> torch.Tensor:  # (pixels, in) -> (pixels, out)
+        return z @ linear.weight.T + linear.bias
+
+    for sample, result in zip(x, layer(x)):
+        pixels = layer.norm(sample[None])[0].flatten(1).T
+        q, k, v = pointwise(layer.qkv, pixels).split(channels, dim=1)
+        columns = []
+        for rows in torch.arange(channels).split(channels // heads):
+            scores = q[:, rows] @ k[:, rows].T / math.sqrt(channels // heads)
+            columns.append(torch.softmax(scores, dim=1) @ v[:, rows])
+        expected = sample.flatten(1).T + pointwise(layer.project, torch.cat(columns, dim=1))
+        torch.testing.assert_close(result.flatten(1).T, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (48, 24), (64, 32), (72, 24), (37, 1), (34, 17)])
+def test_groups_are_the_largest_divisor_up_to_32(channels, groups):
+    assert GroupNorm(channels).num_groups == groups
+
+
+# ------------------------------------------------------------------------------------------------ UNet
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_are_folded_and_unfolded_exactly(patch):
+    """With stem and head made the identity and nothing between, the network returns its input bit for bit."""
+    x = torch.randn(2, 3, 8, 12)
+    folded = F.pixel_unshuffle(x, patch)
+    network = UNet((3, 8, 12), width=8, multipliers=(1,), patch=patch)
+    assert network.stem.in_channels == network.head.out_channels == folded.shape[1] == 3 * patch**2
+    for row in range(patch):  # channel (c, row, column) of the folded image is every patch-th pixel
+        for column in range(patch):
+            channels = slice(row * patch + column, None, patch**2)
+            assert torch.equal(folded[:, channels], x[:, :, row::patch, column::patch])
+    network.embedding = network.norm = nn.Identity()
+    network.down = network.middle = network.up = nn.ModuleList()
+    network.stem = network.head = nn.Identity()
+    # only the SiLU before the head remains
+    assert torch.equal(network(x, torch.zeros(2)), F.silu(x))
+
+
+def parameters(**settings) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet((1, 32, 32), **settings).parameters())
+
+
+def attending(network: UNet) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, SelfAttention)]
+
+
+def test_attention_stands_where_it_is_asked_for():
+    settings = {"width": 8, "multipliers": (1, 1, 1), "blocks": 1, "heads": 2}
+    assert attending(UNet((1, 16, 16), **settings)) == []
+    assert attending(UNet((1, 16, 16), **settings, attention=(8,))) == [
+        "down.1.0.attention",
+        "middle.0.attention",
+        "up.1.0.attention",
+        "up.1.1.attention",
+    ]
+    assert len(attending(UNet((1, 16, 8), **settings, attention=[16, 4]))) == 2 * 3 + 1  # a list will do, as in recipes
+
+
+def test_dropout_acts_in_training_only():
+    network = perturbed(UNet((1, 8, 8), width=8, multipliers=(1,), dropout=0.5))
+    x, c = batch(network)
+    assert not torch.equal(network(x, c), network(x, c))
+    network.eval()
+    assert torch.equal(network(x, c), network(x, c))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": (28, 28)}, r"shape: \(28, 28\) was given; allowed is \(channels, height, width\)"),
+        ({"shape": (1, 28, 0)}, r"shape: \(1, 28, 0\) was given"),
+        ({"shape": 28}, "shape: 28 was given"),
+        ({"width": 33}, r"width: 33 was given; allowed is an even number of at least 2\."),
+        ({"width": 0}, "width: 0 was given"),
+        ({"width": 32.0}, "width: 32.0 was given"),
+        ({"multipliers": ()}, r"multipliers: \(\) was given; allowed is one or more whole numbers of at least 1\."),
+        ({"multipliers": (1, 0)}, r"multipliers: \(1, 0\) was given"),
+        ({"multipliers": (1, 1.5)}, r"multipliers: \(1, 1.5\) was given"),
+        ({"multipliers": 2}, "multipliers: 2 was given"),
+        ({"blocks": 0}, r"blocks: 0 was given; allowed is a whole number of at least 1\."),
+        ({"blocks": True}, "blocks: True was given"),
+        ({"dropout": 1.0}, r"dropout: 1.0 was given; allowed is a number in \[0, 1\)\."),
+        ({"dropout": -0.1}, "dropout: -0.1 was given"),
+        ({"dropout": math.nan}, "dropout: nan was given"),
+        ({"patch": 3}, r"patch: 3 was given; allowed is 1, 2 or 4\."),
+        ({"heads": 0}, "heads: 0 was given"),
+        ({"attention": 14}, "attention: 14 was given; allowed is a list of resolutions"),
+        (
+            {"shape": (1, 30, 30)},
+            r"multipliers: images of 30x30 pixels cannot be halved 2 times \(patch 1\); "
+            r"use a size divisible by 4, or fewer multipliers\.",
+        ),
+        (
+            {"shape": (1, 28, 28), "patch": 4},
+            r"multipliers: images of 28x28 pixels cannot be halved 2 times \(patch 4\); use a size divisible by 16",
+        ),
+        ({"shape": (1, 28, 30)}, "multipliers: images of 28x30 pixels cannot be halved 2 times"),
+        (
+            {"shape": (1, 27, 28), "patch": 2},
+            r"patch: images of 27x28 pixels cannot be cut into patches of 2x2; "
+            r"use a size divisible by 8, or a smaller patch\.",
+        ),
+        ({"attention": (16, 14)}, r"attention: resolution 16 never occurs; this network has 28, 14, 7\."),
+        ({"attention": (28,), "patch": 2, "multipliers": (1, 2)}, r"28 never occurs; this network has 14, 7\."),
+        ({"width": 66, "attention": (28,)}, r"heads: 4 heads do not divide 66 channels; use a divisor of it\."),
+        # the middle attends too
+        ({"width": 12, "multipliers": (2, 1, 3), "heads": 8, "attention": (28,)}, "8 heads do not divide 36 channels"),
+    ],
+)
+def test_unet_errors(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        UNet(**{"shape": (1, 28, 28), **settings})
+
+
+# ------------------------------------------------------------------------------------------------ MLP
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": ()}, r"shape: \(\) was given; allowed is one or more whole numbers of at least 1\."),
+        ({"shape": (2, -1)}, r"shape: \(2, -1\) was given"),
+        ({"width": 7}, r"width: 7 was given; allowed is an even number of at least 2\."),
+        ({"depth": 0}, r"depth: 0 was given; allowed is a whole number of at least 1\."),
+    ],
+)
+def test_mlp_errors(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        MLP(**{"shape": (2,), **settings})
+
+
+def test_mlp_parameters_are_the_sum_of_its_layers():
+    size, width, depth = 6, 32, 3
+
+    def linear(i: int, o: int) -> int:
+        return i * o + o
+
+    block = 3 * linear(width, width) + 2 * 2 * width
+    expected = 2 * linear(width, width) + linear(size, width) + depth * block + 2 * width + linear(width, size)
+    assert sum(p.numel() for p in MLP((2, 3), width, depth).parameters()) == expected

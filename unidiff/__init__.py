@@ -1,0 +1,88 @@
+"""unidiff: diffusion models as one thing seen from different sides, each part held against an exact answer.
+
+The names below are imported when they are first used, so `import unidiff` costs nothing. This flat namespace is also
+the registry of recipes: a `type:` in a recipe is one of these names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from unidiff._version import __version__
+
+# name -> module inside the package. The folder or file a class lives in is its kind ("process", "solver", ...).
+EXPORTS: dict[str, str] = {
+    # schedule: noise tables for DDPM
+    "Linear": "schedule",
+    "ScaledLinear": "schedule",
+    "Cosine": "schedule",
+    "ZeroTerminalSNR": "schedule",
+    # process
+    "Process": "process.base",
+    "Level": "process.base",
+    "DDPM": "process.ddpm",
+    "NCSN": "process.ncsn",
+    # parameterization
+    "Parameterization": "parameterization",
+    "Prediction": "parameterization",
+    "Eps": "parameterization",
+    "Score": "parameterization",
+    "X0": "parameterization",
+    "V": "parameterization",
+    # denoiser
+    "Denoiser": "denoiser",
+    "NeuralDenoiser": "denoiser",
+    "Counted": "denoiser",
+    "GaussianMixture": "exact",
+    "Empirical": "exact",
+    # objective
+    "Denoising": "objective.denoising",
+    "Simple": "objective.weighting",
+    "Sigma2": "objective.weighting",
+    "MinSNR": "objective.weighting",
+    # grid, noise, solver
+    "Uniform": "grid",
+    "Native": "grid",
+    "Seeded": "noise",
+    "Solver": "solver.base",
+    "Solution": "solver.base",
+    "sample": "solver.base",
+    "Ancestral": "solver.ancestral",
+    "DDIM": "solver.ddim",
+    "AnnealedLangevin": "solver.langevin",
+    # backbone
+    "UNet": "backbone.unet",
+    "MLP": "backbone.mlp",
+    # data
+    "Digits": "data.digits",
+    "MNIST": "data.mnist",
+    "FashionMNIST": "data.mnist",
+    "ImageFolder": "data.folder",
+    "ArrayFile": "data.array",
+    "Ring": "data.toy",
+    "TwoMoons": "data.toy",
+    "Spiral": "data.toy",
+    "Checkerboard": "data.toy",
+    # recipes, training, runs
+    "Training": "training.settings",
+    "Sampling": "sampling",
+    "Recipe": "recipe",
+    "load_recipe": "recipe",
+    "train": "training.loop",
+    "load": "run",
+}
+
+__all__ = ["EXPORTS", "__version__", *EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in EXPORTS:
+        raise AttributeError(f"module 'unidiff' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"unidiff.{EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

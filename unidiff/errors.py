@@ -1,0 +1,51 @@
+"""The errors a user can cause, and mend: each names the place, the value and the remedy."""
+
+from __future__ import annotations
+
+__all__ = ["DataError", "ParameterError", "RecipeError", "RunError", "UnidiffError", "require"]
+
+
+class UnidiffError(Exception):
+    """A mistake that the user can mend. The command line prints it alone, without traceback, and exits with 2."""
+
+
+class ParameterError(UnidiffError, ValueError):
+    """A constructor argument out of range, or one that does not fit another.
+
+    Attributes:
+        parameter: Name of the constructor's parameter. A recipe's error message points at this key.
+        problem: What was given and what is allowed, in a sentence without the parameter's name in front.
+    """
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        self.parameter = parameter
+        self.problem = problem
+        super().__init__(f"{parameter}: {problem}")
+
+
+class RecipeError(UnidiffError):
+    """A recipe cannot be used as written. The message names file, line, key, what was given and what is allowed."""
+
+
+class DataError(UnidiffError):
+    """A data file is missing, corrupt, or not what its name says."""
+
+
+class RunError(UnidiffError):
+    """A run directory, checkpoint or output place cannot be used as asked."""
+
+
+def require(condition: bool, parameter: str, value: object, allowed: str) -> None:
+    """Raise a ParameterError unless `condition` holds.
+
+    Args:
+        condition: What must be true of the parameter.
+        parameter: The parameter's name in the constructor.
+        value: What was given.
+        allowed: What is allowed, as a phrase: "a whole number of at least 1".
+
+    Raises:
+        ParameterError: If the condition is false (or was computed from a NaN, which fails every comparison).
+    """
+    if not condition:
+        raise ParameterError(parameter, f"{value!r} was given; allowed is {allowed}.")

@@ -1,0 +1,149 @@
+"""Denoisers in closed form: the truth against which solvers and networks are held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require
+from unidiff.parameterization import Prediction
+from unidiff.process.base import Level, Process, Scale
+
+__all__ = ["Empirical", "GaussianMixture"]
+
+
+def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
+    return Prediction(x0, (u - level.alpha * x0) / level.sigma, level)
+
+
+class GaussianMixture(Denoiser):
+    """The exact denoiser when the data are a mixture of Gaussians.
+
+    If x0 ~ sum_k w_k N(m_k, C_k) then u_t ~ sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I), and E[x0 | u_t] is the
+    posterior-weighted sum of m_k + alpha C_k (alpha^2 C_k + sigma^2 I)^{-1} (u_t - alpha m_k).
+
+    Args:
+        process: The process of the noisy states; its basis must be Pixel.
+        means: Component means m_k, (K, *shape).
+        covariance: A number v for v I, variances (K,) for v_k I, one matrix (D, D) for all components, or (K, D, D), with
+            D the size of `shape`. Positive semi-definite.
+        weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
+    """
+
+    means: Tensor
+    log_weights: Tensor
+    variances: Tensor
+    axes: Tensor | None
+
+    def __init__(
+        self,
+        process: Process,
+        means: Tensor | Sequence[object],
+        covariance: float | Tensor,
+        weights: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.process = process
+        means = torch.as_tensor(means, dtype=torch.float64)
+        require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
+        count, self.shape = len(means), tuple(means.shape[1:])
+        flat = means.flatten(1)
+        weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
+        weights = weights.to(torch.float64)
+        require(
+            weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
+        )
+        variances, axes = self._principal(torch.as_tensor(covariance, dtype=torch.float64), count, flat.shape[1])
+        require(bool((variances >= 0).all()), "covariance", covariance, "positive semi-definite")
+        self.register_buffer("means", flat)
+        self.register_buffer("log_weights", (weights / weights.sum()).log())
+        self.register_buffer("variances", variances)  # (K, D), along the columns of `axes`
+        self.register_buffer("axes", axes)  # (K, D, D), or None where every direction is an axis
+
+    @staticmethod
+    def _principal(covariance: Tensor, count: int, size: int) -> tuple[Tensor, Tensor | None]:
+        if covariance.ndim <= 1 and covariance.shape in ((), (count,)):
+            return covariance.expand(count)[:, None].expand(count, size).contiguous(), None
+        require(
+            covariance.shape in ((size, size), (count, size, size)),
+            "covariance",
+            tuple(covariance.shape),
+            f"a number, ({count},), ({size}, {size}) or ({count}, {size}, {size})",
+        )
+        variances, axes = torch.linalg.eigh(covariance)
+        # Rounding may leave a singular matrix with eigenvalues of -1e-17.
+        variances = torch.where(variances.abs() < 1e-14 * variances.abs().max(), 0.0, variances)
+        return variances.expand(count, size).contiguous(), axes.expand(count, size, size).contiguous()
+
+    def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals u - alpha m_k along each component's axes (B, K, D), their variances, log responsibilities (B, K)."""
+        flat = u.flatten(1).to(self.means.dtype)
+        alpha, sigma = _align(level.alpha, 3), _align(level.sigma, 3)
+        residual = flat[:, None, :] - alpha * self.means
+        if self.axes is not None:
+            residual = torch.einsum("bkd,kde->bke", residual, self.axes)
+        variance = alpha**2 * self.variances + sigma**2
+        log_joint = self.log_weights - 0.5 * (residual**2 / variance + (2 * math.pi * variance).log()).sum(-1)
+        return residual, variance, log_joint
+
+    def log_prob(self, u: Tensor, level: Level) -> Tensor:
+        """Exact log density of the noisy state u, (B, *shape), in nats: (B,)."""
+        return self._along_axes(u, level)[2].logsumexp(-1)
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The exact posterior means of data and noise; see `Denoiser.forward`."""
+        residual, variance, log_joint = self._along_axes(u, level)
+        shift = _align(level.alpha, 3) * self.variances / variance * residual
+        if self.axes is not None:
+            shift = torch.einsum("bke,kde->bkd", shift, self.axes)
+        x0 = torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means + shift)
+        return _prediction(x0.to(u.dtype).reshape(u.shape), u, level)
+
+    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
+        """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
+        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(torch.float64)).clamp(
+            max=len(self.means) - 1
+        )
+        shift = self.variances[component].sqrt() * noise.flatten(1).to(torch.float64)
+        if self.axes is not None:
+            shift = torch.einsum("be,bde->bd", shift, self.axes[component])
+        return (self.means[component] + shift).reshape(noise.shape).to(noise.dtype)
+
+
+class Empirical(Denoiser):
+    """The optimal denoiser on a finite data set: what a network of unlimited capacity would learn from it.
+
+    E[x0 | u_t] = sum_i x_i softmax_i(-|u_t - alpha x_i|^2 / (2 sigma^2)) (De Bortoli 2022; Karras et al. 2022, eq. 57).
+    Sampling from it reproduces the data set: it memorises by construction.
+
+    Args:
+        process: The process of the noisy states; its basis must be Pixel.
+        data: The data set, (N, *shape).
+    """
+
+    data: Tensor
+
+    def __init__(self, process: Process, data: Tensor) -> None:
+        super().__init__()
+        self.process = process
+        require(data.ndim >= 2 and len(data) > 0, "data", tuple(data.shape), "a tensor (N, *shape) with N at least 1")
+        self.shape = tuple(data.shape[1:])
+        self.register_buffer("data", data.flatten(1).to(torch.float64))
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The exact posterior means of data and noise; see `Denoiser.forward`."""
+        flat = u.flatten(1).to(self.data.dtype)
+        alpha, sigma = _align(level.alpha, 2), _align(level.sigma, 2)
+        # |u - alpha x|^2 without |u|^2, which no softmax sees: one matrix product instead of a (B, N, D) array.
+        distance = (alpha**2) * self.data.square().sum(1) - 2 * alpha * (flat @ self.data.T)
+        x0 = (-distance / (2 * sigma**2)).softmax(-1) @ self.data
+        return _prediction(x0.to(u.dtype).reshape(u.shape), u, level)
+
+
+def _align(scale: Scale, ndim: int) -> Scale:
+    """A per-sample coefficient (B, 1, ..., 1) as float64 with `ndim` axes; a number as it is."""
+    return scale.reshape(-1, *[1] * (ndim - 1)).to(torch.float64) if isinstance(scale, Tensor) else scale

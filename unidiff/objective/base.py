@@ -1,0 +1,30 @@
+"""The interface of every training objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.process.base import Level
+
+__all__ = ["Objective"]
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """A loss of a network, averaged over data, noise and time by the training loop."""
+
+    @abstractmethod
+    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,).
+
+        Args:
+            denoiser: The model in training.
+            u0: Clean data in mode coordinates, (B, *modes).
+            eps: Standard normal noise, (B, *modes).
+            level: One time per sample, from `process.level(t, u0)`.
+            **cond: Conditions, each (B, ...).
+        """

@@ -1,0 +1,65 @@
+"""Weights of the denoising loss over time.
+
+For a fixed state an error in x0 fixes the errors in eps and in the network's own target:
+|eps error| = (alpha / sigma) |x0 error| and |target error| = (|determinant| / sigma) |x0 error|. So one weight, on the
+squared error of the target, expresses every weighting for every parameterization.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from unidiff.errors import require
+from unidiff.parameterization import Parameterization
+from unidiff.process.base import Level, Scale
+
+__all__ = ["MinSNR", "Sigma2", "Simple", "Weighting"]
+
+
+@dataclass(frozen=True)
+class Weighting(ABC):
+    """A weight on the squared error of the predicted quantity, as a function of time."""
+
+    @abstractmethod
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """The weight at this level, non-negative, shaped like its coefficients."""
+
+
+@dataclass(frozen=True)
+class Simple(Weighting):
+    """1: the plain squared error of what the network predicts. With Eps it is L_simple (Ho et al. 2020, eq. 14)."""
+
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """1 at every level."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Sigma2(Weighting):
+    """sigma^2 on the squared error of the score, which is 1 on that of eps (Song & Ermon 2019, eq. 6; thesis eq. 3.20)."""
+
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """(alpha / determinant)^2."""
+        return (level.alpha / parameterization.determinant(level)) ** 2
+
+
+@dataclass(frozen=True)
+class MinSNR(Weighting):
+    """min(SNR, gamma) on the squared error of x0 (Hang et al. 2023, section 3.4).
+
+    Args:
+        gamma: The ceiling of the weight, above 0; the paper's value is 5.
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.gamma < math.inf, "gamma", self.gamma, "a number above 0")
+
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """min(SNR, gamma) (sigma / determinant)^2."""
+        snr = (level.alpha / level.sigma) ** 2
+        capped = min(snr, self.gamma) if isinstance(snr, float) else snr.clamp(max=self.gamma)
+        return capped * (level.sigma / parameterization.determinant(level)) ** 2

@@ -1,0 +1,179 @@
+"""What every process is: u_t = alpha(t) u_0 + sigma(t) eps, elementwise in an orthonormal basis."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unidiff.basis import Pixel
+
+__all__ = ["Level", "Process", "Scale", "combine", "renewal"]
+
+# A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training.
+Scale = float | Tensor
+
+
+class Level(NamedTuple):
+    """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
+
+    Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
+    step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training.
+
+    Attributes:
+        t: The time, in [0, 1].
+        alpha: Scale of the data.
+        sigma: Scale of the noise.
+        log_snr: log(alpha^2 / sigma^2).
+        condition: What the network is told of the time, in [0, 1000].
+    """
+
+    t: Scale
+    alpha: Scale
+    sigma: Scale
+    log_snr: Scale
+    condition: Scale
+
+
+def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
+    """The linear combination a x + b y, in as few passes as the coefficients allow.
+
+    A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
+    """
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a * x + b * y
+    if a == 0:
+        return y if b == 1 else b * y
+    if b == 0:
+        return x if a == 1 else a * x
+    return torch.add(a * x, y, alpha=b)
+
+
+def renewal(t: Level, s: Level) -> Scale:
+    """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
+
+    For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
+    """
+    difference = t.log_snr - s.log_snr
+    return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
+
+
+@dataclass(frozen=True)
+class Process(ABC):
+    """A Gaussian process from data to noise, diagonal in an orthonormal basis.
+
+    Time t runs from 0 (clean) to 1 (most noise). It is progress, not physical time. A new process is `log_alpha` and
+    `log_sigma`; everything else is derived here. The coefficients are computed on the CPU in float64 and cast once.
+    """
+
+    basis: ClassVar[Pixel] = Pixel()
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), the log scale of the data, at times t of any shape, float64."""
+
+    @abstractmethod
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """log sigma(t), the log scale of the noise, at times t of any shape, float64."""
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The smallest time with noise that a network is asked about; below it a sampling run denoises once."""
+
+    def native_times(self) -> Tensor | None:
+        """The process's own table of times, increasing, (L,) float64; None if its time is continuous."""
+        return None
+
+    def condition(self, t: Tensor) -> Tensor:
+        """What the network is told of time t: 1000 t, which is the index of a DDPM with T = 1000."""
+        return 1000.0 * t
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Scale of the data at t."""
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Scale of the noise at t."""
+        return self.log_sigma(t).exp()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Log signal-to-noise ratio, log(alpha^2 / sigma^2), at t."""
+        return 2 * (self.log_alpha(t) - self.log_sigma(t))
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Drift and diffusion of the forward SDE du = f u dt + g dW: (f, g^2) at times t, by differentiation.
+
+        f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, section 2; Song et al. 2021,
+        eq. 29-30 are the cases VE and VP).
+        """
+        f, g2_over_sigma2 = self._log_slopes(t)
+        return f, g2_over_sigma2 * self.sigma(t) ** 2
+
+    def _log_slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        def slope(function: Callable[[Tensor], Tensor]) -> Tensor:
+            value: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+            return value
+
+        f = slope(self.log_alpha)
+        return f, 2 * (slope(self.log_sigma) - f)
+
+    def level(self, t: float | Tensor, like: Tensor | None = None) -> Level:
+        """The coefficients at one time, or at one time per sample.
+
+        Args:
+            t: A number in [0, 1], or times (B,) for the samples of `like`.
+            like: The state (B, *shape) whose shape, dtype and device the coefficients are to match; needed for a batch
+                of times.
+
+        Returns:
+            Numbers for a number, tensors (B, 1, ..., 1) for a batch.
+        """
+        if not isinstance(t, Tensor) or t.ndim == 0:
+            return self.levels_at([float(t)])[0]
+        if like is None or t.shape != like.shape[:1]:
+            raise ValueError(f"t has shape {tuple(t.shape)}; give one time per sample and the state as `like`.")
+        t = t.detach().to("cpu", torch.float64)
+        values = torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t)])
+        values = values.to(like.device, like.dtype, non_blocking=True)
+        return Level(*values.reshape(5, -1, *[1] * (like.ndim - 1)))
+
+    def levels_at(self, times: Tensor | Sequence[float]) -> list[Level]:
+        """The coefficients, as numbers, at each of `times` (N,): computed together, for a sampling run."""
+        t = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+        values = torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t)], dim=1)
+        return [Level(*row) for row in values.tolist()]
+
+    def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
+        return combine(level.alpha, u0, level.sigma, eps)
+
+    def prior_scale(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
+        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+
+    def prior(self, noise: Tensor) -> Tensor:
+        """The state at t = 1, (B, *modes), from standard normal `noise` of that shape."""
+        return self.prior_scale() * noise
+
+    def prior_log_density(self, u: Tensor) -> Tensor:
+        """Log density of the prior at u, (B, *modes), in nats: (B,)."""
+        u = u.flatten(1)
+        scale = self.prior_scale()
+        return -0.5 * (u / scale).square().sum(1) - u.shape[1] * math.log(scale * math.sqrt(2 * math.pi))
+
+    def training_times(self, uniform: Tensor) -> Tensor:
+        """Times to train at, (B,) float64, from draws of the uniform distribution on [0, 1), (B,) float64.
+
+        Uniform over the table of a discrete process (Ho et al. 2020, algorithm 1; Song & Ermon 2019, eq. 6), uniform
+        over [t_min, 1] for a continuous one.
+        """
+        table = self.native_times()
+        if table is None:
+            return self.t_min + (1 - self.t_min) * uniform
+        return table[(uniform * len(table)).long()]

@@ -1,0 +1,145 @@
+"""Nodes -> objects: every key is checked against the constructor it is meant for, then the constructor is called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Union
+
+from pydantic import ValidationError
+
+from unidiff.errors import ParameterError, RecipeError, UnidiffError
+from unidiff.recipe import schema
+from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.place import Node
+from unidiff.recipe.refusal import given, join, nearest, refusal
+from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of
+
+__all__ = ["Builder"]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes objects from the nodes of a recipe.
+
+    Args:
+        registry: What a `type` may name.
+        allow_imports: Whether a `type` may also be `module:Class`, which runs the code of that module.
+    """
+
+    registry: Registry = PUBLIC
+    allow_imports: bool = False
+
+    def record(self, cls: type, node: Node, key: str = "") -> Any:
+        """Make a record, such as the recipe itself or its training section, from a mapping without `type`."""
+        if not isinstance(node.value, dict):
+            what = f"a mapping of {cls.__name__.lower()} keys to values belongs here; {given(node)}."
+            raise node.at.error(key, what, schema.parameters(cls))
+        return self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
+
+    def component(self, base: type, node: Node, key: str) -> Any:
+        """Make a component from `{type: Name, ...}` or a bare name."""
+        cls, arguments = self._component(base, node, key)
+        return self._construct(cls, arguments, node, key)
+
+    def _component(self, base: type, node: Node, key: str) -> tuple[type, dict[str, Any]]:
+        noun = an(base.__name__.lower())
+        if isinstance(node.value, str):
+            return (cls := self._class(base, node, key)), self._arguments(cls, {}, node, key)
+        if not isinstance(node.value, dict):
+            problem = f"{noun} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
+            raise node.at.error(key, problem, self.registry.choices(base))
+        if "type" not in node.value:
+            problem = f"the key 'type' is missing, which says which {base.__name__.lower()} is meant."
+            raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
+        cls = self._class(base, node.value["type"], f"{key}.type")
+        rest = {name: child for name, child in node.value.items() if name != "type"}
+        return cls, self._arguments(cls, rest, node, key)
+
+    def _class(self, base: type, node: Node, key: str) -> type:
+        noun = an(base.__name__.lower())
+        if not isinstance(node.value, str):
+            problem = f"the name of {noun} belongs here; {given(node)}."
+            raise node.at.error(key, problem, self.registry.choices(base))
+        name = node.value
+        foreign = ":" in name or "." in name
+        found = self._imported(node, key) if foreign else self.registry.find(name, base)
+        if found is None:
+            choices = self.registry.choices(base)
+            problem = f"there is no {base.__name__.lower()} {name!r}.{nearest(name, choices)}"
+            raise node.at.error(key, problem, choices)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            kind = kind_of(found)
+            problem = f"{name} is {an(kind) if kind else f'no {base.__name__.lower()}'}; {noun} belongs here."
+            raise node.at.error(key, problem, self.registry.choices(base))
+        if inspect.isabstract(found):
+            problem = f"{name} is what every {kind_of(found)} is built on; name one of them."
+            raise node.at.error(key, problem, self.registry.choices(base))
+        return found
+
+    def _imported(self, node: Node, key: str) -> Any:
+        module, colon, name = str(node.value).partition(":")
+        if not self.allow_imports:
+            problem = (
+                f"{node.value} is no part of unidiff, and loading it would run its code. If you trust it, pass "
+                "--allow-imports on the command line, or allow_imports=True to load_recipe."
+            )
+            raise node.at.error(key, problem)
+        if not colon:
+            raise node.at.error(key, f"write a class from elsewhere as module:Class; {given(node)}.")
+        try:
+            found = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+        except Exception as error:  # anything at all can go wrong while foreign code is imported
+            problem = f"{node.value} cannot be imported ({type(error).__name__}: {error}). Is it on PYTHONPATH?"
+            raise node.at.error(key, problem) from error
+        return found
+
+    def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
+        plain = {name: child.plain() for name, child in children.items()}
+        try:
+            values = schema.written(schema.plain_model(cls).model_validate(plain))
+        except ValidationError as error:
+            raise refusal(cls, children, node, key, error) from None
+        for name, parameter in schema.parameters(cls).items():
+            if name in children and schema.is_structured(parameter.annotation):
+                values[name] = self._structured(parameter.annotation, children[name], join(key, name))
+        return values
+
+    def _structured(self, annotation: Any, node: Node, key: str) -> Any:
+        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+        if is_component(annotation):
+            return self.component(annotation, node, key)
+        if schema.is_blueprint(annotation):
+            return Blueprint(*self._component(args[0], node, key))
+        if schema.is_record(annotation):
+            return self.record(annotation, node, key)
+        if origin in (Union, types.UnionType):
+            if node.value is None and type(None) in args:
+                return None
+            return self._structured(next(arm for arm in args if schema.is_structured(arm)), node, key)
+        if origin in (tuple, list):
+            if not isinstance(node.value, list):
+                raise node.at.error(key, f"{schema.phrase(annotation)} belongs here; {given(node)}.")
+            return origin(self._structured(args[0], part, f"{key}[{i}]") for i, part in enumerate(node.value))
+        raise TypeError(f"{key}: a recipe cannot express the annotation {annotation}")
+
+    def _construct(self, cls: type, arguments: dict[str, Any], node: Node, key: str) -> Any:
+        try:
+            return cls(**arguments)
+        except RecipeError:
+            raise
+        except ParameterError as error:
+            parts = error.parameter.split(".")
+            reached = node.reach(parts)
+            known = parts[0] in schema.parameters(cls)
+            place = node.at if reached is node else reached.at
+            if known:
+                raise place.error(join(key, error.parameter), error.problem) from error
+            raise place.error(key, error.problem if error.parameter == key else str(error)) from error
+        except (UnidiffError, ValueError, TypeError) as error:
+            raise node.at.error(key, f"{cls.__name__} cannot be made: {error}") from error

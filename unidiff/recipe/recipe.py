@@ -1,0 +1,127 @@
+"""The recipe of a run: which parts, and a check that they fit, before any data is read or weight is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unidiff.backbone.base import Backbone
+from unidiff.data.base import Data
+from unidiff.errors import ParameterError
+from unidiff.objective.base import Objective
+from unidiff.objective.denoising import Denoising
+from unidiff.parameterization import Parameterization
+from unidiff.process.base import Process
+from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.build import Builder
+from unidiff.recipe.overrides import apply_overrides
+from unidiff.recipe.registry import PUBLIC, Registry
+from unidiff.recipe.save import to_plain
+from unidiff.recipe.schema import parameters
+from unidiff.recipe.shipped import read_source
+from unidiff.recipe.yaml_tree import read_yaml, write_yaml
+from unidiff.sampling import Sampling
+from unidiff.training.settings import Training
+
+__all__ = ["Recipe", "load_recipe", "read_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
+
+    Args:
+        data: What to learn from.
+        process: How data become noise.
+        parameterization: What the network predicts.
+        backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
+        objective: What training minimises.
+        training: How it is trained.
+        sampling: How samples are drawn.
+        seed: Seed of the weights and of the training noise.
+        lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
+    """
+
+    data: Data
+    process: Process
+    parameterization: Parameterization
+    backbone: Blueprint[Backbone]
+    objective: Objective = field(default_factory=Denoising)
+    training: Training = field(default_factory=Training)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    lighter: str | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("parameterization", "sampling"):
+            check = getattr(getattr(self, part), "check", None)
+            if check is not None:
+                with _inside(part, type(getattr(self, part))):
+                    check(self.process)
+        with _inside("backbone", self.backbone.kind):
+            self.count_weights()
+
+    def count_weights(self) -> int:
+        """The number of scalars in the network's parameters, counted without making them."""
+        return self.backbone.count(shape=self.data.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every parameter with its value, defaults included, as plain values."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as a file's text; `load_recipe` of that file gives an equal recipe."""
+        return write_yaml(self.to_dict())
+
+
+@contextmanager
+def _inside(part: str, cls: type) -> Iterator[None]:
+    """Put the name of a part in front of the parameter that it complains about."""
+    try:
+        yield
+    except ParameterError as error:
+        if error.parameter.split(".")[0] in parameters(cls):
+            raise ParameterError(f"{part}.{error.parameter}", error.problem) from error
+        # The part complains about itself, or about something that is not its own, such as the data's shape.
+        problem = error.problem if error.parameter == part else str(error)
+        raise ParameterError(part, problem) from error
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Recipe:
+    """Read a recipe and check all of it; no data is read and no weight is made.
+
+    Args:
+        source: A path, or the name of a shipped recipe such as "ncsn_digits".
+        overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML: "training.steps=20",
+            "sampling.solver={type: DDIM, eta: 0}". Later ones win.
+        allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
+    """
+    recipe: Recipe = read_recipe(Recipe, source, overrides, allow_imports=allow_imports)
+    return recipe
+
+
+def read_recipe(
+    cls: type,
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    registry: Registry = PUBLIC,
+    allow_imports: bool = False,
+) -> Any:
+    """Read any record from a file, as `load_recipe` reads a Recipe."""
+    name, text = read_source(source)
+    written = read_yaml(text, name)
+    if written.value is None and not overrides:
+        known = parameters(cls)
+        raise written.at.error("", "the recipe is empty.", known)
+    return Builder(registry, allow_imports).record(cls, apply_overrides(written, overrides))

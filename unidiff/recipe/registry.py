@@ -1,0 +1,78 @@
+"""Names -> classes: the flat namespace of the package, read as the list of what a recipe may name."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from abc import ABC, ABCMeta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import unidiff
+
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of"]
+
+
+def is_component(annotation: object) -> bool:
+    """Whether this is a class that a recipe names with `type`: a base class such as Process, or one below it."""
+    return isinstance(annotation, ABCMeta)
+
+
+def an(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def kind_of(cls: object) -> str:
+    """What a class is, in a word: `process` for NCSN; empty for anything that is no component."""
+    bases = [base.__name__.lower() for base in getattr(cls, "__mro__", ()) if ABC in base.__bases__]
+    return bases[-1] if bases else ""
+
+
+def _fold(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What a `type` may name.
+
+    Args:
+        names: The public names; what they map to is not used here.
+        get: From a name to what it stands for.
+    """
+
+    names: Mapping[str, Any]
+    get: Callable[[str], Any]
+
+    def find(self, written: str, base: type) -> Any:
+        """What a name stands for, ignoring case and underscores; None if there is no such name.
+
+        Where two names differ in case only, the one that is a `base` is meant.
+        """
+        found = [self.get(name) for name in self.names if _fold(name) == _fold(written)]
+        right = [value for value in found if isinstance(value, type) and issubclass(value, base)]
+        return (right or found or [None])[0]
+
+    def choices(self, base: type) -> dict[str, type]:
+        """The public classes below `base`, by name."""
+        chosen: dict[str, type] = {}
+        for name in self.names:
+            if not name[:1].isupper():  # a function: its module may be slow to import and is no part of a recipe
+                continue
+            # A class that needs a package which is not installed cannot be offered; it must not hide the others.
+            with contextlib.suppress(ImportError):
+                value = self.get(name)
+                if isinstance(value, type) and issubclass(value, base) and not inspect.isabstract(value):
+                    chosen[name] = value
+        return dict(sorted(chosen.items()))
+
+    def name_of(self, cls: type) -> str:
+        """The name that a recipe gives to a class: its public name, or `module:Class` for one from elsewhere."""
+        if cls.__name__ in self.names and self.get(cls.__name__) is cls:
+            return cls.__name__
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+
+PUBLIC = Registry(unidiff.EXPORTS, lambda name: getattr(unidiff, name))

@@ -1,0 +1,53 @@
+"""Objects -> plain values: the resolved recipe, in which every parameter stands with its value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unidiff.errors import RecipeError
+from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.registry import PUBLIC, Registry, is_component
+from unidiff.recipe.schema import is_record, parameters
+
+__all__ = ["to_plain"]
+
+
+def to_plain(value: Any, registry: Registry = PUBLIC, key: str = "") -> Any:
+    """Turn a value of a recipe into what a YAML file would say.
+
+    Args:
+        value: A component, a record, a blueprint or a plain value.
+        registry: Where the names of classes come from.
+        key: Where the value stands, for the error message.
+
+    Returns:
+        Mappings, lists and scalars; a component's mapping begins with `type`.
+
+    Raises:
+        RecipeError: If the value was given in Python and no recipe can say it, such as a function.
+    """
+    if isinstance(value, Blueprint):
+        inside = {name: to_plain(part, registry, f"{key}.{name}") for name, part in value.arguments.items()}
+        return {"type": registry.name_of(value.kind), **inside}
+    if is_component(type(value)) or is_record(type(value)):
+        head = {"type": registry.name_of(type(value))} if is_component(type(value)) else {}
+        names = parameters(type(value))
+        return head | {name: to_plain(getattr(value, name), registry, f"{key}.{name}".strip(".")) for name in names}
+    if value is None or isinstance(value, bool):
+        return value
+    for plain in (int, float, str):  # and what only derives from them, such as NumPy's float64
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [to_plain(part, registry, f"{key}[{index}]") for index, part in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(part, registry, f"{key}.{name}") for name, part in value.items()}
+    where = f"{key}: " if key else ""
+    raise RecipeError(
+        f"{where}{value!r} cannot be written in a recipe. A recipe holds numbers, texts, lists and components; "
+        "put the value behind a component class of your own."
+    )

@@ -1,0 +1,80 @@
+"""The recipes that come with unidiff, and how a name or a path becomes the text of a recipe. No torch in here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from unidiff.errors import RecipeError
+
+__all__ = ["read_source", "shipped_recipes"]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Find the recipes that come with unidiff.
+
+    Returns:
+        Name of each recipe (its file name without `.yaml`) and its file, sorted by name.
+    """
+    package = Path(__file__).resolve().parents[1]
+    folder = package / "recipes"
+    checkout = package.parent
+    # A wheel carries the recipes inside the package; a checkout has them beside it. The pyproject.toml tells a checkout
+    # from a site-packages folder, in which `recipes` would be somebody else's package.
+    if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
+        folder = checkout / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_source(source: str | Path) -> tuple[str, str]:
+    """Read a recipe's text.
+
+    Args:
+        source: A path, or the name of a shipped recipe.
+
+    Returns:
+        The file's name as messages should show it, and the text.
+
+    Raises:
+        RecipeError: If there is no such file or recipe, or it is not a UTF-8 text file.
+    """
+    path = Path(source)
+    if not path.is_file() and str(source) in (shipped := shipped_recipes()):
+        path = shipped[str(source)]
+    if path.is_dir():
+        inside = path / "recipe.yaml"
+        remedy = f"Did you mean {str(inside)!r}?" if inside.is_file() else "Name a recipe file inside it."
+        raise RecipeError(f"{source}: this is a directory, and a recipe is one YAML file. {remedy}")
+    if not path.is_file():
+        raise RecipeError(f"{source}: there is no such file, and no shipped recipe of this name. {_nearest(path)}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{source}: the file cannot be read: {error.strerror}.") from error
+    try:
+        return _shown(path), data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise RecipeError(
+            f"{_shown(path)}:{line}:{column}: the byte 0x{data[error.start]:02x} is not UTF-8. "
+            "A recipe is a UTF-8 text file: save it as UTF-8 in your editor."
+        ) from error
+
+
+def _nearest(path: Path) -> str:
+    names = list(shipped_recipes())
+    if close := difflib.get_close_matches(path.stem, names, n=3, cutoff=0.5):
+        return f"Did you mean {' or '.join(repr(name) for name in close)}?"
+    if names:
+        return f"Shipped recipes: {', '.join(names)}."
+    return "Give the path of a recipe file."
+
+
+def _shown(path: Path) -> str:
+    """The path, relative to the working directory where it lies inside: short, and clickable in a terminal."""
+    try:
+        return str(path.absolute().relative_to(os.getcwd()))
+    except ValueError:
+        return str(path)

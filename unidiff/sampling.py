@@ -1,0 +1,46 @@
+"""How samples are drawn from a trained model: the recipe's `sampling` section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unidiff.errors import require
+from unidiff.grid import Grid, Uniform
+from unidiff.process.base import Process
+from unidiff.solver.base import Solver
+from unidiff.solver.ddim import DDIM
+
+__all__ = ["Sampling"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A solver, a grid and a number of samples.
+
+    Args:
+        solver: The method.
+        grid: The times.
+        count: Number of samples, at least 1.
+        batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
+        seed: Seed of the first sample; sample i has seed + i. At least 0.
+    """
+
+    solver: Solver = field(default_factory=DDIM)
+    grid: Grid = field(default_factory=Uniform)
+    count: int = 64
+    batch: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.count >= 1, "count", self.count, "a whole number of at least 1")
+        require(self.batch >= 1, "batch", self.batch, "a whole number of at least 1")
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+
+    def check(self, process: Process) -> None:
+        """Refuse a process that the solver or the grid cannot serve.
+
+        Raises:
+            ParameterError: With the reason.
+        """
+        self.grid.check(process)
+        self.solver.check(process)

@@ -1,0 +1,120 @@
+"""Noise tables for DDPM: the variances beta_1, ..., beta_T of its forward chain.
+
+Every table is computed in float64. alpha-bar, the paper's cumulative product of 1 - beta, is the square of this
+library's alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import require
+
+__all__ = ["Cosine", "Linear", "ScaledLinear", "Schedule", "ZeroTerminalSNR"]
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A rule that gives the T variances of a DDPM forward chain."""
+
+    @abstractmethod
+    def betas(self, T: int) -> Tensor:
+        """The variances beta_1, ..., beta_T, each in (0, 1]: (T,), float64."""
+
+    def log_alpha_bar(self, T: int) -> Tensor:
+        """log of the cumulative products of 1 - beta: (T,), float64, decreasing; -inf where the SNR is zero."""
+        return torch.log1p(-self.betas(T)).cumsum(0)  # Ho et al. 2020, section 2
+
+
+def _check_range(beta_min: float, beta_max: float) -> None:
+    require(0 < beta_min < 1, "beta_min", beta_min, "a number above 0 and below 1")
+    require(beta_min <= beta_max < 1, "beta_max", beta_max, f"a number from beta_min ({beta_min}) to below 1")
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """beta grows linearly: Ho et al. 2020 with T = 1000; Higham, Higham & Grindrod with T = 500.
+
+    Args:
+        beta_min: First variance, in (0, 1).
+        beta_max: Last variance, in [beta_min, 1).
+    """
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check_range(self.beta_min, self.beta_max)
+
+    def betas(self, T: int) -> Tensor:
+        """The variances: (T,), float64."""
+        return torch.linspace(self.beta_min, self.beta_max, T, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class ScaledLinear(Schedule):
+    """The square root of beta grows linearly: the table of latent diffusion (Rombach et al. 2022).
+
+    Args:
+        beta_min: First variance, in (0, 1).
+        beta_max: Last variance, in [beta_min, 1).
+    """
+
+    beta_min: float = 0.00085
+    beta_max: float = 0.012
+
+    def __post_init__(self) -> None:
+        _check_range(self.beta_min, self.beta_max)
+
+    def betas(self, T: int) -> Tensor:
+        """The variances: (T,), float64."""
+        return torch.linspace(math.sqrt(self.beta_min), math.sqrt(self.beta_max), T, dtype=torch.float64) ** 2
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """alpha-bar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+
+    Args:
+        offset: The paper's s: keeps the first variances from vanishing; >= 0.
+        beta_max: The variances are clipped here; in (0, 1).
+    """
+
+    offset: float = 0.008
+    beta_max: float = 0.999
+
+    def __post_init__(self) -> None:
+        require(0 <= self.offset < math.inf, "offset", self.offset, "a number of at least 0")
+        require(0 < self.beta_max < 1, "beta_max", self.beta_max, "a number above 0 and below 1")
+
+    def betas(self, T: int) -> Tensor:
+        """The variances: (T,), float64."""
+        progress = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((progress + self.offset) / (1 + self.offset) * math.pi / 2) ** 2  # eq. (17), times f(0)
+        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=self.beta_max)
+
+
+@dataclass(frozen=True)
+class ZeroTerminalSNR(Schedule):
+    """Another table, shifted and scaled so that its last entry is pure noise (Lin et al. 2024, algorithm 1).
+
+    With nothing of the data left at t = 1, noise cannot be converted to data there: Eps and Score are refused, V and X0
+    are well posed.
+
+    Args:
+        schedule: The table to change. Its first alpha-bar is kept.
+    """
+
+    schedule: Schedule = field(default_factory=Linear)
+
+    def betas(self, T: int) -> Tensor:
+        """The variances, the last of them 1: (T,), float64."""
+        root = self.schedule.log_alpha_bar(T).div(2).exp()
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        alpha_bar = root**2
+        return torch.cat([1 - alpha_bar[:1], 1 - alpha_bar[1:] / alpha_bar[:-1]])

@@ -1,0 +1,1 @@
+"""Solvers: how noise becomes data again. Each runs on every process with every denoiser."""

@@ -1,0 +1,45 @@
+"""Ancestral sampling: the published reverse chain of DDPM, on any process and any grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require
+from unidiff.noise import Noise
+from unidiff.process.base import Level, renewal
+from unidiff.solver.base import Solver
+
+__all__ = ["Ancestral"]
+
+
+@dataclass(frozen=True)
+class Ancestral(Solver):
+    """Draw from q(u_s | u_t, x0) with x0 replaced by its prediction (Ho et al. 2020, algorithm 2; thesis algorithm 2).
+
+    On the native grid of DDPM the step is the paper's. The thesis prints "z ~ N(0, I) if t > 0"; it must read t > 1, as in
+    Ho et al.: the last step is a mean, and here the denoise that ends every run.
+
+    Args:
+        variance: Where the variance lies between the small one, beta-tilde (0), and the large one, beta (1), on a
+            logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a point, large for
+            standard normal data.
+    """
+
+    variance: float = 0.0
+    order: ClassVar[int | None] = 1  # of the distribution of the final state
+
+    def __post_init__(self) -> None:
+        require(0 <= self.variance <= 1, "variance", self.variance, "a number from 0 (small) to 1 (large)")
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `Solver.step`."""
+        x0 = denoiser(u, t, **cond).x0
+        beta = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
+        # Ho et al. 2020, eq. (7): posterior mean, with 1 - beta = SNR(t) / SNR(s).
+        mean = (t.alpha * s.sigma**2) / (s.alpha * t.sigma**2) * u + s.alpha * beta * x0
+        small, large = s.sigma * beta**0.5, t.sigma * beta**0.5  # square roots of beta-tilde and beta
+        return mean + large**self.variance * small ** (1 - self.variance) * noise(u)

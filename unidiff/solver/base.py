@@ -1,0 +1,147 @@
+"""What every solver does: walk down a grid of times, and denoise once at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Counted, Denoiser
+from unidiff.grid import Grid
+from unidiff.noise import Noise, Seeded
+from unidiff.process.base import Level, Process
+
+__all__ = ["Solution", "Solver", "State", "sample"]
+
+
+class State(NamedTuple):
+    """A point of a trajectory: the state u, (B, *modes), at time t."""
+
+    t: float
+    u: Tensor
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A rule for one step from time t to a time s < t. It holds parameters only: no model, no grid, no state.
+
+    Attributes:
+        order: Order of convergence of the final state in the number of steps; None where the method has no such order.
+    """
+
+    order: ClassVar[int | None] = None
+
+    def check(self, process: Process) -> None:
+        """Refuse a process on which this method is meaningless.
+
+        Raises:
+            ParameterError: With the reason.
+        """
+
+    @abstractmethod
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s, (B, *modes), from the state u at t.
+
+        Args:
+            denoiser: The model.
+            u: State at t, (B, *modes).
+            t: Where the state is.
+            s: Where to go; its sigma is above 0.
+            noise: Source of standard normal noise.
+            **cond: Conditions, handed to the denoiser.
+        """
+
+    def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The clean state, (B, *modes), from the state at the last noisy time t: one denoise, the same for all solvers."""
+        return denoiser(u, t, **cond).x0
+
+    def trajectory(
+        self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
+    ) -> Iterator[State]:
+        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
+
+        Args:
+            denoiser: The model.
+            u: State at times[0], (B, *modes).
+            times: Strictly decreasing, ending at 0: (N + 1,).
+            noise: Source of standard normal noise.
+            **cond: Conditions, handed to the denoiser.
+        """
+        levels = denoiser.process.levels_at(torch.as_tensor(times)[:-1])
+        yield State(levels[0].t, u)
+        for t, s in zip(levels, levels[1:]):
+            u = self.step(denoiser, u, t, s, noise, **cond)
+            yield State(s.t, u)
+        yield State(0.0, self.finish(denoiser, u, levels[-1], noise, **cond))
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of a sampling run.
+
+    Attributes:
+        x: Samples in pixels, (B, *shape).
+        times: The grid, (N + 1,), float64.
+        nfe: Evaluations of the denoiser per sample, counted.
+        path: States in pixels along the run, each (B, *shape), one per time; empty unless asked for.
+    """
+
+    x: Tensor
+    times: Tensor
+    nfe: int
+    path: tuple[Tensor, ...] = ()
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    solver: Solver,
+    grid: Grid,
+    shape: Sequence[int],
+    seeds: int | Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    keep_path: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **cond: Tensor,
+) -> Solution:
+    """Draw samples: noise at t = 1, carried to t = 0 by the solver.
+
+    Args:
+        denoiser: The model.
+        solver: The method.
+        grid: The times.
+        shape: Shape of one sample, without the batch axis.
+        seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
+        dtype: Floating type of the state.
+        device: Where the state lives; the denoiser must be there too.
+        keep_path: Keep every state of the run.
+        progress: Called with (steps done, steps in all) after each step.
+        **cond: Conditions, each (B, ...), handed to the denoiser.
+
+    Returns:
+        The samples, the grid and the counted number of evaluations.
+
+    Raises:
+        ParameterError: If the grid has no times for the process, or the solver is meaningless on it.
+    """
+    process = denoiser.process
+    solver.check(process)
+    times = grid.times(process)
+    noise = Seeded(range(seeds) if isinstance(seeds, int) else seeds)
+    batch = seeds if isinstance(seeds, int) else len(seeds)
+    u = process.prior(noise(torch.empty(batch, *shape, dtype=dtype, device=device)))
+    counted = Counted(denoiser)
+    path = []
+    for done, state in enumerate(solver.trajectory(counted, u, times, noise, **cond)):
+        u = state.u
+        if keep_path:
+            path.append(process.basis.inverse(u))
+        if progress is not None and done > 0:
+            progress(done, len(times) - 1)
+    return Solution(process.basis.inverse(u), times, counted.nfe, tuple(path))

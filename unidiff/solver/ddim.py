@@ -1,0 +1,40 @@
+"""DDIM: the same marginals with less noise, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require
+from unidiff.noise import Noise
+from unidiff.process.base import Level, combine, renewal
+from unidiff.solver.base import Solver
+
+__all__ = ["DDIM"]
+
+
+@dataclass(frozen=True)
+class DDIM(Solver):
+    """Denoising diffusion implicit models (Song, Meng & Ermon 2021, eq. 12 and 16), on any process and any grid.
+
+    Args:
+        eta: Share of the process's own reverse noise: 0 is deterministic, 1 is Ancestral with the small variance.
+    """
+
+    eta: float = 0.0
+    order: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `Solver.step`."""
+        prediction = denoiser(u, t, **cond)
+        if self.eta == 0:
+            return combine(s.alpha, prediction.x0, s.sigma, prediction.eps)  # eq. (13)
+        drawn = self.eta**2 * renewal(t, s)  # share of the variance at s that is drawn anew: (16) over sigma_s^2
+        mean = combine(s.alpha, prediction.x0, s.sigma * (1 - drawn) ** 0.5, prediction.eps)  # eq. (12)
+        return mean + s.sigma * drawn**0.5 * noise(u)

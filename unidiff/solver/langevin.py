@@ -1,0 +1,73 @@
+"""Annealed Langevin dynamics: the sampler of NCSN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, require
+from unidiff.noise import Noise
+from unidiff.process.base import Level, Process
+from unidiff.solver.base import Solver
+
+__all__ = ["AnnealedLangevin"]
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin(Solver):
+    """Langevin steps at every noise level of the grid, from the noisiest down (Song & Ermon 2019, algorithm 1; thesis 3).
+
+    At a level with noise scale sigma_i the paper's step size is epsilon sigma_i^2 / sigma_L^2, sigma_L the smallest scale.
+    Written with the predicted noise, u <- u - (k/2) sigma_i eps + sqrt(k) sigma_i z with k = epsilon / sigma_L^2: the same
+    k at every level. A process that shrinks its data (alpha < 1) is walked in u / alpha, where it is an NCSN with noise
+    scales sigma / alpha.
+
+    The paper's chain is biased: around a single data point its stationary variance is sigma_i^2 / (1 - k/4) instead of
+    sigma_i^2. Choose k well below 1.
+
+    Args:
+        steps_per_level: T, Langevin steps at each level, at least 1.
+        step_size: epsilon, the step at the smallest level, in units of the data squared; above 0. At k = 4 the chain
+            diverges.
+        denoise: End with one denoise, as every other solver does (Song & Ermon 2020, section 4; Jolicoeur-Martineau et al.
+            2021). Without it the samples keep noise of scale sigma_L, as the algorithm was first published.
+    """
+
+    steps_per_level: int = 100
+    step_size: float = 2e-5
+    denoise: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.steps_per_level >= 1, "steps_per_level", self.steps_per_level, "a whole number of at least 1")
+        require(0 < self.step_size < math.inf, "step_size", self.step_size, "a number above 0")
+
+    def _k(self, process: Process) -> float:
+        smallest = process.level(process.t_min)
+        return float(self.step_size * (smallest.alpha / smallest.sigma) ** 2)
+
+    def check(self, process: Process) -> None:
+        """Refuse a step that diverges, and a process whose noisiest level holds nothing of the data."""
+        limit = 4 * self.step_size / self._k(process)
+        require(self._k(process) < 4, "step_size", self.step_size, f"less than {limit:.3g}, where the chain diverges")
+        if process.level(1.0).alpha == 0:
+            problem = f"AnnealedLangevin walks in u / alpha, but {process!r} has alpha = 0 at t = 1. Use DDIM or Ancestral."
+            raise ParameterError("solver", problem)
+
+    def _relax(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        k = self._k(denoiser.process)
+        for _ in range(self.steps_per_level):
+            eps = denoiser(u, t, **cond).eps
+            u = u - (0.5 * k * t.sigma) * eps + (k**0.5 * t.sigma) * noise(u)  # algorithm 3, line 6
+        return u
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """Langevin steps at t, then the same u / alpha at s; see `Solver.step`."""
+        return s.alpha / t.alpha * self._relax(denoiser, u, t, noise, **cond)
+
+    def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """Langevin steps at the last level, then the denoise if asked for; see `Solver.finish`."""
+        u = self._relax(denoiser, u, t, noise, **cond)
+        return super().finish(denoiser, u, t, noise, **cond) if self.denoise else u / t.alpha

@@ -1,0 +1,65 @@
+"""What is random in training, as a function of (seed, step): this is what makes a resumed run the same run.
+
+Nothing here depends on how many processes share a batch, or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["BatchPlan", "stream_seed"]
+
+_ORDER, _NOISE = 0, 1  # separate streams of one seed
+
+
+def stream_seed(*key: int) -> int:
+    """A 63-bit seed that is a well-mixed function of whole numbers of at least 0."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(stream_seed(seed, _ORDER, epoch))
+    return torch.randperm(count, generator=generator)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which samples, times and noises make the batch of a step.
+
+    Args:
+        seed: The run's seed.
+        batch: Samples per step, B.
+        count: Samples in the data set, N.
+    """
+
+    seed: int
+    batch: int
+    count: int
+
+    def indices(self, step: int) -> Tensor:
+        """Data indices of a step, (B,): consecutive pieces of one shuffled epoch after another."""
+        start = step * self.batch
+        parts, missing = [], self.batch
+        while missing:
+            epoch, offset = divmod(start, self.count)
+            part = _order(self.seed, epoch, self.count)[offset : offset + missing]
+            parts.append(part)
+            start, missing = start + len(part), missing - len(part)
+        return torch.cat(parts)
+
+    def draws(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Uniform draws for the times, (B,) float64, and standard normal noise, (B, *shape) float32, of a step.
+
+        The uniform draws are spread evenly over [0, 1) from one random offset, which lowers the variance of the loss
+        (Kingma et al. 2021, appendix I.1); each of them is uniform.
+        """
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, _NOISE, step))
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        uniform = (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
+        return uniform, torch.randn(self.batch, *shape, generator=generator)

@@ -1,0 +1,57 @@
+"""Where to compute, and in which number format."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from unidiff.errors import ParameterError
+
+__all__ = ["resolve_device", "resolve_precision"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` means on this machine.
+
+    Raises:
+        ParameterError: If the name is unknown or the machine has no such device.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    usable = ["auto", *(kind for kind, there in available.items() if there)]
+    if device is None or not available.get(device.type, False):
+        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(usable)}.")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ParameterError("device", f"{name!r} is not there; this machine has {torch.cuda.device_count()} GPU(s).")
+    return device
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        # AVX-512 alone only emulates bf16, slower than fp32; these instructions multiply in it.
+        return capability.startswith("AVX512") and bool(torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def resolve_precision(
+    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
+    """The number format that a recipe's `precision` means on a device: auto is bf16 where the hardware multiplies in it.
+
+    Raises:
+        ParameterError: If fp16 is asked for on a CPU.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ParameterError("precision", "fp16 training needs a GPU; use bf16, fp32 or auto on a CPU.")
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    return name

@@ -1,0 +1,228 @@
+"""The training loop: one for every process, parameterization, objective and backbone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from unidiff.data.base import Source
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import ParameterError, RunError
+from unidiff.objective.base import Objective
+from unidiff.training.batches import BatchPlan, stream_seed
+from unidiff.training.checkpoint import Checkpoint, Checkpoints
+from unidiff.training.device import resolve_device, resolve_precision
+from unidiff.training.ema import Average
+from unidiff.training.settings import Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
+
+_DROPOUT = 2  # a stream of the run's seed beside those of BatchPlan
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; a checkpoint of the last whole step was saved.
+
+    Attributes:
+        step: Optimiser steps done.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"stopped after step {step}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run is, after a step.
+
+    Attributes:
+        step: Optimiser steps done.
+        steps: Optimiser steps in all.
+        loss: Mean loss since the last line of metrics, over all processes; None between lines.
+        lr: Learning rate of the step.
+        grad_norm: Norm of the gradient before clipping; None between lines.
+        seconds: Seconds of training so far, earlier parts of a resumed run included.
+        average: The model with averaged weights, to draw previews with; not to be changed.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    lr: float
+    grad_norm: float | None
+    seconds: float
+    average: NeuralDenoiser
+
+
+def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
+    """An accelerator for a device of this machine in the precision that the settings mean on it.
+
+    Under `accelerate launch` it is one of several processes that share each batch.
+
+    Raises:
+        ParameterError: If the device or the precision is not to be had, or the processes cannot share the batch.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    place = resolve_device(device)
+    precision = resolve_precision(settings.precision, place)
+    AcceleratorState._reset_state()  # accelerate keeps one precision per Python process; each run has its own
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=place.type == "cpu")
+    share = accelerator.num_processes * settings.accumulate
+    if settings.batch % share:
+        problem = f"{settings.batch} cannot be split evenly over {accelerator.num_processes} processes"
+        raise ParameterError("batch", f"{problem} and {settings.accumulate} accumulated parts; use a multiple of {share}.")
+    return accelerator
+
+
+def train(
+    denoiser: NeuralDenoiser,
+    source: Source,
+    objective: Objective,
+    settings: Training,
+    *,
+    seed: int = 0,
+    accelerator: Accelerator | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[str], None] = print,
+) -> NeuralDenoiser:
+    """Train a denoiser's network in place and return the model with averaged weights.
+
+    Data order, times, noise and dropout of a step are functions of (seed, step). A run that is stopped and called again
+    with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
+
+    Args:
+        denoiser: The model; its network is moved to the accelerator's device.
+        source: The data.
+        objective: What to minimise.
+        settings: The numbers of the run.
+        seed: Seed of everything random in training.
+        accelerator: Devices and precision; by default the best device of this machine.
+        checkpoints: Where to save, and to resume from; None saves nothing.
+        on_step: Called after every step.
+        stop: Asked after every step; True saves a checkpoint and raises Interrupted.
+        report: Told of damaged checkpoints, in sentences.
+
+    Raises:
+        Interrupted: If `stop` said so.
+        RunError: If the loss is not finite, or a checkpoint cannot be written.
+    """
+    accelerator = accelerator or accelerator_for(settings)
+    network = denoiser.backbone.to(accelerator.device)
+    average = Average(network)
+    averaged = NeuralDenoiser(denoiser.process, denoiser.parameterization, average.network)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=accelerator.device.type != "mps"
+    )
+    done, seconds = 0, 0.0
+    window = torch.zeros((), dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
+    window = window.to(accelerator.device)
+    saved = checkpoints.load(report, accelerator.device) if checkpoints is not None else None
+    if saved is not None:
+        network.load_state_dict(saved.model)
+        average.network.load_state_dict(saved.ema)
+        optimizer.load_state_dict(saved.optimizer)
+        done, seconds = saved.step, saved.extra["seconds"]
+        window += saved.extra["loss_sum"]
+
+    parallel = torch.compile(network) if settings.compile else network
+    parallel, prepared = accelerator.prepare(parallel.train(), optimizer)
+    model = NeuralDenoiser(denoiser.process, denoiser.parameterization, parallel)
+    source = source.to(accelerator.device)
+    plan = BatchPlan(seed, settings.batch, len(source))
+    start = time.perf_counter() - seconds
+
+    def save(step: int) -> None:
+        if checkpoints is not None and accelerator.is_main_process:
+            extra = {"seconds": time.perf_counter() - start, "loss_sum": float(window)}
+            state = optimizer.state_dict()
+            checkpoints.save(Checkpoint(step, network.state_dict(), average.network.state_dict(), state, extra))
+        accelerator.wait_for_everyone()
+
+    for step in range(done, settings.steps):
+        lr = settings.lr_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = _accumulate_gradients(model, parallel, source, objective, plan, step, settings.accumulate, accelerator)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
+        prepared.step()
+        prepared.zero_grad()
+        average.update(network, settings.ema_at(step))
+        window += loss
+
+        step += 1
+        last = step == settings.steps
+        logged = mean = None
+        if step % settings.log_every == 0 or last:
+            lines = (step - 1) % settings.log_every + 1
+            mean = accelerator.reduce(window, "mean").item() / lines
+            logged = norm.item()
+            window.zero_()
+        stopping = _any_process(stop(), accelerator)
+        saving = step % settings.checkpoint_every == 0 or last or stopping
+        if (mean is not None or saving) and not math.isfinite((window if mean is None else torch.tensor(mean)).item()):
+            raise RunError(_diverged(step, checkpoints))
+        if saving:
+            save(step)
+        on_step(Progress(step, settings.steps, mean, lr, logged, time.perf_counter() - start, averaged))
+        if stopping and not last:
+            raise Interrupted(step)
+    denoiser.backbone = network.eval()
+    return averaged
+
+
+def _accumulate_gradients(
+    model: NeuralDenoiser,
+    parallel: nn.Module,
+    source: Source,
+    objective: Objective,
+    plan: BatchPlan,
+    step: int,
+    parts: int,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
+    indices = plan.indices(step)
+    uniform, noise = plan.draws(step, source.shape)
+    times = model.process.training_times(uniform)
+    source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
+    total = torch.zeros((), device=accelerator.device)
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise)]
+    for part, (index, t, eps) in enumerate(zip(*mine)):
+        u0 = model.process.basis.forward(source.batch(index, accelerator.device))
+        eps = eps.to(accelerator.device, non_blocking=True)
+        with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
+            loss = objective.losses(model, u0, eps, model.process.level(t, u0)).mean() / parts
+            accelerator.backward(loss)
+        total += loss.detach()
+    return total
+
+
+def _any_process(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether any process raised its flag: all must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
+    return bool(flags.item() > 0)
+
+
+def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
+    kept = checkpoints.paths() if checkpoints is not None else []
+    good = f"The last good checkpoint is {kept[0]}." if kept else "No checkpoint had been saved."
+    return f"The loss is not finite at step {step}; training stopped. {good} Try a smaller lr, a longer warmup or fp32."

@@ -1,0 +1,79 @@
+"""The numbers of a training run: the recipe's `training` section."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from unidiff.errors import require
+
+__all__ = ["Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Args:
+        steps: Optimiser steps, at least 1.
+        batch: Samples per optimiser step, over all devices and accumulated parts together; at least 1.
+        lr: Peak learning rate of AdamW, above 0.
+        warmup: Steps over which the learning rate grows linearly from 0; at least 0.
+        lr_final: Learning rate at the end of the cosine decay as a fraction of `lr`; 1 keeps it constant.
+        weight_decay: Decoupled weight decay of AdamW, at least 0.
+        clip: Largest gradient norm; larger gradients are scaled down. None for no limit.
+        ema: Decay of the averaged weights, in [0, 1): the weights that samples are drawn with.
+        accumulate: Parts that a batch is split into on each device, to save memory; at least 1.
+        precision: Number format of the network's arithmetic. auto is bf16 where the hardware has it, else fp32.
+        compile: Compile the network with torch.compile first. Worth it on GPUs for long runs.
+        log_every: Steps between lines of metrics.jsonl, at least 1.
+        preview_every: Steps between intermediate sample grids; 0 for none.
+        checkpoint_every: Steps between checkpoints, at least 1. The last step always makes one.
+        keep: Newest checkpoints kept, at least 1.
+        tensorboard: Write TensorBoard events.
+        wandb: Name of a Weights & Biases project to log to; needs the extra `unidiff[wandb]`.
+    """
+
+    steps: int
+    batch: int = 128
+    lr: float = 2e-4
+    warmup: int = 0
+    lr_final: float = 0.0
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    ema: float = 0.999
+    accumulate: int = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    log_every: int = 10
+    preview_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 2
+    tensorboard: bool = True
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+        for name in ("warmup", "preview_every"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number of at least 0")
+        require(0 < self.lr < math.inf, "lr", self.lr, "a number above 0")
+        require(0 <= self.lr_final <= 1, "lr_final", self.lr_final, "a number from 0 to 1")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number of at least 0")
+        require(self.clip is None or 0 < self.clip < math.inf, "clip", self.clip, "a number above 0, or null")
+        require(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
+        require(
+            self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
+        )
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.lr * (self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def ema_at(self, step: int) -> float:
+        """The decay of the average after step 0, 1, ...: it grows to `ema`, so that a short run is not its first weights."""
+        return min(self.ema, (1 + step) / (10 + step))
