@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import unidiff as ud
 from unidiff.errors import ParameterError, RecipeError, UnidiffError, require
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.recipe import read_recipe
-from unidiff.recipe.registry import Registry
+from unidiff.recipe.recipe import Recipe, read_recipe
+from unidiff.recipe.registry import PUBLIC, Registry
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import signature_rows
 from unidiff.recipe.shipped import shipped_recipes
@@ -125,7 +127,7 @@ class Plan:
             raise ParameterError("walker", f"{self.walker!r} cannot walk a slope of 7.")
 
 
-STAND_INS = Registry({name: "" for name in ("Straight", "MinBend", "Slow", "Tower", "Curve", "walk")}, globals().get)
+STAND_INS = Registry(dict.fromkeys(("Straight", "MinBend", "Slow", "Tower", "Curve", "walk"), ""), globals().get)
 GOOD = """\
 curve:    {type: Straight, slope: 2}
 net:      {type: Tower, floors: [4, 8]}
@@ -170,8 +172,8 @@ def test_recipe_is_nested_constructor_arguments(load):
 
 @pytest.mark.parametrize("name", ["MinBend", "min_bend", "minbend", "MINBEND"])
 def test_type_ignores_case_and_underscores(load, name):
-    text = f"curve: {{type: {name}, inner: straight}}\nnet: Tower\nsettings: {{steps: 1}}\nmany: [Straight, {{type: Straight}}]"
-    plan = load(text)
+    text = f"curve: {{type: {name}, inner: straight}}\nnet: Tower\nsettings: {{steps: 1}}\n"
+    plan = load(text + "many: [Straight, {type: Straight}]")
     assert plan.curve == MinBend(Straight())
     assert plan.many == (Straight(), Straight())
 
@@ -186,7 +188,12 @@ def test_optional_parts_and_plain_types(load):
 
 # What is wrong, where the caret stands, and what the message says of it.
 MISTAKES = [
-    ("unknown key", "stepz: 20", (3, 12), ["settings.stepz: there is no such key. Did you mean 'steps'?", "clip, fast"]),
+    (
+        "unknown key",
+        "stepz: 20",
+        (3, 12),
+        ["settings.stepz: there is no such key. Did you mean 'steps'?", "clip, fast"],
+    ),
     ("missing key", "lr: 1", (3, 1), ["settings.steps: this key is missing", "a whole number"]),
     ("word for int", "steps: twenty", (3, 12), ["settings.steps: 'twenty' was given", "Allowed here: a whole number"]),
     ("bool for int", "steps: true", (3, 12), ["settings.steps: true was given", "Allowed here: a whole number"]),
@@ -199,7 +206,12 @@ MISTAKES = [
     ("yes", "steps: 1, fast: yes", (3, 22), ["settings.fast: 'yes' was given. Write true.", "true or false"]),
     ("int for bool", "steps: 1, fast: 1", (3, 22), ["settings.fast: 1 was given", "true or false"]),
     ("literal", "steps: 1, mode: tset", (3, 22), ["'tset' was given. Did you mean 'test'?", "train or test"]),
-    ("too short", "steps: 1, pair: [1]", (3, 22), ["settings.pair: a list was given", "a list of 2: a whole number, a number"]),
+    (
+        "too short",
+        "steps: 1, pair: [1]",
+        (3, 22),
+        ["settings.pair: a list was given", "a list of 2: a whole number, a number"],
+    ),
     ("in a list", "steps: 1, pair: [a, 2]", (3, 29), ["settings.pair[0]: 'a' was given"]),
     ("range", "lr: 1, steps: 0", (3, 19), ["settings.steps: 0 was given; allowed is a whole number of at least 1."]),
 ]
@@ -235,8 +247,16 @@ COMPONENTS = [
     ("{slope: 3}", "1:1: curve: the key 'type' is missing, which says which curve is meant.", "type: MinBend"),
     ("[Straight]", "1:1: curve: a curve belongs here, as a name or as {type: NAME, ...}; a list was given.", "MinBend"),
     ("null", "1:1: curve: a curve belongs here", "nothing (null) was given"),
-    ("{type: Straight, slop: 1}", "1:18: curve.slop: there is no such key. Did you mean 'slope'?", "Allowed here: slope"),
-    ("{type: MinBend, inner: {type: MinBend, inner: Straight, where: 2}}", "1:57: curve.inner.where: 2.0 was given", ""),
+    (
+        "{type: Straight, slop: 1}",
+        "1:25: curve.slop: there is no such key. Did you mean 'slope'?",
+        "Allowed here: slope",
+    ),
+    (
+        "{type: MinBend, inner: {type: MinBend, inner: Straight, where: 2}}",
+        "1:64: curve.inner.where: 2.0 was given",
+        "",
+    ),
     ("MinBend", "1:1: curve.inner: this key is missing, and MinBend needs it: a curve.", "inner, where"),
 ]
 
@@ -281,7 +301,10 @@ SYNTAX = [
     ("a: 1\na: 2\n", ["x.yaml:2:1: a: this key was already given in line 1. Remove one of the two."]),
     ("a: {b: 1, b: 2}\n", ["x.yaml:1:11: b: this key was already given"]),
     ("a: 1\n---\nb: 2\n", ["x.yaml:2:1: this is not a readable recipe"]),
-    ("a: !!python/object/apply:os.system [ls]\n", ["x.yaml:1:4: the tag !!python/object/apply:os.system", "Remove it."]),
+    (
+        "a: !!python/object/apply:os.system [ls]\n",
+        ["x.yaml:1:4: the tag !!python/object/apply:os.system", "Remove it."],
+    ),
     ("a: !!int '3x'\n", ["x.yaml:1:4: the tag !!int"]),
     ("? [a]\n: 1\n", ["x.yaml:1:3: a key is one word"]),
     ("a: b\x07\n", ["x.yaml:1:5:", "U+0007"]),
@@ -304,8 +327,12 @@ def test_broken_files(message, text, parts):
 
 
 def test_alias_is_refused_so_a_billion_laughs_cost_nothing(message):
-    laughs = "a: &a [x, x]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefghi", "bcdefghij"))
-    assert message(laughs).startswith("x.yaml:2:8: this is not a readable recipe: aliases (*name) are not part of a recipe")
+    laughs = "a: &a [x, x]\n" + "".join(
+        f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefghi", "bcdefghij")
+    )
+    assert message(laughs).startswith(
+        "x.yaml:2:8: this is not a readable recipe: aliases (*name) are not part of a recipe"
+    )
     assert "aliases" in message("a: &a [*a]\n")
     assert "there is no such key" in message(GOOD + "base: &base {x: 1}\n")
 
@@ -320,9 +347,11 @@ def test_excerpt_of_a_very_long_line_is_cut_round_the_caret(message):
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-4", 1e-4), ("1E5", 1e5), ("-.5", -0.5), ("1.", 1.0), ("+3", 3), ("010", 10), (".inf", math.inf), ("-.INF", -math.inf),
+        ("1e-4", 1e-4), ("1E5", 1e5), ("-.5", -0.5), ("1.", 1.0), ("+3", 3), ("010", 10), (".inf", math.inf),
+        ("-.INF", -math.inf),
         ("no", "no"), ("yes", "yes"), ("on", "on"), ("off", "off"), ("12:30", "12:30"), ("2024-01-01", "2024-01-01"),
-        ("1_000", "1_000"), ("true", True), ("False", False), ("null", None), ("~", None), ("'1'", "1"), ('"null"', "null"),
+        ("1_000", "1_000"), ("true", True), ("False", False), ("null", None), ("~", None), ("'1'", "1"),
+        ('"null"', "null"),
         ("!!str 5", "5"), ("!!float 5.0", 5.0), ("<<", "<<"), ("=", "="), ("inf", "inf"), ("e5", "e5"), ("1e", "1e"),
     ],
 )  # fmt: skip
@@ -336,7 +365,14 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@given(st.dictionaries(keys, st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=8), min_size=1))
+@settings(deadline=None)  # other work on the machine is no failure
+@given(
+    st.dictionaries(
+        keys,
+        st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=8),
+        min_size=1,
+    )
+)
 def test_what_is_written_is_what_is_read(value):
     for flow in (False, True):
         read = read_yaml(write_yaml(value, flow=flow), "x").plain()
@@ -344,6 +380,7 @@ def test_what_is_written_is_what_is_read(value):
         assert repr(read) == repr(value)  # 1, 1.0 and true are equal, and not the same
 
 
+@settings(deadline=None)
 @given(scalars)
 def test_scalar_alone_in_one_line(value):
     assert repr(read_yaml(write_yaml([value], flow=True), "x").plain()) == repr([value])
@@ -377,7 +414,10 @@ def test_overrides(load):
 OVERRIDES = [
     ("settings.stepz=20", "--set settings.stepz=20: settings.stepz: there is no such key. Did you mean 'steps'?"),
     ("settings.steps=x", "--set settings.steps=x: settings.steps: 'x' was given.\nAllowed here: a whole number"),
-    ("settings.steps=0", "--set settings.steps=0: settings.steps: 0 was given; allowed is a whole number of at least 1."),
+    (
+        "settings.steps=0",
+        "--set settings.steps=0: settings.steps: 0 was given; allowed is a whole number of at least 1.",
+    ),
     ("walker.steps=4", "--set walker.steps=4: walker: the key 'type' is missing"),
     ("curve=Slow", "--set curve=Slow: curve: Slow is a walker; a curve belongs here."),
     ("net.floors.0=3", "--set net.floors.0=3: net.floors.0: net.floors is a list; set it as a whole."),
@@ -401,7 +441,9 @@ def test_message_about_an_override(message, override, start):
 
 def test_changed_type_says_why_a_key_is_unknown(message):
     said = message(GOOD, "curve.type=MinBend")
-    assert said.startswith("x.yaml:1:27: curve.slope: there is no such key. (MinBend was chosen by --set curve.type=MinBend;")
+    assert said.startswith(
+        "x.yaml:1:28: curve.slope: there is no such key. (MinBend was chosen by --set curve.type=MinBend;"
+    )
     assert "--set curve='{type: MinBend}' replaces all of it." in said
 
 
@@ -424,8 +466,12 @@ def test_import_is_refused_unless_allowed(load, message, tmp_path, monkeypatch):
 
     assert "outside_parts:Other is no curve; a curve belongs here." in message(text % "Other", allow_imports=True)
     assert "cannot be imported (AttributeError" in message(text % "None", allow_imports=True)
-    assert "nowhere:X cannot be imported (ModuleNotFoundError" in message("curve: nowhere:X\nnet: Tower\nsettings: {steps: 1}", allow_imports=True)
-    assert "write a class from elsewhere as module:Class" in message("curve: os.path\nnet: Tower\nsettings: {steps: 1}", allow_imports=True)
+    assert "nowhere:X cannot be imported (ModuleNotFoundError" in message(
+        "curve: nowhere:X\nnet: Tower\nsettings: {steps: 1}", allow_imports=True
+    )
+    assert "write a class from elsewhere as module:Class" in message(
+        "curve: os.path\nnet: Tower\nsettings: {steps: 1}", allow_imports=True
+    )
 
 
 def test_sources_that_are_no_recipe_file(tmp_path, monkeypatch):
@@ -470,3 +516,100 @@ def test_shipped_recipes_are_listed_without_torch():
     assert all(path.is_file() and path.suffix == ".yaml" for path in shipped_recipes().values())
     code = "import sys, unidiff.recipe as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- The real classes.
+
+NCSN_MNIST = """\
+data:             {type: MNIST, size: 32, offline: digits}
+process:          {type: NCSN, sigma_min: 0.01, sigma_max: 1.0, levels: 10}
+parameterization: Score
+backbone:         {type: UNet, width: 32, multipliers: [1, 2, 2]}
+objective:        {type: Denoising, weighting: sigma2}
+training:         {steps: 20000, batch: 128, lr: 2e-4, ema: 0.999}
+sampling:         {solver: {type: AnnealedLangevin, steps_per_level: 100, step_size: 2e-5}, grid: Native, count: 64}
+seed: 0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def read(text, *overrides):
+        Path("r.yaml").write_text(text)
+        return ud.load_recipe("r.yaml", overrides)
+
+    return read
+
+
+def test_recipe_of_real_parts(recipe):
+    made = recipe(NCSN_MNIST)
+    assert made.process == ud.NCSN(sigma_min=0.01, sigma_max=1.0, levels=10)
+    assert made.objective == ud.Denoising(weighting=ud.Sigma2())
+    assert made.sampling.solver == ud.AnnealedLangevin(steps_per_level=100, step_size=2e-5)
+    assert made.training == ud.Training(steps=20000, batch=128, lr=2e-4, ema=0.999)
+    network = made.backbone.build(shape=made.data.shape)
+    assert made.count_weights() == sum(parameter.numel() for parameter in network.parameters()) > 1000
+    assert network.shape == (1, 32, 32)
+
+
+def test_resolved_recipe_gives_an_equal_recipe(recipe):
+    made = recipe(NCSN_MNIST)
+    again = recipe(made.to_yaml())
+    assert again == made
+    assert again.to_yaml() == made.to_yaml()
+    assert made.to_dict()["backbone"]["blocks"] == 2
+    assert list(made.to_dict()["process"]) == ["type", "sigma_min", "sigma_max", "levels"]
+
+
+def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
+    made = Recipe(
+        data=ud.MNIST(size=32, offline="digits"),
+        process=ud.NCSN(levels=10),
+        parameterization=ud.Score(),
+        backbone=Blueprint(ud.UNet, {"width": 32, "multipliers": (1, 2, 2)}),
+        objective=ud.Denoising(ud.Sigma2()),
+        training=ud.Training(steps=20000),
+        sampling=ud.Sampling(ud.AnnealedLangevin(100, 2e-5), ud.Native()),
+    )
+    assert made == recipe(NCSN_MNIST)
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("process=DDIM", "--set process=DDIM: process: DDIM is a solver; a process belongs here.\nAllowed here: "),
+        ("process.levels=1", "--set process.levels=1: process.levels: 1 was given; allowed is"),
+        ("training.stepz=20", "--set training.stepz=20: training.stepz: there is no such key. Did you"),
+        ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
+        ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
+        ("data=Ring", "r.yaml:4:1: backbone: shape: "),
+        ("process={type: DDPM, schedule: ZeroTerminalSNR}", "r.yaml:3:1: parameterization: Score"),
+        ("data=fashion_mnis", "--set data=fashion_mnis: data: there is no data 'fashion_mnis'. Did you mean 'Fash"),
+    ],
+)  # fmt: skip
+def test_real_parts_that_do_not_fit(recipe, override, start):
+    with pytest.raises(RecipeError) as caught:
+        recipe(NCSN_MNIST, override)
+    assert str(caught.value).startswith(start)
+
+
+def test_every_public_component_has_a_schema():
+    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Data",
+                 "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
+                 "parameterization.Parameterization"):  # fmt: skip
+        module, name = base.rsplit(".", 1)
+        choices = PUBLIC.choices(getattr(importlib.import_module(f"unidiff.{module}"), name))
+        assert choices
+        for cls in choices.values():
+            for row in signature_rows(cls):
+                assert row.doc, f"{cls.__name__}.{row.name} is not described in its docstring"
+                assert "only Python" not in row.type, f"{cls.__name__}.{row.name} cannot be written in a recipe"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_shipped_recipe_loads(name, recipe):
+    made = ud.load_recipe(name)
+    assert recipe(made.to_yaml()) == made
+    assert made.lighter is None or made.lighter in shipped_recipes()

@@ -29,7 +29,7 @@ from unidiff.training.settings import Training
 __all__ = ["Recipe", "load_recipe", "read_recipe"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
 
@@ -50,7 +50,7 @@ class Recipe:
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
     objective: Objective = field(default_factory=Denoising)
-    training: Training = field(default_factory=Training)
+    training: Training
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     lighter: str | None = None

@@ -46,18 +46,22 @@ def refusal(cls: type, children: dict[str, Node], node: Node, key: str, failure:
     known = schema.parameters(cls)
     urgency = {"extra_forbidden": 0, "missing": 1}
     errors = failure.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda error: urgency.get(error["type"], 2))
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
+    # Deeper down, "missing" is an element of a list that is too short.
+    first = min(errors, key=lambda error: urgency.get(error["type"], 2) if len(error["loc"]) == 1 else 2)
+    name, *inner = first["loc"]
+    name = str(name)
+    if name not in known:
         return _unknown_key(cls, name, children[name], node, key)
-    if first["type"] == "missing":
+    if name not in children:
         of = "the recipe" if not key else cls.__name__
         problem = f"this key is missing, and {of} needs it: {schema.phrase(known[name].annotation)}."
         return node.at.error(join(key, name), problem, known)
-    wrong = children[name].reach(first["loc"][1:])
-    index = "".join(f"[{part}]" for part in first["loc"][1:] if isinstance(part, int))
+    wrong, path = children[name], join(key, name)
+    for part in inner:  # pydantic also names the arm of a union that it tried: such parts lead nowhere
+        if isinstance(part, int) and (below := wrong.reach([part])) is not wrong:
+            wrong, path = below, f"{path}[{part}]"
     allowed = schema.phrase(known[name].annotation)
-    return wrong.at.error(join(key, name) + index, f"{given(wrong)}.{_remedy(wrong.value, known[name].annotation)}", allowed)
+    return wrong.at.error(path, f"{given(wrong)}.{_remedy(wrong.value, known[name].annotation)}", allowed)
 
 
 def _unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:

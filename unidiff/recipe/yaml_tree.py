@@ -65,7 +65,13 @@ def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar(f"{_TAG}float", text)
 
 
+def _represent_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # PyYAML's other styles lose some of the characters that no editor shows, such as U+0085 in a key.
+    return dumper.represent_scalar(f"{_TAG}str", value, style=None if value.isprintable() else '"')
+
+
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_text)
 
 
 def read_yaml(text: str, name: str, *, show: bool = True) -> Node:
