@@ -12,7 +12,7 @@ __all__ = ["Node", "Place", "Source"]
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
-_WIDTH = 100  # characters of a source line that an error message shows
+_WIDTH = 120  # characters of a source line that an error message shows
 
 
 @dataclass(frozen=True)

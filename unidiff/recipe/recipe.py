@@ -18,7 +18,7 @@ from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.build import Builder
 from unidiff.recipe.overrides import apply_overrides
-from unidiff.recipe.registry import PUBLIC, Registry
+from unidiff.recipe.registry import PUBLIC, Registry, is_component
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import parameters
 from unidiff.recipe.shipped import read_source
@@ -59,10 +59,17 @@ class Recipe:
         for part in ("parameterization", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
-                with _inside(part, type(getattr(self, part))):
+                with _inside(part, getattr(self, part)):
                     check(self.process)
-        with _inside("backbone", self.backbone.kind):
-            self.count_weights()
+        with _inside("backbone", self.backbone):
+            try:
+                self.count_weights()
+            except ParameterError as error:
+                if error.parameter != "shape":
+                    raise
+                raise ParameterError("backbone", f"it cannot take the samples of {self.data}: {error}") from error
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ParameterError("backbone", f"{self.backbone} cannot be made: {error}") from error
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
@@ -79,16 +86,27 @@ class Recipe:
 
 
 @contextmanager
-def _inside(part: str, cls: type) -> Iterator[None]:
-    """Put the name of a part in front of the parameter that it complains about."""
+def _inside(part: str, value: Any) -> Iterator[None]:
+    """Put the path of a part in front of the parameter that it complains about."""
     try:
         yield
     except ParameterError as error:
-        if error.parameter.split(".")[0] in parameters(cls):
-            raise ParameterError(f"{part}.{error.parameter}", error.problem) from error
-        # The part complains about itself, or about something that is not its own, such as the data's shape.
+        if path := _path_to(error.parameter, value):
+            raise ParameterError(f"{part}.{path}", error.problem) from error
         problem = error.problem if error.parameter == part else str(error)
         raise ParameterError(part, problem) from error
+
+
+def _path_to(parameter: str, value: Any) -> str:
+    """The path from a part to the one below it that has this parameter: `solver.step_size`; empty if none has."""
+    known = parameters(value.kind if isinstance(value, Blueprint) else type(value))
+    if parameter.split(".")[0] in known:
+        return parameter
+    for name in known:
+        below = getattr(value, name, None)
+        if is_component(type(below)) and (path := _path_to(parameter, below)):
+            return f"{name}.{path}"
+    return ""
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Recipe:
@@ -119,9 +137,9 @@ def read_recipe(
     allow_imports: bool = False,
 ) -> Any:
     """Read any record from a file, as `load_recipe` reads a Recipe."""
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     name, text = read_source(source)
     written = read_yaml(text, name)
     if written.value is None and not overrides:
-        known = parameters(cls)
-        raise written.at.error("", "the recipe is empty.", known)
+        raise written.at.error("", "the recipe is empty.", parameters(cls))
     return Builder(registry, allow_imports).record(cls, apply_overrides(written, overrides))

@@ -20,7 +20,9 @@ def is_component(annotation: object) -> bool:
 
 
 def an(noun: str) -> str:
-    """The noun with its article."""
+    """The noun with its article; `data` has none."""
+    if noun == "data":
+        return noun
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 

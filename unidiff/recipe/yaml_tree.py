@@ -54,9 +54,20 @@ class _Loader(yaml.SafeLoader):
 
 class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _resolvers()  # so that exactly the words this reader would misread are quoted
+    one_line = False
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        if node.flow_style and not self.one_line:  # a line that would have to be wrapped is better one key a line
+            node.flow_style = sum(len(key.value) + len(value.value) + 4 for key, value in node.value) < 90
+        return node
+
+
+class _LineDumper(_Dumper):
+    one_line = True
 
 
 def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
@@ -118,13 +129,11 @@ def write_yaml(value: Any, *, flow: bool = False) -> str:
     Returns:
         The text. Without `flow` it ends with a newline.
     """
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 10**6}
     if flow:
-        text = yaml.dump(
-            value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6
-        )
-        return text.removesuffix("...\n").strip()
+        return yaml.dump(value, Dumper=_LineDumper, default_flow_style=True, **options).removesuffix("...\n").strip()
     # None: collections of scalars in one line, the others one key a line: the look of a recipe written by hand.
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=None, **options)
 
 
 def _node(tree: yaml.Node, source: Source, key: Place | None = None) -> Node:
