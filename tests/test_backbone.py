@@ -161,9 +161,23 @@ def test_attention_is_the_formula():
         torch.testing.assert_close(result.flatten(1).T, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (48, 24), (64, 32), (72, 24), (37, 1), (34, 17)])
-def test_groups_are_the_largest_divisor_up_to_32(channels, groups):
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(2, 1), (6, 1), (8, 2), (34, 2), (37, 1), (48, 12), (64, 16), (72, 18), (128, 32), (192, 32)],
+)
+def test_groups_are_at_most_32_of_at_least_4_channels(channels, groups):
     assert GroupNorm(channels).num_groups == groups
+
+
+def test_group_norm_is_the_formula_and_keeps_the_shift_of_a_channel():
+    torch.manual_seed(0)
+    norm, x = GroupNorm(8).double(), torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    for group in (slice(0, 4), slice(4, 8)):
+        mean = x[:, group].mean((1, 2, 3), keepdim=True)
+        std = (x[:, group].var((1, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(norm(x)[:, group], (x[:, group] - mean) / std, rtol=1e-12, atol=1e-12)
+    shift = torch.randn(1, 8, 1, 1, dtype=torch.float64)
+    assert (norm(x + shift) - norm(x)).abs().max() > 0.1
 
 
 # ------------------------------------------------------------------------------------------------ UNet
@@ -190,6 +204,19 @@ def test_patches_are_folded_and_unfolded_exactly(patch):
 def parameters(**settings) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in UNet((1, 32, 32), **settings).parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"width": 48, "multipliers": (1, 2, 2, 4), "blocks": 3, "attention": (16, 8)}, 12_908_113),
+        ({"width": 72, "multipliers": (1, 2, 2, 2), "blocks": 1}, 7_353_865),
+    ],
+)
+def test_sizes_of_the_networks_in_the_literature(settings, expected):
+    """Within half a per cent of the 12.9 million and the 7,339,297 parameters of the two papers' networks."""
+    assert parameters(**settings) == expected
+    assert min(abs(expected / published - 1) for published in (12.9e6, 7_339_297)) < 0.005
 
 
 def attending(network: UNet) -> list[str]:

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from unidiff.backbone.base import Backbone, is_whole
 from unidiff.backbone.layers import (
+    Conv2d,
     Downsample,
     GroupNorm,
     NoiseEmbedding,
     ResidualBlock,
     SelfAttention,
     Upsample,
-    channels_last,
     zeroed,
 )
 from unidiff.errors import ParameterError, require
@@ -66,7 +66,7 @@ class UNet(Backbone):
             return Stage(residual, SelfAttention(outputs, heads) if attend else None)
 
         self.embedding = NoiseEmbedding(width, features)
-        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        self.stem = Conv2d(shape[0] * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
@@ -93,7 +93,7 @@ class UNet(Backbone):
             self.up.append(stages)
 
         self.norm = GroupNorm(h)
-        self.head = zeroed(nn.Conv2d(h, shape[0] * patch**2, 3, padding=1))
+        self.head = zeroed(Conv2d(h, shape[0] * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network.
@@ -108,7 +108,7 @@ class UNet(Backbone):
         """
         self._refuse(cond)
         e = self.embedding(c)
-        h = channels_last(self.stem(channels_last(F.pixel_unshuffle(x, self.patch))))
+        h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
