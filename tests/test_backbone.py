@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unidiff.backbone.layers import GroupNorm, SelfAttention, sinusoidal
+from unidiff.backbone.layers import SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
@@ -166,12 +166,12 @@ def test_attention_is_the_formula():
     [(2, 1), (6, 1), (8, 2), (34, 2), (37, 1), (48, 12), (64, 16), (72, 18), (128, 32), (192, 32)],
 )
 def test_groups_are_at_most_32_of_at_least_4_channels(channels, groups):
-    assert GroupNorm(channels).num_groups == groups
+    assert group_norm(channels).num_groups == groups
 
 
 def test_group_norm_is_the_formula_and_keeps_the_shift_of_a_channel():
     torch.manual_seed(0)
-    norm, x = GroupNorm(8).double(), torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    norm, x = group_norm(8).double(), torch.randn(2, 8, 3, 5, dtype=torch.float64)
     for group in (slice(0, 4), slice(4, 8)):
         mean = x[:, group].mean((1, 2, 3), keepdim=True)
         std = (x[:, group].var((1, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()

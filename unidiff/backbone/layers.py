@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
-    "Conv2d",
     "Downsample",
-    "GroupNorm",
     "NoiseEmbedding",
     "ResidualBlock",
     "SelfAttention",
     "Upsample",
-    "channels_last",
+    "group_norm",
     "sinusoidal",
     "zeroed",
 ]
@@ -53,42 +51,14 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """The same (B, C, H, W) map with the channels of a pixel side by side in memory."""
-    return x.contiguous(memory_format=torch.channels_last)
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalization (Wu & He 2018) in 32 groups, as in Ho et al. (2020), or fewer.
 
-
-class Conv2d(nn.Conv2d):
-    """A convolution computed channels last, from any layout, into the plain layout.
-
-    Between blocks every map is plain, plane after plane, since torch's normalizations are some twenty times slower on
-    channels-last maps on a CPU. Its convolutions are up to five times faster on them, which pays for the copies.
+    Fewer where 32 do not divide the channels or would leave less than four channels in each. With one channel a group,
+    the norm would subtract just what the noise embedding adds to a channel, and the network would not know the noise.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, inputs, H, W)."""
-        return super().forward(channels_last(x)).contiguous()
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalization (Wu & He 2018) of a plain map into a channels-last map.
-
-    There are 32 groups, as in Ho et al. (2020), or as many as divide `channels` and keep four channels in each. With
-    one channel a group, the norm would subtract exactly what the noise embedding adds to a channel, and the network
-    would not know the noise. The result is laid out for the activation and the convolution that follow, so that their
-    gradients come back in the layout they need.
-
-    Args:
-        channels: Channels in and out.
-    """
-
-    def __init__(self, channels: int) -> None:
-        most = max(1, min(32, channels // 4))
-        super().__init__(max(g for g in range(1, most + 1) if channels % g == 0), channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to the same shape."""
-        return channels_last(super().forward(x))
+    most = max(1, min(32, channels // 4))
+    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
 
 
 class NoiseEmbedding(nn.Module):
@@ -125,13 +95,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, features: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(inputs)
-        self.conv1 = Conv2d(inputs, outputs, 3, padding=1)
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(features, outputs)
-        self.norm2 = GroupNorm(outputs)
+        self.norm2 = group_norm(outputs)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(Conv2d(outputs, outputs, 3, padding=1))
-        self.shortcut = nn.Identity() if inputs == outputs else Conv2d(inputs, outputs, 1)
+        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H, W)."""
@@ -154,7 +124,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = GroupNorm(channels)
+        self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = zeroed(nn.Linear(channels, channels))
 
@@ -163,17 +133,17 @@ class SelfAttention(nn.Module):
         pixels = rearrange(self.norm(x), "b c y x -> b (y x) c")
         q, k, v = rearrange(self.qkv(pixels), "b p (n heads d) -> n b heads p d", n=3, heads=self.heads).unbind(0)
         h = self.project(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads p d -> b p (heads d)"))
-        return x + rearrange(h, "b (y x) c -> b c y x", y=x.shape[2]).contiguous()
+        return x + rearrange(h, "b (y x) c -> b c y x", y=x.shape[2])
 
 
-class Downsample(Conv2d):
+class Downsample(nn.Conv2d):
     """Halve height and width by a strided convolution; (B, C, H, W) -> (B, C, H/2, W/2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, stride=2, padding=1)
 
 
-class Upsample(Conv2d):
+class Upsample(nn.Conv2d):
     """Double height and width by repeating pixels, then a convolution; (B, C, H, W) -> (B, C, 2H, 2W)."""
 
     def __init__(self, channels: int) -> None:

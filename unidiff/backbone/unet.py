@@ -8,13 +8,12 @@ from torch.nn import functional as F
 
 from unidiff.backbone.base import Backbone, is_whole
 from unidiff.backbone.layers import (
-    Conv2d,
     Downsample,
-    GroupNorm,
     NoiseEmbedding,
     ResidualBlock,
     SelfAttention,
     Upsample,
+    group_norm,
     zeroed,
 )
 from unidiff.errors import ParameterError, require
@@ -66,7 +65,7 @@ class UNet(Backbone):
             return Stage(residual, SelfAttention(outputs, heads) if attend else None)
 
         self.embedding = NoiseEmbedding(width, features)
-        self.stem = Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
@@ -92,8 +91,8 @@ class UNet(Backbone):
                 h = out
             self.up.append(stages)
 
-        self.norm = GroupNorm(h)
-        self.head = zeroed(Conv2d(h, shape[0] * patch**2, 3, padding=1))
+        self.norm = group_norm(h)
+        self.head = zeroed(nn.Conv2d(h, shape[0] * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network.
