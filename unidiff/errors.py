@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 __all__ = ["DataError", "ParameterError", "RecipeError", "RunError", "UnidiffError", "require"]
 
 

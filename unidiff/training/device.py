@@ -8,7 +8,7 @@ import torch
 
 from unidiff.errors import ParameterError
 
-__all__ = ["resolve_device", "resolve_precision"]
+__all__ = ["arithmetic", "resolve_device", "resolve_precision"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,16 +42,13 @@ def _has_bf16(device: torch.device) -> bool:
     return False
 
 
-def resolve_precision(
-    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
-) -> Literal["fp32", "bf16", "fp16"]:
-    """The number format that a recipe's `precision` means on a device: auto is bf16 where the hardware multiplies in it.
-
-    Raises:
-        ParameterError: If fp16 is asked for on a CPU.
-    """
-    if name == "fp16" and device.type == "cpu":
-        raise ParameterError("precision", "fp16 training needs a GPU; use bf16, fp32 or auto on a CPU.")
+def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """The number format of the network's arithmetic: auto is bf16 where the hardware multiplies in it, else fp32."""
     if name == "auto":
-        return "bf16" if _has_bf16(device) else "fp32"
-    return name
+        name = "bf16" if _has_bf16(device) else "fp32"
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def arithmetic(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """A context in which networks compute in `dtype`; states, weights and losses stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

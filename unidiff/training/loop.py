@@ -18,7 +18,7 @@ from unidiff.errors import ParameterError, RunError
 from unidiff.objective.base import Objective
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
-from unidiff.training.device import resolve_device, resolve_precision
+from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 from unidiff.training.ema import Average
 from unidiff.training.settings import Training
 
@@ -66,20 +66,17 @@ class Progress:
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
-    """An accelerator for a device of this machine in the precision that the settings mean on it.
-
-    Under `accelerate launch` it is one of several processes that share each batch.
+    """An accelerator for a device of this machine; under `accelerate launch`, one of several that share each batch.
 
     Raises:
-        ParameterError: If the device or the precision is not to be had, or the processes cannot share the batch.
+        ParameterError: If the device is not to be had, or the processes cannot share the batch.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     place = resolve_device(device)
-    precision = resolve_precision(settings.precision, place)
-    AcceleratorState._reset_state()  # accelerate keeps one precision per Python process; each run has its own
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=place.type == "cpu")
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
+    accelerator = Accelerator(mixed_precision="no", cpu=place.type == "cpu")
     share = accelerator.num_processes * settings.accumulate
     if settings.batch % share:
         problem = f"{settings.batch} cannot be split evenly over {accelerator.num_processes} processes"
@@ -139,16 +136,18 @@ def train(
         done, seconds = saved.step, saved.extra["seconds"]
         window += saved.extra["loss_sum"]
 
-    parallel = torch.compile(network) if settings.compile else network
-    parallel, prepared = accelerator.prepare(parallel.train(), optimizer)
+    network.train()
+    parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
+    precision = resolve_precision(settings.precision, accelerator.device)
     model = NeuralDenoiser(denoiser.process, denoiser.parameterization, parallel)
     source = source.to(accelerator.device)
     plan = BatchPlan(seed, settings.batch, len(source))
     start = time.perf_counter() - seconds
 
     def save(step: int) -> None:
+        loss_sum = accelerator.reduce(window, "mean").item()
         if checkpoints is not None and accelerator.is_main_process:
-            extra = {"seconds": time.perf_counter() - start, "loss_sum": float(window)}
+            extra = {"seconds": time.perf_counter() - start, "loss_sum": loss_sum}
             state = optimizer.state_dict()
             checkpoints.save(Checkpoint(step, network.state_dict(), average.network.state_dict(), state, extra))
         accelerator.wait_for_everyone()
@@ -157,10 +156,11 @@ def train(
         lr = settings.lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss = _accumulate_gradients(model, parallel, source, objective, plan, step, settings.accumulate, accelerator)
+        with arithmetic(precision, accelerator.device):
+            loss = _accumulate_gradients(model, source, objective, plan, step, settings.accumulate, accelerator)
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
-        prepared.step()
-        prepared.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         average.update(network, settings.ema_at(step))
         window += loss
 
@@ -187,7 +187,6 @@ def train(
 
 def _accumulate_gradients(
     model: NeuralDenoiser,
-    parallel: nn.Module,
     source: Source,
     objective: Objective,
     plan: BatchPlan,
@@ -207,7 +206,7 @@ def _accumulate_gradients(
     for part, (index, t, eps) in enumerate(zip(*mine)):
         u0 = model.process.basis.forward(source.batch(index, accelerator.device))
         eps = eps.to(accelerator.device, non_blocking=True)
-        with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
+        with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
             loss = objective.losses(model, u0, eps, model.process.level(t, u0)).mean() / parts
             accelerator.backward(loss)
         total += loss.detach()

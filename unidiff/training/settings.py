@@ -44,7 +44,7 @@ class Training:
     clip: float | None = 1.0
     ema: float = 0.999
     accumulate: int = 1
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     log_every: int = 10
     preview_every: int = 1000

@@ -1,0 +1,62 @@
+"""The `unidiff` command: its subcommands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from unidiff._version import __version__
+from unidiff.cli.check import check
+from unidiff.cli.describe import describe, list_names
+from unidiff.cli.run import run
+from unidiff.cli.sample import sample
+from unidiff.errors import UnidiffError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="unidiff",
+    help="Diffusion models, each part held against an exact answer.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(sample)
+app.command()(check)
+app.command("list")(list_names)
+app.command()(describe)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"unidiff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")  # noqa: UP045
+    ] = None,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. A user's mistake is one message and exit code 2; an interrupt is 130."""
+    try:
+        app()
+    except UnidiffError as error:
+        print(f"unidiff: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("unidiff: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `unidiff list | head`
+        sys.stderr.close()
+        sys.exit(0)

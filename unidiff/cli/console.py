@@ -1,0 +1,61 @@
+"""What a person sees of a run: a progress bar in a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+__all__ = ["Console"]
+
+_EVERY = 10.0  # seconds between lines when not in a terminal
+_TITLES = {"train": "training", "sample": "sampling"}
+
+
+class Console:
+    """Notices and progress on standard error; standard output is left to results."""
+
+    def __init__(self) -> None:
+        self._bars = None
+        self._tasks: dict[str, int] = {}
+        self._loss: float | None = None
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._said = 0.0
+
+    def __enter__(self) -> Console:
+        if sys.stderr.isatty():
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import TimeRemainingColumn as TimeLeft
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
+            self._bars = Progress(*columns, TextColumn("{task.fields[loss]}"), console=RichConsole(stderr=True))
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def notice(self, text: str) -> None:
+        """Say something that the user must see."""
+        if self._bars is not None:
+            self._bars.console.print(f"[bold yellow]Note:[/] {text}", highlight=False)
+        else:
+            print(f"Note: {text}", file=sys.stderr, flush=True)
+
+    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
+        """Say how far a stage is."""
+        self._loss = loss if loss is not None else self._loss
+        shown = f"loss {self._loss:.4f}" if stage == "train" and self._loss is not None else ""
+        if self._bars is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(_TITLES[stage], total=total, loss="", completed=done)
+            self._bars.update(self._tasks[stage], completed=done, loss=shown)
+            return
+        now = time.monotonic()
+        start, before = self._begun.setdefault(stage, (now, done))
+        if done == total or now - self._said >= _EVERY:
+            self._said = now
+            left = (now - start) / max(1, done - before) * (total - done)
+            parts = [f"{_TITLES[stage]} {done}/{total}", shown, f"{now - start:.0f} s", f"{left:.0f} s left"]
+            print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -1,0 +1,138 @@
+"""Every picture the library draws. It computes nothing: numbers in, files out."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["save_animation", "save_loss_curve", "save_samples", "save_strip"]
+
+_PAPER, _INK = 255, 40
+
+
+def save_samples(x: Tensor, path: Path, caption: str) -> None:
+    """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, anything else as histograms.
+
+    Args:
+        x: Samples; images in [-1, 1] (values outside are clipped).
+        path: The PNG to write.
+        caption: What stands under the picture.
+    """
+    if x.ndim == 4:
+        _write(_captioned(_tile(x, math.ceil(math.sqrt(len(x)))), caption), path)
+    else:
+        _save_points([x], [""], path, caption)
+
+
+def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:
+    """Draw a few samples on their way from noise to data: a row per sample, a column per time.
+
+    Args:
+        states: States in pixels, one per time, each (N, *shape).
+        times: Their times.
+        path: The PNG to write.
+        caption: What stands under the picture.
+    """
+    if states[0].ndim == 4:
+        shown = torch.stack([_contrast(state) for state in states], dim=1).flatten(0, 1)
+        _write(_captioned(_tile(shown, len(states)), caption), path)
+    else:
+        _save_points(states, [f"t = {t:.2f}" for t in times], path, caption)
+
+
+def save_animation(states: Sequence[Tensor], path: Path) -> None:
+    """Animate images on their way from noise to data, (N, C, H, W) per frame, as a GIF that rests on its last frame."""
+    frames = [_tile(_contrast(state), math.ceil(math.sqrt(len(state)))) for state in states]
+    durations = [80] * (len(frames) - 1) + [2000]
+    temporary = path.with_name(f".{path.name}")
+    frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    os.replace(temporary, path)
+
+
+def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, title: str) -> None:
+    """Draw the training loss over optimiser steps, on a logarithmic axis."""
+    figure, axes = _figure(1, (6.4, 4.0))
+    axes[0].plot(steps, losses, color="tab:blue", linewidth=1)
+    axes[0].set(xlabel="optimiser step", ylabel="loss", title=title)
+    if min(losses) > 0:
+        axes[0].set_yscale("log")
+    axes[0].grid(alpha=0.3)
+    _write_figure(figure, path)
+
+
+def _contrast(x: Tensor) -> Tensor:
+    """Noisy images scaled into [-1, 1], each batch by its own 99th percentile, so that large noise is still a picture."""
+    return x / x.abs().flatten().quantile(0.99).clamp(min=1.0) if x.numel() < 2**24 else x.clamp(-1, 1)
+
+
+def _tile(x: Tensor, columns: int) -> Image.Image:
+    """Images (N, C, H, W) in [-1, 1], enlarged by a whole factor if small, in rows of `columns`."""
+    count, channels, height, width = x.shape
+    zoom = max(1, 56 // max(height, width))
+    pixels = ((x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    gap, rows = 2, math.ceil(count / columns)
+    sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
+    for i, picture in enumerate(pixels):
+        # Latents or other channel counts have no colours: their first channel is shown.
+        array = picture.permute(1, 2, 0).numpy() if channels == 3 else picture[0].numpy()
+        corner = (gap + i % columns * (width * zoom + gap), gap + i // columns * (height * zoom + gap))
+        sheet.paste(Image.fromarray(array), corner)
+    return sheet
+
+
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """The picture with wrapped text under it."""
+    font = ImageFont.load_default(size=13)
+    picture_width = max(picture.width, 320)
+    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, picture_width // 7)]
+    sheet = Image.new("RGB", (picture_width, picture.height + 18 * len(lines) + 8), (_PAPER,) * 3)
+    sheet.paste(picture, ((picture_width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        draw.text((4, picture.height + 3 + 18 * row), line, fill=(_INK,) * 3, font=font)
+    return sheet
+
+
+def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, caption: str) -> None:
+    figure, axes = _figure(len(states), (3.4 * len(states), 3.8))
+    for ax, state, title in zip(axes, states, titles):
+        values = state.detach().float().cpu().flatten(1).numpy()
+        if values.shape[1] == 2:
+            ax.scatter(values[:, 0], values[:, 1], s=2, alpha=0.6)
+            ax.set_aspect("equal")
+        else:
+            for dimension in values.T[:8]:
+                ax.hist(dimension, bins=60, histtype="step", density=True)
+        ax.set_title(title)
+    figure.supxlabel(textwrap.fill(caption, 48 * len(states)), fontsize=9)
+    _write_figure(figure, path)
+
+
+def _figure(columns: int, size: tuple[float, float]):  # type: ignore[no-untyped-def]
+    """A matplotlib figure with a row of axes, free of pyplot's global state and of any screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _write_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=120)
+    os.replace(temporary, path)
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    picture.save(temporary, "PNG")
+    os.replace(temporary, path)

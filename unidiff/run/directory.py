@@ -1,0 +1,180 @@
+"""The files of a run directory, and the right to write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unidiff._version import __version__
+from unidiff.errors import RunError
+
+__all__ = ["RunDirectory", "environment"]
+
+_RECIPE, _MANIFEST, _METRICS = "recipe.yaml", "manifest.json", "metrics.jsonl"
+
+
+class RunDirectory:
+    """Where the files of one run are.
+
+    Args:
+        path: The directory; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / _RECIPE
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints' folder."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The pictures' folder."""
+        return self.path / "samples"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    @property
+    def loss_curve(self) -> Path:
+        """The picture of the loss."""
+        return self.path / "loss.png"
+
+    def exists(self) -> bool:
+        """Whether this is a run directory."""
+        return self.recipe.is_file()
+
+    def check_new(self, overwrite: bool, needed: int) -> None:
+        """Refuse a directory that a new run must not or cannot use; nothing is changed.
+
+        Args:
+            overwrite: An older run may be replaced.
+            needed: Bytes that the run will write, about.
+
+        Raises:
+            RunError: If the place is taken, not writable, or too small.
+        """
+        if self.path.is_file():
+            raise RunError(f"{self.path}: this is a file. Choose another place with --out.")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not self.exists():
+                raise RunError(f"{self.path}: the directory holds files that are no run. Choose another with --out.")
+            if not overwrite:
+                raise RunError(
+                    f"{self.path}: a run is already there. Go on with it by --resume, replace it by --overwrite, "
+                    "or choose another place with --out."
+                )
+        self.check_writable(needed)
+
+    def check_writable(self, needed: int) -> None:
+        """Refuse a place that cannot be written or has too little space, before anything is done.
+
+        Raises:
+            RunError: With the reason.
+        """
+        there = self.path
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise RunError(f"{self.path}: {there} is a file, so no directory can be made in it. Choose another --out.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise RunError(f"{self.path}: there is no permission to write in {there}. Choose another place with --out.")
+        free = shutil.disk_usage(there).free
+        if free < needed:
+            raise RunError(
+                f"{self.path}: the run needs about {needed / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free on this disk. "
+                "Free some space or choose another place with --out."
+            )
+
+    def create(self, recipe: str) -> None:
+        """Make the directory, empty but for the recipe; an older run in it is removed."""
+        if self.exists():
+            shutil.rmtree(self.path)
+        self.samples.mkdir(parents=True)
+        self.checkpoints.mkdir()
+        _write(self.recipe, recipe)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest; empty if there is none yet."""
+        path = self.path / _MANIFEST
+        manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return manifest
+
+    def update_manifest(self, **values: Any) -> None:
+        """Set entries of the manifest."""
+        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest(), **values}, indent=2) + "\n")
+
+    def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / _METRICS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl."""
+        path = self.path / _METRICS
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop lines after `step`: the resumed run will write them again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        _write(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on beside the recipe: versions, git commit, machine."""
+    libraries = ["torch", "numpy", "accelerate", "safetensors", "einops", "pydantic", "scikit-learn", "pillow"]
+    return {
+        "unidiff": __version__,
+        "git": _git_commit(),
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in libraries},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "command": sys.argv,
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that unidiff is run from, "-dirty" if changed; None for an installed package."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)

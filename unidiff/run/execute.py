@@ -1,0 +1,270 @@
+"""What `unidiff run` does: train a recipe into a run directory, then draw from what was learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from unidiff import plot
+from unidiff.data.base import Source
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import RunError
+from unidiff.grid import Uniform
+from unidiff.recipe.recipe import Recipe, load_recipe
+from unidiff.run.directory import RunDirectory, environment
+from unidiff.run.load import draw
+from unidiff.run.trackers import Trackers, check_trackers
+from unidiff.sampling import Sampling
+from unidiff.solver.ddim import DDIM
+from unidiff.training.checkpoint import Checkpoints
+from unidiff.training.device import resolve_precision
+from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Reporter", "execute", "resumed_recipe"]
+
+# A cheap look at the model in training: any process, a fraction of the cost of a training interval.
+_PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
+_PATH_SAMPLES, _PATH_STATES = 8, 12
+_HOUR = 3600.0
+
+
+class Reporter(Protocol):
+    """Who is told how the run goes."""
+
+    def notice(self, text: str) -> None:
+        """Something that the user must see."""
+
+    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
+        """How far a stage ("train", "sample") is."""
+
+
+def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = False) -> Recipe:
+    """The recipe that a run was started with, provided that `recipe` is the same.
+
+    Raises:
+        RunError: If there is no run to resume, or it was started with another recipe.
+    """
+    files = RunDirectory(directory)
+    if not files.exists():
+        raise RunError(f"{directory}: there is no run to resume. Leave --resume out to start one.")
+    saved = load_recipe(files.recipe, allow_imports=allow_imports)
+    if changed := _differences(saved.to_dict(), recipe.to_dict()):
+        raise RunError(
+            f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
+            f"Resume it with its own (`unidiff run {files.recipe} --resume --out {directory}`), or start another with --out."
+        )
+    return saved
+
+
+def _differences(saved: Any, given: Any, path: str = "") -> list[str]:
+    if isinstance(saved, dict) and isinstance(given, dict):
+        keys = [*saved, *(key for key in given if key not in saved)]
+        return [
+            line
+            for key in keys
+            for line in _differences(saved.get(key), given.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if saved == given else [f"{path} was {saved!r}, is {given!r}"]
+
+
+def execute(
+    recipe: Recipe,
+    directory: Path,
+    reporter: Reporter,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train a recipe and draw samples, all into a run directory.
+
+    Args:
+        recipe: What to do.
+        directory: The run directory.
+        reporter: Who is told how it goes.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        resume: Go on with the run that is there.
+        overwrite: Replace the run that is there.
+        dry_run: Stop before anything is written; say what would be done.
+        stop: Asked after every step; True saves a checkpoint and raises Interrupted.
+
+    Returns:
+        A summary: where things are, and the numbers of the run.
+
+    Raises:
+        UnidiffError: For everything that the user can mend.
+        Interrupted: If `stop` said so.
+    """
+    check_trackers(recipe.training)
+    accelerator = accelerator_for(recipe.training, device)
+    main = accelerator.is_main_process
+    files = RunDirectory(directory)
+    needed = 16 * recipe.count_weights() * (recipe.training.keep + 1) + 50_000_000  # weights, average, Adam's two moments
+    if main:
+        files.check_writable(needed) if resume else files.check_new(overwrite, needed)
+    source = recipe.data.open()
+    if source.stand_in and main:
+        reporter.notice(source.stand_in)
+    torch.manual_seed(recipe.seed)
+    denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, recipe.backbone.build(shape=recipe.data.shape))
+    precision = resolve_precision(recipe.training.precision, accelerator.device)
+    facts = _facts(recipe, source, accelerator, precision)
+    if dry_run:
+        return {"status": "dry run", "directory": str(directory), **facts}
+
+    if main and not resume:
+        files.create(recipe.to_yaml())
+    if main:
+        files.update_manifest(status="training", **facts, **environment())
+    accelerator.wait_for_everyone()
+    started = time.perf_counter()
+    try:
+        model = _train(recipe, files, denoiser, source, accelerator, reporter, precision, stop)
+    except Interrupted:
+        if main:
+            files.update_manifest(status="interrupted")
+        raise
+    if not main:
+        return {}
+    metrics = files.read_metrics()
+    summary = {
+        "status": "finished",
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "training_seconds": round(metrics[-1]["seconds"], 2),
+        "loss": metrics[-1]["loss"],
+    }
+    plot.save_loss_curve(
+        [line["step"] for line in metrics], [line["loss"] for line in metrics], files.loss_curve, directory.name
+    )
+    summary |= _draw(recipe, files, model, source, reporter, precision)
+    files.update_manifest(**summary, seconds=round(time.perf_counter() - started, 2))
+    return {"directory": str(directory), **facts, **summary}
+
+
+def _facts(recipe: Recipe, source: Source, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
+    return {
+        "seed": recipe.seed,
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": str(precision).removeprefix("torch."),
+        "data": {
+            "name": source.name,
+            "count": len(source),
+            "shape": list(source.shape),
+            "checksum": source.checksum,
+            "stand_in": source.stand_in,
+        },
+        "parameters": recipe.count_weights(),
+    }
+
+
+def _train(
+    recipe: Recipe,
+    files: RunDirectory,
+    denoiser: NeuralDenoiser,
+    source: Source,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    precision: torch.dtype,
+    stop: Callable[[], bool],
+) -> NeuralDenoiser:
+    """The trained model; metrics, previews and the warning of a long run on the way."""
+    checkpoints = Checkpoints(files.checkpoints, recipe.training.keep)
+    settings = recipe.training
+    shape = recipe.data.shape
+    trackers = Trackers(settings, files.tensorboard, files.path.name, recipe.to_dict())
+    start: tuple[float, int] | None = None  # time and step after the first step here, which may include compilation
+    warned = False
+
+    def on_step(progress: Progress) -> None:
+        nonlocal start, warned
+        if not accelerator.is_main_process:
+            return
+        reporter.progress("train", progress.step, progress.steps, progress.loss)
+        if start is None:
+            start = time.perf_counter(), progress.step
+            files.cut_metrics(progress.step - 1)
+            trackers.open(progress.step - 1)
+        elapsed, steps = time.perf_counter() - start[0], progress.step - start[1]
+        if not warned and steps > 0 and elapsed > 10:
+            warned = True
+            if (left := elapsed / steps * (progress.steps - progress.step)) > _HOUR:
+                reporter.notice(_long(left, recipe.lighter))
+        if progress.loss is not None and progress.grad_norm is not None:
+            line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
+            files.append_metrics({"step": progress.step, **line, "seconds": round(progress.seconds, 3)})
+            trackers.track(progress.step, line)
+        every = settings.preview_every
+        if every and progress.step % every == 0 and progress.step < progress.steps:
+            x = draw(progress.average, _PREVIEW, shape, precision).x
+            caption = _caption(f"{files.path.name}, step {progress.step} of {progress.steps}", _PREVIEW, source)
+            plot.save_samples(x, files.samples / f"step-{progress.step:08d}.png", caption)
+
+    try:
+        return train(
+            denoiser,
+            source,
+            recipe.objective,
+            settings,
+            seed=recipe.seed,
+            accelerator=accelerator,
+            checkpoints=checkpoints,
+            on_step=on_step,
+            stop=stop,
+            report=reporter.notice,
+        )
+    finally:
+        trackers.close()
+
+
+def _draw(
+    recipe: Recipe, files: RunDirectory, model: NeuralDenoiser, source: Source, reporter: Reporter, precision: torch.dtype
+) -> dict[str, Any]:
+    """The final pictures; what they cost."""
+    sampling, shape = recipe.sampling, recipe.data.shape
+
+    def progress(done: int, total: int) -> None:
+        reporter.progress("sample", done, total)
+
+    started = time.perf_counter()
+    solution = draw(model, sampling, shape, precision, progress=progress)
+    seconds = time.perf_counter() - started
+    picture = files.samples / "grid.png"
+    plot.save_samples(solution.x, picture, _caption(files.path.name, sampling, source))
+    few = dataclasses.replace(sampling, count=min(_PATH_SAMPLES, sampling.count))
+    path = draw(model, few, shape, precision, keep_path=True)
+    last = len(path.path) - 1
+    shown = sorted({round(i * last / (_PATH_STATES - 1)) for i in range(_PATH_STATES)})
+    states, times = [path.path[i] for i in shown], [float(path.times[i]) for i in shown]
+    strip = files.samples / "trajectory.png"
+    plot.save_strip(states, times, strip, _caption(f"{files.path.name}: from noise to data", few, source))
+    if len(shape) == 3:
+        plot.save_animation(states, files.samples / "trajectory.gif")
+    return {
+        "samples": str(picture),
+        "trajectory": str(strip),
+        "nfe": solution.nfe,
+        "sampling_seconds": round(seconds, 2),
+    }
+
+
+def _caption(title: str, sampling: Sampling, source: Source) -> str:
+    text = f"{title}. {sampling.solver!r}, {sampling.grid!r}, seeds from {sampling.seed}."
+    return f"{text}\n{source.stand_in}" if source.stand_in else text
+
+
+def _long(seconds: float, lighter: str | None) -> str:
+    hours = seconds / 3600
+    remedy = f" A lighter recipe: `unidiff run {lighter}`." if lighter else " Fewer training.steps make it shorter."
+    return f"This run will take about {hours:.1f} hours on this machine.{remedy} Ctrl-C saves it at any time."

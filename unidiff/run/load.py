@@ -1,0 +1,135 @@
+"""Reading a run back: a directory alone is enough to sample from it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import RunError
+from unidiff.recipe.recipe import Recipe, load_recipe
+from unidiff.run.directory import RunDirectory
+from unidiff.sampling import Sampling
+from unidiff.solver.base import Solution, sample
+from unidiff.training.checkpoint import Checkpoints
+from unidiff.training.device import arithmetic, resolve_device, resolve_precision
+
+__all__ = ["Run", "draw", "load"]
+
+
+def draw(
+    denoiser: NeuralDenoiser,
+    sampling: Sampling,
+    shape: Sequence[int],
+    precision: torch.dtype,
+    *,
+    keep_path: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Solution:
+    """Draw samples as a recipe's `sampling` section says, in batches.
+
+    Args:
+        denoiser: The model; samples are drawn on its device.
+        sampling: Solver, grid, count, batch and seed.
+        shape: Shape of one sample.
+        precision: Number format of the network's arithmetic.
+        keep_path: Keep every state of the run (of one batch: use a small count).
+        progress: Called with (steps done, steps in all) over all batches.
+    """
+    device = next(denoiser.parameters()).device
+    starts = range(0, sampling.count, sampling.batch)
+    solutions: list[Solution] = []
+    for start in starts:
+        seeds = range(sampling.seed + start, sampling.seed + min(start + sampling.batch, sampling.count))
+
+        def report(done: int, steps: int, before: int = len(solutions)) -> None:
+            if progress is not None:
+                progress(before * steps + done, len(starts) * steps)
+
+        with arithmetic(precision, device):
+            solution = sample(
+                denoiser,
+                sampling.solver,
+                sampling.grid,
+                shape,
+                seeds,
+                device=device,
+                keep_path=keep_path,
+                progress=report,
+            )
+        solutions.append(solution)
+    return Solution(torch.cat([s.x for s in solutions]), solutions[0].times, solutions[0].nfe, solutions[0].path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that made it.
+
+    Attributes:
+        directory: Where it was read from.
+        recipe: The resolved recipe, with any overrides of its `sampling` section.
+        manifest: What was recorded when it was made.
+        denoiser: The model with averaged weights, in evaluation mode.
+        step: Optimiser steps that the weights have seen.
+        precision: Number format of the network's arithmetic on its device.
+    """
+
+    directory: Path
+    recipe: Recipe
+    manifest: dict[str, Any]
+    denoiser: NeuralDenoiser
+    step: int
+    precision: torch.dtype
+
+    def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
+        """Draw samples, by default as the recipe says.
+
+        Args:
+            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
+            **options: `keep_path` and `progress` of `unidiff.sample`.
+        """
+        return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data.shape, self.precision, **options)
+
+
+def load(
+    directory: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    allow_imports: bool = False,
+    report: Callable[[str], None] = warnings.warn,
+) -> Run:
+    """Read a run: its recipe, and its newest checkpoint that is whole.
+
+    Args:
+        directory: The run directory.
+        overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1".
+        device: Where the model is to be: auto, cpu, cuda, cuda:1, mps.
+        allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
+        report: Told of damaged checkpoints that were passed over.
+
+    Raises:
+        RunError: If the directory holds no run, or a run without a usable checkpoint.
+        RecipeError: If an override cannot be used.
+    """
+    files = RunDirectory(Path(directory))
+    if not files.exists():
+        raise RunError(f"{directory}: this is no run directory (it has no recipe.yaml). `unidiff run` makes one.")
+    for override in overrides:
+        if not override.startswith("sampling."):
+            raise RunError(f"--set {override}: only `sampling` can be changed of a trained model, as in sampling.count=16.")
+    recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
+    place = resolve_device(device)
+    checkpoint = Checkpoints(files.checkpoints).load(report, place)
+    if checkpoint is None:
+        raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
+    backbone = recipe.backbone.build(shape=recipe.data.shape).to(place)
+    backbone.load_state_dict(checkpoint.ema)
+    denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, backbone.eval().requires_grad_(False))
+    precision = resolve_precision(recipe.training.precision, place)
+    return Run(Path(directory), recipe, files.read_manifest(), denoiser, checkpoint.step, precision)
