@@ -67,10 +67,10 @@ EXPORTS: dict[str, str] = {
     # recipes, training, runs
     "Training": "training.settings",
     "Sampling": "sampling",
-    "Recipe": "recipe",
-    "load_recipe": "recipe",
+    "Recipe": "recipe.recipe",
+    "load_recipe": "recipe.recipe",
     "train": "training.loop",
-    "load": "run",
+    "load": "run.load",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["DataError", "ParameterError", "RecipeError", "RunError", "UnidiffError", "require"]
+__all__ = ["DataError", "ParameterError", "RecipeError", "RunError", "RunFailed", "UnidiffError", "require"]
 
 
 class UnidiffError(Exception):
-    """A mistake that the user can mend. The command line prints it alone, without traceback, and exits with 2."""
+    """A mistake that the user can mend. The command line prints it alone, without traceback.
+
+    Attributes:
+        exit_code: What the command line exits with.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class ParameterError(UnidiffError, ValueError):
@@ -35,6 +41,12 @@ class DataError(UnidiffError):
 
 class RunError(UnidiffError):
     """A run directory, checkpoint or output place cannot be used as asked."""
+
+
+class RunFailed(RunError):
+    """A run that began well failed on its way: the loss is not finite, the disk is full."""
+
+    exit_code: ClassVar[int] = 1
 
 
 def require(condition: bool, parameter: str, value: object, allowed: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from unidiff.backbone.base import Backbone
 from unidiff.data.base import Data
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
@@ -41,7 +41,7 @@ class Recipe:
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
-        seed: Seed of the weights and of the training noise.
+        seed: Seed of the weights and of the training noise, at least 0.
         lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
@@ -56,6 +56,7 @@ class Recipe:
     lighter: str | None = None
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
         for part in ("parameterization", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
