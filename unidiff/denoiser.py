@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Level, Process, scaled
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
 
@@ -55,13 +54,13 @@ class NeuralDenoiser(Denoiser):
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
-        pixels = self.process.basis.inverse(u * (level.alpha**2 + level.sigma**2) ** -0.5)
+        pixels = self.process.basis.inverse(scaled((level.alpha**2 + level.sigma**2) ** -0.5, u))
         if isinstance(level.condition, Tensor):
             condition = level.condition.flatten()
         else:
-            condition = torch.full(u.shape[:1], level.condition, dtype=u.dtype, device=u.device)
+            condition = u.new_full((len(u),), level.condition)
         output = self.backbone(pixels, condition, **cond).to(u.dtype)
-        return self.process.basis.forward(output) * self.parameterization.scale(level)
+        return scaled(self.parameterization.scale(level), self.process.basis.forward(output))
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unidiff.basis import Pixel
 
-__all__ = ["Level", "Process", "Scale", "combine", "renewal"]
+__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled"]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training.
 Scale = float | Tensor
@@ -54,6 +54,14 @@ def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     return torch.add(a * x, y, alpha=b)
 
 
+def scaled(a: Scale, x: Tensor) -> Tensor:
+    """The multiple a x; x itself where the number a is 1, to the rounding of float64.
+
+    So the factors that are 1 by mathematics, as those around the network of a DDPM, cost nothing.
+    """
+    return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
+
+
 def renewal(t: Level, s: Level) -> Scale:
     """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
 
@@ -75,11 +83,11 @@ class Process(ABC):
 
     @abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
-        """log alpha(t), the log scale of the data, at times t of any shape, float64."""
+        """Log alpha(t), the log scale of the data, at times t of any shape, float64."""
 
     @abstractmethod
     def log_sigma(self, t: Tensor) -> Tensor:
-        """log sigma(t), the log scale of the noise, at times t of any shape, float64."""
+        """Log sigma(t), the log scale of the noise, at times t of any shape, float64."""
 
     @property
     @abstractmethod

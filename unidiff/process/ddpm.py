@@ -19,9 +19,9 @@ __all__ = ["DDPM"]
 class DDPM(Process):
     """The forward chain q(x_t | x_0) = N(sqrt(alpha-bar_t) x_0, (1 - alpha-bar_t) I) (Ho et al. 2020, eq. 4).
 
-    The paper's integer i = 1, ..., T is the time t = i / T here, and alpha = sqrt(alpha-bar). Between two entries of the
-    table the log-SNR is linear in t, so solvers may ask for any t; before the first entry that line is continued. If the
-    last entry is pure noise (ZeroTerminalSNR), alpha / sigma is linear in the last interval instead.
+    The paper's integer i = 1, ..., T is the time t = i / T here, and alpha = sqrt(alpha-bar). Between two entries of
+    the table the log-SNR is linear in t, so solvers may ask for any t; before the first entry that line is continued.
+    If the last entry is pure noise (ZeroTerminalSNR), alpha / sigma is linear in the last interval instead.
 
     Args:
         T: Number of entries of the table, at least 2: 1000 in Ho et al. 2020, 500 in Higham, Higham & Grindrod.

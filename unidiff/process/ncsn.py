@@ -18,8 +18,8 @@ __all__ = ["NCSN"]
 class NCSN(Process):
     """q(x_t | x_0) = N(x_0, sigma_i^2 I) on a geometric ladder of L noise scales (Song & Ermon 2019, section 3.2).
 
-    Level i = 1 (least noise), ..., L (most) sits at t = i / L. Song & Ermon and algorithm 3 of Sedykh's thesis count the
-    levels the other way round, from the noisiest. Between levels sigma stays geometric; alpha is 1.
+    Level i = 1 (least noise), ..., L (most) sits at t = i / L. Song & Ermon and algorithm 3 of Sedykh's thesis count
+    the levels the other way round, from the noisiest. Between levels sigma stays geometric; alpha is 1.
 
     Args:
         sigma_min: The smallest noise scale, in units of the data's [-1, 1]; above 0.
