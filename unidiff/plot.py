@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -68,15 +69,16 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
 
 
 def _contrast(x: Tensor) -> Tensor:
-    """Noisy images scaled into [-1, 1], each batch by its own 99th percentile, so that large noise is still a picture."""
-    return x / x.abs().flatten().quantile(0.99).clamp(min=1.0) if x.numel() < 2**24 else x.clamp(-1, 1)
+    """Noisy images scaled into [-1, 1] by their own 99th percentile, so that large noise is still a picture."""
+    x = x.detach().float().cpu().nan_to_num()
+    return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
 
 
 def _tile(x: Tensor, columns: int) -> Image.Image:
     """Images (N, C, H, W) in [-1, 1], enlarged by a whole factor if small, in rows of `columns`."""
     count, channels, height, width = x.shape
     zoom = max(1, 56 // max(height, width))
-    pixels = ((x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     gap, rows = 2, math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
@@ -102,9 +104,10 @@ def _captioned(picture: Image.Image, caption: str) -> Image.Image:
 
 
 def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, caption: str) -> None:
-    figure, axes = _figure(len(states), (3.4 * len(states), 3.8))
+    width = 5.0 if len(states) == 1 else 2.4 * len(states)
+    figure, axes = _figure(len(states), (width, 5.4 if len(states) == 1 else 3.2))
     for ax, state, title in zip(axes, states, titles):
-        values = state.detach().float().cpu().flatten(1).numpy()
+        values = state.detach().float().cpu().nan_to_num().flatten(1).numpy()
         if values.shape[1] == 2:
             ax.scatter(values[:, 0], values[:, 1], s=2, alpha=0.6)
             ax.set_aspect("equal")
@@ -112,7 +115,8 @@ def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, ca
             for dimension in values.T[:8]:
                 ax.hist(dimension, bins=60, histtype="step", density=True)
         ax.set_title(title)
-    figure.supxlabel(textwrap.fill(caption, 48 * len(states)), fontsize=9)
+    lines = [textwrap.fill(line, int(width * 14)) for line in caption.splitlines()]
+    figure.supxlabel("\n".join(lines), fontsize=8)
     _write_figure(figure, path)
 
 

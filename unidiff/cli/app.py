@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from unidiff._version import __version__
 from unidiff.cli.check import check
+from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
 from unidiff.cli.run import run
 from unidiff.cli.sample import sample
@@ -41,18 +42,19 @@ def _version(value: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        Optional[bool], typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")  # noqa: UP045
-    ] = None,
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one message and exit code 2; an interrupt is 130."""
+    """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130."""
     try:
         app()
     except UnidiffError as error:
-        print(f"unidiff: {error}", file=sys.stderr)
+        if is_speaker():
+            print(f"unidiff: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("unidiff: interrupted.", file=sys.stderr)

@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Console"]
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Console", "is_speaker"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
-_TITLES = {"train": "training", "sample": "sampling"}
+_TITLES = {"train": "training", "sample": "sampling", "trajectory": "trajectory"}
+
+
+def is_speaker() -> bool:
+    """Whether this process speaks to the user: of several under `accelerate launch`, the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Console:
     """Notices and progress on standard error; standard output is left to results."""
 
     def __init__(self) -> None:
-        self._bars = None
-        self._tasks: dict[str, int] = {}
-        self._loss: float | None = None
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, int]] = {}
-        self._said = 0.0
+        self._loss: float | None = None
+        self._said = float("-inf")
 
     def __enter__(self) -> Console:
         if sys.stderr.isatty():
-            from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-            from rich.progress import TimeRemainingColumn as TimeLeft
+            from rich import progress
+            from rich.console import Console as Terminal
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-            self._bars = Progress(*columns, TextColumn("{task.fields[loss]}"), console=RichConsole(stderr=True))
+            words = progress.TextColumn("{task.description}"), progress.TextColumn("{task.fields[loss]}")
+            times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+            columns = (words[0], progress.BarColumn(), progress.MofNCompleteColumn(), *times, words[1])
+            self._bars = progress.Progress(*columns, console=Terminal(stderr=True))
             self._bars.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         if self._bars is not None:
             self._bars.stop()
 
     def notice(self, text: str) -> None:
         """Say something that the user must see."""
         if self._bars is not None:
-            self._bars.console.print(f"[bold yellow]Note:[/] {text}", highlight=False)
+            self._bars.console.print(f"Note: {text}", style="yellow", markup=False, highlight=False)
         else:
             print(f"Note: {text}", file=sys.stderr, flush=True)
 

@@ -45,16 +45,22 @@ def describe(
     from unidiff.recipe.shipped import shipped_recipes
 
     if (path := shipped_recipes().get(name)) is not None:
-        print(path.read_text(), end="")
+        text = path.read_text()
+        print(json.dumps({"name": name, "kind": "recipes", "doc": text}) if as_json else text.rstrip())
         return
     known = {public.lower(): public for public in unidiff.EXPORTS}
-    public = known.get(name.replace("_", "").lower())
+    public = known.get(name.replace("_", "").lower()) or known.get(name.lower())
     if public is None:
         near = difflib.get_close_matches(name, [*unidiff.EXPORTS, *shipped_recipes()], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
         raise UnidiffError(f"describe {name}: there is no such name. {hint}")
     value = getattr(unidiff, public)
-    facts: dict[str, Any] = {"name": public, "kind": _kind(public), "doc": inspect.getdoc(value) or ""}
+    facts: dict[str, Any] = {
+        "name": public,
+        "kind": _kind(public),
+        "signature": f"{public}{inspect.signature(value)}".replace("'", ""),
+        "doc": inspect.getdoc(value) or "",
+    }
     if inspect.isclass(value) and not inspect.isabstract(value):
         from unidiff.recipe import signature_rows
 
@@ -62,8 +68,7 @@ def describe(
     if as_json:
         print(json.dumps(facts))
         return
-    print(f"{public} ({facts['kind']}), unidiff.{unidiff.EXPORTS[public]}\n")
-    print(facts["doc"])
+    print(f"{facts['signature']}\n({facts['kind']}, in unidiff.{unidiff.EXPORTS[public]})\n\n{facts['doc']}")
     if facts.get("parameters"):
         print("\nIn a recipe:")
         for row in facts["parameters"]:
@@ -81,9 +86,7 @@ def _summaries() -> dict[str, dict[str, str]]:
     package = Path(unidiff.__file__).parent
     found: dict[str, dict[str, str]] = {}
     for name, module in unidiff.EXPORTS.items():
-        path = package / (module.replace(".", "/") + ".py")
-        file = path if path.is_file() else package / module / f"{module.split('.')[-1]}.py"
-        for node in ast.parse(file.read_text()).body:
+        for node in ast.parse((package / (module.replace(".", "/") + ".py")).read_text()).body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
                 found.setdefault(_kind(name), {})[name] = summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -31,76 +32,88 @@ def run(
     """Train a recipe and draw samples, into a run directory."""
     if resume and overwrite:
         raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
-    from unidiff.cli.console import Console
+    from unidiff.cli.console import Console, is_speaker
     from unidiff.recipe import load_recipe
     from unidiff.run.execute import execute, resumed_recipe
     from unidiff.training.loop import Interrupted
 
     loaded = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
-    directory = out or Path("runs") / (Path(recipe).parent.name if Path(recipe).name == "recipe.yaml" else Path(recipe).stem)
+    directory = out or _directory(Path(recipe), resume)
     if resume:
         loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
-    asked = _StopOnSignal()
+    choices = {"device": device, "resume": resume, "overwrite": overwrite, "dry_run": dry_run}
     try:
-        with Console() as console:
-            summary = execute(
-                loaded,
-                directory,
-                console,
-                device=device,
-                resume=resume,
-                overwrite=overwrite,
-                dry_run=dry_run,
-                stop=asked,
-            )
+        with _StopOnSignal() as asked, Console() as console:
+            summary = execute(loaded, directory, console, **choices, stop=asked)
     except Interrupted as stopped:
-        print(f"Stopped after step {stopped.step}; everything is saved in {directory}.", file=sys.stderr)
-        print(f"Go on with: {_again(recipe, overrides, out)}", file=sys.stderr)
+        if is_speaker():
+            print(f"Stopped after step {stopped.step}; everything is saved in {directory}.", file=sys.stderr)
+            print(f"Go on with: {_again(recipe, overrides, out, device, allow_imports)}", file=sys.stderr)
+            if as_json:
+                print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
         raise typer.Exit(130) from None
     if summary:
         _print(summary, as_json)
 
 
+def _directory(recipe: Path, resume: bool) -> Path:
+    """Where a run goes if nothing is said: runs/<name of the recipe>. Resumed by its recipe.yaml, it stays in place."""
+    if recipe.name != "recipe.yaml":
+        return Path("runs") / recipe.stem
+    return recipe.parent if resume else Path("runs") / recipe.absolute().parent.name
+
+
 class _StopOnSignal:
-    """Ctrl-C (or a polite kill) asks training to stop after the current step; a second one stops at once."""
+    """Ctrl-C (or a polite kill) asks training to stop after the current step; a second one stops at once.
+
+    So does the first while nobody asks yet: before the first step there is nothing to save.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._wanted = self._heard = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopOnSignal:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.default_int_handler)
-        self._asked = True
+        if self._wanted or not self._heard:
+            raise KeyboardInterrupt
+        self._wanted = True
 
     def __call__(self) -> bool:
-        return self._asked
+        self._heard = True
+        return self._wanted
 
 
-def _again(recipe: str, overrides: list[str] | None, out: Path | None) -> str:
-    words = ["unidiff", "run", recipe, *(word for override in overrides or [] for word in ("--set", f"'{override}'"))]
-    return " ".join([*words, *(["--out", str(out)] if out else []), "--resume"])
+def _again(recipe: str, overrides: list[str] | None, out: Path | None, device: str, allow_imports: bool) -> str:
+    words = ["unidiff", "run", recipe, *(word for override in overrides or [] for word in ("--set", override))]
+    words += ["--out", str(out)] if out else []
+    words += ["--device", device] if device != "auto" else []
+    return shlex.join([*words, *(["--allow-imports"] if allow_imports else []), "--resume"])
 
 
 def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
         return
-    data = summary["data"]
+    data, finished = summary["data"], summary["status"] == "finished"
+    pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if finished else None
     rows = {
         "data": f"{data['name']}, {data['count']} samples of shape {tuple(data['shape'])}",
         "note": data["stand_in"],
         "network": f"{summary['parameters']:,} parameters, {summary['precision']} on {summary['device']}",
-        "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}"
-        if "loss" in summary
-        else None,
-        "sampling": f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample"
-        if "nfe" in summary
-        else None,
+        "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}" if finished else None,
+        "sampling": pace,
         "samples": summary.get("samples"),
         "trajectory": summary.get("trajectory"),
-        "run": f"{summary['directory']}{os.sep}" + (" (dry run: nothing was written)" if "samples" not in summary else ""),
+        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),
     }
     for name, value in rows.items():
         if value:

@@ -19,6 +19,7 @@ from unidiff.errors import RunError
 __all__ = ["RunDirectory", "environment"]
 
 _RECIPE, _MANIFEST, _METRICS = "recipe.yaml", "manifest.json", "metrics.jsonl"
+_CHECKPOINTS, _SAMPLES, _EVENTS, _LOSS = "checkpoints", "samples", "tensorboard", "loss.png"
 
 
 class RunDirectory:
@@ -32,6 +33,11 @@ class RunDirectory:
         self.path = path
 
     @property
+    def name(self) -> str:
+        """The run's name in captions: that of the directory."""
+        return self.path.absolute().name
+
+    @property
     def recipe(self) -> Path:
         """The resolved recipe."""
         return self.path / _RECIPE
@@ -39,26 +45,26 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """The checkpoints' folder."""
-        return self.path / "checkpoints"
+        return self.path / _CHECKPOINTS
 
     @property
     def samples(self) -> Path:
         """The pictures' folder."""
-        return self.path / "samples"
+        return self.path / _SAMPLES
 
     @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's events."""
-        return self.path / "tensorboard"
+        return self.path / _EVENTS
 
     @property
     def loss_curve(self) -> Path:
         """The picture of the loss."""
-        return self.path / "loss.png"
+        return self.path / _LOSS
 
     def exists(self) -> bool:
-        """Whether this is a run directory."""
-        return self.recipe.is_file()
+        """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
+        return self.recipe.is_file() and ((self.path / _MANIFEST).is_file() or self.checkpoints.is_dir())
 
     def check_new(self, overwrite: bool, needed: int) -> None:
         """Refuse a directory that a new run must not or cannot use; nothing is changed.
@@ -70,17 +76,16 @@ class RunDirectory:
         Raises:
             RunError: If the place is taken, not writable, or too small.
         """
-        if self.path.is_file():
-            raise RunError(f"{self.path}: this is a file. Choose another place with --out.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not self.exists():
-                raise RunError(f"{self.path}: the directory holds files that are no run. Choose another with --out.")
-            if not overwrite:
-                raise RunError(
-                    f"{self.path}: a run is already there. Go on with it by --resume, replace it by --overwrite, "
-                    "or choose another place with --out."
-                )
         self.check_writable(needed)
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        if not self.exists():
+            raise RunError(f"{self.path}: the directory holds files that are no run. Choose another place with --out.")
+        if not overwrite:
+            raise RunError(
+                f"{self.path}: a run is already there. Go on with it by --resume, replace it by --overwrite, "
+                "or choose another place with --out."
+            )
 
     def check_writable(self, needed: int) -> None:
         """Refuse a place that cannot be written or has too little space, before anything is done.
@@ -88,32 +93,51 @@ class RunDirectory:
         Raises:
             RunError: With the reason.
         """
-        there = self.path
-        while not there.exists():
-            there = there.parent
-        if not there.is_dir():
-            raise RunError(f"{self.path}: {there} is a file, so no directory can be made in it. Choose another --out.")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise RunError(f"{self.path}: there is no permission to write in {there}. Choose another place with --out.")
-        free = shutil.disk_usage(there).free
+        elsewhere = "Choose another place with --out."
+        try:
+            there = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+            if not there.is_dir():
+                raise RunError(f"{self.path}: {there} is a file, so no directory can be made there. {elsewhere}")
+            if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+                raise RunError(f"{self.path}: there is no permission to write in {there}. {elsewhere}")
+            free = shutil.disk_usage(there).free
+        except OSError as error:
+            raise RunError(f"{self.path}: this place cannot be used ({error.strerror}). {elsewhere}") from error
         if free < needed:
             raise RunError(
-                f"{self.path}: the run needs about {needed / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free on this disk. "
-                "Free some space or choose another place with --out."
+                f"{self.path}: the run needs about {needed / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free there."
+                f" Free some space. {elsewhere}"
             )
 
     def create(self, recipe: str) -> None:
-        """Make the directory, empty but for the recipe; an older run in it is removed."""
-        if self.exists():
-            shutil.rmtree(self.path)
-        self.samples.mkdir(parents=True)
-        self.checkpoints.mkdir()
-        _write(self.recipe, recipe)
+        """Make the directory, empty but for the recipe; an older run in it is removed, and nothing but the run.
+
+        Raises:
+            RunError: If it cannot be made.
+        """
+        try:
+            if self.exists():
+                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MANIFEST, _RECIPE):
+                    _remove(self.path / name)
+            for folder in (self.samples, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            _write(self.recipe, recipe)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: the directory cannot be made ({error.strerror}). Choose another --out."
+            ) from error
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest; empty if there is none yet."""
+        """The manifest; empty if there is none yet.
+
+        Raises:
+            RunError: If it is damaged.
+        """
         path = self.path / _MANIFEST
-        manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise RunError(f"{path}: the file is damaged ({error}). Remove it: the run works without it.") from error
         return manifest
 
     def update_manifest(self, **values: Any) -> None:
@@ -171,6 +195,10 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

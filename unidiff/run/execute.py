@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +16,7 @@ import torch
 from unidiff import plot
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import RunError
+from unidiff.errors import RunError, RunFailed
 from unidiff.grid import Uniform
 from unidiff.recipe.recipe import Recipe, load_recipe
 from unidiff.run.directory import RunDirectory, environment
@@ -35,6 +37,7 @@ __all__ = ["Reporter", "execute", "resumed_recipe"]
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
 _PATH_SAMPLES, _PATH_STATES = 8, 12
 _HOUR = 3600.0
+_PACE_SECONDS = 10.0  # training is watched this long before the rest is foretold
 
 
 class Reporter(Protocol):
@@ -44,7 +47,7 @@ class Reporter(Protocol):
         """Something that the user must see."""
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """How far a stage ("train", "sample") is."""
+        """How far a stage ("train", "sample", "trajectory") is."""
 
 
 def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = False) -> Recipe:
@@ -60,7 +63,7 @@ def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = Fal
     if changed := _differences(saved.to_dict(), recipe.to_dict()):
         raise RunError(
             f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
-            f"Resume it with its own (`unidiff run {files.recipe} --resume --out {directory}`), or start another with --out."
+            f"Resume it with its own (`unidiff run {files.recipe} --resume`), or start another with --out."
         )
     return saved
 
@@ -100,19 +103,19 @@ def execute(
         stop: Asked after every step; True saves a checkpoint and raises Interrupted.
 
     Returns:
-        A summary: where things are, and the numbers of the run.
+        What was done, for people and programs; empty on all but the first of several processes.
 
     Raises:
-        UnidiffError: For everything that the user can mend.
+        UnidiffError: If something does not fit; nothing has been written then.
+        RunFailed: If training diverged or the disk is full.
         Interrupted: If `stop` said so.
     """
     check_trackers(recipe.training)
     accelerator = accelerator_for(recipe.training, device)
     main = accelerator.is_main_process
     files = RunDirectory(directory)
-    needed = 16 * recipe.count_weights() * (recipe.training.keep + 1) + 50_000_000  # weights, average, Adam's two moments
-    if main:
-        files.check_writable(needed) if resume else files.check_new(overwrite, needed)
+    needed = 16 * recipe.count_weights() * (recipe.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
+    files.check_writable(needed) if resume else files.check_new(overwrite, needed)
     source = recipe.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
@@ -120,36 +123,51 @@ def execute(
     denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, recipe.backbone.build(shape=recipe.data.shape))
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
+    if resume:
+        _check_same_data(files, facts["data"])
     if dry_run:
-        return {"status": "dry run", "directory": str(directory), **facts}
+        return {"status": "dry run", "directory": str(directory), **facts} if main else {}
 
-    if main and not resume:
-        files.create(recipe.to_yaml())
+    accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
+    surroundings = environment()
     if main:
-        files.update_manifest(status="training", **facts, **environment())
-    accelerator.wait_for_everyone()
-    started = time.perf_counter()
+        if not resume:
+            files.create(recipe.to_yaml())
+            files.update_manifest(started=_now())
+        files.update_manifest(status="training", **facts, **surroundings)
+    begun, status = time.perf_counter(), "failed"
     try:
         model = _train(recipe, files, denoiser, source, accelerator, reporter, precision, stop)
+        summary = _draw(recipe, files, model, source, reporter, precision, stop) if main else {}
+        status = "finished"
     except Interrupted:
-        if main:
-            files.update_manifest(status="interrupted")
+        status = "interrupted"
         raise
+    except OSError as error:
+        raise RunFailed(f"{directory}: {error}. Mend this, then go on with --resume.") from error
+    finally:
+        if main and status != "finished":
+            with suppress(OSError):
+                files.update_manifest(status=status)
     if not main:
         return {}
-    metrics = files.read_metrics()
-    summary = {
-        "status": "finished",
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "training_seconds": round(metrics[-1]["seconds"], 2),
-        "loss": metrics[-1]["loss"],
-    }
-    plot.save_loss_curve(
-        [line["step"] for line in metrics], [line["loss"] for line in metrics], files.loss_curve, directory.name
-    )
-    summary |= _draw(recipe, files, model, source, reporter, precision)
-    files.update_manifest(**summary, seconds=round(time.perf_counter() - started, 2))
+    summary = {"status": status, "finished": _now(), **summary, "seconds": round(time.perf_counter() - begun, 2)}
+    files.update_manifest(**summary)
     return {"directory": str(directory), **facts, **summary}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _check_same_data(files: RunDirectory, found: Mapping[str, Any]) -> None:
+    """Refuse to go on with other data: a stand-in, say, where the run had begun on the real ones."""
+    before = files.read_manifest().get("data", found)
+    if before["checksum"] != found["checksum"]:
+        raise RunError(
+            f"{files.path}: this run was trained on {before['name']} ({before['checksum']}), but what is found now is "
+            f"{found['name']} ({found['checksum']}). Bring the data back, or start another run with --out."
+        )
 
 
 def _facts(recipe: Recipe, source: Source, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
@@ -180,36 +198,37 @@ def _train(
     stop: Callable[[], bool],
 ) -> NeuralDenoiser:
     """The trained model; metrics, previews and the warning of a long run on the way."""
-    checkpoints = Checkpoints(files.checkpoints, recipe.training.keep)
     settings = recipe.training
-    shape = recipe.data.shape
-    trackers = Trackers(settings, files.tensorboard, files.path.name, recipe.to_dict())
-    start: tuple[float, int] | None = None  # time and step after the first step here, which may include compilation
-    warned = False
+    started = files.read_manifest().get("started", "")
+    trackers = Trackers(settings, files.tensorboard, files.name, started, recipe.to_dict())
+    begun, first = time.perf_counter(), 0  # since when, and after which step, the pace is measured
+    opened = warned = False
 
     def on_step(progress: Progress) -> None:
-        nonlocal start, warned
+        nonlocal begun, first, opened, warned
         if not accelerator.is_main_process:
             return
-        reporter.progress("train", progress.step, progress.steps, progress.loss)
-        if start is None:
-            start = time.perf_counter(), progress.step
-            files.cut_metrics(progress.step - 1)
-            trackers.open(progress.step - 1)
-        elapsed, steps = time.perf_counter() - start[0], progress.step - start[1]
-        if not warned and steps > 0 and elapsed > 10:
+        step, steps = progress.step, progress.steps
+        reporter.progress("train", step, steps, progress.loss)
+        if not opened:
+            opened, first = True, step - 1
+            files.cut_metrics(first)
+            trackers.open(first)
+            if settings.compile:  # the first step is mostly compilation, and says nothing of the others
+                begun, first = time.perf_counter(), step
+        elapsed = time.perf_counter() - begun
+        if not warned and elapsed > _PACE_SECONDS and step > first:
             warned = True
-            if (left := elapsed / steps * (progress.steps - progress.step)) > _HOUR:
+            if (left := elapsed / (step - first) * (steps - step)) > _HOUR:
                 reporter.notice(_long(left, recipe.lighter))
         if progress.loss is not None and progress.grad_norm is not None:
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
-            files.append_metrics({"step": progress.step, **line, "seconds": round(progress.seconds, 3)})
-            trackers.track(progress.step, line)
-        every = settings.preview_every
-        if every and progress.step % every == 0 and progress.step < progress.steps:
-            x = draw(progress.average, _PREVIEW, shape, precision).x
-            caption = _caption(f"{files.path.name}, step {progress.step} of {progress.steps}", _PREVIEW, source)
-            plot.save_samples(x, files.samples / f"step-{progress.step:08d}.png", caption)
+            files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
+            trackers.track(step, line)
+        if settings.preview_every and step % settings.preview_every == 0 and step < steps:
+            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision).x
+            caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, source)
+            plot.save_samples(x, files.samples / f"step-{step:08d}.png", caption)
 
     try:
         return train(
@@ -219,7 +238,7 @@ def _train(
             settings,
             seed=recipe.seed,
             accelerator=accelerator,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(files.checkpoints, settings.keep),
             on_step=on_step,
             stop=stop,
             report=reporter.notice,
@@ -229,29 +248,44 @@ def _train(
 
 
 def _draw(
-    recipe: Recipe, files: RunDirectory, model: NeuralDenoiser, source: Source, reporter: Reporter, precision: torch.dtype
+    recipe: Recipe,
+    files: RunDirectory,
+    model: NeuralDenoiser,
+    source: Source,
+    reporter: Reporter,
+    precision: torch.dtype,
+    stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """The final pictures; what they cost."""
+    """The pictures of a trained model: loss, samples, and a few of these on their way from noise."""
     sampling, shape = recipe.sampling, recipe.data.shape
+    metrics = files.read_metrics()
+    steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
+    plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
 
-    def progress(done: int, total: int) -> None:
-        reporter.progress("sample", done, total)
+    def progress(stage: str, done: int, total: int) -> None:
+        reporter.progress(stage, done, total)
+        if stop():  # training is saved whole: a resumed run draws again
+            raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    solution = draw(model, sampling, shape, precision, progress=progress)
+    solution = draw(model, sampling, shape, precision, progress=partial(progress, "sample"))
     seconds = time.perf_counter() - started
+    if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
+        reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
-    plot.save_samples(solution.x, picture, _caption(files.path.name, sampling, source))
+    plot.save_samples(solution.x, picture, _caption(files.name, sampling, source))
     few = dataclasses.replace(sampling, count=min(_PATH_SAMPLES, sampling.count))
-    path = draw(model, few, shape, precision, keep_path=True)
+    path = draw(model, few, shape, precision, keep_path=True, progress=partial(progress, "trajectory"))
     last = len(path.path) - 1
     shown = sorted({round(i * last / (_PATH_STATES - 1)) for i in range(_PATH_STATES)})
     states, times = [path.path[i] for i in shown], [float(path.times[i]) for i in shown]
     strip = files.samples / "trajectory.png"
-    plot.save_strip(states, times, strip, _caption(f"{files.path.name}: from noise to data", few, source))
+    plot.save_strip(states, times, strip, _caption(f"{files.name}: from noise to data", few, source))
     if len(shape) == 3:
         plot.save_animation(states, files.samples / "trajectory.gif")
     return {
+        "training_seconds": metrics[-1]["seconds"],
+        "loss": losses[-1],
         "samples": str(picture),
         "trajectory": str(strip),
         "nfe": solution.nfe,

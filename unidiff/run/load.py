@@ -119,17 +119,22 @@ def load(
     """
     files = RunDirectory(Path(directory))
     if not files.exists():
-        raise RunError(f"{directory}: this is no run directory (it has no recipe.yaml). `unidiff run` makes one.")
+        raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
     for override in overrides:
         if not override.startswith("sampling."):
-            raise RunError(f"--set {override}: only `sampling` can be changed of a trained model, as in sampling.count=16.")
+            remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
+            raise RunError(f"--set {override}: {remedy}")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
     place = resolve_device(device)
     checkpoint = Checkpoints(files.checkpoints).load(report, place)
     if checkpoint is None:
         raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
     backbone = recipe.backbone.build(shape=recipe.data.shape).to(place)
-    backbone.load_state_dict(checkpoint.ema)
+    try:
+        backbone.load_state_dict(checkpoint.ema)
+    except RuntimeError as error:
+        problem = "the weights are not those of the network in recipe.yaml. Restore the recipe as it was in training."
+        raise RunError(f"{directory}: {problem}") from error
     denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, backbone.eval().requires_grad_(False))
     precision = resolve_precision(recipe.training.precision, place)
     return Run(Path(directory), recipe, files.read_manifest(), denoiser, checkpoint.step, precision)

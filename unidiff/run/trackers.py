@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,13 @@ class Trackers:
         settings: The training section.
         events: Folder of TensorBoard's events.
         name: Name of the run.
+        started: When it began; with the name it identifies the run to Weights & Biases when it is resumed.
         recipe: The resolved recipe, to be shown beside the curves.
     """
 
-    def __init__(self, settings: Training, events: Path, name: str, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Training, events: Path, name: str, started: str, recipe: Mapping[str, Any]) -> None:
         self._settings, self._events, self._name, self._recipe = settings, events, name, recipe
+        self._identity = re.sub("[^A-Za-z0-9_-]", "-", f"{name}-{started}")
         self._writer: Any = None
         self._session: Any = None
 
@@ -49,7 +52,11 @@ class Trackers:
             import wandb
 
             self._session = wandb.init(
-                project=self._settings.wandb, name=self._name, id=self._name, config=dict(self._recipe), resume="allow"
+                project=self._settings.wandb,
+                name=self._name,
+                id=self._identity,
+                config=dict(self._recipe),
+                resume="allow",
             )
 
     def track(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unidiff.errors import RunError, require
+from unidiff.errors import RunError, RunFailed, require
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -42,14 +43,10 @@ class Checkpoint:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_digest(file)
-
-
-def _slow_digest(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -60,6 +57,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
 class Checkpoints:
@@ -80,18 +81,18 @@ class Checkpoints:
         return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then drop those beyond `keep`.
+        """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run had to pass over.
 
         Raises:
-            RunError: If it cannot be written; older checkpoints stay.
+            RunFailed: If it cannot be written; older checkpoints stay.
         """
         final = self.folder / f"step-{checkpoint.step:08d}"
         partial = self.folder / f".partial-{checkpoint.step:08d}"
+        self._clean()
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file({name: value.contiguous() for name, value in checkpoint.model.items()}, partial / "model.safetensors")
-            save_file({name: value.contiguous() for name, value in checkpoint.ema.items()}, partial / "ema.safetensors")
+            _save_weights(checkpoint.model, partial / "model.safetensors")
+            _save_weights(checkpoint.ema, partial / "ema.safetensors")
             torch.save(checkpoint.optimizer, partial / "optimizer.pt")
             files = {path.name: _digest(path) for path in sorted(partial.iterdir())}
             state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
@@ -101,13 +102,20 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
             _sync(self.folder)
-        except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
-            shutil.rmtree(partial, ignore_errors=True)
-            raise RunError(f"{final}: the checkpoint could not be written ({error}). Free space or fix permissions, "
-                           "then go on with --resume.") from error
-        for old in self.paths()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who noticed it
+            self._clean()
+            remedy = "Free space or mend the permissions, then go on with --resume."
+            raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
+        kept = [path for path in self.paths() if path.name <= final.name][: self.keep]
+        for other in self.paths():
+            if other not in kept:
+                shutil.rmtree(other, ignore_errors=True)
         return final
+
+    def _clean(self) -> None:
+        """Drop what a killed process left half-written."""
+        for partial in self.folder.glob(".partial-*"):
+            shutil.rmtree(partial, ignore_errors=True)
 
     def load(self, report: Callable[[str], None], device: torch.device | str = "cpu") -> Checkpoint | None:
         """The newest checkpoint that is whole, or None if there is none at all.
@@ -123,10 +131,10 @@ class Checkpoints:
         for path in paths:
             try:
                 return self._read(path, device)
-            except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
                 report(f"{path} is damaged and was passed over ({error}).")
         if paths:
-            raise RunError(f"{self.folder}: every checkpoint is damaged. Start again with --overwrite.")
+            raise RunError(f"{self.folder}: every checkpoint is damaged. Train again with --overwrite.")
         return None
 
     def _read(self, path: Path, device: torch.device | str) -> Checkpoint:

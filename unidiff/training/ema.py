@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
-        """average <- decay average + (1 - decay) weights; buffers are copied."""
+        """Move on a step: average <- decay average + (1 - decay) weights; buffers are copied."""
         get_ema_multi_avg_fn(decay)(list(self.network.parameters()), list(network.parameters()), 0)
         for mine, theirs in zip(self.network.buffers(), network.buffers()):
             mine.copy_(theirs)

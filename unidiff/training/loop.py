@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RunFailed
 from unidiff.objective.base import Objective
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -75,12 +75,15 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
     from accelerate.state import AcceleratorState
 
     place = resolve_device(device)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)  # accelerate says "cuda", which then means this one
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
     accelerator = Accelerator(mixed_precision="no", cpu=place.type == "cpu")
     share = accelerator.num_processes * settings.accumulate
     if settings.batch % share:
-        problem = f"{settings.batch} cannot be split evenly over {accelerator.num_processes} processes"
-        raise ParameterError("batch", f"{problem} and {settings.accumulate} accumulated parts; use a multiple of {share}.")
+        parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
+        problem = f"{settings.batch} cannot be split evenly over {parts}; use a multiple of {share}."
+        raise ParameterError("training.batch", problem)
     return accelerator
 
 
@@ -116,19 +119,20 @@ def train(
 
     Raises:
         Interrupted: If `stop` said so.
-        RunError: If the loss is not finite, or a checkpoint cannot be written.
+        RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
     accelerator = accelerator or accelerator_for(settings)
-    network = denoiser.backbone.to(accelerator.device)
+    device, main = accelerator.device, accelerator.is_main_process
+    network = denoiser.backbone.to(device)
     average = Average(network)
     averaged = NeuralDenoiser(denoiser.process, denoiser.parameterization, average.network)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=accelerator.device.type != "mps"
+        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
     done, seconds = 0, 0.0
-    window = torch.zeros((), dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
-    window = window.to(accelerator.device)
-    saved = checkpoints.load(report, accelerator.device) if checkpoints is not None else None
+    # The losses since the last line of metrics, summed on the device: nobody waits for a number between lines.
+    window = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    saved = checkpoints.load(report if main else _nobody, device) if checkpoints is not None else None
     if saved is not None:
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
@@ -138,47 +142,44 @@ def train(
 
     network.train()
     parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
-    precision = resolve_precision(settings.precision, accelerator.device)
+    precision = resolve_precision(settings.precision, device)
     model = NeuralDenoiser(denoiser.process, denoiser.parameterization, parallel)
-    source = source.to(accelerator.device)
+    source = source.to(device)
     plan = BatchPlan(seed, settings.batch, len(source))
     start = time.perf_counter() - seconds
 
-    def save(step: int) -> None:
-        loss_sum = accelerator.reduce(window, "mean").item()
-        if checkpoints is not None and accelerator.is_main_process:
-            extra = {"seconds": time.perf_counter() - start, "loss_sum": loss_sum}
-            state = optimizer.state_dict()
-            checkpoints.save(Checkpoint(step, network.state_dict(), average.network.state_dict(), state, extra))
-        accelerator.wait_for_everyone()
-
-    for step in range(done, settings.steps):
-        lr = settings.lr_at(step)
+    for step in range(done + 1, settings.steps + 1):
+        lr = settings.lr_at(step - 1)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        with arithmetic(precision, accelerator.device):
-            loss = _accumulate_gradients(model, source, objective, plan, step, settings.accumulate, accelerator)
+        with arithmetic(precision, device):
+            window += _accumulate_gradients(model, source, objective, plan, step - 1, settings.accumulate, accelerator)
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
-        average.update(network, settings.ema_at(step))
-        window += loss
+        average.update(network, settings.ema_at(step - 1))
 
-        step += 1
         last = step == settings.steps
-        logged = mean = None
-        if step % settings.log_every == 0 or last:
-            lines = (step - 1) % settings.log_every + 1
-            mean = accelerator.reduce(window, "mean").item() / lines
-            logged = norm.item()
-            window.zero_()
         stopping = _any_process(stop(), accelerator)
-        saving = step % settings.checkpoint_every == 0 or last or stopping
-        if (mean is not None or saving) and not math.isfinite((window if mean is None else torch.tensor(mean)).item()):
-            raise RunError(_diverged(step, checkpoints))
+        logging = last or step % settings.log_every == 0
+        saving = last or stopping or step % settings.checkpoint_every == 0
+        loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
+        if (logging or saving) and not (math.isfinite(loss_sum) and _is_finite(network)):
+            raise RunFailed(_diverged(step, checkpoints))
+        mean = logged = None
+        if logging:
+            mean, logged = loss_sum / ((step - 1) % settings.log_every + 1), norm.item()
+            window.zero_()
+            loss_sum = 0.0
+        seconds = time.perf_counter() - start
+        # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
+        on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
+        if saving and checkpoints is not None and main:
+            weights, averages = network.state_dict(), average.network.state_dict()
+            extra = {"seconds": seconds, "loss_sum": loss_sum}
+            checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra))
         if saving:
-            save(step)
-        on_step(Progress(step, settings.steps, mean, lr, logged, time.perf_counter() - start, averaged))
+            accelerator.wait_for_everyone()
         if stopping and not last:
             raise Interrupted(step)
     denoiser.backbone = network.eval()
@@ -221,7 +222,16 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
     return bool(flags.item() > 0)
 
 
+def _is_finite(network: nn.Module) -> bool:
+    return all(torch.stack([weight.isfinite().all() for weight in network.parameters()]).tolist())
+
+
 def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
     kept = checkpoints.paths() if checkpoints is not None else []
     good = f"The last good checkpoint is {kept[0]}." if kept else "No checkpoint had been saved."
-    return f"The loss is not finite at step {step}; training stopped. {good} Try a smaller lr, a longer warmup or fp32."
+    remedy = "Try a smaller lr, a longer warmup or precision: fp32."
+    return f"Training stopped at step {step}: the loss or a weight is not finite. {good} {remedy}"
+
+
+def _nobody(text: str) -> None:
+    """Who is told by the processes that do not speak."""

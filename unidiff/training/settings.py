@@ -23,7 +23,8 @@ class Training:
         lr_final: Learning rate at the end of the cosine decay as a fraction of `lr`; 1 keeps it constant.
         weight_decay: Decoupled weight decay of AdamW, at least 0.
         clip: Largest gradient norm; larger gradients are scaled down. None for no limit.
-        ema: Decay of the averaged weights, in [0, 1): the weights that samples are drawn with.
+        ema: Decay of the averaged weights, in [0, 1): the weights that samples are drawn with. It is reached slowly:
+            after step s = 0, 1, ... the decay is at most (1 + s) / (10 + s).
         accumulate: Parts that a batch is split into on each device, to save memory; at least 1.
         precision: Number format of the network's arithmetic. auto is bf16 where the hardware has it, else fp32.
         compile: Compile the network with torch.compile first. Worth it on GPUs for long runs.
@@ -68,12 +69,12 @@ class Training:
         )
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of step 0, 1, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+        """Learning rate of step 0, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.lr * (self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def ema_at(self, step: int) -> float:
-        """The decay of the average after step 0, 1, ...: it grows to `ema`, so that a short run is not its first weights."""
+        """Decay of the average after step 0, 1, ...: it grows to `ema`, so that a short run forgets its start."""
         return min(self.ema, (1 + step) / (10 + step))
