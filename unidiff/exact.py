@@ -17,7 +17,10 @@ __all__ = ["Empirical", "GaussianMixture"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
-    return Prediction(x0, (u - level.alpha * x0) / level.sigma, level)
+    """The prediction in the dtype of u from x0, (B, D) float64: u - alpha x0 cancels, so it is not left to float32."""
+    x0 = x0.reshape(u.shape)
+    eps = (u - level.alpha * x0) / level.sigma
+    return Prediction(x0.to(u.dtype), eps.to(u.dtype), level)
 
 
 class GaussianMixture(Denoiser):
@@ -29,8 +32,8 @@ class GaussianMixture(Denoiser):
     Args:
         process: The process of the noisy states; its basis must be Pixel.
         means: Component means m_k, (K, *shape).
-        covariance: A number v for v I, variances (K,) for v_k I, one matrix (D, D) for all components, or (K, D, D), with
-            D the size of `shape`. Positive semi-definite.
+        covariance: A number v for v I, variances (K,) for v_k I, one matrix (D, D) for all components, or (K, D, D),
+            with D the size of `shape`. Positive semi-definite.
         weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
     """
 
@@ -80,7 +83,7 @@ class GaussianMixture(Denoiser):
         return variances.expand(count, size).contiguous(), axes.expand(count, size, size).contiguous()
 
     def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals u - alpha m_k along each component's axes (B, K, D), their variances, log responsibilities (B, K)."""
+        """Residuals u - alpha m_k along the components' axes (B, K, D), their variances, log joint densities (B, K)."""
         flat = u.flatten(1).to(self.means.dtype)
         alpha, sigma = _align(level.alpha, 3), _align(level.sigma, 3)
         residual = flat[:, None, :] - alpha * self.means
@@ -101,7 +104,7 @@ class GaussianMixture(Denoiser):
         if self.axes is not None:
             shift = torch.einsum("bke,kde->bkd", shift, self.axes)
         x0 = torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means + shift)
-        return _prediction(x0.to(u.dtype).reshape(u.shape), u, level)
+        return _prediction(x0, u, level)
 
     def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
         """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
@@ -141,7 +144,7 @@ class Empirical(Denoiser):
         # |u - alpha x|^2 without |u|^2, which no softmax sees: one matrix product instead of a (B, N, D) array.
         distance = (alpha**2) * self.data.square().sum(1) - 2 * alpha * (flat @ self.data.T)
         x0 = (-distance / (2 * sigma**2)).softmax(-1) @ self.data
-        return _prediction(x0.to(u.dtype).reshape(u.shape), u, level)
+        return _prediction(x0, u, level)
 
 
 def _align(scale: Scale, ndim: int) -> Scale:

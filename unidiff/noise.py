@@ -16,8 +16,9 @@ Noise = Callable[[Tensor], Tensor]
 class Seeded:
     """One stream of standard normal noise per sample.
 
-    Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same picture in a batch of 1, in a
-    batch of 64, or on another device (numbers are drawn on the CPU in float32 and copied).
+    Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same picture in a batch of 1, in
+    a batch of 64, or on another device (numbers are drawn on the CPU, in float32 or, for a float64 state, in float64,
+    which is another stream).
 
     Args:
         seeds: One whole number of at least 0 per sample.

@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError
 from unidiff.process.base import Level, Process, Scale, combine
 
-__all__ = ["V", "X0", "Eps", "Parameterization", "Prediction", "Score"]
+__all__ = ["X0", "Eps", "Parameterization", "Prediction", "Score", "V"]
 
 
 class Prediction(NamedTuple):
@@ -52,7 +52,7 @@ class Parameterization(ABC):
         return combine(a, x0, b, eps)
 
     def determinant(self, level: Level) -> Scale:
-        """alpha b - sigma a: the determinant of the system that `solve` inverts; zero where it is ill posed."""
+        """Determinant alpha b - sigma a of the system that `solve` inverts; zero where it is ill posed."""
         a, b = self.coefficients(level.alpha, level.sigma)
         return level.alpha * b - level.sigma * a
 

@@ -27,7 +27,7 @@ class Schedule(ABC):
         """The variances beta_1, ..., beta_T, each in (0, 1]: (T,), float64."""
 
     def log_alpha_bar(self, T: int) -> Tensor:
-        """log of the cumulative products of 1 - beta: (T,), float64, decreasing; -inf where the SNR is zero."""
+        """Log of the cumulative products of 1 - beta: (T,), float64, decreasing; -inf where the SNR is zero."""
         return torch.log1p(-self.betas(T)).cumsum(0)  # Ho et al. 2020, section 2
 
 

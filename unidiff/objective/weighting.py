@@ -38,7 +38,7 @@ class Simple(Weighting):
 
 @dataclass(frozen=True)
 class Sigma2(Weighting):
-    """sigma^2 on the squared error of the score, which is 1 on that of eps (Song & Ermon 2019, eq. 6; thesis eq. 3.20)."""
+    """sigma^2 on the score's squared error, which is 1 on that of eps (Song & Ermon 2019, eq. 6; thesis eq. 3.20)."""
 
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:
         """(alpha / determinant)^2."""

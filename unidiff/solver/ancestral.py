@@ -20,13 +20,13 @@ __all__ = ["Ancestral"]
 class Ancestral(Solver):
     """Draw from q(u_s | u_t, x0) with x0 replaced by its prediction (Ho et al. 2020, algorithm 2; thesis algorithm 2).
 
-    On the native grid of DDPM the step is the paper's. The thesis prints "z ~ N(0, I) if t > 0"; it must read t > 1, as in
-    Ho et al.: the last step is a mean, and here the denoise that ends every run.
+    On the native grid of DDPM the step is the paper's. The thesis prints "z ~ N(0, I) if t > 0"; it must read t > 1, as
+    in Ho et al.: the last step is a mean, and here the denoise that ends every run.
 
     Args:
         variance: Where the variance lies between the small one, beta-tilde (0), and the large one, beta (1), on a
-            logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a point, large for
-            standard normal data.
+            logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a point, large
+            for standard normal data.
     """
 
     variance: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ class Solver(ABC):
         Raises:
             ParameterError: With the reason.
         """
+        return
 
     @abstractmethod
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ class Solver(ABC):
         """
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The clean state, (B, *modes), from the state at the last noisy time t: one denoise, the same for all solvers."""
+        """The clean state, (B, *modes), from the state at the last noisy time t: one denoise, alike for all solvers."""
         return denoiser(u, t, **cond).x0
 
     def trajectory(
@@ -73,7 +75,7 @@ class Solver(ABC):
         """
         levels = denoiser.process.levels_at(torch.as_tensor(times)[:-1])
         yield State(levels[0].t, u)
-        for t, s in zip(levels, levels[1:]):
+        for t, s in pairwise(levels):
             u = self.step(denoiser, u, t, s, noise, **cond)
             yield State(s.t, u)
         yield State(0.0, self.finish(denoiser, u, levels[-1], noise, **cond))

@@ -18,12 +18,12 @@ __all__ = ["AnnealedLangevin"]
 
 @dataclass(frozen=True)
 class AnnealedLangevin(Solver):
-    """Langevin steps at every noise level of the grid, from the noisiest down (Song & Ermon 2019, algorithm 1; thesis 3).
+    """Langevin steps at every noise level of the grid, from the noisiest down.
 
-    At a level with noise scale sigma_i the paper's step size is epsilon sigma_i^2 / sigma_L^2, sigma_L the smallest scale.
-    Written with the predicted noise, u <- u - (k/2) sigma_i eps + sqrt(k) sigma_i z with k = epsilon / sigma_L^2: the same
-    k at every level. A process that shrinks its data (alpha < 1) is walked in u / alpha, where it is an NCSN with noise
-    scales sigma / alpha.
+    Song & Ermon 2019, algorithm 1; thesis algorithm 3. At a level with noise scale sigma_i the paper's step size is
+    epsilon sigma_i^2 / sigma_L^2, sigma_L the smallest scale. Written with the predicted noise, u <- u - (k/2) sigma_i
+    eps + sqrt(k) sigma_i z with k = epsilon / sigma_L^2: the same k at every level. A process that shrinks its data
+    (alpha < 1) is walked in u / alpha, where it is an NCSN with noise scales sigma / alpha.
 
     The paper's chain is biased: around a single data point its stationary variance is sigma_i^2 / (1 - k/4) instead of
     sigma_i^2. Choose k well below 1.
@@ -32,8 +32,8 @@ class AnnealedLangevin(Solver):
         steps_per_level: T, Langevin steps at each level, at least 1.
         step_size: epsilon, the step at the smallest level, in units of the data squared; above 0. At k = 4 the chain
             diverges.
-        denoise: End with one denoise, as every other solver does (Song & Ermon 2020, section 4; Jolicoeur-Martineau et al.
-            2021). Without it the samples keep noise of scale sigma_L, as the algorithm was first published.
+        denoise: End with one denoise, as every other solver does (Song & Ermon 2020, section 4; Jolicoeur-Martineau et
+            al. 2021). Without it the samples keep noise of scale sigma_L, as the algorithm was first published.
     """
 
     steps_per_level: int = 100
@@ -53,7 +53,7 @@ class AnnealedLangevin(Solver):
         limit = 4 * self.step_size / self._k(process)
         require(self._k(process) < 4, "step_size", self.step_size, f"less than {limit:.3g}, where the chain diverges")
         if process.level(1.0).alpha == 0:
-            problem = f"AnnealedLangevin walks in u / alpha, but {process!r} has alpha = 0 at t = 1. Use DDIM or Ancestral."
+            problem = f"AnnealedLangevin walks in u / alpha; {process!r} has alpha = 0 at t = 1. Use DDIM or Ancestral."
             raise ParameterError("solver", problem)
 
     def _relax(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
