@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -16,6 +17,8 @@ from unidiff.cli.sample import sample
 from unidiff.errors import UnidiffError
 
 __all__ = ["app", "main"]
+
+_PATIENCE = 5.0  # seconds
 
 app = typer.Typer(
     name="unidiff",
@@ -53,8 +56,9 @@ def main() -> None:
     try:
         app()
     except UnidiffError as error:
-        if is_speaker():
-            print(f"unidiff: {error}", file=sys.stderr)
+        if not is_speaker():
+            time.sleep(_PATIENCE)  # all processes meet the same error: a launcher ends this one when the first has spoken
+        print(f"unidiff: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("unidiff: interrupted.", file=sys.stderr)

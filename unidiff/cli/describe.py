@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ def describe(
     facts: dict[str, Any] = {
         "name": public,
         "kind": _kind(public),
-        "signature": f"{public}{inspect.signature(value)}".replace("'", ""),
+        "signature": public + _signature(value),
         "doc": inspect.getdoc(value) or "",
     }
     if inspect.isclass(value) and not inspect.isabstract(value):
@@ -73,6 +74,14 @@ def describe(
         print("\nIn a recipe:")
         for row in facts["parameters"]:
             print(f"  {row['name']}: {row['type']} [{row['default']}]")
+
+
+def _signature(value: Any) -> str:
+    """The parameters as one would write them: names and plain defaults; for any other default `...`."""
+    signature = inspect.signature(value)
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    text = str(signature.replace(parameters=bare, return_annotation=signature.empty))
+    return re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", text)
 
 
 def _kind(name: str) -> str:

@@ -73,11 +73,11 @@ class Solver(ABC):
             noise: Source of standard normal noise.
             **cond: Conditions, handed to the denoiser.
         """
-        levels = denoiser.process.levels_at(torch.as_tensor(times)[:-1])
-        yield State(levels[0].t, u)
+        levels = denoiser.process.levels_at(torch.as_tensor(times, dtype=torch.float64)[:-1])
+        yield State(float(levels[0].t), u)
         for t, s in pairwise(levels):
             u = self.step(denoiser, u, t, s, noise, **cond)
-            yield State(s.t, u)
+            yield State(float(s.t), u)
         yield State(0.0, self.finish(denoiser, u, levels[-1], noise, **cond))
 
 
