@@ -1,0 +1,169 @@
+"""Checkpoints survive kills, damage and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from unidiff.errors import ParameterError, RunError, RunFailed
+from unidiff.training import checkpoint as module
+from unidiff.training.checkpoint import Checkpoint, Checkpoints
+
+FILES = ["model.safetensors", "ema.safetensors", "optimizer.pt", "state.json"]
+
+
+def state(step: int) -> Checkpoint:
+    weights = {"w": torch.full((3, 2), float(step)), "b": torch.arange(4.0)}
+    optimizer = {"state": {0: {"exp_avg": torch.ones(3) / 3}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    return Checkpoint(step, weights, weights, optimizer, {"seconds": 0.1 + 0.2, "loss_sum": 1 / 3})
+
+
+def silent(text: str) -> None:
+    raise AssertionError(f"nothing was to be reported: {text}")
+
+
+def test_what_is_written_is_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.load(silent) is None
+    checkpoints.save(state(7))
+    read = checkpoints.load(silent)
+    assert (read.step, read.extra) == (7, {"seconds": 0.1 + 0.2, "loss_sum": 1 / 3})
+    assert all(torch.equal(read.model[name], value) for name, value in state(7).model.items())
+    assert torch.equal(read.optimizer["state"][0]["exp_avg"], torch.ones(3) / 3)
+
+
+def test_the_newest_are_kept_and_leftovers_cleaned(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    stale = tmp_path / ".partial-00000001"
+    stale.mkdir()
+    (stale / "model.safetensors").write_text("half")
+    for step in (1, 2, 3, 10):
+        checkpoints.save(state(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000010"]
+    assert [path.name for path in checkpoints.paths()] == ["step-00000010", "step-00000003"]
+
+
+def test_keep_must_be_positive(tmp_path):
+    with pytest.raises(ParameterError, match="keep"):
+        Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_a_damaged_newest_falls_back_and_says_so(tmp_path, file, damage):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    path = checkpoints.save(state(2)) / file
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if damage == "gone":
+        path.unlink()
+    else:
+        flipped = content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :]
+        path.write_bytes({"cut": content[:middle], "flip": flipped, "empty": b""}[damage])
+    said = []
+    assert checkpoints.load(said.append).step == 1
+    assert len(said) == 1
+    assert "step-00000002 is damaged" in said[0]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "1", '{"step": 2, "files": [1], "extra": {}}', "null"])
+def test_a_state_that_is_json_of_another_kind_is_damage(tmp_path, content):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+    (checkpoints.save(state(2)) / "state.json").write_text(content)
+    said = []
+    assert checkpoints.load(said.append).step == 1
+    assert len(said) == 1
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        (checkpoints.save(state(step)) / "model.safetensors").write_bytes(b"")
+    said = []
+    with pytest.raises(RunError, match="every checkpoint is damaged") as refusal:
+        checkpoints.load(said.append)
+    assert len(said) == 2
+    assert "--overwrite" in str(refusal.value)
+
+
+def test_a_damaged_later_one_never_pushes_out_a_good_one(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    (checkpoints.save(state(9)) / "model.safetensors").write_bytes(b"")
+    checkpoints.save(state(5))  # a run that had to go back trains over the same steps again
+    assert checkpoints.load(silent).step == 5
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("IoError: no space"),
+        RuntimeError("write failed"),
+    ],
+)
+@pytest.mark.parametrize("writer", ["save_file", "torch.save"])
+def test_a_failure_while_writing_leaves_the_older_ones(tmp_path, monkeypatch, failure, writer):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1))
+
+    def full(value, path):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise failure
+
+    owner = torch if writer == "torch.save" else module
+    monkeypatch.setattr(owner, writer.split(".")[-1], full)
+    with pytest.raises(RunFailed, match="could not be written") as refusal:
+        checkpoints.save(state(2))
+    assert refusal.value.exit_code == 1
+    assert "--resume" in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoints.load(silent).step == 1
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_kill_at_any_moment_leaves_a_loadable_one(tmp_path, monkeypatch, kept):
+    """Stop at every call that touches the disk, as a kill would: what is left must load."""
+
+    class Kill(BaseException):
+        pass
+
+    calls = [(module, "save_file"), (torch, "save"), (module, "_digest"), (module, "_sync"), (os, "replace")]
+    calls.append((module.shutil, "rmtree"))
+    for moment in range(40):
+        checkpoints = Checkpoints(tmp_path / str(moment), keep=kept)
+        checkpoints.save(state(1))
+        count = 0
+        with monkeypatch.context() as patch:
+            for owner, name in calls:
+                original = getattr(owner, name)
+
+                def counted(*args, _original=original, **options):
+                    nonlocal count
+                    count += 1
+                    if count > moment:
+                        raise Kill
+                    return _original(*args, **options)
+
+                patch.setattr(owner, name, counted)
+            with contextlib.suppress(Kill):
+                checkpoints.save(state(2))
+        whole = count <= moment
+        assert checkpoints.load(silent).step in ((2,) if whole else (1, 2))
+        if whole:
+            return
+    raise AssertionError("the writing never came to its end")
+
+
+def test_the_state_holds_a_checksum_of_every_file(tmp_path):
+    path = Checkpoints(tmp_path).save(state(3))
+    known = json.loads((path / "state.json").read_text())["files"]
+    assert sorted([*known, "state.json"]) == sorted(path_.name for path_ in path.iterdir()) == sorted(FILES)

@@ -1,0 +1,106 @@
+"""What the tests of training, runs and the command line share: the smallest recipes, and the command in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import yaml
+
+from unidiff.cli import main
+
+RING: dict[str, Any] = {
+    "data": {"type": "Ring", "count": 300},
+    "process": {"type": "DDPM", "T": 50},
+    "parameterization": {"type": "Eps"},
+    "backbone": {"type": "MLP", "width": 16, "depth": 1},
+    "training": {
+        "steps": 8,
+        "batch": 8,
+        "lr": 0.01,
+        "precision": "fp32",
+        "log_every": 3,
+        "checkpoint_every": 3,
+        "preview_every": 0,
+        "tensorboard": False,
+    },
+    "sampling": {"solver": {"type": "DDIM"}, "grid": {"type": "Uniform", "steps": 4}, "count": 4},
+}
+DIGITS: dict[str, Any] = {
+    **RING,
+    "data": {"type": "Digits"},
+    "backbone": {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1},
+    "training": {**RING["training"], "batch": 4, "preview_every": 3, "tensorboard": True},
+}
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def write(folder: Path, recipe: dict[str, Any], name: str = "tiny.yaml") -> Path:
+    path = folder / name
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def unidiff(*words: object) -> Result:
+    """Run the command in this process, as the shell would."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = mock.patch.object(sys, "argv", ["unidiff", *map(str, words)])
+    code: Any = 0
+    with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def refused(*words: object, code: int = 2) -> str:
+    """The one message of a command that must be refused."""
+    result = unidiff(*words)
+    assert result.code == code, result
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert result.err.count("unidiff:") == 1
+    return result.err
+
+
+def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options: Any) -> subprocess.Popen[str]:
+    """The command as a process of its own."""
+    command = [sys.executable, *module, *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell in the background ignores Ctrl-C, and its children inherit that.
+    return subprocess.Popen(
+        command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes
+    )
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what a clock says."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nested states are the same, tensors bit for bit."""
+    if torch.is_tensor(a):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
