@@ -182,7 +182,7 @@ def test_langevin_on_ddpm_is_langevin_on_the_ncsn_of_u_over_alpha():
 
 
 def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
-    """The probability flow from t = 1 to t_min, d(u / alpha) / d(sigma / alpha) = eps (Song, Meng & Ermon 2021, eq. 14).
+    """The probability flow to t_min, d(u / alpha) / d(sigma / alpha) = eps (Song, Meng & Ermon 2021, eq. 14).
 
     RK4 in y = log(sigma / alpha), a smooth problem whatever the table: with alpha^2 + sigma^2 = 1 on a DDPM and
     alpha = 1 on an NCSN, the mixture's denoiser needs alpha and sigma only.

@@ -1,0 +1,298 @@
+"""What every public part promises, tested for each class that `unidiff` exports: one is tested the day it is exported.
+
+A class that cannot be built without arguments needs a line in EXAMPLES, and so does one whose defaults are too large
+for a quick test; everything else is found.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import unidiff as ud
+from unidiff.backbone.base import Backbone
+from unidiff.data.base import Data
+from unidiff.errors import ParameterError
+from unidiff.grid import Grid
+from unidiff.objective.base import Objective
+from unidiff.objective.weighting import Weighting
+from unidiff.recipe.registry import PUBLIC
+from unidiff.schedule import Schedule
+
+FROZEN = (Schedule, ud.Process, ud.Parameterization, ud.Solver, Grid, Weighting, Objective, Data)
+
+# Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
+EXAMPLES: dict[str, list[dict[str, object]]] = {
+    "DDPM": [{"T": 12, "schedule": cls()} for cls in PUBLIC.choices(Schedule).values()],
+    "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],
+    "Uniform": [{"steps": 7}, {"steps": 1}],
+    "Ancestral": [{}, {"variance": 1.0}],
+    "DDIM": [{}, {"eta": 0.5}],
+    "AnnealedLangevin": [{"steps_per_level": 2}, {"steps_per_level": 2, "denoise": False}],
+    "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
+    "MLP": [{"shape": (2, 3), "width": 8}],
+    "ImageFolder": [{"root": "somewhere"}],
+    "ArrayFile": [{"path": "points.npy"}],
+}
+
+
+def instances(*bases: type) -> list[object]:
+    made = []
+    for base in bases:
+        for name, cls in PUBLIC.choices(base).items():
+            made += [cls(**arguments) for arguments in EXAMPLES.get(name, [{}])]
+    return made
+
+
+def classes(*bases: type) -> list[type]:
+    return [cls for base in bases for cls in PUBLIC.choices(base).values()]
+
+
+def every(name: str, values: list[object]):
+    return pytest.mark.parametrize(name, values, ids=lambda value: getattr(value, "__name__", None) or repr(value))
+
+
+# ---------------------------------------------------------------------------------------------- every public name
+
+
+@every("name", list(ud.EXPORTS))
+def test_public_names_exist_and_are_documented(name):
+    value = getattr(ud, name)
+    assert inspect.getdoc(value), name
+    if inspect.isclass(value):
+        own = value.__dict__.get("__doc__")
+        assert own, f"{name} has no docstring of its own"
+        assert value.__name__ == name
+
+
+@every("cls", [*classes(*FROZEN), *classes(Backbone), *classes(ud.Denoiser)])
+def test_parameters_are_documented(cls):
+    parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    text = inspect.getdoc(cls)
+    if parameters:
+        assert "Args:" in text
+        section = text.split("Args:")[1]
+        missing = [p.name for p in parameters if f"\n    {p.name}: " not in section]
+        assert not missing, f"{cls.__name__} does not document {missing}"
+
+
+# ---------------------------------------------------------------------------------------------- frozen parts
+
+
+@every("part", instances(*FROZEN))
+def test_frozen_parts_are_values(part):
+    assert dataclasses.is_dataclass(part)
+    assert not isinstance(part, nn.Module)
+    for twin in (copy.copy(part), copy.deepcopy(part), dataclasses.replace(part)):
+        assert twin == part
+        assert repr(twin) == repr(part)
+        assert hash(twin) == hash(part)
+    for field in dataclasses.fields(part):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, field.name, getattr(part, field.name))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        part.something_new = 1
+
+
+@every("part", instances(*FROZEN))
+def test_repr_is_a_recipe(part):
+    public = {name: getattr(ud, name) for name in ud.EXPORTS if name[:1].isupper()}
+    assert eval(repr(part), {"__builtins__": {}}, public) == part
+
+
+@every("part", instances(ud.Process, ud.Solver, ud.Parameterization, Grid))
+def test_use_leaves_no_trace(part):
+    # State is a local variable or a return value: a used part equals a new one.
+    before = repr(part)
+    process = part if isinstance(part, ud.Process) else ud.NCSN(levels=4)
+    denoiser = Through(process, part if isinstance(part, ud.Parameterization) else ud.V())
+    solver = part if isinstance(part, ud.Solver) else ud.DDIM()
+    grid = part if isinstance(part, Grid) else ud.Uniform(4)
+    first = ud.sample(denoiser, solver, grid, (2,), 2, dtype=torch.float64).x
+    second = ud.sample(denoiser, solver, grid, (2,), 2, dtype=torch.float64).x
+    assert torch.equal(first, second)
+    assert repr(part) == before
+
+
+# ---------------------------------------------------------------------------------------------- schedules, processes
+
+
+@every("schedule", instances(Schedule))
+@pytest.mark.parametrize("T", [2, 3, 50, 1000])
+def test_schedules_lose_signal_at_every_entry(schedule, T):
+    betas, log_alpha_bar = schedule.betas(T), schedule.log_alpha_bar(T)
+    assert betas.shape == log_alpha_bar.shape == (T,)
+    assert betas.dtype == log_alpha_bar.dtype == torch.float64
+    assert ((betas > 0) & (betas <= 1)).all()
+    assert (log_alpha_bar[0] < 0) & (log_alpha_bar[1:] < log_alpha_bar[:-1]).all()
+
+
+@every("process", instances(ud.Process))
+def test_processes_go_from_data_to_noise(process):
+    t = torch.cat([torch.linspace(0, 1, 4001, dtype=torch.float64), torch.tensor([process.t_min]).double()]).unique()
+    log_snr = process.log_snr(t)
+    assert (log_snr[1:] < log_snr[:-1]).all()
+    assert 0 < process.t_min < 1
+    assert (process.sigma(t[t >= process.t_min]) > 0).all()
+    assert (process.log_alpha(t).dtype, process.log_sigma(t).dtype) == (torch.float64, torch.float64)
+    # The two primitives keep any shape of times.
+    for shape in ((), (1,), (2, 3)):
+        at = torch.full(shape, 0.5)
+        assert process.log_alpha(at).shape == process.log_sigma(at).shape == process.log_snr(at).shape == shape
+    table = process.native_times()
+    if table is not None:
+        assert table.dtype == torch.float64
+        assert (table[1:] > table[:-1]).all()
+        assert (table[0], table[-1]) == (process.t_min, 1.0)
+    condition = torch.tensor([level.condition for level in process.levels_at(t)])
+    assert ((condition >= 0) & (condition <= 1000)).all()
+
+
+@every("process", instances(ud.Process))
+def test_rates_are_those_of_a_forward_sde(process):
+    t = torch.linspace(process.t_min, 0.99, 50, dtype=torch.float64)
+    f, g2 = process.rates(t)
+    assert f.shape == g2.shape == t.shape
+    assert f.isfinite().all()
+    assert (g2 > 0).all()  # noise comes in at all times, because the log-SNR falls
+
+
+@every("process", instances(ud.Process))
+@every("grid", instances(Grid))
+def test_grids_walk_down_every_process(process, grid):
+    try:
+        grid.check(process)
+    except ParameterError:
+        with pytest.raises(ParameterError):
+            grid.times(process)
+        return
+    times = grid.times(process)
+    assert times.dtype == torch.float64
+    assert times[0] == 1
+    assert times[-1] == 0
+    assert times[-2] in (process.t_min, 1)
+    assert (times[1:] < times[:-1]).all()
+
+
+# ---------------------------------------------------------------------------------------------- everything together
+
+
+class Through(ud.Denoiser):
+    """The exact denoiser of a mixture, its answer handed through a parameterization as a network's would be."""
+
+    def __init__(self, process: ud.Process, parameterization: ud.Parameterization) -> None:
+        super().__init__()
+        parameterization.check(process)
+        self.process = process
+        self.parameterization = parameterization
+        self.exact = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.04)
+        self.calls = [0]
+
+    def forward(self, u, level, **cond):
+        self.calls[0] += 1
+        x0, eps, _ = self.exact(u, level)
+        return self.parameterization.solve(self.parameterization.target(x0, eps, level), u, level)
+
+
+@every("process", instances(ud.Process))
+@every("solver", instances(ud.Solver))
+def test_any_solver_runs_on_any_process_with_any_grid_and_parameterization(process, solver):
+    # One model, many ways to write its answer: the samples must not depend on the way, nor on what a network predicts.
+    ran = 0
+    for grid in instances(Grid):
+        results = []
+        for parameterization in instances(ud.Parameterization):
+            try:
+                denoiser = Through(process, parameterization)
+            except ParameterError:
+                assert process.level(1.0).alpha == 0  # the one reason to refuse a parameterization
+                continue
+            try:
+                solution = ud.sample(denoiser, solver, grid, (2,), 3, dtype=torch.float64, keep_path=True)
+            except ParameterError:
+                assert denoiser.calls == [0], "refused only after it had begun"
+                continue
+            assert solution.x.shape == (3, 2)
+            assert solution.x.dtype == torch.float64
+            assert all(state.isfinite().all() for state in solution.path)
+            assert solution.nfe == denoiser.calls[0] > 0
+            results.append(solution.x)
+            ran += 1
+        for a, b in pairwise(results):
+            # Conversions lose u / (smallest alpha), 1e-16 / 5e-5 = 2e-12, a step, on states of up to 1 / alpha.
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    # Refusing everything would pass the above; only a walk in u / alpha may refuse a process.
+    assert ran > 0 or process.level(1.0).alpha == 0
+
+
+@every("process", instances(ud.Process))
+@every("parameterization", instances(ud.Parameterization))
+@every("weighting", instances(Weighting))
+def test_every_objective_gives_finite_losses_and_gradients(process, parameterization, weighting):
+    try:
+        parameterization.check(process)
+    except ParameterError:
+        return
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 8, 2, 3, generator=generator)
+    backbone = ud.MLP((2, 3), width=8, depth=1)
+    denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
+    for cls in classes(Objective):
+        takes_weighting = "weighting" in inspect.signature(cls).parameters
+        objective = cls(weighting=weighting) if takes_weighting else cls()
+        level = process.level(process.training_times(torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
+        losses = objective.losses(denoiser, x0, eps, level)
+        assert losses.shape == (8,)
+        assert losses.isfinite().all()
+        assert (losses >= 0).all()
+        losses.mean().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
+
+
+# ---------------------------------------------------------------------------------------------- backbones, data
+
+
+@every("cls", classes(Backbone))
+def test_backbones_map_pixels_to_pixels(cls):
+    for arguments in EXAMPLES[cls.__name__]:
+        torch.manual_seed(0)
+        network = cls(**arguments)
+        assert isinstance(network, nn.Module)
+        x = torch.randn(2, *network.shape)
+        out = network(x, torch.tensor([0.0, 1000.0]))
+        assert out.shape == x.shape
+        assert out.dtype == x.dtype
+        out.square().sum().backward()
+        with pytest.raises(ParameterError, match="unconditional"):
+            network(x, torch.zeros(2), label=torch.zeros(2))
+        # Any backbone makes a denoiser, and a sample.
+        denoiser = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network)
+        assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
+
+
+NAMES_FILES = ("path", "root", "offline")  # parameters of data that are read from a disk or a network
+
+
+@every("data", [data for data in instances(Data) if not hasattr(data, "path")])  # whose header is not there to read
+def test_data_know_their_shape_without_reading(data):
+    assert all(isinstance(size, int) and size > 0 for size in data.shape)
+    assert data.classes is None or data.classes >= 1
+
+
+@every("data", [data for data in instances(Data) if not any(hasattr(data, name) for name in NAMES_FILES)])
+def test_data_that_need_no_file_open(data):
+    for split in ("train", "test"):
+        source = data.open(split)
+        batch = source.batch(torch.tensor([0, len(source) - 1]))
+        assert source.shape == data.shape
+        assert batch.shape == (2, *data.shape)
+        assert batch.dtype == torch.float32
+        assert batch.isfinite().all()
+    with pytest.raises(ParameterError):
+        data.open("validation")
