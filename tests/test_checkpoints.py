@@ -146,10 +146,10 @@ def test_a_kill_at_any_moment_leaves_a_loadable_one(tmp_path, monkeypatch, kept)
             for owner, name in calls:
                 original = getattr(owner, name)
 
-                def counted(*args, _original=original, **options):
+                def counted(*args, _original=original, _moment=moment, **options):
                     nonlocal count
                     count += 1
-                    if count > moment:
+                    if count > _moment:
                         raise Kill
                     return _original(*args, **options)
 

@@ -1,4 +1,4 @@
-"""What the tests of training, runs and the command line share: the smallest recipes, and the command in this process."""
+"""What the tests of training, runs and the command line share: the smallest recipes, the command in this process."""
 
 from __future__ import annotations
 

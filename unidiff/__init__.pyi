@@ -1,0 +1,54 @@
+"""The public names with their types; `__init__.py` imports them when they are first used."""
+
+from unidiff._version import __version__ as __version__
+from unidiff.backbone.mlp import MLP as MLP
+from unidiff.backbone.unet import UNet as UNet
+from unidiff.data.array import ArrayFile as ArrayFile
+from unidiff.data.digits import Digits as Digits
+from unidiff.data.folder import ImageFolder as ImageFolder
+from unidiff.data.mnist import MNIST as MNIST
+from unidiff.data.mnist import FashionMNIST as FashionMNIST
+from unidiff.data.toy import Checkerboard as Checkerboard
+from unidiff.data.toy import Ring as Ring
+from unidiff.data.toy import Spiral as Spiral
+from unidiff.data.toy import TwoMoons as TwoMoons
+from unidiff.denoiser import Counted as Counted
+from unidiff.denoiser import Denoiser as Denoiser
+from unidiff.denoiser import NeuralDenoiser as NeuralDenoiser
+from unidiff.exact import Empirical as Empirical
+from unidiff.exact import GaussianMixture as GaussianMixture
+from unidiff.grid import Native as Native
+from unidiff.grid import Uniform as Uniform
+from unidiff.noise import Seeded as Seeded
+from unidiff.objective.denoising import Denoising as Denoising
+from unidiff.objective.weighting import MinSNR as MinSNR
+from unidiff.objective.weighting import Sigma2 as Sigma2
+from unidiff.objective.weighting import Simple as Simple
+from unidiff.parameterization import X0 as X0
+from unidiff.parameterization import Eps as Eps
+from unidiff.parameterization import Parameterization as Parameterization
+from unidiff.parameterization import Prediction as Prediction
+from unidiff.parameterization import Score as Score
+from unidiff.parameterization import V as V
+from unidiff.process.base import Level as Level
+from unidiff.process.base import Process as Process
+from unidiff.process.ddpm import DDPM as DDPM
+from unidiff.process.ncsn import NCSN as NCSN
+from unidiff.recipe.recipe import Recipe as Recipe
+from unidiff.recipe.recipe import load_recipe as load_recipe
+from unidiff.run.load import load as load
+from unidiff.sampling import Sampling as Sampling
+from unidiff.schedule import Cosine as Cosine
+from unidiff.schedule import Linear as Linear
+from unidiff.schedule import ScaledLinear as ScaledLinear
+from unidiff.schedule import ZeroTerminalSNR as ZeroTerminalSNR
+from unidiff.solver.ancestral import Ancestral as Ancestral
+from unidiff.solver.base import Solution as Solution
+from unidiff.solver.base import Solver as Solver
+from unidiff.solver.base import sample as sample
+from unidiff.solver.ddim import DDIM as DDIM
+from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
+from unidiff.training.loop import train as train
+from unidiff.training.settings import Training as Training
+
+EXPORTS: dict[str, str]
