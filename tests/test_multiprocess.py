@@ -1,0 +1,70 @@
+"""Two processes that share a batch are one process with the whole batch."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from tiny import RING, metrics, start, unidiff, write
+
+# `accelerate launch --cpu --num_processes 2` starts one process without a word; --multi_gpu starts two, also on CPUs.
+LAUNCHERS = {
+    "accelerate": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port {port} -m unidiff",
+    "torchrun": "-m torch.distributed.run --nproc-per-node 2 --master-port {port} -m unidiff",
+}
+
+
+def launch(launcher, *words):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1]).split())
+    process = start(*words, "--device", "cpu", module=module)
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def test_the_loss_curve_is_that_of_one_process(tmp_path):
+    training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
+    recipe = write(tmp_path, {**RING, "training": training})
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert unidiff("run", recipe, "--out", one).code == 0
+    code, out, err = launch("accelerate", "run", recipe, "--out", two, "--json")
+    assert code == 0, err
+
+    manifest = json.loads((two / "manifest.json").read_text())
+    assert manifest["processes"] == 2  # the launcher can start one silently
+    assert json.loads((one / "manifest.json").read_text())["processes"] == 1
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    assert len(out.splitlines()) == 1
+    assert json.loads(out)["status"] == "finished"
+    assert err.count("training 12/12") == 1
+
+    # The losses are means of the same 16 squared errors, the gradients means over the same samples, added in another
+    # order: relative differences of about 10 roundings, 10 * 2^-24 = 6e-7. Adam passes them on to the weights relative
+    # to the gradients' size, where a small component has a larger relative error; a hundredfold is allowed for that.
+    curves = metrics(one), metrics(two)
+    assert [line["step"] for line in curves[1]] == list(range(1, 13))
+    assert curves[1][0]["loss"] == pytest.approx(curves[0][0]["loss"], rel=6e-7)
+    assert curves[1][0]["grad_norm"] == pytest.approx(curves[0][0]["grad_norm"], rel=6e-6)
+    for mine, theirs in zip(*curves):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=6e-5)
+        assert mine["lr"] == theirs["lr"]
+
+
+def test_a_mistake_is_said_once_and_ends_both(tmp_path):
+    recipe = write(tmp_path, RING)
+    code, out, err = launch("torchrun", "run", recipe, "--out", tmp_path / "run", "--set", "training.batch=9")
+    assert code != 0
+    assert out == ""
+    assert err.count("unidiff: ") == 1
+    assert "cannot be split evenly over 2 processes" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_two_speaks_once(tmp_path):
+    code, out, err = launch("torchrun", "run", write(tmp_path, RING), "--out", tmp_path / "run", "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["processes"] == 2
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,118 @@
+"""Pictures: real files of the right size, with what they show where it belongs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unidiff import plot
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.mode == "RGB"
+        return np.asarray(picture).astype(int)
+
+
+def levels(count, channels=1, size=8):
+    """Images of one grey level each, from black to white."""
+    return torch.linspace(-1, 1, count).reshape(-1, 1, 1, 1).expand(count, channels, size, size)
+
+
+def test_a_grid_shows_every_sample_in_its_place(tmp_path):
+    plot.save_samples(levels(5), tmp_path / "grid.png", "five grey squares")
+    picture = pixels(tmp_path / "grid.png")
+    # 3 columns, each 8 pixels 7 times enlarged and a gap of 2; a caption under two rows; at least 320 wide.
+    assert picture.shape == (2 * 58 + 2 + 18 + 8, 320, 3)
+    left = (320 - (3 * 58 + 2)) // 2
+    for i in range(5):
+        y, x = 2 + i // 3 * 58, left + 2 + i % 3 * 58
+        square = picture[y : y + 56, x : x + 56]
+        assert (square == round(255 * i / 4)).all()
+    assert (picture[60:118, left + 2 + 2 * 58 : left + 2 + 3 * 58] == 255).all()  # the sixth place is empty
+    caption = picture[118:]
+    assert (caption < 128).sum() > 100
+    assert (picture[:, :left] == 255)[:118].all()
+
+
+def test_a_long_caption_is_wrapped_and_a_second_line_stands_by_itself(tmp_path):
+    heights = []
+    for caption in ("short", "short\nNote", "word " * 60):
+        plot.save_samples(levels(1), tmp_path / "x.png", caption)
+        heights.append(pixels(tmp_path / "x.png").shape[0])
+    assert heights[1] == heights[0] + 18
+    assert heights[2] >= heights[0] + 5 * 18
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_number_of_channels_and_samples(tmp_path, channels, count):
+    x = levels(count, channels).clone()
+    plot.save_samples(x, tmp_path / "x.png", "caption")
+    plot.save_strip([x, x], [1.0, 0.0], tmp_path / "strip.png", "caption")
+    plot.save_animation([3 * x, x], tmp_path / "x.gif")
+    for name in ("x.png", "strip.png"):
+        assert pixels(tmp_path / name).shape[2] == 3
+
+
+def test_colours_are_colours(tmp_path):
+    red = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 64, 48)
+    plot.save_samples(red, tmp_path / "x.png", "red")
+    assert (pixels(tmp_path / "x.png")[10, 160] == (255, 0, 0)).all()
+    assert pixels(tmp_path / "x.png").shape[0] == 64 + 4 + 18 + 8  # large images are not enlarged
+
+
+def test_values_that_are_no_colours(tmp_path):
+    x = torch.stack([torch.full((1, 8, 8), v) for v in (-9.0, 9.0, math.nan, math.inf)])
+    plot.save_samples(x, tmp_path / "x.png", "out of range")
+    picture = pixels(tmp_path / "x.png")
+    left = (320 - (2 * 58 + 2)) // 2
+    shown = [picture[30 + 58 * (i // 2), left + 30 + 58 * (i % 2), 0] for i in range(4)]
+    assert shown == [0, 255, 128, 255]
+    plot.save_strip([x, x], [1.0, 0.0], tmp_path / "strip.png", "out of range")
+
+
+def test_a_strip_has_a_row_per_sample_and_a_column_per_time(tmp_path):
+    states = [torch.stack([torch.full((1, 8, 8), a), torch.full((1, 8, 8), b)]) for a, b in ((-1.0, 1.0), (0.0, -1.0))]
+    plot.save_strip(states, [1.0, 0.0], tmp_path / "x.png", "c")
+    picture = pixels(tmp_path / "x.png")
+    left = (320 - (2 * 58 + 2)) // 2
+    shown = [[picture[30 + 58 * row, left + 30 + 58 * column, 0] for column in range(2)] for row in range(2)]
+    assert shown == [[0, 128], [255, 0]]
+
+
+def test_an_animation_goes_through_all_states_and_rests(tmp_path):
+    states = [torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    plot.save_animation(states, tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames == 5
+        assert gif.info["loop"] == 0
+        gif.seek(4)
+        assert gif.info["duration"] == 2000
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (5,), (3, 4)])
+@pytest.mark.parametrize("count", [1, 50])
+def test_points_and_other_data(tmp_path, shape, count):
+    x = torch.randn(count, *shape)
+    plot.save_samples(x, tmp_path / "x.png", "a caption that says what this is, and goes on for a while\nand a note")
+    plot.save_strip([x, x, x], [1.0, 0.5, 0.0], tmp_path / "strip.png", "caption")
+    for name in ("x.png", "strip.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("losses", [[1.0, 0.5, 0.1], [0.7], [0.5, -0.2]])
+def test_the_loss_curve(tmp_path, losses):
+    plot.save_loss_curve(range(1, len(losses) + 1), losses, tmp_path / "loss.png", "title")
+    with Image.open(tmp_path / "loss.png") as picture:
+        assert picture.size == (768, 480)
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]

@@ -1,0 +1,59 @@
+"""Every shipped recipe is right, and runs a few steps from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import metrics, unidiff
+
+import unidiff as ud
+from unidiff.recipe.shipped import shipped_recipes
+
+NAMES = list(shipped_recipes())
+
+
+def overrides(name):
+    """The recipe made tiny: few steps, few and narrow layers, few evaluations. What it is made of stays."""
+    recipe = ud.load_recipe(name)
+    changes = ["training.steps=2", "training.batch=4", "training.accumulate=1", "training.preview_every=1"]
+    changes += [
+        "training.precision=fp32",
+        "training.compile=false",
+        "sampling.count=2",
+        "sampling.grid={type: Uniform, steps: 3}",
+    ]
+    known = {**recipe.backbone.arguments, **vars(recipe.sampling.solver)}
+    small = {"width": "backbone.width=8", "blocks": "backbone.blocks=1", "heads": "backbone.heads=1"}
+    small["steps_per_level"] = "sampling.solver.steps_per_level=1"
+    changes += [change for key, change in small.items() if key in known]
+    return [word for change in changes for word in ("--set", change)]
+
+
+def test_there_are_recipes():
+    assert {"ncsn_digits", "ddpm_digits", "ncsn_mnist_cpu", "ddpm_mnist_cpu"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_right(name):
+    recipe = ud.load_recipe(name)
+    assert unidiff("check", name).code == 0
+    assert recipe.lighter is None or recipe.lighter in NAMES
+    assert shipped_recipes()[name].read_text().startswith("# "), "the first line says what it is, for `unidiff list`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
+    monkeypatch.delenv("UNIDIFF_DATA", raising=False)
+    monkeypatch.setattr("unidiff.data.places.cache", lambda: tmp_path / "cache")
+    result = unidiff("run", name, "--out", tmp_path / "run", "--json", *overrides(name))
+    assert result.code == 0, result.err
+    summary = json.loads(result.out.splitlines()[-1])
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [2]
+    samples = {path.name for path in (tmp_path / "run/samples").iterdir()}
+    assert {"grid.png", "trajectory.png", "trajectory.gif", "step-00000001.png"} <= samples
+    offline = "offline" in shipped_recipes()[name].read_text()
+    assert bool(summary["data"]["stand_in"]) == offline
+    assert ("stand in" in result.err) == offline
+    assert ud.load(tmp_path / "run").sample().x.isfinite().all()
