@@ -109,8 +109,9 @@ def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, ca
     for ax, state, title in zip(axes, states, titles):
         values = state.detach().float().cpu().nan_to_num().flatten(1).numpy()
         if values.shape[1] == 2:
-            ax.scatter(values[:, 0], values[:, 1], s=2, alpha=0.6)
-            ax.set_aspect("equal")
+            ax.scatter(values[:, 0], values[:, 1], s=20 if len(values) < 50 else 3, alpha=0.6, linewidths=0)
+            ax.set_aspect("equal", adjustable="datalim")
+            ax.set_box_aspect(1)
         else:
             for dimension in values.T[:8]:
                 ax.hist(dimension, bins=60, histtype="step", density=True)

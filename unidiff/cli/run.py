@@ -41,10 +41,18 @@ def run(
     directory = out or _directory(Path(recipe), resume)
     if resume:
         loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
-    choices = {"device": device, "resume": resume, "overwrite": overwrite, "dry_run": dry_run}
     try:
         with _StopOnSignal() as asked, Console() as console:
-            summary = execute(loaded, directory, console, **choices, stop=asked)
+            summary = execute(
+                loaded,
+                directory,
+                console,
+                device=device,
+                resume=resume,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                stop=asked,
+            )
     except Interrupted as stopped:
         if is_speaker():
             print(f"Stopped after step {stopped.step}; everything is saved in {directory}.", file=sys.stderr)

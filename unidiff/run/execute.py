@@ -35,7 +35,7 @@ __all__ = ["Reporter", "execute", "resumed_recipe"]
 
 # A cheap look at the model in training: any process, a fraction of the cost of a training interval.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
-_PATH_SAMPLES, _PATH_STATES = 8, 12
+_PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
 _HOUR = 3600.0
 _PACE_SECONDS = 10.0  # training is watched this long before the rest is foretold
 
@@ -274,7 +274,7 @@ def _draw(
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
     plot.save_samples(solution.x, picture, _caption(files.name, sampling, source))
-    few = dataclasses.replace(sampling, count=min(_PATH_SAMPLES, sampling.count))
+    few = dataclasses.replace(sampling, count=min(_PATH_IMAGES if len(shape) == 3 else _PATH_POINTS, sampling.count))
     path = draw(model, few, shape, precision, keep_path=True, progress=partial(progress, "trajectory"))
     last = len(path.path) - 1
     shown = sorted({round(i * last / (_PATH_STATES - 1)) for i in range(_PATH_STATES)})
