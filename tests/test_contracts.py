@@ -214,13 +214,13 @@ def test_any_solver_runs_on_any_process_with_any_grid_and_parameterization(proce
                 assert process.level(1.0).alpha == 0  # the one reason to refuse a parameterization
                 continue
             try:
-                solution = ud.sample(denoiser, solver, grid, (2,), 3, dtype=torch.float64, keep_path=True)
+                solution = ud.sample(denoiser, solver, grid, (2,), 3, dtype=torch.float64, keep=3)
             except ParameterError:
                 assert denoiser.calls == [0], "refused only after it had begun"
                 continue
             assert solution.x.shape == (3, 2)
             assert solution.x.dtype == torch.float64
-            assert all(state.isfinite().all() for state in solution.path)
+            assert all(state.u.isfinite().all() for state in solution.path)
             assert solution.nfe == denoiser.calls[0] > 0
             results.append(solution.x)
             ran += 1

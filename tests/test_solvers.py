@@ -438,16 +438,18 @@ def test_evaluations_are_counted(process):
 def test_trajectory_walks_the_grid_and_stays_finite(process, make):
     grid, calls = Uniform(9), []
     solution = ud.sample(
-        mixture(process), make(process), grid, (2,), 3, keep_path=True, progress=lambda *done: calls.append(done)
+        mixture(process), make(process), grid, (2,), 3, keep=10, progress=lambda *done: calls.append(done)
     )
     assert calls == [(i, 9) for i in range(1, 10)]
     assert len(solution.path) == len(solution.times) == 10
-    assert all(state.isfinite().all() for state in solution.path)
-    assert torch.equal(solution.path[-1], solution.x)
+    assert all(state.u.isfinite().all() for state in solution.path)
+    assert torch.equal(solution.path[-1].u, solution.x)
     assert torch.equal(solution.times, grid.times(process))
     assert solution.x.dtype == torch.float32
     start = process.prior(Seeded(range(3))(torch.empty(3, 2)))
-    assert torch.equal(solution.path[0], start)
+    assert torch.equal(solution.path[0].u, start)
+    few = ud.sample(mixture(process), make(process), grid, (2,), 3, keep=4).path
+    assert [state.t for state in few] == [float(solution.times[i]) for i in (0, 3, 6, 9)]
     states = make(process).trajectory(mixture(process), start, grid.times(process), Seeded(range(3)))
     times = [state.t for state in states]
     assert times == grid.times(process).tolist()

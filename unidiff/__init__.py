@@ -18,6 +18,7 @@ EXPORTS: dict[str, str] = {
     "ScaledLinear": "schedule",
     "Cosine": "schedule",
     "ZeroTerminalSNR": "schedule",
+    "Schedule": "schedule",
     # process
     "Process": "process.base",
     "Level": "process.base",
@@ -38,12 +39,15 @@ EXPORTS: dict[str, str] = {
     "Empirical": "exact",
     # objective
     "Denoising": "objective.denoising",
+    "Objective": "objective.base",
     "Simple": "objective.weighting",
     "Sigma2": "objective.weighting",
     "MinSNR": "objective.weighting",
+    "Weighting": "objective.weighting",
     # grid, noise, solver
     "Uniform": "grid",
     "Native": "grid",
+    "Grid": "grid",
     "Seeded": "noise",
     "Solver": "solver.base",
     "Solution": "solver.base",
@@ -54,6 +58,7 @@ EXPORTS: dict[str, str] = {
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",
+    "Backbone": "backbone.base",
     # data
     "Digits": "data.digits",
     "MNIST": "data.mnist",
@@ -64,6 +69,7 @@ EXPORTS: dict[str, str] = {
     "TwoMoons": "data.toy",
     "Spiral": "data.toy",
     "Checkerboard": "data.toy",
+    "Data": "data.base",
     # recipes, training, runs
     "Training": "training.settings",
     "Sampling": "sampling",

@@ -1,9 +1,11 @@
 """The public names with their types; `__init__.py` imports them when they are first used."""
 
 from unidiff._version import __version__ as __version__
+from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.data.array import ArrayFile as ArrayFile
+from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits
 from unidiff.data.folder import ImageFolder as ImageFolder
 from unidiff.data.mnist import MNIST as MNIST
@@ -17,13 +19,16 @@ from unidiff.denoiser import Denoiser as Denoiser
 from unidiff.denoiser import NeuralDenoiser as NeuralDenoiser
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
+from unidiff.grid import Grid as Grid
 from unidiff.grid import Native as Native
 from unidiff.grid import Uniform as Uniform
 from unidiff.noise import Seeded as Seeded
+from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.weighting import MinSNR as MinSNR
 from unidiff.objective.weighting import Sigma2 as Sigma2
 from unidiff.objective.weighting import Simple as Simple
+from unidiff.objective.weighting import Weighting as Weighting
 from unidiff.parameterization import X0 as X0
 from unidiff.parameterization import Eps as Eps
 from unidiff.parameterization import Parameterization as Parameterization
@@ -41,6 +46,7 @@ from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import Cosine as Cosine
 from unidiff.schedule import Linear as Linear
 from unidiff.schedule import ScaledLinear as ScaledLinear
+from unidiff.schedule import Schedule as Schedule
 from unidiff.schedule import ZeroTerminalSNR as ZeroTerminalSNR
 from unidiff.solver.ancestral import Ancestral as Ancestral
 from unidiff.solver.base import Solution as Solution

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from unidiff.errors import require
+
 __all__ = ["Noise", "Seeded"]
 
 # Given a tensor, standard normal noise of its shape, dtype and device.
@@ -25,6 +27,7 @@ class Seeded:
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
+        require(all(seed >= 0 for seed in seeds), "seeds", seeds, "whole numbers of at least 0")
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:

@@ -75,18 +75,20 @@ def _contrast(x: Tensor) -> Tensor:
 
 
 def _tile(x: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1], enlarged by a whole factor if small, in rows of `columns`."""
+    """Images (N, C, H, W) in [-1, 1] in rows of `columns`; small ones enlarged by a whole factor.
+
+    Enlarged smoothly: an eye reads a digit of 8x8 pixels, but not one of 64 hard squares.
+    """
     count, channels, height, width = x.shape
     zoom = max(1, 56 // max(height, width))
     pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     gap, rows = 2, math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
     for i, picture in enumerate(pixels):
         # Latents or other channel counts have no colours: their first channel is shown.
         array = picture.permute(1, 2, 0).numpy() if channels == 3 else picture[0].numpy()
         corner = (gap + i % columns * (width * zoom + gap), gap + i // columns * (height * zoom + gap))
-        sheet.paste(Image.fromarray(array), corner)
+        sheet.paste(Image.fromarray(array).resize((width * zoom, height * zoom), Image.Resampling.BICUBIC), corner)
     return sheet
 
 

@@ -275,10 +275,8 @@ def _draw(
     picture = files.samples / "grid.png"
     plot.save_samples(solution.x, picture, _caption(files.name, sampling, source))
     few = dataclasses.replace(sampling, count=min(_PATH_IMAGES if len(shape) == 3 else _PATH_POINTS, sampling.count))
-    path = draw(model, few, shape, precision, keep_path=True, progress=partial(progress, "trajectory"))
-    last = len(path.path) - 1
-    shown = sorted({round(i * last / (_PATH_STATES - 1)) for i in range(_PATH_STATES)})
-    states, times = [path.path[i] for i in shown], [float(path.times[i]) for i in shown]
+    path = draw(model, few, shape, precision, keep=_PATH_STATES, progress=partial(progress, "trajectory"))
+    states, times = [state.u for state in path.path], [state.t for state in path.path]
     strip = files.samples / "trajectory.png"
     plot.save_strip(states, times, strip, _caption(f"{files.name}: from noise to data", few, source))
     if len(shape) == 3:

@@ -28,7 +28,7 @@ def draw(
     shape: Sequence[int],
     precision: torch.dtype,
     *,
-    keep_path: bool = False,
+    keep: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Solution:
     """Draw samples as a recipe's `sampling` section says, in batches.
@@ -38,7 +38,7 @@ def draw(
         sampling: Solver, grid, count, batch and seed.
         shape: Shape of one sample.
         precision: Number format of the network's arithmetic.
-        keep_path: Keep every state of the run (of one batch: use a small count).
+        keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
     """
     device = next(denoiser.parameters()).device
@@ -59,7 +59,7 @@ def draw(
                 shape,
                 seeds,
                 device=device,
-                keep_path=keep_path,
+                keep=keep,
                 progress=report,
             )
         solutions.append(solution)
@@ -91,7 +91,7 @@ class Run:
 
         Args:
             sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            **options: `keep_path` and `progress` of `unidiff.sample`.
+            **options: `keep` and `progress` of `unidiff.sample`.
         """
         return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data.shape, self.precision, **options)
 

@@ -38,8 +38,8 @@ class Ancestral(Solver):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `Solver.step`."""
         x0 = denoiser(u, t, **cond).x0
-        beta = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
-        # Ho et al. 2020, eq. (7): posterior mean, with 1 - beta = SNR(t) / SNR(s).
-        mean = (t.alpha * s.sigma**2) / (s.alpha * t.sigma**2) * u + s.alpha * beta * x0
-        small, large = s.sigma * beta**0.5, t.sigma * beta**0.5  # square roots of beta-tilde and beta
+        renewed = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
+        # Ho et al. 2020, eq. (7): posterior mean.
+        mean = (t.alpha * s.sigma**2) / (s.alpha * t.sigma**2) * u + s.alpha * renewed * x0
+        small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
         return mean + large**self.variance * small ** (1 - self.variance) * noise(u)

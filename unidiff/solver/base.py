@@ -89,13 +89,13 @@ class Solution:
         x: Samples in pixels, (B, *shape).
         times: The grid, (N + 1,), float64.
         nfe: Evaluations of the denoiser per sample, counted.
-        path: States in pixels along the run, each (B, *shape), one per time; empty unless asked for.
+        path: States along the run, u in pixels, (B, *shape), from t = 1 to 0; empty unless asked for.
     """
 
     x: Tensor
     times: Tensor
     nfe: int
-    path: tuple[Tensor, ...] = ()
+    path: tuple[State, ...] = ()
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def sample(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    keep_path: bool = False,
+    keep: int = 0,
     progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
 ) -> Solution:
@@ -122,7 +122,7 @@ def sample(
         seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
         dtype: Floating type of the state.
         device: Where the state lives; the denoiser must be there too.
-        keep_path: Keep every state of the run.
+        keep: States of the run to keep, spread evenly over the grid, first and last included; 0 for none.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), handed to the denoiser.
 
@@ -139,11 +139,13 @@ def sample(
     batch = seeds if isinstance(seeds, int) else len(seeds)
     u = process.prior(noise(torch.empty(batch, *shape, dtype=dtype, device=device)))
     counted = Counted(denoiser)
+    steps = len(times) - 1
+    kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
     path = []
     for done, state in enumerate(solver.trajectory(counted, u, times, noise, **cond)):
         u = state.u
-        if keep_path:
-            path.append(process.basis.inverse(u))
+        if done in kept:
+            path.append(State(state.t, process.basis.inverse(u)))
         if progress is not None and done > 0:
-            progress(done, len(times) - 1)
+            progress(done, steps)
     return Solution(process.basis.inverse(u), times, counted.nfe, tuple(path))
