@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny import unidiff
 
 import unidiff as ud
-from tiny import unidiff
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = ["DataError", "ParameterError", "RecipeError", "RunError", "RunFailed", "UnidiffError", "require"]
+__all__ = [
+    "DataError",
+    "ParameterError",
+    "RecipeError",
+    "RunError",
+    "RunFailed",
+    "UnidiffError",
+    "is_whole",
+    "require",
+    "require_whole",
+]
 
 
 class UnidiffError(Exception):
@@ -63,3 +73,24 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
     """
     if not condition:
         raise ParameterError(parameter, f"{value!r} was given; allowed is {allowed}.")
+
+
+def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
+    """Whether the value is a whole number (True and False are not) from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return least <= value and (most is None or value <= most)
+
+
+def require_whole(parameter: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Raise a ParameterError unless `value` is a whole number (True and False are not) in a range.
+
+    Args:
+        parameter: The parameter's name in the constructor.
+        value: What was given.
+        least: The smallest value allowed.
+        most: The largest value allowed; None for no limit. A limit far above any use turns a slip of the finger into a
+            message instead of a full memory.
+    """
+    allowed = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    require(is_whole(value, least, most), parameter, value, allowed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require_whole
 from unidiff.process.base import Process
 
 __all__ = ["Grid", "Native", "Uniform"]
@@ -56,7 +56,7 @@ class Uniform(Grid):
     steps: int = 50
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "a whole number of at least 1")
+        require_whole("steps", self.steps, 1, 1_000_000)
 
     def times(self, process: Process) -> Tensor:
         """The times (steps + 1,); see `Grid.times`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from unidiff.errors import require
+from unidiff.errors import require_whole
 from unidiff.grid import Grid, Uniform
 from unidiff.process.base import Process
 from unidiff.solver.base import Solver
@@ -32,9 +32,9 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.count >= 1, "count", self.count, "a whole number of at least 1")
-        require(self.batch >= 1, "batch", self.batch, "a whole number of at least 1")
-        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        require_whole("count", self.count, 1, 10_000_000)
+        require_whole("batch", self.batch, 1, 10_000_000)
+        require_whole("seed", self.seed, 0, 2**62)
 
     def check(self, process: Process) -> None:
         """Refuse a process that the solver or the grid cannot serve.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
 
-__all__ = ["Backbone", "is_whole"]
+__all__ = ["Backbone"]
 
 
 class Backbone(nn.Module, ABC):
@@ -39,8 +39,3 @@ class Backbone(nn.Module, ABC):
         if cond:
             name = type(self).__name__
             raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
-
-
-def is_whole(value: object) -> bool:
-    """Whether a constructor's argument is a whole number of at least 1. True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

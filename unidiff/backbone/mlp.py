@@ -7,9 +7,9 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, is_whole
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
-from unidiff.errors import require
+from unidiff.errors import is_whole, require, require_whole
 
 __all__ = ["MLP"]
 
@@ -28,7 +28,7 @@ class MLP(Backbone):
         sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
         require(sizes, "shape", shape, "one or more whole numbers of at least 1")
         require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
-        require(is_whole(depth), "depth", depth, "a whole number of at least 1")
+        require_whole("depth", depth)
         self.shape = tuple(shape)
         size = math.prod(shape)
         self.embedding = NoiseEmbedding(width, width)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, is_whole
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
@@ -16,7 +16,7 @@ from unidiff.backbone.layers import (
     group_norm,
     zeroed,
 )
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, is_whole, require, require_whole
 
 __all__ = ["UNet"]
 
@@ -160,10 +160,10 @@ def _check(
     require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
     several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(is_whole(m) for m in multipliers)
     require(several, "multipliers", multipliers, "one or more whole numbers of at least 1")
-    require(is_whole(blocks), "blocks", blocks, "a whole number of at least 1")
+    require_whole("blocks", blocks)
     sizes = isinstance(attention, (tuple, list)) and all(is_whole(a) for a in attention)
     require(sizes, "attention", attention, "a list of resolutions, whole numbers of at least 1; () is none")
-    require(is_whole(heads), "heads", heads, "a whole number of at least 1")
+    require_whole("heads", heads)
     require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
     require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
 

@@ -54,7 +54,8 @@ def _options(
 
 def main() -> None:
     """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130."""
-    # Threads that wait must not spin: on shared cores that made training 36 times slower. Read when torch is imported.
+    # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
+    # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

@@ -62,7 +62,10 @@ def describe(
         "signature": public + _signature(value),
         "doc": inspect.getdoc(value) or "",
     }
-    if inspect.isclass(value) and not inspect.isabstract(value):
+    from unidiff.recipe.registry import is_component
+
+    named = is_component(value) and not inspect.isabstract(value) and facts["kind"] not in ("denoiser", "exact")
+    if named or public in ("Recipe", "Training", "Sampling"):
         from unidiff.recipe import signature_rows
 
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]

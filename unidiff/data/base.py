@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unidiff.errors import require
 
-__all__ = ["Data", "Source", "TensorSource", "content_checksum", "is_whole", "require_split", "require_stand_in"]
+__all__ = ["Data", "Source", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,6 @@ class TensorSource(Source):
 def content_checksum(values: Tensor) -> str:
     """SHA-256 of a tensor's bytes in C order, as "sha256:..."."""
     return "sha256:" + hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()
-
-
-def is_whole(value: object, least: int) -> bool:
-    """Whether the value is a whole number (True and False are not) of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def require_split(split: str) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unidiff.data.base import Data, TensorSource, is_whole, require_split
+from unidiff.data.base import Data, TensorSource, require_split
 from unidiff.data.resize import resize
-from unidiff.errors import require
+from unidiff.errors import require_whole
 
 __all__ = ["Digits", "stand_in"]
 
@@ -29,7 +29,7 @@ class Digits(Data):
     size: int = 8
 
     def __post_init__(self) -> None:
-        require(is_whole(self.size, 8), "size", self.size, "a whole number of at least 8 (the images have 8 pixels)")
+        require_whole("size", self.size, 8, 8192)
 
     @property
     def shape(self) -> tuple[int, ...]:

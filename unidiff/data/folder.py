@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, Source, is_whole, require_split, require_stand_in
+from unidiff.data.base import Data, Source, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.picture import decode
 from unidiff.data.places import Absent, find
-from unidiff.errors import DataError, require
+from unidiff.errors import DataError, require, require_whole
 
 __all__ = ["ImageFolder"]
 
@@ -55,7 +55,7 @@ class ImageFolder(Data):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", os.fspath(self.root))  # a Path is welcome; the repr is a recipe: plain text
-        require(is_whole(self.size, 8), "size", self.size, "a whole number of at least 8")
+        require_whole("size", self.size, 8, 8192)
         require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
         require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
         require_stand_in(self.offline)
@@ -69,7 +69,7 @@ class ImageFolder(Data):
         """List the split's files; they are decoded when a batch needs them.
 
         Raises:
-            DataError: If the folder does not exist, or holds no image, or too few for a test split.
+            DataError: If the folder does not exist, holds no image or too few for a test split, or the first is broken.
         """
         require_split(split)
         try:
@@ -88,6 +88,7 @@ class ImageFolder(Data):
         labels = torch.tensor([classes.index(file.split("/")[0]) for file in files]) if classes else None
         if labels is not None and self.flip:
             labels = labels.repeat(2)
+        decode(top / files[0], self.size, self.channels)  # a folder of no images is better known now than in training
         return _FolderSource(
             [top / file for file in files],
             self.size,

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from unidiff.data import places
-from unidiff.data.base import Data, TensorSource, is_whole, require_split, require_stand_in
+from unidiff.data.base import Data, TensorSource, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.download import fetch
 from unidiff.data.idx import REMEDY, parse, unpack
 from unidiff.data.places import Absent
 from unidiff.data.resize import resize
-from unidiff.errors import DataError, require
+from unidiff.errors import DataError, require_whole
 
 __all__ = ["MNIST", "FashionMNIST"]
 
@@ -40,7 +40,7 @@ class _IDXImages(Data):
     counts: ClassVar[dict[str, int]] = {"train": 60000, "test": 10000}
 
     def __post_init__(self) -> None:
-        require(is_whole(self.size, 8), "size", self.size, "a whole number of at least 8")
+        require_whole("size", self.size, 8, 8192)
         require_stand_in(self.offline)
         if self.root is not None:  # a Path is welcome, but the repr of a Data is a recipe: plain text
             object.__setattr__(self, "root", os.fspath(self.root))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, TensorSource, is_whole, require_split
-from unidiff.errors import require
+from unidiff.data.base import Data, TensorSource, require_split
+from unidiff.errors import require, require_whole
 
 __all__ = ["Checkerboard", "Ring", "Spiral", "TwoMoons"]
 
@@ -24,8 +24,8 @@ class _Toy(Data):
     seed: int
 
     def __post_init__(self) -> None:
-        require(is_whole(self.count, 1), "count", self.count, "a whole number of at least 1")
-        require(is_whole(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
+        require_whole("count", self.count, 1)
+        require_whole("seed", self.seed, 0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,7 +68,7 @@ class Ring(_Toy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(is_whole(self.components, 1), "components", self.components, "a whole number of at least 1")
+        require_whole("components", self.components, 1)
         require(0 < self.radius < math.inf, "radius", self.radius, "a number above 0")
         require(0 <= self.std < math.inf, "std", self.std, "a number of at least 0")
 
@@ -166,7 +166,7 @@ class Checkerboard(_Toy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(is_whole(self.cells, 1), "cells", self.cells, "a whole number of at least 1")
+        require_whole("cells", self.cells, 1)
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         dark = np.argwhere(np.indices((self.cells, self.cells)).sum(axis=0) % 2 == 0)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import require_whole
 from unidiff.process.base import Process
 from unidiff.schedule import Linear, Schedule
 
@@ -32,7 +32,7 @@ class DDPM(Process):
     schedule: Schedule = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
-        require(self.T >= 2, "T", self.T, "a whole number of at least 2")
+        require_whole("T", self.T, 2, 1_000_000)
 
     @cached_property
     def _log_snr_table(self) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import require, require_whole
 from unidiff.process.base import Process
 
 __all__ = ["NCSN"]
@@ -40,7 +40,7 @@ class NCSN(Process):
             self.sigma_max,
             f"a number above sigma_min ({self.sigma_min})",
         )
-        require(self.levels >= 2, "levels", self.levels, "a whole number of at least 2")
+        require_whole("levels", self.levels, 2, 1_000_000)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """0: the data keep their scale."""

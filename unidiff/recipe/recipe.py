@@ -10,7 +10,7 @@ from typing import Any
 
 from unidiff.backbone.base import Backbone
 from unidiff.data.base import Data
-from unidiff.errors import ParameterError, require
+from unidiff.errors import DataError, ParameterError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
@@ -56,12 +56,16 @@ class Recipe:
     lighter: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "a whole number of at least 0")
+        require_whole("seed", self.seed, 0, 2**62)
         for part in ("parameterization", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 with _inside(part, getattr(self, part)):
                     check(self.process)
+        try:
+            _ = self.data.shape  # an array file is looked at here, and may not be what it should
+        except DataError as error:
+            raise ParameterError("data", str(error)) from error
         with _inside("backbone", self.backbone):
             try:
                 self.count_weights()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,7 +35,7 @@ __all__ = ["Reporter", "execute", "resumed_recipe"]
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
 _PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
 _HOUR = 3600.0
-_PACE_SECONDS = 10.0  # training is watched this long before the rest is foretold
+_PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
 
 class Reporter(Protocol):
@@ -47,7 +45,7 @@ class Reporter(Protocol):
         """Something that the user must see."""
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """How far a stage ("train", "sample", "trajectory") is."""
+        """How far a stage ("train", "sample") is."""
 
 
 def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = False) -> Recipe:
@@ -201,7 +199,8 @@ def _train(
     settings = recipe.training
     started = files.read_manifest().get("started", "")
     trackers = Trackers(settings, files.tensorboard, files.name, started, recipe.to_dict())
-    begun, first = time.perf_counter(), 0  # since when, and after which step, the pace is measured
+    start = begun = time.perf_counter()
+    first = 0  # the step after which the pace is measured, since `begun`
     opened = warned = False
 
     def on_step(progress: Progress) -> None:
@@ -211,15 +210,14 @@ def _train(
         step, steps = progress.step, progress.steps
         reporter.progress("train", step, steps, progress.loss)
         if not opened:
-            opened, first = True, step - 1
-            files.cut_metrics(first)
-            trackers.open(first)
-            if settings.compile:  # the first step is mostly compilation, and says nothing of the others
-                begun, first = time.perf_counter(), step
-        elapsed = time.perf_counter() - begun
-        if not warned and elapsed > _PACE_SECONDS and step > first:
+            opened = True
+            files.cut_metrics(step - 1)
+            trackers.open(step - 1)
+            begun, first = time.perf_counter(), step  # the first step warms up, and says nothing of the others
+        now = time.perf_counter()
+        if not warned and now - start > _PACE_SECONDS and step > first:
             warned = True
-            if (left := elapsed / (step - first) * (steps - step)) > _HOUR:
+            if (left := (now - begun) / (step - first) * (steps - step)) > _HOUR:
                 reporter.notice(_long(left, recipe.lighter))
         if progress.loss is not None and progress.grad_norm is not None:
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
@@ -262,23 +260,22 @@ def _draw(
     steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
     plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
 
-    def progress(stage: str, done: int, total: int) -> None:
-        reporter.progress(stage, done, total)
+    def progress(done: int, total: int) -> None:
+        reporter.progress("sample", done, total)
         if stop():  # training is saved whole: a resumed run draws again
             raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    solution = draw(model, sampling, shape, precision, progress=partial(progress, "sample"))
+    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress)
     seconds = time.perf_counter() - started
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
     plot.save_samples(solution.x, picture, _caption(files.name, sampling, source))
-    few = dataclasses.replace(sampling, count=min(_PATH_IMAGES if len(shape) == 3 else _PATH_POINTS, sampling.count))
-    path = draw(model, few, shape, precision, keep=_PATH_STATES, progress=partial(progress, "trajectory"))
-    states, times = [state.u for state in path.path], [state.t for state in path.path]
+    shown = _PATH_IMAGES if len(shape) == 3 else _PATH_POINTS
+    states, times = [state.u[:shown] for state in solution.path], [state.t for state in solution.path]
     strip = files.samples / "trajectory.png"
-    plot.save_strip(states, times, strip, _caption(f"{files.name}: from noise to data", few, source))
+    plot.save_strip(states, times, strip, _caption(f"{files.name}: from noise to data", sampling, source))
     if len(shape) == 3:
         plot.save_animation(states, files.samples / "trajectory.gif")
     return {

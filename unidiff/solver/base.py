@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
+from unidiff.errors import require
 from unidiff.grid import Grid
 from unidiff.noise import Noise, Seeded
 from unidiff.process.base import Level, Process
@@ -135,9 +136,10 @@ def sample(
     process = denoiser.process
     solver.check(process)
     times = grid.times(process)
-    noise = Seeded(range(seeds) if isinstance(seeds, int) else seeds)
-    batch = seeds if isinstance(seeds, int) else len(seeds)
-    u = process.prior(noise(torch.empty(batch, *shape, dtype=dtype, device=device)))
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+    noise = Seeded(seeds)
+    u = process.prior(noise(torch.empty(len(seeds), *shape, dtype=dtype, device=device)))
     counted = Counted(denoiser)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
 from unidiff.solver.base import Solver
@@ -41,7 +41,7 @@ class AnnealedLangevin(Solver):
     denoise: bool = True
 
     def __post_init__(self) -> None:
-        require(self.steps_per_level >= 1, "steps_per_level", self.steps_per_level, "a whole number of at least 1")
+        require_whole("steps_per_level", self.steps_per_level)
         require(0 < self.step_size < math.inf, "step_size", self.step_size, "a number above 0")
 
     def _k(self, process: Process) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from unidiff.errors import ParameterError
+from unidiff.training.settings import Precision
 
 __all__ = ["arithmetic", "resolve_device", "resolve_precision"]
 
@@ -25,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     usable = ["auto", *(kind for kind, there in available.items() if there)]
-    if device is None or not available.get(device.type, False):
+    if device is None or not available.get(device.type, False) or (device.type != "cuda" and device.index is not None):
         raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(usable)}.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ParameterError("device", f"{name!r} is not there; this machine has {torch.cuda.device_count()} GPU(s).")
@@ -42,7 +41,7 @@ def _has_bf16(device: torch.device) -> bool:
     return False
 
 
-def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The number format of the network's arithmetic: auto is bf16 where the hardware multiplies in it, else fp32."""
     if name == "auto":
         name = "bf16" if _has_bf16(device) else "fp32"

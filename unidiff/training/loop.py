@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import ParameterError, RunFailed
+from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.objective.base import Objective
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -119,8 +119,11 @@ def train(
 
     Raises:
         Interrupted: If `stop` said so.
+        ParameterError: If the data do not fit the network.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
+    expected = getattr(denoiser.backbone, "shape", source.shape)
+    require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     accelerator = accelerator or accelerator_for(settings)
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)

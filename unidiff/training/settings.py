@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from unidiff.errors import require
+from unidiff.errors import require, require_whole
 
-__all__ = ["Training"]
+__all__ = ["Precision", "Training"]
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Training:
     clip: float | None = 1.0
     ema: float = 0.999
     accumulate: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     log_every: int = 10
     preview_every: int = 1000
@@ -56,9 +58,10 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+            require_whole(name, getattr(self, name), 1, 1_000_000_000 if name != "batch" else 1_000_000)
         for name in ("warmup", "preview_every"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number of at least 0")
+            require_whole(name, getattr(self, name), 0)
+        require(self.precision in get_args(Precision), "precision", self.precision, f"one of {get_args(Precision)}")
         require(0 < self.lr < math.inf, "lr", self.lr, "a number above 0")
         require(0 <= self.lr_final <= 1, "lr_final", self.lr_final, "a number from 0 to 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number of at least 0")
