@@ -121,10 +121,10 @@ def test_check(tmp_path):
 MISTAKES = {
     "unknown key": (["--set", "training.stepz=3"], "steps"),
     "wrong type": (["--set", "training.steps=soon"], "whole number"),
-    "steps 0": (["--set", "training.steps=0"], "at least 1"),
+    "steps 0": (["--set", "training.steps=0"], "from 1 to"),
     "width -1": (["--set", "backbone.width=-1"], "width"),
     "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "above sigma_min"),
-    "seed": (["--set", "seed=-1"], "at least 0"),
+    "seed": (["--set", "seed=-1"], "from 0 to"),
     "parts that do not fit": (["--set", "backbone=UNet"], "backbone"),
     "unknown part": (["--set", "process=DPM"], "DDPM"),
     "foreign code": (["--set", "process=os:system"], "--allow-imports"),
@@ -324,7 +324,7 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "no run directory" in refused("sample", tmp_path)
     assert "no directory" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
-    assert "at least 1" in refused("sample", run, "--count", 0)
+    assert "from 1 to" in refused("sample", run, "--count", 0)
     assert "allowed are auto" in refused("sample", run, "--device", "tpu")
     assert "Did you mean 'DDIM'" in refused("sample", run, "--set", "sampling.solver=DDIMM")
     monkeypatch.setattr(os, "access", lambda place, mode: mode == os.R_OK)
