@@ -60,11 +60,12 @@ def main() -> None:
     try:
         app()
     except UnidiffError as error:
+        speaker = "unidiff"
         if not is_speaker():
-            time.sleep(
-                _PATIENCE
-            )  # all processes meet the same error: a launcher ends this one when the first has spoken
-        print(f"unidiff: {error}", file=sys.stderr)
+            # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
+            time.sleep(_PATIENCE)
+            speaker = f"unidiff (process {os.environ['RANK']})"
+        print(f"{speaker}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("unidiff: interrupted.", file=sys.stderr)
