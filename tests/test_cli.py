@@ -189,7 +189,9 @@ def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     waited = []
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(app_module.time, "sleep", waited.append)
-    assert "no such file" in refused("check", "nowhere.yaml")
+    result = unidiff("check", "nowhere.yaml")
+    assert result.code == 2
+    assert result.err.startswith("unidiff (process 1): nowhere.yaml: there is no such file")
     assert waited == [5.0]
 
 
