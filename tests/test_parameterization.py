@@ -53,7 +53,7 @@ def test_data_and_noise_come_back(process, parameterization, t):
     x0, eps = data_and_noise(3, 2, 4)
     u = process.perturb(x0, eps, level)
     prediction = parameterization.solve(parameterization.target(x0, eps, level), u, level)
-    a, b = parameterization.coefficients(level.alpha, level.sigma)
+    a, b = parameterization.coefficients(level)
     output, det = a * x0 + b * eps, abs(level.alpha * b - level.sigma * a)
     assert parameterization.determinant(level) == pytest.approx(level.alpha * b - level.sigma * a, rel=4 * EPS)
     bound_x0 = 8 * EPS * largest(b * u, level.sigma * output) / det
@@ -75,11 +75,11 @@ def test_all_pairs_convert_into_each_other(process, t):
     u = process.perturb(x0, eps, level)
     for p in PARAMETERIZATIONS:
         prediction = p.solve(p.target(x0, eps, level), u, level)
-        a, b = p.coefficients(level.alpha, level.sigma)
+        a, b = p.coefficients(level)
         det = abs(level.alpha * b - level.sigma * a)
         size = max(largest(b * u, level.sigma * a * x0, level.sigma * b * eps), largest(a * u, level.alpha * b * eps))
         for q in PARAMETERIZATIONS:
-            c, d = q.coefficients(level.alpha, level.sigma)
+            c, d = q.coefficients(level)
             error = q.target(prediction.x0, prediction.eps, level) - q.target(x0, eps, level)
             # |c| and |d| times the bounds of the round trip, and the rounding of the sums c x0 + d eps themselves.
             bound = (abs(c) + abs(d)) * (16 * EPS * size / det + 8 * EPS * largest(x0, eps))

@@ -151,12 +151,12 @@ def test_langevin_is_algorithm_3():
     for sigma in sigmas:
         step = epsilon * sigma**2 / sigmas[-1] ** 2  # line 3
         for _ in range(T):
-            level = Level(math.nan, 1.0, sigma, math.nan, math.nan)
+            level = Level(math.nan, 1.0, sigma, *[math.nan] * 4)
             x = x + step / 2 * denoiser(x, level).score + math.sqrt(step) * noise(x)  # line 6
     solver = AnnealedLangevin(steps_per_level=T, step_size=epsilon, denoise=False)
     close(end(solver.trajectory(denoiser, start, Native().times(process), stream(6))), x)
     # With the denoise: Tweedie's formula x + sigma_L^2 score on top.
-    level = Level(math.nan, 1.0, sigmas[-1], math.nan, math.nan)
+    level = Level(math.nan, 1.0, sigmas[-1], *[math.nan] * 4)
     denoised = end(AnnealedLangevin(T, epsilon).trajectory(denoiser, start, Native().times(process), stream(6)))
     close(denoised, x + sigmas[-1] ** 2 * denoiser(x, level).score)
 
@@ -195,7 +195,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     def slope(y: float, x: torch.Tensor) -> torch.Tensor:
         ratio = math.exp(y)
         alpha = 1 / math.hypot(1, ratio) if isinstance(process, DDPM) else 1.0
-        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y, math.nan)).eps
+        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y, *[math.nan] * 3)).eps
 
     x = u / first.alpha
     for i in range(steps):

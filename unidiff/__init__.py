@@ -24,6 +24,11 @@ EXPORTS: dict[str, str] = {
     "Level": "process.base",
     "DDPM": "process.ddpm",
     "NCSN": "process.ncsn",
+    "VPSDE": "process.sde",
+    "SubVPSDE": "process.sde",
+    "VESDE": "process.sde",
+    "EDM": "process.edm",
+    "FlowMatching": "process.flow",
     # parameterization
     "Parameterization": "parameterization",
     "Prediction": "parameterization",
@@ -31,10 +36,13 @@ EXPORTS: dict[str, str] = {
     "Score": "parameterization",
     "X0": "parameterization",
     "V": "parameterization",
+    "Velocity": "parameterization",
+    "Preconditioned": "parameterization",
     # denoiser
     "Denoiser": "denoiser",
     "NeuralDenoiser": "denoiser",
     "Counted": "denoiser",
+    "Rescheduled": "denoiser",
     "GaussianMixture": "exact",
     "Empirical": "exact",
     # objective

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
+import torch
 from torch import Tensor, nn
 
+from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, scaled
+from unidiff.process.base import Level, Process, combine, scaled
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -37,7 +40,8 @@ class NeuralDenoiser(Denoiser):
 
     The network sees pixels of about unit variance and answers with values of about unit variance: its input is divided
     by sqrt(alpha^2 + sigma^2), its output multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both are 1 and the
-    network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020.
+    network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. Preconditioned
+    counts data of its own standard deviation instead of 1, which makes them c_in and 1 of Karras et al. 2022.
 
     Args:
         process: The process of the noisy states.
@@ -54,7 +58,7 @@ class NeuralDenoiser(Denoiser):
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
-        pixels = self.process.basis.inverse(scaled((level.alpha**2 + level.sigma**2) ** -0.5, u))
+        pixels = self.process.basis.inverse(scaled(1 / self.parameterization.input_scale(level), u))
         if isinstance(level.condition, Tensor):
             condition = level.condition.flatten()
         else:
@@ -90,3 +94,51 @@ class Counted(Denoiser):
         self._calls[0] += 1
         prediction: Prediction = self.denoiser(u, level, **cond)
         return prediction
+
+
+class Rescheduled(Denoiser):
+    """A model trained on one process, asked about the states of another.
+
+    States of equal log SNR differ by a factor only, so the expected data are the same (Karras et al. 2022, section 2 and
+    appendix C; Kingma et al. 2021, section 5.1). Where the new process is noisier than the model has ever seen, the model is asked at its own
+    t = 1, which it takes for pure noise.
+
+    Args:
+        denoiser: The trained model.
+        process: The process to sample on; scalar, in the basis of the model's own.
+
+    Raises:
+        ParameterError: If the new process asks for less noise than the model was trained with.
+    """
+
+    def __init__(self, denoiser: Denoiser, process: Process) -> None:
+        super().__init__()
+        own = denoiser.process
+        if own.basis != process.basis:
+            raise ParameterError("process", f"{process!r} lives in another basis than the model's {own!r}.")
+        asked, least = (p.level(p.t_min) for p in (process, own))
+        if asked.log_snr > least.log_snr + 1e-9:
+            need = f"sigma / alpha >= {least.sigma / least.alpha:.4g}, which is t >= {_matching(process, least.log_snr):.4g}"
+            problem = (
+                f"{process!r} goes down to sigma / alpha = {asked.sigma / asked.alpha:.4g}; the model knows {need}."
+            )
+            raise ParameterError("process", f"{problem} Raise its t_min or sigma_min.")
+        self.denoiser = denoiser
+        self.process = process
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The wrapped model's expected data, and the noise that explains the state with them."""
+        own = self.denoiser.process
+        if isinstance(level.log_snr, Tensor):
+            at = own.level(own.time_at(level.log_snr.flatten()).clamp(min=own.t_min), u)
+        else:
+            at = own.level(max(_matching(own, level.log_snr), own.t_min))
+        ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
+        x0 = self.denoiser(scaled(ratio, u), at, **cond).x0
+        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level)
+
+
+@lru_cache(maxsize=100_000)
+def _matching(process: Process, log_snr: float) -> float:
+    """The time of a process at one log SNR: asked again at every step of every run."""
+    return float(process.time_at(torch.tensor(log_snr, dtype=torch.float64)))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.process.base import Level, Process, Scale, combine
 
-__all__ = ["X0", "Eps", "Parameterization", "Prediction", "Score", "V"]
+__all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Score", "V", "Velocity"]
 
 
 class Prediction(NamedTuple):
@@ -35,31 +36,49 @@ class Prediction(NamedTuple):
     @property
     def v(self) -> Tensor:
         """The v of Salimans & Ho 2022: alpha eps - sigma x0."""
-        return self.level.alpha * self.eps - self.level.sigma * self.x0
+        return combine(self.level.alpha, self.eps, -self.level.sigma, self.x0)
+
+    @property
+    def velocity(self) -> Tensor:
+        """Velocity du/dt of the probability flow, alpha' x0 + sigma' eps (Song et al. 2021, eq. 13; Lipman et al. 2023).
+
+        It is the drift f u - g^2 score / 2, but finite where alpha = 0.
+        """
+        return combine(self.level.alpha_rate, self.x0, self.level.sigma_rate, self.eps)
 
 
 @dataclass(frozen=True)
 class Parameterization(ABC):
-    """The quantity a x0 + b eps that a network predicts."""
+    """The quantity a x0 + b eps that a network predicts.
+
+    Attributes:
+        data_std: Standard deviation of the data that the network's input and output are scaled for.
+    """
+
+    data_std: ClassVar[float] = 1.0
 
     @abstractmethod
-    def coefficients(self, alpha: Scale, sigma: Scale) -> tuple[Scale, Scale]:
-        """The pair (a, b) at data scale alpha and noise scale sigma."""
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
+        """The pair (a, b) at a level."""
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The quantity itself, (B, *modes), from the data and noise that made a state."""
-        a, b = self.coefficients(level.alpha, level.sigma)
+        a, b = self.coefficients(level)
         return combine(a, x0, b, eps)
 
     def determinant(self, level: Level) -> Scale:
         """Determinant alpha b - sigma a of the system that `solve` inverts; zero where it is ill posed."""
-        a, b = self.coefficients(level.alpha, level.sigma)
+        a, b = self.coefficients(level)
         return level.alpha * b - level.sigma * a
 
     def scale(self, level: Level) -> Scale:
-        """Root mean square of the quantity for data and noise of unit variance, sqrt(a^2 + b^2)."""
-        a, b = self.coefficients(level.alpha, level.sigma)
-        return (a**2 + b**2) ** 0.5
+        """Root mean square of the quantity, sqrt(a^2 data_std^2 + b^2)."""
+        a, b = self.coefficients(level)
+        return (a**2 * self.data_std**2 + b**2) ** 0.5
+
+    def input_scale(self, level: Level) -> Scale:
+        """Root mean square of the state, sqrt(alpha^2 data_std^2 + sigma^2)."""
+        return (level.alpha**2 * self.data_std**2 + level.sigma**2) ** 0.5
 
     def solve(self, output: Tensor, u: Tensor, level: Level) -> Prediction:
         """The data and noise that explain state and output: [u; output] = [[alpha, sigma], [a, b]] [x0; eps].
@@ -70,7 +89,7 @@ class Parameterization(ABC):
             level: Time and coefficients of the state.
         """
         alpha, sigma = level.alpha, level.sigma
-        a, b = self.coefficients(alpha, sigma)
+        a, b = self.coefficients(level)
         det = alpha * b - sigma * a
         x0 = combine(b / det, u, -sigma / det, output)
         eps = combine(alpha / det, output, -a / det, u)
@@ -86,7 +105,7 @@ class Parameterization(ABC):
             raise ParameterError(
                 "parameterization",
                 f"{type(self).__name__} cannot be converted to data at t = 1, where {process!r} is pure noise "
-                "(alpha = 0). Use V or X0.",
+                "(alpha = 0). Use V, X0, Velocity or Preconditioned.",
             )
 
 
@@ -94,7 +113,7 @@ class Parameterization(ABC):
 class Eps(Parameterization):
     """The network predicts the noise (Ho et al. 2020, eq. 12)."""
 
-    def coefficients(self, alpha: Scale, sigma: Scale) -> tuple[Scale, Scale]:
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
         """(0, 1)."""
         return 0.0, 1.0
 
@@ -103,7 +122,7 @@ class Eps(Parameterization):
 class X0(Parameterization):
     """The network predicts the clean data."""
 
-    def coefficients(self, alpha: Scale, sigma: Scale) -> tuple[Scale, Scale]:
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
         """(1, 0)."""
         return 1.0, 0.0
 
@@ -112,15 +131,50 @@ class X0(Parameterization):
 class Score(Parameterization):
     """The network predicts the score, grad log p(u_t) = -eps / sigma (Song & Ermon 2019; thesis eq. 3.29)."""
 
-    def coefficients(self, alpha: Scale, sigma: Scale) -> tuple[Scale, Scale]:
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
         """(0, -1 / sigma)."""
-        return 0.0, -1.0 / sigma
+        return 0.0, -1.0 / level.sigma
 
 
 @dataclass(frozen=True)
 class V(Parameterization):
     """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022, section 4 and appendix D)."""
 
-    def coefficients(self, alpha: Scale, sigma: Scale) -> tuple[Scale, Scale]:
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
         """(-sigma, alpha)."""
-        return -sigma, alpha
+        return -level.sigma, level.alpha
+
+
+@dataclass(frozen=True)
+class Velocity(Parameterization):
+    """The network predicts the velocity of the probability flow, alpha' x0 + sigma' eps.
+
+    For FlowMatching it is eps - x0 (Lipman et al. 2023, eq. 23, with time running the other way).
+    """
+
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
+        """(alpha', sigma')."""
+        return level.alpha_rate, level.sigma_rate
+
+
+@dataclass(frozen=True)
+class Preconditioned(Parameterization):
+    """The network predicts what is missing from the best linear denoiser, scaled to unit variance.
+
+    Karras et al. 2022, eq. 7 and table 1: x0 = c_skip u + c_out F with c_skip = alpha s^2 / r^2, c_out = sigma s / r,
+    r^2 = alpha^2 s^2 + sigma^2 the variance of the state and s = data_std. Their process has alpha = 1. On a
+    variance-preserving process with s = 1 it is minus V.
+
+    Args:
+        data_std: s, standard deviation of the data, above 0; the paper's value is 0.5.
+    """
+
+    data_std: float = 0.5  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        require(0 < self.data_std < math.inf, "data_std", self.data_std, "a number above 0")
+
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
+        """(sigma / (s r), -alpha s / r), from F = (x0 - c_skip u) / c_out."""
+        r = self.input_scale(level)
+        return level.sigma / (self.data_std * r), -level.alpha * self.data_std / r

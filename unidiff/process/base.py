@@ -31,6 +31,8 @@ class Level(NamedTuple):
         sigma: Scale of the noise.
         log_snr: log(alpha^2 / sigma^2).
         condition: What the network is told of the time, in [0, 1000].
+        alpha_rate: d alpha / dt.
+        sigma_rate: d sigma / dt.
     """
 
     t: Scale
@@ -38,6 +40,8 @@ class Level(NamedTuple):
     sigma: Scale
     log_snr: Scale
     condition: Scale
+    alpha_rate: Scale
+    sigma_rate: Scale
 
 
 def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
@@ -71,12 +75,19 @@ def renewal(t: Level, s: Level) -> Scale:
     return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
 
 
+def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative of a function of time at times t."""
+    value: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    return value
+
+
 @dataclass(frozen=True)
 class Process(ABC):
     """A Gaussian process from data to noise, diagonal in an orthonormal basis.
 
     Time t runs from 0 (clean) to 1 (most noise). It is progress, not physical time. A new process is `log_alpha` and
-    `log_sigma`; everything else is derived here. The coefficients are computed on the CPU in float64 and cast once.
+    `log_sigma`; everything else is derived here. The coefficients are computed on the CPU in float64 and cast once. A
+    process whose alpha is 0 at t = 1 defines `alpha` as well, since the derivative of exp(-inf) is no number.
     """
 
     basis: ClassVar[Pixel] = Pixel()
@@ -118,18 +129,23 @@ class Process(ABC):
         """Drift and diffusion of the forward SDE du = f u dt + g dW: (f, g^2) at times t, by differentiation.
 
         f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, section 2; Song et al. 2021,
-        eq. 29-30 are the cases VE and VP).
+        eq. 29-30 are the cases VE and VP). Infinite where alpha = 0.
         """
-        f, g2_over_sigma2 = self._log_slopes(t)
-        return f, g2_over_sigma2 * self.sigma(t) ** 2
+        f = _slope(self.log_alpha, t)
+        return f, 2 * (_slope(self.log_sigma, t) - f) * self.sigma(t) ** 2
 
-    def _log_slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        def slope(function: Callable[[Tensor], Tensor]) -> Tensor:
-            value: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-            return value
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The times in [0, 1] at which log SNR has the given values, of any shape; the nearer end where none has.
 
-        f = slope(self.log_alpha)
-        return f, 2 * (slope(self.log_sigma) - f)
+        By bisection, to the rounding of float64.
+        """
+        log_snr = log_snr.to("cpu", torch.float64)
+        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(60):
+            middle = (low + high) / 2
+            noisier = self.log_snr(middle) < log_snr
+            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        return torch.where(self.log_snr(torch.ones_like(high)) >= log_snr, 1.0, low)
 
     def level(self, t: float | Tensor, like: Tensor | None = None) -> Level:
         """The coefficients at one time, or at one time per sample.
@@ -146,16 +162,19 @@ class Process(ABC):
             return self.levels_at([float(t)])[0]
         if like is None or t.shape != like.shape[:1]:
             raise ValueError(f"t has shape {tuple(t.shape)}; give one time per sample and the state as `like`.")
-        t = t.detach().to("cpu", torch.float64)
-        values = torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t)])
+        values = self._coefficients(t.detach().to("cpu", torch.float64))
         values = values.to(like.device, like.dtype, non_blocking=True)
-        return Level(*values.reshape(5, -1, *[1] * (like.ndim - 1)))
+        return Level(*values.reshape(len(values), -1, *[1] * (like.ndim - 1)))
 
     def levels_at(self, times: Tensor | Sequence[float]) -> list[Level]:
         """The coefficients, as numbers, at each of `times` (N,): computed together, for a sampling run."""
         t = torch.as_tensor(times, dtype=torch.float64, device="cpu")
-        values = torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t)], dim=1)
-        return [Level(*row) for row in values.tolist()]
+        return [Level(*row) for row in self._coefficients(t).T.tolist()]
+
+    def _coefficients(self, t: Tensor) -> Tensor:
+        """The fields of a Level at times t, (N,): (fields, N)."""
+        rates = _slope(self.alpha, t), _slope(self.sigma, t)
+        return torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t), *rates])
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
