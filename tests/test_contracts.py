@@ -34,7 +34,8 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Uniform": [{"steps": 7}, {"steps": 1}],
     "Ancestral": [{}, {"variance": 1.0}],
     "DDIM": [{}, {"eta": 0.5}],
-    "AnnealedLangevin": [{"steps_per_level": 2}, {"steps_per_level": 2, "denoise": False}],
+    # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
+    "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
     "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],

@@ -40,8 +40,8 @@ class NeuralDenoiser(Denoiser):
 
     The network sees pixels of about unit variance and answers with values of about unit variance: its input is divided
     by sqrt(alpha^2 + sigma^2), its output multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both are 1 and the
-    network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. Preconditioned
-    counts data of its own standard deviation instead of 1, which makes them c_in and 1 of Karras et al. 2022.
+    network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
+    Preconditioned, which counts data of its own standard deviation, they are c_in and 1 of Karras et al. 2022.
 
     Args:
         process: The process of the noisy states.
@@ -99,9 +99,9 @@ class Counted(Denoiser):
 class Rescheduled(Denoiser):
     """A model trained on one process, asked about the states of another.
 
-    States of equal log SNR differ by a factor only, so the expected data are the same (Karras et al. 2022, section 2 and
-    appendix C; Kingma et al. 2021, section 5.1). Where the new process is noisier than the model has ever seen, the model is asked at its own
-    t = 1, which it takes for pure noise.
+    States of equal log SNR differ by a factor only, so the expected data are the same (Kingma et al. 2021, section 5.1;
+    Karras et al. 2022, appendix C). Where the new process is noisier than the model has ever seen, the model is asked
+    at its own t = 1, which it takes for pure noise.
 
     Args:
         denoiser: The trained model.
@@ -118,11 +118,12 @@ class Rescheduled(Denoiser):
             raise ParameterError("process", f"{process!r} lives in another basis than the model's {own!r}.")
         asked, least = (p.level(p.t_min) for p in (process, own))
         if asked.log_snr > least.log_snr + 1e-9:
-            need = f"sigma / alpha >= {least.sigma / least.alpha:.4g}, which is t >= {_matching(process, least.log_snr):.4g}"
+            noise, known = (at.sigma / at.alpha for at in (asked, least))
             problem = (
-                f"{process!r} goes down to sigma / alpha = {asked.sigma / asked.alpha:.4g}; the model knows {need}."
+                f"{process!r} goes down to sigma / alpha = {noise:.4g}, the model knows {known:.4g} and above, "
+                f"which is t >= {_matching(process, least.log_snr):.4g} there. Raise its t_min or sigma_min."
             )
-            raise ParameterError("process", f"{problem} Raise its t_min or sigma_min.")
+            raise ParameterError("process", problem)
         self.denoiser = denoiser
         self.process = process
 

@@ -40,9 +40,9 @@ class Prediction(NamedTuple):
 
     @property
     def velocity(self) -> Tensor:
-        """Velocity du/dt of the probability flow, alpha' x0 + sigma' eps (Song et al. 2021, eq. 13; Lipman et al. 2023).
+        """Velocity du/dt of the probability flow: alpha' x0 + sigma' eps.
 
-        It is the drift f u - g^2 score / 2, but finite where alpha = 0.
+        It is f u - g^2 score / 2 (Song et al. 2021, eq. 13), but finite where alpha = 0.
         """
         return combine(self.level.alpha_rate, self.x0, self.level.sigma_rate, self.eps)
 

@@ -17,8 +17,8 @@ __all__ = ["FlowMatching"]
 class FlowMatching(Process):
     """u_t = (1 - t) u_0 + t eps: the conditional optimal-transport path.
 
-    Lipman et al. 2023, eq. 20-23 with sigma_min = 0 and time running the other way (their t = 1 is data); rectified flow
-    (Liu et al. 2023, eq. 1). At t = 1 nothing of the data is left: Eps and Score are refused, Velocity, V, X0 and
+    Lipman et al. 2023, eq. 20-23 with sigma_min = 0 and time running the other way (their t = 1 is data); rectified
+    flow (Liu et al. 2023, eq. 1). At t = 1 nothing of the data is left: Eps and Score are refused, Velocity, V, X0 and
     Preconditioned are well posed.
 
     Args:
