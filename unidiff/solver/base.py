@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from unidiff.grid import Grid
 from unidiff.noise import Noise, Seeded
 from unidiff.process.base import Level, Process
 
-__all__ = ["Solution", "Solver", "State", "sample"]
+__all__ = ["OneStep", "Solution", "Solver", "State", "sample"]
 
 
 class State(NamedTuple):
@@ -29,13 +29,18 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """A rule for one step from time t to a time s < t. It holds parameters only: no model, no grid, no state.
+    """A rule that carries a state along a grid of times. It holds parameters only: no model, no grid, no state.
 
     Attributes:
-        order: Order of convergence of the final state in the number of steps; None where the method has no such order.
+        order: What the literature calls the method's order; None where it has none.
     """
 
     order: ClassVar[int | None] = None
+
+    @property
+    def convergence(self) -> int | None:
+        """Order of convergence of the state at t_min in the number of steps, of its distribution if it is random."""
+        return self.order
 
     def check(self, process: Process) -> None:
         """Refuse a process on which this method is meaningless.
@@ -44,6 +49,45 @@ class Solver(ABC):
             ParameterError: With the reason.
         """
         return
+
+    @abstractmethod
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """The states at levels[1], levels[2], ..., and then the clean state, each (B, *modes).
+
+        Whoever does not want the clean state leaves it unasked for; it is computed last. A deterministic solver walks
+        levels of growing noise as well.
+
+        Args:
+            denoiser: The model.
+            u: State at levels[0], (B, *modes).
+            levels: Where to go; every sigma is above 0.
+            noise: Source of standard normal noise.
+            **cond: Conditions, handed to the denoiser.
+        """
+
+    def trajectory(
+        self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
+    ) -> Iterator[State]:
+        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
+
+        Args:
+            denoiser: The model.
+            u: State at times[0], (B, *modes).
+            times: Strictly decreasing, ending at 0: (N + 1,).
+            noise: Source of standard normal noise.
+            **cond: Conditions, handed to the denoiser.
+        """
+        times = torch.as_tensor(times, dtype=torch.float64)
+        levels = denoiser.process.levels_at(times[:-1])
+        states = self.states(denoiser, u, levels, noise, **cond)
+        return map(State, times.tolist(), chain([u], states))
+
+
+@dataclass(frozen=True)
+class OneStep(Solver):
+    """A solver that remembers nothing between steps: one rule from a time t to a time s."""
 
     @abstractmethod
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
@@ -59,27 +103,17 @@ class Solver(ABC):
         """
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The clean state, (B, *modes), from the state at the last noisy time t: one denoise, alike for all solvers."""
+        """The clean state, (B, *modes), from the state at the last noisy time t: one denoise."""
         return denoiser(u, t, **cond).x0
 
-    def trajectory(
-        self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
-    ) -> Iterator[State]:
-        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
-
-        Args:
-            denoiser: The model.
-            u: State at times[0], (B, *modes).
-            times: Strictly decreasing, ending at 0: (N + 1,).
-            noise: Source of standard normal noise.
-            **cond: Conditions, handed to the denoiser.
-        """
-        levels = denoiser.process.levels_at(torch.as_tensor(times, dtype=torch.float64)[:-1])
-        yield State(float(levels[0].t), u)
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """Step by step along the levels; see `Solver.states`."""
         for t, s in pairwise(levels):
             u = self.step(denoiser, u, t, s, noise, **cond)
-            yield State(float(s.t), u)
-        yield State(0.0, self.finish(denoiser, u, levels[-1], noise, **cond))
+            yield u
+        yield self.finish(denoiser, u, levels[-1], noise, **cond)
 
 
 @dataclass(frozen=True)
