@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import ClassVar, NamedTuple
@@ -11,13 +11,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import Counted, Denoiser
-from unidiff.errors import require
-from unidiff.grid import Grid
-from unidiff.noise import Noise, Seeded
+from unidiff.denoiser import Denoiser
+from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
 
-__all__ = ["OneStep", "Solution", "Solver", "State", "sample"]
+__all__ = ["OneStep", "Solver", "State"]
 
 
 class State(NamedTuple):
@@ -114,74 +112,3 @@ class OneStep(Solver):
             u = self.step(denoiser, u, t, s, noise, **cond)
             yield u
         yield self.finish(denoiser, u, levels[-1], noise, **cond)
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The result of a sampling run.
-
-    Attributes:
-        x: Samples in pixels, (B, *shape).
-        times: The grid, (N + 1,), float64.
-        nfe: Evaluations of the denoiser per sample, counted.
-        path: States along the run, u in pixels, (B, *shape), from t = 1 to 0; empty unless asked for.
-    """
-
-    x: Tensor
-    times: Tensor
-    nfe: int
-    path: tuple[State, ...] = ()
-
-
-@torch.no_grad()
-def sample(
-    denoiser: Denoiser,
-    solver: Solver,
-    grid: Grid,
-    shape: Sequence[int],
-    seeds: int | Sequence[int],
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    keep: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    **cond: Tensor,
-) -> Solution:
-    """Draw samples: noise at t = 1, carried to t = 0 by the solver.
-
-    Args:
-        denoiser: The model.
-        solver: The method.
-        grid: The times.
-        shape: Shape of one sample, without the batch axis.
-        seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
-        dtype: Floating type of the state.
-        device: Where the state lives; the denoiser must be there too.
-        keep: States of the run to keep, spread evenly over the grid, first and last included; 0 for none.
-        progress: Called with (steps done, steps in all) after each step.
-        **cond: Conditions, each (B, ...), handed to the denoiser.
-
-    Returns:
-        The samples, the grid and the counted number of evaluations.
-
-    Raises:
-        ParameterError: If the grid has no times for the process, or the solver is meaningless on it.
-    """
-    process = denoiser.process
-    solver.check(process)
-    times = grid.times(process)
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    noise = Seeded(seeds)
-    u = process.prior(noise(torch.empty(len(seeds), *shape, dtype=dtype, device=device)))
-    counted = Counted(denoiser)
-    steps = len(times) - 1
-    kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
-    path = []
-    for done, state in enumerate(solver.trajectory(counted, u, times, noise, **cond)):
-        u = state.u
-        if done in kept:
-            path.append(State(state.t, process.basis.inverse(u)))
-        if progress is not None and done > 0:
-            progress(done, steps)
-    return Solution(process.basis.inverse(u), times, counted.nfe, tuple(path))

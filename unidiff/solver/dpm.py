@@ -50,18 +50,17 @@ class DPMSolver(Solver):
         values: list[Tensor] = []
         nodes: list[Level] = []
         for t, s in pairwise(levels):
-            x0 = denoiser(u, t, **cond).x0
-            values, nodes = [x0, *values][: self.order], [t, *nodes][: self.order]
-            if is_pure_noise(t):
-                values, nodes = [], []
-            u = self._step(u, x0, t, s, nodes, values)
+            prediction = denoiser(u, t, **cond)
+            if not is_pure_noise(t):  # which has no lambda
+                values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
+            u = to(s, prediction) if is_pure_noise(s) else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
                 u = u + s.sigma * (-_expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 
-    def _step(
+    def _mean(
         self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: Sequence[Level], values: Sequence[Tensor]
     ) -> Tensor:
         """The mean at s."""
@@ -70,7 +69,7 @@ class DPMSolver(Solver):
         k = rate * h
         phi1 = -_expm1(-k)  # the integral of rate e^y over the step
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
-        decay = s.sigma / t.sigma * (1 + _expm1(-(self.eta**2) * h))
+        decay = s.sigma / t.sigma * (1 + _expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
         if len(values) < 2:
             return combine(decay, u, s.alpha * phi1, x0)
         h0 = log_ratio(nodes[1]) - log_ratio(t)
