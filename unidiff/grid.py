@@ -164,8 +164,8 @@ class Tapered(_Steps):
         high: Noise scale above which steps grow longer; above low.
     """
 
-    low: float = 0.01
-    high: float = 10.0
+    low: float = 0.02
+    high: float = 20.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

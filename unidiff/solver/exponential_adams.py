@@ -37,12 +37,13 @@ class ExponentialAdams(Solver):
     Args:
         order: Order of convergence, 2 to 5.
         low: Noise scale below which the data look smooth, in units of the data; above 0.
-        high: Noise scale above which they are all but lost; above low.
+        high: Noise scale above which they are all but lost; above low. The exact x0 would allow 10. A network's errors
+            grow there, with q if it predicts eps, and a variable that hardly moves would multiply them.
     """
 
     order: int = 4  # type: ignore[misc]
     low: float = 0.1
-    high: float = 10.0
+    high: float = 100.0
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 2, 5)
