@@ -2,8 +2,8 @@
 
 Three problems with closed-form scores (two mixtures and a Gaussian) on the DDPM of Ho et al. 2020, and two more that no
 default was tuned on. The start is the same N(0, I) for all; the truth is the probability flow from there to
-sigma / alpha = 1e-5; the error is the root mean square over samples and dimensions of the final x0, so the first and the
-last step count. Evaluations are counted. float64.
+sigma / alpha = 1e-5; the error is the root mean square over samples and dimensions of the final x0, so the first and
+the last step count. Evaluations are counted. float64.
 
     python benchmarks/solvers.py                        # the table: every solver of unidiff, and diffusers'
     python benchmarks/solvers.py --orders               # slopes up to N = 1000, diffusers' beside
