@@ -502,6 +502,7 @@ def test_losses_are_per_sample():
     t = torch.tensor([0.1, 0.4, 0.7, 1.0], dtype=torch.float64)
     together = losses(Simple(), process, V(), guess, x0, eps, process.level(t, x0))
     assert together.shape == (4,)
+    assert (together >= 0).all()
     for i in range(4):
         one = slice(i, i + 1)
         alone = losses(Simple(), process, V(), guess[one], x0[one], eps[one], process.level(t[one], x0[one]))

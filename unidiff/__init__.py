@@ -47,6 +47,9 @@ EXPORTS: dict[str, str] = {
     "Empirical": "exact",
     # objective
     "Denoising": "objective.denoising",
+    "ExplicitScoreMatching": "objective.score_matching",
+    "SlicedScoreMatching": "objective.score_matching",
+    "SlicedScoreMatchingVR": "objective.score_matching",
     "Objective": "objective.base",
     "Simple": "objective.weighting",
     "Sigma2": "objective.weighting",

@@ -36,6 +36,9 @@ from unidiff.grid import Uniform as Uniform
 from unidiff.noise import Seeded as Seeded
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
+from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
+from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
+from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR
 from unidiff.objective.weighting import MinSNR as MinSNR
 from unidiff.objective.weighting import Sigma2 as Sigma2
 from unidiff.objective.weighting import Simple as Simple
