@@ -63,6 +63,15 @@ EXPORTS: dict[str, str] = {
     "Ancestral": "solver.ancestral",
     "DDIM": "solver.ddim",
     "AnnealedLangevin": "solver.langevin",
+    # likelihood
+    "log_likelihood": "likelihood",
+    "Likelihood": "likelihood",
+    "variational_bound": "variational",
+    "Bound": "variational",
+    "ExactTrace": "trace",
+    "Hutchinson": "trace",
+    "GaussianHutchinson": "trace",
+    "Trace": "trace",
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",

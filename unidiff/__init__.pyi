@@ -23,6 +23,8 @@ from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Native as Native
 from unidiff.grid import Uniform as Uniform
+from unidiff.likelihood import Likelihood as Likelihood
+from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
@@ -62,7 +64,13 @@ from unidiff.solver.base import Solver as Solver
 from unidiff.solver.base import sample as sample
 from unidiff.solver.ddim import DDIM as DDIM
 from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
+from unidiff.trace import ExactTrace as ExactTrace
+from unidiff.trace import GaussianHutchinson as GaussianHutchinson
+from unidiff.trace import Hutchinson as Hutchinson
+from unidiff.trace import Trace as Trace
 from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training
+from unidiff.variational import Bound as Bound
+from unidiff.variational import variational_bound as variational_bound
 
 EXPORTS: dict[str, str]
