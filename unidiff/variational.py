@@ -38,7 +38,6 @@ class Bound(Likelihood):
         return [Estimate.of(term) for term in self.terms.T]
 
 
-@torch.no_grad()
 def variational_bound(
     denoiser: Denoiser,
     x: Tensor,
@@ -88,32 +87,49 @@ def variational_bound(
     seeds = seeds_of(seeds, len(x))
     require(0 <= variance <= 1, "variance", variance, "a number from 0 (small) to 1 (large)")
     require_whole("batch", batch, 1, 10_000_000)
-    process = denoiser.process
-    times = grid.times(process)[:-1].flip(0)
-    scales = process.levels_at(times)
+    times = grid.times(denoiser.process)[:-1].flip(0)
     samples = min(batch, len(x))
-    together = max(1, batch // samples)  # grid times in one evaluation
-    total = -(-len(x) // samples) * len(times)
-    found, done = [], 0
-    for start in range(0, len(x), samples):
-        part = slice(start, start + samples)
-        u0, noise = process.basis.forward(x[part]), Seeded(seeds[part])
-        given = {name: value[part] for name, value in cond.items()}
-        # The first time alone, because the decoder needs the predicted pixels there.
-        for first in (0, *range(1, len(times), together)):
-            last = first + 1 if first == 0 else min(first + together, len(times))
-            errors = _errors(denoiser, u0, times[first:last], noise, given)
-            if first == 0:
-                columns = [_decoder(x[part], process.basis.inverse(errors[0]), scales[0], levels)]
-            else:
-                steps = zip(errors, scales[first:last], scales[first - 1 :])
-                columns += [_step(error, t, s, variance) for error, t, s in steps]
-            done += last - first
-            if progress is not None:
-                progress(done, total)
-        found.append(torch.stack([*columns, _prior(process, u0, scales[-1])], 1))
+    starts = range(0, len(x), samples)
+    found: list[Tensor] = []
+    with torch.inference_mode(False), torch.no_grad():  # the rates of a process need torch.func
+        for start in starts:
+            part = slice(start, start + samples)
+
+            def report(done: int, before: int = len(found) * len(times)) -> None:
+                if progress is not None:
+                    progress(before + done, len(starts) * len(times))
+
+            given = {name: value[part] for name, value in cond.items()}
+            noise = Seeded(seeds[part])
+            found.append(_terms(denoiser, x[part], times, levels, variance, noise, batch // samples, report, given))
     terms = torch.cat(found)
     return Bound(-terms.sum(1), None, x[0].numel(), len(times), terms, times)
+
+
+def _terms(
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    levels: int | None,
+    variance: float,
+    noise: Noise,
+    together: int,
+    report: Callable[[int], None],
+    cond: dict[str, Tensor],
+) -> Tensor:
+    """The terms of some samples, (B, N + 1), with `together` times in one evaluation."""
+    process = denoiser.process
+    u0, scales = process.basis.forward(x), process.levels_at(times)
+    # The first time alone, because the decoder needs the predicted pixels there.
+    (error,) = _errors(denoiser, u0, times[:1], noise, cond)
+    terms = [_decoder(x, process.basis.inverse(error), scales[0], levels)]
+    report(1)
+    for first in range(1, len(times), together):
+        part = slice(first, min(first + together, len(times)))
+        errors = _errors(denoiser, u0, times[part], noise, cond)
+        terms += [_step(error, t, s, variance) for error, t, s in zip(errors, scales[part], scales[first - 1 :])]
+        report(part.stop)
+    return torch.stack([*terms, _prior(process, u0, scales[-1])], 1)
 
 
 def _errors(denoiser: Denoiser, u0: Tensor, times: Tensor, noise: Noise, cond: dict[str, Tensor]) -> Tensor:
