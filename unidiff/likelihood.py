@@ -95,7 +95,7 @@ def log_likelihood(
 
     Data in bins: with `levels` = 256 the values -1, -1 + w, ..., 1 of x, w = 2 / 255, stand for bins of width w, and
     the log probability of the bins is bounded from below by Jensen's inequality: log P(x) >= E log p(x + w (U - 1/2)) +
-    D log w with U uniform on [0, 1] (Theis et al. 2016, eq. 9). One U is drawn per value.
+    D log w with U uniform on [0, 1] (Theis et al. 2016, section 3.1). One U is drawn per value.
 
     Args:
         denoiser: The model, in evaluation mode. Its prediction is differentiated with respect to the state.
