@@ -91,6 +91,15 @@ EXPORTS: dict[str, str] = {
     "round_trip": "encoding",
     "interpolate": "encoding",
     "RoundTrip": "encoding",
+    # likelihood
+    "log_likelihood": "likelihood",
+    "Likelihood": "likelihood",
+    "variational_bound": "variational",
+    "Bound": "variational",
+    "ExactTrace": "trace",
+    "Hutchinson": "trace",
+    "GaussianHutchinson": "trace",
+    "Trace": "trace",
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",

@@ -33,6 +33,8 @@ from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
+from unidiff.likelihood import Likelihood as Likelihood
+from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
@@ -89,7 +91,13 @@ from unidiff.solver.sde import EulerMaruyama as EulerMaruyama
 from unidiff.solver.sde import PredictorCorrector as PredictorCorrector
 from unidiff.solver.sde import ReverseDiffusion as ReverseDiffusion
 from unidiff.solver.unipc import UniPC as UniPC
+from unidiff.trace import ExactTrace as ExactTrace
+from unidiff.trace import GaussianHutchinson as GaussianHutchinson
+from unidiff.trace import Hutchinson as Hutchinson
+from unidiff.trace import Trace as Trace
 from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training
+from unidiff.variational import Bound as Bound
+from unidiff.variational import variational_bound as variational_bound
 
 EXPORTS: dict[str, str]

@@ -13,6 +13,7 @@ from unidiff._version import __version__
 from unidiff.cli.check import check
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
+from unidiff.cli.likelihood import likelihood
 from unidiff.cli.run import run
 from unidiff.cli.sample import sample
 from unidiff.errors import UnidiffError
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(sample)
+app.command()(likelihood)
 app.command()(check)
 app.command("list")(list_names)
 app.command()(describe)
