@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "is_speaker"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
-_TITLES = {"train": "training", "sample": "sampling"}
+_TITLES = {"train": "training", "sample": "sampling", "compare": "comparing"}
 
 
 def is_speaker() -> bool:
