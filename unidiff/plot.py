@@ -100,7 +100,7 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
 
 
 def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
-    """Draw diagrams side by side, both axes logarithmic; for a value not above its error a triangle stands at the error.
+    """Draw diagrams side by side, both axes logarithmic; a value not above its error is a triangle at that error.
 
     Args:
         panels: The diagrams.

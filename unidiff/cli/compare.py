@@ -44,7 +44,8 @@ def compare(
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.console import Console
-    from unidiff.run.compare import check_place, compare_recipe, write_comparison
+    from unidiff.run.compare import compare_recipe
+    from unidiff.run.comparison_files import check_place, write_comparison
 
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -60,10 +61,12 @@ def compare(
         print(json.dumps({"directory": str(directory), **result}))
         return
     _print_table(found)
-    errors = ", ".join(f"{label or 'true flow'} {error:.1e}" for label, error in found.flow_errors.items())
+    errors = ", ".join(f"{error:.1e} {label}".strip() for label, error in found.flow_errors.items())
     if errors:
-        print(f"rms over the first {found.followed} samples; the reference itself is right to about: {errors}")
-    print(f"distances from {facts['reference']}")
+        print(f"rms: from the true flow of the first {found.followed} samples, which is known to about {errors}")
+    print(f"energy, sliced W2: from {facts['reference']}")
+    if facts["features"]:
+        print(f"features: energy distance in {facts['features']}")
     print(f"{directory}{os.sep}: compare.csv, compare.json, errors.png, samples.png")
 
 

@@ -60,7 +60,7 @@ def compare(
     fresh_data: Tensor | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
     followed: int | None = None,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-6,
     most_steps: int = 2048,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",

@@ -19,6 +19,7 @@ __all__ = ["Flow", "reference_flow"]
 
 _FEWEST = 32  # steps of the first integration
 _CLEAN = 1e-5  # sigma / alpha at which the flow of a closed-form denoiser ends
+_K = 1e-3  # alpha / sigma below which the steps are equal in it: there next to nothing is left of the data
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def reference_flow(
     shape: Sequence[int],
     seeds: int | Sequence[int],
     *,
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-6,
     most_steps: int = 2048,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -53,8 +54,8 @@ def reference_flow(
 
     With r = sqrt(alpha^2 + sigma^2), w = u / r and the angle a = atan2(sigma, alpha), states of any scalar process
     follow dw/da = cos(a) eps - sin(a) x0, which is finite everywhere, alpha = 0 included (Salimans & Ho 2022, appendix
-    D). It is integrated in log a, which spends as many steps on each decade of small noise, by the classical method of
-    Runge and Kutta; the steps are halved until that moves the ends by less than the tolerance.
+    D). It is integrated by the classical method of Runge and Kutta, in steps that are equal in log(sigma / alpha) as
+    long as alpha is not next to 0; the steps are halved until that moves the ends by less than the tolerance.
 
     A closed-form denoiser is followed to sigma / alpha = 1e-5, any other to the process's t_min; there one denoise ends
     it, as it ends every sampling run.
@@ -85,24 +86,34 @@ def reference_flow(
     raise AssertionError
 
 
-def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
-    """The levels of `steps` equal steps in log a, with one in the middle of each: 2 steps + 1."""
-    process = denoiser.process
-    first, last = process.levels_at([1.0, process.t_min])
-    end = _CLEAN if isinstance(denoiser, ClosedForm) else _angle(last)
-    angles = torch.linspace(math.log(_angle(first)), math.log(end), 2 * steps + 1, dtype=torch.float64).exp()
-    if isinstance(denoiser, ClosedForm):
-        nan = math.nan  # it looks at alpha and sigma alone, and no process need go as far down
-        return [
-            Level(nan, math.cos(a), math.sin(a), -2 * math.log(math.tan(a)), nan, nan, nan) for a in angles.tolist()
-        ]
-    times = process.time_at(-2 * angles.tan().log())
-    times[0], times[-1] = 1.0, process.t_min
-    return process.levels_at(times)
+def _progress(level: Level) -> float:
+    """The variable that steps are equal in: p = log(sigma / (alpha + k sigma)), finite at alpha = 0."""
+    sigma, alpha = float(level.sigma), float(level.alpha)
+    return math.log(sigma / (alpha + _K * sigma))
 
 
 def _angle(level: Level) -> float:
     return math.atan2(level.sigma, level.alpha)
+
+
+def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
+    """The levels of `steps` equal steps, with one in the middle of each: 2 steps + 1."""
+    process = denoiser.process
+    closed = isinstance(denoiser, ClosedForm)
+    first, last = process.levels_at([1.0, process.t_min])
+    end = math.log(_CLEAN) if closed else _progress(last)
+    ratios = torch.linspace(_progress(first), end, 2 * steps + 1, dtype=torch.float64).exp()
+    angles = torch.atan2(ratios, 1 - _K * ratios)
+    log_snr = -2 * angles.tan().log()
+    if closed:  # it looks at alpha and sigma alone, and no process need go as far down
+        nan = math.nan
+        return [
+            Level(nan, math.cos(a), math.sin(a), ratio, nan, nan, nan)
+            for a, ratio in zip(angles.tolist(), log_snr.tolist())
+        ]
+    times = process.time_at(log_snr)
+    times[0], times[-1] = 1.0, process.t_min
+    return process.levels_at(times)
 
 
 def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: torch.device | str) -> Tensor:
@@ -114,15 +125,15 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
         # Sums are kept on the CPU: not every device has float64.
         return x0.to("cpu", torch.float64), eps.to("cpu", torch.float64)
 
-    def slope(w: Tensor, level: Level) -> Tensor:  # dw / d log a
-        a = _angle(level)
+    def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))
+        cos, sin = math.cos(_angle(level)), math.sin(_angle(level))
         x0, eps = ask(w, level)
-        return a * combine(math.cos(a), eps, -math.sin(a), x0)
+        return sin * (cos + _K * sin) * combine(cos, eps, -sin, x0)
 
     first = denoiser.process.level(1.0)
     w = start.double() / math.hypot(first.alpha, first.sigma)
     for left, middle, right in zip(levels[:-1:2], levels[1::2], levels[2::2]):
-        h = math.log(_angle(right) / _angle(left))
+        h = _progress(right) - _progress(left)
         k1 = slope(w, left)
         k2 = slope(w + h / 2 * k1, middle)
         k3 = slope(w + h / 2 * k2, middle)
