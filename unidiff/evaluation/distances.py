@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -76,9 +77,15 @@ class Target:
         self._y = _flat(y, "y")
         self._groups = groups
         self._directions = _frames(self._y.shape[1], directions, seed)
-        self._within = _row_sums(self._y, self._y)
-        self._sorted = _Sorted(self._y @ self._directions.T, groups)
-        self._without = list(self._sorted.without())
+
+    @cached_property
+    def _within(self) -> Tensor:
+        return _row_sums(self._y, self._y)
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, list[Tensor]]:
+        projected = _Sorted(self._y @ self._directions.T, self._groups)
+        return projected.values, list(projected.without())
 
     def energy(self, x: Tensor) -> Estimate:
         """Energy distance of x, (N, *shape), from the target; see `energy_distance`."""
@@ -99,8 +106,9 @@ class Target:
     def sliced(self, x: Tensor) -> Estimate:
         """Sliced Wasserstein distance of x, (N, *shape), from the target; see `sliced_wasserstein`."""
         projected = _Sorted(_flat(x, "x") @ self._directions.T, self._groups)
-        value = _wasserstein2(projected.values, self._sorted.values).mean().sqrt()
-        left = [_wasserstein2(a, b).mean().sqrt() for a, b in zip(projected.without(), self._without)]
+        target, target_without = self._sorted
+        value = _wasserstein2(projected.values, target).mean().sqrt()
+        left = [_wasserstein2(a, b).mean().sqrt() for a, b in zip(projected.without(), target_without)]
         return Estimate(float(value), math.sqrt(_jackknife(torch.stack(left))))
 
 
