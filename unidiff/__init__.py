@@ -100,6 +100,13 @@ EXPORTS: dict[str, str] = {
     "Hutchinson": "trace",
     "GaussianHutchinson": "trace",
     "Trace": "trace",
+    # evaluation
+    "compare": "evaluation.compare",
+    "Comparison": "evaluation.comparison",
+    "reference_flow": "evaluation.reference",
+    "energy_distance": "evaluation.distances",
+    "sliced_wasserstein": "evaluation.distances",
+    "Discriminants": "evaluation.features",
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",
@@ -122,6 +129,7 @@ EXPORTS: dict[str, str] = {
     "load_recipe": "recipe.recipe",
     "train": "training.loop",
     "load": "run.load",
+    "Comparing": "run.comparing",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

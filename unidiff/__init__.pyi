@@ -23,6 +23,12 @@ from unidiff.encoding import decode as decode
 from unidiff.encoding import encode as encode
 from unidiff.encoding import interpolate as interpolate
 from unidiff.encoding import round_trip as round_trip
+from unidiff.evaluation.compare import compare as compare
+from unidiff.evaluation.comparison import Comparison as Comparison
+from unidiff.evaluation.distances import energy_distance as energy_distance
+from unidiff.evaluation.distances import sliced_wasserstein as sliced_wasserstein
+from unidiff.evaluation.features import Discriminants as Discriminants
+from unidiff.evaluation.reference import reference_flow as reference_flow
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.grid import Grid as Grid
@@ -64,6 +70,7 @@ from unidiff.process.sde import VPSDE as VPSDE
 from unidiff.process.sde import SubVPSDE as SubVPSDE
 from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
+from unidiff.run.comparing import Comparing as Comparing
 from unidiff.run.load import load as load
 from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import Cosine as Cosine
