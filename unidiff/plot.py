@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _PAPER, _INK = 255, 40
-_SIDE = 2  # images in each row and column of a cell of a table
+_SHOWN = 9  # images in a cell of a table, at most
 
 
 class Curve(NamedTuple):
@@ -173,7 +173,8 @@ def save_table(
 
 def _draw_cell(ax, x: Tensor, reach: float) -> None:  # type: ignore[no-untyped-def]
     if x.ndim == 4:
-        ax.imshow(_tile(x[: _SIDE**2], _SIDE))
+        shown = x[:_SHOWN]
+        ax.imshow(_tile(shown, math.ceil(math.sqrt(len(shown)))))
         return
     values = x.detach().float().cpu().nan_to_num().flatten(1).numpy()
     if values.shape[1] == 2:
