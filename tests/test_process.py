@@ -7,7 +7,10 @@ the library's sum of T logarithms one of T u |log alpha-bar|: with T = 1000 and 
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
+import pickle
 
 import pytest
 import torch
@@ -310,6 +313,16 @@ def test_rates_work_without_gradients_and_in_float32(process):
     assert torch.equal(actual[0], expected[0])
     assert torch.equal(actual[1], expected[1])
     assert all(rate.shape == (2, 3) for rate in process.rates(torch.full((2, 3), 0.5)))
+
+
+@cases(ALL)
+@pytest.mark.parametrize("ask", ["level", "rates"])
+def test_a_process_can_be_copied_and_pickled_after_its_first_derivative(process, ask):
+    fresh = dataclasses.replace(process)
+    fresh.level(0.5) if ask == "level" else fresh.rates(torch.tensor(0.5))
+    for twin in (copy.deepcopy(fresh), pickle.loads(pickle.dumps(fresh))):
+        assert twin == process
+        assert twin.level(0.3) == process.level(0.3)
 
 
 # ---- levels

@@ -34,6 +34,7 @@ class DDPM(Process):
 
     def __post_init__(self) -> None:
         require_whole("T", self.T, 2, 1_000_000)
+        _ = self._table  # made here: at first use it might be inside a derivative, whose tensors cannot be copied
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor]:
