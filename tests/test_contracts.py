@@ -251,8 +251,7 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         level = process.level(process.training_times(torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
         losses = objective.losses(denoiser, x0, eps, level)
         assert losses.shape == (8,)
-        assert losses.isfinite().all()
-        assert (losses >= 0).all()
+        assert losses.isfinite().all()  # of any sign: score matching is known up to a constant
         losses.mean().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
 

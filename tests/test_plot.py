@@ -116,3 +116,40 @@ def test_the_loss_curve(tmp_path, losses):
     with Image.open(tmp_path / "loss.png") as picture:
         assert picture.size == (768, 480)
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+
+
+def test_curves_stand_in_panels_side_by_side(tmp_path):
+    falling = plot.Curve("a", "a, order 1", [5, 10, 20], [0.1, 0.05, 0.025], [0.0, 0.0, 0.0])
+    noisy = plot.Curve("b", "b", [5, 10, 20], [0.1, -0.001, math.nan], [0.01, 0.002, 0.002])
+    one, two = plot.Panel("left", "y", [falling], None, ""), plot.Panel("right", "y", [falling, noisy], 0.01, "floor")
+    for panels in ([one], [one, two]):
+        plot.save_curves(panels, "x", tmp_path / "x.png", "a caption")
+        with Image.open(tmp_path / "x.png") as picture:
+            assert picture.size == (720 * len(panels), 624)
+            blue, orange = ((31, 119, 180), (255, 127, 14))  # the first two colours of matplotlib
+            seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+            assert (seen == blue).all(1).sum() > 100 * len(panels)
+            assert ((seen == orange).all(1).sum() > 100) == (len(panels) == 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 40, 40), (2,), (5,)])
+def test_a_table_has_a_row_per_solver_and_a_column_per_count(tmp_path, shape):
+    x = torch.rand(300, *shape)
+    cells = [[None, (x, "7"), (x, "")], [(x, ""), None, (x, "")]]
+    plot.save_table(cells, ["DDIM @ Uniform", "B"], ["5", "10", "true flow"], tmp_path / "x.png", "a caption")
+    picture = pixels_of(tmp_path / "x.png")
+    assert picture.shape == (480, 732, 3)  # 120 dots an inch; 1.7 inches a row and 0.6, 1.5 a column and 1.6
+    inked = [[part(picture, row, column).std() > 5 for column in range(3)] for row in range(2)]
+    assert inked == [[False, True, True], [True, False, True]]
+
+
+def part(picture, row, column):
+    """The middle of a cell: labels stand on the left, the caption below."""
+    rows, columns = np.array_split(np.arange(20, 430), 2), np.array_split(np.arange(130, 732), 3)
+    return picture[rows[row][60:150]][:, columns[column][50:150]]
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)

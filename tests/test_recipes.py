@@ -8,9 +8,11 @@ import pytest
 from tiny import metrics, unidiff
 
 import unidiff as ud
-from unidiff.recipe.shipped import shipped_recipes
+from unidiff.recipe.shipped import recipe_command, shipped_recipes
+from unidiff.run.comparing import load_comparing
 
-NAMES = list(shipped_recipes())
+NAMES = [name for name in shipped_recipes() if recipe_command(name) == "run"]
+COMPARISONS = [name for name in shipped_recipes() if recipe_command(name) == "compare"]
 
 
 def overrides(name):
@@ -33,6 +35,7 @@ def overrides(name):
 
 def test_there_are_recipes():
     assert {"ncsn_digits", "ddpm_digits", "ncsn_mnist_cpu", "ddpm_mnist_cpu"} <= set(NAMES)
+    assert "compare_exact" in COMPARISONS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,3 +61,16 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert bool(summary["data"]["stand_in"]) == offline
     assert ("stand in" in result.err) == offline
     assert ud.load(tmp_path / "run").sample().x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_comparison_is_right_and_runs(name, tmp_path):
+    comparing = load_comparing(name)
+    assert unidiff("check", name).out.startswith("solvers:")
+    assert not comparing.runs, "a shipped recipe knows of nobody's runs"
+    assert shipped_recipes()[name].read_text().startswith("# ")
+    result = unidiff("compare", name, "--nfe", 2, "--count", 20, "--out", tmp_path / "out", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out.splitlines()[-1])
+    assert found["rows"]
+    assert len({row["label"] for row in found["rows"]}) + len(found["notes"]) >= len(comparing.solvers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Process, Scale
 
-__all__ = ["Empirical", "GaussianMixture"]
+__all__ = ["ClosedForm", "Empirical", "GaussianMixture"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
@@ -23,7 +24,23 @@ def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
     return Prediction(x0.to(u.dtype), eps.to(u.dtype), level)
 
 
-class GaussianMixture(Denoiser):
+class ClosedForm(Denoiser):
+    """A denoiser known exactly at every noise level, together with the data it is exact for.
+
+    It looks at a level's alpha and sigma alone, so that it may also be asked below the process's t_min.
+
+    Attributes:
+        shape: Shape of one sample.
+    """
+
+    shape: tuple[int, ...]
+
+    @abstractmethod
+    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
+        """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
+
+
+class GaussianMixture(ClosedForm):
     """The exact denoiser when the data are a mixture of Gaussians.
 
     If x0 ~ sum_k w_k N(m_k, C_k) then u_t ~ sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I), and E[x0 | u_t] is the
@@ -117,7 +134,7 @@ class GaussianMixture(Denoiser):
         return (self.means[component] + shift).reshape(noise.shape).to(noise.dtype)
 
 
-class Empirical(Denoiser):
+class Empirical(ClosedForm):
     """The optimal denoiser on a finite data set: what a network of unlimited capacity would learn from it.
 
     E[x0 | u_t] = sum_i x_i softmax_i(-|u_t - alpha x_i|^2 / (2 sigma^2)) (De Bortoli 2022; Karras et al. 2022, eq. 57).
@@ -145,6 +162,11 @@ class Empirical(Denoiser):
         distance = (alpha**2) * self.data.square().sum(1) - 2 * alpha * (flat @ self.data.T)
         x0 = (-distance / (2 * sigma**2)).softmax(-1) @ self.data
         return _prediction(x0, u, level)
+
+    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
+        """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
+        chosen = (uniform.to(torch.float64) * len(self.data)).long().clamp(max=len(self.data) - 1)
+        return self.data[chosen].reshape(noise.shape).to(noise.dtype)
 
 
 def _align(scale: Scale, ndim: int) -> Scale:

@@ -7,15 +7,46 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["save_animation", "save_loss_curve", "save_samples", "save_strip"]
+__all__ = [
+    "Curve",
+    "Panel",
+    "save_animation",
+    "save_curves",
+    "save_loss_curve",
+    "save_samples",
+    "save_strip",
+    "save_table",
+]
 
 _PAPER, _INK = 255, 40
+_SIDE = 2  # images in each row and column of a cell of a table
+
+
+class Curve(NamedTuple):
+    """A line of a diagram: its colour goes by `name`, `label` is its legend, errors are drawn as bars."""
+
+    name: str
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    error: Sequence[float]
+
+
+class Panel(NamedTuple):
+    """A diagram: curves, and a horizontal line at `floor` (None for no line)."""
+
+    title: str
+    y: str
+    curves: Sequence[Curve]
+    floor: float | None
+    floor_label: str
 
 
 def save_samples(x: Tensor, path: Path, caption: str) -> None:
@@ -68,6 +99,92 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
     _write_figure(figure, path)
 
 
+def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
+    """Draw diagrams side by side, both axes logarithmic; a value not above its error is a triangle at that error.
+
+    Args:
+        panels: The diagrams.
+        x: What the horizontal axes say.
+        path: The PNG to write.
+        caption: What stands under them.
+    """
+    figure, axes = _figure(len(panels), (6.0 * len(panels), 5.2))
+    names = dict.fromkeys(curve.name for panel in panels for curve in panel.curves)
+    colours = {name: f"C{number % 10}" for number, name in enumerate(names)}
+    styles = {name: ("-", "--", ":", "-.")[number // 10 % 4] for number, name in enumerate(names)}
+    for ax, panel in zip(axes, panels):
+        for curve in panel.curves:
+            look = {"color": colours[curve.name], "linewidth": 1.2, "linestyle": styles[curve.name]}
+            clear = [(a, b, e) for a, b, e in zip(curve.x, curve.y, curve.error) if e < b < math.inf]
+            hidden = [(a, e) for a, b, e in zip(curve.x, curve.y, curve.error) if not b > e]
+            points = list(zip(*clear)) or [(), (), ()]
+            ax.errorbar(*points[:2], yerr=points[2], marker="o", markersize=4, capsize=2, label=curve.label, **look)
+            ax.plot(*(zip(*hidden) if hidden else [(), ()]), marker="v", fillstyle="none", **{**look, "linestyle": ""})
+        ax.set(xscale="log", yscale="log", xlabel=x, ylabel=panel.y, title=panel.title)
+        if panel.floor is not None and panel.floor > ax.get_ylim()[0] / 10:
+            ax.axhline(panel.floor, color="0.5", linestyle="--", linewidth=1, label=panel.floor_label)
+        ticks = sorted({value for curve in panel.curves for value in curve.x})
+        if len(ticks) <= 8:
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.set_xticks([], minor=True)
+        ax.grid(alpha=0.3, which="both")
+        ax.legend(fontsize=7)
+    figure.supxlabel(_wrapped(caption, 6.0 * len(panels)), fontsize=8)
+    _write_figure(figure, path)
+
+
+def save_table(
+    cells: Sequence[Sequence[tuple[Tensor, str] | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    caption: str,
+) -> None:
+    """Draw samples in a table: the first images of each cell, or all its points as a scatter plot.
+
+    Args:
+        cells: Samples (N, *shape) with what stands over them, for each row and column; None leaves a cell empty.
+        rows: What the rows are.
+        columns: What the columns are.
+        path: The PNG to write.
+        caption: What stands under the table.
+    """
+    size = 1.5 * len(columns) + 1.6, 1.7 * len(rows) + 0.6
+    figure, axes = _figure(len(columns), size, len(rows))
+    points = [cell[0] for line in cells for cell in line if cell is not None and cell[0].ndim == 2]
+    # One window for all panels, about the last column, which shows the truth where there is one.
+    reach = 1.3 * float(points[-1].abs().quantile(0.99)) if points else 1.0
+    for number, ax in enumerate(axes):
+        row, column = divmod(number, len(columns))
+        ax.set(xticks=[], yticks=[])
+        cell = cells[row][column]
+        over = cell[1] if cell is not None else ""
+        ax.set_title("\n".join(text for text in (columns[column] if row == 0 else "", over) if text), fontsize=7)
+        if column == 0:
+            words = [line for part in rows[row].split(" @ ") for line in textwrap.wrap(part, 18)]
+            ax.set_ylabel("\n".join(words), fontsize=7, rotation=0, ha="right", va="center")
+        if cell is None:
+            ax.axis("off") if column else [spine.set_visible(False) for spine in ax.spines.values()]
+            continue
+        _draw_cell(ax, cell[0], reach)
+    figure.supxlabel(_wrapped(caption, size[0]), fontsize=8)
+    _write_figure(figure, path)
+
+
+def _draw_cell(ax, x: Tensor, reach: float) -> None:  # type: ignore[no-untyped-def]
+    if x.ndim == 4:
+        ax.imshow(_tile(x[: _SIDE**2], _SIDE))
+        return
+    values = x.detach().float().cpu().nan_to_num().flatten(1).numpy()
+    if values.shape[1] == 2:
+        ax.scatter(values[:, 0], values[:, 1], s=1.5, alpha=0.6, linewidths=0)
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.set_box_aspect(1)
+    else:
+        for dimension in values.T[:8]:
+            ax.hist(dimension, bins=40, range=(-reach, reach), histtype="step", density=True)
+
+
 def _contrast(x: Tensor) -> Tensor:
     """Noisy images scaled into [-1, 1] by their own 99th percentile, so that large noise is still a picture."""
     x = x.detach().float().cpu().nan_to_num()
@@ -118,19 +235,23 @@ def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, ca
             for dimension in values.T[:8]:
                 ax.hist(dimension, bins=60, histtype="step", density=True)
         ax.set_title(title)
-    lines = [textwrap.fill(line, int(width * 14)) for line in caption.splitlines()]
-    figure.supxlabel("\n".join(lines), fontsize=8)
+    figure.supxlabel(_wrapped(caption, width), fontsize=8)
     _write_figure(figure, path)
 
 
-def _figure(columns: int, size: tuple[float, float]):  # type: ignore[no-untyped-def]
-    """A matplotlib figure with a row of axes, free of pyplot's global state and of any screen."""
+def _wrapped(caption: str, width: float) -> str:
+    """The caption in lines for a figure of this many inches."""
+    return "\n".join(textwrap.fill(line, int(width * 14)) for line in caption.splitlines())
+
+
+def _figure(columns: int, size: tuple[float, float], rows: int = 1):  # type: ignore[no-untyped-def]
+    """A matplotlib figure with its axes, row after row, free of pyplot's global state and of any screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _write_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]

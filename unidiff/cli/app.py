@@ -11,6 +11,7 @@ import typer
 
 from unidiff._version import __version__
 from unidiff.cli.check import check
+from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
 from unidiff.cli.likelihood import likelihood
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(sample)
 app.command()(likelihood)
+app.command()(compare)
 app.command()(check)
 app.command("list")(list_names)
 app.command()(describe)

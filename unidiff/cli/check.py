@@ -20,7 +20,18 @@ def check(
 ) -> None:
     """Check a recipe whole, without reading data or making weights, and print it resolved."""
     from unidiff.recipe import load_recipe
+    from unidiff.recipe.shipped import recipe_command
 
+    if recipe_command(recipe) == "compare":
+        from unidiff.run.comparing import load_comparing
+
+        comparing = load_comparing(recipe, overrides or [], allow_imports=allow_imports)
+        if as_json:
+            print(json.dumps({"recipe": comparing.to_dict()}))
+        else:
+            print(comparing.to_yaml(), end="")
+            print("# This recipe is right. It trains nothing: it is one for `unidiff compare`.")
+        return
     loaded = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
     if as_json:
         print(json.dumps({"recipe": loaded.to_dict(), "parameters": loaded.count_weights()}))

@@ -28,6 +28,14 @@ class Data(ABC):
         """Number of classes, or None where the data have no labels or where only reading them would tell."""
         return None
 
+    @property
+    def mixture(self) -> tuple[Tensor, float] | None:
+        """Where the data are drawn from an equal mixture of round Gaussians: the means, (K, *shape), and the variance.
+
+        None where they are not. It is what `unidiff.GaussianMixture` needs.
+        """
+        return None
+
     @abstractmethod
     def open(self, split: str = "train") -> Source:
         """Read and verify one split.

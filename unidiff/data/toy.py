@@ -83,6 +83,11 @@ class Ring(_Toy):
         angle = 2 * math.pi * torch.arange(self.components, dtype=torch.float64) / self.components
         return self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
+    @property
+    def mixture(self) -> tuple[Tensor, float]:
+        """The centres, (components, 2) float64, and the variance std^2 of each component."""
+        return self.means, self.std**2
+
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         labels = random.integers(self.components, size=self.count)
         return self.means.numpy()[labels] + self.std * random.standard_normal((self.count, 2)), labels

@@ -121,6 +121,8 @@ class Builder:
         if origin in (Union, types.UnionType):
             if node.value is None and type(None) in args:
                 return None
+            if isinstance(node.value, str) and str in args:  # a short form, which the class itself reads
+                return node.value
             return self._structured(next(arm for arm in args if schema.is_structured(arm)), node, key)
         if origin in (tuple, list):
             if not isinstance(node.value, list):

@@ -10,7 +10,7 @@ from typing import Any
 
 from unidiff.backbone.base import Backbone
 from unidiff.data.base import Data
-from unidiff.errors import DataError, ParameterError, require_whole
+from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
@@ -21,7 +21,7 @@ from unidiff.recipe.overrides import apply_overrides
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import parameters
-from unidiff.recipe.shipped import read_source
+from unidiff.recipe.shipped import read_source, recipe_command
 from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 from unidiff.sampling import Sampling
 from unidiff.training.settings import Training
@@ -62,6 +62,8 @@ class Recipe:
             if check is not None:
                 with _inside(part, getattr(self, part)):
                     check(self.process)
+        with _inside("training", self.training):
+            self.training.check(self.objective)
         try:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
         except DataError as error:
@@ -129,6 +131,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
+    if recipe_command(source) == "compare":
+        raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
     recipe: Recipe = read_recipe(Recipe, source, overrides, allow_imports=allow_imports)
     return recipe
 

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from unidiff.errors import RecipeError
+from unidiff.recipe.yaml_tree import read_yaml
 
-__all__ = ["read_source", "shipped_recipes"]
+__all__ = ["read_source", "recipe_command", "shipped_recipes"]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -61,6 +62,20 @@ def read_source(source: str | Path) -> tuple[str, str]:
             f"{_shown(path)}:{line}:{column}: the byte 0x{data[error.start]:02x} is not UTF-8. "
             "A recipe is a UTF-8 text file: save it as UTF-8 in your editor."
         ) from error
+
+
+def recipe_command(source: str | Path) -> str:
+    """Which command a recipe is for: "compare" if it lists `solvers` at its top, else "run".
+
+    Args:
+        source: A path, or the name of a shipped recipe.
+
+    Raises:
+        RecipeError: If it cannot be read.
+    """
+    name, text = read_source(source)
+    written = read_yaml(text, name).value
+    return "compare" if isinstance(written, dict) and "solvers" in written else "run"
 
 
 def _nearest(path: Path) -> str:

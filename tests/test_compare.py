@@ -1,0 +1,457 @@
+"""`unidiff.compare`: the true flow, evaluations for a budget, and the table, held against closed forms."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import unidiff as ud
+from unidiff.errors import ParameterError
+from unidiff.evaluation.budget import is_deterministic, plan, probe
+from unidiff.evaluation.comparison import Comparison, Distances, Row
+from unidiff.evaluation.entrant import Entrant, entrants, short
+from unidiff.recipe.registry import PUBLIC
+
+F64 = torch.float64
+PROCESSES = [ud.DDPM(), ud.NCSN(0.01, 5.0, 20), ud.EDM(), ud.FlowMatching(), ud.SubVPSDE(), ud.VESDE()]
+every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
+UNIFORM = ud.Uniform()
+
+
+def gaussian(process, variance=0.25):
+    return ud.GaussianMixture(process, [[0.0, 0.0]], variance)
+
+
+def starts(process, count=4, dtype=F64):
+    return process.prior(ud.Seeded(range(count))(torch.empty(count, 2, dtype=dtype)))
+
+
+# ---------------------------------------------------------------------------------------------- solvers for the tests
+
+
+@dataclass(frozen=True)
+class Twice(ud.DDIM):
+    """DDIM that asks twice at each step."""
+
+    order = 1
+
+    def step(self, denoiser, u, t, s, noise, **cond):
+        denoiser(u, t, **cond)
+        return super().step(denoiser, u, t, s, noise, **cond)
+
+
+@dataclass(frozen=True)
+class Adaptive(ud.Solver):
+    """A solver that takes no notice of the grid: 7 evaluations."""
+
+    order = 1
+
+    def step(self, denoiser, u, t, s, noise, **cond):
+        raise AssertionError
+
+    def trajectory(self, denoiser, u, times, noise, **cond):
+        inner = ud.Uniform(7).times(denoiser.process)
+        yield from ud.DDIM().trajectory(denoiser, u, inner, noise, **cond)
+
+
+@dataclass(frozen=True)
+class Wasteful(ud.DDIM):
+    """Draws noise, and does not use it."""
+
+    def step(self, denoiser, u, t, s, noise, **cond):
+        noise(u)
+        return super().step(denoiser, u, t, s, noise, **cond)
+
+
+@dataclass(frozen=True)
+class Picky(ud.DDIM):
+    """A solver that refuses every process."""
+
+    def check(self, process):
+        raise ParameterError("process", "not this one.")
+
+
+@dataclass(frozen=True)
+class Broken(ud.DDIM):
+    """A solver whose samples are no numbers."""
+
+    def finish(self, denoiser, u, t, noise, **cond):
+        return super().finish(denoiser, u, t, noise, **cond) / 0.0
+
+
+@dataclass(frozen=True)
+class FromTwo(ud.Uniform):
+    """A grid of at least two steps."""
+
+    def __post_init__(self):
+        if self.steps < 2:
+            raise ParameterError("steps", "too few.")
+
+
+# ---------------------------------------------------------------------------------------------- the true flow
+
+
+@every_process
+def test_the_flow_of_a_gaussian(process):
+    # y = u / alpha and q = sigma / alpha follow dy/dq = q y / (C + q^2): y_0 = y_T sqrt(C / (C + q_T^2)), which is
+    # u_T sqrt(C / (alpha_T^2 C + sigma_T^2)), also where alpha_T = 0.
+    top, variance = process.level(1.0), 0.25
+    exact = starts(process) * math.sqrt(variance / (top.alpha**2 * variance + top.sigma**2))
+    flow = ud.reference_flow(gaussian(process), (2,), 4, tolerance=1e-9)
+    assert flow.error <= 1e-9
+    # A fifteenth of 1e-9 by the steps, and q^2 / (2 C) = 2e-10 of |y| <= 2 by the denoise at q = 1e-5.
+    torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-9)
+
+
+class Opaque(ud.Denoiser):
+    """An exact denoiser that is taken for a network: it knows nothing below t_min."""
+
+    def __init__(self, exact):
+        super().__init__()
+        self.exact, self.process = exact, exact.process
+
+    def forward(self, u, level, **cond):
+        assert self.process.t_min <= level.t <= 1
+        return self.exact(u, level)
+
+
+@every_process
+def test_the_flow_of_a_model_that_ends_at_t_min(process):
+    top, low, variance = process.level(1.0), process.level(process.t_min), 0.25
+    spread = [level.alpha**2 * variance + level.sigma**2 for level in (top, low)]
+    # The state keeps its quantile down to t_min; there E[x0 | u] = alpha C / (alpha^2 C + sigma^2) u.
+    exact = starts(process) * math.sqrt(spread[1] / spread[0]) * low.alpha * variance / spread[1]
+    flow = ud.reference_flow(Opaque(gaussian(process)), (2,), 4, tolerance=1e-8)
+    # DDPM's time is found to 2^-53, and log SNR falls by up to 1e3 in a unit of time: 1e-13.
+    torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-8)
+
+
+def test_the_flow_says_how_right_it_is():
+    ring = ud.Ring()
+    model = ud.GaussianMixture(ud.DDPM(), *ring.mixture)
+    rough = ud.reference_flow(model, (2,), 30, tolerance=1e-3)
+    fine = ud.reference_flow(model, (2,), 30, tolerance=1e-7)
+    off = float((rough.x - fine.x).square().mean().sqrt())
+    assert off < rough.error < 1e-3 < 1  # halving moves the ends by fifteen times what is left
+    assert fine.error < 1e-7
+    assert rough.steps < fine.steps
+    limited = ud.reference_flow(model, (2,), 30, tolerance=0.0, most_steps=64)
+    assert limited.steps == 64
+    assert limited.error > 0
+
+
+def test_the_flow_does_not_depend_on_the_batch_and_takes_the_seeds():
+    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
+    whole, parts = (ud.reference_flow(model, (2,), 10, tolerance=1e-3, batch=batch).x for batch in (10, 3))
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ud.reference_flow(model, (2,), [7], tolerance=1e-3).x, whole[7:8], rtol=0, atol=1e-2)
+
+
+def test_the_flow_of_a_finite_data_set_ends_in_it():
+    data = torch.tensor([[0.5, -0.2], [-0.4, 0.3], [0.1, 0.6]], dtype=F64)
+    flow = ud.reference_flow(ud.Empirical(ud.DDPM(), data), (2,), 20, tolerance=1e-4)
+    assert torch.cdist(flow.x, data).min(1).values.max() < 1e-9
+    drawn = ud.Empirical(ud.DDPM(), data).draw(torch.zeros(300, 2, dtype=F64), torch.linspace(0, 1, 300, dtype=F64))
+    assert torch.equal(torch.cdist(drawn, data).argmin(1).bincount(), torch.tensor([100, 100, 100]))
+
+
+# ---------------------------------------------------------------------------------------------- short texts
+
+
+def test_short_texts():
+    read = lambda text: Entrant.of(text, UNIFORM)  # noqa: E731
+    assert read("ddim") == Entrant(ud.DDIM(), UNIFORM)
+    assert read("DDIM:0.5") == Entrant(ud.DDIM(eta=0.5), UNIFORM)
+    assert read("ances:1@native") == Entrant(ud.Ancestral(variance=1.0), ud.Native())
+    assert read("annealed_langevin:3").solver == ud.AnnealedLangevin(steps_per_level=3)
+    assert read(" ddim @ unif ") == Entrant(ud.DDIM(), ud.Uniform())
+    assert Entrant.of(ud.DDIM(), ud.Native()).grid == ud.Native()
+    assert Entrant.of((ud.DDIM(), ud.Native()), UNIFORM).grid == ud.Native()
+    assert entrants(["ddim", ud.DDIM(), "DDIM"], UNIFORM) == [read("ddim")]
+
+
+@pytest.mark.parametrize("base", [ud.Solver, ud.Grid])
+def test_every_public_solver_and_grid_has_a_short_text(base):
+    for name in PUBLIC.choices(base):
+        text = name.lower() if base is ud.Solver else f"ddim@{name.lower()}"
+        entrant = Entrant.of(text, UNIFORM)
+        assert type(entrant.solver if base is ud.Solver else entrant.grid).__name__ == name
+
+
+@dataclass(frozen=True)
+class DPM(ud.DDIM):
+    eta: float = 0.0
+    order: int = 2
+
+
+@dataclass(frozen=True)
+class DPMLonger(DPM):
+    pass
+
+
+@dataclass(frozen=True)
+class Deis(DPM):
+    pass
+
+
+def test_beginnings_of_names(monkeypatch):
+    known = {"DPM": DPM, "DPMLonger": DPMLonger, "Deis": Deis, "DDIM": ud.DDIM}
+    monkeypatch.setattr(type(PUBLIC), "choices", lambda self, base: known)
+    assert Entrant.of("dpm:3", UNIFORM).solver == DPM(order=3)  # `order`, though `eta` comes first
+    assert Entrant.of("dp", UNIFORM).solver == DPM()  # DPMLonger is a longer form of it
+    assert Entrant.of("dpml", UNIFORM).solver == DPMLonger()
+    with pytest.raises(ParameterError, match=r"'d' may be dpm or dpmlonger or deis or ddim\. Write more"):
+        Entrant.of("d", UNIFORM)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ddimm", r"there is no solver 'ddimm'\. Did you mean 'ddim'\? There are: "),
+        ("ddim@unifrom", "there is no grid 'unifrom'"),
+        ("ddim:x", "'x' was given for eta; a number belongs there"),
+        ("annealed:2.5", "'2.5' was given for steps_per_level; a whole number"),
+        ("ddim:3", "eta: 3.0 was given; allowed is a number from 0 to 1"),
+        ("ddim@native:3", "Native has no number that ':3' could set"),
+        ("ddim@uniform:3", "Uniform has no number"),  # steps follow from the evaluations
+        ("", "there is no solver ''"),
+    ],
+)
+def test_short_texts_that_mean_nothing(text, said):
+    with pytest.raises(ParameterError, match=said):
+        Entrant.of(text, UNIFORM)
+
+
+def test_labels_leave_out_what_is_not_chosen():
+    assert short(ud.DDIM()) == "DDIM"
+    assert short(ud.DDIM(eta=0.5)) == "DDIM(eta=0.5)"
+    assert short(ud.Uniform(steps=7)) == "Uniform"
+
+
+# ---------------------------------------------------------------------------------------------- evaluations
+
+
+@pytest.mark.parametrize(("solver", "expected"), [(ud.DDIM(), [1, 4, 50]), (Twice(), [1, 3, 49])])
+def test_the_most_steps_that_a_budget_buys(solver, expected):
+    # DDIM asks once in each interval; Twice twice in all but the last: 2 N - 1.
+    runs, note = plan(Entrant(solver, UNIFORM), ud.DDPM(), (2,), [50, 1, 4])
+    assert [run.entrant.grid.times(ud.DDPM()).shape[0] - 1 for run in runs] == (
+        expected if solver == ud.DDIM() else [1, 2, 25]
+    )
+    assert [probe(run.entrant, ud.DDPM(), (2,))[0] for run in runs] == expected
+    assert [run.requested for run in runs] == [1, 4, 50]
+    assert note == ""
+    assert all(run.deterministic for run in runs)
+
+
+def test_what_a_budget_does_not_buy():
+    langevin = Entrant(ud.AnnealedLangevin(steps_per_level=3, step_size=1e-9), UNIFORM)
+    runs, note = plan(langevin, ud.DDPM(), (2,), [2, 3, 10, 11, 12])
+    # 3 at each level and a denoise at the end: 4, 7, 10, ...; three requests buy the same run.
+    assert [(run.entrant.grid, run.requested) for run in runs] == [(ud.Uniform(3), 10)]
+    assert note == f"{langevin.label} is left out at 2, 3 evaluations: its smallest run takes 4."
+
+
+def test_solvers_that_take_their_own_steps():
+    assert plan(Entrant(Adaptive(), UNIFORM), ud.DDPM(), (2,), [5, 50])[0][0].requested is None
+    (run,), note = plan(Entrant(ud.DDIM(), ud.Native()), ud.DDPM(T=30), (2,), [5, 50])
+    assert (run.requested, note, run.entrant.grid) == (None, "", ud.Native())
+
+
+def test_a_refusal_is_a_note():
+    runs, note = plan(Entrant(Picky(), UNIFORM), ud.DDPM(), (2,), [5])
+    assert (runs, note) == ([], "Picky @ Uniform is left out: process: not this one.")
+    runs, note = plan(Entrant(ud.DDIM(), ud.Native()), ud.VPSDE(), (2,), [5])
+    assert runs == []
+    assert "Native needs a table of times" in note
+    runs, note = plan(Entrant(ud.DDIM(), FromTwo()), ud.DDPM(), (2,), [1, 5])
+    assert [run.entrant.grid.steps for run in runs] == [5]
+    assert "at 1 evaluations: its smallest run takes 2" in note
+
+
+def test_determinism_is_measured():
+    expected = {ud.DDIM(): True, ud.DDIM(eta=0.5): False, ud.Ancestral(): False, Wasteful(): True}
+    for solver, deterministic in expected.items():
+        assert is_deterministic(Entrant(solver, ud.Uniform(4)), ud.DDPM(), (2,)) == deterministic
+
+
+# ---------------------------------------------------------------------------------------------- the comparison
+
+
+def without_clock(found: Comparison):
+    facts = found.to_dict()
+    return {**facts, "rows": [{**row, "seconds": 0} for row in facts["rows"]]}
+
+
+@pytest.fixture(scope="module")
+def ring():
+    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
+    solvers = ["ddim", "ancestral", ud.AnnealedLangevin(3, 1e-9), (Adaptive(), UNIFORM)]
+    options = {"grid": UNIFORM, "followed": 40, "tolerance": 1e-5}
+    return lambda: ud.compare(model, solvers, [3, 10], (2,), 60, **options)
+
+
+def test_a_comparison(ring):
+    found = ring()
+    assert [(row.label, row.nfe, row.requested, row.steps) for row in found.rows] == [
+        ("DDIM @ Uniform", 3, 3, 3),
+        ("DDIM @ Uniform", 10, 10, 10),
+        ("Ancestral @ Uniform", 3, 3, 3),
+        ("Ancestral @ Uniform", 10, 10, 10),
+        ("AnnealedLangevin(steps_per_level=3, step_size=1e-09) @ Uniform", 10, 10, 3),
+        ("Adaptive @ Uniform", 7, None, 50),
+    ]
+    assert [row.rms is not None for row in found.rows] == [True, True, False, False, False, True]
+    assert found.rows[0].rms > found.rows[1].rms > 1000 * found.flow_errors[""] > 0
+    assert len(found.notes) == 1
+    assert (found.count, found.followed) == (60, 40)
+    assert found.truth[""].shape == (40, 2)
+    for row in found.rows:
+        assert row.x.shape == (60, 2)
+        assert row.seconds > 0
+        assert row.distances.energy.error > 0
+        assert row.distances.features is None
+    assert abs(found.baseline.energy.value) < 5 * found.baseline.energy.error
+    assert without_clock(ring()) == without_clock(found)
+
+
+def test_rows_are_samples_of_unidiff_sample(ring):
+    found = ring()
+    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
+    for row, solver in ((found.rows[1], ud.DDIM()), (found.rows[3], ud.Ancestral())):
+        x = ud.sample(model, solver, ud.Uniform(10), (2,), 60, dtype=F64).x
+        assert torch.equal(row.x, x)
+    assert found.rows[1].solver == "DDIM(eta=0.0)"
+    assert found.rows[1].grid == "Uniform(steps=10)"
+    rms = float((found.rows[1].x[:40] - found.truth[""]).square().mean().sqrt())
+    assert found.rows[1].rms == rms
+
+
+def test_all_start_from_the_same_noise():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looks(ud.DDIM):
+        def trajectory(self, denoiser, u, times, noise, **cond):
+            if len(u) > 1:
+                seen.append(u)
+            return super().trajectory(denoiser, u, times, noise, **cond)
+
+    @dataclass(frozen=True)
+    class LooksToo(Looks):
+        eta: float = 0.7
+
+    solvers = [(Looks(), UNIFORM), (LooksToo(), UNIFORM)]
+    ud.compare(gaussian(ud.DDPM()), solvers, [3, 5], (2,), range(5, 30), batch=100, tolerance=1e-2)
+    assert len(seen) == 4
+    expected = ud.Seeded(range(5, 30))(torch.empty(25, 2, dtype=F64))
+    assert all(torch.equal(u, expected) for u in seen)
+
+
+@every_process
+def test_ddim_is_of_order_one(process):
+    found = ud.compare(gaussian(process), ["ddim"], [100, 200, 400], (2,), 20, grid=UNIFORM)
+    (line,) = found.lines
+    assert abs(line.order - 1) < 0.15
+    assert all(row.rms > 100 * found.flow_errors[""] for row in line.rows)
+
+
+def test_orders_are_fitted_to_what_the_reference_resolves():
+    def rows(rms):
+        fixed = {"model": "", "label": "A", "solver": "A()", "grid": "G()", "requested": None, "seconds": 1.0}
+        return tuple(
+            Row(**fixed, steps=n, nfe=n, deterministic=True, rms=e, distances=Distances(), x=torch.zeros(1, 2))
+            for n, e in rms.items()
+        )
+
+    def order(rms, floor=0.0):
+        return Comparison(rows(rms), 1, 1, {"": floor}, Distances(), ()).lines[0].order
+
+    assert abs(order({n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12
+    assert abs(order({1: 9.0, 2: 8.0} | {n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12  # the last three points
+    assert abs(order({10: 1e-2, 20: 1e-3, 40: 1e-7}, 1e-6) - math.log(10) / math.log(2)) < 1e-12
+    assert order({10: 1e-2}) is None
+    assert order({10: 1e-2, 20: math.inf}) is None
+    assert order({10: 0.0, 20: 0.0}) is None
+    assert order({10: None, 20: None}) is None
+
+
+def test_csv_and_json(ring):
+    found = ring()
+    facts = json.loads(found.to_json())
+    assert facts == found.to_dict()
+    table = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert len(table) == len(facts["rows"]) == 6
+    for line, row in zip(table, facts["rows"]):
+        assert list(line) == list(row)
+        assert line["label"] == row["label"]
+        assert (float(line["energy"]), float(line["energy_error"])) == (row["energy"], row["energy_error"])
+        assert line["rms"] == ("" if row["rms"] is None else repr(row["rms"]))
+        assert line["features"] == ""
+
+
+def test_samples_that_are_no_numbers():
+    found = ud.compare(gaussian(ud.DDPM()), [(Broken(), UNIFORM)], [4], (2,), 20, tolerance=1e-2)
+    assert "20 of 20 samples are not finite" in found.notes[0]
+    (row,) = json.loads(found.to_json())["rows"]
+    assert (row["rms"], row["energy"], row["sliced"]) == (None, None, None)
+
+
+def test_several_models_and_features():
+    models = [("small", gaussian(ud.DDPM())), ("flow", gaussian(ud.FlowMatching()))]
+    found = ud.compare(models, ["ddim"], [5], (2,), 30, features=lambda x: x[:, :1], tolerance=1e-3)
+    assert [line.model for line in found.lines] == ["small", "flow"]
+    assert set(found.flow_errors) == set(found.truth) == {"small", "flow"}
+    for row in found.rows:
+        assert row.distances.features.value != row.distances.energy.value
+    # Straight paths of one Gaussian: the ends differ from the truth by the steps alone, and from each other.
+    assert found.rows[0].rms != found.rows[1].rms
+
+
+def test_a_model_that_is_not_exact_needs_data_for_distances():
+    model = Opaque(gaussian(ud.DDPM()))
+    bare = ud.compare(model, ["ddim"], [5], (2,), 20, tolerance=1e-3)
+    assert bare.rows[0].distances == bare.baseline == Distances()
+    data = torch.randn(50, 2, generator=torch.Generator().manual_seed(1))
+    full = ud.compare(model, ["ddim"], [5], (2,), 20, reference_data=data, tolerance=1e-3, dtype=torch.float32)
+    assert full.rows[0].distances.energy is not None
+    assert full.rows[0].x.dtype == torch.float32
+    assert full.baseline == Distances()
+
+
+def test_refusals():
+    model = gaussian(ud.DDPM())
+    with pytest.raises(ParameterError, match="at least 20 samples"):
+        ud.compare(model, ["ddim"], [5], (2,), 19)
+    with pytest.raises(ParameterError, match="nfe"):
+        ud.compare(model, ["ddim"], [0], (2,), 20)
+    with pytest.raises(ParameterError, match="nfe"):
+        ud.compare(model, ["ddim"], [], (2,), 20)
+    with pytest.raises(ParameterError, match="at least one solver"):
+        ud.compare(model, [], [5], (2,), 20)
+    with pytest.raises(ParameterError, match="one label for each model"):
+        ud.compare([("a", model), ("a", model)], ["ddim"], [5], (2,), 20)
+    with pytest.raises(ParameterError, match=r"one that can run\. Picky @ Uniform is left out"):
+        ud.compare(model, [(Picky(), UNIFORM)], [5], (2,), 20)
+
+
+def test_progress_ends():
+    said = []
+    report = lambda *words: said.append(words)  # noqa: E731
+    ud.compare(gaussian(ud.DDPM()), ["ddim"], [2, 4], (2,), 20, tolerance=1e-1, progress=report)
+    assert said == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_results_are_frozen(ring):
+    found = ring()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.count = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.rows[0].rms = 0.0

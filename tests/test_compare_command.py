@@ -1,0 +1,270 @@
+"""`unidiff compare`: files, table and refusals of the command, on exact models and on tiny trained runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import pytest
+from PIL import Image
+from tiny import DIGITS, RING, refused, unidiff, write
+
+import unidiff as ud
+from unidiff.cli import compare as command
+from unidiff.errors import ParameterError, RecipeError
+from unidiff.run.comparing import Comparing, load_comparing
+
+FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
+EXACT = {"data": {"type": "Ring"}, "process": {"type": "DDPM", "T": 50}, "solvers": ["ddim", "ances"], "nfe": [2, 4]}
+EXACT = {**EXACT, "grid": {"type": "Uniform"}, "count": 20}
+WORDS = ["--solvers", "ddim@uniform,ancestral@uniform", "--nfe", "2,4", "--count", 30]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    quick = {**RING["training"], "steps": 2}
+    for name, recipe in {"ring": RING, "digits": DIGITS, "other": {**RING, "process": {"type": "NCSN"}}}.items():
+        tiny = {**recipe, "training": {**recipe["training"], **quick, "batch": 4}}
+        assert unidiff("run", write(folder, tiny), "--out", folder / name).code == 0
+    wide = {**RING, "data": {"type": "Ring", "count": 300, "radius": 0.5}, "training": quick}
+    assert unidiff("run", write(folder, wide), "--out", folder / "wide").code == 0
+    return folder
+
+
+def test_an_exact_model(tmp_path):
+    result = unidiff("compare", write(tmp_path, EXACT), "--out", tmp_path / "out")
+    assert result.code == 0, result
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny.yaml"]
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["solver", "evaluations", "seconds", "rms", "order", "energy", "sliced", "W2"]
+    assert [line.split("  ")[0] for line in lines[1:6]] == 2 * ["DDIM @ Uniform"] + 2 * ["Ancestral @ Uniform"] + [
+        "true samples"
+    ]
+    assert "comparing 4/4" in result.err
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    with (tmp_path / "out/compare.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(line["solver"], int(line["nfe"])) for line in table] == [
+        (row["solver"], row["nfe"]) for row in facts["rows"]
+    ]
+    assert facts["recipe"] == load_comparing(tmp_path / "tiny.yaml").to_dict()
+    assert facts["environment"]["unidiff"] == ud.__version__
+    for name, size in {"errors.png": (1440, 624), "samples.png": (732, 480)}.items():
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.size == size  # two panels; two solvers by two counts and the true flow
+            assert len(set(picture.convert("L").tobytes())) > 20
+
+
+def test_options_replace_values_of_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, EXACT, "mine.yaml")
+    words = ["--solvers", "ddim:0.5@native,ancestral", "--nfe", "3", "--seed", 5, "--set", "process.T=9", "--json"]
+    result = unidiff("compare", "mine.yaml", *words)
+    facts = json.loads(result.out.splitlines()[-1])
+    assert facts["directory"] == "runs/mine"
+    assert [(row["label"], row["nfe"]) for row in facts["rows"]] == [
+        ("DDIM(eta=0.5) @ Native", 9),
+        ("Ancestral @ Uniform", 3),
+    ]
+    assert (facts["recipe"]["process"]["T"], facts["recipe"]["seed"], facts["recipe"]["count"]) == (9, 5, 20)
+    assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == FILES
+
+
+def test_a_comparison_is_not_overwritten_by_accident(tmp_path):
+    path, out = write(tmp_path, EXACT), tmp_path / "out"
+    words = ["compare", path, "--nfe", "2", "--solvers", "ancestral", "--out", out]
+    assert unidiff(*words).code == 0
+    (out / "mine.txt").write_text("kept")
+    before = (out / "compare.json").read_text()
+    assert "--overwrite" in refused(*words)
+    assert (out / "compare.json").read_text() == before
+    assert unidiff(*words, "--overwrite", "--seed", 3).code == 0
+    assert json.loads((out / "compare.json").read_text())["recipe"]["seed"] == 3
+    assert (out / "mine.txt").read_text() == "kept"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/letter.txt").write_text("dear")
+    assert "no comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
+
+
+@pytest.mark.parametrize("failing", ["unidiff.plot.save_table", "unidiff.plot.save_curves"])
+def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    path = write(tmp_path, EXACT)
+    monkeypatch.setattr(failing, full)
+    result = unidiff("compare", path, "--nfe", "2", "--solvers", "ancestral", "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "No space left" in result.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unidiff.evaluation.compare.sample", interrupted)
+    words = ["--solvers", "ancestral", "--out", tmp_path / "out"]
+    assert unidiff("compare", write(tmp_path, EXACT), *words).code == 130
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_notes_say_what_was_left_out(tmp_path):
+    words = ["--solvers", "ancestral,annealed:5", "--nfe", "2,4", "--out", tmp_path / "out"]
+    result = unidiff("compare", write(tmp_path, EXACT), *words)
+    note = "AnnealedLangevin(steps_per_level=5) @ Uniform is left out at 2, 4 evaluations: its smallest run takes 6."
+    assert result.code == 0
+    assert f"Note: {note}" in result.err
+    assert json.loads((tmp_path / "out/compare.json").read_text())["notes"] == [note]
+
+
+# ---------------------------------------------------------------------------------------------- trained runs
+
+
+def test_a_trained_run_of_points(runs, tmp_path):
+    result = unidiff("compare", runs / "ring", *WORDS, "--out", tmp_path / "out", "--json", "--device", "cpu")
+    assert result.code == 0, result
+    facts = json.loads(result.out.splitlines()[-1])
+    assert len(facts["rows"]) == 4
+    assert facts["reference"].startswith("Ring test, 300 samples, sha256:")
+    assert facts["features"] is None
+    assert facts["baseline"]["energy"] is not None
+    assert 0 < facts["flow_errors"][""] < facts["rows"][0]["rms"]
+    # A row of the table is what `unidiff.sample` draws with the run's weights.
+    run = ud.load(runs / "ring", device="cpu")
+    x = ud.sample(run.denoiser, ud.DDIM(), ud.Uniform(4), (2,), 30).x
+    test = ud.Ring(count=300).open("test").values
+    assert facts["rows"][1]["energy"] == pytest.approx(ud.energy_distance(x, test).value, abs=1e-6)
+
+
+def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)  # the first doubling is enough
+    result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
+    assert result.code == 0, result
+    assert result.out.splitlines()[0].endswith("features")
+    assert "9 linear discriminants of Digits train" in result.out
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    assert facts["reference"].startswith("Digits test, 297 samples")
+    assert all(row["features"] is not None for row in facts["rows"])
+    assert facts["followed"] == 30
+    with Image.open(tmp_path / "out/samples.png") as picture:
+        assert picture.size == (732, 480)
+
+
+def test_several_runs(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)
+    words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]
+    result = unidiff(*words)
+    assert result.code == 0, result
+    assert [line.split()[0] for line in result.out.splitlines()[:5]] == ["model", "ring", "ring", "other", "other"]
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    assert [model["label"] for model in facts["model"]] == ["ring", "other"]
+    assert set(facts["flow_errors"]) == {"ring", "other"}
+    listed = {
+        "runs": [str(runs / "ring"), str(runs / "other")],
+        "solvers": WORDS[1].split(","),
+        "nfe": [3],
+        "count": 30,
+    }
+    again = unidiff("compare", write(tmp_path, listed), "--out", tmp_path / "again", "--json")
+    assert json.loads(again.out.splitlines()[-1])["recipe"] == facts["recipe"]
+
+
+def test_models_of_different_data_are_refused(runs, tmp_path):
+    said = refused("compare", runs / "ring", runs / "wide", *WORDS, "--out", tmp_path / "out")
+    assert f"{runs / 'ring'} learned Ring(" in said
+    assert f"{runs / 'wide'} learned Ring(" in said
+    assert "radius=0.5" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stand_in_is_other_data(runs, tmp_path, monkeypatch):
+    manifests = {
+        "ring": {"name": "Ring train", "checksum": "sha256:1"},
+        "other": {"name": "Digits", "checksum": "md5:2"},
+    }
+    monkeypatch.setattr(
+        "unidiff.run.directory.RunDirectory.read_manifest", lambda self: {"data": manifests[self.path.name]}
+    )
+    said = refused("compare", runs / "ring", runs / "other", *WORDS, "--out", tmp_path / "out")
+    assert "learned Ring train (sha256:1)" in said
+    assert "learned Digits (md5:2)" in said
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = write(tmp_path, EXACT)
+    assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
+    assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
+    assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
+    assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
+    assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
+    assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
+    assert "no run directory" in refused("compare", tmp_path)
+    assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
+    assert "no such file" in refused("compare", "nowhere.yaml")
+    assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
+    assert "it is no comparison" in refused("compare", "ddpm_digits")
+    assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
+    assert "`unidiff compare tiny.yaml`" in refused("run", "tiny.yaml")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"solvers": ["ddim", "heunn"]}, "solvers: 'heunn': there is no solver 'heunn'"),
+        ({"solvers": []}, "solvers"),
+        ({"solvers": [{"type": "DDIM", "etta": 1}]}, "solvers[0].etta: there is no such key. Did you mean 'eta'?"),
+        ({"solvers": [3]}, "solvers[0]"),
+        ({"nfe": [0]}, "nfe: 0 was given"),
+        ({"nfe": []}, "nfe"),
+        ({"process": None}, "process: it is missing"),
+        ({"data": None}, "data: it is missing"),
+        ({"data": {"type": "TwoMoons"}}, "no mixture of Gaussians"),
+        ({"runs": ["runs/a"]}, "data: a trained run has its own"),
+        ({"count": 5}, "count: 5 was given"),
+        ({"steps": 5}, "steps: there is no such key"),
+    ],
+)
+def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
+    written = {"solvers": EXACT["solvers"], **EXACT, **change}
+    path = write(tmp_path, dict(sorted(written.items(), key=lambda item: item[0] != "solvers")))
+    for words in (["compare", path], ["check", path]):
+        message = refused(*words)
+        assert said in message
+        assert "tiny.yaml:" in message
+
+
+def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
+    path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform", {"type": "DDIM", "eta": 0.5}, {"type": "Ancestral"}]})
+    comparing = load_comparing(path)
+    assert comparing.solvers == ("ddim@uniform", ud.DDIM(eta=0.5), ud.Ancestral())
+    (tmp_path / "again.yaml").write_text(comparing.to_yaml())
+    assert load_comparing(tmp_path / "again.yaml") == comparing
+    text = unidiff("check", path).out
+    assert "# This recipe is right." in text
+    (tmp_path / "again.yaml").write_text(text)
+    assert load_comparing(tmp_path / "again.yaml") == comparing
+    assert json.loads(unidiff("check", path, "--json").out)["recipe"] == comparing.to_dict()
+    with pytest.raises(RecipeError, match="unidiff compare"):
+        ud.load_recipe(path)
+    with pytest.raises(ParameterError, match="ddimm"):
+        Comparing(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+
+
+def test_a_table_in_a_terminal(monkeypatch, capsys):
+    model, options = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
+    found = ud.compare(model, ["ddim"], [3], (2,), 20, **options)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    command._print_table(found)
+    shown = capsys.readouterr().out
+    assert "DDIM @ Uniform" in shown
+    assert "┃" in shown

@@ -1,0 +1,1 @@
+"""How good samples are: distances between two sets of them, the true flow, and tables that compare solvers."""

@@ -1,0 +1,203 @@
+"""Many solvers on one model, or the same on several: the same starts, counted evaluations, errors against the truth."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require, require_whole
+from unidiff.evaluation.budget import Planned, plan
+from unidiff.evaluation.comparison import Comparison, Distances, Row
+from unidiff.evaluation.distances import Target
+from unidiff.evaluation.entrant import Entrant, entrants
+from unidiff.evaluation.reference import Flow, reference_flow
+from unidiff.exact import ClosedForm
+from unidiff.grid import Grid
+from unidiff.sampling import Sampling
+from unidiff.solver.base import Solver
+from unidiff.solver.sample import sample
+
+__all__ = ["compare"]
+
+_SHOWN = 1000  # samples of each row that are kept for pictures
+_TRUTH = 10  # true samples for each sample drawn, ...
+_MOST_TRUTH = 10_000  # ... but no more than this
+_TRUTH_SEED = 2**40  # of the true samples: no sample's own seed
+
+Models = Denoiser | Sequence[tuple[str, Denoiser]]
+
+
+class _Truth:
+    """What samples are held against, in data space and in feature space."""
+
+    def __init__(self, reference: Tensor | None, features: Callable[[Tensor], Tensor] | None) -> None:
+        self._features = features if reference is not None else None
+        self._target = None if reference is None else Target(reference)
+        self._in_features = None if reference is None or features is None else Target(features(reference))
+
+    def distances(self, x: Tensor) -> Distances:
+        """Distances of samples, (N, *shape); none of samples that are not finite."""
+        if self._target is None or not bool(x.isfinite().all()):
+            return Distances()
+        seen = None if self._features is None or self._in_features is None else self._features(x)
+        features = None if seen is None or self._in_features is None else self._in_features.energy(seen)
+        return Distances(self._target.energy(x), self._target.sliced(x), features)
+
+
+def compare(
+    models: Models,
+    solvers: Sequence[Solver | tuple[Solver, Grid] | str],
+    nfes: Sequence[int],
+    shape: Sequence[int],
+    seeds: int | Sequence[int] = 500,
+    *,
+    grid: Grid | None = None,
+    reference_data: Tensor | None = None,
+    fresh_data: Tensor | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    followed: int | None = None,
+    tolerance: float = 1e-6,
+    most_steps: int = 2048,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Compare solvers at equal numbers of evaluations, from the same starts.
+
+    For each solver and each requested number the largest number of steps is taken whose evaluations, as counted, do not
+    exceed it. A solver that draws no noise is held against the true probability flow (`reference_flow`), every solver
+    against the true distribution (`energy_distance`, `sliced_wasserstein`).
+
+    Args:
+        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data.
+        solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform".
+        nfes: Requested numbers of evaluations.
+        shape: Shape of one sample.
+        seeds: One seed per sample; a number n stands for 0, ..., n - 1.
+        grid: Grid of the solvers that name none; that of `Sampling()` if not given.
+        reference_data: Samples of the true distribution, (M, *shape). Not needed with a closed-form denoiser, whose
+            own data are drawn.
+        fresh_data: Other samples of it, measured for comparison as if a solver had drawn them.
+        features: Maps samples (N, *shape) to features (N, F), in which the energy distance is measured too.
+        followed: How many of the samples, the first, are held against the true flow; all if not given.
+        tolerance: Of the true flow; see `reference_flow`.
+        most_steps: Of the true flow; see `reference_flow`.
+        dtype: Floating type of the states.
+        device: Where the denoisers are.
+        batch: Samples drawn together; bounds the memory.
+        progress: Called with (runs done, runs in all).
+
+    Raises:
+        ParameterError: If a solver's name means nothing, or nothing is left to compare.
+    """
+    labelled = [("", models)] if isinstance(models, Denoiser) else list(models)
+    require(len(labelled) > 0, "models", models, "a denoiser, or at least one (label, denoiser)")
+    labels = [label for label, _ in labelled]
+    require(len(set(labels)) == len(labels), "models", labels, "one label for each model, all different")
+    seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
+    require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
+    require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
+    for nfe in nfes:
+        require_whole("nfe", nfe)
+    known = entrants(solvers, grid or Sampling().grid)
+    require(len(known) > 0, "solvers", solvers, "a list of at least one solver")
+    followed = len(seeds) if followed is None else min(followed, len(seeds))
+
+    planned: list[tuple[str, Denoiser, Planned]] = []
+    notes: list[str] = []
+    for label, denoiser in labelled:
+        for entrant in known:
+            runs, note = plan(entrant, denoiser.process, shape, nfes)
+            planned += [(label, denoiser, run) for run in runs]
+            notes += [f"{label}: {note}" if label and note else note] if note else []
+    require(len(planned) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
+    exact = next((denoiser for _, denoiser in labelled if isinstance(denoiser, ClosedForm)), None)
+    if reference_data is None and exact is not None:
+        wanted = min(_TRUTH * len(seeds), _MOST_TRUTH)
+        drawn = _draw(exact, wanted + len(seeds), shape)
+        reference_data, fresh_data = drawn[:wanted], drawn[wanted:]
+    truth = _Truth(reference_data, features)
+    baseline = Distances() if fresh_data is None else truth.distances(fresh_data)
+
+    flows: dict[str, Flow] = {}
+    rows = []
+    for done, (label, denoiser, run) in enumerate(planned):
+        if progress is not None:
+            progress(done, len(planned))
+        if run.deterministic and label not in flows:
+            options = {"tolerance": tolerance, "most_steps": most_steps, "dtype": dtype, "device": device}
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], batch=batch, **options)  # type: ignore[arg-type]
+        x, nfe, seconds = _run(run.entrant, denoiser, shape, seeds, batch, dtype, device)
+        if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
+            notes.append(f"{run.entrant.label} at {nfe} evaluations: {broken} of {len(x)} samples are not finite.")
+        rms = None
+        if run.deterministic:
+            rms = float((x[:followed].double() - flows[label].x).square().mean().sqrt())
+        rows.append(_row(label, run, nfe, seconds, rms, truth.distances(x), x[:_SHOWN], denoiser))
+    if progress is not None:
+        progress(len(planned), len(planned))
+    errors = {label: flow.error for label, flow in flows.items()}
+    ends = {label: flow.x[:_SHOWN] for label, flow in flows.items()}
+    return Comparison(tuple(rows), len(seeds), followed, errors, baseline, tuple(notes), ends)
+
+
+def _draw(exact: ClosedForm, count: int, shape: Sequence[int]) -> Tensor:
+    generator = torch.Generator().manual_seed(_TRUTH_SEED)
+    noise = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    place = next(exact.buffers()).device
+    return exact.draw(noise.to(place), uniform.to(place)).cpu()
+
+
+def _run(
+    entrant: Entrant,
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    seeds: list[int],
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> tuple[Tensor, int, float]:
+    """The samples on the CPU, the evaluations of each (the most of any batch), and the seconds that all took."""
+    parts, nfe, seconds = [], 0, 0.0
+    for start in range(0, len(seeds), batch):
+        begun = time.perf_counter()
+        chosen = seeds[start : start + batch]
+        solution = sample(denoiser, entrant.solver, entrant.grid, shape, chosen, dtype=dtype, device=device)
+        parts.append(solution.x.cpu())  # waits for the device
+        seconds += time.perf_counter() - begun
+        nfe = max(nfe, solution.nfe)
+    return torch.cat(parts), nfe, seconds
+
+
+def _row(
+    label: str,
+    run: Planned,
+    nfe: int,
+    seconds: float,
+    rms: float | None,
+    distances: Distances,
+    x: Tensor,
+    denoiser: Denoiser,
+) -> Row:
+    solver, grid = run.entrant.solver, run.entrant.grid
+    steps = len(grid.times(denoiser.process)) - 1
+    names = {"model": label, "label": run.entrant.label, "solver": repr(solver), "grid": repr(grid)}
+    rms = math.inf if rms is not None and math.isnan(rms) else rms
+    return Row(
+        **names,
+        steps=steps,
+        requested=run.requested,
+        nfe=nfe,
+        seconds=round(seconds, 4),
+        deterministic=run.deterministic,
+        rms=rms,
+        distances=distances,
+        x=x,
+    )

@@ -1,0 +1,142 @@
+"""The true flow: the probability flow of any denoiser, its steps halved until that changes nothing that matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.exact import ClosedForm
+from unidiff.noise import Seeded
+from unidiff.process.base import Level, combine
+
+__all__ = ["Flow", "reference_flow"]
+
+_FEWEST = 32  # steps of the first integration
+_CLEAN = 1e-5  # sigma / alpha at which the flow of a closed-form denoiser ends
+_K = 1e-3  # alpha / sigma below which the steps are equal in it: there next to nothing is left of the data
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the probability flow takes a start.
+
+    Attributes:
+        x: The ends in pixels, (B, *shape) float64.
+        error: Root mean square change of x, over samples and dimensions, when the steps were last halved. Runge and
+            Kutta's method of order 4 leaves a fifteenth of it.
+        steps: Steps of the last integration.
+    """
+
+    x: Tensor
+    error: float
+    steps: int
+
+
+@torch.no_grad()
+def reference_flow(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    seeds: int | Sequence[int],
+    *,
+    tolerance: float = 1e-6,
+    most_steps: int = 2048,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    batch: int = 1024,
+) -> Flow:
+    """Follow the probability flow from noise to data, from the same starts as `unidiff.sample` with the same seeds.
+
+    With r = sqrt(alpha^2 + sigma^2), w = u / r and the angle a = atan2(sigma, alpha), states of any scalar process
+    follow dw/da = cos(a) eps - sin(a) x0, which is finite everywhere, alpha = 0 included (Salimans & Ho 2022, appendix
+    D). It is integrated by the classical method of Runge and Kutta, in steps that are equal in log(sigma / alpha) as
+    long as alpha is not next to 0; the steps are halved until that moves the ends by less than the tolerance.
+
+    A closed-form denoiser is followed to sigma / alpha = 1e-5, any other to the process's t_min; there one denoise ends
+    it, as it ends every sampling run.
+
+    Args:
+        denoiser: The model.
+        shape: Shape of one sample.
+        seeds: One seed per sample; a number n stands for 0, ..., n - 1.
+        tolerance: Root mean square change by the last halving at which to stop.
+        most_steps: Steps at which to stop in any case.
+        dtype: Floating type in which starts are drawn and the denoiser is asked; sums are kept in float64.
+        device: Where the denoiser is.
+        batch: Samples followed together; bounds the memory.
+    """
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    parts = [seeds[start : start + batch] for start in range(0, len(seeds), batch)]
+    prior = denoiser.process.prior
+    starts = [prior(Seeded(part)(torch.empty(len(part), *shape, dtype=dtype))) for part in parts]
+    before = None
+    for doublings in count():
+        steps = _FEWEST * 2**doublings
+        levels = _levels(denoiser, steps)
+        x = torch.cat([_integrate(denoiser, start, levels, device) for start in starts])
+        error = math.inf if before is None else float((x - before).square().mean().sqrt())
+        if error <= tolerance or 2 * steps > most_steps:
+            return Flow(x, error, steps)
+        before = x
+    raise AssertionError
+
+
+def _progress(level: Level) -> float:
+    """The variable that steps are equal in: p = log(sigma / (alpha + k sigma)), finite at alpha = 0."""
+    sigma, alpha = float(level.sigma), float(level.alpha)
+    return math.log(sigma / (alpha + _K * sigma))
+
+
+def _angle(level: Level) -> float:
+    return math.atan2(level.sigma, level.alpha)
+
+
+def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
+    """The levels of `steps` equal steps, with one in the middle of each: 2 steps + 1."""
+    process = denoiser.process
+    closed = isinstance(denoiser, ClosedForm)
+    first, last = process.levels_at([1.0, process.t_min])
+    end = math.log(_CLEAN) if closed else _progress(last)
+    ratios = torch.linspace(_progress(first), end, 2 * steps + 1, dtype=torch.float64).exp()
+    angles = torch.atan2(ratios, 1 - _K * ratios)
+    log_snr = -2 * angles.tan().log()
+    if closed:  # it looks at alpha and sigma alone, and no process need go as far down
+        nan = math.nan
+        return [
+            Level(nan, math.cos(a), math.sin(a), ratio, nan, nan, nan)
+            for a, ratio in zip(angles.tolist(), log_snr.tolist())
+        ]
+    times = process.time_at(log_snr)
+    times[0], times[-1] = 1.0, process.t_min
+    return process.levels_at(times)
+
+
+def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: torch.device | str) -> Tensor:
+    """The end in pixels, (B, *shape) float64, of the flow from the start at the first level."""
+
+    def ask(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        u = (math.hypot(level.alpha, level.sigma) * w).to(device, start.dtype)
+        x0, eps, _ = denoiser(u, level)
+        # Sums are kept on the CPU: not every device has float64.
+        return x0.to("cpu", torch.float64), eps.to("cpu", torch.float64)
+
+    def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))
+        cos, sin = math.cos(_angle(level)), math.sin(_angle(level))
+        x0, eps = ask(w, level)
+        return sin * (cos + _K * sin) * combine(cos, eps, -sin, x0)
+
+    first = denoiser.process.level(1.0)
+    w = start.double() / math.hypot(first.alpha, first.sigma)
+    for left, middle, right in zip(levels[:-1:2], levels[1::2], levels[2::2]):
+        h = _progress(right) - _progress(left)
+        k1 = slope(w, left)
+        k2 = slope(w + h / 2 * k1, middle)
+        k3 = slope(w + h / 2 * k2, middle)
+        k4 = slope(w + h * k3, right)
+        w = w + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return denoiser.process.basis.inverse(ask(w, levels[-1])[0])

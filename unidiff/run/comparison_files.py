@@ -1,0 +1,130 @@
+"""The files of a comparison: a table, the numbers, two pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unidiff import plot
+from unidiff.errors import RunError, RunFailed
+from unidiff.evaluation.comparison import Comparison, Line
+from unidiff.run.comparing import Comparing
+from unidiff.run.directory import RunDirectory, environment
+
+__all__ = ["check_place", "write_comparison"]
+
+_TABLE, _RESULT, _ERRORS, _SAMPLES = "compare.csv", "compare.json", "errors.png", "samples.png"
+_SIZE = 20_000_000  # bytes of all files, about; the pictures are most of it
+
+
+def check_place(directory: Path, overwrite: bool) -> None:
+    """Refuse a directory that a comparison must not or cannot use; nothing is changed.
+
+    Raises:
+        RunError: If the place is taken or not writable.
+    """
+    RunDirectory(directory).check_writable(_SIZE)
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    if not (directory / _RESULT).is_file():
+        raise RunError(
+            f"{directory}: the directory holds files that are no comparison. Choose another place with --out."
+        )
+    if not overwrite:
+        remedy = "Replace it by --overwrite, or choose another place with --out."
+        raise RunError(f"{directory}: a comparison is already there. {remedy}")
+
+
+def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Write a comparison: compare.csv, compare.json, errors.png, samples.png, all of them or none.
+
+    Args:
+        comparing: The recipe.
+        found: What came of it.
+        facts: What it depends on beside the recipe.
+        directory: Where to; the files of an older comparison there are replaced.
+
+    Returns:
+        The content of compare.json.
+
+    Raises:
+        RunFailed: If they cannot be written.
+    """
+    result = {"recipe": comparing.to_dict(), **facts, **found.to_dict(), "environment": environment()}
+    unfinished = directory.with_name(f".{directory.name}.partial")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        (unfinished / _TABLE).write_text(found.to_csv())
+        (unfinished / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        caption = _caption(comparing, found, facts)
+        _plot_errors(found, unfinished / _ERRORS, caption)
+        _plot_samples(comparing, found, unfinished / _SAMPLES, caption)
+        directory.mkdir(exist_ok=True)
+        for name in (_TABLE, _ERRORS, _SAMPLES, _RESULT):
+            os.replace(unfinished / name, directory / name)
+    except OSError as error:
+        raise RunFailed(f"{directory}: {error}. Choose another place with --out.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return result
+
+
+def _caption(comparing: Comparing, found: Comparison, facts: dict[str, Any]) -> str:
+    what = (
+        ", ".join(str(run) for run in comparing.runs) or f"Exact model of {comparing.data!r} with {comparing.process!r}"
+    )
+    text = f"{what}. {found.count} samples, seeds from {comparing.seed}."
+    return f"{text}\n{facts['stand_in']}" if facts.get("stand_in") else text
+
+
+def _name(line: Line) -> str:
+    return f"{line.model}: {line.label}" if line.model else line.label
+
+
+def _plot_errors(found: Comparison, path: Path, caption: str) -> None:
+    flow, energy = [], []
+    for line in found.lines:
+        nfe = [row.nfe for row in line.rows]
+        order = "" if line.order is None else f", order {line.order:.2f}"
+        rms = [row.rms for row in line.rows if row.rms is not None]
+        if rms:
+            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", nfe, rms, [0.0] * len(rms)))
+        measured = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
+        if measured:
+            energy.append(plot.Curve(_name(line), _name(line), *map(list, zip(*measured))))
+    floor = max(found.flow_errors.values(), default=None)
+    base = found.baseline.energy
+    panels = [
+        plot.Panel(
+            "Distance from the true flow", "rms over samples and dimensions", flow, floor, "error of the reference"
+        ),
+        plot.Panel(
+            "Distance from the true distribution",
+            "energy distance (a triangle: not above its standard error)",
+            energy,
+            None if base is None else max(base.value, base.error),
+            "fresh true samples, or their standard error",
+        ),
+    ]
+    plot.save_curves([panel for panel in panels if panel.curves], "evaluations", path, caption)
+
+
+def _plot_samples(comparing: Comparing, found: Comparison, path: Path, caption: str) -> None:
+    lines, asked = found.lines, sorted(set(comparing.nfe))
+    cells: list[list[tuple[Tensor, str] | None]] = []
+    for line in lines:
+        by_request = {asked[-1] if row.requested is None else row.requested: row for row in line.rows}
+        shown = [by_request.get(nfe) for nfe in asked]
+        row_cells = [
+            None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}") for row, nfe in zip(shown, asked)
+        ]
+        truth = found.truth.get(line.model)
+        cells.append(row_cells + ([] if not found.truth else [None if truth is None else (truth, "")]))
+    columns = [f"{nfe} evaluations" for nfe in asked] + (["true flow"] if found.truth else [])
+    plot.save_table(cells, [_name(line) for line in lines], columns, path, caption)
