@@ -359,6 +359,61 @@ def refused_after_progress(*words):
     return result.err
 
 
+# --- likelihood ---
+
+
+def test_likelihood_of_pictures(run):
+    rough = ["--tolerance", 0.02]
+    result = unidiff("likelihood", run, "--count", 3, "--probes", 2, "--bound", "--seed", 4, "--json", *rough)
+    facts = json.loads(result.out)
+    assert (facts["data"], facts["count"], facts["levels"], facts["step"]) == ("Digits test", 3, 256, 2)
+    assert facts["stand_in"] is None
+    assert "likelihood 3/3" in result.err
+    assert "bound 50/50" in result.err
+    loaded, x = ud.load(run), ud.Digits().open("test").batch(torch.arange(3))
+    options = {"levels": 256, "seeds": [4, 5, 6]}
+    flow = ud.log_likelihood(loaded.denoiser, x, ud.Hutchinson(2), rtol=0.02, atol=0.02, **options)
+    bound = ud.variational_bound(loaded.denoiser, x, ud.Native(), **options)
+    assert (facts["flow"]["nats"], facts["flow"]["nats_error"]) == flow.nats
+    assert (facts["flow"]["bits_per_dim"], facts["flow"]["nfe"]) == (flow.bits.mean, flow.nfe)
+    assert facts["flow"]["probe_error"] > 0
+    assert facts["bound"]["bits_per_dim"] == bound.bits.mean
+    assert len(facts["bound"]["terms"]) == 51
+    assert sum(mean for mean, _ in facts["bound"]["terms"]) == pytest.approx(-facts["bound"]["nats"])
+    text = unidiff("likelihood", run, "--count", 1, "--bound", "--steps", 3, *rough).out
+    assert "Digits test, 1 samples, 256 levels" in text
+    assert "decoder" in text
+    assert "nan" not in text
+
+
+def test_likelihood_of_points(tmp_path):
+    recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
+    assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
+    words = ["likelihood", tmp_path / "run", "--count", 5, "--exact", "--tolerance", 1e-6]
+    facts = json.loads(unidiff(*words, "--bound", "--json").out)
+    assert facts["levels"] is None
+    assert facts["bound"]["grid"] == "Uniform(steps=1000)"
+    source = ud.Ring(count=300).open("test")
+    denoiser = ud.load(tmp_path / "run").denoiser
+    expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-6, atol=1e-6)
+    assert facts["flow"]["nats"] == expected.nats.mean
+    assert "probe_error" not in facts["flow"]
+    facts = json.loads(unidiff(*words[:2], "--count", 1, "--json").out)
+    assert facts["flow"]["nats_error"] is None
+    everything = json.loads(unidiff(*words[:2], "--count", 10**6, "--json").out)
+    assert everything["count"] == len(source)
+
+
+def test_likelihood_refuses(run, tmp_path):
+    assert "no run directory" in refused("likelihood", tmp_path)
+    assert "--count: 0" in refused("likelihood", run, "--count", 0)
+    assert "probes: 0" in refused("likelihood", run, "--probes", 0)
+    assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "rtol" in refused("likelihood", run, "--tolerance", -1, "--count", 2)
+    assert "allowed are auto" in refused("likelihood", run, "--device", "tpu")
+    assert "steps: 0" in refused("likelihood", run, "--bound", "--steps", 0)
+
+
 # --- what a person sees ---
 
 

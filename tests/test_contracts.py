@@ -25,7 +25,7 @@ from unidiff.objective.weighting import Weighting
 from unidiff.recipe.registry import PUBLIC
 from unidiff.schedule import Schedule
 
-FROZEN = (Schedule, ud.Process, ud.Parameterization, ud.Solver, Grid, Weighting, Objective, Data)
+FROZEN = (Schedule, ud.Process, ud.Parameterization, ud.Solver, Grid, Weighting, Objective, Data, ud.Trace)
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
 EXAMPLES: dict[str, list[dict[str, object]]] = {
@@ -36,6 +36,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DDIM": [{}, {"eta": 0.5}],
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "Hutchinson": [{}, {"probes": 3}],
     "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
@@ -250,8 +251,7 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         level = process.level(process.training_times(torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
         losses = objective.losses(denoiser, x0, eps, level)
         assert losses.shape == (8,)
-        assert losses.isfinite().all()
-        assert (losses >= 0).all()
+        assert losses.isfinite().all()  # of any sign: score matching is known up to a constant
         losses.mean().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
 

@@ -12,7 +12,19 @@ import math
 import pytest
 import torch
 
-from unidiff import DDPM, NCSN, Cosine, Linear, ScaledLinear, ZeroTerminalSNR
+from unidiff import (
+    DDPM,
+    EDM,
+    NCSN,
+    VESDE,
+    VPSDE,
+    Cosine,
+    FlowMatching,
+    Linear,
+    ScaledLinear,
+    SubVPSDE,
+    ZeroTerminalSNR,
+)
 from unidiff.process.base import combine, renewal
 
 EPS = 2.0**-53
@@ -26,7 +38,9 @@ VP = {
     "short": DDPM(T=2),
 }
 VE = {"ncsn": NCSN(), "ncsn, wide": NCSN(0.01, 50.0, 232), "ncsn, two levels": NCSN(0.1, 2.0, 2)}
-ALL = VP | VE
+TABLES = VP | VE
+CONTINUOUS = {"vp": VPSDE(), "sub-vp": SubVPSDE(), "ve": VESDE(), "edm": EDM(), "flow": FlowMatching()}
+ALL = TABLES | CONTINUOUS  # the formulas of the continuous ones are in test_continuous.py
 
 
 def cases(processes):
@@ -128,13 +142,59 @@ def test_table_is_the_forward_chain(schedule):
         assert level.sigma**2 == pytest.approx(variance, rel=1e-11, abs=0)  # 1 - beta_1 forgets u / beta_1 of beta_1
 
 
-def test_between_entries_the_log_snr_is_linear():
+CURVES = VP | {
+    "zero terminal, cosine": DDPM(50, ZeroTerminalSNR(Cosine())),
+    "zero terminal, short": DDPM(3, ZeroTerminalSNR()),
+}
+
+
+@cases(CURVES)
+def test_the_curve_passes_through_the_table(process):
+    # A position i in the table is known to i u, and log SNR there to i u times its slope per entry.
+    times, table = process.native_times(), process.schedule.log_alpha_bar(process.T)
+    expected = table - torch.log(-torch.expm1(table))
+    slope = expected.diff().abs()
+    slope = slope[slope.isfinite()].max() if slope.isfinite().any() else 2.0
+    assert_close(process.log_snr(times), expected, rel=8 * EPS, abs_=2 * process.T * EPS * float(slope))
+
+
+def slope_of_log_snr(process, t: torch.Tensor) -> torch.Tensor:
+    return torch.func.jvp(process.log_snr, (t,), (torch.ones_like(t),))[1]
+
+
+@cases(CURVES)
+def test_the_curve_has_one_slope_at_each_entry(process):
+    # A cubic with rise r and end slopes m, n per entry has a second derivative of at most 6 |r| + 4 |m| + 2 |n|; slopes
+    # are at most 3 times a rise, so it is below 24 times the larger rise. The slopes at 1e-9 of an entry on both sides
+    # differ by at most 2e-9 times that; neighbouring rises have ratios of up to 4. Positions are known to T u << 1e-9.
+    times, h = process.native_times()[:-1], 1e-9 / process.T
+    left, right = slope_of_log_snr(process, times - h), slope_of_log_snr(process, times + h)
+    assert_close(left, right, rel=2e-9 * 24 * 4)
+
+
+@cases(CURVES)
+def test_the_curve_falls_in_every_interval(process):
+    # Slopes at 20 places in each interval; the end of a zero terminal SNR, where they are infinite, is left out.
+    t = torch.linspace(0, 1, 20 * process.T, dtype=torch.float64)[:-1]
+    assert (slope_of_log_snr(process, t) < 0).all()
+
+
+def test_the_curve_falls_where_a_table_ends_abruptly():
+    # The way to pure noise starts with slope -2; a cubic that falls by 0.1 cannot reach it and stay monotone.
+    class Abrupt(Linear):
+        def log_alpha_bar(self, T):
+            return torch.tensor([-0.5, -0.9, -0.95, -math.inf], dtype=torch.float64)
+
+    process = DDPM(4, Abrupt())
+    assert (slope_of_log_snr(process, torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1]) < 0).all()
+
+
+def test_before_the_first_entry_the_log_snr_is_linear():
+    # With the slope of the first interval: at t = 0 it is one step of the table further up.
     process = DDPM(T=10)
-    times = process.native_times()
-    at = process.log_snr(times)
-    assert_close(process.log_snr((times[1:] + times[:-1]) / 2), (at[1:] + at[:-1]) / 2, rel=1e-13)
-    # Before the first entry the first line is continued: at t = 0 it is one step of the table further.
+    at = process.log_snr(process.native_times())
     assert_close(process.log_snr(torch.tensor(0.0)), 2 * at[0] - at[1], rel=1e-13)
+    assert_close(process.log_snr(torch.tensor(0.05, dtype=torch.float64)), 1.5 * at[0] - 0.5 * at[1], rel=1e-13)
 
 
 def test_towards_pure_noise_alpha_over_sigma_is_linear():
@@ -188,8 +248,10 @@ def test_condition_is_the_index_of_a_thousand(process):
 
 
 def inside(process) -> torch.Tensor:
-    """Times in the middle of the intervals of the table, where the curve is smooth."""
+    """Times in the middle of the intervals of the table, or of 50 intervals."""
     times = process.native_times()
+    if times is None:
+        times = torch.linspace(process.t_min, 1, 51, dtype=torch.float64)
     return (times[1:] + times[:-1]) / 2
 
 
@@ -213,12 +275,15 @@ def test_rates_of_a_variance_preserving_process(process):
     # g^2 is a sum of terms of size |f| / sigma^2 times sigma^2: relative error of a few u.
     assert_close(g2, -2 * f, rel=1e-13)
     assert (g2 > 0).all()
-    at = process.log_snr(process.native_times())
-    slope = (at[1:] - at[:-1]) / (process.native_times()[1:] - process.native_times()[:-1])
-    smooth = slope.isfinite()  # not the last interval of a zero terminal SNR
-    # The slope of the table: numbers of size 10 over their difference of 0.02 lose 500 u, times of size 1 over their
-    # difference of 1 / T lose 1000 u.
-    assert_close(f[smooth], (0.5 * process.sigma(t) ** 2 * slope)[smooth], rel=2000 * 2 * EPS)
+    # In the middle of an interval a cubic with end slopes m and n has the slope 3/2 rise - (m + n) / 4; m and n are the
+    # harmonic means of the rises on both sides (Fritsch & Butland 1984), and the rise itself at the ends of the table.
+    rise = process.log_snr(process.native_times()).diff()
+    if rise[-1].isinf():  # the way to pure noise is not a cubic, and the one before it ends with its slope
+        t, f, rise = t[:-2], f[:-2], rise[:-1]
+    ends = torch.cat([rise[:1], 2 * rise[1:] * rise[:-1] / (rise[1:] + rise[:-1]), rise[-1:]])
+    slope = (1.5 * rise - (ends[1:] + ends[:-1]) / 4)[: len(t)] * process.T
+    # The table: numbers of size 10 over their difference of 0.02 lose 500 u, positions of up to T lose T u.
+    assert_close(f, 0.5 * process.sigma(t) ** 2 * slope, rel=2000 * 2 * EPS)
 
 
 @cases(ALL)
@@ -299,13 +364,37 @@ def test_combine_is_a_linear_combination_with_numbers_and_with_tensors():
             assert_close(combine(a_tensor, x, b_tensor, y), expected, abs_=8 * EPS)
 
 
+@cases(ALL)
+def test_time_at_is_the_inverse_of_log_snr(process):
+    t = torch.linspace(process.t_min, 1, 301, dtype=torch.float64)
+    log_snr = process.log_snr(t)
+    # log SNR is known to 16 u times its size (two logarithms and their difference), a position in a table to 4 u in t;
+    # both over the slope. Where log SNR is minus infinity the time is 1 exactly.
+    slope = torch.func.jvp(process.log_snr, (t,), (torch.ones_like(t),))[1].abs()
+    finite = log_snr.isfinite()
+    bound = 16 * EPS * ((1 + log_snr.abs()) / slope)[finite] + 8 * EPS
+    found = process.time_at(log_snr)
+    assert ((found - t).abs()[finite] <= bound).all()
+    assert (found[~finite] == 1).all()
+    assert torch.equal(process.time_at(log_snr[::3].reshape(1, -1)), found[::3].reshape(1, -1))
+
+
+@cases(ALL)
+def test_time_at_answers_with_the_nearer_end(process):
+    first, last = process.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+    assert process.time_at(torch.tensor([last - 1, last - 100, -math.inf])).tolist() == [1.0, 1.0, 1.0]
+    # Processes without noise at t = 0 have infinite log SNR there: then no finite value is out of range.
+    above = [math.inf, first + 1, first + 100] if math.isfinite(first) else [math.inf]
+    assert process.time_at(torch.tensor(above)).tolist() == [0.0] * len(above)
+
+
 # ---- prior, training, perturb
 
 
 @cases(ALL)
 def test_prior_density(process):
     u = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    scale = 1.0 if process in VP.values() else process.sigma_max
+    scale = getattr(process, "sigma_max", 1.0)
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), scale)
     # exp(log sigma): an error of u |log sigma| in the exponent, with logs of 10 on the way. The density doubles it.
     assert process.prior_scale() == pytest.approx(scale, rel=20 * EPS)
@@ -313,7 +402,7 @@ def test_prior_density(process):
     assert_close(process.prior_log_density(u), normal.log_prob(u).sum((1, 2)), rel=1e-13)
 
 
-@cases(ALL)
+@cases(TABLES)
 def test_training_times_are_uniform_over_the_table(process):
     # Draws at the midpoints of 4 L equal cells: each entry of the table is met exactly four times.
     table = process.native_times()

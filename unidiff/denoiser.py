@@ -20,9 +20,11 @@ class Denoiser(nn.Module, ABC):
 
     Attributes:
         process: The process that made the state noisy.
+        shape: Shape of one sample, without the batch axis; None if the model does not know it.
     """
 
     process: Process
+    shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -55,6 +57,7 @@ class NeuralDenoiser(Denoiser):
         self.process = process
         self.parameterization = parameterization
         self.backbone = backbone
+        self.shape = getattr(backbone, "shape", None)
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
@@ -82,6 +85,7 @@ class Counted(Denoiser):
         super().__init__()
         self.denoiser = denoiser
         self.process = denoiser.process
+        self.shape = denoiser.shape
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
     @property
@@ -126,6 +130,7 @@ class Rescheduled(Denoiser):
             raise ParameterError("process", problem)
         self.denoiser = denoiser
         self.process = process
+        self.shape = denoiser.shape
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped model's expected data, and the noise that explains the state with them."""

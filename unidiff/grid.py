@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.process.base import Process
 
-__all__ = ["Grid", "Native", "Uniform"]
+__all__ = ["Grid", "Karras", "LogSNR", "Native", "Power", "Quadratic", "Tapered", "Uniform"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,29 @@ class Native(Grid):
 
 
 @dataclass(frozen=True)
-class Uniform(Grid):
+class _Steps(Grid):
+    """N - 1 steps from 1 to t_min, equal in some variable, then 0."""
+
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps, 1, 1_000_000)
+
+    @abstractmethod
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """The times where the given fractions, 0 to 1, of the way from 1 to t_min are done."""
+
+    def times(self, process: Process) -> Tensor:
+        """The times (steps + 1,); see `Grid.times`."""
+        times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
+        times[0] = 1.0
+        if self.steps > 1:
+            times[-1] = process.t_min  # to the last bit, whatever the variable made of it
+        return torch.cat([times, times.new_zeros(1)])
+
+
+@dataclass(frozen=True)
+class Uniform(_Steps):
     """Equal steps from 1 to the process's t_min, then 0.
 
     On DDPM with `steps` = T this is the native grid. The times need not be entries of a table.
@@ -55,10 +78,117 @@ class Uniform(Grid):
 
     steps: int = 50
 
-    def __post_init__(self) -> None:
-        require_whole("steps", self.steps, 1, 1_000_000)
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in t."""
+        return 1 + fraction * (process.t_min - 1)
 
-    def times(self, process: Process) -> Tensor:
-        """The times (steps + 1,); see `Grid.times`."""
-        noisy = torch.linspace(1, process.t_min, self.steps, dtype=torch.float64)
-        return torch.cat([noisy, noisy.new_zeros(1)])
+
+@dataclass(frozen=True)
+class Power(_Steps):
+    """Steps equal in t^(1 / rho): they shrink towards the data as rho grows.
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+        rho: The power, above 0; 1 is Uniform.
+    """
+
+    rho: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in t^(1 / rho)."""
+        return (1 + fraction * (process.t_min ** (1 / self.rho) - 1)) ** self.rho
+
+
+@dataclass(frozen=True)
+class Quadratic(_Steps):
+    """Steps equal in the square root of t: the quadratic spacing of Song, Meng & Ermon 2021, appendix D.2.
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+    """
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in sqrt(t)."""
+        return (1 + fraction * (process.t_min**0.5 - 1)) ** 2
+
+
+@dataclass(frozen=True)
+class LogSNR(_Steps):
+    """Steps equal in log SNR (Lu et al. 2022a, section 3.4).
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+    """
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in log(sigma / alpha)."""
+        high, low = (math.log(q) for q in _noisiest_and_least(process, self))
+        return process.time_at(-2 * (high + fraction * (low - high)))
+
+
+@dataclass(frozen=True)
+class Karras(_Steps):
+    """Steps equal in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5).
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+        rho: The power, above 0; the paper's value is 7. For rho to infinity it becomes LogSNR.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in (sigma / alpha)^(1 / rho)."""
+        high, low = (q ** (1 / self.rho) for q in _noisiest_and_least(process, self))
+        return process.time_at(-2 * self.rho * torch.log(high + fraction * (low - high)))
+
+
+@dataclass(frozen=True)
+class Tapered(_Steps):
+    """Steps equal in log((q + low) / (q + high)), q = sigma / alpha: the library's default.
+
+    Between low and high they are equal in log SNR. Far above `high` nothing of a sample is decided yet, and far
+    below `low` nothing is left to decide: steps are longer there, and the way from pure noise (q infinite) is finite.
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+        low: Noise scale, in units of the data, below which steps grow longer; at least 0.
+        high: Noise scale above which steps grow longer; above low.
+    """
+
+    low: float = 0.02
+    high: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.low < math.inf, "low", self.low, "a number of at least 0")
+        require(self.low < self.high < math.inf, "high", self.high, f"a number above low ({self.low})")
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in log((q + low) / (q + high))."""
+        first, last = process.level(1.0), process.level(process.t_min)
+        # With p = 1 / q, finite at pure noise: (q + low) / (q + high) = (1 + low p) / (1 + high p).
+        start, end = (
+            math.log1p(self.low * p) - math.log1p(self.high * p)
+            for p in (first.alpha / first.sigma, last.alpha / last.sigma)
+        )
+        ratio = torch.exp(start + fraction * (end - start))
+        p = (1 - ratio) / (self.high * ratio - self.low)
+        return process.time_at(2 * torch.log(p))
+
+
+def _noisiest_and_least(process: Process, grid: Grid) -> tuple[float, float]:
+    """Sigma / alpha at t = 1 and at t_min."""
+    first, last = process.level(1.0), process.level(process.t_min)
+    if first.alpha == 0:
+        problem = f"{type(grid).__name__} needs data in the noise at t = 1; {process!r} has alpha = 0 there."
+        raise ParameterError("grid", f"{problem} Use Tapered(steps), Uniform(steps) or Power(steps, rho).")
+    return float(first.sigma / first.alpha), float(last.sigma / last.alpha)

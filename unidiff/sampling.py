@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from unidiff.errors import require_whole
-from unidiff.grid import Grid, Uniform
+from unidiff.grid import Grid
 from unidiff.process.base import Process
 from unidiff.solver.base import Solver
-from unidiff.solver.ddim import DDIM
+from unidiff.solver.sample import DEFAULT_GRID, DEFAULT_SOLVER
 
 __all__ = ["Sampling"]
 
@@ -25,8 +25,8 @@ class Sampling:
         seed: Seed of the first sample; sample i has seed + i. At least 0.
     """
 
-    solver: Solver = field(default_factory=DDIM)
-    grid: Grid = field(default_factory=Uniform)
+    solver: Solver = DEFAULT_SOLVER
+    grid: Grid = DEFAULT_GRID
     count: int = 64
     batch: int = 256
     seed: int = 0

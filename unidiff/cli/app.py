@@ -14,6 +14,7 @@ from unidiff.cli.check import check
 from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
+from unidiff.cli.likelihood import likelihood
 from unidiff.cli.run import run
 from unidiff.cli.sample import sample
 from unidiff.errors import UnidiffError
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(sample)
+app.command()(likelihood)
 app.command()(compare)
 app.command()(check)
 app.command("list")(list_names)

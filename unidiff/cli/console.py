@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["Console", "is_speaker"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
-_TITLES = {"train": "training", "sample": "sampling", "compare": "comparing"}
+_TITLES = {
+    "train": "training",
+    "sample": "sampling",
+    "compare": "comparing",
+    "flow": "likelihood",
+    "bound": "bound",
+}
 
 
 def is_speaker() -> bool:

@@ -19,7 +19,8 @@ from unidiff.evaluation.reference import Flow, reference_flow
 from unidiff.exact import ClosedForm
 from unidiff.grid import Grid
 from unidiff.sampling import Sampling
-from unidiff.solver.base import Solver, sample
+from unidiff.solver.base import Solver
+from unidiff.solver.sample import sample
 
 __all__ = ["compare"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,7 +16,13 @@ __all__ = ["Objective"]
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """A loss of a network, averaged over data, noise and time by the training loop."""
+    """A loss of a network, averaged over data, noise and time by the training loop.
+
+    Attributes:
+        differentiates_twice: Whether the loss contains a derivative of the network in its input.
+    """
+
+    differentiates_twice: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:

@@ -41,8 +41,11 @@ class DDPM(Process):
         log_alpha_bar = self.schedule.log_alpha_bar(self.T)
         log_snr = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
         rise = log_snr.diff()
-        rise = torch.where(rise.isinf(), -2.0, rise)  # where alpha / sigma starts its straight way to 0
-        inner = 2 * rise[1:] * rise[:-1] / (rise[1:] + rise[:-1])
+        to_pure_noise = rise.isinf()
+        rise = torch.where(to_pure_noise, -2.0, rise)  # where alpha / sigma starts its straight way to 0
+        harmonic = 2 * rise[1:] * rise[:-1] / (rise[1:] + rise[:-1])
+        # The straight way is met with its own slope, -2; a cubic is monotone for slopes of up to three times its rise.
+        inner = torch.where(to_pure_noise[1:], (3 * rise[:-1]).clamp(min=-2.0), harmonic)
         return log_snr, torch.cat([rise[:1], inner, rise[-1:]])
 
     def _interval(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,8 @@ class Recipe:
             if check is not None:
                 with _inside(part, getattr(self, part)):
                     check(self.process)
+        with _inside("training", self.training):
+            self.training.check(self.objective)
         try:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
         except DataError as error:

@@ -15,7 +15,7 @@ from unidiff.errors import RunError
 from unidiff.recipe.recipe import Recipe, load_recipe
 from unidiff.run.directory import RunDirectory
 from unidiff.sampling import Sampling
-from unidiff.solver.base import Solution, sample
+from unidiff.solver.sample import Solution, sample
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 

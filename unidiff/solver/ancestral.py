@@ -11,13 +11,13 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Level, renewal
-from unidiff.solver.base import Solver
+from unidiff.solver.base import OneStep
 
 __all__ = ["Ancestral"]
 
 
 @dataclass(frozen=True)
-class Ancestral(Solver):
+class Ancestral(OneStep):
     """Draw from q(u_s | u_t, x0) with x0 replaced by its prediction (Ho et al. 2020, algorithm 2; thesis algorithm 2).
 
     On the native grid of DDPM the step is the paper's. The thesis prints "z ~ N(0, I) if t > 0"; it must read t > 1, as
@@ -36,7 +36,7 @@ class Ancestral(Solver):
         require(0 <= self.variance <= 1, "variance", self.variance, "a number from 0 (small) to 1 (large)")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `Solver.step`."""
+        """The state at s; see `OneStep.step`."""
         x0 = denoiser(u, t, **cond).x0
         renewed = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean.

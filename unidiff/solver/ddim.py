@@ -11,13 +11,13 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Level, combine, renewal
-from unidiff.solver.base import Solver
+from unidiff.solver.base import OneStep
 
 __all__ = ["DDIM"]
 
 
 @dataclass(frozen=True)
-class DDIM(Solver):
+class DDIM(OneStep):
     """Denoising diffusion implicit models (Song, Meng & Ermon 2021, eq. 12 and 16), on any process and any grid.
 
     Args:
@@ -31,7 +31,7 @@ class DDIM(Solver):
         require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `Solver.step`."""
+        """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         if self.eta == 0:
             return combine(s.alpha, prediction.x0, s.sigma, prediction.eps)  # eq. (13)

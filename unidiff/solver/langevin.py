@@ -11,13 +11,13 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
-from unidiff.solver.base import Solver
+from unidiff.solver.base import OneStep
 
 __all__ = ["AnnealedLangevin"]
 
 
 @dataclass(frozen=True)
-class AnnealedLangevin(Solver):
+class AnnealedLangevin(OneStep):
     """Langevin steps at every noise level of the grid, from the noisiest down.
 
     Song & Ermon 2019, algorithm 1; thesis algorithm 3. At a level with noise scale sigma_i the paper's step size is
@@ -64,10 +64,10 @@ class AnnealedLangevin(Solver):
         return u
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """Langevin steps at t, then the same u / alpha at s; see `Solver.step`."""
+        """Langevin steps at t, then the same u / alpha at s; see `OneStep.step`."""
         return s.alpha / t.alpha * self._relax(denoiser, u, t, noise, **cond)
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """Langevin steps at the last level, then the denoise if asked for; see `Solver.finish`."""
+        """Langevin steps at the last level, then the denoise if asked for; see `OneStep.finish`."""
         u = self._relax(denoiser, u, t, noise, **cond)
         return super().finish(denoiser, u, t, noise, **cond) if self.denoise else u / t.alpha

@@ -119,9 +119,10 @@ def train(
 
     Raises:
         Interrupted: If `stop` said so.
-        ParameterError: If the data do not fit the network.
+        ParameterError: If the data do not fit the network, or the objective the settings.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
+    settings.check(objective)
     expected = getattr(denoiser.backbone, "shape", source.shape)
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     accelerator = accelerator or accelerator_for(settings)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from unidiff.errors import require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
+
+if TYPE_CHECKING:
+    from unidiff.objective.base import Objective
 
 __all__ = ["Precision", "Training"]
 
@@ -70,6 +73,17 @@ class Training:
         require(
             self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
         )
+
+    def check(self, objective: Objective) -> None:
+        """Refuse an objective that cannot be trained so.
+
+        Raises:
+            ParameterError: If the network is to be compiled and the objective differentiates it twice.
+        """
+        if self.compile and objective.differentiates_twice:
+            name = type(objective).__name__
+            problem = f"{name} differentiates the network twice, which torch.compile cannot do. Use compile: false."
+            raise ParameterError("compile", problem)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step 0, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""

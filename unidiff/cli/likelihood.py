@@ -1,0 +1,139 @@
+"""`unidiff likelihood`: how likely a trained run finds data that it has not seen."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unidiff.cli.options import AllowImports, AsJson, Device
+from unidiff.errors import require_whole
+
+if TYPE_CHECKING:
+    from unidiff.likelihood import Likelihood
+
+__all__ = ["likelihood"]
+
+
+def likelihood(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    count: Annotated[int, typer.Option(help="Samples of the test split; all if there are fewer.")] = 100,
+    probes: Annotated[int, typer.Option(help="Random directions that estimate the divergence.")] = 1,
+    exact: Annotated[bool, typer.Option("--exact", help="Exact divergence instead, for few dimensions.")] = False,
+    bound: Annotated[bool, typer.Option("--bound", help="The variational bound as well, with its terms.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Times of the bound, equally spaced; the process's own, or 1000, if not given.")
+    ] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="Values a pixel can take; 0 for continuous. 256 for images, 0 for points.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Error allowed in a step of the flow.")] = 1e-5,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample's probes and noise; sample i has seed + i.")] = 0,
+    batch: Annotated[int, typer.Option(help="Samples worked on together.")] = 100,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    allow_imports: AllowImports = False,
+) -> None:
+    """Log-likelihood and bits per dimension of the test split, by the probability flow."""
+    for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
+        require_whole(name, value, least, 2**62)
+    import torch
+
+    from unidiff.cli.console import Console
+    from unidiff.grid import Native, Uniform
+    from unidiff.likelihood import log_likelihood
+    from unidiff.run.load import load
+    from unidiff.trace import ExactTrace, Hutchinson
+    from unidiff.variational import variational_bound
+
+    trace = ExactTrace() if exact else Hutchinson(probes)
+    asked = None if steps is None else Uniform(steps)
+    with Console() as console:
+        loaded = load(run, device=device, allow_imports=allow_imports, report=console.notice)
+        source = loaded.recipe.data.open("test")
+        if source.stand_in:
+            console.notice(source.stand_in)
+        count = min(count, len(source))
+        # In float32, whatever the run was trained in: an adaptive solver takes rounding for motion.
+        x = source.batch(torch.arange(count), next(loaded.denoiser.parameters()).device)
+        grey = (256 if x.ndim == 4 else None) if levels is None else levels or None
+        options: dict[str, Any] = {"levels": grey, "seeds": range(seed, seed + count), "batch": batch}
+        result: dict[str, Any] = {
+            "run": str(run),
+            "step": loaded.step,
+            "data": source.name,
+            "stand_in": source.stand_in,
+            "count": count,
+            "levels": grey,
+        }
+        started = time.perf_counter()
+        flow = log_likelihood(
+            loaded.denoiser,
+            x,
+            trace,
+            rtol=tolerance,
+            atol=tolerance,
+            progress=lambda done, total: console.progress("flow", done, total),
+            **options,
+        )
+        result["flow"] = {"trace": repr(trace), **_facts(flow, started)}
+        if flow.standard_error is not None:
+            result["flow"]["probe_error"] = float(flow.standard_error.square().mean().sqrt())
+        if bound:
+            grid = asked or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
+            started = time.perf_counter()
+            lower = variational_bound(
+                loaded.denoiser,
+                x,
+                grid,
+                progress=lambda done, total: console.progress("bound", done, total),
+                **options,
+            )
+            result["bound"] = {
+                "grid": repr(grid),
+                **_facts(lower, started),
+                "terms": [_plain(*term) for term in lower.steps],
+            }
+    print(json.dumps(result)) if as_json else _print(result)
+
+
+def _facts(found: Likelihood, started: float) -> dict[str, Any]:
+    (nats, nats_error), (bits, bits_error) = _plain(*found.nats), _plain(*found.bits)
+    return {
+        "nats": nats,
+        "nats_error": nats_error,
+        "bits_per_dim": bits,
+        "bits_per_dim_error": bits_error,
+        "nfe": found.nfe,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _plain(mean: float, error: float) -> tuple[float, float | None]:
+    """A mean and its standard error; a single sample has none, and JSON no NaN."""
+    return mean, None if math.isnan(error) else error
+
+
+def _said(mean: float, error: float | None, places: int) -> str:
+    return f"{mean:.{places}f}" + ("" if error is None else f" +- {error:.{places}f}")
+
+
+def _print(result: dict[str, Any]) -> None:
+    values = f"{result['levels']} levels" if result["levels"] else "continuous"
+    print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
+    print(f"{'':8}{'nats':>21}{'bits per dimension':>23}{'evaluations':>14}{'seconds':>10}")
+    for name in ("flow", "bound"):
+        if name in result:
+            row = result[name]
+            nats = _said(row["nats"], row["nats_error"], 2)
+            bits = _said(row["bits_per_dim"], row["bits_per_dim_error"], 4)
+            print(f"{name:8}{nats:>21}{bits:>23}{row['nfe']:>14}{row['seconds']:>10.1f}")
+    if "bound" in result:
+        decoder, *between, prior = [mean for mean, _ in result["bound"]["terms"]]
+        print(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")
+    if "probe_error" in result["flow"]:
+        print(f"Standard error of one sample's nats from its probes: {result['flow']['probe_error']:.2f}")

@@ -1,0 +1,139 @@
+"""Data as latents and back: the probability flow, walked both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Counted, Denoiser
+from unidiff.errors import ParameterError, require
+from unidiff.grid import Grid
+from unidiff.solver.base import Solver
+from unidiff.solver.ode import ProbabilityFlow
+from unidiff.solver.sample import DEFAULT_GRID
+
+__all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
+
+_FLOW = ProbabilityFlow()
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """Data, encoded and decoded again.
+
+    Attributes:
+        latent: The latents, (B, *shape).
+        x: The data that came back, (B, *shape).
+        error: Root mean square of what changed, for each sample: (B,).
+        nfe: Evaluations of the denoiser per sample, both ways together.
+    """
+
+    latent: Tensor
+    x: Tensor
+    error: Tensor
+    nfe: int
+
+
+@torch.no_grad()
+def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor) -> Tensor:
+    """The latents of data: the noise that the probability flow carries to them (Song et al. 2021, section 4.3).
+
+    The data are taken for the state at t_min, divided by alpha(t_min), and the latents are in units of the prior: for
+    a perfect model and the data it models they are standard normal noise.
+
+    Args:
+        denoiser: The model.
+        x: Data in pixels, (B, *shape).
+        solver: A deterministic solver.
+        grid: The times, walked from t_min to 1.
+        **cond: Conditions, each (B, ...), handed to the denoiser.
+
+    Returns:
+        The latents, (B, *shape).
+
+    Raises:
+        ParameterError: If the data hold numbers that are not finite, or the solver draws noise.
+    """
+    require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
+    process, times = denoiser.process, _noisy_times(denoiser, solver, grid).flip(0)
+    start = process.basis.forward(x) * process.level(process.t_min).alpha
+    return process.basis.inverse(_walk(denoiser, start, times, solver, **cond)) / process.prior_scale()
+
+
+@torch.no_grad()
+def decode(
+    denoiser: Denoiser, latent: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor
+) -> Tensor:
+    """The data of latents, the inverse of `encode`: it ends at t_min, without the denoise that ends a sampling run.
+
+    Args:
+        denoiser: The model.
+        latent: Latents, (B, *shape).
+        solver: A deterministic solver.
+        grid: The times, walked from 1 to t_min.
+        **cond: Conditions, each (B, ...), handed to the denoiser.
+
+    Returns:
+        Data in pixels, (B, *shape).
+
+    Raises:
+        ParameterError: If the latents hold numbers that are not finite, or the solver draws noise.
+    """
+    require(bool(latent.isfinite().all()), "latent", "latents with NaN or infinity", "finite numbers")
+    process, times = denoiser.process, _noisy_times(denoiser, solver, grid)
+    start = process.prior(process.basis.forward(latent))
+    return process.basis.inverse(_walk(denoiser, start, times, solver, **cond)) / process.level(process.t_min).alpha
+
+
+def round_trip(
+    denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor
+) -> RoundTrip:
+    """Encode data and decode the latents: what changed is the solver's error. Parameters and errors as for `encode`."""
+    counted = Counted(denoiser)
+    latent = encode(counted, x, solver, grid, **cond)
+    back = decode(counted, latent, solver, grid, **cond)
+    return RoundTrip(latent, back, (back - x).flatten(1).square().mean(1).sqrt(), counted.nfe)
+
+
+def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
+    """Latents on the great arc between two, both ends included (Song, Meng & Ermon 2021, eq. 67).
+
+    A straight line would pass through latents that are too short: the norm of noise hardly varies.
+
+    Args:
+        start: One latent, (*shape).
+        end: Another, (*shape).
+        count: How many, at least 2.
+
+    Returns:
+        The latents, (count, *shape).
+    """
+    require(start.shape == end.shape, "end", tuple(end.shape), f"the shape of start, {tuple(start.shape)}")
+    require(count >= 2, "count", count, "a whole number of at least 2")
+    share = torch.linspace(0, 1, count, dtype=start.dtype, device=start.device).reshape(-1, *[1] * start.ndim)
+    cosine = (start * end).sum() / (start.norm() * end.norm())
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if torch.sin(angle) < 1e-6:  # the same direction, or the opposite one, where no arc is the shortest
+        return (1 - share) * start + share * end
+    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+def _noisy_times(denoiser: Denoiser, solver: Solver, grid: Grid) -> Tensor:
+    solver.check(denoiser.process)
+    times = grid.times(denoiser.process)[:-1]
+    require(len(times) > 1, "grid", grid, "one of at least 2 steps")
+    return times
+
+
+def _walk(denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], solver: Solver, **cond: Tensor) -> Tensor:
+    def no_noise(like: Tensor) -> NoReturn:
+        raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be walked both ways.")
+
+    levels = denoiser.process.levels_at(times)
+    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
+    return last

@@ -1,0 +1,144 @@
+"""Score matching without a target: the score of the noisy data from its own divergence.
+
+Integration by parts frees the Fisher divergence from the true score (Hyvarinen 2005, theorem 1; thesis eq. 3.8-3.9):
+
+    E |s(u) - grad log p_t(u)|^2 = E [2 tr(grad s(u)) + |s(u)|^2] + a constant,        u = u_t ~ p_t,
+
+where the constant, E |grad log p_t|^2, does not depend on the network. The objectives here differ in how they find the
+trace. The score is read from the model's prediction, so they train a network of any parameterization. Their losses may
+be negative.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import require_whole
+from unidiff.objective.base import Objective
+from unidiff.objective.weighting import Sigma2, Weighting
+from unidiff.parameterization import Parameterization
+from unidiff.process.base import Level
+
+__all__ = ["ExplicitScoreMatching", "SlicedScoreMatching", "SlicedScoreMatchingVR"]
+
+
+@dataclass(frozen=True)
+class _ScoreMatching(Objective):
+    """A weight times 2 tr(grad s) + |s|^2, a mean over pixels.
+
+    The weight w(t) of `Denoising` on the network's target stands for w (determinant sigma / alpha)^2 on the score's
+    squared error, and that is the factor here. So for any network, parameterization and weighting the expected loss is
+    that of `Denoising` less a number that depends on time alone: with Sigma2 the factor is sigma^2 and the number 1.
+    """
+
+    weighting: Weighting = field(default_factory=Sigma2)
+    differentiates_twice: ClassVar[bool] = True
+
+    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,), up to a constant; see `Objective.losses`."""
+        u = denoiser.process.perturb(u0, eps, level).detach().requires_grad_()
+        with torch.enable_grad():
+            score = denoiser(u, level, **cond).score
+            factor = self._factor(denoiser.parameterization, level)
+            return factor * self._divergence(score, u) / u0[0].numel()
+
+    def _factor(self, parameterization: Parameterization, level: Level) -> Tensor:
+        """The weight on the score's squared error, (B,); 0 at pure noise, where the score is -u whatever is learnt."""
+        error = torch.as_tensor(parameterization.determinant(level) * level.sigma / level.alpha)
+        weight = self.weighting.weight(parameterization, level) * error**2
+        return torch.where(torch.as_tensor(level.alpha) == 0, 0.0, weight).flatten()
+
+    @abstractmethod
+    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
+        """2 tr(grad s) + |s|^2 of each sample, or an unbiased estimate, (B,), from score and state, (B, *modes)."""
+
+
+def _along(v: Tensor, score: Tensor, u: Tensor) -> Tensor:
+    """v^T (grad s) v of each sample, (B,): one backward pass through the network (thesis eq. 3.13)."""
+    (gradient,) = torch.autograd.grad(score, u, v, create_graph=True)
+    return (gradient * v).flatten(1).sum(1)
+
+
+def _signs(u: Tensor) -> Tensor:
+    """Independent signs, -1 or 1 (Rademacher), shaped like u, from torch's global generator.
+
+    Of all directions with mean 0 and covariance I these estimate a trace with the least variance (Hutchinson 1990).
+    Training seeds the generator at every step, so a run is still a function of its seed.
+    """
+    return 2 * torch.randint_like(u, 2) - 1
+
+
+@dataclass(frozen=True)
+class ExplicitScoreMatching(_ScoreMatching):
+    """E w(t) [2 tr(grad s) + |s|^2] with the whole trace (Hyvarinen 2005, theorem 1; thesis eq. 3.9, twice it).
+
+    One backward pass through the network for each of the D numbers of a sample, all kept for the step: for points and
+    small vectors. Vincent 2011 calls it implicit score matching.
+
+    Args:
+        weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
+    """
+
+    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
+        """2 tr(grad s) + |s|^2, axis by axis."""
+        axes = torch.eye(u[0].numel(), dtype=u.dtype, device=u.device)
+        trace = sum(_along(axis.reshape(u.shape[1:]).expand_as(u), score, u) for axis in axes)
+        return 2 * trace + score.square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class _Sliced(_ScoreMatching):
+    """Score matching along random directions."""
+
+    projections: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole("projections", self.projections, 1)
+
+    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
+        """The mean over directions of 2 v^T (grad s) v + |s|^2."""
+        directions = [_signs(u) for _ in range(self.projections)]
+        return torch.stack([2 * _along(v, score, u) + self._square(v, score) for v in directions]).mean(0)
+
+    @abstractmethod
+    def _square(self, v: Tensor, score: Tensor) -> Tensor:
+        """|s|^2 of each sample, or an unbiased estimate, (B,), with direction v, (B, *modes)."""
+
+
+@dataclass(frozen=True)
+class SlicedScoreMatching(_Sliced):
+    """E w(t) [2 v^T (grad s) v + (v^T s)^2] with random signs v (SSM; Song, Garg, Shi & Ermon 2019, section 3).
+
+    The score's error is matched along v alone. One backward pass through the network per direction, whatever the size.
+
+    Args:
+        weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
+        projections: Directions per sample, at least 1.
+    """
+
+    def _square(self, v: Tensor, score: Tensor) -> Tensor:
+        """(v^T s)^2, whose mean is |s|^2."""
+        return (v * score).flatten(1).sum(1).square()
+
+
+@dataclass(frozen=True)
+class SlicedScoreMatchingVR(_Sliced):
+    """E w(t) [2 v^T (grad s) v + |s|^2] with random signs v (SSM-VR; Song, Garg, Shi & Ermon 2019; thesis eq. 3.12).
+
+    The mean of (v^T s)^2 is known, so only the trace is left to chance. In few dimensions the two chances can cancel;
+    in many this is the one to use.
+
+    Args:
+        weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
+        projections: Directions per sample, at least 1.
+    """
+
+    def _square(self, v: Tensor, score: Tensor) -> Tensor:
+        """|s|^2."""
+        return score.square().flatten(1).sum(1)

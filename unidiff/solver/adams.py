@@ -1,0 +1,84 @@
+"""Multistep methods that interpolate the noise: Adams-Bashforth in sigma / alpha, and DEIS in t."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require_whole
+from unidiff.noise import Noise
+from unidiff.process.base import Level, Process
+from unidiff.solver.base import Solver
+from unidiff.solver.exponential import is_pure_noise, noise_weights, to, weighted_sum
+
+__all__ = ["DEIS", "AdamsBashforth"]
+
+
+@dataclass(frozen=True)
+class _NoiseInterpolation(Solver):
+    """eps as the polynomial through its last `order` values, in a variable of the subclass's choice."""
+
+    order: int = 3  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 1, 4)
+
+    @abstractmethod
+    def variable(self, process: Process, log_q: Tensor) -> Tensor:
+        """The interpolation variable where log(sigma / alpha) is `log_q`."""
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """One evaluation a step; the first steps are of lower order; see `Solver.states`."""
+        with_data = [level for level in levels if not is_pure_noise(level)]
+        weights = iter(noise_weights(partial(self.variable, denoiser.process), with_data, self.order))
+        values: list[Tensor] = []
+        for t, s in pairwise(levels):
+            prediction = denoiser(u, t, **cond)
+            if is_pure_noise(t) or is_pure_noise(s):
+                u = to(s, prediction)
+            else:
+                values = [prediction.eps, *values][: self.order]
+                u = s.alpha * (u / t.alpha + weighted_sum(next(weights), values))
+            yield u
+        yield denoiser(u, levels[-1], **cond).x0
+
+
+@dataclass(frozen=True)
+class AdamsBashforth(_NoiseInterpolation):
+    """Adams-Bashforth for d(u / alpha) / dq = eps, q = sigma / alpha: eps as a polynomial in q.
+
+    Linear multistep steps on a variable grid: the LMS sampler for the process of Karras et al. 2022, and rho-AB-DEIS of
+    Zhang & Chen 2023 (their rho is q).
+
+    Args:
+        order: Values that a step uses, 1 to 4. With 1 it is DDIM.
+    """
+
+    order: int = 3  # type: ignore[misc]
+
+    def variable(self, process: Process, log_q: Tensor) -> Tensor:
+        """Q itself."""
+        return log_q.exp()
+
+
+@dataclass(frozen=True)
+class DEIS(_NoiseInterpolation):
+    """Diffusion exponential integrator sampler, tAB: eps as a polynomial in t (Zhang & Chen 2023, eq. 14-15).
+
+    Args:
+        order: Values that a step uses, 1 to 4. With 1 it is DDIM.
+    """
+
+    order: int = 3  # type: ignore[misc]
+
+    def variable(self, process: Process, log_q: Tensor) -> Tensor:
+        """The process's time."""
+        return process.time_at(-2 * log_q)

@@ -1,0 +1,127 @@
+"""DPM-Solver++ (Lu et al. 2022b): exponential integrators for the data prediction, in lambda = log(alpha / sigma)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require, require_whole
+from unidiff.noise import Noise
+from unidiff.process.base import Level, Scale, combine
+from unidiff.solver.base import OneStep, Solver
+from unidiff.solver.exponential import is_pure_noise, log_ratio, to
+
+__all__ = ["DPMSolver", "DPMSolverSinglestep"]
+
+
+def _expm1(x: Scale) -> Scale:
+    return torch.expm1(x) if isinstance(x, Tensor) else math.expm1(x)
+
+
+@dataclass(frozen=True)
+class DPMSolver(Solver):
+    """DPM-Solver++, multistep, for the flow (2M, 3M) and for the reverse SDE (SDE-DPM-Solver++).
+
+    Lu et al. 2022b, algorithm 2 and section 5; the third order is that of the authors' program. As published, the first
+    steps are of lower order and the run ends with one denoise, of first order.
+
+    Args:
+        order: Values of x0 that a step uses, 1 to 3. With 1 it is DDIM.
+        eta: Share of the process's own noise: 0 is the flow, 1 the reverse SDE of the paper.
+    """
+
+    order: int = 2  # type: ignore[misc]
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 1, 3)
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """One evaluation a step; see `Solver.states`."""
+        values: list[Tensor] = []
+        nodes: list[Level] = []
+        for t, s in pairwise(levels):
+            prediction = denoiser(u, t, **cond)
+            if not is_pure_noise(t):  # which has no lambda
+                values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
+            u = to(s, prediction) if is_pure_noise(s) else self._mean(u, prediction.x0, t, s, nodes, values)
+            if self.eta > 0:
+                h = log_ratio(t) - log_ratio(s)
+                u = u + s.sigma * (-_expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
+            yield u
+        yield denoiser(u, levels[-1], **cond).x0
+
+    def _mean(
+        self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: Sequence[Level], values: Sequence[Tensor]
+    ) -> Tensor:
+        """The mean at s."""
+        h = log_ratio(t) - log_ratio(s)
+        rate = 1 + self.eta**2
+        k = rate * h
+        phi1 = -_expm1(-k)  # the integral of rate e^y over the step
+        # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
+        decay = s.sigma / t.sigma * (1 + _expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
+        if len(values) < 2:
+            return combine(decay, u, s.alpha * phi1, x0)
+        h0 = log_ratio(nodes[1]) - log_ratio(t)
+        slope = (x0 - values[1]) * (h / h0)
+        if len(values) == 2:
+            return combine(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
+        h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
+        before = (values[1] - values[2]) * (h / h1)
+        curvature = (slope - before) * (h / (h0 + h1))
+        slope = slope + (slope - before) * (h0 / (h0 + h1))
+        phi2 = 1 - phi1 / k
+        phi3 = phi2 / k - 0.5
+        u = combine(decay, u, s.alpha * phi1, x0)
+        return u + (s.alpha * phi2) * slope - (s.alpha * phi3) * curvature
+
+
+@dataclass(frozen=True)
+class DPMSolverSinglestep(OneStep):
+    """DPM-Solver++, singlestep: as many evaluations a step as its order, at intermediate times, and no memory.
+
+    Lu et al. 2022b, algorithm 1 (2S); the third order is algorithm 2 of Lu et al. 2022a, for the data prediction.
+
+    Args:
+        order: Evaluations a step, 1 to 3. With 1 it is DDIM.
+    """
+
+    order: int = 2  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 1, 3)
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`. From pure noise, where no time lies halfway in lambda, a DDIM step."""
+        start = denoiser(u, t, **cond)
+        if self.order == 1 or is_pure_noise(t) or is_pure_noise(s):
+            return to(s, start)
+        process, h = denoiser.process, log_ratio(t) - log_ratio(s)
+
+        def between(r: float) -> Level:
+            log_snr = torch.tensor(t.log_snr + 2 * r * h, dtype=torch.float64)
+            return process.level(process.time_at(log_snr))
+
+        def towards(at: Level, r: float) -> Tensor:
+            return combine(at.sigma / t.sigma, u, -at.alpha * _expm1(-r * h), start.x0)
+
+        if self.order == 2:
+            middle = between(0.5)
+            x0 = denoiser(towards(middle, 0.5), middle, **cond).x0  # r = 1/2: D is the value in the middle
+            return combine(s.sigma / t.sigma, u, -s.alpha * _expm1(-h), x0)
+        first, second = between(1 / 3), between(2 / 3)
+        rise = denoiser(towards(first, 1 / 3), first, **cond).x0 - start.x0
+        phi2 = _expm1(-2 / 3 * h) / (2 / 3 * h) + 1
+        rise = denoiser(towards(second, 2 / 3) + (2 * second.alpha * phi2) * rise, second, **cond).x0 - start.x0
+        phi2 = _expm1(-h) / h + 1
+        return towards(s, 1.0) + (1.5 * s.alpha * phi2) * rise

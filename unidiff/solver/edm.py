@@ -1,0 +1,83 @@
+"""The stochastic sampler of Karras et al. 2022."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require
+from unidiff.noise import Noise
+from unidiff.process.base import Level
+from unidiff.solver.base import Solver
+from unidiff.solver.exponential import is_pure_noise, log_ratio, to
+
+__all__ = ["EDMStochastic"]
+
+
+@dataclass(frozen=True)
+class EDMStochastic(Solver):
+    """Heun's method for d(u / alpha) / dq = eps, q = sigma / alpha, with noise added before each step.
+
+    Karras et al. 2022, algorithm 2, for any process: theirs has alpha = 1. Two evaluations a step, one for the last.
+    With churn 0 it is their deterministic sampler (algorithm 1), Heun's method in sigma. Noise is never raised above
+    the level of t = 1, of which the model knows nothing; a step from pure noise (alpha = 0) is of first order.
+
+    Args:
+        churn: The paper's S_churn, at least 0: noise per step grows by churn / N, at most by sqrt(2) - 1.
+        sigma_min: S_tmin, the smallest sigma / alpha at which noise is added; at least 0.
+        sigma_max: S_tmax, the largest, at least sigma_min.
+        noise_scale: S_noise, standard deviation of the added noise, above 0.
+    """
+
+    churn: float = 40.0
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.churn < math.inf, "churn", self.churn, "a number of at least 0")
+        require(0 <= self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number of at least 0")
+        require(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min ({self.sigma_min})")
+        require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number above 0")
+
+    @property
+    def convergence(self) -> int | None:
+        """2 without noise; the order in distribution with noise is not known to theory."""
+        return 2 if self.churn == 0 else None
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """Noise, then Heun's step; see `Solver.states`."""
+        gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
+        ceiling = min(levels, key=lambda level: level.log_snr)
+        for t, s in pairwise(levels):
+            u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
+            start = denoiser(u, t, **cond)
+            u = to(s, start)
+            if not is_pure_noise(t) and not is_pure_noise(s):
+                step = s.sigma - s.alpha * t.sigma / t.alpha  # alpha_s (q_s - q_t)
+                u = u + (step / 2) * (denoiser(u, s, **cond).eps - start.eps)
+            yield u
+        u, t = self._churned(denoiser, u, levels[-1], gamma, ceiling, noise)
+        yield denoiser(u, t, **cond).x0
+
+    def _churned(
+        self, denoiser: Denoiser, u: Tensor, t: Level, gamma: float, ceiling: Level, noise: Noise
+    ) -> tuple[Tensor, Level]:
+        """The state with more noise, and its level (algorithm 2, lines 4-6)."""
+        if gamma == 0 or is_pure_noise(t) or not self.sigma_min <= t.sigma / t.alpha <= self.sigma_max:
+            return u, t
+        higher = min(log_ratio(t) + math.log1p(gamma), log_ratio(ceiling))
+        if higher <= log_ratio(t):
+            return u, t
+        raised = denoiser.process.level(denoiser.process.time_at(torch.tensor(-2 * higher, dtype=torch.float64)))
+        ratio = raised.alpha / t.alpha
+        added = (raised.sigma**2 - (ratio * t.sigma) ** 2) ** 0.5
+        return ratio * u + (added * self.noise_scale) * noise(u), raised

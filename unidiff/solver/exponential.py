@@ -1,0 +1,128 @@
+"""What exponential multistep methods share: the linear part solved exactly, the network's answer as a polynomial.
+
+Along the probability flow, with q = sigma / alpha,
+
+    u_s = (alpha_s / alpha_t) u_t + alpha_s  int_{q_t}^{q_s} eps dq                    (Zhang & Chen 2023, eq. 7 and 15)
+    u_s = (sigma_s / sigma_t) u_t + alpha_s  int_{-h}^{0} x0 e^y dy,   y = log q_s - log q     (Lu et al. 2022b, eq. 8)
+
+with h = log q_t - log q_s. A method replaces eps or x0 by the polynomial through its last values, in a variable w(q) of
+its choice. The integrals of the Lagrange polynomials are the weights; they are taken by Gauss-Legendre quadrature, all
+steps of a run together, before it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.parameterization import Prediction
+from unidiff.process.base import Level, Scale, combine
+
+__all__ = ["Variable", "data_weights", "is_pure_noise", "lagrange", "log_ratio", "noise_weights", "to", "weighted_sum"]
+
+# The interpolation variable w at values of log q = log(sigma / alpha).
+Variable = Callable[[Tensor], Tensor]
+
+# On an interval of length 40 the error for e^y times a cubic is below 1e-12 with 48 nodes.
+_NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(48))
+_LONGEST = 40.0  # e^-40 is below the rounding of float64: what lies further back does not count
+
+
+def log_ratio(level: Level) -> Scale:
+    """log(sigma / alpha) = -log SNR / 2."""
+    return -0.5 * level.log_snr
+
+
+def is_pure_noise(level: Level) -> bool:
+    """Whether nothing of the data is left, alpha = 0: no variable of sigma / alpha reaches there."""
+    return bool(torch.as_tensor(level.log_snr).isneginf().any())
+
+
+def to(s: Level, prediction: Prediction) -> Tensor:
+    """The state at s of this data and noise: the step of first order, DDIM's (Song, Meng & Ermon 2021, eq. 13)."""
+    return combine(s.alpha, prediction.x0, s.sigma, prediction.eps)
+
+
+def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
+    """The sum of weights[j] values[j]."""
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:]):
+        total = total + weight * value if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
+    return total
+
+
+def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
+    """The Lagrange polynomials through nodes (k, *modes) at points (g, *modes): (k, g, *modes)."""
+    columns = []
+    for j in range(len(nodes)):
+        others = [m for m in range(len(nodes)) if m != j]
+        column = torch.ones_like(at)
+        for m in others:
+            column = column * (at - nodes[m]) / (nodes[j] - nodes[m])
+        columns.append(column)
+    return torch.stack(columns)
+
+
+def noise_weights(variable: Variable, levels: Sequence[Level], order: int) -> list[list[Scale]]:
+    """For each step from levels[i] to levels[i + 1] the weights c with int_{q_t}^{q_s} eps dq = sum_j c_j eps_j.
+
+    eps_0 is the value at levels[i], eps_1 at levels[i - 1], and so on: `order` of them, fewer in the first steps.
+    """
+
+    def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
+        half, points = _quadrature(start, end)
+        measure = points.exp() * half * _column(_WEIGHTS, points)  # dq = q d log q
+        return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
+
+    return _for_each_step(weigh, levels, order, ahead=0)
+
+
+def data_weights(
+    variable: Variable, levels: Sequence[Level], order: int, *, ahead: int = 0, eta: float = 0.0
+) -> list[list[Scale]]:
+    """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
+
+    Args:
+        variable: The interpolation variable.
+        levels: The levels of the run, none of them pure noise.
+        order: Values at levels[i], levels[i - 1], ... that a step from levels[i] uses; fewer in the first steps.
+        ahead: 1 for a corrector, whose first value is the one at levels[i + 1].
+        eta: Share of the process's own noise in the reverse SDE: its linear part decays by eta^2 h more.
+    """
+    rate = 1 + eta**2
+
+    def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
+        half, points = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
+        measure = -rate * torch.exp(rate * (end - points)) * half * _column(_WEIGHTS, points)  # dy = -d log q
+        return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
+
+    return _for_each_step(weigh, levels, order, ahead)
+
+
+def _for_each_step(
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], levels: Sequence[Level], order: int, ahead: int
+) -> list[list[Scale]]:
+    """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
+    log_q = torch.stack([torch.as_tensor(log_ratio(level), dtype=torch.float64) for level in levels])
+    weights: list[list[Scale]] = []
+    for count in range(1, order + 1):
+        steps = torch.arange(count - 1, len(levels) - 1)[: 1 if count < order else None]
+        if len(steps) == 0:
+            break
+        nodes = torch.stack([log_q[steps + ahead - j] for j in range(count + ahead)])
+        by_step = weigh(log_q[steps], log_q[steps + 1], nodes).movedim(0, 1)
+        weights += by_step.tolist() if log_q.ndim == 1 else [list(one) for one in by_step]
+    return weights
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the length of the interval, signed, and the Gauss-Legendre points in it, (g, *start.shape)."""
+    half = (end - start) / 2
+    return half, (start + end) / 2 + half * _NODES.reshape(-1, *[1] * half.ndim)

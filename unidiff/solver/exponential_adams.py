@@ -1,0 +1,108 @@
+"""The library's default solver: exponential Adams-Bashforth-Moulton steps in a variable that is finite at both ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require, require_whole
+from unidiff.noise import Noise
+from unidiff.process.base import Level, Scale
+from unidiff.solver.base import Solver
+from unidiff.solver.exponential import data_weights, is_pure_noise, lagrange, log_ratio, to, weighted_sum
+
+__all__ = ["ExponentialAdams"]
+
+
+@dataclass(frozen=True)
+class ExponentialAdams(Solver):
+    """x0 along the flow as a polynomial in w = -asinh(high / sqrt(q^2 + low^2)), q = sigma / alpha; the default.
+
+    Predictor: the exponential Adams-Bashforth step through the last order - 1 values of x0. Corrector: the
+    Adams-Moulton step that takes in the value at the new time as well, which the next step needs anyway (as in UniPC,
+    Zhao et al. 2023), so a step costs one evaluation.
+
+    The variable follows what x0 does. Between `low` and `high`, w is log q plus a constant. Far below, it is q^2: the
+    density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0 departs from
+    the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C the variance.
+    Being finite at pure noise, the variable gives the first steps their full order; being finite at q = 0, it lets a
+    polynomial continued to there end the run, in place of a denoise, which is of first order.
+
+    Args:
+        order: Order of convergence, 2 to 5.
+        low: Noise scale below which the data look smooth, in units of the data; above 0.
+        high: Noise scale above which they are all but lost; above low. The exact x0 would allow 10. A network's errors
+            grow there, with q if it predicts eps, and a variable that hardly moves would multiply them.
+    """
+
+    order: int = 4  # type: ignore[misc]
+    low: float = 0.1
+    high: float = 100.0
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 2, 5)
+        require(0 < self.low < math.inf, "low", self.low, "a number above 0")
+        require(self.low < self.high < math.inf, "high", self.high, f"a number above low ({self.low})")
+
+    def variable(self, log_q: Tensor) -> Tensor:
+        """The interpolation variable w where log(sigma / alpha) is `log_q`, from -infinity to infinity."""
+        log_root = 0.5 * torch.logaddexp(2 * log_q, torch.full_like(log_q, 2 * math.log(self.low)))
+        return -torch.asinh(self.high * torch.exp(-log_root))
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """One evaluation a step; see `Solver.states`."""
+        steps = [levels[0], *(level for level in levels[1:] if not is_pure_noise(level))]
+        predictor = iter(data_weights(self.variable, steps, self.order - 1))
+        corrector = iter(data_weights(self.variable, steps, self.order - 1, ahead=1))
+        wanted = self._last_nodes(steps)
+        values: list[Tensor] = []  # the newest first
+        kept: list[Tensor] = []  # those that the end will ask for
+        before: tuple[Level, Tensor] | None = None  # the corrected state one level back
+        for t, s in pairwise(levels):
+            prediction = denoiser(u, t, **cond)
+            values = [prediction.x0, *values][: self.order]
+            if t in wanted:
+                kept = [prediction.x0, *kept]
+            if before is not None:
+                u = _step(*before, t, next(corrector), values)
+            before = t, u
+            u = to(s, prediction) if is_pure_noise(s) else _step(t, u, s, next(predictor), values)
+            yield u
+        last = denoiser(u, levels[-1], **cond).x0
+        yield weighted_sum(self._at_the_data(wanted), [last, *kept])
+
+    def _last_nodes(self, levels: Sequence[Level]) -> list[Level]:
+        """Where the polynomial that ends the run takes its values: the last level first, at most `order` of them.
+
+        They lie at least half as far apart as the last level lies from q = 0: closer values would multiply rounding and
+        the network's errors.
+        """
+        end, *nodes = self._variables(levels[::-1])
+        chosen = [0]
+        for i in range(1, len(nodes)):
+            if len(chosen) < self.order and nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[0] - end):
+                chosen.append(i)
+        return [levels[::-1][i] for i in chosen]
+
+    def _at_the_data(self, levels: Sequence[Level]) -> list[Scale]:
+        """The weights of values at these levels for the polynomial's value at q = 0."""
+        end, *nodes = self._variables(levels)
+        weights: list[Scale] = lagrange(torch.stack(nodes), end[None])[:, 0].tolist()
+        return weights
+
+    def _variables(self, levels: Sequence[Level]) -> Sequence[Tensor]:
+        """The interpolation variable at q = 0, then at the levels."""
+        log_q = [torch.as_tensor(log_ratio(level), dtype=torch.float64) for level in levels]
+        return self.variable(torch.stack([torch.full_like(log_q[0], -math.inf), *log_q])).unbind()
+
+
+def _step(t: Level, u: Tensor, s: Level, weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
+    return s.sigma / t.sigma * u + s.alpha * weighted_sum(weights, values)

@@ -1,0 +1,107 @@
+"""The probability flow du/dt = alpha' x0 + sigma' eps in the process's own time (Song et al. 2021, eq. 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require
+from unidiff.noise import Noise
+from unidiff.process.base import Level
+from unidiff.solver.base import OneStep, Solver
+
+__all__ = ["Euler", "Heun", "ProbabilityFlow"]
+
+# The explicit methods of torchdiffeq; the adaptive ones come first.
+Method = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "euler", "midpoint", "heun3", "rk4"]
+
+
+@dataclass(frozen=True)
+class Euler(OneStep):
+    """One explicit step of the flow, in t. On FlowMatching the usual sampler of flow models.
+
+    DDIM is the same method after a change of variables, (u / alpha, sigma / alpha), that leaves less to approximate.
+    """
+
+    order: ClassVar[int | None] = 1
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`."""
+        return u + (s.t - t.t) * denoiser(u, t, **cond).velocity
+
+
+@dataclass(frozen=True)
+class Heun(OneStep):
+    """The explicit trapezoidal rule for the flow, in t: two evaluations a step (Karras et al. 2022, algorithm 1).
+
+    With t proportional to sigma and alpha = 1, as in EDM(rho=1), it is the sampler that Karras et al. recommend; on any
+    process that one is EDMStochastic(churn=0).
+    """
+
+    order: ClassVar[int | None] = 2
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`."""
+        h = s.t - t.t
+        start = denoiser(u, t, **cond).velocity
+        end = denoiser(u + h * start, s, **cond).velocity
+        return u + (h / 2) * (start + end)
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow(Solver):
+    """The flow by a method of torchdiffeq (Song et al. 2021, section 4.3 and appendix D.4).
+
+    An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output. Its
+    tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
+    within that tolerance. A method of fixed steps uses the grid.
+
+    Args:
+        method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
+            midpoint, heun3 and rk4 have fixed steps.
+        rtol: Relative tolerance of an adaptive step, above 0.
+        atol: Absolute tolerance of an adaptive step, above 0.
+    """
+
+    method: Method = "dopri5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        require(self.method in get_args(Method), "method", self.method, f"one of {', '.join(get_args(Method))}")
+        for name in ("rtol", "atol"):
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0 and below 1")
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """All states at once, by one integration; see `Solver.states`."""
+        path = [u]
+        if len(levels) > 1:
+            path = list(self._integrate(denoiser, u, [float(level.t) for level in levels], **cond))
+        yield from path[1:]
+        yield denoiser(path[-1], levels[-1], **cond).x0
+
+    def _integrate(self, denoiser: Denoiser, u: Tensor, times: list[float], **cond: Tensor) -> Tensor:
+        from torchdiffeq import odeint
+
+        low, high = min(times), max(times)
+
+        def velocity(t: Tensor, u: Tensor) -> Tensor:
+            # An adaptive method looks beyond the last time and interpolates back.
+            return denoiser(u, denoiser.process.level(min(max(float(t), low), high)), **cond).velocity
+
+        options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
+        t = torch.tensor(times, dtype=torch.float64)
+        path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+        return path
+
+
+def _of_worst_sample(error: Tensor) -> Tensor:
+    """The largest root mean square over one sample of the batch, of an error in units of the tolerance."""
+    return error.abs().square().flatten(1).mean(1).max().sqrt() if error.ndim > 1 else error.abs().max()

@@ -1,0 +1,110 @@
+"""The reverse-time stochastic differential equation (Anderson 1982; Song et al. 2021, eq. 6), discretised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, require, require_whole
+from unidiff.noise import Noise
+from unidiff.process.base import Level, Process, combine
+from unidiff.solver.base import OneStep
+
+__all__ = ["EulerMaruyama", "PredictorCorrector", "ReverseDiffusion"]
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(OneStep):
+    """du = (velocity - eta^2 g^2 score / 2) dt + eta g dW, one explicit step at a time, in t.
+
+    At eta = 1 the reverse SDE of Song et al. 2021, eq. 6; at eta = 0 Euler on the probability flow, eq. 13; all of
+    them have the same marginals (Karras et al. 2022, eq. 6; Huang et al. 2021).
+
+    Args:
+        eta: Share of the process's own noise, from 0 to 1.
+    """
+
+    eta: float = 1.0
+    order: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+
+    def check(self, process: Process) -> None:
+        """Refuse a process whose diffusion is infinite at t = 1."""
+        if self.eta > 0 and process.level(1.0).alpha == 0:
+            problem = (
+                f"EulerMaruyama needs a finite drift and diffusion; those of {process!r} are infinite at t = 1, where "
+                "alpha = 0. Use Ancestral, DDIM(eta=1) or DPMSolver(eta=1), which take that step exactly."
+            )
+            raise ParameterError("solver", problem)
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`."""
+        prediction = denoiser(u, t, **cond)
+        h = s.t - t.t
+        u = u + h * prediction.velocity
+        if self.eta == 0:
+            return u
+        f = t.alpha_rate / t.alpha
+        g2 = 2 * t.sigma * (t.sigma_rate - f * t.sigma)
+        u = u + (0.5 * h * self.eta**2 * g2 / t.sigma) * prediction.eps  # score = -eps / sigma
+        return u + (self.eta * (g2 * -h) ** 0.5) * noise(u)
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion(OneStep):
+    """The forward chain's own steps, reversed: u_s = (2 - r) u + q score + sqrt(q) z (Song et al. 2021, eq. 46).
+
+    The forward transition from s to t is u_t = r u_s + sqrt(q) z with r = alpha_t / alpha_s and q = sigma_t^2 - r^2
+    sigma_s^2; for VE r = 1 (algorithm 2), for VP r = sqrt(1 - beta), q = beta (algorithm 3).
+    """
+
+    order: ClassVar[int | None] = 1
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`."""
+        r = t.alpha / s.alpha
+        q = t.sigma**2 - r**2 * s.sigma**2
+        eps = denoiser(u, t, **cond).eps
+        return combine(2 - r, u, -q / t.sigma, eps) + q**0.5 * noise(u)
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(OneStep):
+    """A step of any solver, then Langevin steps at the level reached (Song et al. 2021, algorithms 2 to 5).
+
+    A Langevin step is u + e score + sqrt(2 e) z with e = 2 r^2 (snr |z| / |score|)^2 and r = alpha_t / alpha_s, which
+    is 1 for VE and sqrt(1 - beta) for VP. The norms are those of each sample; the authors' program averages them over
+    the batch, which would make a sample depend on its neighbours.
+
+    Args:
+        predictor: The solver whose steps are corrected.
+        steps: Langevin steps after each of them, at least 1.
+        snr: The paper's signal-to-noise ratio r, above 0: 0.16 for its VE models, 0.01 for VP.
+    """
+
+    predictor: OneStep = field(default_factory=ReverseDiffusion)
+    steps: int = 1
+    snr: float = 0.16
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps)
+        require(0 < self.snr < 1, "snr", self.snr, "a number above 0 and below 1, where the chain diverges")
+
+    def check(self, process: Process) -> None:
+        """Refuse what the predictor refuses."""
+        self.predictor.check(process)
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        """The state at s; see `OneStep.step`."""
+        u = self.predictor.step(denoiser, u, t, s, noise, **cond)
+        for _ in range(self.steps):
+            score, z = denoiser(u, s, **cond).score, noise(u)
+            ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+            e = (2 * (t.alpha / s.alpha * self.snr * ratio) ** 2).reshape(-1, *[1] * (u.ndim - 1))
+            u = u + e * score + (2 * e).sqrt() * z  # algorithms 4 and 5
+        return u

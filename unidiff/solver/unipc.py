@@ -1,0 +1,93 @@
+"""UniPC: a predictor and a corrector that share their evaluations (Zhao et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import require_whole
+from unidiff.noise import Noise
+from unidiff.process.base import Level
+from unidiff.solver.base import Solver
+from unidiff.solver.exponential import is_pure_noise, log_ratio, to, weighted_sum
+
+__all__ = ["UniPC"]
+
+
+@dataclass(frozen=True)
+class UniPC(Solver):
+    """UniP and UniC for the data prediction, with B(h) = e^h - 1 (Zhao et al. 2023, algorithms 5 to 8, "bh2").
+
+    A corrected step of order p uses p values of x0 and the one at the new time, which the next step needs anyway, and
+    is of order p + 1. As published, a single weight (the predictor's at order 2, the corrector's at order 1) is 1/2,
+    and the run ends with one denoise, of first order.
+
+    Args:
+        order: p, 1 to 3.
+    """
+
+    order: int = 2  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 1, 3)
+
+    @property
+    def convergence(self) -> int | None:
+        """One more than p: the corrector's (theorem 3.1)."""
+        return self.order + 1
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """One evaluation a step; see `Solver.states`."""
+        nodes: list[Level] = []
+        values: list[Tensor] = []  # x0 at the nodes, newest first
+        before: Tensor | None = None  # the corrected state at nodes[0]
+        for i, t in enumerate(levels):
+            prediction = denoiser(u, t, **cond)
+            if before is not None:
+                u = _unified(before, nodes, values, t, prediction.x0)  # UniC
+            if i == len(levels) - 1:
+                break
+            s = levels[i + 1]
+            if is_pure_noise(t) or is_pure_noise(s):
+                u = to(s, prediction)
+            else:
+                nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
+                before, u = u, _unified(u, nodes, values, s, None)  # UniP
+            yield u
+        yield prediction.x0
+
+
+def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Level, ahead: Tensor | None) -> Tensor:
+    """The step from nodes[0] to s through the values, and through the one at s if it is known (`ahead`)."""
+    t = nodes[0]
+    h = float(log_ratio(t) - log_ratio(s))
+    offsets = [float(log_ratio(t) - log_ratio(node)) / h for node in nodes[1:]]
+    differences = [(value - values[0]) / r for r, value in zip(offsets, values[1:])]
+    if ahead is not None:
+        offsets, differences = [*offsets, 1.0], [*differences, ahead - values[0]]
+    growth = math.expm1(-h)
+    result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
+    if not differences:
+        return result
+    weights = [0.5] if len(differences) == 1 else _weights(h, offsets)
+    return result - s.alpha * growth * weighted_sum(weights, differences)
+
+
+def _weights(h: float, offsets: Sequence[float]) -> list[float]:
+    """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5)."""
+    r = torch.tensor(offsets, dtype=torch.float64)
+    matrix = torch.stack([r**n for n in range(len(offsets))])
+    phi = math.expm1(-h) / -h - 1
+    right = []
+    for n in range(1, len(offsets) + 1):
+        right.append(phi * math.factorial(n) / math.expm1(-h))
+        phi = phi / -h - 1 / math.factorial(n + 1)
+    solution: list[float] = torch.linalg.solve(matrix, torch.tensor(right, dtype=torch.float64)).tolist()
+    return solution
