@@ -7,12 +7,14 @@ import json
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from tiny import DIGITS, RING, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.cli import compare as command
 from unidiff.errors import ParameterError, RecipeError
+from unidiff.evaluation.reference import Flow
 from unidiff.run.comparing import Comparing, load_comparing
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
@@ -119,6 +121,18 @@ def test_notes_say_what_was_left_out(tmp_path):
     assert result.code == 0
     assert f"Note: {note}" in result.err
     assert json.loads((tmp_path / "out/compare.json").read_text())["notes"] == [note]
+
+
+@pytest.mark.parametrize("solvers", ["ancestral", "ddim,ancestral"])
+def test_samples_that_are_no_numbers(tmp_path, monkeypatch, solvers):
+    monkeypatch.setattr(ud.Solver, "finish", lambda self, denoiser, u, t, noise: u / 0.0)
+    monkeypatch.setattr("unidiff.evaluation.compare.reference_flow", lambda *a, **k: Flow(torch.zeros(20, 2), 0.0, 1))
+    result = unidiff("compare", write(tmp_path, EXACT), "--solvers", solvers, "--out", tmp_path / "out")
+    assert result.code == 0, result
+    assert "20 of 20 samples are not finite" in result.err
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    assert all(row["rms"] is row["energy"] is None for row in facts["rows"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
 
 
 # ---------------------------------------------------------------------------------------------- trained runs

@@ -100,7 +100,7 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
 
 
 def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
-    """Draw diagrams side by side, both axes logarithmic; a value not above its error is a triangle at that error.
+    """Draw diagrams side by side, both axes logarithmic; a value not above two errors is a triangle there.
 
     Args:
         panels: The diagrams.
@@ -115,12 +115,17 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
     for ax, panel in zip(axes, panels):
         for curve in panel.curves:
             look = {"color": colours[curve.name], "linewidth": 1.2, "linestyle": styles[curve.name]}
-            clear = [(a, b, e) for a, b, e in zip(curve.x, curve.y, curve.error) if e < b < math.inf]
-            hidden = [(a, e) for a, b, e in zip(curve.x, curve.y, curve.error) if not b > e]
+            clear = [(a, b, e) for a, b, e in zip(curve.x, curve.y, curve.error) if 2 * e < b < math.inf]
+            hidden = [(a, 2 * e) for a, b, e in zip(curve.x, curve.y, curve.error) if not b > 2 * e]
             points = list(zip(*clear)) or [(), (), ()]
-            ax.errorbar(*points[:2], yerr=points[2], marker="o", markersize=4, capsize=2, label=curve.label, **look)
-            ax.plot(*(zip(*hidden) if hidden else [(), ()]), marker="v", fillstyle="none", **{**look, "linestyle": ""})
-        ax.set(xscale="log", yscale="log", xlabel=x, ylabel=panel.y, title=panel.title)
+            bars = points[2] if any(points[2]) else None
+            ax.errorbar(
+                *map(np.array, points[:2]), yerr=bars, marker="o", markersize=4, capsize=2, label=curve.label, **look
+            )
+            ax.plot(*np.array(hidden).reshape(-1, 2).T, marker="v", fillstyle="none", **{**look, "linestyle": ""})
+        ax.set(xlabel=x, ylabel=panel.y, title=panel.title)
+        if any(line.get_ydata().size and max(line.get_ydata()) > 0 for line in ax.get_lines()):  # else nothing to see
+            ax.set(xscale="log", yscale="log")
         if panel.floor is not None and panel.floor > ax.get_ylim()[0] / 10:
             ax.axhline(panel.floor, color="0.5", linestyle="--", linewidth=1, label=panel.floor_label)
         ticks = sorted({value for curve in panel.curves for value in curve.x})
@@ -128,7 +133,8 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.set_xticks([], minor=True)
         ax.grid(alpha=0.3, which="both")
-        ax.legend(fontsize=7)
+        if panel.curves:
+            ax.legend(fontsize=7)
     figure.supxlabel(_wrapped(caption, 6.0 * len(panels)), fontsize=8)
     _write_figure(figure, path)
 
@@ -153,7 +159,7 @@ def save_table(
     figure, axes = _figure(len(columns), size, len(rows))
     points = [cell[0] for line in cells for cell in line if cell is not None and cell[0].ndim == 2]
     # One window for all panels, about the last column, which shows the truth where there is one.
-    reach = 1.3 * float(points[-1].abs().quantile(0.99)) if points else 1.0
+    reach = 1.3 * float(points[-1].nan_to_num(0.0, 0.0, 0.0).abs().quantile(0.99).clamp(min=0.1)) if points else 1.0
     for number, ax in enumerate(axes):
         row, column = divmod(number, len(columns))
         ax.set(xticks=[], yticks=[])

@@ -90,11 +90,10 @@ def _name(line: Line) -> str:
 def _plot_errors(found: Comparison, path: Path, caption: str) -> None:
     flow, energy = [], []
     for line in found.lines:
-        nfe = [row.nfe for row in line.rows]
         order = "" if line.order is None else f", order {line.order:.2f}"
-        rms = [row.rms for row in line.rows if row.rms is not None]
-        if rms:
-            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", nfe, rms, [0.0] * len(rms)))
+        followed = [(row.nfe, row.rms, 0.0) for row in line.rows if row.rms is not None]
+        if followed:
+            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", *map(list, zip(*followed))))
         measured = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
         if measured:
             energy.append(plot.Curve(_name(line), _name(line), *map(list, zip(*measured))))
@@ -106,13 +105,13 @@ def _plot_errors(found: Comparison, path: Path, caption: str) -> None:
         ),
         plot.Panel(
             "Distance from the true distribution",
-            "energy distance (a triangle: not above its standard error)",
+            "energy distance (a triangle: not above 2 standard errors)",
             energy,
-            None if base is None else max(base.value, base.error),
-            "fresh true samples, or their standard error",
+            None if base is None else max(base.value, 2 * base.error),
+            "fresh true samples, or 2 standard errors",
         ),
     ]
-    plot.save_curves([panel for panel in panels if panel.curves], "evaluations", path, caption)
+    plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
 
 
 def _plot_samples(comparing: Comparing, found: Comparison, path: Path, caption: str) -> None:
