@@ -31,19 +31,20 @@ class EDMStochastic(Solver):
     Args:
         churn: The paper's S_churn, at least 0: noise per step grows by churn / N, at most by sqrt(2) - 1.
         sigma_min: S_tmin, the smallest sigma / alpha at which noise is added; at least 0.
-        sigma_max: S_tmax, the largest, at least sigma_min.
+        sigma_max: S_tmax, the largest, at least sigma_min; None for no limit.
         noise_scale: S_noise, standard deviation of the added noise, above 0.
     """
 
     churn: float = 40.0
     sigma_min: float = 0.0
-    sigma_max: float = math.inf
+    sigma_max: float | None = None
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         require(0 <= self.churn < math.inf, "churn", self.churn, "a number of at least 0")
         require(0 <= self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number of at least 0")
-        require(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min ({self.sigma_min})")
+        allowed = f"a number of at least sigma_min ({self.sigma_min}), or null"
+        require(self.sigma_max is None or self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, allowed)
         require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number above 0")
 
     @property
@@ -72,7 +73,9 @@ class EDMStochastic(Solver):
         self, denoiser: Denoiser, u: Tensor, t: Level, gamma: float, ceiling: Level, noise: Noise
     ) -> tuple[Tensor, Level]:
         """The state with more noise, and its level (algorithm 2, lines 4-6)."""
-        if gamma == 0 or is_pure_noise(t) or not self.sigma_min <= t.sigma / t.alpha <= self.sigma_max:
+        if gamma == 0 or is_pure_noise(t) or t.sigma / t.alpha < self.sigma_min:
+            return u, t
+        if self.sigma_max is not None and t.sigma / t.alpha > self.sigma_max:
             return u, t
         higher = min(log_ratio(t) + math.log1p(gamma), log_ratio(ceiling))
         if higher <= log_ratio(t):
