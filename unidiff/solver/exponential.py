@@ -106,6 +106,8 @@ def _for_each_step(
     weigh: Callable[[Tensor, Tensor, Tensor], Tensor], levels: Sequence[Level], order: int, ahead: int
 ) -> list[list[Scale]]:
     """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
+    if len(levels) < 2:
+        return []
     log_q = torch.stack([torch.as_tensor(log_ratio(level), dtype=torch.float64) for level in levels])
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
