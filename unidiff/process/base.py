@@ -173,8 +173,9 @@ class Process(ABC):
 
     def _coefficients(self, t: Tensor) -> Tensor:
         """The fields of a Level at times t, (N,): (fields, N)."""
-        rates = _slope(self.alpha, t), _slope(self.sigma, t)
-        return torch.stack([t, self.alpha(t), self.sigma(t), self.log_snr(t), self.condition(t), *rates])
+        # Both in one pass: forward differentiation costs a millisecond per operation.
+        scales, rates = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
+        return torch.stack([t, *scales, self.log_snr(t), self.condition(t), *rates])
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
