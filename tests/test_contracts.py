@@ -228,22 +228,22 @@ def run(process, parameterization, solver, grid):
     return solution.x
 
 
-@every("process", instances(ud.Process))
+@every("grid", instances(Grid))
 @every("solver", instances(ud.Solver))
-def test_any_solver_runs_on_any_process_with_any_grid(process, solver):
-    ran = [run(process, ud.V(), solver, grid) is not None for grid in instances(Grid)]
-    # Refusing everything would pass; only alpha = 0, where u / alpha and the rates are infinite, excuses it.
-    assert any(ran) or process.level(1.0).alpha == 0
+def test_any_solver_runs_on_any_grid(solver, grid):
+    # What a grid's times are on every process is tested above.
+    assert run(ud.NCSN(0.05, 20.0, 6), ud.V(), solver, grid) is not None
 
 
 @every("process", instances(ud.Process))
 @every("solver", instances(ud.Solver))
-def test_samples_do_not_depend_on_what_a_network_predicts(process, solver):
-    # One model, many ways to write its answer.
+def test_any_solver_runs_on_any_process_with_any_parameterization(process, solver):
+    # One model, many ways to write its answer: the samples must not depend on what a network predicts.
     results = [
-        run(process, parameterization, solver, ud.Uniform(7)) for parameterization in instances(ud.Parameterization)
+        run(process, parameterization, solver, ud.Uniform(4)) for parameterization in instances(ud.Parameterization)
     ]
     results = [x for x in results if x is not None]
+    # Refusing everything would pass; only alpha = 0, where u / alpha and the rates are infinite, excuses it.
     assert len(results) > 1 or process.level(1.0).alpha == 0
     for a, b in pairwise(results):
         # Conversions lose u / (smallest alpha), 1e-16 / 5e-5 = 2e-12, a step, on states of up to 1 / alpha.
