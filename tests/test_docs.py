@@ -55,6 +55,7 @@ def test_table_of_readme_names_every_component() -> None:
         "Parameterization",
         "Prediction",
         "Solver",
+        "OneStep",
         "Solution",
         "sample",
     }
