@@ -14,7 +14,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
-from unidiff.evaluation.budget import is_deterministic, plan, probe
+from unidiff.evaluation.budget import plan, probe
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.entrant import Entrant, entrants, short
 from unidiff.recipe.registry import PUBLIC
@@ -251,6 +251,26 @@ def test_the_most_steps_that_a_budget_buys(solver, expected):
     assert all(run.deterministic for run in runs)
 
 
+@dataclass(frozen=True)
+class Uneven(ud.DDIM):
+    """A solver whose evaluations are no straight line in the steps: every third step asks twice."""
+
+    def trajectory(self, denoiser, u, times, noise, **cond):
+        for number, state in enumerate(super().trajectory(denoiser, u, times, noise, **cond)):
+            if number % 3 == 2:
+                denoiser(u, denoiser.process.level(1.0))
+            yield state
+
+
+def test_evaluations_that_are_no_straight_line_are_searched():
+    asked = list(range(1, 60))
+    runs, _ = plan(Entrant(Uneven(), UNIFORM), ud.DDPM(T=10), (2,), asked)
+    cost = {steps: steps + (steps + 1) // 3 for steps in range(1, 60)}
+    for run in runs:
+        steps = run.entrant.grid.steps
+        assert cost[steps] <= run.requested < cost[steps + 1]
+
+
 def test_what_a_budget_does_not_buy():
     langevin = Entrant(ud.AnnealedLangevin(steps_per_level=3, step_size=1e-9), UNIFORM)
     runs, note = plan(langevin, ud.DDPM(), (2,), [2, 3, 10, 11, 12])
@@ -279,7 +299,9 @@ def test_a_refusal_is_a_note():
 def test_determinism_is_measured():
     expected = {ud.DDIM(): True, ud.DDIM(eta=0.5): False, ud.Ancestral(): False, Wasteful(): True}
     for solver, deterministic in expected.items():
-        assert is_deterministic(Entrant(solver, ud.Uniform(4)), ud.DDPM(), (2,)) == deterministic
+        for grid in (UNIFORM, ud.Native()):
+            runs, _ = plan(Entrant(solver, grid), ud.DDPM(T=10), (2,), [4])
+            assert [run.deterministic for run in runs] == [deterministic]
 
 
 # ---------------------------------------------------------------------------------------------- the comparison

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from unidiff.grid import Grid
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Process
 
-__all__ = ["Planned", "is_deterministic", "plan", "probe"]
+__all__ = ["Planned", "plan", "probe"]
 
 _SMALLEST = (1, 2, 3)  # a grid or a solver may need more steps than one
-_APART = 14  # steps between the two runs from which the cost of a step is read
+_APART = (4, 14)  # so many steps more: two runs from which the cost of a step is read
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ def probe(
     return counted.nfe, last.u
 
 
-def is_deterministic(entrant: Entrant, process: Process, shape: Sequence[int]) -> bool:
-    """Whether the end of a run is the same whatever the solver draws."""
+def _measure(entrant: Entrant, process: Process, shape: Sequence[int]) -> tuple[int, bool]:
+    """Evaluations, and whether the end of the run is the same whatever the solver draws."""
     one, other = (probe(entrant, process, shape, drawn=drawn) for drawn in (0.0, 1.0))
     assert one is not None
     assert other is not None
-    return torch.equal(one[1], other[1])
+    return one[0], torch.equal(one[1], other[1])
 
 
 def plan(entrant: Entrant, process: Process, shape: Sequence[int], nfes: Sequence[int]) -> tuple[list[Planned], str]:
@@ -110,28 +111,24 @@ def plan(entrant: Entrant, process: Process, shape: Sequence[int], nfes: Sequenc
     Returns:
         The runs, and a note that says which were left out and why; empty if none was.
     """
-
-    def evaluations(steps: int) -> int:
-        measured = probe(_with_steps(entrant, steps), process, shape)
-        assert measured is not None
-        return measured[0]
-
     try:
         if not any(field.name == "steps" for field in dataclasses.fields(entrant.grid)):  # a table's own times
-            return [Planned(entrant, None, is_deterministic(entrant, process, shape))], ""
-        smallest = _smallest(entrant, process, shape)
-        least, more = evaluations(smallest), evaluations(smallest + _APART)
-        if least == more:  # steps that adapt themselves
-            return [Planned(entrant, None, is_deterministic(entrant, process, shape))], ""
+            return [Planned(entrant, None, _measure(entrant, process, shape)[1])], ""
+        smallest, least = _smallest(entrant, process, shape)
+        few, more = (smallest + apart for apart in _APART)
+        nfe_few, deterministic = _measure(_with_steps(entrant, few), process, shape)
+        nfe_more, _ = _measure(_with_steps(entrant, more), process, shape)
     except ParameterError as error:
         return [], f"{entrant.label} is left out: {error}"
+    if nfe_few == nfe_more:  # steps that adapt themselves
+        return [Planned(entrant, None, deterministic)], ""
+    line = _Line(few, nfe_few, more, nfe_more)
     planned: dict[Entrant, Planned] = {}
     for nfe in sorted(set(nfes)):
         if nfe >= least:
-            guess = smallest + (nfe - least) * _APART // (more - least)
-            chosen = _with_steps(entrant, _most_steps(entrant, process, shape, nfe, smallest, guess))
-            if chosen not in planned:  # the smaller of two requests that buy the same run
-                planned[chosen] = Planned(chosen, nfe, is_deterministic(chosen, process, shape))
+            chosen = _with_steps(entrant, _most_steps(entrant, process, shape, nfe, smallest, line))
+            # Two requests may buy the same run: it is the smaller one's.
+            planned.setdefault(chosen, Planned(chosen, nfe, deterministic))
     missed = ", ".join(str(nfe) for nfe in sorted(set(nfes)) if nfe < least)
     note = f"{entrant.label} is left out at {missed} evaluations: its smallest run takes {least}." if missed else ""
     return list(planned.values()), note
@@ -142,32 +139,52 @@ def _with_steps(entrant: Entrant, steps: int) -> Entrant:
     return Entrant(entrant.solver, grid)
 
 
-def _smallest(entrant: Entrant, process: Process, shape: Sequence[int]) -> int:
-    """The smallest number of steps that solver and grid accept."""
+def _smallest(entrant: Entrant, process: Process, shape: Sequence[int]) -> tuple[int, int]:
+    """The smallest number of steps that solver and grid accept, and its evaluations."""
     for steps in _SMALLEST:
         try:
-            probe(_with_steps(entrant, steps), process, shape)
+            measured = probe(_with_steps(entrant, steps), process, shape)
         except ParameterError:
             if steps == _SMALLEST[-1]:
                 raise
-        else:
-            return steps
+            continue
+        assert measured is not None
+        return steps, measured[0]
     raise AssertionError
 
 
-def _most_steps(entrant: Entrant, process: Process, shape: Sequence[int], nfe: int, smallest: int, guess: int) -> int:
+class _Line(NamedTuple):
+    """Evaluations as a straight line in the steps, through two runs."""
+
+    few: int
+    nfe_few: int
+    more: int
+    nfe_more: int
+
+    def steps(self, nfe: int) -> int:
+        return self.few + (nfe - self.nfe_few) * (self.more - self.few) // (self.nfe_more - self.nfe_few)
+
+    def holds(self, steps: int, nfe: int) -> bool:
+        return (nfe - self.nfe_few) * (self.more - self.few) == (steps - self.few) * (self.nfe_more - self.nfe_few)
+
+
+def _most_steps(entrant: Entrant, process: Process, shape: Sequence[int], nfe: int, smallest: int, line: _Line) -> int:
     """The largest number of steps whose evaluations do not exceed `nfe`; those of the smallest do not."""
 
-    def fits(steps: int) -> bool:
-        return probe(_with_steps(entrant, steps), process, shape, nfe) is not None
+    def fits(steps: int) -> int | None:
+        measured = probe(_with_steps(entrant, steps), process, shape, nfe)
+        return None if measured is None else measured[0]
 
+    guess = max(smallest, line.steps(nfe))
     low, high, stride = smallest, guess, 1
-    if fits(guess):
+    if (taken := fits(guess)) is not None:
+        if line.holds(guess, taken):  # then one step more would be too many
+            return guess
         low, high = guess, guess + 1
-        while fits(high):
+        while fits(high) is not None:
             stride *= 2
             low, high = high, high + stride
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (low, middle) if fits(middle) is None else (middle, high)
     return low
