@@ -246,9 +246,9 @@ def test_any_solver_runs_on_any_process_with_any_parameterization(process, solve
     # Refusing everything would pass; only alpha = 0, where u / alpha and the rates are infinite, excuses it.
     assert len(results) > 1 or process.level(1.0).alpha == 0
     for a, b in pairwise(results):
-        # Conversions lose u / (smallest alpha), 1e-16 / 5e-5 = 2e-12, a step, on states of up to 1 / alpha. An adaptive
-        # method may choose other steps after a rounding, and the kinks in the rates of a table of 12 entries cost it more
-        # than its tolerance: 70 of them were seen.
+        # Conversions lose u / (smallest alpha), 1e-16 / 5e-5 = 2e-12, a step, on states of up to 1 / alpha. An
+        # adaptive method may choose other steps after a rounding, and the kinks in the rates of a table of 12 entries
+        # cost it more than its tolerance: 70 of them were seen.
         tolerance = max(1e-6, 100 * getattr(solver, "rtol", 0.0))
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 

@@ -28,8 +28,9 @@ def _expm1(x: Scale) -> Scale:
 class DPMSolver(Solver):
     """DPM-Solver++, multistep, for the flow (2M, 3M) and for the reverse SDE (SDE-DPM-Solver++).
 
-    Lu et al. 2022b, algorithm 2 and section 5; the third order is that of the authors' program. As published, the first
-    steps are of lower order and the run ends with one denoise, of first order.
+    Lu et al. 2022b, algorithm 2 and section 5. The third order is the same expansion with one term more; the authors'
+    program takes half of that term, which leaves order 2. As published, the first steps are of lower order and the run
+    ends with one denoise, of first order.
 
     Args:
         order: Values of x0 that a step uses, 1 to 3. With 1 it is DDIM.
@@ -81,9 +82,10 @@ class DPMSolver(Solver):
         curvature = (slope - before) * (h / (h0 + h1))
         slope = slope + (slope - before) * (h0 / (h0 + h1))
         phi2 = 1 - phi1 / k
-        phi3 = phi2 / k - 0.5
+        # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and r^2
+        # against e^y are phi2 and 1 - 2 phi2 / k.
         u = combine(decay, u, s.alpha * phi1, x0)
-        return u + (s.alpha * phi2) * slope - (s.alpha * phi3) * curvature
+        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * phi2 / k)) * curvature
 
 
 @dataclass(frozen=True)

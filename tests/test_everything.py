@@ -1,0 +1,148 @@
+"""All processes x all solvers: the samples have the mean, the covariance and the energy distance of the exact data."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import unidiff as ud
+from unidiff.errors import ParameterError
+from unidiff.recipe.registry import PUBLIC
+
+F64 = torch.float64
+COUNT = 1000
+PROCESSES = [
+    ud.NCSN(0.01, 20.0, 60) if name == "NCSN" else cls() for name, cls in PUBLIC.choices(ud.Process).items()
+] + [ud.DDPM(200, ud.ZeroTerminalSNR())]
+# What is left of a method's own bias at 100 steps, in units of the data's variance. Deterministic methods of order 2 and
+# more: nothing beside the sampling error. Methods of order 1 over a range of log(q) of about 10: a few times 10 / 100.
+BIAS = {"AnnealedLangevin": 0.6, "PredictorCorrector": 0.6, "EDMStochastic": 0.3}
+ORDER_1 = 0.25
+
+
+def model_of(process: ud.Process) -> ud.GaussianMixture:
+    return ud.GaussianMixture(
+        process, [[-0.6, 0.3], [0.5, -0.2]], torch.tensor([[0.06, 0.02], [0.02, 0.04]], dtype=F64)
+    )
+
+
+def solver_of(name: str, process: ud.Process) -> ud.Solver:
+    if name == "AnnealedLangevin":  # k = 0.2 at each level: steps in units of the smallest level
+        level = process.level(process.t_min)
+        return ud.AnnealedLangevin(5, 0.2 * (level.sigma / level.alpha) ** 2)
+    cls = PUBLIC.choices(ud.Solver)[name]
+    return cls(snr=0.02) if name == "PredictorCorrector" else cls()
+
+
+def energy(x: torch.Tensor, y: torch.Tensor) -> float:
+    """2 E|x - y| - E|x - x'| - E|y - y'| (Szekely & Rizzo 2013), unbiased."""
+    n, m = len(x), len(y)
+    within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
+    return float(2 * torch.cdist(x, y).mean() - within)
+
+
+@pytest.mark.parametrize(
+    "process", PROCESSES, ids=lambda process: type(process).__name__ + str(getattr(process, "T", ""))
+)
+@pytest.mark.parametrize("name", PUBLIC.choices(ud.Solver))
+def test_samples_are_those_of_the_data(process, name):
+    model, solver = model_of(process), solver_of(name, process)
+    generator = torch.Generator().manual_seed(5)
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    steps = 100
+    grid = ud.Quadratic(steps) if name in ("Euler", "EulerMaruyama", "Heun", "ProbabilityFlow") else ud.Tapered(steps)
+    if name == "ProbabilityFlow":
+        grid = ud.Uniform(2)  # an adaptive method chooses its own times
+    try:
+        solver.check(process)
+    except ParameterError:
+        assert process.level(1.0).alpha == 0
+        return
+    start = process.prior(noise(torch.empty(COUNT, 2, dtype=F64)))
+    *_, last = solver.trajectory(model, start, grid.times(process), noise)
+    x = last.u
+    assert x.isfinite().all()
+
+    exact = model.draw(
+        noise(torch.empty(4 * COUNT, 2, dtype=F64)), torch.rand(4 * COUNT, generator=generator, dtype=F64)
+    )
+    mean = model.means.mean(0)
+    centred = model.means - mean
+    covariance = centred.T @ centred / 2 + torch.tensor([[0.06, 0.02], [0.02, 0.04]], dtype=F64)
+    bias = BIAS.get(name, ORDER_1 if (solver.convergence or 1) < 2 else 0.02)
+    # Five standard errors of n = 1000 samples, those of the covariance with the fourth moment of a normal (a mixture's is
+    # smaller); beside them the bias of the method, in units of the variance.
+    scale = covariance.diagonal().sqrt()
+    assert ((x.mean(0) - mean).abs() < 5 * scale / math.sqrt(COUNT) + 0.3 * bias * scale).all()
+    error = (x.T.cov() - covariance).abs() / torch.outer(scale, scale)
+    assert error.max() < 5 * math.sqrt(2 / COUNT) + bias
+    # Under equality n m / (n + m) times the distance is a sum of chi-squares with mean 2 E|x - x'| <= 2; ten times that.
+    # A bias b of the scale moves the distance by about b^2 E|x|.
+    bound = 10 * 2 * float(torch.cdist(exact[:500], exact[500:1000]).mean()) / (0.8 * COUNT)
+    assert energy(x, exact) < bound + bias**2
+
+
+def test_the_default_is_finite_in_float32_for_any_number_of_steps():
+    for process in PROCESSES:
+        for steps in (1, 2, 3, 5, 10, 100, 2000):
+            x = ud.sample(model_of(process), grid=ud.Tapered(steps), seeds=2).x
+            assert x.dtype == torch.float32
+            assert x.abs().max() < 3, (process, steps)
+
+
+def test_methods_that_are_one_at_order_1():
+    model = model_of(ud.VPSDE())
+
+    def end(solver: ud.Solver) -> torch.Tensor:
+        return ud.sample(model, solver, ud.Tapered(15), seeds=5, dtype=F64).x
+
+    for solver in (ud.AdamsBashforth(1), ud.DEIS(1), ud.DPMSolver(1), ud.DPMSolverSinglestep(1)):
+        torch.testing.assert_close(end(solver), end(ud.DDIM()), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(end(ud.EulerMaruyama(eta=0.0)), end(ud.Euler()), rtol=1e-12, atol=1e-12)
+    # eta = 1 of the first order is Ancestral with the small variance, drawn from the same noise.
+    torch.testing.assert_close(end(ud.DPMSolver(1, eta=1.0)), end(ud.Ancestral()), rtol=1e-10, atol=1e-10)
+
+
+def test_probability_flow_meets_its_tolerance_and_stays_inside():
+    asked: list[float] = []
+
+    class Watched(ud.GaussianMixture):
+        def forward(self, u, level, **cond):
+            asked.append(float(level.t))
+            return super().forward(u, level, **cond)
+
+    process = ud.VPSDE()
+    model = Watched(process, [[0.3]], 0.25)
+    first, last = process.level(1.0), process.level(process.t_min)
+    spread = [math.sqrt(level.alpha**2 * 0.25 + level.sigma**2) for level in (first, last)]
+    u = torch.tensor([[0.8]], dtype=F64)
+    truth = last.alpha * 0.3 + spread[1] / spread[0] * (0.8 - first.alpha * 0.3)
+    errors = []
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        solver = ud.ProbabilityFlow(rtol=tolerance, atol=tolerance)
+        *_, state, _ = solver.trajectory(model, u, ud.Uniform(5).times(process), torch.zeros_like)
+        errors.append(abs(float(state.u) - truth))
+        assert errors[-1] < 100 * tolerance  # times the number of steps
+    assert errors[2] < errors[0] / 10
+    assert process.t_min <= min(asked) <= max(asked) <= 1
+
+
+def test_the_corrector_is_algorithm_4_and_5():
+    # Song et al. 2021: after the predictor, x + e s + sqrt(2 e) z e = 2 alpha (r |z| / |s|)^2, alpha = 1 - beta.
+    process, snr = ud.DDPM(), 0.1
+    model = model_of(process)
+    t, s = process.levels_at([0.5, 0.499])
+    u = torch.tensor([[0.4, -0.3]], dtype=F64)
+    z = torch.tensor([[0.7, 1.1]], dtype=F64)
+    beta = 1 - (t.alpha / s.alpha) ** 2
+    predicted = (2 - math.sqrt(1 - beta)) * u + beta * model(u, t).score + math.sqrt(beta) * z  # eq. 46
+    score = model(predicted, s).score
+    e = 2 * (1 - beta) * (snr * z.norm() / score.norm()) ** 2
+    expected = predicted + e * score + (2 * e).sqrt() * z
+    found = ud.PredictorCorrector(snr=snr).step(model, u, t, s, lambda like: z)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,112 @@
+"""Every declared order of convergence, measured: halving the steps must divide the error by 2^order, within 0.15.
+
+Data: one Gaussian with standard deviations 0.5 and 1 along the axes, whose flow is known: u / alpha - m is proportional
+to sqrt(C + q^2) with q = sigma / alpha. The state at t_min is measured, before the denoise that ends a run. Multistep
+methods begin with steps of lower order; on a process that starts at q = 1e5 x0 hardly changes there (by C / q), and
+what they lose in the beginning is below what is measured. That process ends at q = 0.5: over the whole way to the data the
+leading error of a method of odd order is a derivative that vanishes at both ends.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+import unidiff as ud
+from unidiff.recipe.registry import PUBLIC
+from unidiff.solver.exponential import data_weights, log_ratio, weighted_sum
+
+F64 = torch.float64
+MEAN = torch.tensor([0.3, -0.2], dtype=F64)
+VARIANCE = torch.tensor([0.25, 1.0], dtype=F64)
+FAR = ud.VESDE(0.5, 1e5)
+NEAR = ud.VPSDE()
+
+# (solver, process, grid, steps): where the asymptotic regime is reached before rounding.
+CASES = [
+    (ud.DDIM(), FAR, ud.LogSNR, (200, 400, 800)),
+    (ud.Euler(), NEAR, ud.Quadratic, (200, 400, 800)),
+    (ud.Heun(), NEAR, ud.Quadratic, (100, 200, 400)),
+    (ud.Heun(), ud.FlowMatching(), ud.Quadratic, (100, 200, 400)),
+    (ud.Euler(), ud.FlowMatching(), ud.Uniform, (200, 400, 800)),
+    (ud.EulerMaruyama(eta=0.0), NEAR, ud.Quadratic, (200, 400, 800)),
+    (ud.EDMStochastic(churn=0.0), NEAR, ud.Karras, (100, 200, 400)),
+    *[(ud.DPMSolver(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
+    *[(ud.DPMSolverSinglestep(order), NEAR, ud.LogSNR, (50, 100, 200)) for order in (1, 2, 3)],
+    *[(ud.UniPC(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
+    *[(ud.AdamsBashforth(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
+    *[(ud.DEIS(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
+    *[(ud.ExponentialAdams(order), FAR, ud.Tapered, (50, 100, 200)) for order in (2, 3, 4)],
+    *[(ud.ExponentialAdams(order, high=10.0), NEAR, ud.LogSNR, (100, 200, 400)) for order in (2, 3, 4)],
+    (ud.ExponentialAdams(5, high=10.0), NEAR, ud.LogSNR, (50, 100, 200)),
+]
+
+
+def no_noise(like: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("a deterministic solver draws no noise")
+
+
+def errors(solver: ud.Solver, process: ud.Process, grid: type, steps: tuple[int, ...]) -> list[float]:
+    model = ud.GaussianMixture(process, MEAN[None], torch.diag(VARIANCE))
+    first, last = process.level(1.0), process.level(process.t_min)
+    u = first.alpha * MEAN + first.sigma * torch.tensor([[1.0, -0.5], [-0.3, 0.8]], dtype=F64)
+    # With u = alpha y, and alpha^2 (C + q^2) = alpha^2 C + sigma^2, which is finite where alpha = 0.
+    spread = [(level.alpha**2 * VARIANCE + level.sigma**2).sqrt() for level in (first, last)]
+    truth = last.alpha * MEAN + spread[1] / spread[0] * (u - first.alpha * MEAN)
+    found = []
+    for count in steps:
+        *_, state, _ = solver.trajectory(model, u, grid(count).times(process), no_noise)
+        found.append(float((state.u - truth).square().mean().sqrt()))
+    return found
+
+
+def test_every_deterministic_solver_is_measured():
+    measured = {type(solver).__name__ for solver, *_ in CASES}
+    random_or_adaptive = {"Ancestral", "AnnealedLangevin", "PredictorCorrector", "ReverseDiffusion", "ProbabilityFlow"}
+    assert measured | random_or_adaptive == set(PUBLIC.choices(ud.Solver))
+
+
+@pytest.mark.parametrize(
+    ("solver", "process", "grid", "steps"), CASES, ids=lambda value: getattr(value, "__name__", None) or repr(value)
+)
+def test_declared_order(solver, process, grid, steps):
+    found = errors(solver, process, grid, steps)
+    slopes = [math.log2(a / b) for a, b in pairwise(found)]
+    assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
+
+
+def test_the_default_keeps_its_order_over_the_whole_path():
+    # From pure noise to the data, first and last step included: on a process that goes down to 1e-4, so that what lies
+    # below is no error. high = 10: the variable must be finite where the run starts, at 157 (with 100 the first steps
+    # show, as an error of 1e-8).
+    process = ud.EDM(sigma_min=1e-4, sigma_max=157.0)
+    model = ud.GaussianMixture(process, MEAN[None], torch.diag(VARIANCE))
+    u = process.prior(torch.tensor([[1.0, -0.5], [-0.3, 0.8]], dtype=F64))
+    truth = MEAN + (VARIANCE / (VARIANCE + 157.0**2)).sqrt() * (u - MEAN)
+    found = []
+    for count in (100, 200, 400, 800):
+        *_, end = ud.ExponentialAdams(high=10.0).trajectory(model, u, ud.Tapered(count).times(process), no_noise)
+        found.append(float((end.u - truth).square().mean().sqrt()))
+    slopes = [math.log2(a / b) for a, b in pairwise(found)]
+    assert abs(slopes[-1] - 4) < 0.15, (slopes, found)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_dpm_solver_of_order_3_integrates_the_quadratic_exactly(eta):
+    # x0 as the quadratic in lambda through three values, its integral by quadrature. The authors' program takes half of
+    # the quadratic's own term.
+    levels = NEAR.levels_at([0.9, 0.6, 0.45, 0.3])
+    values = [
+        torch.tensor([[0.3, -1.0]], dtype=F64),
+        torch.tensor([[0.1, 0.4]], dtype=F64),
+        torch.ones(1, 2, dtype=F64),
+    ]
+    u, (t, s) = torch.tensor([[0.5, 0.2]], dtype=F64), levels[2:]
+    weights = data_weights(lambda log_q: -log_q, levels, 3, eta=eta)[-1]
+    h = log_ratio(t) - log_ratio(s)
+    expected = s.sigma / t.sigma * math.exp(-(eta**2) * h) * u + s.alpha * weighted_sum(weights, values)
+    found = ud.DPMSolver(3, eta)._mean(u, values[0], t, s, levels[2::-1], values)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
