@@ -16,8 +16,8 @@ COUNT = 1000
 PROCESSES = [
     ud.NCSN(0.01, 20.0, 60) if name == "NCSN" else cls() for name, cls in PUBLIC.choices(ud.Process).items()
 ] + [ud.DDPM(200, ud.ZeroTerminalSNR())]
-# What is left of a method's own bias at 100 steps, in units of the data's variance. Deterministic methods of order 2 and
-# more: nothing beside the sampling error. Methods of order 1 over a range of log(q) of about 10: a few times 10 / 100.
+# What is left of a method's own bias at 100 steps, in units of the data's variance. Deterministic methods of order 2
+# and more: nothing beside the sampling error. Methods of order 1 over a range of log(q) of about 10: a few times 10 / 100.
 BIAS = {"AnnealedLangevin": 0.6, "PredictorCorrector": 0.6, "EDMStochastic": 0.3}
 ORDER_1 = 0.25
 
@@ -75,13 +75,13 @@ def test_samples_are_those_of_the_data(process, name):
     centred = model.means - mean
     covariance = centred.T @ centred / 2 + torch.tensor([[0.06, 0.02], [0.02, 0.04]], dtype=F64)
     bias = BIAS.get(name, ORDER_1 if (solver.convergence or 1) < 2 else 0.02)
-    # Five standard errors of n = 1000 samples, those of the covariance with the fourth moment of a normal (a mixture's is
-    # smaller); beside them the bias of the method, in units of the variance.
+    # Five standard errors of n = 1000 samples, those of the covariance with the fourth moment of a normal (a mixture's
+    # is smaller); beside them the bias of the method, in units of the variance.
     scale = covariance.diagonal().sqrt()
     assert ((x.mean(0) - mean).abs() < 5 * scale / math.sqrt(COUNT) + 0.3 * bias * scale).all()
     error = (x.T.cov() - covariance).abs() / torch.outer(scale, scale)
     assert error.max() < 5 * math.sqrt(2 / COUNT) + bias
-    # Under equality n m / (n + m) times the distance is a sum of chi-squares with mean 2 E|x - x'| <= 2; ten times that.
+    # Under equality n m / (n + m) times the distance is a sum of chi-squares of mean 2 E|x - x'| <= 2; ten times it.
     # A bias b of the scale moves the distance by about b^2 E|x|.
     bound = 10 * 2 * float(torch.cdist(exact[:500], exact[500:1000]).mean()) / (0.8 * COUNT)
     assert energy(x, exact) < bound + bias**2

@@ -3,8 +3,8 @@
 Data: one Gaussian with standard deviations 0.5 and 1 along the axes, whose flow is known: u / alpha - m is proportional
 to sqrt(C + q^2) with q = sigma / alpha. The state at t_min is measured, before the denoise that ends a run. Multistep
 methods begin with steps of lower order; on a process that starts at q = 1e5 x0 hardly changes there (by C / q), and
-what they lose in the beginning is below what is measured. That process ends at q = 0.5: over the whole way to the data the
-leading error of a method of odd order is a derivative that vanishes at both ends.
+what they lose in the beginning is below what is measured. That process ends at q = 0.5: over the whole way to the
+data the leading error of a method of odd order is a derivative that vanishes at both ends.
 """
 
 from __future__ import annotations

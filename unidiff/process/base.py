@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -174,7 +174,8 @@ class Process(ABC):
     def _coefficients(self, t: Tensor) -> Tensor:
         """The fields of a Level at times t, (N,): (fields, N)."""
         # Both in one pass: forward differentiation costs a millisecond per operation.
-        scales, rates = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
+        both: Any = torch.func.jvp(lambda t: (self.alpha(t), self.sigma(t)), (t,), (torch.ones_like(t),))
+        scales, rates = both
         return torch.stack([t, *scales, self.log_snr(t), self.condition(t), *rates])
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:

@@ -82,8 +82,8 @@ class DPMSolver(Solver):
         curvature = (slope - before) * (h / (h0 + h1))
         slope = slope + (slope - before) * (h0 / (h0 + h1))
         phi2 = 1 - phi1 / k
-        # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and r^2
-        # against e^y are phi2 and 1 - 2 phi2 / k.
+        # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and
+        # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
         u = combine(decay, u, s.alpha * phi1, x0)
         return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * phi2 / k)) * curvature
 
