@@ -17,7 +17,7 @@ PROCESSES = [
     ud.NCSN(0.01, 20.0, 60) if name == "NCSN" else cls() for name, cls in PUBLIC.choices(ud.Process).items()
 ] + [ud.DDPM(200, ud.ZeroTerminalSNR())]
 # What is left of a method's own bias at 100 steps, in units of the data's variance. Deterministic methods of order 2
-# and more: nothing beside the sampling error. Methods of order 1 over a range of log(q) of about 10: a few times 10 / 100.
+# and more: nothing beside the sampling error. Methods of order 1 over a range of log(q) of about 10: some 10 / 100.
 BIAS = {"AnnealedLangevin": 0.6, "PredictorCorrector": 0.6, "EDMStochastic": 0.3}
 ORDER_1 = 0.25
 
