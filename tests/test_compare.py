@@ -53,12 +53,10 @@ class Adaptive(ud.Solver):
 
     order = 1
 
-    def step(self, denoiser, u, t, s, noise, **cond):
-        raise AssertionError
-
-    def trajectory(self, denoiser, u, times, noise, **cond):
-        inner = ud.Uniform(7).times(denoiser.process)
-        yield from ud.DDIM().trajectory(denoiser, u, inner, noise, **cond)
+    def states(self, denoiser, u, levels, noise, **cond):
+        own = denoiser.process.levels_at(ud.Uniform(7).times(denoiser.process)[:-1])
+        *_, end = ud.DDIM().states(denoiser, u, own, noise, **cond)
+        yield from [end] * len(levels)
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,7 @@ class Uneven(ud.DDIM):
 
 
 def test_evaluations_that_are_no_straight_line_are_searched():
-    asked = list(range(1, 60))
+    asked = [1, 2, 7, 20, 21, 22, 43]
     runs, _ = plan(Entrant(Uneven(), UNIFORM), ud.DDPM(T=10), (2,), asked)
     cost = {steps: steps + (steps + 1) // 3 for steps in range(1, 60)}
     for run in runs:
@@ -312,16 +310,19 @@ def without_clock(found: Comparison):
     return {**facts, "rows": [{**row, "seconds": 0} for row in facts["rows"]]}
 
 
-@pytest.fixture(scope="module")
 def ring():
     model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
     solvers = ["ddim", "ancestral", ud.AnnealedLangevin(3, 1e-9), (Adaptive(), UNIFORM)]
     options = {"grid": UNIFORM, "followed": 40, "tolerance": 1e-5}
-    return lambda: ud.compare(model, solvers, [3, 10], (2,), 60, **options)
+    return ud.compare(model, solvers, [3, 10], (2,), 60, **options)
 
 
-def test_a_comparison(ring):
-    found = ring()
+@pytest.fixture(scope="module")
+def found():
+    return ring()
+
+
+def test_a_comparison(found):
     assert [(row.label, row.nfe, row.requested, row.steps) for row in found.rows] == [
         ("DDIM @ Uniform", 3, 3, 3),
         ("DDIM @ Uniform", 10, 10, 10),
@@ -344,8 +345,7 @@ def test_a_comparison(ring):
     assert without_clock(ring()) == without_clock(found)
 
 
-def test_rows_are_samples_of_unidiff_sample(ring):
-    found = ring()
+def test_rows_are_samples_of_unidiff_sample(found):
     model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
     for row, solver in ((found.rows[1], ud.DDIM()), (found.rows[3], ud.Ancestral())):
         x = ud.sample(model, solver, ud.Uniform(10), (2,), 60, dtype=F64).x
@@ -405,8 +405,7 @@ def test_orders_are_fitted_to_what_the_reference_resolves():
     assert order({10: None, 20: None}) is None
 
 
-def test_csv_and_json(ring):
-    found = ring()
+def test_csv_and_json(found):
     facts = json.loads(found.to_json())
     assert facts == found.to_dict()
     table = list(csv.DictReader(io.StringIO(found.to_csv())))
@@ -471,8 +470,7 @@ def test_progress_ends():
     assert said == [(0, 2), (1, 2), (2, 2)]
 
 
-def test_results_are_frozen(ring):
-    found = ring()
+def test_results_are_frozen(found):
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.count = 3
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -16,6 +16,7 @@ from unidiff.cli import compare as command
 from unidiff.errors import ParameterError, RecipeError
 from unidiff.evaluation.reference import Flow
 from unidiff.run.comparing import Comparing, load_comparing
+from unidiff.solver.base import OneStep
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
 EXACT = {"data": {"type": "Ring"}, "process": {"type": "DDPM", "T": 50}, "solvers": ["ddim", "ances"], "nfe": [2, 4]}
@@ -125,7 +126,7 @@ def test_notes_say_what_was_left_out(tmp_path):
 
 @pytest.mark.parametrize("solvers", ["ancestral", "ddim,ancestral"])
 def test_samples_that_are_no_numbers(tmp_path, monkeypatch, solvers):
-    monkeypatch.setattr(ud.Solver, "finish", lambda self, denoiser, u, t, noise: u / 0.0)
+    monkeypatch.setattr(OneStep, "finish", lambda self, denoiser, u, t, noise: u / 0.0)
     monkeypatch.setattr("unidiff.evaluation.compare.reference_flow", lambda *a, **k: Flow(torch.zeros(20, 2), 0.0, 1))
     result = unidiff("compare", write(tmp_path, EXACT), "--solvers", solvers, "--out", tmp_path / "out")
     assert result.code == 0, result
