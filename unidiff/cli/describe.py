@@ -50,7 +50,7 @@ def describe(
         print(json.dumps({"name": name, "kind": "recipes", "doc": text}) if as_json else text.rstrip())
         return
     known = {public.lower(): public for public in unidiff.EXPORTS}
-    public = known.get(name.replace("_", "").lower()) or known.get(name.lower())
+    public = name if name in unidiff.EXPORTS else known.get(name.replace("_", "").lower()) or known.get(name.lower())
     if public is None:
         near = difflib.get_close_matches(name, [*unidiff.EXPORTS, *shipped_recipes()], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
