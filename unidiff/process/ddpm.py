@@ -34,37 +34,40 @@ class DDPM(Process):
 
     def __post_init__(self) -> None:
         require_whole("T", self.T, 2, 1_000_000)
-        _ = self._table  # made here: at first use it might be inside a derivative, whose tensors cannot be copied
+        with torch.inference_mode(False):  # made here, and so that it may be used where rates are computed
+            _ = self._pieces
 
     @cached_property
-    def _table(self) -> tuple[Tensor, Tensor]:
-        """Log SNR at the entries, and its slope per entry, both (T,)."""
+    def _pieces(self) -> Tensor:
+        """Coefficients c_0, ..., c_3 of log SNR in the distance x from the entry on the left, counted in entries: (T, 4).
+
+        Row 0 is the line before the first entry. In an interval that ends in pure noise only c_0 is left.
+        """
         log_alpha_bar = self.schedule.log_alpha_bar(self.T)
         log_snr = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
-        rise = log_snr.diff()
+        start, rise = log_snr[:-1], log_snr.diff()
         to_pure_noise = rise.isinf()
         rise = torch.where(to_pure_noise, -2.0, rise)  # where alpha / sigma starts its straight way to 0
         harmonic = 2 * rise[1:] * rise[:-1] / (rise[1:] + rise[:-1])
         # The straight way is met with its own slope, -2; a cubic is monotone for slopes of up to three times its rise.
         inner = torch.where(to_pure_noise[1:], (3 * rise[:-1]).clamp(min=-2.0), harmonic)
-        return log_snr, torch.cat([rise[:1], inner, rise[-1:]])
+        m, n = torch.cat([rise[:1], inner]), torch.cat([inner, rise[-1:]])
+        cubic = torch.stack([start, m, 3 * rise - 2 * m - n, m + n - 2 * rise], 1)
+        cubic[to_pure_noise, 1:] = 0
+        return torch.cat([cubic[:1] * torch.tensor([1.0, 1.0, 0.0, 0.0]), cubic])
 
-    def _interval(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The entry on the left of t, counted from 0, and how far t is on the way to the next one."""
+    def _ratio(self, t: Tensor) -> Tensor:
+        """Alpha / sigma at t, which a logarithm would lose where it is 0."""
         position = t.to(torch.float64) * self.T - 1  # entry i sits at t = i / T
-        left = position.detach().floor().clamp(0, self.T - 2)
-        return left.long(), position - left
+        left = position.detach().floor().clamp(-1, self.T - 2).long()
+        x = position - left.clamp(min=0)
+        c0, c1, c2, c3 = self._pieces[left + 1].unbind(-1)
+        ratio = torch.exp((c0 + x * (c1 + x * (c2 + x * c3))) / 2)
+        return torch.where(c1 == 0, ratio * (1 - x), ratio)  # elsewhere log SNR falls: c_1 < 0
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Log signal-to-noise ratio at t: the table, joined by monotone cubics (Fritsch & Butland 1984)."""
-        value, slope = self._table
-        index, x = self._interval(t)
-        start, end, m, n = value[index], value[index + 1], slope[index], slope[index + 1]
-        rise = torch.where(end.isinf(), 0.0, end - start)
-        cubic = start + x * (m + x * (3 * rise - 2 * m - n + x * (m + n - 2 * rise)))
-        # alpha / sigma falls linearly to 0; the clamp only guards the branch that is not taken.
-        to_pure_noise = start + 2 * torch.log1p(-x.clamp(max=1.0))
-        return torch.where(x < 0, start + x * m, torch.where(end.isinf(), to_pure_noise, cubic))
+        return 2 * self._ratio(t).log()
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """Log scale of the data: alpha^2 = sigmoid(log SNR), because alpha^2 + sigma^2 = 1."""
@@ -76,19 +79,12 @@ class DDPM(Process):
 
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the data."""
-        return torch.where(self._ends_in_noise(t), self._ratio(t) * self.sigma(t), super().alpha(t))
+        ratio = self._ratio(t)
+        return ratio * (1 + ratio**2).rsqrt()
 
     def sigma(self, t: Tensor) -> Tensor:
         """Scale of the noise."""
-        return torch.where(self._ends_in_noise(t), (1 + self._ratio(t) ** 2).rsqrt(), super().sigma(t))
-
-    def _ends_in_noise(self, t: Tensor) -> Tensor:
-        return self._table[0][self._interval(t)[0] + 1].isinf()
-
-    def _ratio(self, t: Tensor) -> Tensor:
-        """Alpha / sigma in an interval that ends in pure noise, without a logarithm of 0."""
-        index, x = self._interval(t)
-        return (self._table[0][index] / 2).exp() * (1 - x)
+        return (1 + self._ratio(t) ** 2).rsqrt()
 
     @property
     def t_min(self) -> float:

@@ -16,6 +16,7 @@ from unidiff.recipe.place import Node, Place, Scalar, Source
 __all__ = ["read_yaml", "write_yaml"]
 
 _TAG = "tag:yaml.org,2002:"
+_DEEPEST = 50  # no recipe comes near; far below Python's own limit, which depends on who calls
 # The scalars of YAML 1.2's core schema, as far as a recipe needs them. Whatever matches none of these is a word.
 _PLAIN = [
     ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
@@ -42,6 +43,7 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _resolvers()  # in place of YAML 1.1's
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -49,7 +51,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem="aliases (*name) are not part of a recipe: write the value out", problem_mark=mark
             )
-        return super().compose_node(parent, index)
+        if self.depth == _DEEPEST:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="the values are nested too deeply", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -115,8 +123,6 @@ def read_yaml(text: str, name: str, *, show: bool = True) -> Node:
         # PyYAML's type stubs say bytes; for a text it is the character's number.
         what = f"the character U+{int(str(error.character)):04X} is not allowed in YAML"
         raise place.error("", f"this is not a readable recipe: {what}. Remove it.") from error
-    except RecursionError:
-        raise Place(source).error("", "the values are nested too deeply to be a recipe.") from None
 
 
 def write_yaml(value: Any, *, flow: bool = False) -> str:
