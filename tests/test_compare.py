@@ -466,7 +466,7 @@ def test_refusals():
 def test_progress_ends():
     said = []
     report = lambda *words: said.append(words)  # noqa: E731
-    ud.compare(gaussian(ud.DDPM()), ["ddim"], [2, 4], (2,), 20, tolerance=1e-1, progress=report)
+    ud.compare(gaussian(ud.DDPM()), ["ddim"], [2, 4], seeds=20, tolerance=1e-1, progress=report)
     assert said == [(0, 2), (1, 2), (2, 2)]
 
 

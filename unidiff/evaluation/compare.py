@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.budget import Planned, plan
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.distances import Target
@@ -53,7 +53,7 @@ def compare(
     models: Models,
     solvers: Sequence[Solver | tuple[Solver, Grid] | str],
     nfes: Sequence[int],
-    shape: Sequence[int],
+    shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 500,
     *,
     grid: Grid | None = None,
@@ -78,7 +78,7 @@ def compare(
         models: A denoiser, or (label, denoiser) for each of several. All must be of the same data.
         solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform".
         nfes: Requested numbers of evaluations.
-        shape: Shape of one sample.
+        shape: Shape of one sample; the models' own if not given.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1.
         grid: Grid of the solvers that name none; that of `Sampling()` if not given.
         reference_data: Samples of the true distribution, (M, *shape). Not needed with a closed-form denoiser, whose
@@ -94,12 +94,15 @@ def compare(
         progress: Called with (runs done, runs in all).
 
     Raises:
-        ParameterError: If a solver's name means nothing, or nothing is left to compare.
+        ParameterError: If a solver's name means nothing, the shape is not known, or nothing is left to compare.
     """
     labelled = [("", models)] if isinstance(models, Denoiser) else list(models)
     require(len(labelled) > 0, "models", models, "a denoiser, or at least one (label, denoiser)")
     labels = [label for label, _ in labelled]
     require(len(set(labels)) == len(labels), "models", labels, "one label for each model, all different")
+    shape = next((model.shape for _, model in labelled if model.shape is not None), None) if shape is None else shape
+    if shape is None:
+        raise ParameterError("shape", "these models do not know the shape of their samples; give it, as (1, 28, 28).")
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")

@@ -39,7 +39,7 @@ class DDPM(Process):
 
     @cached_property
     def _pieces(self) -> Tensor:
-        """Coefficients c_0, ..., c_3 of log SNR in the distance x from the entry on the left, counted in entries: (T, 4).
+        """Coefficients c_0, ..., c_3 of log SNR in x, the distance in entries from the entry on the left: (T, 4).
 
         Row 0 is the line before the first entry. In an interval that ends in pure noise only c_0 is left.
         """

@@ -1,0 +1,152 @@
+"""Domains without flux through their boundary, and their eigenmodes: -Laplace phi_k = lambda_k phi_k."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from unidiff.basis import DCT
+from unidiff.errors import require, require_whole
+
+__all__ = ["Box", "Domain", "Interval", "Kind", "Rectangle"]
+
+Kind = Literal["spectral", "fd"]
+
+
+class Domain(ABC):
+    """A domain whose fields are written in orthonormal eigenmodes of minus the Laplacian, no flux at the boundary.
+
+    A field is its values at `points`, (..., *grid), or its modes a_k = <u, phi_k>, (..., *modes). The inner product is
+    the integral over the domain, so sum_k lambda_k a_k^2 is the gradient energy, the integral of |grad u|^2.
+    """
+
+    @property
+    @abstractmethod
+    def eigenvalues(self) -> Tensor:
+        """lambda_k >= 0, (*modes), float64; exactly 0 for the constant mode."""
+
+    @property
+    @abstractmethod
+    def points(self) -> tuple[Tensor, ...]:
+        """Coordinates of the grid's points: one (*grid) for each dimension, float64."""
+
+    @abstractmethod
+    def to_modes(self, values: Tensor) -> Tensor:
+        """Modes, (..., *modes), of values on the grid, (..., *grid)."""
+
+    @abstractmethod
+    def to_values(self, modes: Tensor) -> Tensor:
+        """Values on the grid, (..., *grid), of modes, (..., *modes)."""
+
+    def field(self, function: Callable[..., Tensor]) -> Tensor:
+        """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z)."""
+        return function(*self.points)
+
+
+@dataclass(frozen=True)
+class _Grid(Domain):
+    """A box of equal cells, in which the cosine transform gives every eigenmode."""
+
+    cells: tuple[int, ...]
+    sides: tuple[float, ...]
+    kind: Kind = "spectral"
+
+    dimension: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        for name in ("cells", "sides"):
+            value = getattr(self, name)
+            value = tuple(value) if isinstance(value, list | tuple) else (value,)
+            object.__setattr__(self, name, value)
+            require(len(value) == self.dimension, name, value, f"{self.dimension} values, one for each axis")
+        for cells, side in zip(self.cells, self.sides, strict=True):
+            require_whole("cells", cells, 2)
+            require(0 < side < math.inf, "sides", side, "a number above 0")
+        require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
+
+    @cached_property
+    def _basis(self) -> DCT:
+        return DCT(self.cells)
+
+    @cached_property
+    def _cell_scale(self) -> float:
+        """Square root of a cell's volume: what makes the transform orthonormal for the integral."""
+        return math.sqrt(math.prod(side / n for side, n in zip(self.sides, self.cells, strict=True)))
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """sum_a (pi k_a / L_a)^2, or for the 3-point Laplacian ("fd") sum_a (2 / h_a)^2 sin^2(pi k_a / 2 n_a)."""
+        total = torch.zeros((), dtype=torch.float64)
+        for wave, side, n in zip(self._basis.frequencies(self.sides), self.sides, self.cells, strict=True):
+            h = side / n
+            total = total + (wave**2 if self.kind == "spectral" else (2 / h * torch.sin(wave * h / 2)) ** 2)
+        return total
+
+    @cached_property
+    def points(self) -> tuple[Tensor, ...]:
+        """Centres of the cells: one (*cells) for each axis."""
+        axes = [
+            (torch.arange(n, dtype=torch.float64) + 0.5) * (side / n)
+            for side, n in zip(self.sides, self.cells, strict=True)
+        ]
+        return tuple(torch.meshgrid(*axes, indexing="ij"))
+
+    def to_modes(self, values: Tensor) -> Tensor:
+        """Modes of values on the grid; see `Domain.to_modes`."""
+        return self._cell_scale * self._basis.forward(values)
+
+    def to_values(self, modes: Tensor) -> Tensor:
+        """Values on the grid of modes; see `Domain.to_values`."""
+        return self._basis.inverse(modes / self._cell_scale)
+
+
+@dataclass(frozen=True)
+class Interval(_Grid):
+    """The interval [0, L].
+
+    Args:
+        cells: Number of cells, at least 2.
+        sides: L.
+        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 3-point Laplacian on the cells.
+    """
+
+    cells: int | tuple[int, ...] = 128  # type: ignore[assignment]
+    sides: float | tuple[float, ...] = 1.0  # type: ignore[assignment]
+    dimension: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Rectangle(_Grid):
+    """The rectangle [0, L_1] x [0, L_2]; the first axis is that of the rows.
+
+    Args:
+        cells: Numbers of cells along both axes, each at least 2.
+        sides: L_1 and L_2.
+        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 5-point Laplacian on the cells.
+    """
+
+    cells: tuple[int, int] = (64, 64)
+    sides: tuple[float, float] = (1.0, 1.0)
+    dimension: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class Box(_Grid):
+    """The box [0, L_1] x [0, L_2] x [0, L_3].
+
+    Args:
+        cells: Numbers of cells along the three axes, each at least 2.
+        sides: L_1, L_2 and L_3.
+        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 7-point Laplacian on the cells.
+    """
+
+    cells: tuple[int, int, int] = (32, 32, 32)
+    sides: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    dimension: ClassVar[int] = 3
