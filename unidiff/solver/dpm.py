@@ -44,6 +44,11 @@ class DPMSolver(Solver):
         require_whole("order", self.order, 1, 3)
         require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
 
+    @property
+    def convergence(self) -> int | None:
+        """The order; with noise, that of the distribution, at most 2: x0 along a random path is no smooth polynomial."""
+        return self.order if self.eta == 0 else min(self.order, 2)
+
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
