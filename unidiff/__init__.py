@@ -19,7 +19,8 @@ EXPORTS: dict[str, str] = {
     "Cosine": "schedule",
     "ZeroTerminalSNR": "schedule",
     "Schedule": "schedule",
-    # process
+    # basis, process
+    "DCT": "basis",
     "Process": "process.base",
     "Level": "process.base",
     "DDPM": "process.ddpm",
@@ -29,6 +30,10 @@ EXPORTS: dict[str, str] = {
     "VESDE": "process.sde",
     "EDM": "process.edm",
     "FlowMatching": "process.flow",
+    "CosineVP": "process.sde",
+    "RenormalizedHeat": "process.heat",
+    "Blurring": "process.heat",
+    "Heat": "process.heat",
     # parameterization
     "Parameterization": "parameterization",
     "Prediction": "parameterization",
@@ -63,6 +68,7 @@ EXPORTS: dict[str, str] = {
     "LogSNR": "grid",
     "Karras": "grid",
     "Tapered": "grid",
+    "ArcLength": "grid",
     "Grid": "grid",
     "Seeded": "noise",
     "Solver": "solver.base",

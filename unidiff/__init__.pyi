@@ -4,6 +4,7 @@ from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
+from unidiff.basis import DCT as DCT
 from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits
@@ -31,6 +32,7 @@ from unidiff.evaluation.features import Discriminants as Discriminants
 from unidiff.evaluation.reference import reference_flow as reference_flow
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
+from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Karras as Karras
 from unidiff.grid import LogSNR as LogSNR
@@ -64,9 +66,13 @@ from unidiff.process.base import Process as Process
 from unidiff.process.ddpm import DDPM as DDPM
 from unidiff.process.edm import EDM as EDM
 from unidiff.process.flow import FlowMatching as FlowMatching
+from unidiff.process.heat import Blurring as Blurring
+from unidiff.process.heat import Heat as Heat
+from unidiff.process.heat import RenormalizedHeat as RenormalizedHeat
 from unidiff.process.ncsn import NCSN as NCSN
 from unidiff.process.sde import VESDE as VESDE
 from unidiff.process.sde import VPSDE as VPSDE
+from unidiff.process.sde import CosineVP as CosineVP
 from unidiff.process.sde import SubVPSDE as SubVPSDE
 from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,13 @@ _DENSE = 128  # up to this length a product with the cosine matrix is as fast as
 
 @dataclass(frozen=True)
 class Basis(ABC):
-    """An orthonormal change of coordinates, u = V^T x: white noise, norms and traces are the same in both."""
+    """An orthonormal change of coordinates, u = V^T x: white noise, norms and traces are the same in both.
+
+    Attributes:
+        shape: The last axes of a sample, over which a process's coefficients may differ; () if one number serves all.
+    """
+
+    shape: ClassVar[tuple[int, ...]] = ()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +62,7 @@ class DCT(Basis):
         shape: Number of cells along each transformed axis, such as (28, 28); the last axes of the tensor.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # a recipe gives a list

@@ -61,7 +61,10 @@ class NeuralDenoiser(Denoiser):
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
-        pixels = self.process.basis.inverse(scaled(1 / self.parameterization.input_scale(level), u))
+        scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
+        pixels = self.process.basis.inverse(scaled(scale, u))
+        if self.process.basis.shape:
+            pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
         if isinstance(level.condition, Tensor):
             condition = level.condition.flatten()
         else:

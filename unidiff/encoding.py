@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require
-from unidiff.grid import Grid
+from unidiff.grid import Grid, default_grid
+from unidiff.process.base import scaled
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
-from unidiff.solver.sample import DEFAULT_GRID
 
 __all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
 
@@ -40,7 +40,7 @@ class RoundTrip:
 
 
 @torch.no_grad()
-def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor) -> Tensor:
+def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor) -> Tensor:
     """The latents of data: the noise that the probability flow carries to them (Song et al. 2021, section 4.3).
 
     The data are taken for the state at t_min, divided by alpha(t_min), and the latents are in units of the prior: for
@@ -61,13 +61,14 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid = D
     """
     require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid).flip(0)
-    start = process.basis.forward(x) * process.level(process.t_min).alpha
-    return process.basis.inverse(_walk(denoiser, start, times, solver, **cond)) / process.prior_scale()
+    start = scaled(process.level(process.t_min).alpha, process.basis.forward(x))
+    end = _walk(denoiser, start, times, solver, **cond)
+    return process.basis.inverse(process.prior_noise(end)).to(x.dtype)
 
 
 @torch.no_grad()
 def decode(
-    denoiser: Denoiser, latent: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor
+    denoiser: Denoiser, latent: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
 ) -> Tensor:
     """The data of latents, the inverse of `encode`: it ends at t_min, without the denoise that ends a sampling run.
 
@@ -87,11 +88,12 @@ def decode(
     require(bool(latent.isfinite().all()), "latent", "latents with NaN or infinity", "finite numbers")
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid)
     start = process.prior(process.basis.forward(latent))
-    return process.basis.inverse(_walk(denoiser, start, times, solver, **cond)) / process.level(process.t_min).alpha
+    end = _walk(denoiser, start, times, solver, **cond)
+    return process.basis.inverse(scaled(1 / process.level(process.t_min).alpha, end)).to(latent.dtype)
 
 
 def round_trip(
-    denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid = DEFAULT_GRID, **cond: Tensor
+    denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
 ) -> RoundTrip:
     """Encode data and decode the latents: what changed is the solver's error. Parameters and errors as for `encode`."""
     counted = Counted(denoiser)
@@ -123,8 +125,9 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
 
 
-def _noisy_times(denoiser: Denoiser, solver: Solver, grid: Grid) -> Tensor:
+def _noisy_times(denoiser: Denoiser, solver: Solver, grid: Grid | None) -> Tensor:
     solver.check(denoiser.process)
+    grid = grid or default_grid(denoiser.process)
     times = grid.times(denoiser.process)[:-1]
     require(len(times) > 1, "grid", grid, "one of at least 2 steps")
     return times

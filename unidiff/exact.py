@@ -47,10 +47,11 @@ class GaussianMixture(ClosedForm):
     posterior-weighted sum of m_k + alpha C_k (alpha^2 C_k + sigma^2 I)^{-1} (u_t - alpha m_k).
 
     Args:
-        process: The process of the noisy states; its basis must be Pixel.
-        means: Component means m_k, (K, *shape).
+        process: The process of the noisy states.
+        means: Component means m_k in pixels, (K, *shape).
         covariance: A number v for v I, variances (K,) for v_k I, one matrix (D, D) for all components, or (K, D, D),
-            with D the size of `shape`. Positive semi-definite.
+            with D the size of `shape`. Positive semi-definite. Where the modes of the process differ in SNR, a matrix
+            must be diagonal in its basis.
         weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
     """
 
@@ -71,13 +72,17 @@ class GaussianMixture(ClosedForm):
         means = torch.as_tensor(means, dtype=torch.float64)
         require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
         count, self.shape = len(means), tuple(means.shape[1:])
-        flat = means.flatten(1)
+        flat = process.basis.forward(means).flatten(1)
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
         weights = weights.to(torch.float64)
         require(
             weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
         )
-        variances, axes = self._principal(torch.as_tensor(covariance, dtype=torch.float64), count, flat.shape[1])
+        covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        if process.basis.shape and covariance.ndim > 1:
+            variances, axes = self._diagonal(covariance, count), None
+        else:
+            variances, axes = self._principal(covariance, count, flat.shape[1])
         require(bool((variances >= 0).all()), "covariance", covariance, "positive semi-definite")
         self.register_buffer("means", flat)
         self.register_buffer("log_weights", (weights / weights.sum()).log())
@@ -99,10 +104,24 @@ class GaussianMixture(ClosedForm):
         variances = torch.where(variances.abs() < 1e-14 * variances.abs().max(), 0.0, variances)
         return variances.expand(count, size).contiguous(), axes.expand(count, size, size).contiguous()
 
+    def _diagonal(self, covariance: Tensor, count: int) -> Tensor:
+        """The variances, (K, D), of covariances (..., D, D) that the process's basis makes diagonal."""
+        size = math.prod(self.shape)
+        allowed = f"a number, ({count},), ({size}, {size}) or ({count}, {size}, {size})"
+        fits = covariance.shape in ((size, size), (count, size, size))
+        require(fits, "covariance", tuple(covariance.shape), allowed)
+        rows = self.process.basis.forward(covariance.reshape(-1, *self.shape)).reshape(covariance.shape)
+        modes = self.process.basis.forward(rows.mT.reshape(-1, *self.shape)).reshape(covariance.shape)
+        variances = modes.diagonal(dim1=-2, dim2=-1)
+        beside = (modes - variances.diag_embed()).abs().max()
+        allowed = f"a matrix that {self.process.basis!r} makes diagonal"
+        require(bool(beside <= 1e-9 * variances.abs().max()), "covariance", tuple(covariance.shape), allowed)
+        return variances.expand(count, size).clamp(min=0).contiguous()
+
     def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals u - alpha m_k along the components' axes (B, K, D), their variances, log joint densities (B, K)."""
         flat = u.flatten(1).to(self.means.dtype)
-        alpha, sigma = _align(level.alpha, 3), _align(level.sigma, 3)
+        alpha, sigma = (_align(scale, self.shape)[..., None, :] for scale in (level.alpha, level.sigma))
         residual = flat[:, None, :] - alpha * self.means
         if self.axes is not None:
             residual = torch.einsum("bkd,kde->bke", residual, self.axes)
@@ -111,13 +130,13 @@ class GaussianMixture(ClosedForm):
         return residual, variance, log_joint
 
     def log_prob(self, u: Tensor, level: Level) -> Tensor:
-        """Exact log density of the noisy state u, (B, *shape), in nats: (B,)."""
+        """Exact log density of the noisy state u, (B, *modes), in nats: (B,)."""
         return self._along_axes(u, level)[2].logsumexp(-1)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
-        shift = _align(level.alpha, 3) * self.variances / variance * residual
+        shift = _align(level.alpha, self.shape)[..., None, :] * self.variances / variance * residual
         if self.axes is not None:
             shift = torch.einsum("bke,kde->bkd", shift, self.axes)
         x0 = torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means + shift)
@@ -131,7 +150,8 @@ class GaussianMixture(ClosedForm):
         shift = self.variances[component].sqrt() * noise.flatten(1).to(torch.float64)
         if self.axes is not None:
             shift = torch.einsum("be,bde->bd", shift, self.axes[component])
-        return (self.means[component] + shift).reshape(noise.shape).to(noise.dtype)
+        modes = (self.means[component] + shift).reshape(noise.shape)
+        return self.process.basis.inverse(modes).to(noise.dtype)
 
 
 class Empirical(ClosedForm):
@@ -141,8 +161,8 @@ class Empirical(ClosedForm):
     Sampling from it reproduces the data set: it memorises by construction.
 
     Args:
-        process: The process of the noisy states; its basis must be Pixel.
-        data: The data set, (N, *shape).
+        process: The process of the noisy states.
+        data: The data set in pixels, (N, *shape).
     """
 
     data: Tensor
@@ -152,23 +172,29 @@ class Empirical(ClosedForm):
         self.process = process
         require(data.ndim >= 2 and len(data) > 0, "data", tuple(data.shape), "a tensor (N, *shape) with N at least 1")
         self.shape = tuple(data.shape[1:])
-        self.register_buffer("data", data.flatten(1).to(torch.float64))
+        self.register_buffer("data", process.basis.forward(data.to(torch.float64)).flatten(1))  # in modes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         flat = u.flatten(1).to(self.data.dtype)
-        alpha, sigma = _align(level.alpha, 2), _align(level.sigma, 2)
-        # |u - alpha x|^2 without |u|^2, which no softmax sees: one matrix product instead of a (B, N, D) array.
-        distance = (alpha**2) * self.data.square().sum(1) - 2 * alpha * (flat @ self.data.T)
-        x0 = (-distance / (2 * sigma**2)).softmax(-1) @ self.data
+        alpha, sigma = _align(level.alpha, self.shape), _align(level.sigma, self.shape)
+        # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.
+        snr = ((alpha / sigma) ** 2).expand(1 if alpha.ndim < 2 else len(alpha), flat.shape[1])
+        distance = snr @ self.data.square().T - 2 * (flat * alpha / sigma**2) @ self.data.T
+        x0 = (-distance / 2).softmax(-1) @ self.data
         return _prediction(x0, u, level)
 
     def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
         """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
         chosen = (uniform.to(torch.float64) * len(self.data)).long().clamp(max=len(self.data) - 1)
-        return self.data[chosen].reshape(noise.shape).to(noise.dtype)
+        return self.process.basis.inverse(self.data[chosen].reshape(noise.shape)).to(noise.dtype)
 
 
-def _align(scale: Scale, ndim: int) -> Scale:
-    """A per-sample coefficient (B, 1, ..., 1) as float64 with `ndim` axes; a number as it is."""
-    return scale.reshape(-1, *[1] * (ndim - 1)).to(torch.float64) if isinstance(scale, Tensor) else scale
+def _align(scale: Scale, shape: tuple[int, ...]) -> Tensor:
+    """A coefficient as float64: (1,) for a number, (B, 1) for one per sample, (D,) or (B, D) where modes differ."""
+    if not isinstance(scale, Tensor):
+        return torch.tensor([scale], dtype=torch.float64)
+    scale = scale.to(torch.float64)
+    if scale.ndim <= len(shape):  # (*modes): at one time
+        return scale.expand(shape).flatten()
+    return scale.flatten(1) if scale[0].numel() == 1 else scale.expand(len(scale), *shape).flatten(1)

@@ -5,14 +5,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.process.base import Process
 
-__all__ = ["Grid", "Karras", "LogSNR", "Native", "Power", "Quadratic", "Tapered", "Uniform"]
+__all__ = [
+    "ArcLength",
+    "Grid",
+    "Karras",
+    "LogSNR",
+    "Native",
+    "Power",
+    "Quadratic",
+    "Tapered",
+    "Uniform",
+    "default_grid",
+]
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,7 @@ class Tapered(_Steps):
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in log((q + low) / (q + high))."""
+        _require_one_snr(process, self)
         first, last = process.level(1.0), process.level(process.t_min)
         # With p = 1 / q, finite at pure noise: (q + low) / (q + high) = (1 + low p) / (1 + high p).
         start, end = (
@@ -185,8 +199,61 @@ class Tapered(_Steps):
         return process.time_at(2 * torch.log(p))
 
 
+@dataclass(frozen=True)
+class ArcLength(_Steps):
+    """Steps equal along the path that the modes' noise angles draw: for processes whose modes differ.
+
+    ds^2 = sum_k w_k d theta_k^2 with tan theta_k = sigma_k / (alpha_k sqrt(S_k)), S_k the mean square of mode k of the
+    data (`Process.power`), and w_k its share of the data's gradient energy, lambda_k S_k / sum_j lambda_j S_j. A mode
+    turns from data to noise in a short burst of time, and steps are taken where that happens to modes that count. For a
+    process with one SNR it is uniform in the angle.
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+    """
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        """Linear in the arc length."""
+        times, lengths = _arc(process)
+        wanted = fraction * lengths[-1]
+        right = torch.searchsorted(lengths, wanted).clamp(1, len(lengths) - 1)
+        rise = lengths[right] - lengths[right - 1]
+        part = (wanted - lengths[right - 1]) / torch.where(rise == 0, 1.0, rise)
+        return times[right - 1] + part * (times[right] - times[right - 1])
+
+
+@lru_cache(maxsize=64)
+def _arc(process: Process) -> tuple[Tensor, Tensor]:
+    """Times from 1 to t_min, and the arc length up to each of them."""
+    times = 1 + torch.linspace(0, 1, 2001, dtype=torch.float64) * (process.t_min - 1)
+    power = torch.as_tensor(process.power(), dtype=torch.float64)
+    weight = process.basis.eigenvalues() * power if isinstance(process.basis, DCT) else power.new_ones(())
+    before: Tensor | None = None
+    lengths = [0.0]
+    for level in (level for part in times.split(50) for level in process.levels_at(part)):  # a few arrays at a time
+        alpha, sigma = (torch.as_tensor(scale, dtype=torch.float64) for scale in (level.alpha, level.sigma))
+        angle = torch.atan2(sigma, alpha * power.sqrt())
+        if before is not None:
+            lengths.append(float(((angle - before).square() * weight).sum().sqrt()))
+        before = angle
+    return times, torch.tensor(lengths, dtype=torch.float64).cumsum(0)
+
+
+def default_grid(process: Process, steps: int = 50) -> Grid:
+    """The grid of a user who asks for none: Tapered, or ArcLength where the modes differ in SNR."""
+    return ArcLength(steps) if process.basis.shape else Tapered(steps)
+
+
+def _require_one_snr(process: Process, grid: Grid) -> None:
+    if process.basis.shape:
+        modes, name = math.prod(process.basis.shape), type(grid).__name__
+        remedy = "Use ArcLength(steps), Uniform(steps) or Power(steps, rho)."
+        raise ParameterError("grid", f"{name} needs one SNR for all modes; {process!r} has {modes}. {remedy}")
+
+
 def _noisiest_and_least(process: Process, grid: Grid) -> tuple[float, float]:
     """Sigma / alpha at t = 1 and at t_min."""
+    _require_one_snr(process, grid)
     first, last = process.level(1.0), process.level(process.t_min)
     if first.alpha == 0:
         problem = f"{type(grid).__name__} needs data in the noise at t = 1; {process!r} has alpha = 0 there."

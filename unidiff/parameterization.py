@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require
@@ -98,14 +99,22 @@ class Parameterization(ABC):
     def check(self, process: Process) -> None:
         """Refuse a process with which this parameterization is ill posed.
 
+        Its measure is the sine of the angle between the rows (alpha, sigma) and (a, b) of the system that `solve`
+        inverts, at the noisiest time: state and output are divided by it, together with their rounding.
+
         Raises:
-            ParameterError: If the determinant vanishes at the noisiest time.
+            ParameterError: If the sine is below 1e-6, where nothing of a float32 is left.
         """
-        if self.determinant(process.level(1.0)) == 0:
+        level = process.level(1.0)
+        a, b = self.coefficients(level)
+        rows = (a**2 + b**2) * (level.alpha**2 + level.sigma**2)
+        lost = torch.as_tensor(self.determinant(level) ** 2 <= 1e-12 * rows)
+        if bool(lost.any()):
+            where = f"in {int(lost.sum())} of its {lost.numel()} modes " if lost.ndim else ""
             raise ParameterError(
                 "parameterization",
-                f"{type(self).__name__} cannot be converted to data at t = 1, where {process!r} is pure noise "
-                "(alpha = 0). Use V, X0, Velocity or Preconditioned.",
+                f"{type(self).__name__} cannot be converted to data at t = 1, where {process!r} is {where}pure noise "
+                f"(alpha = 0, or next to it). Use {'X0, V' if lost.ndim else 'V, X0, Velocity'} or Preconditioned.",
             )
 
 

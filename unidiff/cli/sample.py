@@ -49,7 +49,8 @@ def sample(
         solution = loaded.sample(progress=lambda done, total: console.progress("sample", done, total))
         seconds = time.perf_counter() - started
     sampling = loaded.recipe.sampling
-    title = f"{run.absolute().name}. {sampling.solver!r}, {sampling.grid!r}, seeds from {sampling.seed}."
+    grid = sampling.grid_for(loaded.recipe.process)
+    title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."
     try:
         plot.save_samples(solution.x, picture, f"{title}\n{stand_in}" if stand_in else title)
         if array is not None:

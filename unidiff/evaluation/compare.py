@@ -17,8 +17,7 @@ from unidiff.evaluation.distances import Target
 from unidiff.evaluation.entrant import Entrant, entrants
 from unidiff.evaluation.reference import Flow, reference_flow
 from unidiff.exact import ClosedForm
-from unidiff.grid import Grid
-from unidiff.sampling import Sampling
+from unidiff.grid import Grid, default_grid
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
 
@@ -80,7 +79,7 @@ def compare(
         nfes: Requested numbers of evaluations.
         shape: Shape of one sample; the models' own if not given.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1.
-        grid: Grid of the solvers that name none; that of `Sampling()` if not given.
+        grid: Grid of the solvers that name none; the default of the first model's process if not given.
         reference_data: Samples of the true distribution, (M, *shape). Not needed with a closed-form denoiser, whose
             own data are drawn.
         fresh_data: Other samples of it, measured for comparison as if a solver had drawn them.
@@ -108,7 +107,7 @@ def compare(
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
     for nfe in nfes:
         require_whole("nfe", nfe)
-    known = entrants(solvers, grid or Sampling().grid)
+    known = entrants(solvers, grid or default_grid(labelled[0][1].process))
     require(len(known) > 0, "solvers", solvers, "a list of at least one solver")
     followed = len(seeds) if followed is None else min(followed, len(seeds))
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unidiff.basis import Pixel
+from unidiff.basis import Basis, Pixel
+from unidiff.errors import ParameterError
+from unidiff.noise import Noise
 
 __all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled"]
 
-# A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training.
+# A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
+# *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
 
 
@@ -23,7 +26,8 @@ class Level(NamedTuple):
     """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
 
     Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
-    step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training.
+    step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training. In a basis
+    with a shape all but `t` and `condition` are tensors that broadcast against its modes.
 
     Attributes:
         t: The time, in [0, 1].
@@ -75,6 +79,9 @@ def renewal(t: Level, s: Level) -> Scale:
     return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
 
 
+_PIXEL = Pixel()
+
+
 def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """A function of time and its derivative, at times t.
 
@@ -98,10 +105,14 @@ class Process(ABC):
 
     Time t runs from 0 (clean) to 1 (most noise). It is progress, not physical time. A new process is `log_alpha` and
     `log_sigma`; everything else is derived here. The coefficients are computed on the CPU in float64 and cast once. A
-    process whose alpha is 0 at t = 1 defines `alpha` as well, since the derivative of exp(-inf) is no number.
+    process whose alpha is 0 at t = 1 defines `alpha` as well, since the derivative of exp(-inf) is no number. One whose
+    modes differ names its `basis`; its functions of time answer (*t, *basis.shape) to times (*t, 1, ..., 1).
     """
 
-    basis: ClassVar[Pixel] = Pixel()
+    @property
+    def basis(self) -> Basis:
+        """The orthonormal basis in which the process is diagonal."""
+        return _PIXEL
 
     @abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -110,6 +121,26 @@ class Process(ABC):
     @abstractmethod
     def log_sigma(self, t: Tensor) -> Tensor:
         """Log sigma(t), the log scale of the noise, at times t of any shape, float64."""
+
+    def fit(self, batches: Iterable[Tensor]) -> Process:
+        """The process for these data. Most do not depend on them: it is the process itself, and no batch is read.
+
+        Args:
+            batches: All of the training data once, in batches (B, *shape) of pixels.
+        """
+        return self
+
+    def measured(self) -> dict[str, Tensor]:
+        """What `fit` measured, by name: kept beside a model's weights. Empty for most."""
+        return {}
+
+    def with_measured(self, tensors: Mapping[str, Tensor]) -> Process:
+        """The process with what `measured` gave, as it is read back. Most have nothing to read."""
+        return self
+
+    def power(self) -> Tensor | float:
+        """Mean square of each mode of the data, (*basis.shape), as far as the process knows; 1 if it does not."""
+        return 1.0
 
     @property
     @abstractmethod
@@ -150,7 +181,15 @@ class Process(ABC):
         """The times in [0, 1] at which log SNR has the given values, of any shape; the nearer end where none has.
 
         By bisection, to the rounding of float64.
+
+        Raises:
+            ParameterError: If the modes differ in log SNR.
         """
+        if self.basis.shape:
+            problem = (
+                f"{self!r} has a log SNR for each of its {math.prod(self.basis.shape)} modes, and no time for one."
+            )
+            raise ParameterError("process", problem)
         log_snr = log_snr.to("cpu", torch.float64)
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(60):
@@ -174,37 +213,64 @@ class Process(ABC):
             return self.levels_at([float(t)])[0]
         if like is None or t.shape != like.shape[:1]:
             raise ValueError(f"t has shape {tuple(t.shape)}; give one time per sample and the state as `like`.")
-        values = self._coefficients(t.detach().to("cpu", torch.float64))
-        values = values.to(like.device, like.dtype, non_blocking=True)
-        return Level(*values.reshape(len(values), -1, *[1] * (like.ndim - 1)))
 
-    def levels_at(self, times: Tensor | Sequence[float]) -> list[Level]:
-        """The coefficients, as numbers, at each of `times` (N,): computed together, for a sampling run."""
-        t = torch.as_tensor(times, dtype=torch.float64, device="cpu")
-        return [Level(*row) for row in self._coefficients(t).T.tolist()]
+        def fitted(value: Tensor) -> Tensor:
+            modes = value.shape[1:]
+            value = value.to(like.device, like.dtype, non_blocking=True)
+            return value.reshape(len(t), *[1] * (like.ndim - 1 - len(modes)), *modes)
 
-    def _coefficients(self, t: Tensor) -> Tensor:
-        """The fields of a Level at times t, (N,): (fields, N)."""
-        scales, rates = _slope(lambda t: torch.stack([self.alpha(t), self.sigma(t)]), t)
-        return torch.stack([t, *scales, self.log_snr(t), self.condition(t), *rates])
+        return Level(*map(fitted, self._coefficients(t.detach().to("cpu", torch.float64))))
+
+    def levels_at(self, times: Tensor | Sequence[float], device: torch.device | str = "cpu") -> list[Level]:
+        """The coefficients at each of `times` (N,): computed together, for a sampling run.
+
+        Args:
+            times: The times.
+            device: Where tensors are to be, if the modes differ; they are float64 where the device has it.
+
+        Returns:
+            Levels of numbers; with tensors (*basis.shape) in a basis that has a shape.
+        """
+        values = self._coefficients(torch.as_tensor(times, dtype=torch.float64, device="cpu"))
+        if not self.basis.shape:
+            return [Level(*row) for row in zip(*(value.tolist() for value in values))]
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        columns = [value.tolist() if value.ndim == 1 else value.to(device, dtype).unbind() for value in values]
+        return [Level(*row) for row in zip(*columns)]
+
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, ...]:
+        """The fields of a Level at times t, (N,): each (N,) or (N, *basis.shape)."""
+        at = t.reshape(-1, *[1] * len(self.basis.shape))
+        scales, rates = _slope(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
+        return t, scales[0], scales[1], self.log_snr(at), self.condition(t), rates[0], rates[1]
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
         return combine(level.alpha, u0, level.sigma, eps)
 
-    def prior_scale(self) -> float:
-        """Standard deviation of the noise that sampling starts from."""
-        return float(self.sigma(torch.tensor(1.0, dtype=torch.float64)))
+    def prior_scale(self) -> Scale:
+        """Standard deviation of the noise that sampling starts from: a number, or (*basis.shape)."""
+        one = torch.ones([1] * len(self.basis.shape), dtype=torch.float64)
+        return self.sigma(one) if self.basis.shape else float(self.sigma(one))
 
     def prior(self, noise: Tensor) -> Tensor:
         """The state at t = 1, (B, *modes), from standard normal `noise` of that shape."""
-        return self.prior_scale() * noise
+        scale = self.prior_scale()
+        return (scale.to(noise) if isinstance(scale, Tensor) else scale) * noise
+
+    def draw_prior(self, noise: Noise, like: Tensor) -> Tensor:
+        """Random states at t = 1, shaped like (B, *modes), from a source of standard normal noise."""
+        return self.prior(noise(like))
+
+    def prior_noise(self, u: Tensor) -> Tensor:
+        """The noise, (B, *modes), of which `prior` makes the state u."""
+        scale = self.prior_scale()
+        return u / (scale.to(u) if isinstance(scale, Tensor) else scale)
 
     def prior_log_density(self, u: Tensor) -> Tensor:
         """Log density of the prior at u, (B, *modes), in nats: (B,)."""
-        u = u.flatten(1)
-        scale = self.prior_scale()
-        return -0.5 * (u / scale).square().sum(1) - u.shape[1] * math.log(scale * math.sqrt(2 * math.pi))
+        scale = torch.as_tensor(self.prior_scale(), dtype=torch.float64).to(u).expand(u.shape)
+        return (-0.5 * (u / scale).square() - (scale * math.sqrt(2 * math.pi)).log()).flatten(1).sum(1)
 
     def training_times(self, uniform: Tensor) -> Tensor:
         """Times to train at, (B,) float64, from draws of the uniform distribution on [0, 1), (B,) float64.

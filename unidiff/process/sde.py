@@ -1,4 +1,4 @@
-"""The continuous processes of Song et al. 2021: variance preserving, sub-variance preserving, variance exploding."""
+"""Continuous processes: VP, sub-VP and VE of Song et al. 2021, and VP by a cosine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.errors import require
 from unidiff.process.base import Process
 
-__all__ = ["VESDE", "VPSDE", "SubVPSDE"]
+__all__ = ["VESDE", "VPSDE", "CosineVP", "SubVPSDE"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,43 @@ class VESDE(Process):
     def log_sigma(self, t: Tensor) -> Tensor:
         """Log scale of the noise: linear in t."""
         return math.log(self.sigma_min) + t.to(torch.float64) * math.log(self.sigma_max / self.sigma_min)  # eq. 30
+
+
+@dataclass(frozen=True)
+class CosineVP(Process):
+    """alpha = cos(theta), sigma = sin(theta), theta linear in t between two log SNRs.
+
+    The cosine schedule of Nichol & Dhariwal 2021 in continuous time, cut at both ends (Kingma et al. 2021; the base of
+    Hoogeboom & Salimans 2023, with log SNR from 10 to -10).
+
+    Args:
+        log_snr_min: Log SNR at t = 1, below log_snr_max.
+        log_snr_max: Log SNR at t = 0.
+        t_min: The smallest time asked of a network, in (0, 1).
+    """
+
+    log_snr_min: float = -10.0
+    log_snr_max: float = 10.0
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.log_snr_min), "log_snr_min", self.log_snr_min, "a finite number")
+        allowed = f"a number above log_snr_min ({self.log_snr_min})"
+        require(self.log_snr_min < self.log_snr_max < math.inf, "log_snr_max", self.log_snr_max, allowed)
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+
+    def _angle(self, t: Tensor) -> Tensor:
+        start, end = math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))
+        return start + t.to(torch.float64) * (end - start)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Log scale of the data, log cos(theta)."""
+        return self._angle(t).cos().log()
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """Log scale of the noise, log sin(theta)."""
+        return self._angle(t).sin().log()
+
+    def prior_scale(self) -> float:
+        """1: sampling starts from N(0, I)."""
+        return 1.0

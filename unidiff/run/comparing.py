@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unidiff.data.base import Data
 from unidiff.errors import ParameterError, RecipeError, require, require_whole
 from unidiff.evaluation.entrant import entrants
-from unidiff.grid import Grid
+from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.recipe.recipe import read_recipe
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.shipped import recipe_command
 from unidiff.recipe.yaml_tree import write_yaml
-from unidiff.sampling import Sampling
 from unidiff.solver.base import Solver
 
 __all__ = ["Comparing", "load_comparing"]
@@ -46,14 +45,14 @@ class Comparing:
     data: Data | None = None
     process: Process | None = None
     runs: tuple[Path, ...] = ()
-    grid: Grid = field(default_factory=lambda: Sampling().grid)
+    grid: Grid | None = None
     count: int = 500
     batch: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
-        entrants(self.solvers, self.grid)
+        entrants(self.solvers, self.grid or Tapered())
         require(len(self.nfe) > 0, "nfe", [], "a list of at least one whole number")
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)

@@ -16,6 +16,7 @@ from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
 from unidiff.grid import Uniform
+from unidiff.process.base import Process
 from unidiff.recipe.recipe import Recipe, load_recipe
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import draw
@@ -225,7 +226,7 @@ def _train(
             trackers.track(step, line)
         if settings.preview_every and step % settings.preview_every == 0 and step < steps:
             x = draw(progress.average, _PREVIEW, recipe.data.shape, precision).x
-            caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, source)
+            caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
             plot.save_samples(x, files.samples / f"step-{step:08d}.png", caption)
 
     try:
@@ -271,11 +272,13 @@ def _draw(
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
-    plot.save_samples(solution.x, picture, _caption(files.name, sampling, source))
+    plot.save_samples(solution.x, picture, _caption(files.name, sampling, recipe.process, source))
     shown = _PATH_IMAGES if len(shape) == 3 else _PATH_POINTS
     states, times = [state.u[:shown] for state in solution.path], [state.t for state in solution.path]
     strip = files.samples / "trajectory.png"
-    plot.save_strip(states, times, strip, _caption(f"{files.name}: from noise to data", sampling, source))
+    plot.save_strip(
+        states, times, strip, _caption(f"{files.name}: from noise to data", sampling, recipe.process, source)
+    )
     if len(shape) == 3:
         plot.save_animation(states, files.samples / "trajectory.gif")
     return {
@@ -288,8 +291,8 @@ def _draw(
     }
 
 
-def _caption(title: str, sampling: Sampling, source: Source) -> str:
-    text = f"{title}. {sampling.solver!r}, {sampling.grid!r}, seeds from {sampling.seed}."
+def _caption(title: str, sampling: Sampling, process: Process, source: Source) -> str:
+    text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
     return f"{text}\n{source.stand_in}" if source.stand_in else text
 
 

@@ -14,7 +14,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
-from unidiff.solver.base import Solver
+from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
 from unidiff.solver.exponential import is_pure_noise, noise_weights, to, weighted_sum
 
 __all__ = ["DEIS", "AdamsBashforth"]
@@ -28,6 +28,11 @@ class _NoiseInterpolation(Solver):
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 4)
+
+    def check(self, process: Process) -> None:
+        """Refuse modes of which nothing is left: there sigma / alpha is infinite."""
+        if process.basis.shape:
+            refuse_pure_noise(process, f"{type(self).__name__} steps in u / alpha", "Use ExponentialAdams or UniPC.")
 
     @abstractmethod
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
@@ -78,6 +83,11 @@ class DEIS(_NoiseInterpolation):
     """
 
     order: int = 3  # type: ignore[misc]
+
+    def check(self, process: Process) -> None:
+        """Refuse modes that differ: what is a polynomial in t is to be integrated in sigma / alpha."""
+        remedy = "Use AdamsBashforth, ExponentialAdams or UniPC."
+        refuse_many_snrs(process, "DEIS needs the one time that belongs to a noise level", remedy)
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
         """The process's time."""

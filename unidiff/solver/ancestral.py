@@ -39,7 +39,7 @@ class Ancestral(OneStep):
         """The state at s; see `OneStep.step`."""
         x0 = denoiser(u, t, **cond).x0
         renewed = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
-        # Ho et al. 2020, eq. (7): posterior mean.
-        mean = (t.alpha * s.sigma**2) / (s.alpha * t.sigma**2) * u + s.alpha * renewed * x0
+        # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
+        mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
         return mean + large**self.variance * small ** (1 - self.variance) * noise(u)

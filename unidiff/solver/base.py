@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
 
-__all__ = ["OneStep", "Solver", "State"]
+__all__ = ["OneStep", "Solver", "State", "refuse_many_snrs", "refuse_pure_noise"]
 
 
 class State(NamedTuple):
@@ -78,9 +80,33 @@ class Solver(ABC):
             **cond: Conditions, handed to the denoiser.
         """
         times = torch.as_tensor(times, dtype=torch.float64)
-        levels = denoiser.process.levels_at(times[:-1])
+        levels = denoiser.process.levels_at(times[:-1], u.device)
+        if isinstance(levels[0].alpha, Tensor):  # coefficients over modes are float64, and so is what they meet
+            u = u.to(levels[0].alpha.dtype)
         states = self.states(denoiser, u, levels, noise, **cond)
         return map(State, times.tolist(), chain([u], states))
+
+
+def refuse_pure_noise(process: Process, reason: str, remedy: str) -> None:
+    """Refuse a process that starts from pure noise, alpha = 0, for the reason given.
+
+    Raises:
+        ParameterError: If alpha is 0 at t = 1, in one mode or in all.
+    """
+    lost = torch.as_tensor(process.level(1.0).alpha, dtype=torch.float64) == 0
+    if bool(lost.any()):
+        where = f" in {int(lost.sum())} of {lost.numel()} modes" if lost.ndim else ""
+        raise ParameterError("solver", f"{reason}; {process!r} has alpha = 0 at t = 1{where}. {remedy}")
+
+
+def refuse_many_snrs(process: Process, reason: str, remedy: str) -> None:
+    """Refuse a process whose modes differ in SNR, for the reason given.
+
+    Raises:
+        ParameterError: If its basis has a shape.
+    """
+    if process.basis.shape:
+        raise ParameterError("solver", f"{reason}; {process!r} has {math.prod(process.basis.shape)}. {remedy}")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale, combine
-from unidiff.solver.base import OneStep, Solver
-from unidiff.solver.exponential import is_pure_noise, log_ratio, to
+from unidiff.process.base import Level, Process, Scale, combine
+from unidiff.solver.base import OneStep, Solver, refuse_many_snrs
+from unidiff.solver.exponential import is_pure_noise, log_ratio, quotient, to
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -46,7 +46,7 @@ class DPMSolver(Solver):
 
     @property
     def convergence(self) -> int | None:
-        """The order; with noise, that of the distribution, at most 2: x0 along a random path is no smooth polynomial."""
+        """The order; with noise, in distribution, at most 2: x0 along a random path is no smooth polynomial."""
         return self.order if self.eta == 0 else min(self.order, 2)
 
     def states(
@@ -79,18 +79,18 @@ class DPMSolver(Solver):
         if len(values) < 2:
             return combine(decay, u, s.alpha * phi1, x0)
         h0 = log_ratio(nodes[1]) - log_ratio(t)
-        slope = (x0 - values[1]) * (h / h0)
+        slope = (x0 - values[1]) * quotient(h, h0)
         if len(values) == 2:
             return combine(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
         h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
-        before = (values[1] - values[2]) * (h / h1)
-        curvature = (slope - before) * (h / (h0 + h1))
-        slope = slope + (slope - before) * (h0 / (h0 + h1))
-        phi2 = 1 - phi1 / k
+        before = (values[1] - values[2]) * quotient(h, h1)
+        curvature = (slope - before) * quotient(h, h0 + h1)
+        slope = slope + (slope - before) * quotient(h0, h0 + h1)
+        phi2 = 1 - quotient(phi1, k)
         # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
         u = combine(decay, u, s.alpha * phi1, x0)
-        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * phi2 / k)) * curvature
+        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * quotient(phi2, k))) * curvature
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,12 @@ class DPMSolverSinglestep(OneStep):
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 3)
+
+    def check(self, process: Process) -> None:
+        """Refuse modes that differ: no time lies halfway in lambda for all of them."""
+        if self.order > 1:
+            reason = "The intermediate times of DPMSolverSinglestep need one log SNR for all modes"
+            refuse_many_snrs(process, reason, "Use DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`. From pure noise, where no time lies halfway in lambda, a DDIM step."""

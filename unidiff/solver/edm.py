@@ -13,8 +13,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level
-from unidiff.solver.base import Solver
+from unidiff.process.base import Level, Process
+from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
 from unidiff.solver.exponential import is_pure_noise, log_ratio, to
 
 __all__ = ["EDMStochastic"]
@@ -47,6 +47,13 @@ class EDMStochastic(Solver):
         require(self.sigma_max is None or self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, allowed)
         require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number above 0")
 
+    def check(self, process: Process) -> None:
+        """Refuse modes of which nothing is left, and noise to be raised where there is no one level to raise it to."""
+        if process.basis.shape:
+            refuse_pure_noise(process, "EDMStochastic steps in u / alpha", "Use ExponentialAdams or DPMSolver.")
+        if self.churn > 0:
+            refuse_many_snrs(process, "Churn needs one noise level for all modes", "Use churn=0, or Ancestral.")
+
     @property
     def convergence(self) -> int | None:
         """2 without noise; the order in distribution with noise is not known to theory."""
@@ -57,7 +64,7 @@ class EDMStochastic(Solver):
     ) -> Iterator[Tensor]:
         """Noise, then Heun's step; see `Solver.states`."""
         gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
-        ceiling = min(levels, key=lambda level: level.log_snr)
+        ceiling = min(levels, key=lambda level: level.log_snr) if gamma > 0 else levels[0]
         for t, s in pairwise(levels):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)

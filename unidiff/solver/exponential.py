@@ -21,7 +21,17 @@ from torch import Tensor
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Scale, combine
 
-__all__ = ["Variable", "data_weights", "is_pure_noise", "lagrange", "log_ratio", "noise_weights", "to", "weighted_sum"]
+__all__ = [
+    "Variable",
+    "data_weights",
+    "is_pure_noise",
+    "lagrange",
+    "log_ratio",
+    "noise_weights",
+    "quotient",
+    "to",
+    "weighted_sum",
+]
 
 # The interpolation variable w at values of log q = log(sigma / alpha).
 Variable = Callable[[Tensor], Tensor]
@@ -38,7 +48,14 @@ def log_ratio(level: Level) -> Scale:
 
 def is_pure_noise(level: Level) -> bool:
     """Whether nothing of the data is left, alpha = 0: no variable of sigma / alpha reaches there."""
-    return bool(torch.as_tensor(level.log_snr).isneginf().any())
+    return bool(torch.as_tensor(level.log_snr, dtype=torch.float64).isneginf().any())
+
+
+def quotient(a: Scale, b: Scale) -> Scale:
+    """The quotient a / b; 0 in modes where b is 0, which no step changes: there a is 0 too."""
+    if isinstance(b, Tensor):
+        return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
+    return a / b
 
 
 def to(s: Level, prediction: Prediction) -> Tensor:
@@ -61,7 +78,9 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
         others = [m for m in range(len(nodes)) if m != j]
         column = torch.ones_like(at)
         for m in others:
-            column = column * (at - nodes[m]) / (nodes[j] - nodes[m])
+            # Nodes of a mode coincide where its SNR stands still, or is beyond what float64 tells from 0.
+            distance = nodes[j] - nodes[m]
+            column = column * (at - nodes[m]) / torch.where(distance == 0, 1.0, distance)
         columns.append(column)
     return torch.stack(columns)
 
@@ -115,8 +134,10 @@ def _for_each_step(
         if len(steps) == 0:
             break
         nodes = torch.stack([log_q[steps + ahead - j] for j in range(count + ahead)])
-        by_step = weigh(log_q[steps], log_q[steps + 1], nodes).movedim(0, 1)
-        weights += by_step.tolist() if log_q.ndim == 1 else [list(one) for one in by_step]
+        if log_q.ndim == 1:
+            weights += weigh(log_q[steps], log_q[steps + 1], nodes).T.tolist()
+        else:  # one step at a time: the nodes of all steps and modes would not fit in memory
+            weights += [list(weigh(log_q[i], log_q[i + 1], nodes[:, n])) for n, i in enumerate(steps.tolist())]
     return weights
 
 

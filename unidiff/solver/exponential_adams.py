@@ -69,7 +69,7 @@ class ExponentialAdams(Solver):
         for t, s in pairwise(levels):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
-            if t in wanted:
+            if any(t is level for level in wanted):
                 kept = [prediction.x0, *kept]
             if before is not None:
                 u = _step(*before, t, next(corrector), values)
@@ -88,15 +88,16 @@ class ExponentialAdams(Solver):
         end, *nodes = self._variables(levels[::-1])
         chosen = [0]
         for i in range(1, len(nodes)):
-            if len(chosen) < self.order and nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[0] - end):
+            far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[0] - end)
+            if len(chosen) < self.order and bool(far.all()):
                 chosen.append(i)
         return [levels[::-1][i] for i in chosen]
 
     def _at_the_data(self, levels: Sequence[Level]) -> list[Scale]:
         """The weights of values at these levels for the polynomial's value at q = 0."""
         end, *nodes = self._variables(levels)
-        weights: list[Scale] = lagrange(torch.stack(nodes), end[None])[:, 0].tolist()
-        return weights
+        weights = lagrange(torch.stack(nodes), end[None])[:, 0]
+        return list(weights) if weights.ndim > 1 else weights.tolist()
 
     def _variables(self, levels: Sequence[Level]) -> Sequence[Tensor]:
         """The interpolation variable at q = 0, then at the levels."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, require, require_whole
+from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
-from unidiff.solver.base import OneStep
+from unidiff.solver.base import OneStep, refuse_pure_noise
 
 __all__ = ["AnnealedLangevin"]
 
@@ -46,15 +47,14 @@ class AnnealedLangevin(OneStep):
 
     def _k(self, process: Process) -> float:
         smallest = process.level(process.t_min)
-        return float(self.step_size * (smallest.alpha / smallest.sigma) ** 2)
+        # Where modes differ, the one with the least noise: no mode takes a longer step.
+        return self.step_size * float(torch.as_tensor(smallest.alpha / smallest.sigma, dtype=torch.float64).max()) ** 2
 
     def check(self, process: Process) -> None:
         """Refuse a step that diverges, and a process whose noisiest level holds nothing of the data."""
         limit = 4 * self.step_size / self._k(process)
         require(self._k(process) < 4, "step_size", self.step_size, f"less than {limit:.3g}, where the chain diverges")
-        if process.level(1.0).alpha == 0:
-            problem = f"AnnealedLangevin walks in u / alpha; {process!r} has alpha = 0 at t = 1. Use DDIM or Ancestral."
-            raise ParameterError("solver", problem)
+        refuse_pure_noise(process, "AnnealedLangevin walks in u / alpha", "Use DDIM or Ancestral.")
 
     def _relax(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
         k = self._k(denoiser.process)

@@ -10,16 +10,15 @@ from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require
-from unidiff.grid import Grid, Tapered
+from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 
-__all__ = ["DEFAULT_GRID", "DEFAULT_SOLVER", "Solution", "sample"]
+__all__ = ["DEFAULT_SOLVER", "Solution", "sample"]
 
-# What a user gets without asking, on every process: chosen by benchmarks/solvers.py.
+# What a user gets without asking, on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
-DEFAULT_GRID: Grid = Tapered()
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Solution:
 def sample(
     denoiser: Denoiser,
     solver: Solver = DEFAULT_SOLVER,
-    grid: Grid = DEFAULT_GRID,
+    grid: Grid | None = None,
     shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 1,
     *,
@@ -58,7 +57,7 @@ def sample(
     Args:
         denoiser: The model.
         solver: The method.
-        grid: The times.
+        grid: The times; Tapered(50) if not given, or ArcLength(50) where the modes differ in SNR.
         shape: Shape of one sample, without the batch axis; the model's own if not given.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
         dtype: Floating type of the state.
@@ -75,14 +74,14 @@ def sample(
     """
     process = denoiser.process
     solver.check(process)
-    times = grid.times(process)
+    times = (grid or default_grid(process)).times(process)
     shape = denoiser.shape if shape is None else shape
     if shape is None:
         raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
     noise = Seeded(seeds)
-    u = process.prior(noise(torch.empty(len(seeds), *shape, dtype=dtype, device=device)))
+    u = process.draw_prior(noise, torch.empty(len(seeds), *shape, dtype=dtype, device=device))
     counted = Counted(denoiser)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
@@ -90,7 +89,7 @@ def sample(
     for done, state in enumerate(solver.trajectory(counted, u, times, noise, **cond)):
         u = state.u
         if done in kept:
-            path.append(State(state.t, process.basis.inverse(u)))
+            path.append(State(state.t, process.basis.inverse(u).to(dtype)))
         if progress is not None and done > 0:
             progress(done, steps)
-    return Solution(process.basis.inverse(u), times, counted.nfe, tuple(path))
+    return Solution(process.basis.inverse(u).to(dtype), times, counted.nfe, tuple(path))

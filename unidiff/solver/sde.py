@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, require, require_whole
+from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process, combine
-from unidiff.solver.base import OneStep
+from unidiff.solver.base import OneStep, refuse_pure_noise
 
 __all__ = ["EulerMaruyama", "PredictorCorrector", "ReverseDiffusion"]
 
@@ -35,12 +35,9 @@ class EulerMaruyama(OneStep):
 
     def check(self, process: Process) -> None:
         """Refuse a process whose diffusion is infinite at t = 1."""
-        if self.eta > 0 and process.level(1.0).alpha == 0:
-            problem = (
-                f"EulerMaruyama needs a finite drift and diffusion; those of {process!r} are infinite at t = 1, where "
-                "alpha = 0. Use Ancestral, DDIM(eta=1) or DPMSolver(eta=1), which take that step exactly."
-            )
-            raise ParameterError("solver", problem)
+        if self.eta > 0:
+            remedy = "Use Ancestral, DDIM(eta=1) or DPMSolver(eta=1), which take that step exactly."
+            refuse_pure_noise(process, "EulerMaruyama needs a finite drift and diffusion", remedy)
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
@@ -64,6 +61,11 @@ class ReverseDiffusion(OneStep):
     """
 
     order: ClassVar[int | None] = 1
+
+    def check(self, process: Process) -> None:
+        """Refuse a process with modes of which nothing is left: their ratio r is 0 / 0."""
+        if process.basis.shape:
+            refuse_pure_noise(process, "ReverseDiffusion divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
@@ -96,8 +98,10 @@ class PredictorCorrector(OneStep):
         require(0 < self.snr < 1, "snr", self.snr, "a number above 0 and below 1, where the chain diverges")
 
     def check(self, process: Process) -> None:
-        """Refuse what the predictor refuses."""
+        """Refuse what the predictor refuses, and modes of which nothing is left."""
         self.predictor.check(process)
+        if process.basis.shape:
+            refuse_pure_noise(process, "PredictorCorrector divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""

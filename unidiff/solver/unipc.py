@@ -12,9 +12,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level
+from unidiff.process.base import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import is_pure_noise, log_ratio, to, weighted_sum
+from unidiff.solver.exponential import is_pure_noise, log_ratio, quotient, to, weighted_sum
 
 __all__ = ["UniPC"]
 
@@ -67,12 +67,12 @@ class UniPC(Solver):
 def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Level, ahead: Tensor | None) -> Tensor:
     """The step from nodes[0] to s through the values, and through the one at s if it is known (`ahead`)."""
     t = nodes[0]
-    h = float(log_ratio(t) - log_ratio(s))
-    offsets = [float(log_ratio(t) - log_ratio(node)) / h for node in nodes[1:]]
-    differences = [(value - values[0]) / r for r, value in zip(offsets, values[1:])]
+    h = log_ratio(t) - log_ratio(s)
+    offsets = [quotient(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
+    differences = [(value - values[0]) * quotient(1.0, r) for r, value in zip(offsets, values[1:])]
     if ahead is not None:
         offsets, differences = [*offsets, 1.0], [*differences, ahead - values[0]]
-    growth = math.expm1(-h)
+    growth = torch.expm1(-h) if isinstance(h, Tensor) else math.expm1(-h)
     result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
     if not differences:
         return result
@@ -80,14 +80,19 @@ def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Lev
     return result - s.alpha * growth * weighted_sum(weights, differences)
 
 
-def _weights(h: float, offsets: Sequence[float]) -> list[float]:
+def _weights(h: Scale, offsets: Sequence[Scale]) -> list[Scale]:
     """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5)."""
-    r = torch.tensor(offsets, dtype=torch.float64)
-    matrix = torch.stack([r**n for n in range(len(offsets))])
-    phi = math.expm1(-h) / -h - 1
+    h = torch.as_tensor(h, dtype=torch.float64)
+    r = torch.stack(
+        [torch.as_tensor(offset, dtype=torch.float64, device=h.device).expand(h.shape) for offset in offsets], -1
+    )
+    still = h == 0  # modes whose SNR stands still take no step
+    h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
+    matrix = torch.stack([r**n for n in range(len(offsets))], -2)
+    phi = torch.expm1(-h) / -h - 1
     right = []
     for n in range(1, len(offsets) + 1):
-        right.append(phi * math.factorial(n) / math.expm1(-h))
+        right.append(phi * math.factorial(n) / torch.expm1(-h))
         phi = phi / -h - 1 / math.factorial(n + 1)
-    solution: list[float] = torch.linalg.solve(matrix, torch.tensor(right, dtype=torch.float64)).tolist()
-    return solution
+    solution = torch.linalg.solve(matrix, torch.stack(right, -1))
+    return list(solution.unbind(-1)) if h.ndim else solution.tolist()
