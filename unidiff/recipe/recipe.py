@@ -57,7 +57,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
-        for part in ("parameterization", "sampling"):
+        for part in ("parameterization", "objective", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 with _inside(part, getattr(self, part)):
@@ -68,6 +68,10 @@ class Recipe:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
         except DataError as error:
             raise ParameterError("data", str(error)) from error
+        modes, shape = self.process.basis.shape, self.data.shape
+        if modes and modes != shape[-len(modes) :]:
+            problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
+            raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
         with _inside("backbone", self.backbone):
             try:
                 self.count_weights()
