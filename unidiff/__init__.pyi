@@ -1,5 +1,6 @@
 """The public names with their types; `__init__.py` imports them when they are first used."""
 
+from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
@@ -59,6 +60,14 @@ from unidiff.parameterization import Prediction as Prediction
 from unidiff.parameterization import Score as Score
 from unidiff.parameterization import V as V
 from unidiff.parameterization import Velocity as Velocity
+from unidiff.pde.domain import Box as Box
+from unidiff.pde.domain import Domain as Domain
+from unidiff.pde.domain import Interval as Interval
+from unidiff.pde.domain import Rectangle as Rectangle
+from unidiff.pde.start import Broadband as Broadband
+from unidiff.pde.start import Eigenmodes as Eigenmodes
+from unidiff.pde.start import RandomField as RandomField
+from unidiff.pde.start import Start as Start
 from unidiff.process.base import Level as Level
 from unidiff.process.base import Process as Process
 from unidiff.process.ddpm import DDPM as DDPM

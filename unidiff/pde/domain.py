@@ -49,6 +49,26 @@ class Domain(ABC):
         """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z)."""
         return function(*self.points)
 
+    def gradient_energy(self, modes: Tensor) -> Tensor:
+        """The integral of |grad u|^2, (...), of modes, (..., *modes): sum_k lambda_k a_k^2."""
+        eigenvalues = self.eigenvalues.to(modes)
+        return (eigenvalues * modes**2).flatten(-eigenvalues.ndim).sum(-1)
+
+    def order(self) -> Tensor:
+        """Where the k-th eigenvalue stands in the flattened modes, lambda_0 = 0 < lambda_1 <= ...: (number of modes,).
+
+        Equal eigenvalues keep the order of the modes' indices.
+        """
+        return self.eigenvalues.flatten().argsort(stable=True)
+
+    def eigenmode(self, k: int) -> Tensor:
+        """The modes, (*modes), of phi_k itself, k counted from 0 in the order of the eigenvalues."""
+        count = self.eigenvalues.numel()
+        require_whole("k", k, 0, count - 1)
+        modes = torch.zeros(count, dtype=torch.float64)
+        modes[self.order()[k]] = 1
+        return modes.reshape(self.eigenvalues.shape)
+
 
 @dataclass(frozen=True)
 class _Grid(Domain):
