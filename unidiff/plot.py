@@ -53,7 +53,7 @@ class Panel(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A diagram of plain lines: each its label, x and y; `logarithmic` names the axes that are, "x", "y", "xy" or ""."""
+    """A diagram of plain lines, each with label, x and y; `logarithmic` names the axes that are: x, y, xy or none."""
 
     title: str
     x: str

@@ -2,6 +2,7 @@
 
 from unidiff.pde.domain import Box, Domain, Interval, Rectangle
 from unidiff.pde.evolution import Flow, evolve, evolve_modes
+from unidiff.pde.stability import Stability, stability, takeover_time
 from unidiff.pde.start import Broadband, Eigenmodes, RandomField, Start
 
 __all__ = [
@@ -13,7 +14,10 @@ __all__ = [
     "Interval",
     "RandomField",
     "Rectangle",
+    "Stability",
     "Start",
     "evolve",
     "evolve_modes",
+    "stability",
+    "takeover_time",
 ]

@@ -60,13 +60,13 @@ class Flow:
 
         A Gibbs law at inverse temperature 2 D t: p_k(t) is proportional to p_k(0) exp(-2 D lambda_k t).
         """
-        eigenvalues = self.domain.eigenvalues.to(self.modes)
-        energies = eigenvalues * self.modes**2
-        return energies / energies.flatten(-eigenvalues.ndim).sum(-1)[(..., *[None] * eigenvalues.ndim)]
+        energies = self.domain.eigenvalues.to(self.modes) * self.modes**2
+        axes = tuple(range(-self.domain.eigenvalues.ndim, 0))
+        return energies / energies.sum(axes, keepdim=True)
 
     @property
     def r(self) -> Tensor:
-        """The multiplier r(t) = sum_k p_k lambda_k = integral (Laplace u)^2 / R, (*T, *B); it never increases."""
+        """Multiplier of equation (20), sum_k p_k lambda_k = integral (Laplace u)^2 / R: (*T, *B). It never rises."""
         eigenvalues = self.domain.eigenvalues.to(self.modes)
         return (self.shares * eigenvalues).flatten(-eigenvalues.ndim).sum(-1)
 
@@ -94,10 +94,10 @@ def evolve(
         times: Times t >= 0, of any shape (*T), in units of length^2 / diffusivity; up to 1e12 and beyond.
         diffusivity: D > 0; one number, for it only rescales time.
         R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None.
-        keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would grow
-            like e^rho without bound: the gradient does not see it.)
+        keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would
+            grow like e^rho without bound: the gradient does not see it.)
         clean: Drop modes whose gradient norm is below this fraction of the largest one's, at least 0. About 1e-13
-            removes what rounding leaves in modes that should be 0, and with it the escape from an unstable steady state.
+            removes what rounding leaves in modes that should be 0, and so the escape from an unstable steady state.
 
     Returns:
         The solution, differentiable in u0, times and R.
@@ -110,6 +110,10 @@ def evolve(
     times = _as_times(times, u0)
     require(bool((times >= 0).all()), "times", times.min().item(), "a time of at least 0; see `evolve_modes`")
     modes = domain.to_modes(u0)
+    # In floating point a constant has a gradient, of rounding: it must not be blown up to R.
+    axes = tuple(range(-domain.points[0].ndim, 0))
+    spread = u0.amax(axes) - u0.amin(axes)
+    _refuse_constants(spread <= 4 * torch.finfo(u0.dtype).eps * u0.abs().amax(axes))
     return evolve_modes(domain, modes, times, diffusivity=diffusivity, R=R, keep_mean=keep_mean, clean=clean)
 
 
@@ -203,8 +207,13 @@ def _largest(b: Tensor) -> Tensor:
     largest = b.amax(-1, keepdim=True)
     if not bool(largest.isfinite().all()):
         raise ParameterError("u0", "the field has values that are not finite numbers.")
-    if bool((largest == 0).any()):
-        which = f" (number {int((largest.flatten() == 0).nonzero()[0])} of the batch)" if largest.numel() > 1 else ""
+    _refuse_constants(largest[..., 0] == 0)
+    return largest
+
+
+def _refuse_constants(constant: Tensor) -> None:
+    """Raise a ParameterError if any field of the batch is constant, (*B)."""
+    if bool(constant.any()):
+        which = f" (number {int(constant.flatten().nonzero()[0])} of the batch)" if constant.numel() > 1 else ""
         problem = f"the field is constant{which}, so |grad u| = 0 cannot be renormalised. Give a field that varies."
         raise ParameterError("u0", problem)
-    return largest
