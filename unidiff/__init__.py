@@ -139,6 +139,8 @@ EXPORTS: dict[str, str] = {
     "train": "training.loop",
     "load": "run.load",
     "Comparing": "run.comparing",
+    "Evolving": "run.evolving",
+    "load_evolving": "run.evolving",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

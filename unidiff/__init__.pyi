@@ -80,6 +80,8 @@ from unidiff.process.sde import SubVPSDE as SubVPSDE
 from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
 from unidiff.run.comparing import Comparing as Comparing
+from unidiff.run.evolving import Evolving as Evolving
+from unidiff.run.evolving import load_evolving as load_evolving
 from unidiff.run.load import load as load
 from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import Cosine as Cosine

@@ -19,6 +19,8 @@ __all__ = ["Box", "Domain", "Interval", "Kind", "Rectangle"]
 
 Kind = Literal["spectral", "fd"]
 
+_MOST_CELLS = 2**26  # 512 MB for one field: a slip of the finger is refused instead of filling the memory
+
 
 class Domain(ABC):
     """A domain whose fields are written in orthonormal eigenmodes of minus the Laplacian, no flux at the boundary.
@@ -48,6 +50,10 @@ class Domain(ABC):
     def field(self, function: Callable[..., Tensor]) -> Tensor:
         """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z)."""
         return function(*self.points)
+
+    def image(self, values: Tensor) -> Tensor:
+        """Values as they lie in space, (..., one axis for each dimension), NaN outside the domain."""
+        return values
 
     def gradient_energy(self, modes: Tensor) -> Tensor:
         """The integral of |grad u|^2, (...), of modes, (..., *modes): sum_k lambda_k a_k^2."""
@@ -89,6 +95,7 @@ class _Grid(Domain):
         for cells, side in zip(self.cells, self.sides, strict=True):
             require_whole("cells", cells, 2)
             require(0 < side < math.inf, "sides", side, "a number above 0")
+        require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
         require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
 
     @cached_property

@@ -84,6 +84,7 @@ class Eigenmodes(Start):
         """See `Start.modes`."""
         total = torch.zeros_like(domain.eigenvalues)
         for k, c in self.terms:
+            require_whole("terms", k, 1, domain.eigenvalues.numel() - 1)
             mode = domain.eigenmode(k)
             total = total + c / domain.gradient_energy(mode).sqrt() * mode
         return total
