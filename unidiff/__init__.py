@@ -105,6 +105,8 @@ EXPORTS: dict[str, str] = {
     "Interval": "pde.domain",
     "Rectangle": "pde.domain",
     "Box": "pde.domain",
+    "Mask": "pde.mesh",
+    "Polygon": "pde.mesh",
     "Start": "pde.start",
     "Broadband": "pde.start",
     "RandomField": "pde.start",

@@ -64,6 +64,8 @@ from unidiff.pde.domain import Box as Box
 from unidiff.pde.domain import Domain as Domain
 from unidiff.pde.domain import Interval as Interval
 from unidiff.pde.domain import Rectangle as Rectangle
+from unidiff.pde.mesh import Mask as Mask
+from unidiff.pde.mesh import Polygon as Polygon
 from unidiff.pde.start import Broadband as Broadband
 from unidiff.pde.start import Eigenmodes as Eigenmodes
 from unidiff.pde.start import RandomField as RandomField

@@ -2,6 +2,7 @@
 
 from unidiff.pde.domain import Box, Domain, Interval, Rectangle
 from unidiff.pde.evolution import Flow, evolve, evolve_modes
+from unidiff.pde.mesh import Mask, Polygon
 from unidiff.pde.simulators import MethodOfLines, Simulator, TorchMethodOfLines, equation_22_with_frozen_R
 from unidiff.pde.stability import Stability, stability, takeover_time
 from unidiff.pde.start import Broadband, Eigenmodes, RandomField, Start
@@ -16,7 +17,9 @@ __all__ = [
     "Eigenmodes",
     "Flow",
     "Interval",
+    "Mask",
     "MethodOfLines",
+    "Polygon",
     "RandomField",
     "Rectangle",
     "Simulator",
