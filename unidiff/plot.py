@@ -178,18 +178,19 @@ def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
 
 
 def save_fields(
-    fields: Sequence[Sequence[tuple[Tensor, str]]], sides: tuple[float, float], path: Path, caption: str
+    fields: Sequence[Sequence[tuple[Tensor, str]]], sides: Sequence[tuple[float, float]], path: Path, caption: str
 ) -> None:
     """Draw fields of two dimensions, first axis to the right, second upwards; each in its own colours about 0.
 
     Args:
         fields: Rows of values (W, H), NaN outside the domain, each with its title.
-        sides: Lengths of the two axes.
+        sides: Lengths of the two axes, for each row.
         path: The PNG to write.
         caption: What stands under them.
     """
     columns = max(len(row) for row in fields)
-    size = 2.1 * columns + 0.4, 2.3 * len(fields) * max(0.5, min(2.0, sides[1] / sides[0])) + 0.6
+    heights = [max(0.5, min(2.0, height / width)) for width, height in sides]
+    size = 2.1 * columns + 0.4, 2.3 * sum(heights) + 0.6
     figure, axes = _figure(columns, size, len(fields))
     for number, ax in enumerate(axes):
         row, column = divmod(number, columns)
@@ -200,7 +201,7 @@ def save_fields(
         image = values.detach().double().cpu().numpy().T
         reach = float(np.nanmax(np.abs(image)))
         look = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "origin": "lower", "interpolation": "nearest"}
-        ax.imshow(image, extent=(0, sides[0], 0, sides[1]), **look)
+        ax.imshow(image, extent=(0, sides[row][0], 0, sides[row][1]), **look)
         ax.set_title(title, fontsize=8)
     figure.supxlabel(_wrapped(caption, size[0]), fontsize=8)
     _write_figure(figure, path)

@@ -138,9 +138,14 @@ def _plot_profiles(evolving: Evolving, flow: Flow, path: Path, caption: str) -> 
     if len(points) == 3:  # the middle slice
         images = images[..., images.shape[-1] // 2]
         titles = [f"{title}, z = {float(points[2][0, 0, points[2].shape[2] // 2]):.3g}" for title in titles]
-    extent = [float(axis.max() - axis.min()) for axis in points[:2]]
+    # From the first cell's centre to the last one's is one cell less than the side.
+    counts = images.shape[1:3]
+    width, height = (
+        float(axis.max() - axis.min()) * n / (n - 1) if n > 1 else 1.0 for axis, n in zip(points[:2], counts)
+    )
     cells = list(zip(images, titles))
-    plot.save_fields([cells[i : i + 4] for i in range(0, len(cells), 4)], (extent[0], extent[1]), path, caption)
+    rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    plot.save_fields(rows, [(width, height)] * len(rows), path, caption)
 
 
 def _plot_shares(evolving: Evolving, path: Path, caption: str, device: torch.device) -> None:
