@@ -2,7 +2,8 @@
 
 u_t = Laplace u + r u on cells of [0, 1] (or of the unit square) without flux, from eight waves, to T = 0.02 (square:
 0.005). All methods solve the same semi-discrete system of the 3-point (5-point) Laplacian, from values to values; the
-errors are relative to SciPy's DOP853 at a tolerance of 1e-13 for up to 64 cells a side, else to the exact solution. Times are CPU seconds of one thread: the minimum of several runs where they are short. A method whose
+errors are relative to SciPy's DOP853 at a tolerance of 1e-13 for up to 64 cells a side, else to the exact solution.
+Times are CPU seconds of one thread: the minimum of several runs where they are short. A method whose
 whole run would take minutes runs over a part of the interval, and its time is scaled up: marked *.
 
 Each optional package is timed if it is installed: torchdiffeq, and py-pde (`pip install py-pde`), whose adaptive
