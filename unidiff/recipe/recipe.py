@@ -135,8 +135,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    if recipe_command(source) == "compare":
+    command = recipe_command(source)
+    if command == "compare":
         raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
+    if command == "evolve":
+        problem = "this recipe solves the renormalised heat equation and trains nothing"
+        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")
     recipe: Recipe = read_recipe(Recipe, source, overrides, allow_imports=allow_imports)
     return recipe
 
