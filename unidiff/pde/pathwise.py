@@ -121,8 +121,8 @@ class PathwiseForcing:
     and the mean square of the cosine of the step those of Brownian motion on the sphere, e^(-n s / 2) and
     (1 + n e^(-K s)) / K, up to O(s^3). The weak order is 2.
 
-    A step must resolve the noise, K eps^2 dt well below 1, and the modes of interest, lambda_k dt below 1; modes above
-    that are damped without instability.
+    A step must resolve the noise, K eps^2 dt below 1, and the fastest mode too if moments are to be right within
+    percents, lambda_K dt below 1/2; longer steps are stable but starve the modes they do not resolve.
 
     Args:
         domain: Where the field lives; its modes with eigenvalue above 0 are forced.
