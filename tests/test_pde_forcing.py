@@ -130,8 +130,8 @@ def test_the_saddle_point_of_the_bingham_law_is_the_stationary_state_in_the_mean
     law = PathwiseForcing(domain, 3.0).law
     saddle = MeanFieldForcing.on(domain, 3.0).stationary().second_moments
     torch.testing.assert_close(1 / (2 * law._saddle), saddle, rtol=1e-13, atol=0)
-    # It is the approximation for many modes: with K equal ones it is exact, and a gap of four from eigenvalues in
-    # fours (a saddle of four times the weight) is nearer than that of single ones.
+    # It is the approximation for many modes: n copies of each eigenvalue and eps^2 / n give the exponent of the
+    # integrand a factor n, and Laplace's method an error of O(1 / n).
     rates = torch.tensor([1.0, 2.0, 5.0], dtype=F64)
 
     def gap(times):
@@ -140,7 +140,7 @@ def test_the_saddle_point_of_the_bingham_law_is_the_stationary_state_in_the_mean
         return float((MeanFieldForcing(many, q).stationary().second_moments - exact).abs().max() * times)
 
     gaps = [gap(times) for times in (16, 32, 64)]
-    assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.1)  # O(1 / K)
+    assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.1)  # O(1 / n)
     assert gaps[1] / gaps[2] == pytest.approx(2, abs=0.05)
 
 
