@@ -85,10 +85,10 @@ def one_field(ax, truths: Tensor, methods: dict[str, Mollifier], generator: torc
     deviation = relative * float(values.square().mean().sqrt())
     values = values + deviation * normal(values.shape, generator)
     x = DOMAIN.points[0]
-    ax.plot(x, DOMAIN.to_values(truths)[0], "k", linewidth=2, label="start")
-    ax.plot(x, values[0], "0.6", label=f"seen at T = {time:g}, noise {relative:.0%}")
+    ax.plot(x, DOMAIN.to_values(truths)[3], "k", linewidth=2, label="start")
+    ax.plot(x, values[3], "0.6", label=f"seen at T = {time:g}, noise {relative:.0%}")
     for name in ("cut-off", "posterior mean", "posterior sample"):
-        ax.plot(x, recover(DOMAIN, values, time, methods[name], R, deviation)[0], label=name, linewidth=1)
+        ax.plot(x, recover(DOMAIN, values, time, methods[name], R, deviation)[3], label=name, linewidth=1)
     ax.set(xlabel="x", ylabel="u", title="One field")
     ax.legend(fontsize=8)
 
@@ -110,16 +110,14 @@ def errors_over_time(ax, truths: Tensor, methods: dict[str, Mollifier], generato
             # The claims. What is on one sphere is at most 2 apart, and sqrt(2) where noise rules.
             if time > 1e-3:
                 assert abs(error["naive"] - math.sqrt(2)) < 0.05
-            # Nothing is better than what knows the power to expect. The posterior mean assumes one growth e^rho for
-            # all fields, that of the flow in the mean; for short times each field's own length, R, is worth more.
-            informed = min(error["Wiener"], error["posterior mean"])
-            assert informed < 1.02 * min(error.values())
-            # A sample is further off than the mean, by up to sqrt(2): it has the variance of the truth once more.
-            assert 1 < error["posterior sample"] / error["posterior mean"] < 1.1 * math.sqrt(2)
+            # Nothing is better than the posterior mean, which knows the power to expect. A sample of the posterior is
+            # further off, by sqrt(2): it has the variance of the truth once more.
+            assert error["posterior mean"] == min(error.values())
+            assert abs(error["posterior sample"] / error["posterior mean"] - math.sqrt(2)) < 0.1
             # Without a prior the cut-off comes close to the filter that has one, but for the shortest times, when
             # many modes are neither seen nor lost.
             if modes >= 5 and time > 1e-3:
-                assert error["cut-off"] < 1.2 * error["Wiener"]
+                assert error["cut-off"] < 1.1 * error["Wiener"]
         for number, (name, line) in enumerate(zip(methods, zip(*table))):
             ax.plot(times, line, f"C{number}{style}", label=name if style == "-" else None)
     ax.set(xscale="log", yscale="log", xlabel="T", ylabel="error", title="Noise 1e-2 (lines) and 1e-6 (dashed)")
@@ -137,10 +135,11 @@ def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # 
         modes = float(resolvable_modes(DOMAIN, truths, time, deviation).double().mean())
         ax.plot(counts, line, f"C{number}", label=f"T = {time:g}, noise {relative:g}")
         ax.axvline(modes, color=f"C{number}", linestyle=":", linewidth=1)
-        print(f"  {time:g}  {relative:7g}  {best:5d}  {modes:15.1f}  {line[best - 1]:24.3f}, {line[2 * best - 1]:.3f}")
+        twice = line[min(2 * best, len(line)) - 1]
+        print(f"  {time:g}  {relative:7g}  {best:5d}  {modes:15.1f}  {min(line):24.3f}, {twice:.3f}")
         # The claims: the optimum is at the modes above the noise; with twice as many nothing is left of the field.
         assert abs(best - modes) < max(2, 0.2 * modes)
-        assert line[2 * best - 1] > 1.2
+        assert twice > 1.2
     ax.axhline(math.sqrt(2), color="0.5", linewidth=1, linestyle="--", label="sqrt(2)")
     ax.set(xlabel="n", ylabel="error", title="Naive inverse on n modes; dotted: modes above the noise")
     ax.legend(fontsize=8)

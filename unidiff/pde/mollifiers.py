@@ -157,7 +157,7 @@ class Posterior(NamedTuple):
 
     Attributes:
         mean: Means of a_k, (..., K).
-        variance: Variances of a_k, (K,).
+        variance: Variances of a_k, (..., K).
     """
 
     mean: Tensor
@@ -173,7 +173,7 @@ def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tenso
 
     Args:
         v: Observed modes, (..., K).
-        gain: g_k, (K,).
+        gain: g_k, (..., K).
         variance: s_k^2 > 0, (K,) or one number.
         spectrum: S_k >= 0, (K,).
     """
@@ -183,9 +183,7 @@ def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tenso
 
 @dataclass(frozen=True, eq=False)
 class _Bayesian(Mollifier):
-    """Knows the power E a_k^2 = S_k of each mode in advance.
-
-    The flow is that in the mean, e^(2 rho) = sum_k lambda_k S_k / sum_k lambda_k S_k e^(-2 lambda_k T).
+    """Knows the power E a_k^2 = S_k of each mode in advance, with sum_k lambda_k S_k = R.
 
     Args:
         spectrum: S_k >= 0, (K,), in the order of `GradientModes`.
@@ -193,16 +191,41 @@ class _Bayesian(Mollifier):
 
     spectrum: Tensor
 
+    def growth(self, observed: Observation) -> Tensor:
+        """The log of g_1 = e^(rho - lambda_1 T), (...), which depends on the unknown start.
+
+        R tells it: the expected gradient energy of the posterior, sum_k lambda_k (mean_k^2 + variance_k), is to be R.
+        It falls to 0 as g grows; the largest solution is taken, between the bounds of the flow,
+        0 <= log g_1 <= (lambda_K - lambda_1) T, and the lower bound if there is none, when noise hides the start.
+        """
+        most = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
+        low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], most)
+        for value in torch.linspace(0, most, 100)[:-1].tolist():  # the last interval with an end above R
+            above = self._energy(observed, torch.full_like(low, value)) >= observed.energy
+            low = torch.where(above, value, low)
+            high = torch.where(above, value + most / 99, high)
+        none = self._energy(observed, low) < observed.energy
+        for _ in range(50):
+            middle = (low + high) / 2
+            above = self._energy(observed, middle) >= observed.energy
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return torch.where(none, 0.0, low)
+
     def posterior(self, observed: Observation) -> Posterior:
-        """The law of the modes at time 0 given those observed, for a Gaussian prior and the flow in the mean."""
+        """The law of the modes at time 0 given those observed, for a Gaussian prior and the `growth`."""
         require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 where there is a prior")
         shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
         require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
-        spectrum = self.spectrum.to(observed.modes)
-        exponent = -(observed.eigenvalues - observed.eigenvalues[0]) * observed.time
-        power = observed.eigenvalues * spectrum
-        growth = (power.sum() / (power * torch.exp(2 * exponent)).sum()).sqrt()
-        return posterior(observed.modes, growth * torch.exp(exponent), observed.deviation**2, spectrum)
+        return self._given(observed, self.growth(observed))
+
+    def _given(self, observed: Observation, growth: Tensor) -> Posterior:
+        relative = (observed.eigenvalues - observed.eigenvalues[0]) * observed.time
+        gain = torch.exp(growth[..., None] - relative)
+        return posterior(observed.modes, gain, observed.deviation**2, self.spectrum.to(observed.modes))
+
+    def _energy(self, observed: Observation, growth: Tensor) -> Tensor:
+        mean, variance = self._given(observed, growth)
+        return (observed.eigenvalues * (mean**2 + variance)).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +265,8 @@ class PosteriorSample(_Bayesian):
 
 
 def _rescaled(observed: Observation, v: Tensor, log_gain: Tensor) -> Tensor:
-    """v_k e^(log gain), scaled to the gradient energy R; in logarithms, so that no gain overflows."""
+    """v_k e^(log gain), scaled to the gradient energy R; in logarithms, so that no gain overflows. 0 if v is."""
     size = v.abs().log() + observed.eigenvalues.log() / 2 + log_gain
-    z = torch.exp(size - size.amax(-1, keepdim=True))
-    scale = math.sqrt(observed.energy) / z.norm(dim=-1, keepdim=True)
+    z = torch.exp(size - size.amax(-1, keepdim=True).clamp(min=-1e300))
+    scale = math.sqrt(observed.energy) / z.norm(dim=-1, keepdim=True).clamp(min=1e-300)
     return torch.sign(v) * scale * z / observed.eigenvalues.sqrt()

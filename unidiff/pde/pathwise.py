@@ -24,7 +24,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.pde.domain import Domain
 from unidiff.pde.gradient import GradientModes
@@ -179,7 +179,8 @@ class PathwiseForcing:
         Yields:
             Directions of norm 1, (B, K).
         """
-        require(time > 0, "time", time, "a number above 0")
+        require(0 < time < math.inf, "time", time, "a number above 0")
+        require_whole("steps", steps)
         for _ in range(steps):
             y = self.step(y, time / steps, noise)
             yield y
