@@ -1,0 +1,118 @@
+"""The renormalised heat equation run backwards.
+
+Higham, Higham & Grindrod (section 7) leave open how to reverse the flow. In modes u_k(T) = g_k u_k(0) with
+g_k = e^(rho(T) - lambda_k T): on finitely many modes the flow is a group, and as |grad u|^2 = R is conserved, its
+reverse is bounded where the heat equation's overflows. Ill-posedness becomes ill-conditioning, the direction comes from
+the data and the length from R; what is lost for good are the modes whose e^(-lambda_k T) is under the noise, so that
+about K* = (L / pi) sqrt(log(1 / delta) / T) modes return on an interval of length L. Beyond them only a prior helps: a
+sample of the posterior, which is what a reverse diffusion draws.
+
+The constant mode is outside the constraint (the equation's own would grow without bound) and is returned as 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import require
+from unidiff.pde.domain import Domain
+from unidiff.pde.gradient import GradientModes
+from unidiff.pde.mollifiers import Mollifier, Observation
+
+__all__ = ["mode_deviation", "recover", "recover_modes", "resolution", "resolvable_modes"]
+
+
+def recover(
+    domain: Domain, values: Tensor, time: float, method: Mollifier, energy: float, deviation: float = 0.0
+) -> Tensor:
+    """Estimate the field at time 0 from values at time T.
+
+    Computed in float64 whatever the dtype of the values: the reverse flow loses digits exponentially.
+
+    Args:
+        domain: The domain.
+        values: The field at time T, with noise, (..., *grid).
+        time: T >= 0, in the unit of 1 / lambda.
+        method: How to treat the modes that noise has overtaken, such as `CutOff()`.
+        energy: R, the integral of |grad u|^2, which the flow conserves. It must be known: the noise's own gradient
+            energy, delta^2 sum_k lambda_k, would spoil an estimate from the values.
+        deviation: Standard deviation of the noise, independent in each value.
+
+    Returns:
+        The estimate, (..., *grid), with mean 0.
+    """
+    modes = domain.to_modes(values.double())
+    start = recover_modes(domain, modes, time, method, energy, mode_deviation(domain, deviation))
+    return domain.to_values(start).to(values.dtype)
+
+
+def recover_modes(
+    domain: Domain, modes: Tensor, time: float, method: Mollifier, energy: float, deviation: float = 0.0
+) -> Tensor:
+    """Estimate the modes at time 0, (..., *modes), from those at time T, (..., *modes); see `recover`.
+
+    Args:
+        domain: The domain.
+        modes: Modes at time T, with noise, (..., *modes).
+        time: T >= 0.
+        method: How to treat the modes that noise has overtaken.
+        energy: R > 0.
+        deviation: Standard deviation of the noise in each mode; see `mode_deviation`.
+
+    Raises:
+        ParameterError: If a number is out of range, or a field is constant.
+    """
+    require(0 <= time < math.inf, "time", time, "a number of at least 0")
+    require(0 < energy < math.inf, "energy", energy, "a number above 0")
+    require(0 <= deviation < math.inf, "deviation", deviation, "a number of at least 0")
+    gradient = GradientModes(domain)
+    v = gradient.select(modes.double())
+    require(bool((v != 0).any(-1).all()), "modes", "a constant field", "a field with a gradient")
+    observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
+    return gradient.place(method.start(observed)).to(modes.dtype)
+
+
+def mode_deviation(domain: Domain, deviation: float) -> float:
+    """Standard deviation in each mode of noise that has `deviation` in each of the grid's equal cells.
+
+    Modes are orthonormal for the integral, so it is the square root of a cell's volume times `deviation`; and the
+    volume is the squared norm of the constant 1.
+    """
+    one = torch.ones_like(domain.points[0])
+    return deviation * float(domain.to_modes(one).norm()) / math.sqrt(one.numel())
+
+
+def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: float) -> Tensor:
+    """How many modes of a field are above the noise at time T: those with lambda_k < log(|a_k| e^rho / delta) / T.
+
+    Args:
+        domain: The domain.
+        modes: a_k, the modes at time 0, (..., *modes).
+        time: T >= 0.
+        deviation: delta > 0, the standard deviation of the noise in each mode.
+
+    Returns:
+        Numbers of modes, (...).
+    """
+    require(0 < deviation < math.inf, "deviation", deviation, "a number above 0")
+    gradient = GradientModes(domain)
+    a, rates = gradient.select(modes.double()), gradient.eigenvalues.to(modes.device)
+    relative = torch.exp(-(rates - rates[0]) * time) * a
+    growth = ((rates * a**2).sum(-1, keepdim=True) / (rates * relative**2).sum(-1, keepdim=True)).sqrt()
+    return ((growth * relative).abs() > deviation).sum(-1)
+
+
+def resolution(time: float, relative_noise: float, length: float = 1.0) -> float:
+    """K* = (L / pi) sqrt(log(1 / delta) / T): modes of an interval with e^(-lambda_k T) above a relative noise delta.
+
+    Args:
+        time: T > 0.
+        relative_noise: The noise in a mode over its amplitude at time 0 times e^rho, in (0, 1).
+        length: L.
+    """
+    require(0 < time < math.inf, "time", time, "a number above 0")
+    require(0 < relative_noise < 1, "relative_noise", relative_noise, "a number between 0 and 1")
+    return length / math.pi * math.sqrt(-math.log(relative_noise) / time)
