@@ -110,8 +110,8 @@ def test_rates_are_the_differences_of_the_coefficients(process):
 
 
 def test_the_drift_is_the_renormalised_heat_equation_with_noise():
-    # f_k = -lambda_k tau' + r(t), and r keeps the constraint: r R = tau' sum lambda^2 m - 1/2 sum lambda g^2, m the mean
-    # square of the state (Higham, Higham & Grindrod, eq. 22, with the energy that the noise brings in).
+    # f_k = -lambda_k tau' + r(t), and r keeps the constraint: r R = tau' sum lambda^2 m - 1/2 sum lambda g^2, m the
+    # mean square of the state (Higham, Higham & Grindrod, eq. 22, with the energy that the noise brings in).
     process = measured(blur_max=1.5)
     weight, power = process.basis.eigenvalues(), process.power()
     for t in (0.05, 0.3, 0.6, 0.95):
@@ -154,7 +154,7 @@ def test_white_noise_makes_it_blurring_times_a_function_of_time(floor):
 
 
 def test_blurring_is_the_papers():
-    # Hoogeboom & Salimans 2023, appendix A: frequency scaling (1 - d_min) exp(-lambda tau) + d_min, tau = sigma_B^2 / 2.
+    # Hoogeboom & Salimans 2023, appendix A: the scale (1 - d_min) exp(-lambda tau) + d_min, tau = sigma_B^2 / 2.
     process = ud.Blurring((4, 6), 20.0)
     t = 0.37
     blur = 20.0 * math.sin(math.pi * t / 2) ** 2
@@ -323,7 +323,7 @@ def test_bad_arguments(make):
         make()
 
 
-# ---------------------------------------------------------------------------------------------- solvers on Gaussian data
+# ---------------------------------------------------------------------------------------------- on Gaussian data
 
 
 def gaussian(process: Process) -> ud.GaussianMixture:
@@ -349,7 +349,9 @@ def energy_error(solver: ud.Solver, grid: ud.Grid, process: Process) -> float:
 
 
 @pytest.mark.parametrize("solver", [ud.DDIM(), ud.DPMSolver(1), ud.DPMSolver(2)], ids=repr)
-def test_samplers_keep_their_order_on_the_arc_length_grid(solver):
+def test_samplers_keep_their_order(solver):
+    # On steps equal in sqrt(t). ArcLength takes a first step of the lowest modes that hardly shrinks with N (slopes of
+    # 1.7 to 2.0 for DPMSolver(2) up to N = 800), and is better at any N one would use.
     process = ud.RenormalizedHeat((28, 28), 20.0)
     first, last = process.level(1.0), process.level(process.t_min)
     power, weight = process.power(), process.basis.eigenvalues()
@@ -357,8 +359,8 @@ def test_samplers_keep_their_order_on_the_arc_length_grid(solver):
     spread = [(level.alpha**2 * power + level.sigma**2).sqrt() for level in (first, last)]
     truth = spread[1] / spread[0] * first.sigma
     errors = []
-    for steps in (100, 200, 400):
-        found, _ = run_of(solver, ud.ArcLength(steps), process)
+    for steps in (200, 400, 800):
+        found, _ = run_of(solver, ud.Quadratic(steps), process)
         errors.append(float((weight * (found - truth) ** 2).sum() / process.energy) ** 0.5)
     slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, errors)
