@@ -463,6 +463,41 @@ def test_refusals():
         ud.compare(model, [(Picky(), UNIFORM)], [5], (2,), 20)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"solvers": [3]}, r"solvers: 3 was given; allowed is a solver, a pair \(solver, grid\), or a text"),
+        ({"solvers": [("ddim", UNIFORM)]}, "solvers: .* a pair"),
+        ({"solvers": [(ud.DDIM(), UNIFORM, 3)]}, "solvers: .* a pair"),
+        ({"batch": 0}, "batch: 0 was given"),
+        ({"followed": 0}, "followed: 0 was given"),
+        ({"most_steps": 0}, "most_steps: 0 was given"),
+        ({"tolerance": 0.0}, "tolerance: 0.0 was given"),
+        ({"tolerance": math.nan}, "tolerance: nan was given"),
+        ({"dtype": torch.int32}, r"dtype: torch\.int32 was given; allowed is a floating type"),
+        ({"reference_data": torch.zeros(50, 3)}, r"reference_data: .*shape \(50, 3\) was given; allowed"),
+        ({"reference_data": torch.zeros(9, 2)}, "reference_data: .*at least 10"),
+        ({"fresh_data": torch.full((50, 2), math.nan)}, "fresh_data: it holds NaN"),
+        ({"shape": (3,)}, r"shape: \(3,\) was given; the data have \(2,\)"),
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range_are_refused_before_any_work(changes, said):
+    class Untouchable(ud.GaussianMixture):
+        def forward(self, u, level, **cond):
+            raise AssertionError("asked after all")
+
+    arguments = {"solvers": ["ddim"], "nfes": [5], "seeds": 20, **changes}
+    with pytest.raises(ParameterError, match=said):
+        ud.compare(Untouchable(ud.DDPM(), [[0.0, 0.0]], 0.25), **arguments)
+
+
+@pytest.mark.parametrize("solver", ["ddim", ud.DDIM()], ids=repr)
+def test_one_solver_need_not_be_a_list(solver):
+    found = ud.compare(gaussian(ud.DDPM()), solver, [2], seeds=20, tolerance=1e-1)
+    assert [row.solver for row in found.rows] == ["DDIM(eta=0.0)"]
+
+
 def test_progress_ends():
     said = []
     report = lambda *words: said.append(words)  # noqa: E731

@@ -132,6 +132,33 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
     assert process.t_min <= min(asked) <= max(asked) <= 1
 
 
+def test_a_flow_that_cannot_be_followed_is_refused():
+    class Broken(ud.GaussianMixture):
+        def forward(self, u, level, **cond):
+            x0, eps, _ = super().forward(u, level, **cond)
+            return ud.Prediction(x0, eps * math.nan, level)
+
+    with pytest.raises(ParameterError, match="denoiser: its probability flow cannot be solved"):
+        ud.sample(Broken(ud.VPSDE(), [[0.3]], 0.25), ud.ProbabilityFlow())
+
+
+def test_a_process_is_refused_before_any_step_and_asked_once():
+    asked = []
+
+    class Picky(ud.DDIM):
+        def check(self, process):
+            asked.append(process)
+            raise ParameterError("solver", "not this one.")
+
+    process = ud.VPSDE()
+    model, u = model_of(process), torch.zeros(1, 2)
+    with pytest.raises(ParameterError, match="not this one"):
+        Picky().trajectory(model, u, [1.0, 0.5, 0.0], torch.zeros_like)
+    with pytest.raises(ParameterError, match="not this one"):
+        ud.sample(model, Picky())
+    assert asked == [process] * 2
+
+
 def test_the_corrector_is_algorithm_4_and_5():
     # Song et al. 2021: after the predictor, x + e s + sqrt(2 e) z e = 2 alpha (r |z| / |s|)^2, alpha = 1 - beta.
     process, snr = ud.DDPM(), 0.1
