@@ -9,12 +9,12 @@ data the leading error of a method of odd order is a derivative that vanishes at
 
 from __future__ import annotations
 
-import itertools
 import math
 from itertools import pairwise
 
 import pytest
 import torch
+from propagation import follow
 
 import unidiff as ud
 from unidiff.recipe.registry import PUBLIC
@@ -93,32 +93,14 @@ def test_declared_order(solver, process, grid, steps):
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
 
 
-def variance(solver: ud.Solver, process: ud.Process, times: torch.Tensor, spread: float) -> float:
-    """The exact variance of the state at t_min when the data are N(0, spread), without drawing anything.
-
-    The denoiser is linear then, and the state a linear function of the start and of each draw of noise. Each row of the
-    batch follows one of them, scaled to a standard deviation of 1.
-    """
-    model = ud.GaussianMixture(process, [[0.0]], spread)
-    first = process.level(1.0)
-    u = torch.zeros(len(times) + 1, 1, dtype=F64)
-    u[0] = math.sqrt(first.alpha**2 * spread + first.sigma**2)
-    draws = itertools.count(1)
-
-    def noise(like: torch.Tensor) -> torch.Tensor:
-        z = torch.zeros_like(like)
-        z[next(draws)] = 1
-        return z
-
-    *_, state, _ = solver.trajectory(model, u, times, noise)
-    return float(state.u.square().sum())
-
-
 @pytest.mark.parametrize(("solver", "grid"), RANDOM, ids=lambda value: getattr(value, "__name__", None) or repr(value))
 def test_declared_order_in_distribution(solver, grid):
     last = NEAR.level(NEAR.t_min)
     truth = last.alpha**2 * 0.25 + last.sigma**2
-    found = [abs(variance(solver, NEAR, grid(count).times(NEAR), 0.25) - truth) for count in (100, 200, 400)]
+    found = []
+    for count in (100, 200, 400):
+        at_t_min = follow(solver, NEAR, grid(count).times(NEAR), 0.25, draws=count - 1)[-2]
+        found.append(abs(float(at_t_min.square().sum()) - truth))
     slopes = [math.log2(a / b) for a, b in pairwise(found)]
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
 
