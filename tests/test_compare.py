@@ -14,6 +14,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
+from unidiff.evaluation.agreement import check_same_data
 from unidiff.evaluation.budget import plan, probe
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.entrant import Entrant, entrants, short
@@ -490,6 +491,55 @@ def test_arguments_out_of_range_are_refused_before_any_work(changes, said):
     arguments = {"solvers": ["ddim"], "nfes": [5], "seeds": 20, **changes}
     with pytest.raises(ParameterError, match=said):
         ud.compare(Untouchable(ud.DDPM(), [[0.0, 0.0]], 0.25), **arguments)
+
+
+CORNERS, SPREADS, SHARES = [[-0.6, 0.3], [0.5, -0.2]], torch.tensor([0.06, 0.04], dtype=F64), [0.3, 0.7]
+TURNED = torch.tensor([[0.06, 0.01], [0.01, 0.04]], dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (([[0.0, 0.0]], 0.25), ([[0.0, 1e-6]], 0.25)),
+        (([[0.0, 0.0]], 0.25), ([[0.0, 0.0]], 0.25 + 1e-6)),
+        ((CORNERS, SPREADS, SHARES), (CORNERS, SPREADS, [0.3001, 0.6999])),
+        ((CORNERS, SPREADS, SHARES), (CORNERS, SPREADS.flip(0), SHARES)),
+        (([[0.0, 0.0]], TURNED), ([[0.0, 0.0]], TURNED.diag().diag())),
+        (([[0.0, 0.0]], 0.25), ([[0.0, 0.0], [3.0, 0.0]], 0.25, [1.0, 1e-3])),
+    ],
+)
+def test_closed_forms_of_different_data_are_refused(one, other):
+    models = [("a", ud.GaussianMixture(ud.DDPM(), *one)), ("b", ud.GaussianMixture(ud.FlowMatching(), *other))]
+    with pytest.raises(ParameterError, match="models: 'a' and 'b' are of different data"):
+        ud.compare(models, "ddim", [5], seeds=20)
+
+
+def test_the_same_data_in_other_words_are_accepted():
+    data = torch.tensor([[0.5, -0.2], [-0.4, 0.3], [0.1, 0.6]], dtype=F64)
+    check_same_data(
+        [
+            ("a", ud.GaussianMixture(ud.DDPM(), CORNERS, SPREADS, SHARES)),
+            ("another order", ud.GaussianMixture(ud.VESDE(), CORNERS[::-1], SPREADS.flip(0), [7.0, 3.0])),
+            ("another basis", ud.GaussianMixture(ud.Blurring((2,), blur_max=2.0), CORNERS, SPREADS, SHARES)),
+            (
+                "matrices",
+                ud.GaussianMixture(ud.EDM(), CORNERS, SPREADS[:, None, None] * torch.eye(2, dtype=F64), SHARES),
+            ),
+            ("a network", Opaque(gaussian(ud.DDPM()))),
+        ]
+    )
+    check_same_data([
+        ("a", ud.Empirical(ud.DDPM(), data)),
+        ("points", ud.GaussianMixture(ud.EDM(), data, 0.0)),
+    ])  # fmt: skip
+    with pytest.raises(ParameterError, match="'a' and 'b'"):
+        check_same_data([("a", ud.Empirical(ud.DDPM(), data)), ("b", ud.Empirical(ud.DDPM(), data[:2]))])
+
+
+def test_models_of_different_shapes_are_refused():
+    models = [("a", gaussian(ud.DDPM())), ("b", ud.GaussianMixture(ud.DDPM(), [[0.0]], 0.25))]
+    with pytest.raises(ParameterError, match=r"models: .*'a' of \(2,\), 'b' of \(1,\)"):
+        ud.compare(models, "ddim", [5], seeds=20)
 
 
 @pytest.mark.parametrize("solver", ["ddim", ud.DDIM()], ids=repr)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
-from unidiff.evaluation.agreement import check_samples, one_shape
+from unidiff.evaluation.agreement import check_same_data, check_samples, one_shape
 from unidiff.evaluation.budget import Planned, plan
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.distances import Target
@@ -75,7 +75,8 @@ def compare(
     against the true distribution (`energy_distance`, `sliced_wasserstein`).
 
     Args:
-        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data.
+        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data:
+            closed forms are held to it, of networks it cannot be known.
         solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform"; or one of
             them that is no pair.
         nfes: Requested numbers of evaluations.
@@ -103,6 +104,7 @@ def compare(
     labels = [label for label, _ in labelled]
     require(len(set(labels)) == len(labels), "models", labels, "one label for each model, all different")
     shape = one_shape(labelled, shape)
+    check_same_data(labelled)
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
