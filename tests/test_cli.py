@@ -476,6 +476,7 @@ def test_the_stub_lists_the_public_names():
     expected = [
         '"""The public names with their types; `__init__.py` imports them when they are first used."""',
         "",
+        "from unidiff import pde as pde",  # a namespace of its own
         "from unidiff._version import __version__ as __version__",
         *imports,
         "",

@@ -106,6 +106,17 @@ EXPORTS: dict[str, str] = {
     "Hutchinson": "trace",
     "GaussianHutchinson": "trace",
     "Trace": "trace",
+    # pde: the renormalised heat equation
+    "Domain": "pde.domain",
+    "Interval": "pde.domain",
+    "Rectangle": "pde.domain",
+    "Box": "pde.domain",
+    "Mask": "pde.mesh",
+    "Polygon": "pde.mesh",
+    "Start": "pde.start",
+    "Broadband": "pde.start",
+    "RandomField": "pde.start",
+    "Eigenmodes": "pde.start",
     # evaluation
     "compare": "evaluation.compare",
     "Comparison": "evaluation.comparison",
@@ -136,12 +147,16 @@ EXPORTS: dict[str, str] = {
     "train": "training.loop",
     "load": "run.load",
     "Comparing": "run.comparing",
+    "Evolving": "run.evolving",
+    "load_evolving": "run.evolving",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "pde":  # a namespace of its own: `ud.pde.evolve(...)`
+        return importlib.import_module("unidiff.pde")
     if name not in EXPORTS:
         raise AttributeError(f"module 'unidiff' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"unidiff.{EXPORTS[name]}"), name)

@@ -1,5 +1,6 @@
 """The public names with their types; `__init__.py` imports them when they are first used."""
 
+from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
@@ -61,6 +62,16 @@ from unidiff.parameterization import Prediction as Prediction
 from unidiff.parameterization import Score as Score
 from unidiff.parameterization import V as V
 from unidiff.parameterization import Velocity as Velocity
+from unidiff.pde.domain import Box as Box
+from unidiff.pde.domain import Domain as Domain
+from unidiff.pde.domain import Interval as Interval
+from unidiff.pde.domain import Rectangle as Rectangle
+from unidiff.pde.mesh import Mask as Mask
+from unidiff.pde.mesh import Polygon as Polygon
+from unidiff.pde.start import Broadband as Broadband
+from unidiff.pde.start import Eigenmodes as Eigenmodes
+from unidiff.pde.start import RandomField as RandomField
+from unidiff.pde.start import Start as Start
 from unidiff.process.base import Level as Level
 from unidiff.process.base import Process as Process
 from unidiff.process.ddpm import DDPM as DDPM
@@ -77,6 +88,8 @@ from unidiff.process.sde import SubVPSDE as SubVPSDE
 from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
 from unidiff.run.comparing import Comparing as Comparing
+from unidiff.run.evolving import Evolving as Evolving
+from unidiff.run.evolving import load_evolving as load_evolving
 from unidiff.run.load import load as load
 from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import Cosine as Cosine

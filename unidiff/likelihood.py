@@ -170,7 +170,7 @@ def _solve(
         """Velocity of the flow and divergence, (B, D + K)."""
         u = state[:, :size].reshape(x.shape).to(x.dtype).detach().requires_grad_()
         # An adaptive solver may ask beyond the ends of the interval, where a process need not be defined.
-        level = process.level(min(max(float(t), process.t_min), 1.0))
+        level = process.level(min(max(float(t), process.t_min), 1.0), u)
         with torch.enable_grad():
             velocity = denoiser(u, level, **cond).velocity
         if not velocity.requires_grad:

@@ -16,9 +16,12 @@ from torch import Tensor
 
 __all__ = [
     "Curve",
+    "Graph",
     "Panel",
     "save_animation",
     "save_curves",
+    "save_fields",
+    "save_graphs",
     "save_loss_curve",
     "save_samples",
     "save_strip",
@@ -47,6 +50,17 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
     floor: float | None
     floor_label: str
+
+
+class Graph(NamedTuple):
+    """A diagram of plain lines, each with label, x and y; `logarithmic` names the axes that are: x, y, xy or none."""
+
+    title: str
+    x: str
+    y: str
+    lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+    logarithmic: str = ""
+    range: tuple[float, float] | None = None
 
 
 def save_samples(x: Tensor, path: Path, caption: str) -> None:
@@ -136,6 +150,60 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
         if panel.curves:
             ax.legend(fontsize=7)
     figure.supxlabel(_wrapped(caption, 6.0 * len(panels)), fontsize=8)
+    _write_figure(figure, path)
+
+
+def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
+    """Draw diagrams of lines side by side.
+
+    Args:
+        graphs: The diagrams; one with a `range` shows that part of its vertical axis.
+        path: The PNG to write.
+        caption: What stands under them.
+    """
+    figure, axes = _figure(len(graphs), (5.6 * len(graphs), 4.6))
+    for ax, graph in zip(axes, graphs):
+        for label, x, y in graph.lines:
+            dashed = len(ax.get_lines()) >= 10
+            ax.plot(x, y, label=label or None, linewidth=1.4, linestyle="--" if dashed else "-")
+        ax.set(xlabel=graph.x, ylabel=graph.y, title=graph.title)
+        ax.set(**{f"{axis}scale": "log" for axis in graph.logarithmic})
+        if graph.range is not None:
+            ax.set_ylim(*graph.range)
+        ax.grid(alpha=0.3)
+        if any(label for label, _, _ in graph.lines):
+            ax.legend(fontsize=7)
+    figure.supxlabel(_wrapped(caption, 5.6 * len(graphs)), fontsize=8)
+    _write_figure(figure, path)
+
+
+def save_fields(
+    fields: Sequence[Sequence[tuple[Tensor, str]]], sides: Sequence[tuple[float, float]], path: Path, caption: str
+) -> None:
+    """Draw fields of two dimensions, first axis to the right, second upwards; each in its own colours about 0.
+
+    Args:
+        fields: Rows of values (W, H), NaN outside the domain, each with its title.
+        sides: Lengths of the two axes, for each row.
+        path: The PNG to write.
+        caption: What stands under them.
+    """
+    columns = max(len(row) for row in fields)
+    heights = [max(0.5, min(2.0, height / width)) for width, height in sides]
+    size = 2.1 * columns + 0.4, 2.3 * sum(heights) + 0.6
+    figure, axes = _figure(columns, size, len(fields))
+    for number, ax in enumerate(axes):
+        row, column = divmod(number, columns)
+        ax.axis("off")
+        if column >= len(fields[row]):
+            continue
+        values, title = fields[row][column]
+        image = values.detach().double().cpu().numpy().T
+        reach = float(np.nanmax(np.abs(image)))
+        look = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "origin": "lower", "interpolation": "nearest"}
+        ax.imshow(image, extent=(0, sides[row][0], 0, sides[row][1]), **look)
+        ax.set_title(title, fontsize=8)
+    figure.supxlabel(_wrapped(caption, size[0]), fontsize=8)
     _write_figure(figure, path)
 
 

@@ -22,7 +22,18 @@ def check(
     from unidiff.recipe import load_recipe
     from unidiff.recipe.shipped import recipe_command
 
-    if recipe_command(recipe) == "compare":
+    command = recipe_command(recipe)
+    if command == "evolve":
+        from unidiff.run.evolving import load_evolving
+
+        evolving = load_evolving(recipe, overrides or [], allow_imports=allow_imports)
+        if as_json:
+            print(json.dumps({"recipe": evolving.to_dict()}))
+        else:
+            print(evolving.to_yaml(), end="")
+            print("# This recipe is right. It trains nothing: `unidiff run` solves its equation.")
+        return
+    if command == "compare":
         from unidiff.run.comparing import load_comparing
 
         comparing = load_comparing(recipe, overrides or [], allow_imports=allow_imports)

@@ -29,9 +29,19 @@ def run(
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
 ) -> None:
-    """Train a recipe and draw samples, into a run directory."""
+    """Train a recipe and draw samples, into a run directory; or solve the equation of one that has a `domain`."""
     if resume and overwrite:
         raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
+    from unidiff.recipe.shipped import recipe_command
+
+    if recipe_command(recipe) == "evolve":
+        from unidiff.cli.evolve import evolve
+
+        if resume:
+            raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
+        place = out or _directory(Path(recipe), resume)
+        evolve(recipe, overrides or [], place, device, overwrite, dry_run, as_json, allow_imports)
+        return
     from unidiff.cli.console import Console, is_speaker
     from unidiff.recipe import load_recipe
     from unidiff.run.execute import execute, resumed_recipe

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.process.base import Level
+from unidiff.process.base import Level, Process
 
 __all__ = ["Objective"]
 
@@ -23,6 +23,14 @@ class Objective(ABC):
     """
 
     differentiates_twice: ClassVar[bool] = False
+
+    def check(self, process: Process) -> None:
+        """Refuse a process on which this objective is meaningless.
+
+        Raises:
+            ParameterError: With the reason.
+        """
+        return
 
     @abstractmethod
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:

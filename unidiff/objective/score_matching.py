@@ -11,6 +11,7 @@ be negative.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -19,11 +20,11 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import require_whole
+from unidiff.errors import ParameterError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import Sigma2, Weighting
 from unidiff.parameterization import Parameterization
-from unidiff.process.base import Level
+from unidiff.process.base import Level, Process
 
 __all__ = ["ExplicitScoreMatching", "SlicedScoreMatching", "SlicedScoreMatchingVR"]
 
@@ -39,6 +40,13 @@ class _ScoreMatching(Objective):
 
     weighting: Weighting = field(default_factory=Sigma2)
     differentiates_twice: ClassVar[bool] = True
+
+    def check(self, process: Process) -> None:
+        """Refuse a process whose modes differ: a divergence has one weight, not one for each mode."""
+        if process.basis.shape:
+            name = type(self).__name__
+            problem = f"{name} needs one noise level for all modes; {process!r} has {math.prod(process.basis.shape)}."
+            raise ParameterError("objective", f"{problem} Use Denoising.")
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), up to a constant; see `Objective.losses`."""

@@ -7,17 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unidiff.basis import DCT
-from unidiff.errors import require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 
 __all__ = ["Box", "Domain", "Interval", "Kind", "Rectangle"]
 
 Kind = Literal["spectral", "fd"]
+
+_MOST_CELLS = 2**26  # 512 MB for one field: a slip of the finger is refused instead of filling the memory
 
 
 class Domain(ABC):
@@ -49,6 +52,39 @@ class Domain(ABC):
         """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z)."""
         return function(*self.points)
 
+    def image(self, values: Tensor) -> Tensor:
+        """Values as they lie in space, (..., one axis for each dimension), NaN outside the domain."""
+        return values
+
+    def laplacian(self) -> Any:
+        """The Laplacian on the flattened values as a sparse symmetric matrix, scipy.sparse.csr_array.
+
+        Raises:
+            ParameterError: If it is not sparse.
+        """
+        problem = f"the Laplacian of {self!r} is no sparse matrix. Use a domain of finite differences."
+        raise ParameterError("domain", problem)
+
+    def gradient_energy(self, modes: Tensor) -> Tensor:
+        """The integral of |grad u|^2, (...), of modes, (..., *modes): sum_k lambda_k a_k^2."""
+        eigenvalues = self.eigenvalues.to(modes)
+        return (eigenvalues * modes**2).flatten(-eigenvalues.ndim).sum(-1)
+
+    def order(self) -> Tensor:
+        """Where the k-th eigenvalue stands in the flattened modes, lambda_0 = 0 < lambda_1 <= ...: (number of modes,).
+
+        Equal eigenvalues keep the order of the modes' indices.
+        """
+        return self.eigenvalues.flatten().argsort(stable=True)
+
+    def eigenmode(self, k: int) -> Tensor:
+        """The modes, (*modes), of phi_k itself, k counted from 0 in the order of the eigenvalues."""
+        count = self.eigenvalues.numel()
+        require_whole("k", k, 0, count - 1)
+        modes = torch.zeros(count, dtype=torch.float64)
+        modes[self.order()[k]] = 1
+        return modes.reshape(self.eigenvalues.shape)
+
 
 @dataclass(frozen=True)
 class _Grid(Domain):
@@ -69,6 +105,7 @@ class _Grid(Domain):
         for cells, side in zip(self.cells, self.sides, strict=True):
             require_whole("cells", cells, 2)
             require(0 < side < math.inf, "sides", side, "a number above 0")
+        require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
         require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
 
     @cached_property
@@ -97,6 +134,20 @@ class _Grid(Domain):
             for side, n in zip(self.sides, self.cells, strict=True)
         ]
         return tuple(torch.meshgrid(*axes, indexing="ij"))
+
+    def laplacian(self) -> Any:
+        """The 3-, 5- or 7-point Laplacian; see `Domain.laplacian`. For `kind="fd"` only."""
+        require(self.kind == "fd", "kind", self.kind, '"fd", whose Laplacian is a sparse matrix')
+        from scipy.sparse import csr_array, diags_array, kronsum
+
+        total = csr_array((1, 1))
+        for n, side in zip(self.cells, self.sides, strict=True):
+            centre = np.full(n, -2.0)
+            centre[[0, -1]] = -1.0  # the mirrored cell beyond the border has the same value: no flux
+            ones = np.ones(n - 1)
+            along = diags_array([ones, centre, ones], offsets=[-1, 0, 1]) * (n / side) ** 2
+            total = kronsum(along, total)  # of A and B: 1 (x) A + B (x) 1, so the last axis runs fastest
+        return csr_array(total)
 
     def to_modes(self, values: Tensor) -> Tensor:
         """Modes of values on the grid; see `Domain.to_modes`."""

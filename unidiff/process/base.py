@@ -204,13 +204,13 @@ class Process(ABC):
         Args:
             t: A number in [0, 1], or times (B,) for the samples of `like`.
             like: The state (B, *shape) whose shape, dtype and device the coefficients are to match; needed for a batch
-                of times.
+                of times, and for one time where modes differ and the state is not on the CPU.
 
         Returns:
             Numbers for a number, tensors (B, 1, ..., 1) for a batch.
         """
         if not isinstance(t, Tensor) or t.ndim == 0:
-            return self.levels_at([float(t)])[0]
+            return self.levels_at([float(t)], "cpu" if like is None else like.device)[0]
         if like is None or t.shape != like.shape[:1]:
             raise ValueError(f"t has shape {tuple(t.shape)}; give one time per sample and the state as `like`.")
 

@@ -57,7 +57,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
-        for part in ("parameterization", "sampling"):
+        for part in ("parameterization", "objective", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 with _inside(part, getattr(self, part)):
@@ -68,6 +68,10 @@ class Recipe:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
         except DataError as error:
             raise ParameterError("data", str(error)) from error
+        modes, shape = self.process.basis.shape, self.data.shape
+        if modes and modes != shape[-len(modes) :]:
+            problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
+            raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
         with _inside("backbone", self.backbone):
             try:
                 self.count_weights()
@@ -131,8 +135,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    if recipe_command(source) == "compare":
+    command = recipe_command(source)
+    if command == "compare":
         raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
+    if command == "evolve":
+        problem = "this recipe solves the renormalised heat equation and trains nothing"
+        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")
     recipe: Recipe = read_recipe(Recipe, source, overrides, allow_imports=allow_imports)
     return recipe
 

@@ -65,7 +65,9 @@ def read_source(source: str | Path) -> tuple[str, str]:
 
 
 def recipe_command(source: str | Path) -> str:
-    """Which command a recipe is for: "compare" if it lists `solvers` at its top, else "run".
+    """What a recipe is for: "compare" if it lists `solvers` at its top, "evolve" if a `domain`, else "run".
+
+    `unidiff run` takes those of the last two kinds.
 
     Args:
         source: A path, or the name of a shipped recipe.
@@ -75,7 +77,9 @@ def recipe_command(source: str | Path) -> str:
     """
     name, text = read_source(source)
     written = read_yaml(text, name).value
-    return "compare" if isinstance(written, dict) and "solvers" in written else "run"
+    if not isinstance(written, dict):
+        return "run"
+    return "compare" if "solvers" in written else "evolve" if "domain" in written else "run"
 
 
 def _nearest(path: Path) -> str:

@@ -94,8 +94,8 @@ def load_comparing(source: str | Path, overrides: Sequence[str] = (), *, allow_i
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    if recipe_command(source) == "run":
-        problem = "this recipe lists no `solvers`; it is no comparison. To train it: `unidiff run"
-        raise RecipeError(f"{source}: {problem} {source}`, and then compare what comes of it.")
+    if recipe_command(source) != "compare":
+        problem = "this recipe lists no `solvers`; it is no comparison. To run it: `unidiff run"
+        raise RecipeError(f"{source}: {problem} {source}`; runs that were trained can then be compared.")
     comparing: Comparing = read_recipe(Comparing, source, overrides, allow_imports=allow_imports)
     return comparing

@@ -13,13 +13,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from unidiff._version import __version__
 from unidiff.errors import RunError
+from unidiff.process.base import Process
 
 __all__ = ["RunDirectory", "environment"]
 
 _RECIPE, _MANIFEST, _METRICS = "recipe.yaml", "manifest.json", "metrics.jsonl"
 _CHECKPOINTS, _SAMPLES, _EVENTS, _LOSS = "checkpoints", "samples", "tensorboard", "loss.png"
+_MEASURED = "process.safetensors"
 
 
 class RunDirectory:
@@ -117,7 +123,7 @@ class RunDirectory:
         """
         try:
             if self.exists():
-                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MANIFEST, _RECIPE):
+                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MEASURED, _MANIFEST, _RECIPE):
                     _remove(self.path / name)
             for folder in (self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +132,27 @@ class RunDirectory:
             raise RunError(
                 f"{self.path}: the directory cannot be made ({error.strerror}). Choose another --out."
             ) from error
+
+    def save_measured(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep what the process measured of the data; no file if that is nothing."""
+        if tensors:
+            temporary = self.path / f".{_MEASURED}.partial"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+            os.replace(temporary, self.path / _MEASURED)
+
+    def measured(self, process: Process) -> Process:
+        """The process with what it measured when the run began.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
+        path = self.path / _MEASURED
+        if not path.is_file():
+            return process
+        try:
+            return process.with_measured(load_file(path))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(f"{path}: the file is damaged ({error}). Train again with --overwrite.") from error
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest; empty if there is none yet.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 
 from unidiff import plot
 from unidiff.data.base import Source
@@ -35,6 +36,7 @@ __all__ = ["Reporter", "execute", "resumed_recipe"]
 # A cheap look at the model in training: any process, a fraction of the cost of a training interval.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
 _PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
+_BATCH = 1000  # samples read together where the process measures them
 _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
@@ -118,20 +120,22 @@ def execute(
     source = recipe.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
-    torch.manual_seed(recipe.seed)
-    denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, recipe.backbone.build(shape=recipe.data.shape))
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
     if resume:
         _check_same_data(files, facts["data"])
     if dry_run:
         return {"status": "dry run", "directory": str(directory), **facts} if main else {}
+    process = files.measured(recipe.process) if resume else recipe.process.fit(_batches(source))
+    torch.manual_seed(recipe.seed)
+    denoiser = NeuralDenoiser(process, recipe.parameterization, recipe.backbone.build(shape=recipe.data.shape))
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
     surroundings = environment()
     if main:
         if not resume:
             files.create(recipe.to_yaml())
+            files.save_measured(process.measured())
             files.update_manifest(started=_now())
         files.update_manifest(status="training", **facts, **surroundings)
     begun, status = time.perf_counter(), "failed"
@@ -153,6 +157,12 @@ def execute(
     summary = {"status": status, "finished": _now(), **summary, "seconds": round(time.perf_counter() - begun, 2)}
     files.update_manifest(**summary)
     return {"directory": str(directory), **facts, **summary}
+
+
+def _batches(source: Source) -> Iterator[Tensor]:
+    """All of the data once."""
+    for indices in torch.arange(len(source)).split(_BATCH):
+        yield source.batch(indices)
 
 
 def _now() -> str:

@@ -135,6 +135,7 @@ def load(
     except RuntimeError as error:
         problem = "the weights are not those of the network in recipe.yaml. Restore the recipe as it was in training."
         raise RunError(f"{directory}: {problem}") from error
-    denoiser = NeuralDenoiser(recipe.process, recipe.parameterization, backbone.eval().requires_grad_(False))
+    process = files.measured(recipe.process)
+    denoiser = NeuralDenoiser(process, recipe.parameterization, backbone.eval().requires_grad_(False))
     precision = resolve_precision(recipe.training.precision, place)
     return Run(Path(directory), recipe, files.read_manifest(), denoiser, checkpoint.step, precision)

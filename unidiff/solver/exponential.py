@@ -38,6 +38,7 @@ Variable = Callable[[Tensor], Tensor]
 
 # On an interval of length 40 the error for e^y times a cubic is below 1e-12 with 48 nodes.
 _NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(48))
+_NEAREST = 0.05  # of what the points reach: a node 20 times nearer than that multiplies errors by 20 and more
 _LONGEST = 40.0  # e^-40 is below the rounding of float64: what lies further back does not count
 
 
@@ -72,16 +73,25 @@ def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
-    """The Lagrange polynomials through nodes (k, *modes) at points (g, *modes): (k, g, *modes)."""
+    """The Lagrange polynomials through nodes (k, *modes) at points (g, *modes): (k, g, *modes).
+
+    A node much nearer to the one before it than the points reach beyond the first has weight 0, and the polynomial is
+    of lower degree: it would multiply rounding. It happens to modes that turn from noise to data within one step.
+    """
+    least = _NEAREST * (at - nodes[0]).abs().amax(0)
+    kept = [torch.ones_like(least, dtype=torch.bool)]
+    last = nodes[0]
+    for node in nodes[1:]:
+        kept.append((node - last).abs() > least)
+        last = torch.where(kept[-1], node, last)
     columns = []
     for j in range(len(nodes)):
-        others = [m for m in range(len(nodes)) if m != j]
         column = torch.ones_like(at)
-        for m in others:
-            # Nodes of a mode coincide where its SNR stands still, or is beyond what float64 tells from 0.
-            distance = nodes[j] - nodes[m]
-            column = column * (at - nodes[m]) / torch.where(distance == 0, 1.0, distance)
-        columns.append(column)
+        for m in range(len(nodes)):
+            if m != j:
+                both = kept[j] & kept[m]
+                column = column * torch.where(both, (at - nodes[m]) / torch.where(both, nodes[j] - nodes[m], 1.0), 1.0)
+        columns.append(torch.where(kept[j], column, 0.0))
     return torch.stack(columns)
 
 

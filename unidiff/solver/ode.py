@@ -98,7 +98,7 @@ class ProbabilityFlow(Solver):
 
         def velocity(t: Tensor, u: Tensor) -> Tensor:
             # An adaptive method looks beyond the last time and interpolates back.
-            return denoiser(u, denoiser.process.level(min(max(float(t), low), high)), **cond).velocity
+            return denoiser(u, denoiser.process.level(min(max(float(t), low), high), u), **cond).velocity
 
         options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
         t = torch.tensor(times, dtype=torch.float64)

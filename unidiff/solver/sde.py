@@ -108,7 +108,7 @@ class PredictorCorrector(OneStep):
         u = self.predictor.step(denoiser, u, t, s, noise, **cond)
         for _ in range(self.steps):
             score, z = denoiser(u, s, **cond).score, noise(u)
-            ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
-            e = (2 * (t.alpha / s.alpha * self.snr * ratio) ** 2).reshape(-1, *[1] * (u.ndim - 1))
+            ratio = (z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)).reshape(-1, *[1] * (u.ndim - 1))
+            e = 2 * (t.alpha / s.alpha * self.snr * ratio) ** 2
             u = u + e * score + (2 * e).sqrt() * z  # algorithms 4 and 5
         return u

@@ -1,0 +1,219 @@
+"""The renormalised heat equation u_t = D (Laplace u + r u), integral of |grad u|^2 = R, solved exactly.
+
+Higham, Higham & Grindrod, section 7, equations (20) and (21); D = 1 there. In orthonormal eigenmodes a_k of u_0 the
+equation reads u_k' = D (r - lambda_k) u_k, so that u_k = a_k exp(rho(t) - D lambda_k t) with rho' = D r, and the
+constraint sum_k lambda_k u_k^2 = R fixes rho:
+
+    u(t) = sqrt(R) e^{D t Laplace} u_0 / |grad e^{D t Laplace} u_0|.
+
+The heat flow, rescaled once: no time step, no error that grows with t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import ParameterError, require
+from unidiff.pde.domain import Domain
+
+__all__ = ["Flow", "Times", "evolve", "evolve_modes"]
+
+Times: TypeAlias = "Tensor | Sequence[float] | float"
+
+_LARGEST = 709.0  # exp of it is still a float64
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """A solution of the renormalised heat equation at given times.
+
+    Times stand in front of the batch of fields: with times (*T) and fields (*B, ...) all results are (*T, *B, ...).
+
+    Attributes:
+        domain: Where the equation was solved.
+        times: Times, (*T), in units of length^2 / diffusivity.
+        modes: Modes u_k(t) = <u(t), phi_k>, (*T, *B, *modes).
+        growth: rho(t), the integral of D r from 0 to t, (*T, *B): the factor e^rho is what the renormalisation did.
+        R: The conserved gradient energy, the integral of |grad u|^2, (*B).
+    """
+
+    domain: Domain
+    times: Tensor
+    modes: Tensor
+    growth: Tensor
+    R: Tensor
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The field on the domain's grid, (*T, *B, *grid)."""
+        return self.domain.to_values(self.modes)
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """Shares of the gradient energy, p_k = lambda_k u_k^2 / R, (*T, *B, *modes); their sum is 1.
+
+        A Gibbs law at inverse temperature 2 D t: p_k(t) is proportional to p_k(0) exp(-2 D lambda_k t).
+        """
+        energies = self.domain.eigenvalues.to(self.modes) * self.modes**2
+        axes = tuple(range(-self.domain.eigenvalues.ndim, 0))
+        return energies / energies.sum(axes, keepdim=True)
+
+    @property
+    def r(self) -> Tensor:
+        """Multiplier of equation (20), sum_k p_k lambda_k = integral (Laplace u)^2 / R: (*T, *B). It never rises."""
+        eigenvalues = self.domain.eigenvalues.to(self.modes)
+        return (self.shares * eigenvalues).flatten(-eigenvalues.ndim).sum(-1)
+
+    @property
+    def effective_modes(self) -> Tensor:
+        """How many modes share the gradient energy, 1 / sum_k p_k^2, (*T, *B)."""
+        return 1 / (self.shares**2).flatten(-self.domain.eigenvalues.ndim).sum(-1)
+
+
+def evolve(
+    domain: Domain,
+    u0: Tensor | Callable[..., Tensor],
+    times: Times,
+    *,
+    diffusivity: float = 1.0,
+    R: float | Tensor | None = None,
+    keep_mean: bool = False,
+    clean: float = 0.0,
+) -> Flow:
+    """Solve the renormalised heat equation for fields given by their values.
+
+    Args:
+        domain: The domain; nothing flows through its boundary.
+        u0: Values on the grid, (*B, *grid), or a function of the coordinates.
+        times: Times t >= 0, of any shape (*T), in units of length^2 / diffusivity; up to 1e12 and beyond.
+        diffusivity: D > 0; one number, for it only rescales time.
+        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None.
+        keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would
+            grow like e^rho without bound: the gradient does not see it.)
+        clean: Drop modes whose gradient norm is below this fraction of the largest one's, at least 0. About 1e-13
+            removes what rounding leaves in modes that should be 0, and so the escape from an unstable steady state.
+
+    Returns:
+        The solution, differentiable in u0, times and R.
+
+    Raises:
+        ParameterError: If a field is constant, not finite or not on the grid, or another value is out of range.
+    """
+    if callable(u0):
+        u0 = domain.field(u0)
+    times = _as_times(times, u0)
+    require(bool((times >= 0).all()), "times", times.min().item(), "a time of at least 0; see `evolve_modes`")
+    modes = domain.to_modes(u0)
+    # In floating point a constant has a gradient, of rounding: it must not be blown up to R.
+    axes = tuple(range(-domain.points[0].ndim, 0))
+    spread = u0.amax(axes) - u0.amin(axes)
+    _refuse_constants(spread <= 4 * torch.finfo(u0.dtype).eps * u0.abs().amax(axes))
+    return evolve_modes(domain, modes, times, diffusivity=diffusivity, R=R, keep_mean=keep_mean, clean=clean)
+
+
+def evolve_modes(
+    domain: Domain,
+    modes: Tensor,
+    times: Times,
+    *,
+    diffusivity: float = 1.0,
+    R: float | Tensor | None = None,
+    keep_mean: bool = False,
+    clean: float = 0.0,
+) -> Flow:
+    """Solve the renormalised heat equation for fields given by their modes; times may be negative.
+
+    On modes the flow is a group: going back by t undoes going forward by t, as far as the digits of the modes reach.
+
+    Args:
+        domain: The domain.
+        modes: Modes a_k = <u_0, phi_k>, (*B, *modes).
+        times: Times of any sign and any shape (*T).
+        diffusivity: As for `evolve`.
+        R: As for `evolve`.
+        keep_mean: As for `evolve`.
+        clean: As for `evolve`.
+
+    Returns:
+        The solution, differentiable in modes, times and R.
+
+    Raises:
+        ParameterError: As for `evolve`.
+    """
+    shape = domain.eigenvalues.shape
+    if modes.shape[modes.ndim - len(shape) :] != shape:
+        problem = f"a tensor of shape {tuple(modes.shape)} was given; the last axes must be {tuple(shape)}."
+        raise ParameterError("modes", problem)
+    require(0 < diffusivity < float("inf"), "diffusivity", diffusivity, "a finite number above 0")
+    require(0 <= clean < 1, "clean", clean, "a number from 0 to below 1")
+    times = _as_times(times, modes)
+    require(bool(times.isfinite().all()), "times", times.tolist(), "finite numbers")
+
+    # Differences of eigenvalues times t need float64, whatever the field has: at t = 1e6 they are all that is left.
+    precise = times.dtype
+    eigenvalues = domain.eigenvalues.to(modes.device, precise).flatten()
+    a = modes.to(precise).flatten(-len(shape))
+    b = eigenvalues.sqrt() * a  # b_k^2 is the gradient energy of mode k
+    largest = _largest(b.detach().abs())
+    active = (b != 0) & (b.abs() >= clean * largest)
+    initial = largest[..., 0] * torch.linalg.vector_norm(torch.where(active, b, 0.0) / largest, dim=-1)
+    norm = initial if R is None else _as_energy(R, initial).sqrt()
+
+    # exp(-(lambda_k - lambda_ref) D t), relative to the mode that wins: exactly 1 for that one at any t.
+    t = (diffusivity * times).reshape(*times.shape, *[1] * a.ndim)
+    slowest = torch.where(active, eigenvalues, torch.inf).amin(-1, keepdim=True)
+    fastest = torch.where(active, eigenvalues, -torch.inf).amax(-1, keepdim=True)
+    reference = torch.where(t >= 0, slowest, fastest)
+    exponent = (reference - eigenvalues) * t
+    # Scaled by the largest term, so that neither 1e-280 nor t = 1e12 underflows in the sum. The scale cancels.
+    log_b = torch.where(active, b.detach().abs(), 1.0).log()
+    peak = torch.where(active, log_b + exponent.detach(), -torch.inf).amax(-1, keepdim=True)
+    # The clamp is only met by modes that are 0: their derivative is that of the mode, or 1e308 where it is larger.
+    factor = (exponent - peak).clamp(max=_LARGEST if precise == torch.float64 else 88.0).exp()
+    factor = torch.where(active | (b == 0), factor, 0.0)
+    scaled = torch.linalg.vector_norm(b * factor, dim=-1)
+    u = a * factor * (norm / scaled)[..., None]
+    growth = reference[..., 0] * t[..., 0] - (peak[..., 0] + scaled.log()) + initial.log()
+    constant = eigenvalues == 0
+    u = torch.where(constant, a if keep_mean else torch.zeros_like(a), u)
+    u = u.reshape(*times.shape, *modes.shape)
+    return Flow(domain, times, u.to(modes.dtype), growth.to(modes.dtype), (norm**2).to(modes.dtype))
+
+
+def _as_times(times: Times, like: Tensor) -> Tensor:
+    """Times on the field's device, float64 where the device has it."""
+    dtype = torch.float32 if like.device.type == "mps" else torch.float64
+    return torch.as_tensor(times, dtype=dtype, device=like.device)
+
+
+def _as_energy(R: float | Tensor, like: Tensor) -> Tensor:
+    energy = torch.as_tensor(R, dtype=like.dtype, device=like.device)
+    require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number above 0")
+    return energy
+
+
+def _largest(b: Tensor) -> Tensor:
+    """The largest gradient norm of a mode, (*B, 1), of gradient norms, (*B, K).
+
+    Raises:
+        ParameterError: If a field is constant or not finite.
+    """
+    largest = b.amax(-1, keepdim=True)
+    if not bool(largest.isfinite().all()):
+        raise ParameterError("u0", "the field has values that are not finite numbers.")
+    _refuse_constants(largest[..., 0] == 0)
+    return largest
+
+
+def _refuse_constants(constant: Tensor) -> None:
+    """Raise a ParameterError if any field of the batch is constant, (*B)."""
+    if bool(constant.any()):
+        which = f" (number {int(constant.flatten().nonzero()[0])} of the batch)" if constant.numel() > 1 else ""
+        problem = f"the field is constant{which}, so |grad u| = 0 cannot be renormalised. Give a field that varies."
+        raise ParameterError("u0", problem)

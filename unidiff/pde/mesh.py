@@ -1,0 +1,245 @@
+"""Domains of any shape in the plane: square cells, a sparse Laplacian, its lowest eigenmodes."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.errors import ParameterError, require, require_whole
+from unidiff.pde.domain import Domain
+
+__all__ = ["Mask", "Polygon"]
+
+_DENSE = 400  # up to this many cells all eigenmodes are found at once
+
+
+class _Cells(Domain):
+    """The cells of a rectangle that are inside; nothing flows between a cell and what is outside.
+
+    A field is its values on the cells inside, (..., cells_inside), in the order of rows; `image` puts them back. There
+    are fewer modes than cells, so `to_modes` projects: what the modes cannot express is lost, a mollification.
+    """
+
+    modes: int
+
+    @property
+    @abstractmethod
+    def _inside(self) -> np.ndarray[Any, Any]:
+        """Which cells are inside, (rows, columns), bool."""
+
+    @property
+    @abstractmethod
+    def _frame(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where the rectangle begins, and its sides."""
+
+    def _check(self, parameter: str) -> None:
+        """Refuse a shape that has no eigenmodes, or several constants.
+
+        Raises:
+            ParameterError: At `parameter` if the shape is wrong, at `modes` if it has fewer cells than modes.
+        """
+        count = int(self._inside.sum())
+        if count < 2:
+            problem = f"{count or 'no'} cell{'s' if count != 1 else ''} inside. Use a larger shape or smaller cells."
+            raise ParameterError(parameter, problem)
+        from scipy.sparse.csgraph import connected_components
+
+        parts, labels = connected_components(self.laplacian(), directed=False)
+        if parts > 1:
+            sizes = ", ".join(str(size) for size in sorted(np.bincount(labels), reverse=True)[:5])
+            sizes += ", ..." if parts > 5 else ""
+            problem = (
+                f"the domain falls into {parts} parts (of {sizes} cells; cells that touch "
+                "at a corner only are apart), each with a constant of its own. Give one part, or use smaller cells."
+            )
+            raise ParameterError(parameter, problem)
+        require_whole("modes", self.modes, 2)
+        require(self.modes <= count, "modes", self.modes, f"at most {count}, the number of cells inside")
+
+    @cached_property
+    def points(self) -> tuple[Tensor, ...]:
+        """Centres of the cells inside: (cells_inside) for each axis."""
+        shape, (begins, sides) = self._inside.shape, self._frame
+        axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (side / n) for n, side in zip(shape, sides)]
+        inside = torch.from_numpy(self._inside)
+        return tuple(begin + axis[inside] for begin, axis in zip(begins, torch.meshgrid(*axes, indexing="ij")))
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """The lowest eigenvalues of minus the 5-point Laplacian, increasing, (modes), float64; the first is 0."""
+        return self._spectrum[0]
+
+    def to_modes(self, values: Tensor) -> Tensor:
+        """Modes, (..., modes), of values, (..., cells_inside): a projection."""
+        return values @ self._spectrum[1].to(values) * self._cell_scale
+
+    def to_values(self, modes: Tensor) -> Tensor:
+        """Values, (..., cells_inside), of modes, (..., modes)."""
+        return modes @ self._spectrum[1].to(modes).T / self._cell_scale
+
+    def image(self, values: Tensor) -> Tensor:
+        """Values on the whole rectangle, (..., rows, columns), NaN outside."""
+        inside = torch.from_numpy(self._inside).to(values.device)
+        whole = values.new_full((*values.shape[:-1], *inside.shape), math.nan)
+        whole[..., inside] = values
+        return whole
+
+    def laplacian(self) -> Any:
+        """The 5-point Laplacian on the cells inside; see `Domain.laplacian`."""
+        from scipy.sparse import coo_array, csr_array, diags_array
+
+        inside, (_, sides) = self._inside, self._frame
+        number = np.full(inside.shape, -1)
+        number[inside] = np.arange(inside.sum())
+        total = csr_array((inside.sum(), inside.sum()))
+        for axis, side in enumerate(sides):
+            first, second = np.delete(number, -1, axis), np.delete(number, 0, axis)
+            both = (first >= 0) & (second >= 0)  # a face between two cells inside; all others let nothing through
+            weight = np.full(both.sum(), (inside.shape[axis] / side) ** 2)
+            total = total + coo_array((weight, (first[both], second[both])), total.shape).tocsr()
+        total = total + total.T
+        return csr_array(total - diags_array(total.sum(1)))
+
+    @property
+    def _cell_scale(self) -> float:
+        (rows, columns), (_, sides) = self._inside.shape, self._frame
+        return math.sqrt(sides[0] / rows * sides[1] / columns)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues, (modes), and orthonormal eigenvectors, (cells_inside, modes)."""
+        from scipy.sparse.linalg import eigsh
+
+        matrix = -self.laplacian()
+        count = matrix.shape[0]
+        if count <= _DENSE or self.modes > count // 2:
+            values, vectors = (part[..., : self.modes] for part in np.linalg.eigh(matrix.toarray()))
+        else:
+            # Shifted and inverted about a number just below 0, where the matrix is still positive definite.
+            sigma = -0.01 * (math.pi / max(self._frame[1])) ** 2
+            begin = np.random.default_rng(0).standard_normal(count)
+            values, vectors = eigsh(matrix.tocsc(), self.modes, sigma=sigma, v0=begin)
+            order = np.argsort(values)
+            values, vectors = values[order], vectors[:, order]
+        # The first mode is known: the constant. The others are orthogonal to it, and have a sign that is decided.
+        vectors[:, 1:] -= vectors[:, 1:].mean(0)
+        vectors[:, 1:] /= np.linalg.norm(vectors[:, 1:], axis=0)
+        largest = vectors[np.abs(vectors).argmax(0), np.arange(self.modes)]
+        vectors *= np.where(largest < 0, -1.0, 1.0)
+        values[0], vectors[:, 0] = 0.0, 1 / math.sqrt(count)
+        return torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy())
+
+
+@dataclass(frozen=True)
+class Mask(_Cells):
+    """The cells of a rectangle [0, L_1] x [0, L_2] that are marked: any shape, with a boundary of steps.
+
+    Eigenvalues of a shape with slanting or curved sides are off by a relative O(h), h the size of a cell.
+
+    Args:
+        inside: Which cells are inside, (rows, columns); a tensor, an array, or rows of true and false. All one piece.
+        sides: L_1 and L_2.
+        modes: How many eigenmodes are kept, the lowest ones: at least 2, at most the number of cells inside.
+    """
+
+    inside: tuple[tuple[bool, ...], ...] = field(repr=False)
+    sides: tuple[float, float] = (1.0, 1.0)
+    modes: int = 64
+
+    def __post_init__(self) -> None:
+        try:
+            marked = np.asarray(self.inside)
+        except ValueError as error:
+            raise ParameterError("inside", "its rows are of different lengths.") from error
+        require(marked.ndim == 2, "inside", f"an array of shape {marked.shape}", "one of shape (rows, columns)")
+        object.__setattr__(self, "inside", tuple(map(tuple, marked.astype(bool).tolist())))
+        object.__setattr__(self, "sides", tuple(self.sides))
+        require(len(self.sides) == 2, "sides", self.sides, "two numbers")
+        for side in self.sides:
+            require(0 < side < math.inf, "sides", side, "a number above 0")
+        self._check("inside")
+
+    @classmethod
+    def where(
+        cls,
+        function: Callable[[Tensor, Tensor], Tensor],
+        cells: tuple[int, int],
+        sides: tuple[float, float] = (1.0, 1.0),
+        modes: int = 64,
+    ) -> Mask:
+        """Mark the cells whose centre (x, y) satisfies a condition.
+
+        Args:
+            function: From coordinates, (rows, columns) each, to true or false.
+            cells: Numbers of cells along both axes.
+            sides: L_1 and L_2.
+            modes: As for the class.
+        """
+        for n in cells:
+            require_whole("cells", n)
+        axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (side / n) for n, side in zip(cells, sides)]
+        marked: Any = function(*torch.meshgrid(*axes, indexing="ij")).numpy()
+        return cls(marked, sides, modes)
+
+    @cached_property
+    def _inside(self) -> np.ndarray[Any, Any]:
+        return np.array(self.inside, dtype=bool)
+
+    @property
+    def _frame(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (0.0, 0.0), self.sides
+
+
+@dataclass(frozen=True)
+class Polygon(_Cells):
+    """The inside of a polygon, cut into cells: those whose centre is inside (by the even-odd rule).
+
+    Sides along the axes that fall on borders of cells are exact; others become steps, see `Mask`.
+
+    Args:
+        vertices: Corners (x, y) in order, at least 3; the last is joined to the first.
+        cells: Number of cells along the longer side of the rectangle around the polygon, at least 2.
+        modes: How many eigenmodes are kept, the lowest ones: at least 2, at most the number of cells inside.
+    """
+
+    vertices: tuple[tuple[float, float], ...]
+    cells: int = 64
+    modes: int = 64
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vertices", tuple(tuple(vertex) for vertex in self.vertices))
+        require(len(self.vertices) >= 3, "vertices", self.vertices, "at least 3 corners")
+        for vertex in self.vertices:
+            good = len(vertex) == 2 and all(math.isfinite(value) for value in vertex)
+            require(good, "vertices", vertex, "two finite numbers, x and y")
+        require_whole("cells", self.cells, 2, 10_000)
+        flat = min(self._frame[1]) <= 0
+        require(not flat, "vertices", self.vertices, "corners that do not lie on one line")
+        self._check("vertices")
+
+    @cached_property
+    def _inside(self) -> np.ndarray[Any, Any]:
+        (left, low), (width, height) = self._frame
+        h = max(width, height) / self.cells
+        shape = [max(1, round(side / h)) for side in (width, height)]
+        x = left + (np.arange(shape[0]) + 0.5)[:, None] * (width / shape[0])
+        y = low + (np.arange(shape[1]) + 0.5)[None, :] * (height / shape[1])
+        inside = np.zeros(shape, dtype=bool)
+        for (x0, y0), (x1, y1) in zip(self.vertices, (*self.vertices[1:], self.vertices[0])):
+            if y0 != y1:  # how often does a ray from the point to the right cross the outline?
+                crosses = (y0 <= y) != (y1 <= y)
+                inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+        return inside
+
+    @property
+    def _frame(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        (left, low), (right, high) = (tuple(pick(axis) for axis in zip(*self.vertices)) for pick in (min, max))
+        return (left, low), (right - left, high - low)

@@ -1,0 +1,215 @@
+"""Simulators of the renormalised heat equation, to hold the exact solution against and to compare solvers.
+
+u' = A u + r u on the cells of a domain, A the sparse Laplacian, in the form of the Rayleigh quotient
+
+    r(u) = |A u|^2 / (u, -A u)    [integral (Laplace u)^2 / integral |grad u|^2],
+
+which does not see the size of u, where equation (22) of Higham, Higham & Grindrod divides by a frozen R and amplifies
+every defect (`unidiff.pde.equation_22_with_frozen_R`). All of it is homogeneous of degree 1 in u and blind to the mean:
+rescaling to R and removing the mean at the times asked for is the same as doing it after every step.
+
+These cost time and have errors. For results take `unidiff.pde.evolve`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.errors import RunFailed, require
+from unidiff.pde.domain import Domain
+from unidiff.pde.evolution import Times
+
+__all__ = ["MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R", "rayleigh"]
+
+_Array = Any  # numpy.ndarray of float64
+
+
+@dataclass(frozen=True)
+class Simulator(ABC):
+    """A way to integrate the renormalised heat equation step by step, D = 1."""
+
+    def simulate(self, domain: Domain, u0: Tensor, times: Times) -> Tensor:
+        """Integrate from one field.
+
+        Args:
+            domain: The domain.
+            u0: Values on the grid, (*grid); their mean is removed and their gradient energy kept.
+            times: Increasing times, the first at least 0: (T).
+
+        Returns:
+            Values at the times, (T, *grid), float64, of mean 0 and the gradient energy of u0.
+
+        Raises:
+            ParameterError: If the method cannot be used on the domain, or times do not increase.
+            RunFailed: If the integration fails.
+        """
+        at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+        increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all())
+        require(increasing, "times", at.tolist(), "increasing numbers of at least 0")
+        start = u0.detach().to("cpu", torch.float64)
+        return self._solve(domain, start - start.mean(), at)
+
+    @abstractmethod
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor: ...
+
+
+def rayleigh(laplacian: Any, u: _Array) -> tuple[_Array, _Array, float]:
+    """The mean-free part of u, A u, and r(u) = |A u|^2 / (u, -A u)."""
+    u = u - u.mean()
+    heat = laplacian @ u
+    return u, heat, float((heat @ heat) / -(u @ heat))
+
+
+@dataclass(frozen=True)
+class MethodOfLines(Simulator):
+    """An adaptive method of SciPy on the Rayleigh form.
+
+    Args:
+        method: Name of the method. Radau and BDF are implicit and use the dense Jacobian: for at most 1000 cells or so.
+        rtol: Relative tolerance of a step, above 0.
+    """
+
+    method: Literal["RK45", "DOP853", "Radau", "BDF", "LSODA"] = "DOP853"
+    rtol: float = 1e-9
+
+    def __post_init__(self) -> None:
+        methods = ("RK45", "DOP853", "Radau", "BDF", "LSODA")
+        require(self.method in methods, "method", self.method, ", ".join(methods))
+        require(0 < self.rtol < 1, "rtol", self.rtol, "a number between 0 and 1")
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        laplacian = domain.laplacian()
+
+        def right(_: float, u: _Array) -> _Array:
+            u, heat, r = rayleigh(laplacian, u)
+            return heat + r * u
+
+        def jacobian(_: float, u: _Array) -> _Array:
+            u, heat, r = rayleigh(laplacian, u)
+            slope = 2 * (laplacian @ heat + r * heat) / -(u @ heat)  # the gradient of r
+            return laplacian.toarray() + r * np.eye(len(u)) + np.outer(u, slope)
+
+        found = _integrate(right, u0, times, self.method, self.rtol, jacobian)
+        return _project(laplacian, found, u0)
+
+
+@dataclass(frozen=True)
+class TorchMethodOfLines(Simulator):
+    """An adaptive method of torchdiffeq on the Rayleigh form.
+
+    Args:
+        method: Name of one of torchdiffeq's adaptive explicit methods: dopri5, dopri8, bosh3, ...
+        rtol: Relative tolerance of a step, above 0.
+    """
+
+    method: str = "dopri5"
+    rtol: float = 1e-9
+
+    def __post_init__(self) -> None:
+        require(0 < self.rtol < 1, "rtol", self.rtol, "a number between 0 and 1")
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        from torchdiffeq import odeint
+
+        matrix = domain.laplacian()
+        entries = matrix.tocoo()
+        indices = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
+        laplacian = torch.sparse_coo_tensor(
+            indices, torch.from_numpy(entries.data), matrix.shape, check_invariants=True
+        )
+
+        def right(_: Tensor, u: Tensor) -> Tensor:
+            u = u - u.mean()
+            heat = laplacian @ u
+            return heat + (heat @ heat) / -(u @ heat) * u
+
+        atol = 1e-3 * self.rtol * float(u0.abs().max())
+        at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
+        found = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=atol, method=self.method)
+        return _project(matrix, found[len(at) - len(times) :], u0)
+
+
+def equation_22_with_frozen_R(
+    domain: Domain, u0: Tensor, times: Times, *, method: str = "RK45", rtol: float = 1e-9
+) -> tuple[Tensor, Tensor]:
+    """Demonstrate an instability: integrate equation (22) of Higham, Higham & Grindrod as printed. Not for results.
+
+    u_t = Laplace u + (u / R) integral (Laplace u)^2, R the gradient energy of u_0. For q = integral |grad u|^2 / R and
+    nu = integral (Laplace u)^2 / integral |grad u|^2 it says q' = 2 nu q (q - 1): the surface q = 1, on which the
+    solution lives, repels. (q - 1) / q grows like e^(2 rho), rho the integral of nu: any defect, of rounding or of a
+    solver's step, ends in q = 0 or in a blow-up.
+
+    Args:
+        domain: A domain with a sparse Laplacian.
+        u0: Values on the grid, (*grid); their mean is removed.
+        times: Increasing times, (T).
+        method: A method of `scipy.integrate.solve_ivp`.
+        rtol: Its relative tolerance.
+
+    Returns:
+        Values, (T, *grid), and q, (T); NaN after a blow-up.
+    """
+    laplacian = domain.laplacian()
+    start = (u0.to(torch.float64) - u0.to(torch.float64).mean()).flatten().numpy()
+    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+    R = -float(start @ (laplacian @ start))
+
+    def right(_: float, u: _Array) -> _Array:
+        heat = laplacian @ u
+        return heat + (heat @ heat) / R * u
+
+    def blown_up(_: float, u: _Array) -> float:
+        return 1e6 - float(np.abs(u).max() / np.abs(start).max())
+
+    blown_up.terminal = True  # type: ignore[attr-defined]
+    from scipy.integrate import solve_ivp
+
+    found = solve_ivp(
+        right,
+        (0.0, float(at[-1])),
+        start,
+        method,
+        at.numpy(),
+        rtol=rtol,
+        atol=1e-3 * rtol * np.abs(start).max(),
+        events=blown_up,
+    )
+    values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
+    values[: found.y.shape[1]] = torch.from_numpy(found.y.T.copy())
+    heat = torch.from_numpy((laplacian @ values.numpy().T).T)
+    return values.reshape(len(at), *u0.shape), -(values * heat).sum(1) / R
+
+
+def _integrate(right: Any, u0: Tensor, times: Tensor, method: str, rtol: float, jacobian: Any) -> Tensor:
+    """Values at the times, (T, cells), by SciPy."""
+    from scipy.integrate import solve_ivp
+
+    options = {"jac": jacobian} if method in ("Radau", "BDF", "LSODA") else {}
+    u, before, states = u0.flatten().numpy(), 0.0, []
+    atol = 1e-3 * rtol * float(np.abs(u).max())
+    for t in times.tolist():  # from time to time: between its steps a method only interpolates
+        if t > before:
+            found = solve_ivp(right, (before, t), u, method, rtol=rtol, atol=atol, **options)
+            if not found.success:
+                raise RunFailed(f"{method} failed at t = {found.t[-1]:g}: {found.message}")
+            u = found.y[:, -1]
+        states.append(u)
+        before = t
+    return torch.from_numpy(np.stack(states))
+
+
+def _project(laplacian: Any, values: Tensor, u0: Tensor) -> Tensor:
+    """Values, (T, cells), of mean 0 and with the gradient energy of u0: (T, *grid)."""
+    values = values - values.mean(1, keepdim=True)
+
+    def energy(u: Tensor) -> Tensor:
+        return -(u * torch.from_numpy((laplacian @ u.numpy().T).T)).sum(1, keepdim=True)
+
+    return (values * (energy(u0.reshape(1, -1)) / energy(values)).sqrt()).reshape(-1, *u0.shape)
