@@ -400,6 +400,12 @@ def test_orders_are_fitted_to_what_the_reference_resolves():
     assert abs(order({n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12
     assert abs(order({1: 9.0, 2: 8.0} | {n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12  # the last three points
     assert abs(order({10: 1e-2, 20: 1e-3, 40: 1e-7}, 1e-6) - math.log(10) / math.log(2)) < 1e-12
+    # A floor: of the points 5/n^2 + 1e-2 those at 40 and 80 are left out, and the slope of 10 to 20 is less than 2.
+    steep = math.log2((5 / 100 + 1e-3) / (5 / 400 + 1e-3))
+    assert abs(order({n: 5 / n**2 + (1e-3 if n < 30 else 1e-2) for n in (10, 20, 40, 80)}) - steep) < 1e-12
+    assert abs(order({n: 5.0 / n**2 for n in (5, 10, 20)} | {40: 1e-2, 80: 9e-3}) - 2) < 1e-12
+    # A slow beginning is no floor.
+    assert abs(order({2: 1.0, 4: 0.9} | {n: 50.0 / n**3 for n in (8, 16, 32)}) - 3) < 1e-12
     assert order({10: 1e-2}) is None
     assert order({10: 1e-2, 20: math.inf}) is None
     assert order({10: 0.0, 20: 0.0}) is None
