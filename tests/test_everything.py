@@ -113,6 +113,27 @@ def test_methods_that_are_one_at_order_1():
     torch.testing.assert_close(end(ud.DPMSolver(1, eta=1.0)), end(ud.Ancestral()), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_eta_between_0_and_1_has_two_meanings(eta):
+    # A step with z = 1 and 0: DDIM adds eta sigma_s sqrt(1 - e^(-2h)), DPMSolver sigma_s sqrt(1 - e^(-2 eta^2 h)).
+    process = ud.VPSDE()
+    model, u = model_of(process), torch.tensor([[0.4, -0.3]], dtype=F64)
+    t, s = process.levels_at([0.5, 0.3])
+    h = (s.log_snr - t.log_snr) / 2
+    steps = {}
+    for solver in (ud.DDIM(eta), ud.DPMSolver(1, eta)):
+        mean, drawn = (
+            next(iter(solver.states(model, u, [t, s], noise))) for noise in (torch.zeros_like, torch.ones_like)
+        )
+        steps[type(solver)] = mean
+        std = math.sqrt(
+            -math.expm1(-2 * eta**2 * h) if type(solver) is ud.DPMSolver else -(eta**2) * math.expm1(-2 * h)
+        )
+        torch.testing.assert_close(drawn - mean, torch.full_like(u, s.sigma * std), rtol=1e-9, atol=1e-12)
+    same = bool((steps[ud.DDIM] - steps[ud.DPMSolver]).abs().max() < 1e-9)
+    assert same == (eta in (0.0, 1.0))
+
+
 def test_probability_flow_meets_its_tolerance_and_stays_inside():
     asked: list[float] = []
 
