@@ -116,7 +116,7 @@ def data_weights(
 
     Args:
         variable: The interpolation variable.
-        levels: The levels of the run, none of them pure noise.
+        levels: The levels of the run. The first may be pure noise, if the variable is finite there.
         order: Values at levels[i], levels[i - 1], ... that a step from levels[i] uses; fewer in the first steps.
         corrector: The first value is the one at levels[i + 1], before the `order` others. The first `order` steps then
             begin at levels[0]: the polynomial through all values so far, integrated over the whole way.
