@@ -226,6 +226,10 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = write(tmp_path, EXACT)
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
+    same = runs / "digits" / ".." / "ring"
+    assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
+    with pytest.raises(ParameterError, match=r"runs: .*each run once"):
+        Comparing(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
