@@ -153,3 +153,10 @@ def part(picture, row, column):
 def pixels_of(path):
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_labels_of_an_axis_do_not_touch():
+    assert plot._apart([5, 10, 20, 50, 100] * 3 + [9, 19, 49, 99]) == [5, 10, 20, 50, 100]
+    assert plot._apart([19, 20, 19, 5, 100]) == [5, 19, 100]  # the one that is there more often
+    assert plot._apart([7, 7]) == [7]
+    assert plot._apart([]) == []
