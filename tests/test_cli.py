@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import unidiff as ud
 from unidiff.cli import app as app_module
 from unidiff.cli import console as console_module
 from unidiff.cli.console import Console
+from unidiff.cli.likelihood import _print
 from unidiff.cli.run import _directory, _StopOnSignal
 from unidiff.recipe.shipped import shipped_recipes
 
@@ -409,9 +411,27 @@ def test_likelihood_refuses(run, tmp_path):
     assert "--count: 0" in refused("likelihood", run, "--count", 0)
     assert "probes: 0" in refused("likelihood", run, "--probes", 0)
     assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
-    assert "rtol" in refused("likelihood", run, "--tolerance", -1, "--count", 2)
+    assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "--levels: 1 was given; allowed is 0 for continuous data" in refused("likelihood", run, "--levels", 1)
+    for tolerance in (-1, "nan"):
+        assert "--tolerance: " in refused("likelihood", run, "--tolerance", tolerance)
+    assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)
+    assert "--steps 3: these are the bound's" in refused("likelihood", run, "--steps", 3)
     assert "allowed are auto" in refused("likelihood", run, "--device", "tpu")
     assert "steps: 0" in refused("likelihood", run, "--bound", "--steps", 0)
+
+
+def test_columns_of_a_likelihood_stay_apart(capsys):
+    numbers = {"nats": -123456789.25, "nats_error": 98765432.5, "bits_per_dim": 12345678.5, "bits_per_dim_error": 1e6}
+    row = {**numbers, "nfe": 123456789, "seconds": 123456.7}
+    _print({"data": "X", "count": 2, "levels": None, "flow": row, "bound": {**row, "terms": [(1.0, 0.1)] * 3}})
+    lines = capsys.readouterr().out.splitlines()[1:4]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
+        ["nats", "bits per dimension", "evaluations", "seconds"],
+        *[[n, "-123456789.25 +- 98765432.50", "12345678.5000 +- 1000000.0000", "123456789", "123456.7"]
+          for n in ("flow", "bound")],
+    ]  # fmt: skip
+    assert len({len(line) for line in lines}) == 1
 
 
 # --- what a person sees ---

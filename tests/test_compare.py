@@ -14,6 +14,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
+from unidiff.evaluation.agreement import check_same_data
 from unidiff.evaluation.budget import plan, probe
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.entrant import Entrant, entrants, short
@@ -399,6 +400,12 @@ def test_orders_are_fitted_to_what_the_reference_resolves():
     assert abs(order({n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12
     assert abs(order({1: 9.0, 2: 8.0} | {n: 5.0 / n**2 for n in (10, 20, 40)}) - 2) < 1e-12  # the last three points
     assert abs(order({10: 1e-2, 20: 1e-3, 40: 1e-7}, 1e-6) - math.log(10) / math.log(2)) < 1e-12
+    # A floor: of the points 5/n^2 + 1e-2 those at 40 and 80 are left out, and the slope of 10 to 20 is less than 2.
+    steep = math.log2((5 / 100 + 1e-3) / (5 / 400 + 1e-3))
+    assert abs(order({n: 5 / n**2 + (1e-3 if n < 30 else 1e-2) for n in (10, 20, 40, 80)}) - steep) < 1e-12
+    assert abs(order({n: 5.0 / n**2 for n in (5, 10, 20)} | {40: 1e-2, 80: 9e-3}) - 2) < 1e-12
+    # A slow beginning is no floor.
+    assert abs(order({2: 1.0, 4: 0.9} | {n: 50.0 / n**3 for n in (8, 16, 32)}) - 3) < 1e-12
     assert order({10: 1e-2}) is None
     assert order({10: 1e-2, 20: math.inf}) is None
     assert order({10: 0.0, 20: 0.0}) is None
@@ -461,6 +468,90 @@ def test_refusals():
         ud.compare([("a", model), ("a", model)], ["ddim"], [5], (2,), 20)
     with pytest.raises(ParameterError, match=r"one that can run\. Picky @ Uniform is left out"):
         ud.compare(model, [(Picky(), UNIFORM)], [5], (2,), 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"solvers": [3]}, r"solvers: 3 was given; allowed is a solver, a pair \(solver, grid\), or a text"),
+        ({"solvers": [("ddim", UNIFORM)]}, "solvers: .* a pair"),
+        ({"solvers": [(ud.DDIM(), UNIFORM, 3)]}, "solvers: .* a pair"),
+        ({"batch": 0}, "batch: 0 was given"),
+        ({"followed": 0}, "followed: 0 was given"),
+        ({"most_steps": 0}, "most_steps: 0 was given"),
+        ({"tolerance": 0.0}, "tolerance: 0.0 was given"),
+        ({"tolerance": math.nan}, "tolerance: nan was given"),
+        ({"dtype": torch.int32}, r"dtype: torch\.int32 was given; allowed is a floating type"),
+        ({"reference_data": torch.zeros(50, 3)}, r"reference_data: .*shape \(50, 3\) was given; allowed"),
+        ({"reference_data": torch.zeros(9, 2)}, "reference_data: .*at least 10"),
+        ({"fresh_data": torch.full((50, 2), math.nan)}, "fresh_data: it holds NaN"),
+        ({"shape": (3,)}, r"shape: \(3,\) was given; the data have \(2,\)"),
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range_are_refused_before_any_work(changes, said):
+    class Untouchable(ud.GaussianMixture):
+        def forward(self, u, level, **cond):
+            raise AssertionError("asked after all")
+
+    arguments = {"solvers": ["ddim"], "nfes": [5], "seeds": 20, **changes}
+    with pytest.raises(ParameterError, match=said):
+        ud.compare(Untouchable(ud.DDPM(), [[0.0, 0.0]], 0.25), **arguments)
+
+
+CORNERS, SPREADS, SHARES = [[-0.6, 0.3], [0.5, -0.2]], torch.tensor([0.06, 0.04], dtype=F64), [0.3, 0.7]
+TURNED = torch.tensor([[0.06, 0.01], [0.01, 0.04]], dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (([[0.0, 0.0]], 0.25), ([[0.0, 1e-6]], 0.25)),
+        (([[0.0, 0.0]], 0.25), ([[0.0, 0.0]], 0.25 + 1e-6)),
+        ((CORNERS, SPREADS, SHARES), (CORNERS, SPREADS, [0.3001, 0.6999])),
+        ((CORNERS, SPREADS, SHARES), (CORNERS, SPREADS.flip(0), SHARES)),
+        (([[0.0, 0.0]], TURNED), ([[0.0, 0.0]], TURNED.diag().diag())),
+        (([[0.0, 0.0]], 0.25), ([[0.0, 0.0], [3.0, 0.0]], 0.25, [1.0, 1e-3])),
+    ],
+)
+def test_closed_forms_of_different_data_are_refused(one, other):
+    models = [("a", ud.GaussianMixture(ud.DDPM(), *one)), ("b", ud.GaussianMixture(ud.FlowMatching(), *other))]
+    with pytest.raises(ParameterError, match="models: 'a' and 'b' are of different data"):
+        ud.compare(models, "ddim", [5], seeds=20)
+
+
+def test_the_same_data_in_other_words_are_accepted():
+    data = torch.tensor([[0.5, -0.2], [-0.4, 0.3], [0.1, 0.6]], dtype=F64)
+    check_same_data(
+        [
+            ("a", ud.GaussianMixture(ud.DDPM(), CORNERS, SPREADS, SHARES)),
+            ("another order", ud.GaussianMixture(ud.VESDE(), CORNERS[::-1], SPREADS.flip(0), [7.0, 3.0])),
+            ("another basis", ud.GaussianMixture(ud.Blurring((2,), blur_max=2.0), CORNERS, SPREADS, SHARES)),
+            (
+                "matrices",
+                ud.GaussianMixture(ud.EDM(), CORNERS, SPREADS[:, None, None] * torch.eye(2, dtype=F64), SHARES),
+            ),
+            ("a network", Opaque(gaussian(ud.DDPM()))),
+        ]
+    )
+    check_same_data([
+        ("a", ud.Empirical(ud.DDPM(), data)),
+        ("points", ud.GaussianMixture(ud.EDM(), data, 0.0)),
+    ])  # fmt: skip
+    with pytest.raises(ParameterError, match="'a' and 'b'"):
+        check_same_data([("a", ud.Empirical(ud.DDPM(), data)), ("b", ud.Empirical(ud.DDPM(), data[:2]))])
+
+
+def test_models_of_different_shapes_are_refused():
+    models = [("a", gaussian(ud.DDPM())), ("b", ud.GaussianMixture(ud.DDPM(), [[0.0]], 0.25))]
+    with pytest.raises(ParameterError, match=r"models: .*'a' of \(2,\), 'b' of \(1,\)"):
+        ud.compare(models, "ddim", [5], seeds=20)
+
+
+@pytest.mark.parametrize("solver", ["ddim", ud.DDIM()], ids=repr)
+def test_one_solver_need_not_be_a_list(solver):
+    found = ud.compare(gaussian(ud.DDPM()), solver, [2], seeds=20, tolerance=1e-1)
+    assert [row.solver for row in found.rows] == ["DDIM(eta=0.0)"]
 
 
 def test_progress_ends():

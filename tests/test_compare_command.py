@@ -92,6 +92,16 @@ def test_a_comparison_is_not_overwritten_by_accident(tmp_path):
     assert "no comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
 
 
+def test_the_directory_that_one_is_in(tmp_path, monkeypatch):
+    write(tmp_path, EXACT)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = unidiff("compare", "../tiny.yaml", "--nfe", "2", "--solvers", "ancestral", "--out", ".")
+    assert result.code == 0, result
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "tiny.yaml"]
+
+
 @pytest.mark.parametrize("failing", ["unidiff.plot.save_table", "unidiff.plot.save_curves"])
 def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
     def full(*args):
@@ -216,6 +226,10 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = write(tmp_path, EXACT)
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
+    same = runs / "digits" / ".." / "ring"
+    assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
+    with pytest.raises(ParameterError, match=r"runs: .*each run once"):
+        Comparing(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")

@@ -25,7 +25,17 @@ def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.Monke
     if "runs/ncsn_digits" in block:
         tiny = ["training.steps=2", "backbone.width=8", "process.levels=2", "sampling.solver.steps_per_level=1"]
         assert unidiff("run", "ncsn_digits", *(word for change in tiny for word in ("--set", change))).code == 0
-    exec(block, {"ud": ud})
+    exec(block, {})
+
+
+def test_the_lines_that_are_promised() -> None:
+    page = (ROOT / "docs" / "extend.md").read_text()
+    for name, heading in {"Trigonometric": "A process in seven lines", "Midpoint": "A solver in seven lines"}.items():
+        assert f"## {heading}\n" in page
+        definition = re.search(rf"^@dataclass\(frozen=True\)\nclass {name}.*?\n(?=\S)", page, re.M | re.S)
+        assert definition is not None
+        assert len([line for line in definition[0].splitlines() if line.strip()]) == 7
+    assert "seven lines each" in (ROOT / "README.md").read_text()
 
 
 def test_there_are_blocks_to_run() -> None:

@@ -72,6 +72,9 @@ def test_the_arc_between_latents():
         ud.interpolate(start, end, 1)
     with pytest.raises(ParameterError, match="shape"):
         ud.interpolate(start, end[:3], 4)
+    for name, pair in {"start": (0 * start, end), "end": (start, end * math.inf)}.items():
+        with pytest.raises(ParameterError, match=f"{name}: a latent of norm"):
+            ud.interpolate(*pair, 3)
 
 
 @pytest.mark.parametrize(

@@ -444,3 +444,23 @@ def test_encoding_and_decoding():
     latent = ud.encode(model, x, ud.ProbabilityFlow(rtol=1e-8, atol=1e-8))
     back = ud.decode(model, latent, ud.ProbabilityFlow(rtol=1e-8, atol=1e-8))
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
+
+
+def test_solvers_are_compared_on_it():
+    # The reference is the default solver, halved until it stands still: held against the flow of Gaussian data.
+    process = ud.RenormalizedHeat((6,), 2.0)
+    model = gaussian(process)
+    found = ud.compare(model, ["ddim", "dpm:2", "exponential"], [10, 40], seeds=60, tolerance=1e-6)
+    assert found.rows[0].grid.startswith("ArcLength")
+    for label in {row.label for row in found.rows}:
+        few, many = (row.rms for row in found.rows if row.label == label)
+        assert many < few / 2
+    first, last = process.level(1.0), process.level(process.t_min)
+    start = process.prior(ud.Seeded(range(60))(torch.empty(60, 6, dtype=F64)))
+    spread = [(level.alpha**2 * process.power() + level.sigma**2).sqrt() for level in (first, last)]
+    u = start * spread[1] / spread[0]
+    truth = process.basis.inverse(model(u, last).x0)  # at t_min, and denoised once
+    ddim = ud.sample(model, ud.DDIM(), ud.ArcLength(10), seeds=60, dtype=F64).x
+    rms = float((ddim - truth).square().mean().sqrt())
+    # The reference itself ends with a polynomial to q = 0 in place of the denoise: e^-11 away, relative to the data.
+    assert found.rows[0].rms == pytest.approx(rms, rel=0.02)

@@ -221,6 +221,8 @@ def test_preconditioned_on_edm_is_table_1_of_karras_et_al(t, s):
     # Cramer's rule: a few roundings of each term.
     assert largest(prediction.x0 - expected) <= 32 * EPS * largest(s**2 / root**2 * u, sigma * s / root * answer)
     torch.testing.assert_close(network.seen[0][0], u / root, rtol=8 * EPS, atol=0)
+    # Not theirs: c_noise = log(sigma) / 4. Every network of unidiff is told 1000 t.
+    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], 1000 * level.t), rtol=8 * EPS, atol=0)
 
 
 @pytest.mark.parametrize("process", [DDPM(), DDPM(100, ud.ZeroTerminalSNR()), VPSDE()], ids=repr)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from unidiff import plot
+from unidiff.plot import diagrams
 
 
 def pixels(path):
@@ -153,3 +154,10 @@ def part(picture, row, column):
 def pixels_of(path):
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_labels_of_an_axis_do_not_touch():
+    assert diagrams._apart([5, 10, 20, 50, 100] * 3 + [9, 19, 49, 99]) == [5, 10, 20, 50, 100]
+    assert diagrams._apart([19, 20, 19, 5, 100]) == [5, 19, 100]  # the one that is there more often
+    assert diagrams._apart([7, 7]) == [7]
+    assert diagrams._apart([]) == []

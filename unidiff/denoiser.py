@@ -127,8 +127,8 @@ class Rescheduled(Denoiser):
         if asked.log_snr > least.log_snr + 1e-9:
             noise, known = (at.sigma / at.alpha for at in (asked, least))
             problem = (
-                f"{process!r} goes down to sigma / alpha = {noise:.4g}, the model knows {known:.4g} and above, "
-                f"which is t >= {_matching(process, least.log_snr):.4g} there. Raise its t_min or sigma_min."
+                f"{process!r} goes down to sigma / alpha = {noise:.12g}, the model knows {known:.12g} and above, "
+                f"which is t >= {_matching(process, least.log_snr):.12g} there. Raise its t_min or sigma_min."
             )
             raise ParameterError("process", problem)
         self.denoiser = denoiser

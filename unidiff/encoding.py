@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
 from unidiff.process.base import scaled
 from unidiff.solver.base import Solver
@@ -114,9 +115,15 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
 
     Returns:
         The latents, (count, *shape).
+
+    Raises:
+        ParameterError: If the shapes differ, a latent is 0 or not finite, or count is below 2.
     """
     require(start.shape == end.shape, "end", tuple(end.shape), f"the shape of start, {tuple(start.shape)}")
-    require(count >= 2, "count", count, "a whole number of at least 2")
+    require_whole("count", count, 2)
+    for name, latent in (("start", start), ("end", end)):  # 0 has no direction
+        if not 0 < (length := float(latent.norm())) < math.inf:
+            raise ParameterError(name, f"a latent of norm {length:g} was given; allowed are finite numbers, not all 0.")
     share = torch.linspace(0, 1, count, dtype=start.dtype, device=start.device).reshape(-1, *[1] * start.ndim)
     cosine = (start * end).sum() / (start.norm() * end.norm())
     angle = torch.acos(cosine.clamp(-1, 1))

@@ -73,8 +73,8 @@ class GaussianMixture(ClosedForm):
         require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
         count, self.shape = len(means), tuple(means.shape[1:])
         flat = process.basis.forward(means).flatten(1)
-        weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
-        weights = weights.to(torch.float64)
+        weights = torch.ones(count) if weights is None else weights
+        weights = torch.as_tensor(weights, dtype=torch.float64)  # at once: a list of floats would pass through float32
         require(
             weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
         )

@@ -16,19 +16,19 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise, Seeded
 from unidiff.trace import Trace
 
-__all__ = ["Estimate", "Likelihood", "bin_width", "check_data", "log_likelihood", "seeds_of"]
+__all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood", "seeds_of"]
 
 _MOST_STEPS = 100_000  # of the adaptive solver, per batch
 
 
-class Estimate(NamedTuple):
+class SampleMean(NamedTuple):
     """A mean over samples and its standard error (nan for a single sample)."""
 
     mean: float
     standard_error: float
 
     @classmethod
-    def of(cls, values: Tensor) -> Estimate:
+    def of(cls, values: Tensor) -> SampleMean:
         """From independent values (B,): the mean, and standard deviation / sqrt(B)."""
         error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(float(values.mean()), error)
@@ -58,14 +58,14 @@ class Likelihood:
         return -self.log_prob / (self.size * math.log(2))
 
     @property
-    def nats(self) -> Estimate:
+    def nats(self) -> SampleMean:
         """Mean of log_prob over the samples; its standard error has the choice of data and all random draws in it."""
-        return Estimate.of(self.log_prob)
+        return SampleMean.of(self.log_prob)
 
     @property
-    def bits(self) -> Estimate:
+    def bits(self) -> SampleMean:
         """Mean of bits_per_dim over the samples, with its standard error."""
-        return Estimate.of(self.bits_per_dim)
+        return SampleMean.of(self.bits_per_dim)
 
 
 def log_likelihood(

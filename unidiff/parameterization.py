@@ -172,7 +172,8 @@ class Preconditioned(Parameterization):
 
     Karras et al. 2022, eq. 7 and table 1: x0 = c_skip u + c_out F with c_skip = alpha s^2 / r^2, c_out = sigma s / r,
     r^2 = alpha^2 s^2 + sigma^2 the variance of the state and s = data_std. Their process has alpha = 1. On a
-    variance-preserving process with s = 1 it is minus V.
+    variance-preserving process with s = 1 it is minus V. Not theirs is what the network is told of the noise: 1000 t,
+    as with every parameterization, in place of c_noise = log(sigma) / 4.
 
     Args:
         data_std: s, standard deviation of the data, above 0; the paper's value is 0.5.

@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.grid import Grid
-from unidiff.likelihood import Estimate, Likelihood, bin_width, check_data, seeds_of
+from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
 from unidiff.noise import Noise, Seeded
 from unidiff.process.base import Level, Process, renewal
 
@@ -33,9 +33,9 @@ class Bound(Likelihood):
     times: Tensor
 
     @property
-    def steps(self) -> list[Estimate]:
+    def steps(self) -> list[SampleMean]:
         """Mean of each term over the samples with its standard error, N + 1 of them."""
-        return [Estimate.of(term) for term in self.terms.T]
+        return [SampleMean.of(term) for term in self.terms.T]
 
 
 def variational_bound(
@@ -91,7 +91,7 @@ def variational_bound(
     samples = min(batch, len(x))
     starts = range(0, len(x), samples)
     found: list[Tensor] = []
-    with torch.inference_mode(False), torch.no_grad():  # the rates of a process need torch.func
+    with torch.inference_mode(False), torch.no_grad():  # rates are found by automatic differentiation
         for start in starts:
             part = slice(start, start + samples)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +105,9 @@ def _comparing(
             raise RunError(f"--set {overrides[0]}: there is no recipe whose value this could replace.")
         if "solvers" not in changes:
             raise RunError("--solvers is missing: name what to compare, as in --solvers ddim,ancestral.")
+        for place, times in Counter(Path(word).resolve() for word in what).items():
+            if times > 1:
+                raise RunError(f"{place}: this run is named {times} times. Name each run once.")
         name = "-".join(["compare", *(RunDirectory(Path(word)).name for word in what)])
         return Comparing(runs=tuple(map(Path, what)), **changes), name
     except ParameterError as error:  # of an option: a recipe's own mistake names its place

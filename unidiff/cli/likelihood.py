@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device
-from unidiff.errors import require_whole
+from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
 
 if TYPE_CHECKING:
     from unidiff.likelihood import Likelihood
@@ -22,7 +22,9 @@ __all__ = ["likelihood"]
 def likelihood(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int, typer.Option(help="Samples of the test split; all if there are fewer.")] = 100,
-    probes: Annotated[int, typer.Option(help="Random directions that estimate the divergence.")] = 1,
+    probes: Annotated[
+        int | None, typer.Option(help="Random directions that estimate the divergence; 1 if not given.")
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact divergence instead, for few dimensions.")] = False,
     bound: Annotated[bool, typer.Option("--bound", help="The variational bound as well, with its terms.")] = False,
     steps: Annotated[
@@ -41,16 +43,23 @@ def likelihood(
     """Log-likelihood and bits per dimension of the test split, by the probability flow."""
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 2**62)
+    require(0 < tolerance < math.inf, "--tolerance", tolerance, "a number above 0")
+    allowed = "0 for continuous data, or a whole number from 2 to 65536"
+    require(levels is None or levels == 0 or is_whole(levels, 2, 2**16), "--levels", levels, allowed)
+    if exact and probes is not None:
+        raise RunError(f"--probes {probes}: the exact divergence takes none. Leave out --probes or --exact.")
+    if steps is not None and not bound:
+        raise RunError(f"--steps {steps}: these are the bound's. Add --bound, or leave out --steps.")
     import torch
 
     from unidiff.cli.console import Console
     from unidiff.grid import Native, Uniform
-    from unidiff.likelihood import log_likelihood
+    from unidiff.likelihood import check_data, log_likelihood
     from unidiff.run.load import load
     from unidiff.trace import ExactTrace, Hutchinson
     from unidiff.variational import variational_bound
 
-    trace = ExactTrace() if exact else Hutchinson(probes)
+    trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
     asked = None if steps is None else Uniform(steps)
     with Console() as console:
         loaded = load(run, device=device, allow_imports=allow_imports, report=console.notice)
@@ -61,6 +70,13 @@ def likelihood(
         # In float32, whatever the run was trained in: an adaptive solver takes rounding for motion.
         x = source.batch(torch.arange(count), next(loaded.denoiser.parameters()).device)
         grey = (256 if x.ndim == 4 else None) if levels is None else levels or None
+        try:
+            check_data(x, grey)
+        except ParameterError as error:
+            if error.parameter != "levels":
+                raise
+            remedy = "Give the number of values that a pixel can take, or 0 if they are continuous."
+            raise RunError(f"--levels: the data have values between the {grey} levels. {remedy}") from error
         options: dict[str, Any] = {"levels": grey, "seeds": range(seed, seed + count), "batch": batch}
         result: dict[str, Any] = {
             "run": str(run),
@@ -125,13 +141,16 @@ def _said(mean: float, error: float | None, places: int) -> str:
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
     print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
-    print(f"{'':8}{'nats':>21}{'bits per dimension':>23}{'evaluations':>14}{'seconds':>10}")
+    table = [("", "nats", "bits per dimension", "evaluations", "seconds")]
     for name in ("flow", "bound"):
         if name in result:
             row = result[name]
             nats = _said(row["nats"], row["nats_error"], 2)
             bits = _said(row["bits_per_dim"], row["bits_per_dim_error"], 4)
-            print(f"{name:8}{nats:>21}{bits:>23}{row['nfe']:>14}{row['seconds']:>10.1f}")
+            table.append((name, nats, bits, str(row["nfe"]), f"{row['seconds']:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for words in table:
+        print("  ".join([words[0].ljust(widths[0]), *(w.rjust(n) for w, n in zip(words[1:], widths[1:]))]))
     if "bound" in result:
         decoder, *between, prior = [mean for mean, _ in result["bound"]["terms"]]
         print(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")

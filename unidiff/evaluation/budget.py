@@ -80,7 +80,6 @@ def probe(
     Raises:
         ParameterError: If the solver or the grid refuses the process.
     """
-    entrant.solver.check(process)
     times = entrant.grid.times(process)
     counted = Counted(_Free(process, allowed))
     start = process.prior(torch.ones(1, *shape, dtype=torch.float64))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, require, require_whole
+from unidiff.errors import require, require_whole
+from unidiff.evaluation.agreement import check_same_data, check_samples, one_shape
 from unidiff.evaluation.budget import Planned, plan
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.distances import Target
@@ -50,7 +51,7 @@ class _Truth:
 
 def compare(
     models: Models,
-    solvers: Sequence[Solver | tuple[Solver, Grid] | str],
+    solvers: Solver | str | Sequence[Solver | tuple[Solver, Grid] | str],
     nfes: Sequence[int],
     shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 500,
@@ -74,18 +75,20 @@ def compare(
     against the true distribution (`energy_distance`, `sliced_wasserstein`).
 
     Args:
-        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data.
-        solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform".
+        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data:
+            closed forms are held to it, of networks it cannot be known.
+        solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform"; or one of
+            them that is no pair.
         nfes: Requested numbers of evaluations.
         shape: Shape of one sample; the models' own if not given.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1.
         grid: Grid of the solvers that name none; the default of the first model's process if not given.
-        reference_data: Samples of the true distribution, (M, *shape). Not needed with a closed-form denoiser, whose
-            own data are drawn.
+        reference_data: Samples of the true distribution, (M, *shape), M at least 10. Not needed with a closed-form
+            denoiser, whose own data are drawn.
         fresh_data: Other samples of it, measured for comparison as if a solver had drawn them.
         features: Maps samples (N, *shape) to features (N, F), in which the energy distance is measured too.
         followed: How many of the samples, the first, are held against the true flow; all if not given.
-        tolerance: Of the true flow; see `reference_flow`.
+        tolerance: Of the true flow, above 0; see `reference_flow`.
         most_steps: Of the true flow; see `reference_flow`.
         dtype: Floating type of the states.
         device: Where the denoisers are.
@@ -93,20 +96,28 @@ def compare(
         progress: Called with (runs done, runs in all).
 
     Raises:
-        ParameterError: If a solver's name means nothing, the shape is not known, or nothing is left to compare.
+        ParameterError: If an argument is out of range or does not fit the others, a solver's name means nothing, the
+            shape is not known, or nothing is left to compare.
     """
     labelled = [("", models)] if isinstance(models, Denoiser) else list(models)
     require(len(labelled) > 0, "models", models, "a denoiser, or at least one (label, denoiser)")
     labels = [label for label, _ in labelled]
     require(len(set(labels)) == len(labels), "models", labels, "one label for each model, all different")
-    shape = next((model.shape for _, model in labelled if model.shape is not None), None) if shape is None else shape
-    if shape is None:
-        raise ParameterError("shape", "these models do not know the shape of their samples; give it, as (1, 28, 28).")
+    shape = one_shape(labelled, shape)
+    check_same_data(labelled)
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
     for nfe in nfes:
         require_whole("nfe", nfe)
+    require_whole("batch", batch)
+    if followed is not None:
+        require_whole("followed", followed)
+    require_whole("most_steps", most_steps)
+    require(0 < tolerance < math.inf, "tolerance", tolerance, "a number above 0")
+    require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
+    check_samples("reference_data", reference_data, shape)
+    check_samples("fresh_data", fresh_data, shape)
     known = entrants(solvers, grid or default_grid(labelled[0][1].process))
     require(len(known) > 0, "solvers", solvers, "a list of at least one solver")
     followed = len(seeds) if followed is None else min(followed, len(seeds))

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from unidiff.evaluation.distances import Estimate
 __all__ = ["Comparison", "Distances", "Line", "Row"]
 
 _FITTED = 3  # points of a line that its order is fitted to
+_FLAT = 0.5  # of the steepest slope: what falls more slowly afterwards is another error, such as that of the last step
 _CLEAR = 10  # how many times its own error a reference must be away to say anything of a solver's
 
 
@@ -79,7 +81,8 @@ class Line(NamedTuple):
         model: Label of the model.
         label: Solver and grid in a few words.
         rows: In order of their evaluations.
-        order: Fitted order of convergence of the rms error in the number of evaluations; None where it cannot be told.
+        order: Fitted order of convergence of the rms error in the number of evaluations, before the curve flattens;
+            None where it cannot be told.
     """
 
     model: str
@@ -161,11 +164,19 @@ def _plain(value: Any) -> Any:
 
 
 def _order(rows: list[Row], floor: float) -> float | None:
-    """Minus the least-squares slope of log rms over log evaluations, of the last points that the reference resolves."""
+    """Minus the least-squares slope of log rms over log evaluations, of the last points before the curve flattens.
+
+    Left out are points that the reference does not resolve, and all from where the slope, once it has been steepest,
+    is below half of that: there an error shows that steps do not mend, as that of the denoise that ends a run.
+    """
     clear = [row for row in rows if row.rms is not None and _CLEAR * floor < row.rms < math.inf]
-    points = [(math.log(row.nfe), math.log(row.rms)) for row in clear[-_FITTED:] if row.rms]
-    if len(points) < 2:
+    points = [(math.log(row.nfe), math.log(row.rms)) for row in clear if row.rms]
+    slopes = [(b - d) / (c - a) for (a, b), (c, d) in pairwise(points) if c > a]
+    if not slopes or len(slopes) != len(points) - 1:
         return None
+    last = slopes.index(max(slopes)) + 1
+    while last < len(slopes) and slopes[last] >= _FLAT * max(slopes):
+        last += 1
+    points = points[: last + 1][-_FITTED:]
     x, y = (sum(column) / len(points) for column in zip(*points))
-    spread = sum((a - x) ** 2 for a, _ in points)
-    return -sum((a - x) * (b - y) for a, b in points) / spread if spread else None
+    return -sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)

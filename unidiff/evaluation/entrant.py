@@ -34,7 +34,7 @@ class Entrant:
         return f"{short(self.solver)} @ {short(self.grid)}"
 
     @classmethod
-    def of(cls, given: Solver | tuple[Solver, Grid] | str, grid: Grid) -> Entrant:
+    def of(cls, given: Any, grid: Grid) -> Entrant:
         """Read an entry of a list of solvers.
 
         Args:
@@ -45,19 +45,24 @@ class Entrant:
             grid: The grid of an entry that names none.
 
         Raises:
-            ParameterError: If a name or a number cannot be used.
+            ParameterError: If a name or a number cannot be used, or the entry is nothing of the kind.
         """
-        if isinstance(given, Solver):
-            return cls(given, grid)
-        if isinstance(given, tuple):
-            return cls(*given)
-        solver, at, on = given.partition("@")
-        return cls(_part(Solver, solver, given), _part(Grid, on, given) if at else grid)
+        match given:
+            case Solver():
+                return cls(given, grid)
+            case (Solver() as solver, Grid() as its_own):
+                return cls(solver, its_own)
+            case str():
+                name, at, on = given.partition("@")
+                return cls(_part(Solver, name, given), _part(Grid, on, given) if at else grid)
+        allowed = "a solver, a pair (solver, grid), or a text such as 'ddim:0.5@uniform'"
+        raise ParameterError("solvers", f"{given!r} was given; allowed is {allowed}.")
 
 
 def entrants(given: Any, grid: Grid) -> list[Entrant]:
-    """Read a list of solvers, each as for `Entrant.of`; one that is given twice counts once."""
-    return list(dict.fromkeys(Entrant.of(entry, grid) for entry in given))
+    """Read a list of solvers, or one, each as for `Entrant.of`; one that is given twice counts once."""
+    listed = [given] if isinstance(given, (str, Solver)) else given
+    return list(dict.fromkeys(Entrant.of(entry, grid) for entry in listed))
 
 
 def short(part: Solver | Grid) -> str:

@@ -60,6 +60,8 @@ class Comparing:
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
         if self.runs:
+            places = [Path(run).resolve() for run in self.runs]
+            require(len(set(places)) == len(places), "runs", [str(run) for run in self.runs], "each run once")
             for name, part in (("data", self.data), ("process", self.process)):
                 if part is not None:
                     raise ParameterError(name, "a trained run has its own. Leave this out, or leave `runs` out.")

@@ -56,7 +56,9 @@ def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, A
         RunFailed: If they cannot be written.
     """
     result = {"recipe": comparing.to_dict(), **facts, **found.to_dict(), "environment": environment()}
-    unfinished = directory.with_name(f".{directory.name}.partial")
+    # Inside a directory that is there: `check_place` has seen that it can be written, its parent need not be.
+    place = directory.absolute()  # "." has no name
+    unfinished = place / ".partial" if place.is_dir() else place.with_name(f".{place.name}.partial")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)

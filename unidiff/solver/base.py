@@ -78,7 +78,11 @@ class Solver(ABC):
             times: Strictly decreasing, ending at 0: (N + 1,).
             noise: Source of standard normal noise.
             **cond: Conditions, handed to the denoiser.
+
+        Raises:
+            ParameterError: If the method is meaningless on the denoiser's process; before any step.
         """
+        self.check(denoiser.process)
         times = torch.as_tensor(times, dtype=torch.float64)
         levels = denoiser.process.levels_at(times[:-1], u.device)
         if isinstance(levels[0].alpha, Tensor):  # coefficients over modes are float64, and so is what they meet

@@ -33,8 +33,9 @@ class DPMSolver(Solver):
     ends with one denoise, of first order.
 
     Args:
-        order: Values of x0 that a step uses, 1 to 3. With 1 it is DDIM.
-        eta: Share of the process's own noise: 0 is the flow, 1 the reverse SDE of the paper.
+        order: Values of x0 that a step uses, 1 to 3. With 1 it is DDIM(eta) at eta = 0 and 1, but not in between.
+        eta: Share of the process's own noise: 0 is the flow, 1 the reverse SDE of the paper. In between it is eta in
+            the SDE, whose step h in lambda draws noise of variance sigma_s^2 (1 - e^{-2 eta^2 h}).
     """
 
     order: int = 2  # type: ignore[misc]

@@ -106,19 +106,20 @@ def noise_weights(variable: Variable, levels: Sequence[Level], order: int) -> li
         measure = points.exp() * half * _column(_WEIGHTS, points)  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, levels, order, ahead=0)
+    return _for_each_step(weigh, levels, order)
 
 
 def data_weights(
-    variable: Variable, levels: Sequence[Level], order: int, *, ahead: int = 0, eta: float = 0.0
+    variable: Variable, levels: Sequence[Level], order: int, *, corrector: bool = False, eta: float = 0.0
 ) -> list[list[Scale]]:
     """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
 
     Args:
         variable: The interpolation variable.
-        levels: The levels of the run, none of them pure noise.
+        levels: The levels of the run. The first may be pure noise, if the variable is finite there.
         order: Values at levels[i], levels[i - 1], ... that a step from levels[i] uses; fewer in the first steps.
-        ahead: 1 for a corrector, whose first value is the one at levels[i + 1].
+        corrector: The first value is the one at levels[i + 1], before the `order` others. The first `order` steps then
+            begin at levels[0]: the polynomial through all values so far, integrated over the whole way.
         eta: Share of the process's own noise in the reverse SDE: its linear part decays by eta^2 h more.
     """
     rate = 1 + eta**2
@@ -128,11 +129,11 @@ def data_weights(
         measure = -rate * torch.exp(rate * (end - points)) * half * _column(_WEIGHTS, points)  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, levels, order, ahead)
+    return _for_each_step(weigh, levels, order, corrector)
 
 
 def _for_each_step(
-    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], levels: Sequence[Level], order: int, ahead: int
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], levels: Sequence[Level], order: int, corrector: bool = False
 ) -> list[list[Scale]]:
     """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
     if len(levels) < 2:
@@ -143,11 +144,13 @@ def _for_each_step(
         steps = torch.arange(count - 1, len(levels) - 1)[: 1 if count < order else None]
         if len(steps) == 0:
             break
-        nodes = torch.stack([log_q[steps + ahead - j] for j in range(count + ahead)])
+        nodes = torch.stack([log_q[steps + corrector - j] for j in range(count + corrector)])
+        starts = torch.where(steps == count - 1, 0, steps) if corrector else steps
         if log_q.ndim == 1:
-            weights += weigh(log_q[steps], log_q[steps + 1], nodes).T.tolist()
+            weights += weigh(log_q[starts], log_q[steps + 1], nodes).T.tolist()
         else:  # one step at a time: the nodes of all steps and modes would not fit in memory
-            weights += [list(weigh(log_q[i], log_q[i + 1], nodes[:, n])) for n, i in enumerate(steps.tolist())]
+            pairs = zip(log_q[starts], log_q[steps + 1])
+            weights += [list(weigh(start, end, nodes[:, n])) for n, (start, end) in enumerate(pairs)]
     return weights
 
 

@@ -26,7 +26,8 @@ class ExponentialAdams(Solver):
 
     Predictor: the exponential Adams-Bashforth step through the last order - 1 values of x0. Corrector: the
     Adams-Moulton step that takes in the value at the new time as well, which the next step needs anyway (as in UniPC,
-    Zhao et al. 2023), so a step costs one evaluation.
+    Zhao et al. 2023), so a step costs one evaluation. The first order - 1 corrections go back to the start and
+    integrate over the whole way so far, with all the values there are: no step keeps what it lost when it had too few.
 
     The variable follows what x0 does. Between `low` and `high`, w is log q plus a constant. Far below, it is q^2: the
     density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0 departs from
@@ -61,18 +62,18 @@ class ExponentialAdams(Solver):
         """One evaluation a step; see `Solver.states`."""
         steps = [levels[0], *(level for level in levels[1:] if not is_pure_noise(level))]
         predictor = iter(data_weights(self.variable, steps, self.order - 1))
-        corrector = iter(data_weights(self.variable, steps, self.order - 1, ahead=1))
+        corrector = iter(data_weights(self.variable, steps, self.order - 1, corrector=True))
         wanted = self._last_nodes(steps)
         values: list[Tensor] = []  # the newest first
         kept: list[Tensor] = []  # those that the end will ask for
-        before: tuple[Level, Tensor] | None = None  # the corrected state one level back
-        for t, s in pairwise(levels):
+        start = before = levels[0], u  # the corrected state one level back
+        for number, (t, s) in enumerate(pairwise(levels)):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
             if any(t is level for level in wanted):
                 kept = [prediction.x0, *kept]
-            if before is not None:
-                u = _step(*before, t, next(corrector), values)
+            if number > 0:
+                u = _step(*(start if number < self.order else before), t, next(corrector), values)
             before = t, u
             u = to(s, prediction) if is_pure_noise(s) else _step(t, u, s, next(predictor), values)
             yield u

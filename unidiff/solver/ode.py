@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 from unidiff.noise import Noise
 from unidiff.process.base import Level
 from unidiff.solver.base import OneStep, Solver
@@ -80,7 +80,11 @@ class ProbabilityFlow(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """All states at once, by one integration; see `Solver.states`."""
+        """All states at once, by one integration; see `Solver.states`.
+
+        Raises:
+            ParameterError: If an adaptive method finds no step short enough, as where the model's answer is NaN.
+        """
         path = [u]
         if len(levels) > 1:
             path = list(self._integrate(denoiser, u, [float(level.t) for level in levels], **cond))
@@ -98,7 +102,11 @@ class ProbabilityFlow(Solver):
 
         options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
         t = torch.tensor(times, dtype=torch.float64)
-        path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+        try:
+            path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+        except AssertionError as error:  # steps of length 0, or a state that is not finite
+            remedy = "Larger rtol and atol, or float64 states, may help; so does looking at the model's answers."
+            raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
         return path
 
 

@@ -73,7 +73,6 @@ def sample(
         ParameterError: If the grid has no times for the process, or the solver is meaningless on it.
     """
     process = denoiser.process
-    solver.check(process)
     times = (grid or default_grid(process)).times(process)
     shape = denoiser.shape if shape is None else shape
     if shape is None:
