@@ -220,12 +220,16 @@ def test_samplers_agree_in_the_limit_with_their_orders():
         return u
 
     truth = end(ud.VelocityFlow(), 400)
+
+    def error(solver, steps):
+        # The median path: one that runs along a watershed falls to another side with few steps, and has no order yet.
+        return float((end(solver, steps) - truth).flatten(1).norm(dim=1).median())
+
     for solver, order, steps in ((ud.VelocityFlow(), 2, 50), (ud.PosteriorDDIM(), 1, 100)):
-        errors = [float((end(solver, n) - truth).square().mean().sqrt()) for n in (steps, 2 * steps)]
+        errors = [error(solver, n) for n in (steps, 2 * steps)]
         # `truth` errs by 1/16 of the error at 100 steps: 0.1 in the slope.
         assert abs(math.log2(errors[0] / errors[1]) - order) < 0.25, (solver, errors)
-    far = float((end(ud.PlugIn(), 200) - truth).square().mean().sqrt())
-    assert far > 10 * errors[1]  # and the plug-in goes elsewhere
+    assert error(ud.PlugIn(), 200) > 10 * errors[1]  # and the plug-in goes elsewhere
 
 
 COUNT = 400
