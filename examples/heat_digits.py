@@ -68,12 +68,13 @@ def main() -> None:
 
     low, high = ranges["heat"]
     # The claim: on the way from noise to digits the heat process keeps the gradient energy, and VP does not.
-    assert 0.8 < low
+    assert low > 0.8
     assert high < 1.1
     assert ranges["VP"][1] > 2
     chosen = [round(i * 50 / 11) for i in range(12)]
     states = [torch.cat([paths[name][i].u[:4] for name in processes]) for i in chosen]
-    caption = f"From noise to digits. Upper four rows: renormalised heat. Lower four: VP. {arguments.steps} steps of training each."
+    caption = "From noise to digits. Upper four rows: renormalised heat. Lower four: VP."
+    caption = f"{caption} {arguments.steps} steps of training each."
     save_strip(states, [times[i] for i in chosen], arguments.out / "heat_digits_path.png", caption)
     samples = torch.cat([drawn[name][:32] for name in processes])
     save_samples(samples, arguments.out / "heat_digits.png", "Upper half: renormalised heat. Lower half: VP.")

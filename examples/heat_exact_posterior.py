@@ -1,8 +1,8 @@
 """Four processes, no network: which samplers draw the data, and which one does not.
 
-Let the data be the 1,500 digits of 8x8 pixels, and nothing else. Then E[x_0 | x_t], what a perfect network would answer,
-is a softmax over 1,500 images, and a sampler can be judged without any doubt about training: it must draw each image as
-often as any other.
+Let the data be the 1,500 digits of 8x8 pixels, and nothing else. Then E[x_0 | x_t], what a perfect network would
+answer, is a softmax over 1,500 images, and a sampler can be judged without any doubt about training: it must draw each
+image as often as any other.
 
 The renormalised heat equation (Higham, Higham & Grindrod, eq. 20-21) makes two processes of images and noise. In the
 mean-field one, `RenormalizedHeat`, all images are rescaled by one factor; the state is linear in the image, and every

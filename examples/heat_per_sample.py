@@ -76,7 +76,8 @@ def main() -> None:
         shares = torch.bincount(labels[near.indices], minlength=10) / arguments.count
         largest[name] = float(shares.max())
         distance = ud.energy_distance(drawn, data)
-        print(f"  {name:8}  nearest digit {near.values.median():.2f} away   classes {shares.min():.3f} to {largest[name]:.3f}")
+        away = f"nearest digit {near.values.median():.2f} away"
+        print(f"  {name:8}  {away}   classes {shares.min():.3f} to {largest[name]:.3f}")
         print(f"  {'':8}  energy distance {distance.value:+.4f} +- {distance.error:.4f}")
     low, high = min(lines[0][2]), max(lines[0][2])
     print(f"  gradient energy along the network's path: {low:.3f} to {high:.3f} of R")
