@@ -39,7 +39,7 @@ PROCESSES = {
 FULL = ["training.steps=40000", "training.batch=128", "backbone.width=64", "sampling.count=1000", "sampling.batch=250"]
 TINY = [
     "data={type: Digits, size: 28}", "training.steps=3", "training.batch=8", "training.preview_every=0",
-    "backbone={type: UNet, width: 8, multipliers: [1, 2], blocks: 1, patch: 4}", "sampling.count=24",
+    "backbone={type: UNet, width: 8, multipliers: [1, 2], blocks: 1, patch: 2}", "sampling.count=24",
     "sampling.grid={type: ArcLength, steps: 8}", "training.tensorboard=false",
 ]  # fmt: skip
 
