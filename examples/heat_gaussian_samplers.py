@@ -24,7 +24,7 @@ import unidiff as ud
 from unidiff.plot import Graph, save_graphs
 
 SOLVERS: list[ud.Solver] = [ud.DDIM(), ud.DPMSolver(2), ud.ExponentialAdams()]
-STEPS = [10, 20, 50, 100, 200]
+STEPS = [20, 50, 100]
 BLURS = {"blur 20": 20.0, "blur 4": 4.0, "no blur (VP)": 0.0}
 
 
@@ -54,15 +54,15 @@ def main() -> None:
 
     for solver in ("DDIM", "DPMSolver"):
         uniform, arc = errors["blur 20", solver, "Uniform"], errors["blur 20", solver, "ArcLength"]
-        # The claim: from 20 steps on the arc length halves the error at least; DDIM needs 50 steps on it, not 200.
-        assert all(2 * b < a for a, b in zip(uniform[1:], arc[1:]))
-    assert errors["blur 20", "DDIM", "ArcLength"][2] < errors["blur 20", "DDIM", "Uniform"][4]
+        # The claim: the arc length halves the error at least, and 50 steps of DDIM on it do more than 100 steps equal in t.
+        assert all(2 * b < a for a, b in zip(uniform, arc))
+    assert errors["blur 20", "DDIM", "ArcLength"][1] < errors["blur 20", "DDIM", "Uniform"][2]
     # Orders over the last doubling: 1 for DDIM, at least 2 for DPMSolver(2).
     first, second = (errors["blur 20", solver, "ArcLength"] for solver in ("DDIM", "DPMSolver"))
-    assert 1.8 < first[3] / first[4] < 2.2
-    assert second[3] / second[4] > 3.5
+    assert 1.8 < first[1] / first[2] < 2.2
+    assert second[1] / second[2] > 3.5
     # Fifty steps of the default solver, or of DPMSolver(2), are enough: 2 %.
-    assert all(errors["blur 20", solver, "ArcLength"][2] < 0.02 for solver in ("DPMSolver", "ExponentialAdams"))
+    assert all(errors["blur 20", solver, "ArcLength"][1] < 0.02 for solver in ("DPMSolver", "ExponentialAdams"))
     caption = "Exact Gaussian denoiser, 28x28, S ~ 1/lambda. An error may pass through 0: read the trend."
     save_graphs(graphs, arguments.out / "heat_gaussian_samplers.png", caption)
 

@@ -82,8 +82,8 @@ def main() -> None:
     low, high = min(lines[0][2]), max(lines[0][2])
     print(f"  gradient energy along the network's path: {low:.3f} to {high:.3f} of R")
 
-    # The claims: the network learns (to say 0 costs 1); the energy stays near R, and with little training ends above it,
-    # as noise is left in the fine scales (VP starts at 4.5 R); no class is preferred as by the plug-in.
+    # The claims: the network learns (to say 0 costs 1); the energy stays near R, and with little training ends above
+    # it, as noise is left in the fine scales (VP starts at 4.5 R); no class is preferred as by the plug-in.
     assert sum(losses[-50:]) / 50 < 0.6
     assert low > 0.8
     assert high < 1.8
