@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from itertools import pairwise
 
@@ -298,6 +299,9 @@ def test_grids_of_one_snr_are_refused(grid):
 def test_one_time_for_one_snr_is_refused():
     with pytest.raises(ParameterError, match="a log SNR for each of its 784 modes"):
         HEATS[0].time_at(torch.tensor(0.0))
+    heat = ud.GaussianMixture(HEATS[0], torch.zeros(1, 28, 28), 1.0)
+    with pytest.raises(ParameterError, match="a log SNR for each of its modes"):
+        ud.Rescheduled(heat, ud.RenormalizedHeat((28, 28), 3.0))
     with pytest.raises(ParameterError, match="another basis"):
         ud.Rescheduled(ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 28, 28), 1.0), HEATS[0])
 
@@ -313,6 +317,13 @@ def test_one_time_for_one_snr_is_refused():
         lambda: ud.RenormalizedHeat((8, 8), base=ud.Blurring((8, 8))),
         lambda: ud.Blurring((8, 8), base=ud.Blurring((8, 8))),
         lambda: ud.Blurring((8, 8), math.nan),
+        lambda: ud.RenormalizedHeat((8, 8), base=ud.FlowMatching()),
+        lambda: ud.RenormalizedHeat((8, 8)).fit([torch.zeros(3, 1, 8, 8)]),
+        lambda: ud.RenormalizedHeat((8, 8)).fit([torch.full((3, 1, 8, 8), 0.3)]),
+        lambda: ud.RenormalizedHeat((8, 8)).fit([torch.full((3, 1, 8, 8), math.nan)]),
+        lambda: ud.RenormalizedHeat((8, 8)).with_measured({}),
+        lambda: ud.RenormalizedHeat((8, 8)).with_measured({"power": torch.ones(9, 8)}),
+        lambda: ud.RenormalizedHeat((8, 8)).with_measured({"power": -torch.ones(8, 8)}),
         lambda: ud.Heat((8, 8), 0.4),
         lambda: ud.Heat((8, 8), noise_scale=0.0),
         lambda: ud.DCT(()),
@@ -380,20 +391,24 @@ def test_fifty_steps_are_enough():
 def test_float32_samples_are_finite(blur):
     process = ud.RenormalizedHeat((32, 32), blur)
     model = ud.GaussianMixture(process, torch.zeros(1, 1, 32, 32), 0.3)
-    for solver in (
-        ud.DDIM(),
-        ud.Ancestral(),
-        ud.DPMSolver(3),
-        ud.DPMSolver(2, 1.0),
-        ud.UniPC(3),
-        ud.ExponentialAdams(),
-    ):
-        for steps in (2, 3, 20):
-            x = ud.sample(model, solver, ud.ArcLength(steps), seeds=3).x
-            assert x.dtype == torch.float32
-            assert x.isfinite().all()
-            assert x.abs().max() < 10
+    solvers = (ud.DDIM(), ud.Ancestral(), ud.DPMSolver(3), ud.DPMSolver(2, 1.0), ud.UniPC(3), ud.ExponentialAdams())
+    for solver, steps in itertools.product(solvers, (2, 3, 20)):
+        x = ud.sample(model, solver, ud.ArcLength(steps), seeds=3).x
+        assert x.dtype == torch.float32
+        assert x.isfinite().all()
+        assert x.abs().max() < 10
+        # Where a device has no float64, coefficients and states are float32 all the way.
+        levels = [in_float32(level) for level in process.levels_at(ud.ArcLength(steps).times(process)[:-1])]
+        noise = ud.Seeded([3])
+        u = process.draw_prior(noise, torch.empty(1, 1, 32, 32))
+        *_, last = solver.states(model, u, levels, noise)
+        assert last.dtype == torch.float32
+        assert process.basis.inverse(last).abs().max() < 10
     assert ud.sample(model, seeds=2).x.isfinite().all()  # solver and grid by default
+
+
+def in_float32(level):
+    return type(level)(*(value.float() if isinstance(value, torch.Tensor) else value for value in level))
 
 
 def test_ancestral_has_the_datas_spectrum():
@@ -435,6 +450,26 @@ def test_likelihood_of_gaussian_data():
         end
     )
     torch.testing.assert_close(found.log_prob, true + prior.sum(1), rtol=0, atol=1e-5)
+
+
+def test_the_variational_bound_of_gaussian_data():
+    # As on scalar processes: with an exact model the bound lies below the likelihood and closes at order 1.
+    process = ud.RenormalizedHeat((6,), 0.6)
+    model = gaussian(process)
+    noise = torch.randn(4, 6, dtype=F64, generator=torch.Generator().manual_seed(3))
+    x = model.draw(noise, torch.zeros(4))
+    spread = process.power()
+    u = process.basis.forward(x)
+    true = torch.distributions.Normal(0.0, spread.sqrt()).log_prob(u).sum(1)
+    gaps = []
+    for steps in (50, 200):
+        seeds = [range(k, k + 4) for k in range(0, 80, 4)]
+        bounds = [ud.variational_bound(model, x, ud.ArcLength(steps), seeds=each).log_prob for each in seeds]
+        gaps.append(float((true - torch.stack(bounds).mean(0)).mean()))
+    assert 0 < gaps[1] < gaps[0]
+    pink = gaussian(ud.RenormalizedHeat((6,), 0.6, noise="gradient"))
+    with pytest.raises(ParameterError, match="its noise differs from mode to mode"):
+        ud.variational_bound(pink, x, ud.ArcLength(5))
 
 
 def test_encoding_and_decoding():

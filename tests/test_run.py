@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from tiny import DIGITS, RING, equal, metrics, refused, start, unidiff, write
@@ -477,3 +479,48 @@ def test_lighter_recipes_exist():
     trained = [name for name in shipped if recipe_command(name) == "run"]
     assert len(trained) >= 5
     assert all(ud.load_recipe(name).lighter in (None, *shipped) for name in trained)
+
+
+HEAT = """
+data: {type: Digits}
+process: {type: RenormalizedHeat, shape: [8, 8], blur_max: 1.5}
+parameterization: {type: X0}
+backbone: {type: MLP, width: 16, depth: 1}
+training: {steps: 4, batch: 8, checkpoint_every: 2, precision: fp32}
+sampling: {grid: {type: ArcLength, steps: 3}, count: 2}
+"""
+
+
+def test_what_the_process_measured_is_kept_with_the_run(tmp_path):
+    recipe, run = tmp_path / "heat.yaml", tmp_path / "run"
+    recipe.write_text(HEAT)
+    assert unidiff("run", recipe, "--out", run).code == 0
+    kept = run / "process.safetensors"
+    digits = ud.Digits().open()
+    expected = ud.RenormalizedHeat((8, 8), 1.5).fit([digits.batch(torch.arange(len(digits)))])
+    found = ud.load(run).denoiser.process
+    torch.testing.assert_close(found.power(), expected.power(), rtol=1e-12, atol=1e-15)
+    content = kept.read_bytes()
+    # Gone, cut short, or of another shape: nothing is drawn or trained with a guess.
+    other = safetensors.torch.save({"power": torch.ones(9, 8)})
+    for broken, said in ((None, "is missing"), (content[:40], "is damaged"), (other, r"damaged \(power: \(9, 8\)")):
+        kept.unlink(missing_ok=True)
+        if broken is not None:
+            kept.write_bytes(broken)
+        for command in (["sample", run], ["run", run / "recipe.yaml", "--out", run, "--resume"]):
+            refused = unidiff(*command)
+            assert refused.code == 2
+            assert re.search(said, refused.err.replace("\n", " ")), refused.err
+            assert "Traceback" not in refused.err
+    kept.write_bytes(content)
+    assert unidiff("sample", run).code == 0
+
+
+def test_the_modes_must_be_those_of_the_data(tmp_path):
+    recipe = tmp_path / "heat.yaml"
+    recipe.write_text(HEAT.replace("[8, 8]", "[28, 28]"))
+    refused = unidiff("check", recipe)
+    assert refused.code == 2
+    assert "heat.yaml:3:" in refused.err
+    assert "[28, 28] was given" in refused.err
+    assert "Write [8, 8]" in refused.err

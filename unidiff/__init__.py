@@ -33,7 +33,7 @@ EXPORTS: dict[str, str] = {
     "CosineVP": "process.sde",
     "RenormalizedHeat": "process.heat",
     "Blurring": "process.heat",
-    "Heat": "process.heat",
+    "Heat": "process.inverse_heat",
     "PerSampleHeat": "process.per_sample",
     # parameterization
     "Parameterization": "parameterization",

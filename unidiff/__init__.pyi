@@ -78,8 +78,8 @@ from unidiff.process.ddpm import DDPM as DDPM
 from unidiff.process.edm import EDM as EDM
 from unidiff.process.flow import FlowMatching as FlowMatching
 from unidiff.process.heat import Blurring as Blurring
-from unidiff.process.heat import Heat as Heat
 from unidiff.process.heat import RenormalizedHeat as RenormalizedHeat
+from unidiff.process.inverse_heat import Heat as Heat
 from unidiff.process.ncsn import NCSN as NCSN
 from unidiff.process.per_sample import PerSampleHeat as PerSampleHeat
 from unidiff.process.sde import VESDE as VESDE

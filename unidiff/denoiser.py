@@ -121,6 +121,9 @@ class Rescheduled(Denoiser):
     def __init__(self, denoiser: Denoiser, process: Process) -> None:
         super().__init__()
         own = denoiser.process
+        if own.basis.shape:
+            problem = f"{own!r} has a log SNR for each of its modes; no time of another process matches them all."
+            raise ParameterError("denoiser", problem)
         if own.basis != process.basis:
             raise ParameterError("process", f"{process!r} lives in another basis than the model's {own!r}.")
         asked, least = (p.level(p.t_min) for p in (process, own))

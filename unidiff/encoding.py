@@ -62,7 +62,7 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | N
     """
     require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid).flip(0)
-    start = scaled(process.level(process.t_min).alpha, process.basis.forward(x))
+    start = scaled(process.level(process.t_min, x).alpha, process.basis.forward(x))
     end = _walk(denoiser, start, times, solver, **cond)
     return process.basis.inverse(process.prior_noise(end)).to(x.dtype)
 
@@ -90,7 +90,7 @@ def decode(
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid)
     start = process.prior(process.basis.forward(latent))
     end = _walk(denoiser, start, times, solver, **cond)
-    return process.basis.inverse(scaled(1 / process.level(process.t_min).alpha, end)).to(latent.dtype)
+    return process.basis.inverse(scaled(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
 
 
 def round_trip(
@@ -144,6 +144,6 @@ def _walk(denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], solver
     def no_noise(like: Tensor) -> NoReturn:
         raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be walked both ways.")
 
-    levels = denoiser.process.levels_at(times)
+    levels = denoiser.process.levels_at(times, u.device)
     *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
     return last

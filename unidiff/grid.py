@@ -10,7 +10,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.process.base import Process
 
@@ -227,7 +226,7 @@ def _arc(process: Process) -> tuple[Tensor, Tensor]:
     """Times from 1 to t_min, and the arc length up to each of them."""
     times = 1 + torch.linspace(0, 1, 2001, dtype=torch.float64) * (process.t_min - 1)
     power = torch.as_tensor(process.power(), dtype=torch.float64)
-    weight = process.basis.eigenvalues() * power if isinstance(process.basis, DCT) else power.new_ones(())
+    weight = torch.as_tensor(process.mode_weights(), dtype=torch.float64)
     before: Tensor | None = None
     lengths = [0.0]
     for level in (level for part in times.split(50) for level in process.levels_at(part)):  # a few arrays at a time

@@ -110,12 +110,16 @@ class Parameterization(ABC):
         rows = (a**2 + b**2) * (level.alpha**2 + level.sigma**2)
         lost = torch.as_tensor(self.determinant(level) ** 2 <= 1e-12 * rows)
         if bool(lost.any()):
-            where = f"in {int(lost.sum())} of its {lost.numel()} modes " if lost.ndim else ""
-            raise ParameterError(
-                "parameterization",
-                f"{type(self).__name__} cannot be converted to data at t = 1, where {process!r} is {where}pure noise "
-                f"(alpha = 0, or next to it). Use {'X0, V' if lost.ndim else 'V, X0, Velocity'} or Preconditioned.",
-            )
+            name = type(self).__name__
+            if lost.ndim:
+                problem = (
+                    f"{name} cannot be converted to data at t = 1 in {int(lost.sum())} of the {lost.numel()} modes"
+                )
+                remedy = f"of {process!r}: it says too little of them there. Use X0, V or Preconditioned."
+            else:
+                problem = f"{name} cannot be converted to data at t = 1, where {process!r} is pure noise"
+                remedy = "(alpha = 0, or next to it). Use V, X0, Velocity or Preconditioned."
+            raise ParameterError("parameterization", f"{problem} {remedy}")
 
 
 @dataclass(frozen=True)

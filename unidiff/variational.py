@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
 from unidiff.noise import Noise, Seeded
 from unidiff.process.base import Level, Process, renewal
+from unidiff.solver.exponential import on_cpu
 
 __all__ = ["Bound", "variational_bound"]
 
@@ -119,7 +120,7 @@ def _terms(
 ) -> Tensor:
     """The terms of some samples, (B, N + 1), with `together` times in one evaluation."""
     process = denoiser.process
-    u0, scales = process.basis.forward(x), process.levels_at(times)
+    u0, scales = process.basis.forward(x), process.levels_at(times, x.device)
     # The first time alone, because the decoder needs the predicted pixels there.
     (error,) = _errors(denoiser, u0, times[:1], noise, cond)
     terms = [_decoder(x, process.basis.inverse(error), scales[0], levels)]
@@ -149,7 +150,8 @@ def _step(error: Tensor, t: Level, s: Level, variance: float) -> Tensor:
     # (Ho et al. 2020, eq. 7).
     r = (t.sigma / s.sigma) ** (2 * variance)
     weight = 0.5 * (s.alpha / s.sigma) ** 2 * renewal(t, s) / r  # (SNR_s - SNR_t) / (2 r)
-    spread = 0.5 * (torch.as_tensor(r, dtype=torch.float64).log() + 1 / r - 1)
+    r = on_cpu(r)
+    spread = 0.5 * (r.log() + 1 / r - 1)
     squares = (weight * error.square()).flatten(1).sum(1).to("cpu", torch.float64)
     return squares + spread.expand(error.shape[1:]).sum()
 
@@ -157,15 +159,19 @@ def _step(error: Tensor, t: Level, s: Level, variance: float) -> Tensor:
 def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:
     """KL(q(u_1 | x) || prior), in nats: (B,)."""
     u0, scale = u0.to("cpu", torch.float64), process.prior_scale()
-    ratio = torch.as_tensor(end.sigma / scale, dtype=torch.float64)
-    squares = ((end.alpha / scale) ** 2 * u0.square()).flatten(1).sum(1)
+    ratio = on_cpu(end.sigma) / scale
+    squares = ((on_cpu(end.alpha) / scale) ** 2 * u0.square()).flatten(1).sum(1)
     return 0.5 * squares + (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
 
 
 def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
     """-log p(x | u) in nats, (B,), for the Gaussian around x - residual of standard deviation sigma."""
     x, residual = (value.to("cpu", torch.float64).flatten(1) for value in (x, residual))
-    sigma = float(level.sigma)
+    scales = on_cpu(level.sigma)
+    sigma = float(scales.flatten()[0])
+    if bool((scales - sigma).abs().max() > 1e-9 * sigma):
+        problem = "its noise differs from mode to mode, so pixels have no independent noise that a decoder could undo."
+        raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
     if levels is None:
         return 0.5 * (residual / sigma).square().sum(1) + x.shape[1] * math.log(sigma * math.sqrt(2 * math.pi))
     half = bin_width(levels) / 2

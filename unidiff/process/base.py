@@ -130,6 +130,15 @@ class Process(ABC):
         """
         return self
 
+    def mode_weights(self) -> Tensor | float:
+        """How much each mode counts where times are chosen (`ArcLength`), (*basis.shape); 1 if there is but one SNR."""
+        return 1.0
+
+    @property
+    def measures(self) -> bool:
+        """Whether `fit` measures something, without which a trained model is not what it was."""
+        return False
+
     def measured(self) -> dict[str, Tensor]:
         """What `fit` measured, by name: kept beside a model's weights. Empty for most."""
         return {}

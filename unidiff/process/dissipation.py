@@ -16,7 +16,7 @@ from unidiff.basis import DCT
 from unidiff.errors import require, require_whole
 from unidiff.process.base import Process
 
-__all__ = ["Dissipation", "log_fading", "sine_blur"]
+__all__ = ["Dissipation", "log_fading"]
 
 
 class _Tensors:
@@ -82,15 +82,38 @@ class Dissipation(Process):
         """Dissipation time tau(t), in pixels squared: half the square of the blur."""
         return self.blur(t) ** 2 / 2
 
+    @property
+    def measures(self) -> bool:
+        """True: the power of the data."""
+        return True
+
     def measured(self) -> dict[str, Tensor]:
         """What `fit` measured; see `Process.measured`."""
         return {} if self._measured is None else self._measured.by_name
 
     def with_measured(self, tensors: Mapping[str, Tensor]) -> Process:
-        """The same process with these measurements; see `Process.with_measured`."""
+        """The same process with these measurements; see `Process.with_measured`.
+
+        Raises:
+            ParameterError: If they are not the power of data with a gradient, on this process's shape.
+        """
+        power = tensors.get("power")
+        given = None if power is None else tuple(power.shape)
+        require(given == self.shape, "power", given, f"one number for each mode, {self.shape}")
+        assert power is not None
+        finite = bool(power.isfinite().all()) and bool((power >= 0).all())
+        require(finite, "power", "a number that is negative or not finite", "the mean squares of finite data")
+        lowest = float(self.eigenvalues[self.eigenvalues > 0].min())
+        # 1e-12: squares of rounding are not a gradient.
+        some = float((self.eigenvalues * power).sum()) > 1e-12 * lowest * float(power.sum())
+        require(some, "power", "data of constant pictures", "data with a gradient, which the heat equation needs")
         twin = replace(self)
         object.__setattr__(twin, "_measured", _Tensors(tensors))
         return twin
+
+    def mode_weights(self) -> Tensor:
+        """The share of each mode in the data's gradient energy, up to a factor."""
+        return self.eigenvalues * self.power()
 
     def power(self) -> Tensor:
         """Mean square of each mode, (*shape): measured by `fit`, or proportional to 1 / lambda and of mean 1.
@@ -116,8 +139,3 @@ def log_fading(eigenvalues: Tensor, tau: Tensor, floor: float) -> Tensor:
     """Log d_k, d_k = floor + (1 - floor) exp(-lambda_k tau)."""
     faded = -eigenvalues * tau
     return faded if floor == 0 else torch.logaddexp(torch.full_like(faded, math.log(floor)), faded + math.log1p(-floor))
-
-
-def sine_blur(t: Tensor, blur_max: float) -> Tensor:
-    """blur_max sin^2(pi t / 2) (Hoogeboom & Salimans 2023, section 4)."""
-    return blur_max * torch.sin(t.to(torch.float64) * (math.pi / 2)) ** 2

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unidiff._version import __version__
@@ -115,8 +115,10 @@ class RunDirectory:
                 f" Free some space. {elsewhere}"
             )
 
-    def create(self, recipe: str) -> None:
-        """Make the directory, empty but for the recipe; an older run in it is removed, and nothing but the run.
+    def create(self, recipe: str, measured: Mapping[str, Tensor]) -> None:
+        """Make the directory: the recipe, and what the process measured of the data, if that is anything.
+
+        An older run in it is removed, and nothing but the run.
 
         Raises:
             RunError: If it cannot be made.
@@ -127,32 +129,31 @@ class RunDirectory:
                     _remove(self.path / name)
             for folder in (self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
-            _write(self.recipe, recipe)
+            if measured:  # before the recipe, which makes this a run
+                tensors = {name: tensor.contiguous() for name, tensor in measured.items()}
+                _write(self.path / _MEASURED, save(tensors))
+            _write(self.recipe, recipe.encode())
         except OSError as error:
             raise RunError(
                 f"{self.path}: the directory cannot be made ({error.strerror}). Choose another --out."
             ) from error
 
-    def save_measured(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep what the process measured of the data; no file if that is nothing."""
-        if tensors:
-            temporary = self.path / f".{_MEASURED}.partial"
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-            os.replace(temporary, self.path / _MEASURED)
-
     def measured(self, process: Process) -> Process:
         """The process with what it measured when the run began.
 
         Raises:
-            RunError: If the file is damaged.
+            RunError: If that is missing or damaged.
         """
         path = self.path / _MEASURED
-        if not path.is_file():
+        if not process.measures:
             return process
+        remedy = "The model means nothing without it: bring the file back, or train again with --overwrite."
         try:
             return process.with_measured(load_file(path))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise RunError(f"{path}: the file is damaged ({error}). Train again with --overwrite.") from error
+        except FileNotFoundError as error:
+            raise RunError(f"{path}: what the process measured of the data is missing. {remedy}") from error
+        except (OSError, ValueError, SafetensorError) as error:  # a ParameterError is a ValueError
+            raise RunError(f"{path}: the file is damaged ({error}). {remedy}") from error
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest; empty if there is none yet.
@@ -169,7 +170,7 @@ class RunDirectory:
 
     def update_manifest(self, **values: Any) -> None:
         """Set entries of the manifest."""
-        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest(), **values}, indent=2) + "\n")
+        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest(), **values}, indent=2).encode() + b"\n")
 
     def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
         """Add a line to metrics.jsonl."""
@@ -185,7 +186,7 @@ class RunDirectory:
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
-        _write(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        _write(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def environment() -> dict[str, Any]:
@@ -228,8 +229,11 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -134,8 +134,7 @@ def execute(
     surroundings = environment()
     if main:
         if not resume:
-            files.create(recipe.to_yaml())
-            files.save_measured(process.measured())
+            files.create(recipe.to_yaml(), process.measured())
             files.update_manifest(started=_now())
         files.update_manifest(status="training", **facts, **surroundings)
     begun, status = time.perf_counter(), "failed"

@@ -28,6 +28,7 @@ __all__ = [
     "lagrange",
     "log_ratio",
     "noise_weights",
+    "on_cpu",
     "quotient",
     "to",
     "weighted_sum",
@@ -49,7 +50,12 @@ def log_ratio(level: Level) -> Scale:
 
 def is_pure_noise(level: Level) -> bool:
     """Whether nothing of the data is left, alpha = 0: no variable of sigma / alpha reaches there."""
-    return bool(torch.as_tensor(level.log_snr, dtype=torch.float64).isneginf().any())
+    return bool(on_cpu(level.log_snr).isneginf().any())
+
+
+def on_cpu(value: Scale) -> Tensor:
+    """A coefficient as float64 on the CPU, where all weights are computed: not every device has float64."""
+    return value.cpu().to(torch.float64) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 def quotient(a: Scale, b: Scale) -> Scale:
@@ -66,10 +72,14 @@ def to(s: Level, prediction: Prediction) -> Tensor:
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
     """The sum of weights[j] values[j]."""
-    total = weights[0] * values[0]
+    total = _times(weights[0], values[0])
     for weight, value in zip(weights[1:], values[1:]):
-        total = total + weight * value if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
+        total = total + _times(weight, value) if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
     return total
+
+
+def _times(weight: Scale, value: Tensor) -> Tensor:
+    return weight.to(value) * value if isinstance(weight, Tensor) else weight * value
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
@@ -138,7 +148,7 @@ def _for_each_step(
     """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
     if len(levels) < 2:
         return []
-    log_q = torch.stack([torch.as_tensor(log_ratio(level), dtype=torch.float64) for level in levels])
+    log_q = torch.stack([on_cpu(log_ratio(level)) for level in levels])
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
         steps = torch.arange(count - 1, len(levels) - 1)[: 1 if count < order else None]

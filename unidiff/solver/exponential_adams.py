@@ -15,7 +15,7 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import data_weights, is_pure_noise, lagrange, log_ratio, to, weighted_sum
+from unidiff.solver.exponential import data_weights, is_pure_noise, lagrange, log_ratio, on_cpu, to, weighted_sum
 
 __all__ = ["ExponentialAdams"]
 
@@ -102,7 +102,7 @@ class ExponentialAdams(Solver):
 
     def _variables(self, levels: Sequence[Level]) -> Sequence[Tensor]:
         """The interpolation variable at q = 0, then at the levels."""
-        log_q = [torch.as_tensor(log_ratio(level), dtype=torch.float64) for level in levels]
+        log_q = [on_cpu(log_ratio(level)) for level in levels]
         return self.variable(torch.stack([torch.full_like(log_q[0], -math.inf), *log_q])).unbind()
 
 

@@ -14,7 +14,7 @@ from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import is_pure_noise, log_ratio, quotient, to, weighted_sum
+from unidiff.solver.exponential import is_pure_noise, log_ratio, on_cpu, quotient, to, weighted_sum
 
 __all__ = ["UniPC"]
 
@@ -82,10 +82,8 @@ def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Lev
 
 def _weights(h: Scale, offsets: Sequence[Scale]) -> list[Scale]:
     """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5)."""
-    h = torch.as_tensor(h, dtype=torch.float64)
-    r = torch.stack(
-        [torch.as_tensor(offset, dtype=torch.float64, device=h.device).expand(h.shape) for offset in offsets], -1
-    )
+    h = on_cpu(h)
+    r = torch.stack([on_cpu(offset).expand(h.shape) for offset in offsets], -1)
     still = h == 0  # modes whose SNR stands still take no step
     h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
     matrix = torch.stack([r**n for n in range(len(offsets))], -2)
