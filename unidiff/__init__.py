@@ -97,6 +97,17 @@ EXPORTS: dict[str, str] = {
     "round_trip": "encoding",
     "interpolate": "encoding",
     "RoundTrip": "encoding",
+    # inverse problems
+    "Operator": "inverse.operators",
+    "HeatBlur": "inverse.operators",
+    "BlockMean": "inverse.operators",
+    "Inpainting": "inverse.operators",
+    "RandomProjection": "inverse.operators",
+    "Posterior": "inverse.posterior",
+    "DPS": "inverse.posterior",
+    "PiGDM": "inverse.posterior",
+    "MomentMatching": "inverse.posterior",
+    "conditioned": "inverse.conditioned",
     # likelihood
     "log_likelihood": "likelihood",
     "Likelihood": "likelihood",

@@ -42,6 +42,16 @@ from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
+from unidiff.inverse.conditioned import conditioned as conditioned
+from unidiff.inverse.operators import BlockMean as BlockMean
+from unidiff.inverse.operators import HeatBlur as HeatBlur
+from unidiff.inverse.operators import Inpainting as Inpainting
+from unidiff.inverse.operators import Operator as Operator
+from unidiff.inverse.operators import RandomProjection as RandomProjection
+from unidiff.inverse.posterior import DPS as DPS
+from unidiff.inverse.posterior import MomentMatching as MomentMatching
+from unidiff.inverse.posterior import PiGDM as PiGDM
+from unidiff.inverse.posterior import Posterior as Posterior
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
