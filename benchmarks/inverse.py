@@ -25,7 +25,7 @@ VARIANTS = {
 def law(model: ud.Denoiser, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and covariance of the samples of a linear denoiser: one run from 0, one from each unit vector."""
     u = torch.cat([torch.zeros(1, size, dtype=F64), torch.eye(size, dtype=F64) * model.process.prior_scale()])
-    times = ud.Tapered(400).times(model.process)
+    times = ud.Tapered(200).times(model.process)
     with torch.no_grad():
         *_, last = ud.ExponentialAdams().trajectory(model, u, times, torch.randn_like)
     columns = last.u[1:] - last.u[:1]
@@ -48,14 +48,14 @@ def gaussian() -> None:
         print(f"  {name:14}", "  ".join(f"{float(number):7.4f}" for number in numbers))
 
 
-def mixture(n: int = 10_000) -> None:
+def mixture(n: int = 2000) -> None:
     print(f"two Gaussians at -(1, .5) and (1, .5), variance 0.09; y the first coordinate; {n} samples")
     model = ud.GaussianMixture(ud.VPSDE(), [[-1.0, -0.5], [1.0, 0.5]], 0.09)
     for value, s in ((1.0, 0.3), (0.3, 0.3), (0.3, 1.0)):
         y = torch.tensor([[value]], dtype=F64)
         for name, make in VARIANTS.items():
             given = make(model, ud.Inpainting([1, 0]), y, s)
-            x = ud.sample(given, ud.Ancestral(), ud.Tapered(200), (2,), n, dtype=F64).x
+            x = ud.sample(given, ud.Ancestral(), ud.Tapered(100), (2,), n, dtype=F64).x
             share, spread = float((x[:, 0] > 0).double().mean()), x.mT.cov()
             numbers = [*x.mean(0).tolist(), spread[0, 0], spread[1, 1], share]
             print(f"  y = {value}, s = {s}  {name:14}", "  ".join(f"{float(number):7.4f}" for number in numbers))

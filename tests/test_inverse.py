@@ -230,31 +230,41 @@ def test_gaussian_posteriors_are_sampled_without_bias(solver, grid, bound):
     assert (spread - truth[1]).abs().max() < bound
 
 
-def test_a_mixture_posterior_by_sampling():
-    # Round components, known in one direction: given u, x0 is nearly Gaussian except between the components.
-    n, s, process = 4000, 0.3, ud.VPSDE()
-    model = ud.GaussianMixture(process, [[-1.0, -0.5], [1.0, 0.5]], 0.09)
-    operator, y = ud.Inpainting([1, 0]), torch.tensor([[0.3]], dtype=F64)
-    exact = ud.conditioned(model, operator, y[0], s)
+def two_clusters(y: float) -> tuple[ud.GaussianMixture, ud.Operator, torch.Tensor, ud.GaussianMixture]:
+    model = ud.GaussianMixture(ud.VPSDE(), [[-1.0, -0.5], [1.0, 0.5]], 0.09)
+    measured = torch.tensor([[y]], dtype=F64)
+    return model, ud.Inpainting([1, 0]), measured, ud.conditioned(model, ud.Inpainting([1, 0]), measured[0], 0.3)
+
+
+@pytest.mark.parametrize("solver", [ud.ExponentialAdams(), ud.Ancestral()], ids=repr)
+def test_the_posterior_of_a_mixture_by_sampling(solver):
+    n, (*_, exact) = 4000, two_clusters(0.3)
     mean, covariance = moments(exact)
-    for solver in (ud.ExponentialAdams(), ud.Ancestral()):
-        truth = ud.sample(exact, solver, ud.Tapered(100), (2,), n, dtype=F64).x
-        # Five standard errors, from the exact covariance; Var of a product of two coordinates is below 3 C_ii C_jj for
-        # tails no heavier than a Gaussian's, as those of a bounded mixture of close Gaussians. Ancestral is of first
-        # order in its 100 steps: 0.02 is its error of the variance, seen alike at 200 steps as 0.01.
-        error = 5 * covariance.diagonal().sqrt() / math.sqrt(n)
-        guided = ud.sample(
-            ud.MomentMatching(model, operator, y, s, chunk=n), solver, ud.Tapered(100), (2,), n, dtype=F64
-        ).x
-        print(solver, mean, truth.mean(0), guided.mean(0), covariance, truth.mT.cov(), guided.mT.cov())
-        assert ((truth.mean(0) - mean).abs() < error + 0.0066).all()
-        assert ((truth.mT.cov() - covariance).abs() < 5 * math.sqrt(3 / n) * covariance.diagonal().max() + 0.02).all()
+    x = ud.sample(exact, solver, ud.Tapered(100), (2,), n, dtype=F64).x
+    # Five standard errors of n samples, from the exact covariance; the variance of a product of two coordinates is at
+    # most 3 times the square of the larger variance if the tails are no heavier than a Gaussian's. 0.0066 of the mean
+    # is missing from a VP start, and what the solvers err by (order 4 and 1 in 100 steps) is below these.
+    error = 5 * covariance.diagonal().sqrt() / math.sqrt(n)
+    assert ((x.mean(0) - mean).abs() < error + 0.0066).all()
+    assert ((x.mT.cov() - covariance).abs() < 5 * math.sqrt(3 / n) * covariance.diagonal().max()).all()
+
+
+@pytest.mark.parametrize(
+    ("cls", "bias"), [(ud.DPS, 0.08), (ud.PiGDM, 0.04), (ud.MomentMatching, 0.04)], ids=["DPS", "PiGDM", "moments"]
+)
+def test_clear_measurements_of_a_mixture_are_followed(cls, bias):
+    # y says which component it is: the mean is right to the bias that docs/inverse.md states, and five standard errors.
+    n, (model, operator, y, exact) = 500, two_clusters(1.0)
+    mean, covariance = moments(exact)
+    guided = cls(model, operator, y, 0.3, chunk=n)
+    x = ud.sample(guided, ud.Ancestral(), ud.Tapered(50), (2,), n, dtype=F64).x
+    assert ((x.mean(0) - mean).abs() < 5 * covariance.diagonal().sqrt() / math.sqrt(n) + bias).all()
 
 
 @pytest.mark.parametrize("s", [1.0, 0.5])
 def test_dps_is_biased_as_stated(s):
     # N(0, 1) measured with noise s on a VP process, whose flow under DPS is du / da = -(u - y / sqrt(a)) / (2 s^2) in
-    # a = alpha^2. Solved from a = 0 (pure noise) to 1 the samples are N(y sqrt(2) F(1 / (sqrt(2) s)) / s, exp(-1 / s^2)),
+    # a = alpha^2. From a = 0 (pure noise) to 1 it makes N(y sqrt(2) F(1 / (sqrt(2) s)) / s, exp(-1 / s^2)) of N(0, 1),
     # F Dawson's integral; the truth is N(y / (1 + s^2), s^2 / (1 + s^2)).
     model, y = ud.GaussianMixture(ud.VPSDE(), [[0.0]], 1.0), torch.tensor([[1.0]], dtype=F64)
     operator, grid, solver = ud.Inpainting([1]), ud.Tapered(200), ud.ExponentialAdams()

@@ -81,6 +81,7 @@ EXPORTS: dict[str, str] = {
     "EulerMaruyama": "solver.sde",
     "ReverseDiffusion": "solver.sde",
     "PredictorCorrector": "solver.sde",
+    "Resampling": "solver.resampling",
     "Euler": "solver.ode",
     "Heun": "solver.ode",
     "ProbabilityFlow": "solver.ode",
@@ -97,6 +98,11 @@ EXPORTS: dict[str, str] = {
     "round_trip": "encoding",
     "interpolate": "encoding",
     "RoundTrip": "encoding",
+    # editing
+    "Replacement": "editing",
+    "inpaint": "editing",
+    "edit": "editing",
+    "variations": "editing",
     # inverse problems
     "Operator": "inverse.operators",
     "HeatBlur": "inverse.operators",

@@ -20,6 +20,10 @@ from unidiff.denoiser import Counted as Counted
 from unidiff.denoiser import Denoiser as Denoiser
 from unidiff.denoiser import NeuralDenoiser as NeuralDenoiser
 from unidiff.denoiser import Rescheduled as Rescheduled
+from unidiff.editing import Replacement as Replacement
+from unidiff.editing import edit as edit
+from unidiff.editing import inpaint as inpaint
+from unidiff.editing import variations as variations
 from unidiff.encoding import RoundTrip as RoundTrip
 from unidiff.encoding import decode as decode
 from unidiff.encoding import encode as encode
@@ -121,6 +125,7 @@ from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
 from unidiff.solver.ode import Euler as Euler
 from unidiff.solver.ode import Heun as Heun
 from unidiff.solver.ode import ProbabilityFlow as ProbabilityFlow
+from unidiff.solver.resampling import Resampling as Resampling
 from unidiff.solver.sample import Solution as Solution
 from unidiff.solver.sample import sample as sample
 from unidiff.solver.sde import EulerMaruyama as EulerMaruyama
