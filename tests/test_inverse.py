@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from scipy.special import dawsn
+from test_contracts import instances
 
 import unidiff as ud
 from unidiff.errors import ParameterError
@@ -336,3 +337,16 @@ def test_bad_posteriors_are_refused():
         ud.DPS(ud.GaussianMixture(ud.DDPM(10, ud.ZeroTerminalSNR()), [[0.0, 0.1]], 1.0), operator, y, 0.1)
     with pytest.raises(ParameterError, match="one measurement"):
         ud.conditioned(model, operator, torch.zeros(2))
+
+
+@pytest.mark.parametrize("solver", instances(ud.Solver), ids=repr)
+def test_every_posterior_runs_under_every_solver(solver):
+    process = ud.NCSN(0.05, 20.0, 6)
+    model = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.04)
+    operator, y = ud.Inpainting([1, 0]), torch.zeros(3, 1, dtype=F64)
+    image, known = torch.tensor([0.2, 0.0], dtype=F64), torch.tensor([0.0, 1.0])
+    guided = [cls(model, operator, y, 0.5) for cls in (ud.DPS, ud.PiGDM, ud.MomentMatching)]
+    for denoiser in (*guided, ud.Replacement(model, image, known)):
+        solution = ud.sample(denoiser, solver, ud.Uniform(4), (2,), 3, dtype=F64)
+        assert solution.x.isfinite().all()
+        assert solution.x.shape == (3, 2)
