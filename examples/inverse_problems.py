@@ -1,12 +1,12 @@
 """Four ways to lose a digit, and how each is found again.
 
-A measurement y = A x + noise says something of a picture x; a diffusion model says what pictures are like. Together they
-are the posterior p(x | y). Here the model is exact and needs no training: the mixture of narrow Gaussians around 200
+A measurement y = A x + noise says something of a picture x; a diffusion model says what pictures are like. Together
+they are the posterior p(x | y). Here the model is exact and needs no training: a mixture of narrow Gaussians around 200
 digits, one of which was measured. So the exact posterior is known too: a mixture again, with new weights.
 
-It is a hard case for the approximations: the data lie in 200 clusters, and p(x0 | u) is far from a Gaussian while it is
-decided which digit it will be. DPS, which trusts the measurement too much, decides best; PiGDM and moment matching trust
-it too little then. On Gaussian data it is the other way round (docs/inverse.md).
+It is a hard case for the approximations. The data lie in 200 clusters, and p(x0 | u) is far from a Gaussian while it is
+decided which digit it will be. PiGDM and moment matching, which are exact on Gaussian data, often decide for another
+digit; DPS, which trusts every measurement too much, does so less where pixels are seen and more under a blur.
 
 Each row is a measurement: the heat equation's blur, block means, a hole, random projections. Its columns are the
 picture, what was measured (carried back to pixels), one sample of each approximation, and one of the exact posterior.
@@ -73,11 +73,11 @@ def main() -> None:
     save_table(cells, rows, columns, arguments.out / "inverse_problems.png", title)
 
     # The claims: the exact posterior is the digit within the spread of its cluster (0.14) and of what the measurement
-    # cannot tell; the approximations know more than the model alone, and DPS knows most of them when pixels are seen.
+    # cannot tell, no approximation is better, and each knows more than the model alone.
     for name, error in errors.items():
         assert error["exact"] < 0.35 * error["without"], name
-        assert all(error[label] < error["without"] for label in ("DPS", "PiGDM", "moments")), name
-    assert errors["a hole of 4 x 4"]["DPS"] < 0.5 * errors["a hole of 4 x 4"]["moments"]
+        for label in ("DPS", "PiGDM", "moments"):
+            assert 0.9 * error["exact"] < error[label] < error["without"], (name, label)
 
 
 def rms(x: torch.Tensor) -> float:
