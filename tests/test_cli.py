@@ -79,7 +79,7 @@ def test_list():
     assert all(summary for names in found.values() for summary in names.values())
     assert set(found["recipes"]) == set(shipped_recipes())
     assert list(json.loads(unidiff("list", "solver", "--json").out)) == ["solver"]
-    assert "Kinds: schedule, process" in refused("list", "sampler")
+    assert "Kinds: schedule, basis, process" in refused("list", "sampler")
 
 
 @pytest.mark.parametrize("name", ud.EXPORTS)

@@ -25,19 +25,12 @@ from unidiff.objective.base import Objective
 from unidiff.objective.weighting import Weighting
 from unidiff.recipe.registry import PUBLIC
 from unidiff.schedule import Schedule
+from unidiff.solver.per_sample import PerSampleSolver
+from unidiff.velocity import VelocityField
 
 FROZEN = (
-    Schedule,
-    Basis,
-    ud.Process,
-    ud.Parameterization,
-    ud.Solver,
-    Grid,
-    Weighting,
-    Objective,
-    Data,
-    ud.Trace,
-    ud.Operator,
+    *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
+    *(Objective, Data, ud.Trace, ud.Operator),
 )
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
@@ -102,7 +95,7 @@ def test_public_names_exist_and_are_documented(name):
         assert value.__name__ == name
 
 
-@every("cls", [*classes(*FROZEN), *classes(Backbone), *classes(ud.Denoiser)])
+@every("cls", [*classes(*FROZEN), *classes(Backbone), *classes(ud.Denoiser), *classes(VelocityField)])
 def test_parameters_are_documented(cls):
     parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     text = inspect.getdoc(cls)
@@ -318,6 +311,24 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         assert losses.isfinite().all()  # of any sign: score matching is known up to a constant
         losses.mean().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@every("solver", instances(PerSampleSolver))
+def test_samplers_of_velocities_draw_or_refuse_before_they_begin(solver):
+    process = ud.PerSampleHeat(ud.RenormalizedHeat((2, 3), 1.0))
+    exact = ud.PerSamplePosterior(process, torch.randn(4, 1, 2, 3, generator=torch.Generator().manual_seed(0)))
+    network = ud.VelocityNetwork(process, ud.MLP((1, 2, 3), width=8, depth=1))
+    for model in (exact, network):
+        try:
+            solver.check(model)
+        except ParameterError:
+            with pytest.raises(ParameterError):
+                solver.sample(model, ud.Uniform(3), seeds=2)
+            continue
+        x = solver.sample(model, ud.Uniform(3), seeds=2)
+        assert x.shape == (2, 1, 2, 3)
+        assert x.isfinite().all()
+        assert torch.equal(x, solver.sample(model, ud.Uniform(3), seeds=2))
 
 
 # ---------------------------------------------------------------------------------------------- backbones, data

@@ -10,7 +10,14 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
-SHORT = {"nine_samplers": ["--count", "300"], "nine_denoisings": ["--steps", "80"], "interpolation": ["--count", "3"]}
+SHORT = {
+    "nine_samplers": ["--count", "300"],
+    "nine_denoisings": ["--steps", "80"],
+    "interpolation": ["--count", "3"],
+    "heat_digits": ["--steps", "200", "--count", "150"],
+    "heat_per_sample": ["--steps", "400", "--count", "200"],
+    "heat_mnist": ["--tiny"],
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -14,13 +14,14 @@ solutions, so the true error of a step is below its estimate.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 import unidiff as ud
+from unidiff.basis import Basis
 from unidiff.errors import ParameterError
 from unidiff.noise import Seeded
 
@@ -125,7 +126,8 @@ def test_pictures_and_orthonormal_bases():
     # Another basis turns the data and leaves densities alone: the density of x is the modes' density of V^T x.
     turn, _ = torch.linalg.qr(randn(16, 16, seed=8))
 
-    class Turned:
+    @dataclass(frozen=True)
+    class Turned(Basis):
         def forward(self, x):
             return (x.flatten(1) @ turn).reshape(x.shape)
 
@@ -133,10 +135,13 @@ def test_pictures_and_orthonormal_bases():
             return (u.flatten(1) @ turn.T).reshape(u.shape)
 
     class Rotated(ud.FlowMatching):
-        basis = Turned()
+        @property
+        def basis(self):
+            return Turned()
 
-    truth = Gaussian(Rotated())
-    model = ud.GaussianMixture(truth.process, truth.mean.reshape(1, 1, 4, 4), truth.covariance)
+    truth = Gaussian(ud.FlowMatching())  # of the modes
+    pixels = (truth.mean @ turn.T).reshape(1, 1, 4, 4)
+    model = ud.GaussianMixture(Rotated(), pixels, turn @ truth.covariance @ turn.T)
     modes = truth.draw(3)
     x = (modes @ turn.T).reshape(3, 1, 4, 4)
     found = ud.log_likelihood(model, x, EXACT, rtol=1e-8, atol=1e-8)

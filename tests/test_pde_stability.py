@@ -87,7 +87,7 @@ def test_mistakes():
         (lambda: ud.Eigenmodes(()), "terms"),
         (lambda: ud.Eigenmodes(((0, 1.0),)), "terms: 0"),
         (lambda: ud.Eigenmodes(((1, 0.0),)), "terms"),
-        (lambda: ud.Eigenmodes(((99, 1.0),)).modes(square), "k: 99"),
+        (lambda: ud.Eigenmodes(((99, 1.0),)).modes(square), "terms: 99"),
         (lambda: ud.RandomField(-1), "seed: -1"),
     ):
         with pytest.raises(ParameterError, match=said):

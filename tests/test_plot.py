@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from unidiff import plot
+from unidiff.plot import diagrams
 
 
 def pixels(path):
@@ -156,7 +157,7 @@ def pixels_of(path):
 
 
 def test_labels_of_an_axis_do_not_touch():
-    assert plot._apart([5, 10, 20, 50, 100] * 3 + [9, 19, 49, 99]) == [5, 10, 20, 50, 100]
-    assert plot._apart([19, 20, 19, 5, 100]) == [5, 19, 100]  # the one that is there more often
-    assert plot._apart([7, 7]) == [7]
-    assert plot._apart([]) == []
+    assert diagrams._apart([5, 10, 20, 50, 100] * 3 + [9, 19, 49, 99]) == [5, 10, 20, 50, 100]
+    assert diagrams._apart([19, 20, 19, 5, 100]) == [5, 19, 100]  # the one that is there more often
+    assert diagrams._apart([7, 7]) == [7]
+    assert diagrams._apart([]) == []

@@ -140,7 +140,7 @@ def test_the_directory_alone_draws_the_same_samples(digits, tmp_path):
     one = ud.load(elsewhere, ["sampling.count=1", "sampling.seed=2"]).sample()
     assert torch.allclose(one.x[0], solution.x[2], atol=1e-5)
     # The picture that the run drew, drawn again.
-    caption = module._caption("run", recipe.sampling, recipe.data.open())
+    caption = module._caption("run", recipe.sampling, recipe.process, recipe.data.open())
     plot.save_samples(solution.x, tmp_path / "again.png", caption)
     again, drawn = (np.asarray(Image.open(path)) for path in (tmp_path / "again.png", run / "samples" / "grid.png"))
     assert np.array_equal(again, drawn)

@@ -34,6 +34,7 @@ EXPORTS: dict[str, str] = {
     "RenormalizedHeat": "process.heat",
     "Blurring": "process.heat",
     "Heat": "process.heat",
+    "PerSampleHeat": "process.per_sample",
     # parameterization
     "Parameterization": "parameterization",
     "Prediction": "parameterization",
@@ -50,6 +51,12 @@ EXPORTS: dict[str, str] = {
     "Rescheduled": "denoiser",
     "GaussianMixture": "exact",
     "Empirical": "exact",
+    # velocity, and its samplers: for a mean that is not linear in the data
+    "PerSamplePosterior": "velocity",
+    "VelocityNetwork": "velocity",
+    "PosteriorDDIM": "solver.per_sample",
+    "PlugIn": "solver.per_sample",
+    "VelocityFlow": "solver.per_sample",
     # objective
     "Denoising": "objective.denoising",
     "ExplicitScoreMatching": "objective.score_matching",

@@ -95,6 +95,7 @@ from unidiff.process.heat import Blurring as Blurring
 from unidiff.process.heat import Heat as Heat
 from unidiff.process.heat import RenormalizedHeat as RenormalizedHeat
 from unidiff.process.ncsn import NCSN as NCSN
+from unidiff.process.per_sample import PerSampleHeat as PerSampleHeat
 from unidiff.process.sde import VESDE as VESDE
 from unidiff.process.sde import VPSDE as VPSDE
 from unidiff.process.sde import CosineVP as CosineVP
@@ -125,6 +126,9 @@ from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
 from unidiff.solver.ode import Euler as Euler
 from unidiff.solver.ode import Heun as Heun
 from unidiff.solver.ode import ProbabilityFlow as ProbabilityFlow
+from unidiff.solver.per_sample import PlugIn as PlugIn
+from unidiff.solver.per_sample import PosteriorDDIM as PosteriorDDIM
+from unidiff.solver.per_sample import VelocityFlow as VelocityFlow
 from unidiff.solver.resampling import Resampling as Resampling
 from unidiff.solver.sample import Solution as Solution
 from unidiff.solver.sample import sample as sample
@@ -140,5 +144,7 @@ from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training
 from unidiff.variational import Bound as Bound
 from unidiff.variational import variational_bound as variational_bound
+from unidiff.velocity import PerSamplePosterior as PerSamplePosterior
+from unidiff.velocity import VelocityNetwork as VelocityNetwork
 
 EXPORTS: dict[str, str]

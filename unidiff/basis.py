@@ -120,24 +120,24 @@ def _cosine_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _twiddle(n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """exp(-i pi k / 2n), complex, and the norms, both (n,)."""
+    """exp(-i pi k / 2n) for k up to n / 2, complex, and the norms, (n,)."""
     with torch.inference_mode(False):
-        turn = torch.polar(
-            torch.ones(n, dtype=torch.float64), -math.pi / (2 * n) * torch.arange(n, dtype=torch.float64)
-        )
-        return turn.to(device, torch.complex64 if dtype == torch.float32 else torch.complex128), _norms(n).to(
-            device, dtype
-        )
+        angle = -math.pi / (2 * n) * torch.arange(n // 2 + 1, dtype=torch.float64)
+        turn = torch.polar(torch.ones_like(angle), angle)
+        complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
+        return turn.to(device, complex_dtype), _norms(n).to(device, dtype)
 
 
 def _cosine_transform(x: Tensor) -> Tensor:
     n = x.shape[-1]
     if n <= _DENSE or x.dtype not in (torch.float32, torch.float64):
         return x @ _cosine_matrix(n, x.dtype, x.device).T
-    # One complex FFT of the even cells followed by the odd ones backwards (Makhoul 1980).
+    # One real FFT of the even cells followed by the odd ones backwards (Makhoul 1980). With its term k turned by
+    # -pi k / 2n, mode k is the real part and mode n - k minus the imaginary one.
     reordered = torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1)
     turn, norms = _twiddle(n, x.dtype, x.device)
-    return (torch.fft.fft(reordered) * turn).real * norms
+    turned = torch.fft.rfft(reordered) * turn
+    return torch.cat([turned.real, -turned.imag[..., 1 : (n + 1) // 2].flip(-1)], -1) * norms
 
 
 def _inverse_cosine_transform(u: Tensor) -> Tensor:
@@ -146,9 +146,8 @@ def _inverse_cosine_transform(u: Tensor) -> Tensor:
         return u @ _cosine_matrix(n, u.dtype, u.device)
     turn, norms = _twiddle(n, u.dtype, u.device)
     cosines = u / norms
-    # The reordered cells are real, so mode n - k is the imaginary part that mode k lacks.
-    sines = torch.cat([torch.zeros_like(u[..., :1]), cosines[..., 1:].flip(-1)], -1)
-    reordered = torch.fft.ifft(torch.complex(cosines, -sines) * turn.conj()).real
+    sines = torch.cat([torch.zeros_like(u[..., :1]), cosines[..., (n + 1) // 2 :].flip(-1)], -1)
+    reordered = torch.fft.irfft(torch.complex(cosines[..., : n // 2 + 1], -sines) * turn.conj(), n)
     half = (n + 1) // 2
     even, odd = reordered[..., :half], reordered[..., half:].flip(-1)
     if n % 2:

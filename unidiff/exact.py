@@ -79,44 +79,36 @@ class GaussianMixture(ClosedForm):
             weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
         )
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
-        if process.basis.shape and covariance.ndim > 1:
-            variances, axes = self._diagonal(covariance, count), None
-        else:
-            variances, axes = self._principal(covariance, count, flat.shape[1])
+        variances, axes = self._principal(covariance, count, flat.shape[1])
         require(bool((variances >= 0).all()), "covariance", covariance, "positive semi-definite")
         self.register_buffer("means", flat)
         self.register_buffer("log_weights", (weights / weights.sum()).log())
         self.register_buffer("variances", variances)  # (K, D), along the columns of `axes`
         self.register_buffer("axes", axes)  # (K, D, D), or None where every direction is an axis
 
-    @staticmethod
-    def _principal(covariance: Tensor, count: int, size: int) -> tuple[Tensor, Tensor | None]:
+    def _principal(self, covariance: Tensor, count: int, size: int) -> tuple[Tensor, Tensor | None]:
+        """Variances (K, D) along axes (K, D, D), in mode coordinates; no axes where the modes are."""
         if covariance.ndim <= 1 and covariance.shape in ((), (count,)):
             return covariance.expand(count)[:, None].expand(count, size).contiguous(), None
-        require(
-            covariance.shape in ((size, size), (count, size, size)),
-            "covariance",
-            tuple(covariance.shape),
-            f"a number, ({count},), ({size}, {size}) or ({count}, {size}, {size})",
-        )
-        variances, axes = torch.linalg.eigh(covariance)
-        # Rounding may leave a singular matrix with eigenvalues of -1e-17.
-        variances = torch.where(variances.abs() < 1e-14 * variances.abs().max(), 0.0, variances)
-        return variances.expand(count, size).contiguous(), axes.expand(count, size, size).contiguous()
-
-    def _diagonal(self, covariance: Tensor, count: int) -> Tensor:
-        """The variances, (K, D), of covariances (..., D, D) that the process's basis makes diagonal."""
-        size = math.prod(self.shape)
         allowed = f"a number, ({count},), ({size}, {size}) or ({count}, {size}, {size})"
         fits = covariance.shape in ((size, size), (count, size, size))
         require(fits, "covariance", tuple(covariance.shape), allowed)
-        rows = self.process.basis.forward(covariance.reshape(-1, *self.shape)).reshape(covariance.shape)
-        modes = self.process.basis.forward(rows.mT.reshape(-1, *self.shape)).reshape(covariance.shape)
-        variances = modes.diagonal(dim1=-2, dim2=-1)
-        beside = (modes - variances.diag_embed()).abs().max()
-        allowed = f"a matrix that {self.process.basis!r} makes diagonal"
-        require(bool(beside <= 1e-9 * variances.abs().max()), "covariance", tuple(covariance.shape), allowed)
-        return variances.expand(count, size).clamp(min=0).contiguous()
+        basis = self.process.basis
+        for _ in range(2):  # V^T C V, rows first
+            rows = basis.forward(covariance.reshape(-1, *self.shape)).reshape(covariance.shape)
+            covariance = rows.mT
+        if basis.shape:
+            variances = covariance.diagonal(dim1=-2, dim2=-1)
+            beside = (covariance - variances.diag_embed()).abs().max()
+            allowed = f"a matrix that {basis!r} makes diagonal: the modes of {self.process!r} differ in SNR"
+            require(bool(beside <= 1e-9 * variances.abs().max()), "covariance", tuple(covariance.shape), allowed)
+            axes = None
+        else:
+            variances, axes = torch.linalg.eigh(covariance)
+            axes = axes.expand(count, size, size).contiguous()
+        # Rounding may leave a singular matrix with eigenvalues of -1e-17.
+        variances = torch.where(variances.abs() < 1e-14 * variances.abs().max(), 0.0, variances)
+        return variances.expand(count, size).contiguous(), axes
 
     def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals u - alpha m_k along the components' axes (B, K, D), their variances, log joint densities (B, K)."""

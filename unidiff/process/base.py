@@ -15,7 +15,7 @@ from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 
-__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled"]
+__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled", "slope_of"]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
@@ -82,7 +82,7 @@ def renewal(t: Level, s: Level) -> Scale:
 _PIXEL = Pixel()
 
 
-def _slope(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+def slope_of(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """A function of time and its derivative, at times t.
 
     J 1 as the derivative of w -> J^T w, which is linear: torch's forward differentiation gives the same numbers and
@@ -173,8 +173,8 @@ class Process(ABC):
         f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, section 2; Song et al. 2021,
         eq. 29-30 are the cases VE and VP). Infinite where alpha = 0.
         """
-        _, f = _slope(self.log_alpha, t)
-        log_sigma, slope = _slope(self.log_sigma, t)
+        _, f = slope_of(self.log_alpha, t)
+        log_sigma, slope = slope_of(self.log_sigma, t)
         return f, 2 * (slope - f) * torch.exp(2 * log_sigma)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class Process(ABC):
     def _coefficients(self, t: Tensor) -> tuple[Tensor, ...]:
         """The fields of a Level at times t, (N,): each (N,) or (N, *basis.shape)."""
         at = t.reshape(-1, *[1] * len(self.basis.shape))
-        scales, rates = _slope(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
+        scales, rates = slope_of(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
         return t, scales[0], scales[1], self.log_snr(at), self.condition(t), rates[0], rates[1]
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:

@@ -1,0 +1,18 @@
+"""Every picture the library draws. It computes nothing: numbers in, files out."""
+
+from unidiff.plot.diagrams import Curve, Graph, Panel, save_curves, save_fields, save_graphs, save_loss_curve
+from unidiff.plot.samples import save_animation, save_samples, save_strip, save_table
+
+__all__ = [
+    "Curve",
+    "Graph",
+    "Panel",
+    "save_animation",
+    "save_curves",
+    "save_fields",
+    "save_graphs",
+    "save_loss_curve",
+    "save_samples",
+    "save_strip",
+    "save_table",
+]

@@ -1,0 +1,173 @@
+"""Pictures of samples: images as sheets, points as scatter plots, anything else as histograms."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from unidiff.plot.figure import new_figure, save_figure, wrapped
+
+__all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
+
+_PAPER, _INK = 255, 40
+_SHOWN = 9  # images in a cell of a table, at most
+
+
+def save_samples(x: Tensor, path: Path, caption: str) -> None:
+    """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, anything else as histograms.
+
+    Args:
+        x: Samples; images in [-1, 1] (values outside are clipped).
+        path: The PNG to write.
+        caption: What stands under the picture.
+    """
+    if x.ndim == 4:
+        _write(_captioned(_tile(x, math.ceil(math.sqrt(len(x)))), caption), path)
+    else:
+        _save_points([x], [""], path, caption)
+
+
+def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:
+    """Draw a few samples on their way from noise to data: a row per sample, a column per time.
+
+    Args:
+        states: States in pixels, one per time, each (N, *shape).
+        times: Their times.
+        path: The PNG to write.
+        caption: What stands under the picture.
+    """
+    if states[0].ndim == 4:
+        shown = torch.stack([_contrast(state) for state in states], dim=1).flatten(0, 1)
+        _write(_captioned(_tile(shown, len(states)), caption), path)
+    else:
+        _save_points(states, [f"t = {t:.2f}" for t in times], path, caption)
+
+
+def save_animation(states: Sequence[Tensor], path: Path) -> None:
+    """Animate images on their way from noise to data, (N, C, H, W) per frame, as a GIF that rests on its last frame."""
+    frames = [_tile(_contrast(state), math.ceil(math.sqrt(len(state)))) for state in states]
+    durations = [80] * (len(frames) - 1) + [2000]
+    temporary = path.with_name(f".{path.name}")
+    frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    os.replace(temporary, path)
+
+
+def save_table(
+    cells: Sequence[Sequence[tuple[Tensor, str] | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    caption: str,
+) -> None:
+    """Draw samples in a table: the first images of each cell, or all its points as a scatter plot.
+
+    Args:
+        cells: Samples (N, *shape) with what stands over them, for each row and column; None leaves a cell empty.
+        rows: What the rows are.
+        columns: What the columns are.
+        path: The PNG to write.
+        caption: What stands under the table.
+    """
+    size = 1.5 * len(columns) + 1.6, 1.7 * len(rows) + 0.6
+    figure, axes = new_figure(len(columns), size, len(rows))
+    points = [cell[0] for line in cells for cell in line if cell is not None and cell[0].ndim == 2]
+    # One window for all panels, about the last column, which shows the truth where there is one.
+    reach = 1.3 * float(points[-1].nan_to_num(0.0, 0.0, 0.0).abs().quantile(0.99).clamp(min=0.1)) if points else 1.0
+    for number, ax in enumerate(axes):
+        row, column = divmod(number, len(columns))
+        ax.set(xticks=[], yticks=[])
+        cell = cells[row][column]
+        over = cell[1] if cell is not None else ""
+        ax.set_title("\n".join(text for text in (columns[column] if row == 0 else "", over) if text), fontsize=7)
+        if column == 0:
+            words = [line for part in rows[row].split(" @ ") for line in textwrap.wrap(part, 18)]
+            ax.set_ylabel("\n".join(words), fontsize=7, rotation=0, ha="right", va="center")
+        if cell is None:
+            ax.axis("off") if column else [spine.set_visible(False) for spine in ax.spines.values()]
+            continue
+        _draw_cell(ax, cell[0], reach)
+    figure.supxlabel(wrapped(caption, size[0]), fontsize=8)
+    save_figure(figure, path)
+
+
+def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, caption: str) -> None:
+    width = 5.0 if len(states) == 1 else 2.4 * len(states)
+    figure, axes = new_figure(len(states), (width, 5.4 if len(states) == 1 else 3.2))
+    for ax, state, title in zip(axes, states, titles):
+        values = state.detach().float().cpu().nan_to_num().flatten(1).numpy()
+        if values.shape[1] == 2:
+            ax.scatter(values[:, 0], values[:, 1], s=20 if len(values) < 50 else 3, alpha=0.6, linewidths=0)
+            ax.set_aspect("equal", adjustable="datalim")
+            ax.set_box_aspect(1)
+        else:
+            for dimension in values.T[:8]:
+                ax.hist(dimension, bins=60, histtype="step", density=True)
+        ax.set_title(title)
+    figure.supxlabel(wrapped(caption, width), fontsize=8)
+    save_figure(figure, path)
+
+
+def _draw_cell(ax, x: Tensor, reach: float) -> None:  # type: ignore[no-untyped-def]
+    if x.ndim == 4:
+        shown = x[:_SHOWN]
+        ax.imshow(_tile(shown, math.ceil(math.sqrt(len(shown)))))
+        return
+    values = x.detach().float().cpu().nan_to_num().flatten(1).numpy()
+    if values.shape[1] == 2:
+        ax.scatter(values[:, 0], values[:, 1], s=1.5, alpha=0.6, linewidths=0)
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.set_box_aspect(1)
+    else:
+        for dimension in values.T[:8]:
+            ax.hist(dimension, bins=40, range=(-reach, reach), histtype="step", density=True)
+
+
+def _contrast(x: Tensor) -> Tensor:
+    """Noisy images scaled into [-1, 1] by their own 99th percentile, so that large noise is still a picture."""
+    x = x.detach().float().cpu().nan_to_num()
+    return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
+
+
+def _tile(x: Tensor, columns: int) -> Image.Image:
+    """Images (N, C, H, W) in [-1, 1] in rows of `columns`; small ones enlarged by a whole factor.
+
+    Enlarged smoothly: an eye reads a digit of 8x8 pixels, but not one of 64 hard squares.
+    """
+    count, channels, height, width = x.shape
+    zoom = max(1, 56 // max(height, width))
+    pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    gap, rows = 2, math.ceil(count / columns)
+    sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
+    for i, picture in enumerate(pixels):
+        # Latents or other channel counts have no colours: their first channel is shown.
+        array = picture.permute(1, 2, 0).numpy() if channels == 3 else picture[0].numpy()
+        corner = (gap + i % columns * (width * zoom + gap), gap + i // columns * (height * zoom + gap))
+        sheet.paste(Image.fromarray(array).resize((width * zoom, height * zoom), Image.Resampling.BICUBIC), corner)
+    return sheet
+
+
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """The picture with wrapped text under it."""
+    font = ImageFont.load_default(size=13)
+    picture_width = max(picture.width, 320)
+    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, picture_width // 7)]
+    sheet = Image.new("RGB", (picture_width, picture.height + 18 * len(lines) + 8), (_PAPER,) * 3)
+    sheet.paste(picture, ((picture_width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        draw.text((4, picture.height + 3 + 18 * row), line, fill=(_INK,) * 3, font=font)
+    return sheet
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    picture.save(temporary, "PNG")
+    os.replace(temporary, path)

@@ -1,0 +1,185 @@
+"""The renormalised heat equation solved for each image: the mean of the state is no linear function of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from unidiff.basis import DCT
+from unidiff.process.base import slope_of
+from unidiff.process.dissipation import log_fading
+from unidiff.process.heat import RenormalizedHeat
+
+__all__ = ["PerSampleHeat"]
+
+
+class _Coefficients(NamedTuple):
+    """What all images share at times (n,), each (n, *shape), float64; and their slopes."""
+
+    log_keep: Tensor  # log sqrt(1 - eta)
+    log_fading: Tensor  # log d_k
+    log_sigma: Tensor
+    log_keep_rate: Tensor
+    log_fading_rate: Tensor
+    log_sigma_rate: Tensor
+
+
+@dataclass(frozen=True)
+class PerSampleHeat:
+    """The renormalised heat equation with every image's own constraint: |grad m|^2 = (1 - eta) R(u_0) at every time.
+
+    The state is u_t = m(t, u_0) + sigma(t) eps. m is the exact solution of the equation (Higham, Higham & Grindrod, eq.
+    20-21: the heat flow of each mode, rescaled once) times sqrt(1 - eta),
+
+        m_k = sqrt(1 - eta) e^rho d_k u_0k,   rho(t; u_0) = -1/2 log(sum_k lambda_k u_0k^2 d_k^2 / R(u_0)),
+
+    with R(u_0) = sum_k lambda_k u_0k^2, over the channels too. The share of noise eta, the fading d_k and sigma are
+    those of the process `linear`, which has one rho for all images; and as there, the mean of an image (k = 0) fades by
+    sqrt(1 - eta) alone. An image without a gradient has nothing to be rescaled: its rho is 0.
+
+    It is no `Process`: m is not linear in u_0, so the expected data do not give the expected m, and samplers built on
+    E[u_0 | u_t] are wrong on it (see `PlugIn`). Its flow, the conditional expectation of `velocity`, has the right
+    distribution at every time (Lipman et al. 2023, theorem 1; Albergo et al. 2023, section 2.2), for any m and sigma.
+
+    Args:
+        linear: The process with the rescaling common to all images; fit it to the data first, or use `fit`.
+    """
+
+    linear: RenormalizedHeat = field(default_factory=RenormalizedHeat)
+
+    @property
+    def basis(self) -> DCT:
+        """The cosines."""
+        return self.linear.basis
+
+    @property
+    def t_min(self) -> float:
+        """That of the linear process."""
+        return self.linear.t_min
+
+    def fit(self, batches: Iterable[Tensor]) -> PerSampleHeat:
+        """The process for these data, from batches (B, ..., *shape) of pixels; see `RenormalizedHeat.fit`."""
+        fitted = self.linear.fit(batches)
+        assert isinstance(fitted, RenormalizedHeat)
+        return replace(self, linear=fitted)
+
+    def gradient_energy(self, u: Tensor) -> Tensor:
+        """|grad u|^2 = sum_k lambda_k u_k^2 of each state in modes, (B, ..., *shape), channels added: (B,)."""
+        return (self.linear.eigenvalues.to(u) * u.square()).flatten(1).sum(1)
+
+    def sigma(self, t: float | Tensor, like: Tensor) -> Tensor:
+        """Scale of the noise in each mode, at one time or times (B,): broadcasts against `like`, (B, ..., *shape)."""
+        return self._at(t, like).log_sigma.exp().to(like.dtype)
+
+    def log_sigma_rate(self, t: float | Tensor, like: Tensor) -> Tensor:
+        """Sigma' / sigma in each mode; see `sigma`."""
+        return self._at(t, like).log_sigma_rate.to(like.dtype)
+
+    def mean(self, u0: Tensor, t: float | Tensor) -> Tensor:
+        """The mean m(t, u0) of the state.
+
+        Args:
+            u0: Images in modes, (B, ..., *shape).
+            t: One time in [0, 1], or times (B,).
+
+        Returns:
+            m, shaped like u0 and in its dtype; computed in float64 where the device has it.
+        """
+        return self._mean(u0, self._at(t, u0)).to(u0.dtype)
+
+    def mean_rate(self, u0: Tensor, t: float | Tensor) -> Tensor:
+        """The time derivative of `mean`, shaped like u0: m_k' = (d log sqrt(1 - eta) / dt + rho' + (log d_k)') m_k."""
+        at = self._at(t, u0)
+        return self._mean_rate(u0, at).to(u0.dtype)
+
+    def perturb(self, u0: Tensor, eps: Tensor, t: float | Tensor) -> Tensor:
+        """The noisy state m(t, u0) + sigma(t) eps, of data and noise in modes, (B, ..., *shape)."""
+        at = self._at(t, u0)
+        return (self._mean(u0, at) + at.log_sigma.exp() * eps).to(u0.dtype)
+
+    def velocity(self, u0: Tensor, eps: Tensor, t: float | Tensor) -> Tensor:
+        """The time derivative of the state with data and noise held, m' + sigma' eps: what velocity matching regresses.
+
+        Args:
+            u0: Images in modes, (B, ..., *shape).
+            eps: Standard normal noise, shaped like u0.
+            t: One time, or times (B,).
+        """
+        at = self._at(t, u0)
+        return (self._mean_rate(u0, at) + at.log_sigma_rate * at.log_sigma.exp() * eps).to(u0.dtype)
+
+    def still(self, u: Tensor, velocity: Tensor, t: float) -> Tensor:
+        """The expected data, (B, ..., *shape), from a state and its expected velocity at a time near 0.
+
+        Heat stands still there (tau' = O(t^3)), so the velocity is (log sqrt(1 - eta))' m + sigma' eps, and u = m +
+        sigma eps gives m, which is sqrt(1 - eta) u_0.
+        """
+        at = self._at(t, u)
+        m = (at.log_sigma_rate * u - velocity) / (at.log_sigma_rate - at.log_keep_rate)
+        return (m * torch.exp(-at.log_keep)).to(u.dtype)
+
+    def _at(self, t: float | Tensor, like: Tensor) -> _Coefficients:
+        """The coefficients at t on the device of `like`, (B, ..., *shape), broadcast against it."""
+        modes = self.linear.shape
+        times = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().flatten()
+        if len(times) not in (1, len(like)):
+            raise ValueError(f"t holds {len(times)} times; give one, or one for each of the {len(like)} samples.")
+        if like.shape[like.ndim - len(modes) :] != modes:
+            raise ValueError(f"the state has shape {tuple(like.shape)}; its last axes must be {modes}.")
+        values = _at_one_time(self.linear, float(times)) if len(times) == 1 else _coefficients(self.linear, times)
+        dtype = torch.float32 if like.device.type == "mps" else torch.float64
+        shape = len(times), *[1] * (like.ndim - 1 - len(modes)), *modes
+        return _Coefficients(*(value.to(like.device, dtype).reshape(shape) for value in values))
+
+    def _energies(self, u0: Tensor, at: _Coefficients) -> tuple[Tensor, Tensor, Tensor]:
+        """Lambda_k u_0k^2; the same times (d_k e^-c)^2; and c, log d_k of the mode that fades least: (B, 1, ...)."""
+        energies = self.linear.eigenvalues.to(at.log_keep) * u0.to(at.log_keep.dtype).square()
+        axes = tuple(range(1, u0.ndim))
+        # Relative to the mode that fades least of those an image has, so that no blur underflows.
+        least = torch.where(energies > 0, at.log_fading.expand_as(energies), -torch.inf).amax(axes, keepdim=True)
+        least = torch.where(least > -torch.inf, least, 0.0)
+        # A mode the image lacks may fade less than that, and counts for nothing.
+        return energies, energies * torch.exp(2 * (at.log_fading - least).clamp(max=0)), least
+
+    def _mean(self, u0: Tensor, at: _Coefficients) -> Tensor:
+        energies, faded, least = self._energies(u0, at)
+        axes = tuple(range(1, u0.ndim))
+        total, left = energies.sum(axes, keepdim=True), faded.sum(axes, keepdim=True)
+        rho = 0.5 * (torch.where(total > 0, total, 1.0).log() - torch.where(left > 0, left, 1.0).log()) - least
+        renormalised = self.linear.eigenvalues.to(rho) > 0
+        # Where an image lacks a mode, e^rho may overflow against it: 0 times that is to be 0.
+        log_scale = at.log_keep + at.log_fading + torch.where(renormalised, rho, 0.0)
+        return torch.where(u0 == 0, 0.0, log_scale).exp() * u0
+
+    def _mean_rate(self, u0: Tensor, at: _Coefficients) -> Tensor:
+        _, faded, _ = self._energies(u0, at)
+        axes = tuple(range(1, u0.ndim))
+        left = faded.sum(axes, keepdim=True)
+        shares = faded / torch.where(left > 0, left, 1.0)
+        rho_rate = -(shares * at.log_fading_rate).sum(axes, keepdim=True)
+        renormalised = self.linear.eigenvalues.to(rho_rate) > 0
+        return (at.log_keep_rate + torch.where(renormalised, rho_rate, 0.0) + at.log_fading_rate) * self._mean(u0, at)
+
+
+def _coefficients(linear: RenormalizedHeat, times: Tensor) -> _Coefficients:
+    """At times (n,)."""
+
+    def logarithms(t: Tensor) -> Tensor:
+        keep = 0.5 * logsigmoid(-linear.noise_odds(t))
+        fading = log_fading(linear.eigenvalues, linear.dissipation(t), linear.floor)
+        return torch.stack(torch.broadcast_tensors(keep, fading, linear.log_sigma(t)))
+
+    values, slopes = slope_of(logarithms, times.reshape(-1, *[1] * len(linear.shape)))
+    return _Coefficients(*values, *slopes)
+
+
+@lru_cache(maxsize=64)
+def _at_one_time(linear: RenormalizedHeat, t: float) -> _Coefficients:
+    """At one time: a step of a sampler asks for the same several times."""
+    return _coefficients(linear, torch.tensor([t], dtype=torch.float64))
