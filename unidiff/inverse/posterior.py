@@ -13,11 +13,12 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale
+from unidiff.process.base import Level, Scale, combine, scaled
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
 
-_LEAST = 1e-6  # alpha / sigma at t = 1 below which nothing of a float32 gradient is left
+_LEAST = 1e-6  # alpha / sigma below which nothing of a float32 gradient is left
+_FAINT = 1e-3  # alpha / sigma at which a state without data is asked instead: x0 hardly depends on it
 
 
 class Posterior(Denoiser):
@@ -44,13 +45,17 @@ class Posterior(Denoiser):
             measured = tuple(operator.apply(torch.zeros(1, *denoiser.shape)).shape[1:])
             allowed = f"(B, *{measured}), as {type(operator).__name__} makes of samples {tuple(denoiser.shape)}"
             require(tuple(y.shape[1:]) == measured, "y", tuple(y.shape), allowed)
-        first = denoiser.process.level(1.0)
-        least = float(torch.as_tensor(first.alpha / first.sigma).min())
-        if least < _LEAST:
-            where = "in a mode " if denoiser.process.basis.shape else ""
-            problem = f"{denoiser.process!r} has alpha / sigma = {least:.2g} {where}at t = 1, where the derivative of a"
-            remedy = "Use a process that keeps some of the data: a `floor`, or an alpha above 0."
-            raise ParameterError("denoiser", f"{problem} denoiser does not tell the covariance of x0. {remedy}")
+        process = denoiser.process
+        self.latest = 1.0
+        if process.basis.shape:
+            first = process.level(1.0)
+            least = float(torch.as_tensor(first.alpha / first.sigma).min())
+            if least < _LEAST:
+                problem = f"{process!r} has alpha / sigma = {least:.2g} in a mode at t = 1, where the derivative of a"
+                remedy = "Use a process that keeps some of the data, such as one with a `floor`."
+                raise ParameterError("denoiser", f"{problem} denoiser does not tell the covariance of x0. {remedy}")
+        else:
+            self.latest = float(process.time_at(torch.tensor(2 * math.log(_FAINT), dtype=torch.float64)))
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
@@ -93,8 +98,9 @@ class Posterior(Denoiser):
 
     def _given(self, u: Tensor, y: Tensor, level: Level, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
-            state = u.detach().clone().requires_grad_()
-            prediction = self.denoiser(state, level, **cond)
+            given, asked = level, self._asked(u, level)
+            state = scaled(asked.sigma / given.sigma, u.detach()).clone().requires_grad_()
+            prediction, level = self.denoiser(state, asked, **cond), asked
             measured = self.operator.apply(self.process.basis.inverse(prediction.x0))
             if not measured.requires_grad:
                 raise ParameterError("denoiser", f"{type(self.denoiser).__name__} passes no gradients to its input.")
@@ -104,8 +110,19 @@ class Posterior(Denoiser):
                 return level.sigma**2 / level.alpha * pulled
 
             shift = self.shift(y - measured.detach(), push, level).detach()
-        x0, eps = prediction.x0.detach() + shift, prediction.eps.detach() - level.alpha / level.sigma * shift
+        x0 = prediction.x0.detach() + shift
+        if asked is given:  # u - alpha x0 would cancel
+            eps = prediction.eps.detach() - level.alpha / level.sigma * shift
+        else:
+            eps = combine(1 / given.sigma, u, -given.alpha / given.sigma, x0)
         return x0.to(u.dtype), eps.to(u.dtype)
+
+    def _asked(self, u: Tensor, level: Level) -> Level:
+        """The level itself, or the nearest that keeps a thousandth of data: pure noise has no derivative to go by."""
+        if isinstance(level.t, Tensor):
+            late = bool((level.t > self.latest).any())
+            return self.process.level(level.t.flatten().clamp(max=self.latest), u) if late else level
+        return self.process.level(self.latest) if level.t > self.latest else level
 
 
 def _rows(value: Scale, rows: slice, u: Tensor) -> Scale:
