@@ -30,7 +30,7 @@ from unidiff.velocity import VelocityField
 
 FROZEN = (
     *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
-    *(Objective, Data, ud.Trace),
+    *(Objective, Data, ud.Trace, ud.Operator),
 )
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
@@ -53,7 +53,12 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ExponentialAdams": [{}, {"order": 2}, {"order": 5}],
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],
     "Hutchinson": [{}, {"probes": 3}],
+    "HeatBlur": [{"shape": (2, 3), "blur": 0.7}],
+    "BlockMean": [{"shape": [2, 4], "factor": 2}],
+    "Inpainting": [{"known": [1, 0]}, {"known": ((True, False), (False, True))}],
+    "RandomProjection": [{"shape": (2, 3), "count": 4}],
     "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],

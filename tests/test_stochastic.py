@@ -262,4 +262,5 @@ def test_every_solver_that_draws_noise_is_held():
     others = {"AnnealedLangevin": {"step_size": 1e-4}, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}}
     solvers = [cls(**others.get(name, {})) for name, cls in PUBLIC.choices(ud.Solver).items()]
     held = {type(solver).__name__ for solver, *_ in CASES} | {"EDMStochastic", "PredictorCorrector"}
+    held |= {"Resampling"}  # tests/test_editing.py
     assert {type(solver).__name__ for solver in solvers if draws_noise(solver)} == held

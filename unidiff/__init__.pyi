@@ -20,6 +20,10 @@ from unidiff.denoiser import Counted as Counted
 from unidiff.denoiser import Denoiser as Denoiser
 from unidiff.denoiser import NeuralDenoiser as NeuralDenoiser
 from unidiff.denoiser import Rescheduled as Rescheduled
+from unidiff.editing import Replacement as Replacement
+from unidiff.editing import edit as edit
+from unidiff.editing import inpaint as inpaint
+from unidiff.editing import variations as variations
 from unidiff.encoding import RoundTrip as RoundTrip
 from unidiff.encoding import decode as decode
 from unidiff.encoding import encode as encode
@@ -42,6 +46,16 @@ from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
+from unidiff.inverse.conditioned import conditioned as conditioned
+from unidiff.inverse.operators import BlockMean as BlockMean
+from unidiff.inverse.operators import HeatBlur as HeatBlur
+from unidiff.inverse.operators import Inpainting as Inpainting
+from unidiff.inverse.operators import Operator as Operator
+from unidiff.inverse.operators import RandomProjection as RandomProjection
+from unidiff.inverse.posterior import DPS as DPS
+from unidiff.inverse.posterior import MomentMatching as MomentMatching
+from unidiff.inverse.posterior import PiGDM as PiGDM
+from unidiff.inverse.posterior import Posterior as Posterior
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
@@ -115,6 +129,7 @@ from unidiff.solver.ode import ProbabilityFlow as ProbabilityFlow
 from unidiff.solver.per_sample import PlugIn as PlugIn
 from unidiff.solver.per_sample import PosteriorDDIM as PosteriorDDIM
 from unidiff.solver.per_sample import VelocityFlow as VelocityFlow
+from unidiff.solver.resampling import Resampling as Resampling
 from unidiff.solver.sample import Solution as Solution
 from unidiff.solver.sample import sample as sample
 from unidiff.solver.sde import EulerMaruyama as EulerMaruyama

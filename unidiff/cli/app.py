@@ -14,6 +14,8 @@ from unidiff.cli.check import check
 from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
+from unidiff.cli.edit import edit
+from unidiff.cli.inpaint import inpaint
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.run import run
 from unidiff.cli.sample import sample
@@ -34,6 +36,8 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(sample)
+app.command()(inpaint)
+app.command()(edit)
 app.command()(likelihood)
 app.command()(compare)
 app.command()(check)

@@ -1,0 +1,54 @@
+"""`unidiff edit`: change a picture with a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
+from unidiff.errors import require
+
+__all__ = ["edit"]
+
+
+def edit(
+    run: Annotated[Path, typer.Argument(help="A run directory of images.")],
+    image: Annotated[Path, typer.Argument(help="A picture, or an array .npy (C, H, W) in [-1, 1].")],
+    strength: Annotated[float, typer.Option(help="From 0, the picture itself, to 1, a sample of the model.")] = 0.6,
+    strengths: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="A picture of the same size that multiplies strength.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Number of samples; 8 if not given.")] = None,
+    overrides: Overrides = None,
+    array: Annotated[
+        Path | None, typer.Option(metavar="FILE.npy", help="Write the samples: float32, (N, C, H, W), in [-1, 1].")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write the picture here.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    allow_imports: AllowImports = False,
+) -> None:
+    """Change a picture: noise to the time t = strength, then denoise."""
+    require(0 <= strength <= 1, "--strength", strength, "a number from 0 (the picture) to 1 (a sample)")
+    import torch
+
+    from unidiff.cli.altering import Altering, read_image, read_map
+    from unidiff.editing import edit as change
+
+    altering = Altering.load(run, overrides, count, device, allow_imports, out, array)
+    given = read_image(image, altering.shape)
+    spread = torch.tensor(strength, dtype=torch.float64)
+    if strengths is not None:
+        spread = strength * read_map(strengths, image, altering.shape)
+    solver = altering.sampling.solver
+    altering.draw(
+        lambda denoiser, at, grid, seeds, progress: change(
+            denoiser, given.to(at), spread, solver, grid, seeds, progress=progress
+        ),
+        [given],
+        f"picture, then edits of strength {strength:g} ({solver!r})",
+        {"image": str(image), "strength": strength, "map": str(strengths) if strengths else None},
+        as_json,
+    )
