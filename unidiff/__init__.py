@@ -50,6 +50,12 @@ EXPORTS: dict[str, str] = {
     "Rescheduled": "denoiser",
     "GaussianMixture": "exact",
     "Empirical": "exact",
+    # guidance: models that steer one
+    "ClassifierFree": "guidance.linear",
+    "AutoGuidance": "guidance.linear",
+    "GuidanceInterval": "guidance.limits",
+    "RescaledGuidance": "guidance.limits",
+    "DynamicThreshold": "guidance.limits",
     # objective
     "Denoising": "objective.denoising",
     "ExplicitScoreMatching": "objective.score_matching",

@@ -42,6 +42,11 @@ from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
+from unidiff.guidance.limits import DynamicThreshold as DynamicThreshold
+from unidiff.guidance.limits import GuidanceInterval as GuidanceInterval
+from unidiff.guidance.limits import RescaledGuidance as RescaledGuidance
+from unidiff.guidance.linear import AutoGuidance as AutoGuidance
+from unidiff.guidance.linear import ClassifierFree as ClassifierFree
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded

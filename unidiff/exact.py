@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
@@ -43,6 +44,8 @@ class ClosedForm(Denoiser):
 class GaussianMixture(ClosedForm):
     """The exact denoiser when the data are a mixture of Gaussians.
 
+    Its classes are the components: with a label k the data are N(m_k, C_k) alone, with -1 or none the whole mixture.
+
     If x0 ~ sum_k w_k N(m_k, C_k) then u_t ~ sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I), and E[x0 | u_t] is the
     posterior-weighted sum of m_k + alpha C_k (alpha^2 C_k + sigma^2 I)^{-1} (u_t - alpha m_k).
 
@@ -72,6 +75,7 @@ class GaussianMixture(ClosedForm):
         means = torch.as_tensor(means, dtype=torch.float64)
         require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
         count, self.shape = len(means), tuple(means.shape[1:])
+        self.classes = count
         flat = process.basis.forward(means).flatten(1)
         weights = torch.ones(count) if weights is None else weights
         weights = torch.as_tensor(weights, dtype=torch.float64)  # at once: a list of floats would pass through float32
@@ -136,6 +140,10 @@ class GaussianMixture(ClosedForm):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
+        if (label := cond.get("label")) is not None:
+            check_label(label, self.classes, len(u))
+            others = torch.arange(len(self.means), device=u.device) != label[:, None]
+            log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape)[..., None, :] * self.variances / variance * residual
         if self.axes is not None:
             shift = torch.einsum("bke,kde->bkd", shift, self.axes)
@@ -176,6 +184,8 @@ class Empirical(ClosedForm):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
+        if "label" in cond:
+            check_label(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = _align(level.alpha, self.shape), _align(level.sigma, self.shape)
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.
