@@ -56,6 +56,9 @@ EXPORTS: dict[str, str] = {
     "GuidanceInterval": "guidance.limits",
     "RescaledGuidance": "guidance.limits",
     "DynamicThreshold": "guidance.limits",
+    # conditioning: what a network is told of the data
+    "Labels": "conditioning",
+    "Conditioning": "conditioning",
     # objective
     "Denoising": "objective.denoising",
     "ExplicitScoreMatching": "objective.score_matching",

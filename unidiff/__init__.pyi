@@ -6,6 +6,8 @@ from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
+from unidiff.conditioning import Conditioning as Conditioning
+from unidiff.conditioning import Labels as Labels
 from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits

@@ -64,7 +64,11 @@ def describe(
     }
     from unidiff.recipe.registry import is_component
 
-    named = is_component(value) and not inspect.isabstract(value) and facts["kind"] not in ("denoiser", "exact")
+    named = (
+        is_component(value)
+        and not inspect.isabstract(value)
+        and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
+    )
     if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving"):
         from unidiff.recipe import signature_rows
 

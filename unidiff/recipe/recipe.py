@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unidiff.backbone.base import Backbone
+from unidiff.conditioning import Conditioning
 from unidiff.data.base import Data
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.base import Objective
@@ -38,6 +39,8 @@ class Recipe:
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
+        conditioning: What the network is told of the data, such as Labels; null for an unconditional model. It gives
+            the network its `classes`, as many as the data have.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -49,6 +52,7 @@ class Recipe:
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
+    conditioning: Conditioning | None = None
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
@@ -72,6 +76,7 @@ class Recipe:
         if modes and modes != shape[-len(modes) :]:
             problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
             raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
+        self._condition()
         with _inside("backbone", self.backbone):
             try:
                 self.count_weights()
@@ -81,6 +86,17 @@ class Recipe:
                 raise ParameterError("backbone", f"it cannot take the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ParameterError("backbone", f"{self.backbone} cannot be made: {error}") from error
+
+    def _condition(self) -> None:
+        """Give the network the arguments by which it knows its conditions, so that the saved recipe has them."""
+        given = self.backbone.arguments
+        if self.conditioning is None:
+            if given.get("classes") is not None:
+                problem = "nothing would tell the network which class a sample has. Add `conditioning: labels`."
+                raise ParameterError("backbone.classes", problem)
+            return
+        needed = self.conditioning.network(self.data, given)
+        object.__setattr__(self, "backbone", Blueprint(self.backbone.kind, {**given, **needed}))
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""

@@ -120,6 +120,8 @@ def execute(
     source = recipe.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
+    if recipe.conditioning is not None:
+        recipe.conditioning.check(source, recipe.backbone.arguments.get("classes"))
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
     if resume:
@@ -235,7 +237,7 @@ def _train(
             files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
             trackers.track(step, line)
         if settings.preview_every and step % settings.preview_every == 0 and step < steps:
-            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision).x
+            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision, **_examples(recipe, _PREVIEW.count)).x
             caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
             plot.save_samples(x, files.samples / f"step-{step:08d}.png", caption)
 
@@ -245,6 +247,7 @@ def _train(
             source,
             recipe.objective,
             settings,
+            conditioning=recipe.conditioning,
             seed=recipe.seed,
             accelerator=accelerator,
             checkpoints=Checkpoints(files.checkpoints, settings.keep),
@@ -277,7 +280,8 @@ def _draw(
             raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress)
+    cond = _examples(recipe, sampling.count)
+    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress, **cond)
     seconds = time.perf_counter() - started
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
@@ -299,6 +303,12 @@ def _draw(
         "nfe": solution.nfe,
         "sampling_seconds": round(seconds, 2),
     }
+
+
+def _examples(recipe: Recipe, count: int) -> dict[str, Any]:
+    """Conditions for pictures: all classes in turn, if the model knows any."""
+    known = recipe.conditioning
+    return {} if known is None else known.examples(count, recipe.backbone.arguments.get("classes"))
 
 
 def _caption(title: str, sampling: Sampling, process: Process, source: Source) -> str:

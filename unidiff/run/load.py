@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.condition import check_conditions
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RunError
 from unidiff.recipe.recipe import Recipe, load_recipe
 from unidiff.run.directory import RunDirectory
@@ -23,13 +25,14 @@ __all__ = ["Run", "draw", "load"]
 
 
 def draw(
-    denoiser: NeuralDenoiser,
+    denoiser: Denoiser,
     sampling: Sampling,
     shape: Sequence[int],
     precision: torch.dtype,
     *,
     keep: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    **cond: Tensor,
 ) -> Solution:
     """Draw samples as a recipe's `sampling` section says, in batches.
 
@@ -40,12 +43,16 @@ def draw(
         precision: Number format of the network's arithmetic.
         keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
+        **cond: Conditions, each with a row for each of all samples.
     """
     device = next(denoiser.parameters()).device
+    check_conditions(cond, denoiser.classes, sampling.count)
     starts = range(0, sampling.count, sampling.batch)
     solutions: list[Solution] = []
     for start in starts:
         seeds = range(sampling.seed + start, sampling.seed + min(start + sampling.batch, sampling.count))
+
+        rows: dict[str, Any] = {name: value[start : start + len(seeds)].to(device) for name, value in cond.items()}
 
         def report(done: int, steps: int, before: int = len(solutions)) -> None:
             if progress is not None:
@@ -61,6 +68,7 @@ def draw(
                 device=device,
                 keep=keep,
                 progress=report,
+                **rows,
             )
         solutions.append(solution)
     return Solution(torch.cat([s.x for s in solutions]), solutions[0].times, solutions[0].nfe, solutions[0].path)
@@ -91,7 +99,7 @@ class Run:
 
         Args:
             sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            **options: `keep` and `progress` of `unidiff.sample`.
+            **options: `keep` and `progress` of `unidiff.sample`; conditions, such as `label`, (count,).
         """
         return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data.shape, self.precision, **options)
 

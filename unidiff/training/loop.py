@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from unidiff.conditioning import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
@@ -93,6 +94,7 @@ def train(
     objective: Objective,
     settings: Training,
     *,
+    conditioning: Conditioning | None = None,
     seed: int = 0,
     accelerator: Accelerator | None = None,
     checkpoints: Checkpoints | None = None,
@@ -102,14 +104,16 @@ def train(
 ) -> NeuralDenoiser:
     """Train a denoiser's network in place and return the model with averaged weights.
 
-    Data order, times, noise and dropout of a step are functions of (seed, step). A run that is stopped and called again
-    with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
+    Data order, times, noise, conditions left unsaid and dropout of a step are functions of (seed, step). A run that is
+    stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that
+    was not.
 
     Args:
         denoiser: The model; its network is moved to the accelerator's device.
         source: The data.
         objective: What to minimise.
         settings: The numbers of the run.
+        conditioning: What the network is told of the data; None for an unconditional model.
         seed: Seed of everything random in training.
         accelerator: Devices and precision; by default the best device of this machine.
         checkpoints: Where to save, and to resume from; None saves nothing.
@@ -120,11 +124,14 @@ def train(
     Raises:
         Interrupted: If `stop` said so.
         ParameterError: If the data do not fit the network, or the objective the settings.
+        DataError: If the data cannot be conditioned on.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
     settings.check(objective)
     expected = getattr(denoiser.backbone, "shape", source.shape)
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
+    if conditioning is not None:
+        conditioning.check(source, denoiser.classes)
     accelerator = accelerator or accelerator_for(settings)
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
@@ -157,7 +164,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         with arithmetic(precision, device):
-            window += _accumulate_gradients(model, source, objective, plan, step - 1, settings.accumulate, accelerator)
+            window += _accumulate_gradients(
+                model, source, objective, conditioning, plan, step - 1, settings.accumulate, accelerator
+            )
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
@@ -194,6 +203,7 @@ def _accumulate_gradients(
     model: NeuralDenoiser,
     source: Source,
     objective: Objective,
+    conditioning: Conditioning | None,
     plan: BatchPlan,
     step: int,
     parts: int,
@@ -205,14 +215,16 @@ def _accumulate_gradients(
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, source.shape)
     times = model.process.training_times(uniform)
+    cond = {} if conditioning is None else conditioning.conditions(source, indices, plan.condition_draws(step))
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise)]
-    for part, (index, t, eps) in enumerate(zip(*mine)):
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise, *cond.values())]
+    for part, (index, t, eps, *told) in enumerate(zip(*mine)):
         u0 = model.process.basis.forward(source.batch(index, accelerator.device))
         eps = eps.to(accelerator.device, non_blocking=True)
+        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in zip(cond, told)}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
-            loss = objective.losses(model, u0, eps, model.process.level(t, u0)).mean() / parts
+            loss = objective.losses(model, u0, eps, model.process.level(t, u0), **given).mean() / parts
             accelerator.backward(loss)
         total += loss.detach()
     return total
