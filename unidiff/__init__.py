@@ -50,9 +50,14 @@ EXPORTS: dict[str, str] = {
     "Rescheduled": "denoiser",
     "GaussianMixture": "exact",
     "Empirical": "exact",
+    "MixtureClassifier": "exact",
+    # classifier: of noisy states
+    "Classifier": "classifier",
+    "NeuralClassifier": "classifier",
     # guidance: models that steer one
     "ClassifierFree": "guidance.linear",
     "AutoGuidance": "guidance.linear",
+    "ClassifierGuidance": "guidance.classifier",
     "GuidanceInterval": "guidance.limits",
     "RescaledGuidance": "guidance.limits",
     "DynamicThreshold": "guidance.limits",

@@ -6,6 +6,8 @@ from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
+from unidiff.classifier import Classifier as Classifier
+from unidiff.classifier import NeuralClassifier as NeuralClassifier
 from unidiff.conditioning import Conditioning as Conditioning
 from unidiff.conditioning import Labels as Labels
 from unidiff.data.array import ArrayFile as ArrayFile
@@ -35,6 +37,7 @@ from unidiff.evaluation.features import Discriminants as Discriminants
 from unidiff.evaluation.reference import reference_flow as reference_flow
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
+from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Karras as Karras
@@ -44,6 +47,7 @@ from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
+from unidiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
 from unidiff.guidance.limits import DynamicThreshold as DynamicThreshold
 from unidiff.guidance.limits import GuidanceInterval as GuidanceInterval
 from unidiff.guidance.limits import RescaledGuidance as RescaledGuidance

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.classifier import Classifier
 from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Process, Scale
 
-__all__ = ["ClosedForm", "Empirical", "GaussianMixture"]
+__all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
@@ -133,9 +134,13 @@ class GaussianMixture(ClosedForm):
         log_joint = self.log_weights - 0.5 * (residual**2 / variance + (2 * math.pi * variance).log()).sum(-1)
         return residual, variance, log_joint
 
+    def log_joint(self, u: Tensor, level: Level) -> Tensor:
+        """Exact log joint density of the noisy state u, (B, *modes), and each component, in nats: (B, K)."""
+        return self._along_axes(u, level)[2]
+
     def log_prob(self, u: Tensor, level: Level) -> Tensor:
         """Exact log density of the noisy state u, (B, *modes), in nats: (B,)."""
-        return self._along_axes(u, level)[2].logsumexp(-1)
+        return self.log_joint(u, level).logsumexp(-1)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
@@ -160,6 +165,24 @@ class GaussianMixture(ClosedForm):
             shift = torch.einsum("be,bde->bd", shift, self.axes[component])
         modes = (self.means[component] + shift).reshape(noise.shape)
         return self.process.basis.inverse(modes).to(noise.dtype)
+
+
+class MixtureClassifier(Classifier):
+    """The exact classifier of a noisy mixture: log p(k | u) = log w_k + log N(u; alpha m_k, ...) + a constant.
+
+    Args:
+        mixture: The mixture; its components are the classes.
+    """
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.process = mixture.process
+        self.classes = len(mixture.means)
+
+    def forward(self, u: Tensor, level: Level) -> Tensor:
+        """The log joint density of state and class; see `Classifier.forward`."""
+        return self.mixture.log_joint(u, level).to(u.dtype)
 
 
 class Empirical(ClosedForm):
