@@ -141,6 +141,9 @@ EXPORTS: dict[str, str] = {
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",
+    "UNetEncoder": "backbone.encoder",
+    "MLPEncoder": "backbone.encoder",
+    "Encoder": "backbone.encoder",
     "Backbone": "backbone.base",
     # data
     "Digits": "data.digits",
@@ -163,6 +166,9 @@ EXPORTS: dict[str, str] = {
     "Comparing": "run.comparing",
     "Evolving": "run.evolving",
     "load_evolving": "run.evolving",
+    "Classifying": "run.classifying",
+    "load_classifying": "run.classifying",
+    "load_classifier": "run.load",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

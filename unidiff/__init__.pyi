@@ -3,6 +3,9 @@
 from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
+from unidiff.backbone.encoder import Encoder as Encoder
+from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
+from unidiff.backbone.encoder import UNetEncoder as UNetEncoder
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
@@ -98,10 +101,13 @@ from unidiff.process.sde import CosineVP as CosineVP
 from unidiff.process.sde import SubVPSDE as SubVPSDE
 from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
+from unidiff.run.classifying import Classifying as Classifying
+from unidiff.run.classifying import load_classifying as load_classifying
 from unidiff.run.comparing import Comparing as Comparing
 from unidiff.run.evolving import Evolving as Evolving
 from unidiff.run.evolving import load_evolving as load_evolving
 from unidiff.run.load import load as load
+from unidiff.run.load import load_classifier as load_classifier
 from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import Cosine as Cosine
 from unidiff.schedule import Linear as Linear

@@ -55,6 +55,10 @@ class NeuralClassifier(Classifier):
         self.backbone = backbone
         self.classes = int(getattr(backbone, "classes", 0))
 
+    def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
+        """The same classifier with another network."""
+        return NeuralClassifier(self.process, backbone)
+
     def forward(self, u: Tensor, level: Level) -> Tensor:
         """The network's logits; see `Classifier.forward`."""
         basis = self.process.basis

@@ -62,6 +62,10 @@ class NeuralDenoiser(Denoiser):
         self.shape = getattr(backbone, "shape", None)
         self.classes = getattr(backbone, "classes", None)
 
+    def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
+        """The same model with another network."""
+        return NeuralDenoiser(self.process, self.parameterization, backbone)
+
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
         scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)

@@ -69,7 +69,7 @@ def describe(
         and not inspect.isabstract(value)
         and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
     )
-    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving"):
+    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving", "Classifying"):
         from unidiff.recipe import signature_rows
 
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]

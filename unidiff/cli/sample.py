@@ -23,8 +23,9 @@ def sample(
         str | None,
         typer.Option("--class", metavar="K,...", help="Draw this class, or these, a row each; --count of each."),
     ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance scale; 1 is the plain conditional model.")
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
     ] = None,
     overrides: Overrides = None,
     array: Annotated[
@@ -39,6 +40,8 @@ def sample(
     asked = _classes(classes)
     if guidance is not None and not asked:
         raise RunError(f"--guidance {guidance:g}: there is nothing to guide to. Name classes with --class.")
+    if classifier is not None and guidance is None:
+        raise RunError(f"--classifier {classifier}: say how much it counts with --guidance.")
     if asked:
         require_whole("--count", each := 8 if count is None else count, 1, 10_000_000)
         count = each * len(asked)
@@ -50,18 +53,25 @@ def sample(
 
     from unidiff import plot
     from unidiff.cli.console import Console
+    from unidiff.denoiser import Denoiser
+    from unidiff.guidance.classifier import ClassifierGuidance
     from unidiff.guidance.linear import ClassifierFree
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.load import draw, load
+    from unidiff.run.load import draw, load, load_classifier
 
     with Console() as console:
         loaded = load(run, changes, device=device, allow_imports=allow_imports, report=console.notice)
         sampling, model = loaded.recipe.sampling, loaded.denoiser
         cond: dict[str, Any] = {}
+        judge = None
+        if classifier is not None:
+            judge = load_classifier(classifier, device=device, allow_imports=allow_imports, report=console.notice)
         if asked:
-            _check_classes(run, asked, model.classes)
+            _check_classes(run, asked, model.classes if judge is None else judge.classes)
             cond["label"] = torch.tensor(asked).repeat_interleave(sampling.count // len(asked))
-        guided = model if guidance is None else ClassifierFree(model, guidance)
+        guided: Denoiser = model
+        if guidance is not None:
+            guided = ClassifierFree(model, guidance) if judge is None else ClassifierGuidance(model, judge, guidance)
         picture = out or _free_name(RunDirectory(run).samples)
         _check_place("--out", picture)
         if stand_in := loaded.manifest.get("data", {}).get("stand_in"):

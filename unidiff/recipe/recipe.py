@@ -11,6 +11,7 @@ from typing import Any
 from unidiff.backbone.base import Backbone
 from unidiff.conditioning import Conditioning
 from unidiff.data.base import Data
+from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
@@ -27,7 +28,7 @@ from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 from unidiff.sampling import Sampling
 from unidiff.training.settings import Training
 
-__all__ = ["Recipe", "load_recipe", "read_recipe"]
+__all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,9 @@ class Recipe:
         for part in ("parameterization", "objective", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
-                with _inside(part, getattr(self, part)):
+                with inside(part, getattr(self, part)):
                     check(self.process)
-        with _inside("training", self.training):
+        with inside("training", self.training):
             self.training.check(self.objective)
         try:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
@@ -77,7 +78,7 @@ class Recipe:
             problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
             raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
         self._condition()
-        with _inside("backbone", self.backbone):
+        with inside("backbone", self.backbone):
             try:
                 self.count_weights()
             except ParameterError as error:
@@ -98,6 +99,16 @@ class Recipe:
         needed = self.conditioning.network(self.data, given)
         object.__setattr__(self, "backbone", Blueprint(self.backbone.kind, {**given, **needed}))
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that the model can be asked for; None for an unconditional one."""
+        found: int | None = self.backbone.arguments.get("classes")
+        return found
+
+    def model(self, process: Process) -> NeuralDenoiser:
+        """The model with fresh weights, of the process as fitted to the data."""
+        return NeuralDenoiser(process, self.parameterization, self.backbone.build(shape=self.data.shape))
+
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return self.backbone.count(shape=self.data.shape)
@@ -113,7 +124,7 @@ class Recipe:
 
 
 @contextmanager
-def _inside(part: str, value: Any) -> Iterator[None]:
+def inside(part: str, value: Any) -> Iterator[None]:
     """Put the path of a part in front of the parameter that it complains about."""
     try:
         yield
@@ -154,6 +165,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     command = recipe_command(source)
     if command == "compare":
         raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
+    if command == "classify":
+        problem = "this recipe trains a classifier, which draws nothing"
+        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_classifying.")
     if command == "evolve":
         problem = "this recipe solves the renormalised heat equation and trains nothing"
         raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from unidiff.classifier import NeuralClassifier
 from unidiff.conditioning import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
@@ -25,6 +26,8 @@ from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier)
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
@@ -63,7 +66,7 @@ class Progress:
     lr: float
     grad_norm: float | None
     seconds: float
-    average: NeuralDenoiser
+    average: NeuralDenoiser | NeuralClassifier
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
@@ -89,7 +92,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 
 
 def train(
-    denoiser: NeuralDenoiser,
+    denoiser: Trained,
     source: Source,
     objective: Objective,
     settings: Training,
@@ -101,7 +104,7 @@ def train(
     on_step: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = print,
-) -> NeuralDenoiser:
+) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
     Data order, times, noise, conditions left unsaid and dropout of a step are functions of (seed, step). A run that is
@@ -109,7 +112,7 @@ def train(
     was not.
 
     Args:
-        denoiser: The model; its network is moved to the accelerator's device.
+        denoiser: The model, or a classifier; its network is moved to the accelerator's device.
         source: The data.
         objective: What to minimise.
         settings: The numbers of the run.
@@ -136,7 +139,7 @@ def train(
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
     average = Average(network)
-    averaged = NeuralDenoiser(denoiser.process, denoiser.parameterization, average.network)
+    averaged = denoiser.with_backbone(average.network)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
@@ -154,7 +157,7 @@ def train(
     network.train()
     parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
     precision = resolve_precision(settings.precision, device)
-    model = NeuralDenoiser(denoiser.process, denoiser.parameterization, parallel)
+    model = denoiser.with_backbone(parallel)
     source = source.to(device)
     plan = BatchPlan(seed, settings.batch, len(source))
     start = time.perf_counter() - seconds
@@ -200,7 +203,7 @@ def train(
 
 
 def _accumulate_gradients(
-    model: NeuralDenoiser,
+    model: Any,
     source: Source,
     objective: Objective,
     conditioning: Conditioning | None,
