@@ -265,6 +265,41 @@ def test_any_solver_runs_on_any_grid(solver, grid):
     assert run(ud.NCSN(0.05, 20.0, 6), ud.V(), solver, grid) is not None
 
 
+# A guided model is just another model: a way to make each, from a mixture whose classes are its components.
+GUIDED = {
+    "ClassifierFree": lambda model: ud.ClassifierFree(model, 2.5),
+    "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
+    "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
+    "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
+    "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
+    "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),
+}
+MEANS = [[-0.6, 0.3], [0.5, -0.2]]
+
+
+def test_every_guidance_is_tested():
+    public = {name for name, module in ud.EXPORTS.items() if module.startswith("guidance")}
+    assert public == set(GUIDED)
+
+
+@every("process", [ud.VPSDE(), ud.Blurring(shape=(2,), blur_max=2.0)])
+@every("solver", instances(ud.Solver))
+@every("name", list(GUIDED))
+def test_any_guidance_runs_under_any_solver(name, solver, process):
+    model = GUIDED[name](ud.GaussianMixture(process, MEANS, 0.04))
+    label = torch.tensor([0, 1, -1])
+    try:
+        solver.check(process)
+    except ParameterError:
+        return
+    solution = ud.sample(model, solver, ud.Uniform(4), (2,), 3, dtype=torch.float64, label=label)
+    assert solution.x.shape == (3, 2)
+    assert solution.x.isfinite().all()
+    if not hasattr(solver, "rtol"):  # a sample does not depend on its batch, guided or not, but for adaptive steps
+        alone = ud.sample(model, solver, ud.Uniform(4), (2,), [1], dtype=torch.float64, label=label[1:2]).x
+        torch.testing.assert_close(solution.x[1:2], alone, rtol=1e-6, atol=1e-6)
+
+
 @every("process", instances(ud.Process))
 @every("solver", instances(ud.Solver))
 def test_any_solver_runs_on_any_process_with_any_parameterization(process, solver):

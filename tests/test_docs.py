@@ -59,6 +59,7 @@ def test_table_of_readme_names_every_component() -> None:
         "Objective",
         "Grid",
         "Backbone",
+        "Encoder",
         "Data",
         "Process",
         "Level",

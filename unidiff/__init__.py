@@ -57,6 +57,20 @@ EXPORTS: dict[str, str] = {
     "PosteriorDDIM": "solver.per_sample",
     "PlugIn": "solver.per_sample",
     "VelocityFlow": "solver.per_sample",
+    "MixtureClassifier": "exact",
+    # classifier: of noisy states
+    "Classifier": "classifier",
+    "NeuralClassifier": "classifier",
+    # guidance: models that steer one
+    "ClassifierFree": "guidance.linear",
+    "AutoGuidance": "guidance.linear",
+    "ClassifierGuidance": "guidance.classifier",
+    "GuidanceInterval": "guidance.limits",
+    "RescaledGuidance": "guidance.limits",
+    "DynamicThreshold": "guidance.limits",
+    # conditioning: what a network is told of the data
+    "Labels": "conditioning",
+    "Conditioning": "conditioning",
     # objective
     "Denoising": "objective.denoising",
     "ExplicitScoreMatching": "objective.score_matching",
@@ -151,6 +165,9 @@ EXPORTS: dict[str, str] = {
     # backbone
     "UNet": "backbone.unet",
     "MLP": "backbone.mlp",
+    "UNetEncoder": "backbone.encoder",
+    "MLPEncoder": "backbone.encoder",
+    "Encoder": "backbone.encoder",
     "Backbone": "backbone.base",
     # data
     "Digits": "data.digits",
@@ -173,6 +190,9 @@ EXPORTS: dict[str, str] = {
     "Comparing": "run.comparing",
     "Evolving": "run.evolving",
     "load_evolving": "run.evolving",
+    "Classifying": "run.classifying",
+    "load_classifying": "run.classifying",
+    "load_classifier": "run.load",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

@@ -21,10 +21,12 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         process: The process that made the state noisy.
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
+        classes: Number of classes that it can be asked for by the condition `label`; None if it is unconditional.
     """
 
     process: Process
     shape: tuple[int, ...] | None = None
+    classes: int | None = None
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -33,7 +35,7 @@ class Denoiser(nn.Module, ABC):
         Args:
             u: State in mode coordinates, (B, *modes).
             level: Its time, from `process.level(t)` (or `process.level(t, u)` with one time per sample).
-            **cond: What the model is conditioned on, each (B, ...).
+            **cond: What the model is conditioned on, each (B, ...); see `unidiff.condition`.
         """
 
 
@@ -58,6 +60,11 @@ class NeuralDenoiser(Denoiser):
         self.parameterization = parameterization
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
+        self.classes = getattr(backbone, "classes", None)
+
+    def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
+        """The same model with another network."""
+        return NeuralDenoiser(self.process, self.parameterization, backbone)
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
@@ -89,6 +96,7 @@ class Counted(Denoiser):
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
+        self.classes = denoiser.classes
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
     @property
@@ -137,6 +145,7 @@ class Rescheduled(Denoiser):
         self.denoiser = denoiser
         self.process = process
         self.shape = denoiser.shape
+        self.classes = denoiser.classes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped model's expected data, and the noise that explains the state with them."""

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.classifier import Classifier
+from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Process, Scale
 
-__all__ = ["ClosedForm", "Empirical", "GaussianMixture"]
+__all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
@@ -42,6 +44,8 @@ class ClosedForm(Denoiser):
 
 class GaussianMixture(ClosedForm):
     """The exact denoiser when the data are a mixture of Gaussians.
+
+    Its classes are the components: with a label k the data are N(m_k, C_k) alone, with -1 or none the whole mixture.
 
     If x0 ~ sum_k w_k N(m_k, C_k) then u_t ~ sum_k w_k N(alpha m_k, alpha^2 C_k + sigma^2 I), and E[x0 | u_t] is the
     posterior-weighted sum of m_k + alpha C_k (alpha^2 C_k + sigma^2 I)^{-1} (u_t - alpha m_k).
@@ -72,6 +76,7 @@ class GaussianMixture(ClosedForm):
         means = torch.as_tensor(means, dtype=torch.float64)
         require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
         count, self.shape = len(means), tuple(means.shape[1:])
+        self.classes = count
         flat = process.basis.forward(means).flatten(1)
         weights = torch.ones(count) if weights is None else weights
         weights = torch.as_tensor(weights, dtype=torch.float64)  # at once: a list of floats would pass through float32
@@ -121,13 +126,21 @@ class GaussianMixture(ClosedForm):
         log_joint = self.log_weights - 0.5 * (residual**2 / variance + (2 * math.pi * variance).log()).sum(-1)
         return residual, variance, log_joint
 
+    def log_joint(self, u: Tensor, level: Level) -> Tensor:
+        """Exact log joint density of the noisy state u, (B, *modes), and each component, in nats: (B, K)."""
+        return self._along_axes(u, level)[2]
+
     def log_prob(self, u: Tensor, level: Level) -> Tensor:
         """Exact log density of the noisy state u, (B, *modes), in nats: (B,)."""
-        return self._along_axes(u, level)[2].logsumexp(-1)
+        return self.log_joint(u, level).logsumexp(-1)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
+        if (label := cond.get("label")) is not None:
+            check_label(label, self.classes, len(u))
+            others = torch.arange(len(self.means), device=u.device) != label[:, None]
+            log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape)[..., None, :] * self.variances / variance * residual
         if self.axes is not None:
             shift = torch.einsum("bke,kde->bkd", shift, self.axes)
@@ -144,6 +157,24 @@ class GaussianMixture(ClosedForm):
             shift = torch.einsum("be,bde->bd", shift, self.axes[component])
         modes = (self.means[component] + shift).reshape(noise.shape)
         return self.process.basis.inverse(modes).to(noise.dtype)
+
+
+class MixtureClassifier(Classifier):
+    """The exact classifier of a noisy mixture: log p(k | u) = log w_k + log N(u; alpha m_k, ...) + a constant.
+
+    Args:
+        mixture: The mixture; its components are the classes.
+    """
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.process = mixture.process
+        self.classes = len(mixture.means)
+
+    def forward(self, u: Tensor, level: Level) -> Tensor:
+        """The log joint density of state and class; see `Classifier.forward`."""
+        return self.mixture.log_joint(u, level).to(u.dtype)
 
 
 class Empirical(ClosedForm):
@@ -168,6 +199,8 @@ class Empirical(ClosedForm):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
+        if "label" in cond:
+            check_label(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = _align(level.alpha, self.shape), _align(level.sigma, self.shape)
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.

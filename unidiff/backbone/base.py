@@ -5,11 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require_whole
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "require_classes"]
+
+
+def require_classes(classes: int | None) -> None:
+    """Raise a ParameterError unless this is a number of classes, or None."""
+    if classes is not None:
+        require_whole("classes", classes, 1, 1_000_000)
 
 
 class Backbone(nn.Module, ABC):
@@ -17,9 +24,11 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         shape: Shape of one sample, without the batch.
+        classes: Number of classes that the network was built for; None if it is unconditional.
     """
 
     shape: tuple[int, ...]
+    classes: int | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
@@ -34,8 +43,29 @@ class Backbone(nn.Module, ABC):
             The network's output, (B, *shape).
         """
 
-    def _refuse(self, cond: Mapping[str, Tensor]) -> None:
-        """Raise if an unconditional backbone is given conditions: to ignore a label silently would hide a mistake."""
-        if cond:
-            name = type(self).__name__
+    def _label(self, cond: Mapping[str, Tensor], count: int) -> Tensor | None:
+        """The class of each sample, (B,); the null class, -1, where none is given; None for an unconditional network.
+
+        Raises:
+            ParameterError: If there are conditions that the network was not built for: to ignore a label silently would
+                hide a mistake.
+        """
+        name = type(self).__name__
+        if self.classes is None and cond:
             raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
+        if unknown := sorted(set(cond) - {"label"}):
+            raise ParameterError("backbone", f"{name} knows the condition label, but was given {', '.join(unknown)}.")
+        if self.classes is None:
+            return None
+        if "label" not in cond:
+            return torch.full((count,), -1, device=next(self.parameters()).device)
+        label = cond["label"]
+        if label.shape != (count,):
+            raise ParameterError("label", f"the shape {tuple(label.shape)} was given; {(count,)} is needed.")
+        # On other devices a look at the values would hold up every step; `unidiff.sample` has looked once.
+        if label.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = label[(label < -1) | (label >= self.classes)]
+            if len(wrong):
+                problem = f"class {int(wrong[0])} was given; the {self.classes} classes are 0 to {self.classes - 1}."
+                raise ParameterError("label", problem)
+        return label

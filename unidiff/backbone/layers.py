@@ -64,21 +64,31 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class NoiseEmbedding(nn.Module):
     """The noise condition c as a vector: sinusoidal embedding, then a two-layer perceptron.
 
+    With classes, a vector for each of them and one for "no class" are learned and added before the last nonlinearity
+    (Dhariwal & Nichol 2021, section 3; the null class is that of Ho & Salimans 2022).
+
     Args:
         width: Size of the sinusoidal embedding, even.
         features: Size of the result.
+        classes: Number of classes, or None.
     """
 
-    def __init__(self, width: int, features: int) -> None:
+    def __init__(self, width: int, features: int, classes: int | None = None) -> None:
         super().__init__()
         self.width = width
         self.inner = nn.Linear(width, features)
         self.outer = nn.Linear(features, features)
+        self.label = None if classes is None else nn.Embedding(1 + classes, features)  # row 0 is the null class
 
-    def forward(self, c: Tensor) -> Tensor:
-        """Map c, (B,), to (B, features). The result has passed a SiLU, which every block would apply to it first."""
-        e = sinusoidal(c, self.width).to(self.inner.weight.dtype)
-        return F.silu(self.outer(F.silu(self.inner(e))))
+    def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """Map c, (B,), and labels from -1, (B,), to (B, features).
+
+        The result has passed a SiLU, which every block would apply to it first.
+        """
+        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width).to(self.inner.weight.dtype))))
+        if self.label is not None and label is not None:
+            e = e + self.label(label + 1)
+        return F.silu(e)
 
 
 class ResidualBlock(nn.Module):

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone
+from unidiff.backbone.base import Backbone, require_classes
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
 from unidiff.errors import is_whole, require, require_whole
 
@@ -21,17 +21,20 @@ class MLP(Backbone):
         shape: Shape of one sample, any number of axes.
         width: Size of the hidden layers, and of the sinusoidal noise embedding; even.
         depth: Number of residual blocks.
+        classes: Number of classes that it can be asked for; None is an unconditional network.
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3) -> None:
+    def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3, classes: int | None = None) -> None:
         super().__init__()
         sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
         require(sizes, "shape", shape, "one or more whole numbers of at least 1")
         require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
         require_whole("depth", depth)
+        require_classes(classes)
         self.shape = tuple(shape)
+        self.classes = classes
         size = math.prod(shape)
-        self.embedding = NoiseEmbedding(width, width)
+        self.embedding = NoiseEmbedding(width, width, classes)
         self.stem = nn.Linear(size, width)
         self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
@@ -43,13 +46,13 @@ class MLP(Backbone):
         Args:
             x: Noisy samples, (B, *shape).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: None; this network is unconditional.
+            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
 
         Returns:
             The network's output, (B, *shape).
         """
-        self._refuse(cond)
-        e = self.embedding(c)
+        label = self._label(cond, len(x))
+        e = self.embedding(c) if label is None else self.embedding(c, label)
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone
+from unidiff.backbone.base import Backbone, require_classes
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
@@ -39,6 +39,7 @@ class UNet(Backbone):
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
             same network on a smaller map.
+        classes: Number of classes that it can be asked for; None is an unconditional network.
     """
 
     def __init__(
@@ -51,10 +52,13 @@ class UNet(Backbone):
         heads: int = 4,
         dropout: float = 0.0,
         patch: int = 1,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         _check(shape, width, multipliers, blocks, attention, heads, dropout, patch)
+        require_classes(classes)
         self.shape = tuple(shape)
+        self.classes = classes
         self.patch = patch
         channels = [width * m for m in multipliers]
         sizes = _resolutions(self.shape, len(channels), patch)
@@ -64,7 +68,7 @@ class UNet(Backbone):
             residual = ResidualBlock(inputs, outputs, features, dropout)
             return Stage(residual, SelfAttention(outputs, heads) if attend else None)
 
-        self.embedding = NoiseEmbedding(width, features)
+        self.embedding = NoiseEmbedding(width, features, classes)
         self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
@@ -100,13 +104,13 @@ class UNet(Backbone):
         Args:
             x: Noisy images, (B, C, H, W).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: None; this network is unconditional.
+            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
 
         Returns:
             The network's output, (B, C, H, W).
         """
-        self._refuse(cond)
-        e = self.embedding(c)
+        label = self._label(cond, len(x))
+        e = self.embedding(c) if label is None else self.embedding(c, label)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):

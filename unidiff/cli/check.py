@@ -43,6 +43,10 @@ def check(
             print(comparing.to_yaml(), end="")
             print("# This recipe is right. It trains nothing: it is one for `unidiff compare`.")
         return
+    if command == "classify":
+        from unidiff.run.classifying import load_classifying
+
+        load_recipe = load_classifying  # type: ignore[assignment]
     loaded = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
     if as_json:
         print(json.dumps({"recipe": loaded.to_dict(), "parameters": loaded.count_weights()}))

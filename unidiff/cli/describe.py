@@ -64,8 +64,12 @@ def describe(
     }
     from unidiff.recipe.registry import is_component
 
-    named = is_component(value) and not inspect.isabstract(value) and facts["kind"] not in ("denoiser", "exact")
-    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving"):
+    named = (
+        is_component(value)
+        and not inspect.isabstract(value)
+        and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
+    )
+    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving", "Classifying"):
         from unidiff.recipe import signature_rows
 
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]

@@ -29,7 +29,7 @@ def run(
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
 ) -> None:
-    """Train a recipe and draw samples, into a run directory; or solve the equation of one that has a `domain`."""
+    """Train a recipe and draw samples, into a run directory; or train a `classifier`, or solve on a `domain`."""
     if resume and overwrite:
         raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
     from unidiff.recipe.shipped import recipe_command
@@ -44,10 +44,12 @@ def run(
         return
     from unidiff.cli.console import Console, is_speaker
     from unidiff.recipe import load_recipe
+    from unidiff.run.classifying import load_classifying
     from unidiff.run.execute import execute, resumed_recipe
     from unidiff.training.loop import Interrupted
 
-    loaded = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
+    read = load_classifying if recipe_command(recipe) == "classify" else load_recipe
+    loaded = read(recipe, overrides or [], allow_imports=allow_imports)
     directory = out or _directory(Path(recipe), resume)
     if resume:
         loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
@@ -122,13 +124,16 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(summary))
         return
     data, finished = summary["data"], summary["status"] == "finished"
-    pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if finished else None
+    drawn = finished and "nfe" in summary
+    pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if drawn else None
+    accuracy = ", ".join(f"{value:.1%} at t = {t}" for t, value in summary.get("accuracy", {}).items())
     rows = {
         "data": f"{data['name']}, {data['count']} samples of shape {tuple(data['shape'])}",
         "note": data["stand_in"],
         "network": f"{summary['parameters']:,} parameters, {summary['precision']} on {summary['device']}",
         "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}" if finished else None,
         "sampling": pace,
+        "accuracy": accuracy,
         "samples": summary.get("samples"),
         "trajectory": summary.get("trajectory"),
         "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),

@@ -6,12 +6,12 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
-from unidiff.errors import RunError, RunFailed
+from unidiff.errors import RunError, RunFailed, require_whole
 
 __all__ = ["sample"]
 
@@ -19,6 +19,14 @@ __all__ = ["sample"]
 def sample(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int | None, typer.Option(help="Number of samples; short for --set sampling.count.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--class", metavar="K,...", help="Draw this class, or these, a row each; --count of each."),
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
+    ] = None,
     overrides: Overrides = None,
     array: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="Write the samples: float32, (N, *shape), in [-1, 1].")
@@ -29,30 +37,62 @@ def sample(
     allow_imports: AllowImports = False,
 ) -> None:
     """Draw samples from a trained run with any solver and grid."""
+    asked = _classes(classes)
+    if guidance is not None and not asked:
+        raise RunError(f"--guidance {guidance:g}: there is nothing to guide to. Name classes with --class.")
+    if classifier is not None and guidance is None:
+        raise RunError(f"--classifier {classifier}: say how much it counts with --guidance.")
+    if asked:
+        require_whole("--count", each := 8 if count is None else count, 1, 10_000_000)
+        count = each * len(asked)
     changes = [*(overrides or []), *([f"sampling.count={count}"] if count is not None else [])]
     for option, path in (("--array", array), ("--out", out)):
         _check_place(option, path)
     import numpy as np
+    import torch
 
     from unidiff import plot
     from unidiff.cli.console import Console
+    from unidiff.denoiser import Denoiser
+    from unidiff.guidance.classifier import ClassifierGuidance
+    from unidiff.guidance.linear import ClassifierFree
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.load import load
+    from unidiff.run.load import draw, load, load_classifier
 
     with Console() as console:
         loaded = load(run, changes, device=device, allow_imports=allow_imports, report=console.notice)
+        sampling, model = loaded.recipe.sampling, loaded.denoiser
+        cond: dict[str, Any] = {}
+        judge = None
+        if classifier is not None:
+            judge = load_classifier(classifier, device=device, allow_imports=allow_imports, report=console.notice)
+        if asked:
+            _check_classes(run, asked, model.classes if judge is None else judge.classes)
+            cond["label"] = torch.tensor(asked).repeat_interleave(sampling.count // len(asked))
+        guided: Denoiser = model
+        if guidance is not None:
+            guided = ClassifierFree(model, guidance) if judge is None else ClassifierGuidance(model, judge, guidance)
         picture = out or _free_name(RunDirectory(run).samples)
         _check_place("--out", picture)
         if stand_in := loaded.manifest.get("data", {}).get("stand_in"):
             console.notice(stand_in)
         started = time.perf_counter()
-        solution = loaded.sample(progress=lambda done, total: console.progress("sample", done, total))
+        solution = draw(
+            guided,
+            sampling,
+            loaded.recipe.data.shape,
+            loaded.precision,
+            progress=lambda done, total: console.progress("sample", done, total),
+            **cond,
+        )
         seconds = time.perf_counter() - started
-    sampling = loaded.recipe.sampling
     grid = sampling.grid_for(loaded.recipe.process)
     title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."
+    title += f" Classes {', '.join(map(str, asked))}." * bool(asked)
+    title += f" Guidance {guidance:g}." if guidance is not None else ""
+    columns = sampling.count // len(asked) if len(asked) > 1 else None
     try:
-        plot.save_samples(solution.x, picture, f"{title}\n{stand_in}" if stand_in else title)
+        plot.save_samples(solution.x, picture, f"{title}\n{stand_in}" if stand_in else title, columns)
         if array is not None:
             values = solution.x.cpu().numpy().astype(np.float32)
             with array.open("wb") as file:  # np.save would add .npy to another ending
@@ -63,6 +103,8 @@ def sample(
         "run": str(run),
         "step": loaded.step,
         "count": sampling.count,
+        "classes": asked or None,
+        "guidance": guidance,
         "nfe": solution.nfe,
         "seconds": round(seconds, 2),
         "samples": str(picture),
@@ -75,6 +117,23 @@ def sample(
         print(f"{sampling.count} samples, {solution.nfe} evaluations each, {seconds:.1f} s: {picture}")
         if array is not None:
             print(f"values: {array}")
+
+
+def _classes(text: str | None) -> list[int]:
+    """The classes of `--class 0,1,2`."""
+    words = [] if text is None else text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise RunError(f"--class {text}: write whole numbers from 0, with commas between them, such as --class 0,1,2.")
+    return [int(word) for word in words]
+
+
+def _check_classes(run: Path, asked: list[int], known: int | None) -> None:
+    """Refuse classes that the model was not trained with."""
+    text = ",".join(map(str, asked))
+    if known is None:
+        raise RunError(f"--class {text}: {run} was trained without classes. Train a recipe that has `conditioning`.")
+    if wrong := [k for k in asked if k >= known]:
+        raise RunError(f"--class {text}: {run} knows the classes 0 to {known - 1}, and {wrong[0]} is none of them.")
 
 
 def _check_place(option: str, path: Path | None) -> None:

@@ -21,16 +21,17 @@ _PAPER, _INK = 255, 40
 _SHOWN = 9  # images in a cell of a table, at most
 
 
-def save_samples(x: Tensor, path: Path, caption: str) -> None:
+def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None) -> None:
     """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, anything else as histograms.
 
     Args:
         x: Samples; images in [-1, 1] (values outside are clipped).
         path: The PNG to write.
         caption: What stands under the picture.
+        columns: Images in a row; a square if not given.
     """
     if x.ndim == 4:
-        _write(_captioned(_tile(x, math.ceil(math.sqrt(len(x)))), caption), path)
+        _write(_captioned(_tile(x, columns or math.ceil(math.sqrt(len(x)))), caption), path)
     else:
         _save_points([x], [""], path, caption)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unidiff.backbone.base import Backbone
+from unidiff.conditioning import Conditioning
 from unidiff.data.base import Data
+from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
@@ -26,7 +28,7 @@ from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 from unidiff.sampling import Sampling
 from unidiff.training.settings import Training
 
-__all__ = ["Recipe", "load_recipe", "read_recipe"]
+__all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Recipe:
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
+        conditioning: What the network is told of the data, such as Labels; null for an unconditional model. It gives
+            the network its `classes`, as many as the data have.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -49,6 +53,7 @@ class Recipe:
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
+    conditioning: Conditioning | None = None
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
@@ -60,9 +65,9 @@ class Recipe:
         for part in ("parameterization", "objective", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
-                with _inside(part, getattr(self, part)):
+                with inside(part, getattr(self, part)):
                     check(self.process)
-        with _inside("training", self.training):
+        with inside("training", self.training):
             self.training.check(self.objective)
         try:
             _ = self.data.shape  # an array file is looked at here, and may not be what it should
@@ -72,7 +77,8 @@ class Recipe:
         if modes and modes != shape[-len(modes) :]:
             problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
             raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
-        with _inside("backbone", self.backbone):
+        self._condition()
+        with inside("backbone", self.backbone):
             try:
                 self.count_weights()
             except ParameterError as error:
@@ -81,6 +87,27 @@ class Recipe:
                 raise ParameterError("backbone", f"it cannot take the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ParameterError("backbone", f"{self.backbone} cannot be made: {error}") from error
+
+    def _condition(self) -> None:
+        """Give the network the arguments by which it knows its conditions, so that the saved recipe has them."""
+        given = self.backbone.arguments
+        if self.conditioning is None:
+            if given.get("classes") is not None:
+                problem = "nothing would tell the network which class a sample has. Add `conditioning: labels`."
+                raise ParameterError("backbone.classes", problem)
+            return
+        needed = self.conditioning.network(self.data, given)
+        object.__setattr__(self, "backbone", Blueprint(self.backbone.kind, {**given, **needed}))
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that the model can be asked for; None for an unconditional one."""
+        found: int | None = self.backbone.arguments.get("classes")
+        return found
+
+    def model(self, process: Process) -> NeuralDenoiser:
+        """The model with fresh weights, of the process as fitted to the data."""
+        return NeuralDenoiser(process, self.parameterization, self.backbone.build(shape=self.data.shape))
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
@@ -97,7 +124,7 @@ class Recipe:
 
 
 @contextmanager
-def _inside(part: str, value: Any) -> Iterator[None]:
+def inside(part: str, value: Any) -> Iterator[None]:
     """Put the path of a part in front of the parameter that it complains about."""
     try:
         yield
@@ -138,6 +165,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     command = recipe_command(source)
     if command == "compare":
         raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
+    if command == "classify":
+        problem = "this recipe trains a classifier, which draws nothing"
+        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_classifying.")
     if command == "evolve":
         problem = "this recipe solves the renormalised heat equation and trains nothing"
         raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")

@@ -65,9 +65,10 @@ def read_source(source: str | Path) -> tuple[str, str]:
 
 
 def recipe_command(source: str | Path) -> str:
-    """What a recipe is for: "compare" if it lists `solvers` at its top, "evolve" if a `domain`, else "run".
+    """What a recipe is for, by the keys at its top.
 
-    `unidiff run` takes those of the last two kinds.
+    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, else "run". `unidiff run` takes
+    all but the first.
 
     Args:
         source: A path, or the name of a shipped recipe.
@@ -79,7 +80,8 @@ def recipe_command(source: str | Path) -> str:
     written = read_yaml(text, name).value
     if not isinstance(written, dict):
         return "run"
-    return "compare" if "solvers" in written else "evolve" if "domain" in written else "run"
+    kinds = {"solvers": "compare", "domain": "evolve", "classifier": "classify"}
+    return next((kind for key, kind in kinds.items() if key in written), "run")
 
 
 def _nearest(path: Path) -> str:

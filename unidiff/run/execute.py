@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from unidiff import plot
+from unidiff.classifier import NeuralClassifier
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
 from unidiff.grid import Uniform
+from unidiff.noise import Seeded
 from unidiff.process.base import Process
 from unidiff.recipe.recipe import Recipe, load_recipe
+from unidiff.recipe.shipped import recipe_command
+from unidiff.run.classifying import Classifying, load_classifying
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import draw
 from unidiff.run.trackers import Trackers, check_trackers
@@ -41,6 +45,9 @@ _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
 
+Runnable = Recipe | Classifying
+
+
 class Reporter(Protocol):
     """Who is told how the run goes."""
 
@@ -51,7 +58,7 @@ class Reporter(Protocol):
         """How far a stage ("train", "sample") is."""
 
 
-def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = False) -> Recipe:
+def resumed_recipe(directory: Path, recipe: Runnable, *, allow_imports: bool = False) -> Runnable:
     """The recipe that a run was started with, provided that `recipe` is the same.
 
     Raises:
@@ -60,7 +67,8 @@ def resumed_recipe(directory: Path, recipe: Recipe, *, allow_imports: bool = Fal
     files = RunDirectory(directory)
     if not files.exists():
         raise RunError(f"{directory}: there is no run to resume. Leave --resume out to start one.")
-    saved = load_recipe(files.recipe, allow_imports=allow_imports)
+    read = load_recipe if recipe_command(files.recipe) == "run" else load_classifying
+    saved = read(files.recipe, allow_imports=allow_imports)
     if changed := _differences(saved.to_dict(), recipe.to_dict()):
         raise RunError(
             f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
@@ -81,7 +89,7 @@ def _differences(saved: Any, given: Any, path: str = "") -> list[str]:
 
 
 def execute(
-    recipe: Recipe,
+    recipe: Runnable,
     directory: Path,
     reporter: Reporter,
     *,
@@ -120,6 +128,8 @@ def execute(
     source = recipe.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
+    if recipe.conditioning is not None:
+        recipe.conditioning.check(source, recipe.classes)
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
     if resume:
@@ -128,7 +138,7 @@ def execute(
         return {"status": "dry run", "directory": str(directory), **facts} if main else {}
     process = files.measured(recipe.process) if resume else recipe.process.fit(_batches(source))
     torch.manual_seed(recipe.seed)
-    denoiser = NeuralDenoiser(process, recipe.parameterization, recipe.backbone.build(shape=recipe.data.shape))
+    denoiser = recipe.model(process)
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
     surroundings = environment()
@@ -140,7 +150,11 @@ def execute(
     begun, status = time.perf_counter(), "failed"
     try:
         model = _train(recipe, files, denoiser, source, accelerator, reporter, precision, stop)
-        summary = _draw(recipe, files, model, source, reporter, precision, stop) if main else {}
+        summary: dict[str, Any] = {}
+        if main and isinstance(recipe, Recipe):
+            summary = _draw(recipe, files, model, source, reporter, precision, stop)
+        elif main and isinstance(recipe, Classifying):
+            summary = _measure(recipe, files, model)
         status = "finished"
     except Interrupted:
         status = "interrupted"
@@ -178,7 +192,7 @@ def _check_same_data(files: RunDirectory, found: Mapping[str, Any]) -> None:
         )
 
 
-def _facts(recipe: Recipe, source: Source, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
+def _facts(recipe: Runnable, source: Source, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
     return {
         "seed": recipe.seed,
         "device": str(accelerator.device),
@@ -196,15 +210,15 @@ def _facts(recipe: Recipe, source: Source, accelerator: Accelerator, precision: 
 
 
 def _train(
-    recipe: Recipe,
+    recipe: Runnable,
     files: RunDirectory,
-    denoiser: NeuralDenoiser,
+    denoiser: Any,
     source: Source,
     accelerator: Accelerator,
     reporter: Reporter,
     precision: torch.dtype,
     stop: Callable[[], bool],
-) -> NeuralDenoiser:
+) -> Any:
     """The trained model; metrics, previews and the warning of a long run on the way."""
     settings = recipe.training
     started = files.read_manifest().get("started", "")
@@ -233,8 +247,9 @@ def _train(
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
             files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
             trackers.track(step, line)
-        if settings.preview_every and step % settings.preview_every == 0 and step < steps:
-            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision).x
+        due = settings.preview_every and step % settings.preview_every == 0 and step < steps
+        if due and isinstance(recipe, Recipe) and isinstance(progress.average, NeuralDenoiser):
+            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision, **_examples(recipe, _PREVIEW.count)).x
             caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
             plot.save_samples(x, files.samples / f"step-{step:08d}.png", caption)
 
@@ -244,6 +259,7 @@ def _train(
             source,
             recipe.objective,
             settings,
+            conditioning=recipe.conditioning,
             seed=recipe.seed,
             accelerator=accelerator,
             checkpoints=Checkpoints(files.checkpoints, settings.keep),
@@ -276,7 +292,8 @@ def _draw(
             raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress)
+    cond = _examples(recipe, sampling.count)
+    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress, **cond)
     seconds = time.perf_counter() - started
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
@@ -298,6 +315,32 @@ def _draw(
         "nfe": solution.nfe,
         "sampling_seconds": round(seconds, 2),
     }
+
+
+def _examples(recipe: Recipe, count: int) -> dict[str, Any]:
+    """Conditions for pictures: all classes in turn, if the model knows any."""
+    known = recipe.conditioning
+    return {} if known is None else known.examples(count, recipe.classes)
+
+
+def _measure(recipe: Classifying, files: RunDirectory, classifier: NeuralClassifier) -> dict[str, Any]:
+    """What a trained classifier is worth: its accuracy on the test split, by noise level."""
+    metrics = files.read_metrics()
+    steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
+    plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
+    process, test = classifier.process, recipe.data.open("test")
+    assert test.labels is not None
+    u0 = process.basis.forward(test.batch(torch.arange(min(_BATCH, len(test)))))
+    label, device = test.labels[: len(u0)], next(classifier.parameters()).device
+    eps = Seeded([recipe.seed])(u0[None])[0]
+    accuracy = {}
+    for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
+        level = process.level(t, u0)
+        with torch.no_grad():
+            u = process.perturb(u0, eps, level).to(u0.dtype).split(_BATCH // 10)
+            found = torch.cat([classifier(part.to(device), process.level(t, part.to(device))).cpu() for part in u])
+        accuracy[f"{t:g}"] = round(float((found.argmax(1) == label).double().mean()), 4)
+    return {"training_seconds": metrics[-1]["seconds"], "loss": losses[-1], "accuracy": accuracy}
 
 
 def _caption(title: str, sampling: Sampling, process: Process, source: Source) -> str:

@@ -9,27 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.classifier import NeuralClassifier
+from unidiff.condition import check_conditions
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RunError
 from unidiff.recipe.recipe import Recipe, load_recipe
+from unidiff.run.classifying import Classifying, load_classifying
 from unidiff.run.directory import RunDirectory
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution, sample
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 
-__all__ = ["Run", "draw", "load"]
+__all__ = ["Run", "draw", "load", "load_classifier"]
 
 
 def draw(
-    denoiser: NeuralDenoiser,
+    denoiser: Denoiser,
     sampling: Sampling,
     shape: Sequence[int],
     precision: torch.dtype,
     *,
     keep: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    **cond: Tensor,
 ) -> Solution:
     """Draw samples as a recipe's `sampling` section says, in batches.
 
@@ -40,12 +45,16 @@ def draw(
         precision: Number format of the network's arithmetic.
         keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
+        **cond: Conditions, each with a row for each of all samples.
     """
     device = next(denoiser.parameters()).device
+    check_conditions(cond, denoiser.classes, sampling.count)
     starts = range(0, sampling.count, sampling.batch)
     solutions: list[Solution] = []
     for start in starts:
         seeds = range(sampling.seed + start, sampling.seed + min(start + sampling.batch, sampling.count))
+
+        rows: dict[str, Any] = {name: value[start : start + len(seeds)].to(device) for name, value in cond.items()}
 
         def report(done: int, steps: int, before: int = len(solutions)) -> None:
             if progress is not None:
@@ -61,6 +70,7 @@ def draw(
                 device=device,
                 keep=keep,
                 progress=report,
+                **rows,
             )
         solutions.append(solution)
     return Solution(torch.cat([s.x for s in solutions]), solutions[0].times, solutions[0].nfe, solutions[0].path)
@@ -91,7 +101,7 @@ class Run:
 
         Args:
             sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            **options: `keep` and `progress` of `unidiff.sample`.
+            **options: `keep` and `progress` of `unidiff.sample`; conditions, such as `label`, (count,).
         """
         return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data.shape, self.precision, **options)
 
@@ -125,17 +135,51 @@ def load(
             remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
             raise RunError(f"--set {override}: {remedy}")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
+    denoiser, step = _trained(recipe, files, device, report)
+    precision = resolve_precision(recipe.training.precision, next(denoiser.parameters()).device)
+    return Run(Path(directory), recipe, files.read_manifest(), denoiser, step, precision)
+
+
+def load_classifier(
+    directory: str | Path,
+    *,
+    device: str = "auto",
+    allow_imports: bool = False,
+    report: Callable[[str], None] = warnings.warn,
+) -> NeuralClassifier:
+    """Read a trained classifier of noisy states.
+
+    Args:
+        directory: The run directory of a recipe that has a `classifier`.
+        device: Where it is to be: auto, cpu, cuda, cuda:1, mps.
+        allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
+        report: Told of damaged checkpoints that were passed over.
+
+    Raises:
+        RunError: If the directory holds no run, or one without a usable checkpoint.
+        RecipeError: If the run is not that of a classifier.
+    """
+    files = RunDirectory(Path(directory))
+    if not files.exists():
+        raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
+    recipe = load_classifying(files.recipe, allow_imports=allow_imports)
+    classifier: NeuralClassifier = _trained(recipe, files, device, report)[0]
+    return classifier
+
+
+def _trained(
+    recipe: Recipe | Classifying, files: RunDirectory, device: str, report: Callable[[str], None]
+) -> tuple[Any, int]:
+    """The model with the averaged weights of the newest whole checkpoint, and the steps they have seen."""
     place = resolve_device(device)
     checkpoint = Checkpoints(files.checkpoints).load(report, place)
     if checkpoint is None:
-        raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
-    backbone = recipe.backbone.build(shape=recipe.data.shape).to(place)
+        raise RunError(f"{files.path}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
+    model = recipe.model(files.measured(recipe.process))
+    model.backbone.to(place).eval().requires_grad_(False)
     try:
-        backbone.load_state_dict(checkpoint.ema)
+        model.backbone.load_state_dict(checkpoint.ema)
     except RuntimeError as error:
         problem = "the weights are not those of the network in recipe.yaml. Restore the recipe as it was in training."
-        raise RunError(f"{directory}: {problem}") from error
-    process = files.measured(recipe.process)
-    denoiser = NeuralDenoiser(process, recipe.parameterization, backbone.eval().requires_grad_(False))
-    precision = resolve_precision(recipe.training.precision, place)
-    return Run(Path(directory), recipe, files.read_manifest(), denoiser, checkpoint.step, precision)
+        raise RunError(f"{files.path}: {problem}") from error
+    return model, checkpoint.step

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.grid import Grid, default_grid
@@ -70,7 +71,8 @@ def sample(
         The samples, the grid and the counted number of evaluations.
 
     Raises:
-        ParameterError: If the grid has no times for the process, or the solver is meaningless on it.
+        ParameterError: If the grid has no times for the process, the solver is meaningless on it, or the model does
+            not know the class that a `label` asks for.
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
@@ -79,6 +81,7 @@ def sample(
         raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+    check_conditions(cond, denoiser.classes, len(seeds))
     noise = Seeded(seeds)
     u = process.draw_prior(noise, torch.empty(len(seeds), *shape, dtype=dtype, device=device))
     counted = Counted(denoiser)

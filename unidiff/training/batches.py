@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["BatchPlan", "stream_seed"]
 
-_ORDER, _NOISE = 0, 1  # separate streams of one seed
+_ORDER, _NOISE, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
 
 
 def stream_seed(*key: int) -> int:
@@ -63,3 +63,8 @@ class BatchPlan:
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
         uniform = (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
         return uniform, torch.randn(self.batch, *shape, generator=generator)
+
+    def condition_draws(self, step: int) -> Tensor:
+        """Uniform draws that decide which conditions of a step are left unsaid, (B,) float64, each on its own."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, _CONDITION, step))
+        return torch.rand(self.batch, generator=generator, dtype=torch.float64)

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from unidiff.classifier import NeuralClassifier
+from unidiff.conditioning import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
@@ -24,6 +26,8 @@ from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier)
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
@@ -62,7 +66,7 @@ class Progress:
     lr: float
     grad_norm: float | None
     seconds: float
-    average: NeuralDenoiser
+    average: NeuralDenoiser | NeuralClassifier
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
@@ -88,28 +92,31 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 
 
 def train(
-    denoiser: NeuralDenoiser,
+    denoiser: Trained,
     source: Source,
     objective: Objective,
     settings: Training,
     *,
+    conditioning: Conditioning | None = None,
     seed: int = 0,
     accelerator: Accelerator | None = None,
     checkpoints: Checkpoints | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = print,
-) -> NeuralDenoiser:
+) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
-    Data order, times, noise and dropout of a step are functions of (seed, step). A run that is stopped and called again
-    with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
+    Data order, times, noise, conditions left unsaid and dropout of a step are functions of (seed, step). A run that is
+    stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that
+    was not.
 
     Args:
-        denoiser: The model; its network is moved to the accelerator's device.
+        denoiser: The model, or a classifier; its network is moved to the accelerator's device.
         source: The data.
         objective: What to minimise.
         settings: The numbers of the run.
+        conditioning: What the network is told of the data; None for an unconditional model.
         seed: Seed of everything random in training.
         accelerator: Devices and precision; by default the best device of this machine.
         checkpoints: Where to save, and to resume from; None saves nothing.
@@ -120,16 +127,19 @@ def train(
     Raises:
         Interrupted: If `stop` said so.
         ParameterError: If the data do not fit the network, or the objective the settings.
+        DataError: If the data cannot be conditioned on.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
     settings.check(objective)
     expected = getattr(denoiser.backbone, "shape", source.shape)
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
+    if conditioning is not None:
+        conditioning.check(source, denoiser.classes)
     accelerator = accelerator or accelerator_for(settings)
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
     average = Average(network)
-    averaged = NeuralDenoiser(denoiser.process, denoiser.parameterization, average.network)
+    averaged = denoiser.with_backbone(average.network)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
@@ -147,7 +157,7 @@ def train(
     network.train()
     parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
     precision = resolve_precision(settings.precision, device)
-    model = NeuralDenoiser(denoiser.process, denoiser.parameterization, parallel)
+    model = denoiser.with_backbone(parallel)
     source = source.to(device)
     plan = BatchPlan(seed, settings.batch, len(source))
     start = time.perf_counter() - seconds
@@ -157,7 +167,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         with arithmetic(precision, device):
-            window += _accumulate_gradients(model, source, objective, plan, step - 1, settings.accumulate, accelerator)
+            window += _accumulate_gradients(
+                model, source, objective, conditioning, plan, step - 1, settings.accumulate, accelerator
+            )
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
@@ -191,9 +203,10 @@ def train(
 
 
 def _accumulate_gradients(
-    model: NeuralDenoiser,
+    model: Any,
     source: Source,
     objective: Objective,
+    conditioning: Conditioning | None,
     plan: BatchPlan,
     step: int,
     parts: int,
@@ -205,14 +218,16 @@ def _accumulate_gradients(
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, source.shape)
     times = model.process.training_times(uniform)
+    cond = {} if conditioning is None else conditioning.conditions(source, indices, plan.condition_draws(step))
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise)]
-    for part, (index, t, eps) in enumerate(zip(*mine)):
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise, *cond.values())]
+    for part, (index, t, eps, *told) in enumerate(zip(*mine)):
         u0 = model.process.basis.forward(source.batch(index, accelerator.device))
         eps = eps.to(accelerator.device, non_blocking=True)
+        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in zip(cond, told)}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
-            loss = objective.losses(model, u0, eps, model.process.level(t, u0)).mean() / parts
+            loss = objective.losses(model, u0, eps, model.process.level(t, u0), **given).mean() / parts
             accelerator.backward(loss)
         total += loss.detach()
     return total

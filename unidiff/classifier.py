@@ -1,0 +1,71 @@
+"""Classifiers of noisy states: what classifier guidance asks for a direction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from unidiff.process.base import Level, Process, scaled
+
+__all__ = ["Classifier", "NeuralClassifier"]
+
+
+class Classifier(nn.Module, ABC):
+    """Anything that, given a noisy state and its time, says how probable each class is.
+
+    Attributes:
+        process: The process that made the state noisy.
+        classes: Number of classes.
+    """
+
+    process: Process
+    classes: int
+
+    @abstractmethod
+    def forward(self, u: Tensor, level: Level) -> Tensor:
+        """Log probability of each class, (B, classes), up to a number for each sample; differentiable in u.
+
+        Args:
+            u: State in mode coordinates, (B, *modes).
+            level: Its time, as a Denoiser takes it.
+        """
+
+    def log_prob(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
+        """Log probability of one class of each sample, log p(label | u), (B,), in nats."""
+        log_probability = self(u, level).log_softmax(1)
+        return torch.gather(log_probability, 1, label[:, None])[:, 0]
+
+
+class NeuralClassifier(Classifier):
+    """A network that classifies states of any noise level of one process.
+
+    It sees what the network of a NeuralDenoiser sees: pixels, divided by sqrt(alpha^2 + sigma^2) where that is one
+    number, and the noise condition.
+
+    Args:
+        process: The process of the noisy states.
+        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, classes).
+    """
+
+    def __init__(self, process: Process, backbone: nn.Module) -> None:
+        super().__init__()
+        self.process = process
+        self.backbone = backbone
+        self.classes = int(getattr(backbone, "classes", 0))
+
+    def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
+        """The same classifier with another network."""
+        return NeuralClassifier(self.process, backbone)
+
+    def forward(self, u: Tensor, level: Level) -> Tensor:
+        """The network's logits; see `Classifier.forward`."""
+        basis = self.process.basis
+        scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
+        pixels = basis.inverse(scaled(scale, u))
+        pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
+        told = level.condition
+        condition = told.flatten() if isinstance(told, Tensor) else u.new_full((len(u),), told)
+        logits: Tensor = self.backbone(pixels, condition)
+        return logits.to(u.dtype)

@@ -1,0 +1,105 @@
+"""What a model is told of its data in training: the recipe's `conditioning` section."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidiff.condition import NULL
+from unidiff.data.base import Data, Source
+from unidiff.errors import DataError, ParameterError, require
+
+__all__ = ["Conditioning", "Labels"]
+
+
+@dataclass(frozen=True)
+class Conditioning(ABC):
+    """Conditions made from the data, for a network that is trained with them."""
+
+    @abstractmethod
+    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor arguments by which a network knows the conditions.
+
+        Args:
+            data: The data.
+            given: The network's arguments as the recipe has them.
+
+        Raises:
+            ParameterError: If the network or the data do not fit.
+        """
+
+    @abstractmethod
+    def check(self, source: Source, classes: int | None) -> None:
+        """Refuse opened data that cannot be conditioned on, before anything is written.
+
+        Raises:
+            DataError: With the reason.
+        """
+
+    @abstractmethod
+    def conditions(self, source: Source, indices: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+        """The conditions of a batch.
+
+        Args:
+            source: The data.
+            indices: Which samples, (B,).
+            uniform: Draws of the uniform distribution on [0, 1), (B,), which decide what is left unsaid.
+
+        Returns:
+            Tensors with B rows by name, on the CPU.
+        """
+
+    @abstractmethod
+    def examples(self, count: int, classes: int | None) -> dict[str, Tensor]:
+        """Conditions to draw `count` pictures with that show what was learnt."""
+
+
+@dataclass(frozen=True)
+class Labels(Conditioning):
+    """The class of each sample, as the condition `label`; the null class, -1, at random (Ho & Salimans 2022, alg. 1).
+
+    Args:
+        dropout: Probability that a sample's class is left unsaid, from 0 to 1. With 0 the model never learns what data
+            are without a class, and cannot be guided.
+    """
+
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+
+    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`classes`, as many as the data have; see `Conditioning.network`."""
+        if "classes" not in given:
+            raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be told any.")
+        written: int | None = given["classes"]
+        if written is None and data.classes is None:
+            problem = f"only reading {data} would tell how many classes it has. Write the number here."
+            raise ParameterError("backbone.classes", problem)
+        if None not in (written, data.classes) and written != data.classes:
+            problem = f"{written} was given; {data} has {data.classes} classes. Leave it out."
+            raise ParameterError("backbone.classes", problem)
+        return {"classes": written or data.classes}
+
+    def check(self, source: Source, classes: int | None) -> None:
+        """Refuse data without labels, or with more classes than the network knows; see `Conditioning.check`."""
+        if source.labels is None:
+            raise DataError(f"{source.name} has no labels, so no network can be told its classes. Drop `conditioning`.")
+        most = int(source.labels.max())
+        if classes is None or most >= classes:
+            known = "no classes" if classes is None else f"{classes} classes"
+            raise DataError(f"{source.name} has the label {most}, but the network knows {known}, counted from 0.")
+
+    def conditions(self, source: Source, indices: Tensor, uniform: Tensor) -> dict[str, Tensor]:
+        """The labels, -1 where the uniform draw is below `dropout`; see `Conditioning.conditions`."""
+        assert source.labels is not None
+        return {"label": source.labels[indices.cpu()].masked_fill(uniform < self.dropout, NULL)}
+
+    def examples(self, count: int, classes: int | None) -> dict[str, Tensor]:
+        """All classes in turn; see `Conditioning.examples`."""
+        return {"label": torch.arange(count) % (classes or 1)}

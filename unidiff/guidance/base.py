@@ -1,0 +1,107 @@
+"""What guided models share."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, require
+from unidiff.parameterization import Prediction
+from unidiff.process.base import Level, Scale, combine
+
+__all__ = ["Guided", "affine", "check_scale", "moved", "part", "row_scale", "twice"]
+
+
+class Guided(Denoiser):
+    """A model and a version of it that is steered.
+
+    Args:
+        model: The model that is steered.
+
+    Attributes:
+        model: The same: what is asked where nothing steers.
+    """
+
+    def __init__(self, model: Denoiser) -> None:
+        super().__init__()
+        self.model = model
+        self.process = model.process
+        self.shape = model.shape
+        self.classes = model.classes
+
+    @abstractmethod
+    def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
+        """The plain prediction of `model` and the guided one, in as few evaluations as both need."""
+
+    def plain(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The plain prediction alone."""
+        prediction: Prediction = self.model(u, level, **cond)
+        return prediction
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The guided prediction; see `Denoiser.forward`."""
+        return self.pair(u, level, **cond)[1]
+
+
+def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
+    """A guidance scale: one finite number, or a tensor (B,) of one for each sample.
+
+    Raises:
+        ParameterError: If it is neither.
+    """
+    allowed = "a finite number, or one for each sample, (B,)"
+    if isinstance(scale, (Tensor, list, tuple)):
+        scale = torch.as_tensor(scale, dtype=torch.float64)
+        require(scale.ndim <= 1 and scale.numel() > 0, "scale", tuple(scale.shape), allowed)
+        require(bool(scale.isfinite().all()), "scale", scale.tolist(), allowed)
+        return scale if scale.ndim else float(scale)
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
+        raise ParameterError("scale", f"{scale!r} was given; allowed is {allowed}.")
+    return float(scale)
+
+
+def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
+    """The scale as it meets a state u, (B, *modes): a number, or (B, 1, ..., 1)."""
+    if not isinstance(scale, Tensor):
+        return scale
+    if len(scale) != len(u):
+        raise ParameterError("scale", f"{len(scale)} scales were given for {len(u)} samples; give one for each.")
+    return scale.to(u.device, u.dtype).reshape(-1, *[1] * (u.ndim - 1))
+
+
+def affine(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
+    """The point here + scale (there - here) on the line through two predictions of one state.
+
+    The weights sum to 1, so alpha x0 + sigma eps is still the state, and whatever is linear in (x0, eps), such as score
+    and v, lies on the same line: guidance does not depend on what a network predicts.
+    """
+    x0, eps = (combine(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
+    return Prediction(x0, eps, there.level)
+
+
+def moved(prediction: Prediction, x0: Tensor) -> Prediction:
+    """The prediction with other expected data, and the noise that explains the state with them.
+
+    By the difference: unchanged data leave the noise unchanged, bit for bit, at any noise level.
+    """
+    level = prediction.level
+    return Prediction(x0, prediction.eps + level.alpha / level.sigma * (prediction.x0 - x0), level)
+
+
+def twice(level: Level) -> Level:
+    """The level of a batch stacked on itself."""
+    if not isinstance(level.t, Tensor):
+        return level
+    return Level(*(torch.cat([value, value]) if isinstance(value, Tensor) else value for value in level))
+
+
+def part(level: Level, rows: slice) -> Level:
+    """The level of some rows of a batch."""
+    if not isinstance(level.t, Tensor):
+        return level
+    return Level(*(value[rows] if isinstance(value, Tensor) else value for value in level))

@@ -1,0 +1,89 @@
+"""Guidance by a classifier of noisy states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unidiff.classifier import Classifier
+from unidiff.condition import check_label
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, require_whole
+from unidiff.guidance.base import Guided, check_scale, part, row_scale
+from unidiff.parameterization import Prediction
+from unidiff.process.base import Level
+
+__all__ = ["ClassifierGuidance"]
+
+_LOST = 1e-6  # alpha / sigma below which a gradient in float32 says nothing of the data
+
+
+class ClassifierGuidance(Guided):
+    """eps - scale sigma grad log p(y | u) (Dhariwal & Nichol 2021, alg. 2; thesis algorithm 4, sigma = sqrt(1 - abar)).
+
+    The thesis writes the gradient of p; it is that of log p, as in Dhariwal & Nichol: the score -eps / sigma becomes
+    grad log p(u) + scale grad log p(y | u). The data move with the noise, x0 + scale sigma^2 / alpha grad log p(y | u).
+    Where alpha / sigma < 1e-6 a state says nothing of its class: such modes, and all at such a time, are left alone.
+    The label goes to the classifier, and to the model as well if it knows classes. Rows with label -1 are not guided.
+
+    Args:
+        model: The model, conditional or not. With an unconditional one a scale of 1 is the exact conditional model, and
+            0 the model itself.
+        classifier: A classifier of the same process.
+        scale: A number, or (B,).
+        chunk: Samples whose gradients are computed together; bounds the memory, changes no sample. At least 1.
+
+    Raises:
+        ParameterError: If classifier and model do not fit, or a number is out of range.
+    """
+
+    def __init__(self, model: Denoiser, classifier: Classifier, scale: float | Tensor, chunk: int = 64) -> None:
+        super().__init__(model)
+        if classifier.process != model.process:
+            problem = f"it knows the noise of {classifier.process!r}, the model that of {model.process!r}."
+            raise ParameterError("classifier", problem)
+        if model.classes not in (None, classifier.classes):
+            problem = f"it knows {classifier.classes} classes, the model {model.classes}."
+            raise ParameterError("classifier", problem)
+        require_whole("chunk", chunk)
+        self.classifier = classifier
+        self.classes = classifier.classes
+        self.scale = check_scale(scale)
+        self.chunk = chunk
+
+    def plain(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The model's own prediction; it is told the label if it knows classes."""
+        told = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
+        return super().plain(u, level, **told)
+
+    def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
+        """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
+        check_label(label, self.classes, len(u))
+        rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
+        return torch.cat([self._gradient(u[row], part(level, row), label[row]) for row in rows])
+
+    def _gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
+        # Asked by a likelihood, the gradient is itself differentiated; a sampling run keeps nothing of it.
+        deeper = torch.is_grad_enabled() and u.requires_grad
+        with torch.inference_mode(False), torch.enable_grad():
+            state = u if deeper else u.detach().clone().requires_grad_()
+            log_probability = self.classifier.log_prob(state, level, label.clamp(min=0))
+            chosen = torch.where(label >= 0, log_probability, 0.0).sum()
+            (gradient,) = torch.autograd.grad(chosen, state, create_graph=deeper)
+        return gradient
+
+    def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
+        """The model's prediction and the guided one; see `Guided.pair`."""
+        scale = row_scale(self.scale, u)
+        plain = self.plain(u, level, **cond)
+        if "label" not in cond or (not isinstance(scale, Tensor) and scale == 0):
+            return plain, plain
+        alpha, sigma = level.alpha, level.sigma
+        lost = alpha < _LOST * sigma
+        if not isinstance(lost, Tensor) and lost:
+            return plain, plain
+        push = scale * sigma * self.gradient(u, level, cond["label"])
+        if isinstance(lost, Tensor):
+            push = push.masked_fill(lost, 0.0)
+            alpha = torch.where(lost, 1.0, alpha)
+        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level)
