@@ -26,7 +26,7 @@ from unidiff.plot import Graph, save_graphs, save_samples, save_strip
 def main() -> None:
     """Train both, draw, follow the gradient energy, assert where it stays."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()

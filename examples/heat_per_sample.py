@@ -26,7 +26,7 @@ from unidiff.training.ema import Average
 def main() -> None:
     """Train, draw, compare with the exact flow, assert."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
