@@ -151,3 +151,47 @@ def test_mistakes_of_methods():
     ):
         with pytest.raises(ParameterError, match=said):
             make()
+
+
+SIMULATORS = [
+    *(pde.MethodOfLines(method, 1e-6) for method in ("RK45", "DOP853", "Radau")),
+    pde.TorchMethodOfLines("dopri5", 1e-6),
+    pde.ETDRK4(5),
+    pde.SDIRK2(5),
+]
+
+
+def equation_22(domain, u0, times):
+    return pde.equation_22_with_frozen_R(domain, u0, times, rtol=1e-6)[0]
+
+
+@pytest.mark.parametrize("run", [*(s.simulate for s in SIMULATORS), equation_22])
+def test_a_field_is_checked_before_it_is_integrated(run):
+    # Unchecked, a constant made half of these methods take ever smaller steps, without end.
+    nan = CELLS.field(start)
+    nan[3] = math.nan
+    for u0, said in (
+        (torch.full((32,), 0.1, dtype=torch.float64), "u0: the field is constant"),
+        (lambda x: 0.1 + 0 * x, "u0: the field is constant"),
+        (nan, "u0: .* not finite"),
+        (torch.ones(31), r"u0: .* the last axes must be \(32,\)"),
+        (torch.tensor(1.0), r"u0: .* the last axes must be \(32,\)"),
+        (CELLS.field(start).expand(2, 32), "u0: a batch of shape"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            run(CELLS, u0, [0.01])
+    with pytest.raises(ParameterError, match="times"):
+        run(CELLS, start, [0.01, math.inf])
+    # A function is a field, and the equation is homogeneous of degree 1, also where squares leave the range of floats.
+    found = run(CELLS, start, [0.0, 0.001])
+    for size in (1e-200, 1e200):
+        again = run(CELLS, size * CELLS.field(start), [0.0, 0.001])
+        torch.testing.assert_close(again / size, found, rtol=1e-9, atol=1e-9)
+
+
+def test_the_exponential_method_refuses_a_field_without_part_in_its_modes():
+    fine, coarse = (ud.Mask(np.ones((12, 8)), modes=modes) for modes in (60, 4))
+    u0 = fine.to_values(fine.eigenmode(40))
+    with pytest.raises(ParameterError, match="u0: the field is constant"):
+        pde.ETDRK4(5).simulate(coarse, u0, 0.1)
+    assert pde.SDIRK2(5).simulate(coarse, u0, 0.1).isfinite().all()  # it lives on the cells and needs no modes
