@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
+from unidiff.errors import require
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, refuse_constants
 

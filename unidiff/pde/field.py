@@ -58,8 +58,8 @@ def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any], parameter: st
 def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor:
     """The modes, (*B, *modes), of values on the grid, (*B, *grid), if their gradient is more than rounding.
 
-    A transform leaves some eps |u| in every mode, and so gradient norms of sqrt(lambda_k) eps |u|, even of a constant or
-    of a field that is orthogonal to all modes of the domain. Were that renormalised, it would be blown up to R.
+    A transform leaves some eps |u| in every mode, and so gradient norms of sqrt(lambda_k) eps |u|, even of a constant
+    or of a field that is orthogonal to all modes of the domain. Were that renormalised, it would be blown up to R.
 
     Raises:
         ParameterError: If the largest gradient norm of a mode is no more than that.

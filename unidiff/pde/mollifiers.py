@@ -216,6 +216,8 @@ class _Bayesian(Mollifier):
         require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 where there is a prior")
         shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
         require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
+        least = float(self.spectrum.min())
+        require(least >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", least, "finite numbers of at least 0")
         return self._given(observed, self.growth(observed))
 
     def _given(self, observed: Observation, growth: Tensor) -> Posterior:
