@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, refuse_constants
 
@@ -91,7 +91,8 @@ def evolve(
         u0: Values on the grid, (*B, *grid), or a function of the coordinates. Whole numbers become float64.
         times: Times t >= 0, of any shape (*T), in units of length^2 / diffusivity; up to 1e12 and beyond.
         diffusivity: D > 0; one number, for it only rescales time.
-        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None.
+        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None, which must be in
+            the range of its dtype: fields of size 1e200 need an R.
         keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would
             grow like e^rho without bound: the gradient does not see it.)
         clean: Drop modes whose gradient norm is below this fraction of the largest one's, at least 0. About 1e-13
@@ -159,6 +160,10 @@ def evolve_modes(
         a, b, size = (torch.where(dropped, 0.0, each) for each in (a, b, size))
     initial = largest[..., 0] * torch.linalg.vector_norm(b / largest, dim=-1)
     norm = initial if R is None else _as_energy(R, initial).sqrt()
+    energy = (norm**2).to(modes.dtype)
+    if not bool(((energy > 0) & energy.isfinite()).all()):
+        problem = f"the gradient energy is outside the range of {modes.dtype}. Give R, or scale the field."
+        raise ParameterError("R", problem)
 
     # exp(-(lambda_k - lambda_ref) D t), relative to the mode that wins: exactly 1 for that one at any t.
     t = (diffusivity * times).reshape(*times.shape, *[1] * a.ndim)
@@ -176,16 +181,23 @@ def evolve_modes(
     growth = reference[..., 0] * t[..., 0] - (peak[..., 0] + scaled.log()) + initial.log()
     u = torch.where(eigenvalues == 0, a if keep_mean else 0.0, u)
     u = u.reshape(*times.shape, *modes.shape)
-    return Flow(domain, times, u.to(modes.dtype), growth.to(modes.dtype), (norm**2).to(modes.dtype))
+    return Flow(domain, times, u.to(modes.dtype), growth.to(modes.dtype), energy)
 
 
 def _as_times(times: Times, like: Tensor) -> Tensor:
-    """Times on the field's device, float64 where the device has it."""
+    """Times on the field's device, float64 where the device has it; at least one."""
     dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.as_tensor(times, dtype=dtype, device=like.device)
+    found = torch.as_tensor(times, dtype=dtype, device=like.device)
+    require(found.numel() > 0, "times", times, "at least one time")
+    return found
 
 
 def _as_energy(R: float | Tensor, like: Tensor) -> Tensor:
+    """R as one number, or as what broadcasts to the batch, (*B)."""
     energy = torch.as_tensor(R, dtype=like.dtype, device=like.device)
+    energy = energy.reshape(()) if energy.numel() == 1 else energy
+    fits = energy.ndim <= like.ndim and all(n in (1, m) for n, m in zip(energy.shape[::-1], like.shape[::-1]))
+    batch = f"one number, or one for each field of the batch, {tuple(like.shape)}"
+    require(fits, "R", f"a tensor of shape {tuple(energy.shape)}", batch)
     require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number above 0")
     return energy

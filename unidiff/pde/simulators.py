@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.pde.domain import Domain
-from unidiff.pde.field import FieldLike, Times, as_field
+from unidiff.pde.field import FieldLike, Times, as_field, volume
 
 __all__ = ["MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R", "rayleigh"]
 
@@ -157,7 +157,13 @@ class TorchMethodOfLines(Simulator):
 
 
 def equation_22_with_frozen_R(
-    domain: Domain, u0: FieldLike, times: Times, *, method: str = "RK45", rtol: float = 1e-9
+    domain: Domain,
+    u0: FieldLike,
+    times: Times,
+    *,
+    R: float | None = None,
+    method: str = "RK45",
+    rtol: float = 1e-9,
 ) -> tuple[Tensor, Tensor]:
     """Demonstrate an instability: integrate equation (22) of Higham, Higham & Grindrod as printed. Not for results.
 
@@ -170,6 +176,7 @@ def equation_22_with_frozen_R(
         domain: A domain with a sparse Laplacian.
         u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed.
         times: Increasing times, the first at least 0: (T).
+        R: The frozen R; the gradient energy of u0 if None. Another one puts in a defect by hand: q(0) is other than 1.
         method: A method of `scipy.integrate.solve_ivp`.
         rtol: Its relative tolerance.
 
@@ -182,11 +189,15 @@ def equation_22_with_frozen_R(
     laplacian, at = domain.laplacian(), _increasing(times)
     field, scale = _one_field(domain, u0)
     start = field.flatten().numpy()
-    R = -float(start @ (laplacian @ start))
+    energy = -float(start @ (laplacian @ start))
+    if R is not None:
+        require(0 < R < math.inf, "R", R, "a finite number above 0")
+        # R is an integral over the domain, the sums here are over its cells.
+        energy = R / scale**2 * start.size / volume(domain)
 
     def right(_: float, u: _Array) -> _Array:
         heat = laplacian @ u
-        return heat + (heat @ heat) / R * u
+        return heat + (heat @ heat) / energy * u
 
     def blown_up(_: float, u: _Array) -> float:
         return 1e6 - float(np.abs(u).max() / np.abs(start).max())
@@ -207,7 +218,7 @@ def equation_22_with_frozen_R(
     values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
     values[: found.y.shape[1]] = torch.from_numpy(found.y.T.copy())
     heat = torch.from_numpy((laplacian @ values.numpy().T).T)
-    return scale * values.reshape(len(at), *field.shape), -(values * heat).sum(1) / R
+    return scale * values.reshape(len(at), *field.shape), -(values * heat).sum(1) / energy
 
 
 def _integrate(right: Any, u0: Tensor, times: Tensor, method: str, rtol: float, jacobian: Any) -> Tensor:
