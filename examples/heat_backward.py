@@ -198,7 +198,7 @@ def observe(truths: Tensor, time: float, relative: float, generator: torch.Gener
 
 def errors(found: Tensor, truths: Tensor) -> Tensor:
     """|grad (found - truth)| / sqrt(R)."""
-    return (GRADIENT.energy(found - truths) / R).sqrt()
+    return (DOMAIN.gradient_energy(found - truths) / R).sqrt()
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

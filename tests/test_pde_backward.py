@@ -28,6 +28,8 @@ from unidiff.pde import (
     resolvable_modes,
 )
 from unidiff.pde.domain import Interval, Rectangle
+from unidiff.pde.evolution import evolve
+from unidiff.pde.mesh import Mask
 
 F64 = torch.float64
 R = 11.15
@@ -61,7 +63,7 @@ def hats(domain):
 
 def relative_error(domain, found, truth):
     """|grad (found - truth)| / sqrt(R)."""
-    return (GradientModes(domain).energy(found - truth) / R).sqrt()
+    return (domain.gradient_energy(found - truth) / R).sqrt()
 
 
 def noise_of(domain, modes, relative):
@@ -98,7 +100,7 @@ def test_length_comes_from_the_invariant_and_nothing_overflows(method, time):
     domain = Interval(128)
     seen = flow(domain, hats(domain), time) + 1e-3 * normal(4, 128)
     found = recover_modes(domain, seen, time, method, R, 1e-3)
-    torch.testing.assert_close(GradientModes(domain).energy(found), torch.full((4,), R, dtype=F64), rtol=1e-13, atol=0)
+    torch.testing.assert_close(domain.gradient_energy(found), torch.full((4,), R, dtype=F64), rtol=1e-13, atol=0)
     assert (relative_error(domain, found, hats(domain)) <= 2 + 1e-12).all()  # two points of one sphere
     # The scale of what is seen does not matter where there is no prior: the direction is all that is used.
     if not isinstance(method, Wiener):
@@ -239,6 +241,13 @@ def test_posterior_sample_has_the_moments_of_the_posterior():
     drawn = PosteriorSample(spectrum, (4, 5, 6)).start(observation(v, 0.01, 0.2))
     # An affine image of standard normal noise with this mean and these variances: so its moments are exact.
     torch.testing.assert_close((drawn - mean) / variance.sqrt(), ud.Seeded((4, 5, 6))(mean), rtol=1e-12, atol=1e-14)
+    # Without a batch, a batch of one; with more axes, one seed for each field.
+    alone = PosteriorSample(spectrum).start(observation(v[0], 0.01, 0.2))
+    torch.testing.assert_close(alone, PosteriorSample(spectrum, (0,)).start(observation(v[:1], 0.01, 0.2))[0])
+    many = PosteriorSample(spectrum, (4, 5, 6)).start(observation(v[None], 0.01, 0.2))
+    torch.testing.assert_close(many, drawn[None])
+    with pytest.raises(ParameterError, match=r"seeds: 1 .* for 3 fields"):
+        PosteriorSample(spectrum).start(observation(v, 0.01, 0.2))
     # Averaged over the data the sample has the prior's power: E mean^2 + variance = S.
     gain, s = torch.tensor([1.0, 0.3, 1e-3, 0.0], dtype=F64), torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=F64)
     one = posterior(torch.ones(4, dtype=F64), gain, 0.25, s)
@@ -316,6 +325,16 @@ def test_resolution_formula():
     np.testing.assert_allclose([resolution(1e-2, d) for d in (1e-12, 1e-6, 1e-3)], [16.7, 11.8, 8.37], atol=0.05)
 
 
+def test_resolvable_modes_when_low_ones_are_absent():
+    # phi_3 alone is a steady state: it is seen at any time, where e^(-(lambda_3 - lambda_1) T) underflows.
+    domain = Interval(16)
+    modes = torch.stack([domain.eigenmode(3), domain.eigenmode(3) + domain.eigenmode(5)])
+    assert resolvable_modes(domain, modes, 100.0, 1e-3).tolist() == [1, 1]
+    assert resolvable_modes(domain, modes, 0.0, 1e-3).tolist() == [1, 2]
+    square = Rectangle((6, 6))  # phi_1 and phi_2 have the same eigenvalue: both stay
+    assert int(resolvable_modes(square, square.eigenmode(1) + square.eigenmode(2), 100.0, 1e-3)) == 2
+
+
 def test_noise_in_cells_and_in_modes():
     domain = Rectangle((16, 10), (2.0, 3.0))
     modes = domain.to_modes(normal(4000, 16, 10))
@@ -351,9 +370,38 @@ def test_errors_name_the_parameter():
         "deviation": lambda: recover_modes(domain, modes, 1.0, Tikhonov(), R),
         "spectrum": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.ones(3)), R, 0.1),
         "modes": lambda: recover_modes(domain, torch.zeros(8), 1.0, Naive(), R),
+        "modes: .* not finite": lambda: recover_modes(domain, modes * math.nan, 1.0, Naive(), R),
+        "modes: .* the last axes": lambda: recover_modes(domain, torch.ones(7), 1.0, Naive(), R),
+        "values: .* not finite": lambda: recover(domain, modes * math.inf, 1.0, Naive(), R),
+        "spectrum: -1": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.linspace(-1, 1, 7)), R, 0.1),
+        "spectrum: nan": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.full((7,), math.nan)), R, 0.1),
         "run": lambda: CutOff(run=0),
         "sigmas": lambda: CutOff(sigmas=-1.0),
         "relative_noise": lambda: resolution(1.0, 1.0),
     }.items():
         with pytest.raises(ParameterError, match=name):
             call()
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("size", [1e-30, 0.1, 1e30])
+def test_rounding_is_not_a_field(dtype, size):
+    # To a mask that keeps 4 modes its mode 40 is what rounding leaves of it; so is a constant to any domain.
+    fine, coarse = (Mask(np.ones((12, 8)), modes=modes) for modes in (60, 4))
+    for domain, u0 in (
+        (coarse, fine.to_values(fine.eigenmode(40))),
+        (coarse, torch.ones(96, dtype=F64)),
+        (Interval(32), torch.ones(32, dtype=F64)),
+    ):
+        u0 = (size * u0).to(dtype)
+        with pytest.raises(ParameterError, match="u0: the field is constant"):
+            evolve(domain, u0, 0.1, R=1.0)
+        with pytest.raises(ParameterError, match="values: the field is constant"):
+            recover(domain, u0, 0.1, CutOff(), R)
+    # Little of a field is enough: a share 1000 eps in a mode has two digits, whatever the mean and the other modes.
+    eps = torch.finfo(dtype).eps
+    little = 1 + 1000 * eps * Interval(32).to_values(Interval(32).eigenmode(1))
+    found = evolve(Interval(32), (size * little).to(dtype), 1.0, R=1.0)
+    assert float(found.modes[1].abs()) * math.pi == pytest.approx(1, rel=1e-6)
+    part = fine.to_values(fine.eigenmode(40) + 1000 * eps * fine.eigenmode(1))
+    assert float(evolve(coarse, (size * part).to(dtype), 1.0, R=1.0).shares[1]) == pytest.approx(1, abs=1e-3)

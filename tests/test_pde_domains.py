@@ -175,7 +175,11 @@ HALVES[:, 2] = 0
         (lambda: ud.Polygon(((0, 0), (1, 0), (2, 0))), "vertices: .* corners that do not lie on one line"),
         (lambda: ud.Polygon(((0, 0), (1, 0), (math.nan, 1))), "vertices"),
         (lambda: ud.Polygon(L_SHAPE, 4), "modes: 64 was given; allowed is at most 12"),
-        (lambda: ud.Polygon(((0, 0), (1, 1), (2, 2.0)), 10), "vertices: (no cell|the domain falls)"),
+        (lambda: ud.Polygon(((0, 0), (1, 1), (2, 2.0)), 10), "vertices: .* corners that do not lie on one line"),
+        (lambda: ud.Polygon(((0.1, 0.1), (0.7, 0.3), (0.4, 0.2))), "vertices: .* corners that do not lie on one line"),
+        (lambda: pde.evolve(disk(9), torch.ones(9, 9), 0.1), r"u0: .* shape \(9, 9\) .* last axes must be \(69,\)"),
+        (lambda: disk(9).to_modes(torch.ones(9, 9)), r"values: .* shape \(9, 9\)"),
+        (lambda: disk(9).image(torch.ones(9, 9)), r"values: .* shape \(9, 9\)"),
         (lambda: ud.Interval(2**27), "cells"),
     ],
 )

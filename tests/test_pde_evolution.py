@@ -315,11 +315,34 @@ def test_the_mean_is_removed_or_kept():
         ({"diffusivity": 0.0}, "diffusivity: 0.0 was given"),
         ({"clean": 1.0}, "clean: 1.0 was given"),
         ({"R": -1.0}, "R: -1.0 was given"),
+        ({"R": torch.ones(3)}, r"R: 'a tensor of shape \(3,\)'"),
+        ({"R": torch.ones(2, 3), "u0": rough(3, 8)}, r"R: 'a tensor of shape \(2, 3\)'"),
+        ({"times": []}, "times: .* at least one time"),
+        ({"u0": rough(9)}, r"u0: .* the last axes must be \(8,\)"),
+        ({"u0": lambda x: 2.0}, "u0: the field is constant"),
+        ({"u0": lambda x: x[1:]}, "u0: .* the last axes"),
+        ({"u0": 1e200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
+        ({"u0": 1e-200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
+        ({"u0": "field"}, "u0: str was given"),
     ],
 )
 def test_mistakes(change, said):
     with pytest.raises(ParameterError, match=said):
         pde.evolve(ud.Interval(8), **{"u0": rough(8), "times": 0.1, **change})
+
+
+def test_whole_numbers_and_arrays_are_fields():
+    domain, u0 = ud.Interval(8), torch.arange(8) ** 2
+    expected = pde.evolve(domain, u0.double(), 0.01).values
+    for given in (u0, u0.to(torch.uint8), u0.numpy(), u0.double().numpy(), lambda x: u0.numpy()):
+        assert torch.equal(pde.evolve(domain, given, 0.01).values, expected)
+    modes = domain.to_modes(u0.double())
+    assert torch.equal(pde.evolve_modes(domain, modes.numpy(), 0.01).values, expected)
+    # One number in brackets is one number; and with an R the size of a field is not limited by its square.
+    for size in (1e-200, 1.0, 1e200):
+        found = pde.evolve(domain, size * u0.double(), 0.01, R=torch.tensor([2.0]))
+        assert found.values.shape == (8,)
+        assert float(domain.gradient_energy(found.modes)) == pytest.approx(2, rel=1e-13)
 
 
 def test_a_constant_through_a_transform_is_still_constant():

@@ -46,7 +46,7 @@ def test_directions_and_back(domain):
     modes = torch.randn(3, *domain.eigenvalues.shape, dtype=F64, generator=torch.Generator().manual_seed(0))
     modes[(slice(None), *[0] * domain.eigenvalues.ndim)] = 0
     there = GradientModes(domain)
-    y, energy = there.directions(modes), there.energy(modes)
+    y, energy = there.directions(modes), domain.gradient_energy(modes)
     assert (there.eigenvalues.diff() >= 0).all()
     torch.testing.assert_close(y.norm(dim=-1), torch.ones(3, dtype=F64), rtol=1e-15, atol=0)
     torch.testing.assert_close(energy, (domain.eigenvalues * modes**2).flatten(1).sum(1), rtol=1e-14, atol=0)

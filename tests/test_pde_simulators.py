@@ -115,25 +115,21 @@ def test_equation_22_amplifies_every_defect():
 
 
 def test_a_defect_grows_as_the_formula_says():
-    # Started from c u_0 instead of u_0, R of u_0: here R is that of the start, so a defect is put in by hand.
-    domain = ud.Interval(8, 1.0, "fd")
-    eigenvalues = domain.eigenvalues.numpy()
-    a = domain.to_modes(domain.field(lambda x: torch.cos(math.pi * x) + 0.3 * torch.cos(2 * math.pi * x))).numpy()
-    R = (eigenvalues * a**2).sum()
-    from scipy.integrate import solve_ivp
-
-    u0 = a * math.sqrt(1 - 1e-4)
-    times = [0.05, 0.1, 0.2]
-    found = solve_ivp(
-        lambda t, u: -eigenvalues * u + (eigenvalues**2 * u**2).sum() / R * u,
-        (0, 0.2), u0, "DOP853", times, rtol=1e-13, atol=1e-16,
-    ).y  # fmt: skip
-    q = (eigenvalues[:, None] * found**2).sum(0) / R
+    # Started from c u_0, with the R of u_0: a defect q(0) = c^2 put in by hand.
+    domain = ud.Interval(8, 1.7, "fd")
+    u0 = domain.field(lambda x: torch.cos(math.pi * x / 1.7) + 0.3 * torch.cos(2 * math.pi * x / 1.7))
+    times = [0.0, 0.15, 0.3, 0.6]
     # rho along the path of (22) itself: nu depends on the shape only, and the shape is that of the exact solution.
-    rho = pde.evolve_modes(domain, torch.from_numpy(a), times).growth.numpy()
+    exact = pde.evolve(domain, u0, times)
+    values, q = pde.equation_22_with_frozen_R(
+        domain, math.sqrt(1 - 1e-4) * u0, times, R=float(exact.R), method="DOP853", rtol=1e-13
+    )
     first = -1e-4 / (1 - 1e-4)
-    # dq/dt = 2 nu q (q - 1) gives d/dt log |(q - 1) / q| = 2 nu exactly.
-    np.testing.assert_allclose((q - 1) / q, first * np.exp(2 * rho), rtol=1e-8)
+    # dq/dt = 2 nu q (q - 1) gives d/dt log |(q - 1) / q| = 2 nu exactly. A step's relative error of some 1e-13 is 1e-9
+    # of the defect, and grows with it; ten of them.
+    torch.testing.assert_close((q - 1) / q, first * (2 * exact.growth).exp(), rtol=1e-8, atol=0)
+    # The shape does not see the defect: u = sqrt(q) times the exact solution.
+    torch.testing.assert_close(values, q.sqrt()[:, None] * exact.values, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("times", [[], [0.1, 0.1], [-0.1, 0.2], [0.2, 0.1]])
@@ -151,3 +147,47 @@ def test_mistakes_of_methods():
     ):
         with pytest.raises(ParameterError, match=said):
             make()
+
+
+SIMULATORS = [
+    *(pde.MethodOfLines(method, 1e-6) for method in ("RK45", "DOP853", "Radau")),
+    pde.TorchMethodOfLines("dopri5", 1e-6),
+    pde.ETDRK4(5),
+    pde.SDIRK2(5),
+]
+
+
+def equation_22(domain, u0, times):
+    return pde.equation_22_with_frozen_R(domain, u0, times, rtol=1e-6)[0]
+
+
+@pytest.mark.parametrize("run", [*(s.simulate for s in SIMULATORS), equation_22])
+def test_a_field_is_checked_before_it_is_integrated(run):
+    # Unchecked, a constant made half of these methods take ever smaller steps, without end.
+    nan = CELLS.field(start)
+    nan[3] = math.nan
+    for u0, said in (
+        (torch.full((32,), 0.1, dtype=torch.float64), "u0: the field is constant"),
+        (lambda x: 0.1 + 0 * x, "u0: the field is constant"),
+        (nan, "u0: .* not finite"),
+        (torch.ones(31), r"u0: .* the last axes must be \(32,\)"),
+        (torch.tensor(1.0), r"u0: .* the last axes must be \(32,\)"),
+        (CELLS.field(start).expand(2, 32), "u0: a batch of shape"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            run(CELLS, u0, [0.01])
+    with pytest.raises(ParameterError, match="times"):
+        run(CELLS, start, [0.01, math.inf])
+    # A function is a field, and the equation is homogeneous of degree 1, also where squares leave the range of floats.
+    found = run(CELLS, start, [0.0, 0.001])
+    for size in (1e-200, 1e200):
+        again = run(CELLS, size * CELLS.field(start), [0.0, 0.001])
+        torch.testing.assert_close(again / size, found, rtol=1e-9, atol=1e-9)
+
+
+def test_the_exponential_method_refuses_a_field_without_part_in_its_modes():
+    fine, coarse = (ud.Mask(np.ones((12, 8)), modes=modes) for modes in (60, 4))
+    u0 = fine.to_values(fine.eigenmode(40))
+    with pytest.raises(ParameterError, match="u0: the field is constant"):
+        pde.ETDRK4(5).simulate(coarse, u0, 0.1)
+    assert pde.SDIRK2(5).simulate(coarse, u0, 0.1).isfinite().all()  # it lives on the cells and needs no modes

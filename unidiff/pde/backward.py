@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from unidiff.errors import require
 from unidiff.pde.domain import Domain
+from unidiff.pde.evolution import evolve_modes
+from unidiff.pde.field import as_field, as_modes, field_modes, refuse_constants, volume
 from unidiff.pde.gradient import GradientModes
 from unidiff.pde.mollifiers import Mollifier, Observation
 
@@ -43,8 +44,13 @@ def recover(
 
     Returns:
         The estimate, (..., *grid), with mean 0.
+
+    Raises:
+        ParameterError: If a number is out of range, or a field is not finite, not on the grid, or constant up to
+            rounding.
     """
-    modes = domain.to_modes(values.double())
+    values = as_field(domain, values, "values")
+    modes = field_modes(domain, values.double(), "values")
     start = recover_modes(domain, modes, time, method, energy, mode_deviation(domain, deviation))
     return domain.to_values(start).to(values.dtype)
 
@@ -63,14 +69,15 @@ def recover_modes(
         deviation: Standard deviation of the noise in each mode; see `mode_deviation`.
 
     Raises:
-        ParameterError: If a number is out of range, or a field is constant.
+        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 <= time < math.inf, "time", time, "a number of at least 0")
     require(0 < energy < math.inf, "energy", energy, "a number above 0")
     require(0 <= deviation < math.inf, "deviation", deviation, "a number of at least 0")
     gradient = GradientModes(domain)
+    modes = as_modes(domain, modes)
     v = gradient.select(modes.double())
-    require(bool((v != 0).any(-1).all()), "modes", "a constant field", "a field with a gradient")
+    refuse_constants((v == 0).all(-1), "modes")
     observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
     return gradient.place(method.start(observed)).to(modes.dtype)
 
@@ -78,11 +85,9 @@ def recover_modes(
 def mode_deviation(domain: Domain, deviation: float) -> float:
     """Standard deviation in each mode of noise that has `deviation` in each of the grid's equal cells.
 
-    Modes are orthonormal for the integral, so it is the square root of a cell's volume times `deviation`; and the
-    volume is the squared norm of the constant 1.
+    Modes are orthonormal for the integral, so it is the square root of a cell's volume times `deviation`.
     """
-    one = torch.ones_like(domain.points[0])
-    return deviation * float(domain.to_modes(one).norm()) / math.sqrt(one.numel())
+    return deviation * math.sqrt(volume(domain) / domain.points[0].numel())
 
 
 def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: float) -> Tensor:
@@ -95,14 +100,15 @@ def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: floa
         deviation: delta > 0, the standard deviation of the noise in each mode.
 
     Returns:
-        Numbers of modes, (...).
+        Numbers of modes, (...); the constant is none of them.
+
+    Raises:
+        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 < deviation < math.inf, "deviation", deviation, "a number above 0")
-    gradient = GradientModes(domain)
-    a, rates = gradient.select(modes.double()), gradient.eigenvalues.to(modes.device)
-    relative = torch.exp(-(rates - rates[0]) * time) * a
-    growth = ((rates * a**2).sum(-1, keepdim=True) / (rates * relative**2).sum(-1, keepdim=True)).sqrt()
-    return ((growth * relative).abs() > deviation).sum(-1)
+    require(0 <= time < math.inf, "time", time, "a number of at least 0")
+    seen = evolve_modes(domain, as_modes(domain, modes).double(), time).modes
+    return (seen.abs() > deviation).flatten(-domain.eigenvalues.ndim).sum(-1)
 
 
 def resolution(time: float, relative_noise: float, length: float = 1.0) -> float:

@@ -48,9 +48,14 @@ class Domain(ABC):
     def to_values(self, modes: Tensor) -> Tensor:
         """Values on the grid, (..., *grid), of modes, (..., *modes)."""
 
-    def field(self, function: Callable[..., Tensor]) -> Tensor:
-        """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z)."""
-        return function(*self.points)
+    def field(self, function: Callable[..., Any]) -> Tensor:
+        """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z).
+
+        A function that returns a number is a constant.
+        """
+        points = self.points
+        values = torch.as_tensor(function(*points))
+        return values.expand(points[0].shape) if values.ndim == 0 else values
 
     def image(self, values: Tensor) -> Tensor:
         """Values as they lie in space, (..., one axis for each dimension), NaN outside the domain."""

@@ -11,20 +11,17 @@ The heat flow, rescaled once: no time step, no error that grows with t.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
+from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, refuse_constants
 
-__all__ = ["Flow", "Times", "evolve", "evolve_modes"]
-
-Times: TypeAlias = "Tensor | Sequence[float] | float"
+__all__ = ["Flow", "evolve", "evolve_modes"]
 
 # exp is finite up to these, and down to minus these clear of the subnormal numbers, where it is 25 times slower.
 _LARGEST = {torch.float64: 700.0, torch.float32: 86.0}
@@ -79,7 +76,7 @@ class Flow:
 
 def evolve(
     domain: Domain,
-    u0: Tensor | Callable[..., Tensor],
+    u0: FieldLike,
     times: Times,
     *,
     diffusivity: float = 1.0,
@@ -91,10 +88,11 @@ def evolve(
 
     Args:
         domain: The domain; nothing flows through its boundary.
-        u0: Values on the grid, (*B, *grid), or a function of the coordinates.
+        u0: Values on the grid, (*B, *grid), or a function of the coordinates. Whole numbers become float64.
         times: Times t >= 0, of any shape (*T), in units of length^2 / diffusivity; up to 1e12 and beyond.
         diffusivity: D > 0; one number, for it only rescales time.
-        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None.
+        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None, which must be in
+            the range of its dtype: fields of size 1e200 need an R.
         keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would
             grow like e^rho without bound: the gradient does not see it.)
         clean: Drop modes whose gradient norm is below this fraction of the largest one's, at least 0. About 1e-13
@@ -104,17 +102,13 @@ def evolve(
         The solution, differentiable in u0, times and R.
 
     Raises:
-        ParameterError: If a field is constant, not finite or not on the grid, or another value is out of range.
+        ParameterError: If a field is constant (up to rounding, and in the modes that the domain keeps), not finite or
+            not on the grid, or another value is out of range.
     """
-    if callable(u0):
-        u0 = domain.field(u0)
+    u0 = as_field(domain, u0)
     times = _as_times(times, u0)
     require(bool((times >= 0).all()), "times", times.min().item(), "a time of at least 0; see `evolve_modes`")
-    modes = domain.to_modes(u0)
-    # In floating point a constant has a gradient, of rounding: it must not be blown up to R.
-    axes = tuple(range(-domain.points[0].ndim, 0))
-    low, high = u0.detach().amin(axes), u0.detach().amax(axes)
-    _refuse_constants(high - low <= 4 * torch.finfo(u0.dtype).eps * torch.maximum(low.abs(), high.abs()))
+    modes = field_modes(domain, u0)
     return evolve_modes(domain, modes, times, diffusivity=diffusivity, R=R, keep_mean=keep_mean, clean=clean)
 
 
@@ -147,10 +141,7 @@ def evolve_modes(
     Raises:
         ParameterError: As for `evolve`.
     """
-    shape = domain.eigenvalues.shape
-    if modes.shape[modes.ndim - len(shape) :] != shape:
-        problem = f"a tensor of shape {tuple(modes.shape)} was given; the last axes must be {tuple(shape)}."
-        raise ParameterError("modes", problem)
+    modes, shape = as_modes(domain, modes), domain.eigenvalues.shape
     require(0 < diffusivity < float("inf"), "diffusivity", diffusivity, "a finite number above 0")
     require(0 <= clean < 1, "clean", clean, "a number from 0 to below 1")
     times = _as_times(times, modes)
@@ -162,12 +153,17 @@ def evolve_modes(
     a = modes.to(precise).flatten(-len(shape))
     b = eigenvalues.sqrt() * a  # b_k^2 is the gradient energy of mode k
     size = b.detach().abs()
-    largest = _largest(size)
+    largest = size.amax(-1, keepdim=True)
+    refuse_constants(largest[..., 0] == 0, "modes")
     if clean > 0:
         dropped = (size > 0) & (size < clean * largest)
         a, b, size = (torch.where(dropped, 0.0, each) for each in (a, b, size))
     initial = largest[..., 0] * torch.linalg.vector_norm(b / largest, dim=-1)
     norm = initial if R is None else _as_energy(R, initial).sqrt()
+    energy = (norm**2).to(modes.dtype)
+    if not bool(((energy > 0) & energy.isfinite()).all()):
+        problem = f"the gradient energy is outside the range of {modes.dtype}. Give R, or scale the field."
+        raise ParameterError("R", problem)
 
     # exp(-(lambda_k - lambda_ref) D t), relative to the mode that wins: exactly 1 for that one at any t.
     t = (diffusivity * times).reshape(*times.shape, *[1] * a.ndim)
@@ -185,37 +181,23 @@ def evolve_modes(
     growth = reference[..., 0] * t[..., 0] - (peak[..., 0] + scaled.log()) + initial.log()
     u = torch.where(eigenvalues == 0, a if keep_mean else 0.0, u)
     u = u.reshape(*times.shape, *modes.shape)
-    return Flow(domain, times, u.to(modes.dtype), growth.to(modes.dtype), (norm**2).to(modes.dtype))
+    return Flow(domain, times, u.to(modes.dtype), growth.to(modes.dtype), energy)
 
 
 def _as_times(times: Times, like: Tensor) -> Tensor:
-    """Times on the field's device, float64 where the device has it."""
+    """Times on the field's device, float64 where the device has it; at least one."""
     dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.as_tensor(times, dtype=dtype, device=like.device)
+    found = torch.as_tensor(times, dtype=dtype, device=like.device)
+    require(found.numel() > 0, "times", times, "at least one time")
+    return found
 
 
 def _as_energy(R: float | Tensor, like: Tensor) -> Tensor:
+    """R as one number, or as what broadcasts to the batch, (*B)."""
     energy = torch.as_tensor(R, dtype=like.dtype, device=like.device)
+    energy = energy.reshape(()) if energy.numel() == 1 else energy
+    fits = energy.ndim <= like.ndim and all(n in (1, m) for n, m in zip(energy.shape[::-1], like.shape[::-1]))
+    batch = f"one number, or one for each field of the batch, {tuple(like.shape)}"
+    require(fits, "R", f"a tensor of shape {tuple(energy.shape)}", batch)
     require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number above 0")
     return energy
-
-
-def _largest(size: Tensor) -> Tensor:
-    """The largest gradient norm of a mode, (*B, 1), of gradient norms, (*B, K).
-
-    Raises:
-        ParameterError: If a field is constant or not finite.
-    """
-    largest = size.amax(-1, keepdim=True)
-    if not bool(largest.isfinite().all()):
-        raise ParameterError("u0", "the field has values that are not finite numbers.")
-    _refuse_constants(largest[..., 0] == 0)
-    return largest
-
-
-def _refuse_constants(constant: Tensor) -> None:
-    """Raise a ParameterError if any field of the batch is constant, (*B)."""
-    if bool(constant.any()):
-        which = f" (number {int(constant.flatten().nonzero()[0])} of the batch)" if constant.numel() > 1 else ""
-        problem = f"the field is constant{which}, so |grad u| = 0 cannot be renormalised. Give a field that varies."
-        raise ParameterError("u0", problem)

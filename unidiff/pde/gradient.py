@@ -16,7 +16,7 @@ __all__ = ["GradientModes"]
 
 @dataclass(frozen=True)
 class GradientModes:
-    """The K modes of a domain with eigenvalue above 0, and the gradient energy R = sum_k lambda_k u_k^2 they carry.
+    """The K modes of a domain with eigenvalue above 0, which carry R = sum_k lambda_k u_k^2.
 
     In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction. The
     constant mode carries no gradient and has no place here.
@@ -30,9 +30,8 @@ class GradientModes:
     @cached_property
     def _order(self) -> Tensor:
         """Places of the K modes in the flattened modes, by growing eigenvalue."""
-        flat = self.domain.eigenvalues.flatten()
-        order = torch.argsort(flat, stable=True)
-        return order[flat[order] > 0]
+        order = self.domain.order()
+        return order[self.domain.eigenvalues.flatten()[order] > 0]
 
     @cached_property
     def eigenvalues(self) -> Tensor:
@@ -50,11 +49,6 @@ class GradientModes:
         flat = selected.new_zeros(*selected.shape[:-1], shape.numel())
         flat = flat.index_copy(-1, self._order.to(selected.device), selected)
         return flat.unflatten(-1, shape)
-
-    def energy(self, modes: Tensor) -> Tensor:
-        """The gradient energy R = sum_k lambda_k u_k^2, (...), of modes, (..., *modes)."""
-        u = self.select(modes)
-        return (self.eigenvalues.to(u.device, u.dtype) * u**2).sum(-1)
 
     def directions(self, modes: Tensor) -> Tensor:
         """y_k = sqrt(lambda_k / R) u_k, of norm 1, (..., K), of modes, (..., *modes).

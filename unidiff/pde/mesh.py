@@ -79,6 +79,7 @@ class _Cells(Domain):
 
     def to_modes(self, values: Tensor) -> Tensor:
         """Modes, (..., modes), of values, (..., cells_inside): a projection."""
+        self._check_values(values)
         return values @ self._spectrum[1].to(values) * self._cell_scale
 
     def to_values(self, modes: Tensor) -> Tensor:
@@ -87,10 +88,16 @@ class _Cells(Domain):
 
     def image(self, values: Tensor) -> Tensor:
         """Values on the whole rectangle, (..., rows, columns), NaN outside."""
+        self._check_values(values)
         inside = torch.from_numpy(self._inside).to(values.device)
         whole = values.new_full((*values.shape[:-1], *inside.shape), math.nan)
         whole[..., inside] = values
         return whole
+
+    def _check_values(self, values: Tensor) -> None:
+        count = int(self._inside.sum())
+        given, remedy = tuple(values.shape), f"(..., {count}), one value for each cell inside in the order of rows"
+        require(values.ndim > 0 and given[-1] == count, "values", f"a tensor of shape {given}", remedy)
 
     def laplacian(self) -> Any:
         """The 5-point Laplacian on the cells inside; see `Domain.laplacian`."""
@@ -221,7 +228,11 @@ class Polygon(_Cells):
             good = len(vertex) == 2 and all(math.isfinite(value) for value in vertex)
             require(good, "vertices", vertex, "two finite numbers, x and y")
         require_whole("cells", self.cells, 2, 10_000)
-        flat = min(self._frame[1]) <= 0
+        # Twice the areas of the triangles with the longest line from the first corner. The area inside would not do: it
+        # counts a figure of eight as 0.
+        arms = [(x - self.vertices[0][0], y - self.vertices[0][1]) for x, y in self.vertices]
+        a, b = max(arms, key=lambda arm: math.hypot(*arm))
+        flat = max(abs(a * y - b * x) for x, y in arms) <= 1e-12 * (a * a + b * b)
         require(not flat, "vertices", self.vertices, "corners that do not lie on one line")
         self._check("vertices")
 

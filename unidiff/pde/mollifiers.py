@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unidiff.errors import require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Seeded
 
 __all__ = [
@@ -197,6 +197,7 @@ class _Bayesian(Mollifier):
         R tells it: the expected gradient energy of the posterior, sum_k lambda_k (mean_k^2 + variance_k), is to be R.
         It falls to 0 as g grows; the largest solution is taken, between the bounds of the flow,
         0 <= log g_1 <= (lambda_K - lambda_1) T, and the lower bound if there is none, when noise hides the start.
+        The upper bound is cut at 30, a factor of 1e13: a start in which phi_1 is weaker is not told from rounding.
         """
         most = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
         low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], most)
@@ -216,6 +217,8 @@ class _Bayesian(Mollifier):
         require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 where there is a prior")
         shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
         require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
+        least = float(self.spectrum.min())
+        require(least >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", least, "finite numbers of at least 0")
         return self._given(observed, self.growth(observed))
 
     def _given(self, observed: Observation, growth: Tensor) -> Posterior:
@@ -253,15 +256,18 @@ class PosteriorSample(_Bayesian):
     This is what the reverse process of a diffusion model does, and why it generates rather than inverts.
 
     Args:
-        seeds: One seed for each field of the batch.
+        seeds: One seed for each field of the batch; one for a field without a batch.
     """
 
     seeds: Sequence[int] = (0,)
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (B, K)."""
+        """The estimate of a_k, (..., K)."""
         mean, variance = self.posterior(observed)
-        return mean + variance.sqrt() * Seeded(self.seeds)(mean)
+        fields = mean.reshape(-1, mean.shape[-1])
+        if len(self.seeds) != len(fields):
+            raise ParameterError("seeds", f"{len(self.seeds)} given for {len(fields)} fields. Give one seed for each.")
+        return mean + variance.sqrt() * Seeded(self.seeds)(fields).reshape(mean.shape)
 
 
 def _rescaled(observed: Observation, v: Tensor, log_gain: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import RunFailed, require
+from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.pde.domain import Domain
-from unidiff.pde.evolution import Times
+from unidiff.pde.field import FieldLike, Times, as_field, volume
 
 __all__ = ["MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R", "rayleigh"]
 
@@ -35,29 +35,49 @@ _Array = Any  # numpy.ndarray of float64
 class Simulator(ABC):
     """A way to integrate the renormalised heat equation step by step, D = 1."""
 
-    def simulate(self, domain: Domain, u0: Tensor, times: Times) -> Tensor:
+    def simulate(self, domain: Domain, u0: FieldLike, times: Times) -> Tensor:
         """Integrate from one field.
 
         Args:
             domain: The domain.
-            u0: Values on the grid, (*grid); their mean is removed and their gradient energy kept.
+            u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed and their gradient
+                energy kept.
             times: Increasing times, the first at least 0: (T).
 
         Returns:
             Values at the times, (T, *grid), float64, of mean 0 and the gradient energy of u0.
 
         Raises:
-            ParameterError: If the method cannot be used on the domain, or times do not increase.
+            ParameterError: If the method cannot be used on the domain, the field is constant, not finite or not one on
+                the grid, or times do not increase.
             RunFailed: If the integration fails.
         """
-        at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
-        increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all())
-        require(increasing, "times", at.tolist(), "increasing numbers of at least 0")
-        start = u0.detach().to("cpu", torch.float64)
-        return self._solve(domain, start - start.mean(), at)
+        at = _increasing(times)
+        start, scale = _one_field(domain, u0)
+        return scale * self._solve(domain, start, at)
 
     @abstractmethod
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor: ...
+
+
+def _increasing(times: Times) -> Tensor:
+    """Times, (T), float64."""
+    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+    increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
+    require(increasing, "times", at.tolist(), "increasing finite numbers of at least 0")
+    return at
+
+
+def _one_field(domain: Domain, u0: FieldLike) -> tuple[Tensor, float]:
+    """A field of mean 0 and largest value 1, (*grid), and what it is to be multiplied by: no square overflows."""
+    field = as_field(domain, u0)
+    if field.ndim > domain.points[0].ndim:
+        problem = f"a batch of shape {tuple(field.shape)} was given; a simulator takes one field at a time."
+        raise ParameterError("u0", problem)
+    start = field.detach().to("cpu", torch.float64)
+    start = start - start.mean()
+    scale = float(start.abs().max())
+    return start / scale, scale
 
 
 def rayleigh(laplacian: Any, u: _Array) -> tuple[_Array, _Array, float]:
@@ -137,7 +157,13 @@ class TorchMethodOfLines(Simulator):
 
 
 def equation_22_with_frozen_R(
-    domain: Domain, u0: Tensor, times: Times, *, method: str = "RK45", rtol: float = 1e-9
+    domain: Domain,
+    u0: FieldLike,
+    times: Times,
+    *,
+    R: float | None = None,
+    method: str = "RK45",
+    rtol: float = 1e-9,
 ) -> tuple[Tensor, Tensor]:
     """Demonstrate an instability: integrate equation (22) of Higham, Higham & Grindrod as printed. Not for results.
 
@@ -148,22 +174,30 @@ def equation_22_with_frozen_R(
 
     Args:
         domain: A domain with a sparse Laplacian.
-        u0: Values on the grid, (*grid); their mean is removed.
-        times: Increasing times, (T).
+        u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed.
+        times: Increasing times, the first at least 0: (T).
+        R: The frozen R; the gradient energy of u0 if None. Another one puts in a defect by hand: q(0) is other than 1.
         method: A method of `scipy.integrate.solve_ivp`.
         rtol: Its relative tolerance.
 
     Returns:
         Values, (T, *grid), and q, (T); NaN after a blow-up.
+
+    Raises:
+        ParameterError: As for `Simulator.simulate`.
     """
-    laplacian = domain.laplacian()
-    start = (u0.to(torch.float64) - u0.to(torch.float64).mean()).flatten().numpy()
-    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
-    R = -float(start @ (laplacian @ start))
+    laplacian, at = domain.laplacian(), _increasing(times)
+    field, scale = _one_field(domain, u0)
+    start = field.flatten().numpy()
+    energy = -float(start @ (laplacian @ start))
+    if R is not None:
+        require(0 < R < math.inf, "R", R, "a finite number above 0")
+        # R is an integral over the domain, the sums here are over its cells.
+        energy = R / scale**2 * start.size / volume(domain)
 
     def right(_: float, u: _Array) -> _Array:
         heat = laplacian @ u
-        return heat + (heat @ heat) / R * u
+        return heat + (heat @ heat) / energy * u
 
     def blown_up(_: float, u: _Array) -> float:
         return 1e6 - float(np.abs(u).max() / np.abs(start).max())
@@ -184,7 +218,7 @@ def equation_22_with_frozen_R(
     values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
     values[: found.y.shape[1]] = torch.from_numpy(found.y.T.copy())
     heat = torch.from_numpy((laplacian @ values.numpy().T).T)
-    return values.reshape(len(at), *u0.shape), -(values * heat).sum(1) / R
+    return scale * values.reshape(len(at), *field.shape), -(values * heat).sum(1) / energy
 
 
 def _integrate(right: Any, u0: Tensor, times: Tensor, method: str, rtol: float, jacobian: Any) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unidiff.errors import require_whole
 from unidiff.pde.domain import Domain
+from unidiff.pde.field import field_modes
 from unidiff.pde.simulators import Simulator
 
 __all__ = ["ETDRK4", "SDIRK2"]
@@ -34,7 +35,7 @@ class ETDRK4(Simulator):
 
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
         eigenvalues = domain.eigenvalues.flatten()
-        u = domain.to_modes(u0).flatten()
+        u = field_modes(domain, u0).flatten()
         u[eigenvalues == 0] = 0
         R = (eigenvalues * u**2).sum()
 
