@@ -27,4 +27,4 @@ def test_examples_run(example: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pictures = list(tmp_path.glob("*.png"))
     assert pictures
-    assert all(path.stat().st_size > 10_000 for path in pictures)
+    assert all(path.stat().st_size > 3_000 for path in pictures)

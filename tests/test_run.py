@@ -456,7 +456,7 @@ def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.data.places.cache", lambda: tmp_path / "cache")
     captions = []
     for name in ("save_samples", "save_strip"):
-        monkeypatch.setattr(plot, name, lambda *args: captions.append(args[-1]))
+        monkeypatch.setattr(plot, name, lambda *args: captions.append(next(a for a in args if isinstance(a, str))))
     recipe = {**changed(DIGITS, tensorboard=False, steps=4), "data": {"type": "MNIST", "size": 8, "offline": "digits"}}
     path = write(tmp_path, recipe)
     result = unidiff("run", path, "--out", tmp_path / "run", "--json")
