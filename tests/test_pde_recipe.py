@@ -144,3 +144,13 @@ def test_a_recipe_has_one_kind(tmp_path):
     assert "it is no comparison" in refused("compare", path)
     with pytest.raises(ParameterError, match="times"):
         ud.Evolving(domain=ud.Interval(), times=())
+
+
+def test_the_current_directory_can_be_the_place(tmp_path, monkeypatch):
+    path = write(tmp_path, TINY)
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert unidiff("run", path, "--out", ".", "--device", "cpu").code == 0
+    assert sorted(entry.name for entry in place.iterdir()) == FILES
+    assert "an evolution is already there" in refused("run", path, "--out", ".", "--device", "cpu")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from unidiff import plot
-from unidiff.errors import RunError, RunFailed
 from unidiff.evaluation.comparison import Comparison, Line
+from unidiff.run import results
 from unidiff.run.comparing import Comparing
-from unidiff.run.directory import RunDirectory, environment
+from unidiff.run.directory import environment
 
 __all__ = ["check_place", "write_comparison"]
 
@@ -28,16 +26,7 @@ def check_place(directory: Path, overwrite: bool) -> None:
     Raises:
         RunError: If the place is taken or not writable.
     """
-    RunDirectory(directory).check_writable(_SIZE)
-    if not directory.is_dir() or not any(directory.iterdir()):
-        return
-    if not (directory / _RESULT).is_file():
-        raise RunError(
-            f"{directory}: the directory holds files that are no comparison. Choose another place with --out."
-        )
-    if not overwrite:
-        remedy = "Replace it by --overwrite, or choose another place with --out."
-        raise RunError(f"{directory}: a comparison is already there. {remedy}")
+    results.check_place(directory, _RESULT, "comparison", overwrite, _SIZE)
 
 
 def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -56,24 +45,12 @@ def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, A
         RunFailed: If they cannot be written.
     """
     result = {"recipe": comparing.to_dict(), **facts, **found.to_dict(), "environment": environment()}
-    # Inside a directory that is there: `check_place` has seen that it can be written, its parent need not be.
-    place = directory.absolute()  # "." has no name
-    unfinished = place / ".partial" if place.is_dir() else place.with_name(f".{place.name}.partial")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        (unfinished / _TABLE).write_text(found.to_csv())
-        (unfinished / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    with results.written_whole(directory, (_TABLE, _ERRORS, _SAMPLES, _RESULT)) as folder:
+        (folder / _TABLE).write_text(found.to_csv())
+        (folder / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
         caption = _caption(comparing, found, facts)
-        _plot_errors(found, unfinished / _ERRORS, caption)
-        _plot_samples(comparing, found, unfinished / _SAMPLES, caption)
-        directory.mkdir(exist_ok=True)
-        for name in (_TABLE, _ERRORS, _SAMPLES, _RESULT):
-            os.replace(unfinished / name, directory / name)
-    except OSError as error:
-        raise RunFailed(f"{directory}: {error}. Choose another place with --out.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _plot_errors(found, folder / _ERRORS, caption)
+        _plot_samples(comparing, found, folder / _SAMPLES, caption)
     return result
 
 

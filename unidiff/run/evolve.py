@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ import numpy as np
 import torch
 
 from unidiff import plot
-from unidiff.errors import RunError, RunFailed
 from unidiff.pde.evolution import Flow, evolve_modes
-from unidiff.run.directory import RunDirectory, environment
+from unidiff.run import results
+from unidiff.run.directory import environment
 from unidiff.run.evolving import Evolving
 
 __all__ = ["check_place", "solve", "tabulate", "write_evolution"]
@@ -52,16 +50,8 @@ def check_place(evolving: Evolving, directory: Path, overwrite: bool) -> None:
         RunError: If the place is taken or not writable.
     """
     cells = evolving.domain.points[0].numel()
-    RunDirectory(directory).check_writable(_SIZE + 8 * cells * len(evolving.times))
-    if not directory.is_dir() or not any(directory.iterdir()):
-        return
-    if not (directory / _RESULT).is_file():
-        raise RunError(
-            f"{directory}: the directory holds files that are no evolution. Choose another place with --out."
-        )
-    if not overwrite:
-        remedy = "Replace it by --overwrite, or choose another place with --out."
-        raise RunError(f"{directory}: an evolution is already there. {remedy}")
+    size = _SIZE + 8 * cells * len(evolving.times)
+    results.check_place(directory, _RESULT, "evolution", overwrite, size)
 
 
 def tabulate(evolving: Evolving, flow: Flow) -> list[dict[str, float]]:
@@ -97,26 +87,16 @@ def write_evolution(evolving: Evolving, flow: Flow, directory: Path, device: tor
     """
     rows = tabulate(evolving, flow)
     result = {"recipe": evolving.to_dict(), "rows": rows, "device": str(device), "environment": environment()}
-    unfinished = directory.with_name(f".{directory.name}.partial")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        (unfinished / _TABLE).write_text(_csv(rows))
-        (unfinished / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-        np.save(unfinished / _VALUES, flow.values.cpu().numpy())
+    with results.written_whole(directory, (_TABLE, _VALUES, _PROFILES, _SHARES, _RESULT)) as folder:
+        (folder / _TABLE).write_text(_csv(rows))
+        (folder / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        np.save(folder / _VALUES, flow.values.cpu().numpy())
         caption = (
             f"u_t = {evolving.diffusivity:g} (Laplace u + r u), integral |grad u|^2 = {evolving.R:g} on "
             f"{evolving.domain!r} from {evolving.start!r}: the exact solution."
         )
-        _plot_profiles(evolving, flow, unfinished / _PROFILES, caption)
-        _plot_shares(evolving, unfinished / _SHARES, caption, device)
-        directory.mkdir(exist_ok=True)
-        for name in (_TABLE, _VALUES, _PROFILES, _SHARES, _RESULT):
-            os.replace(unfinished / name, directory / name)
-    except OSError as error:
-        raise RunFailed(f"{directory}: {error}. Choose another place with --out.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _plot_profiles(evolving, flow, folder / _PROFILES, caption)
+        _plot_shares(evolving, folder / _SHARES, caption, device)
     return result
 
 
