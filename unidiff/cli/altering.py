@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unidiff import plot
 from unidiff.cli.console import Console
-from unidiff.cli.sample import _check_place, _free_name
+from unidiff.cli.places import check_place, free_name
 from unidiff.data.picture import decode
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError, RunFailed
@@ -53,7 +53,7 @@ class Altering:
     ) -> Altering:
         """Read the run; refuse one of no images, and places that cannot be written, before any work."""
         for option, path in (("--array", array), ("--out", out)):
-            _check_place(option, path)
+            check_place(option, path)
         given = any(change.startswith("sampling.count=") for change in overrides or [])
         changes = [*(overrides or []), *([] if count is None and given else [f"sampling.count={count or 8}"])]
         if count is not None and count < 1:
@@ -63,8 +63,8 @@ class Altering:
         shape = run.recipe.data.shape
         if len(shape) != 3:
             raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be altered.")
-        picture = out or _free_name(RunDirectory(directory).samples)
-        _check_place("--out", picture)
+        picture = out or free_name(RunDirectory(directory).samples)
+        check_place("--out", picture)
         return Altering(run, run.recipe.sampling, picture, array)
 
     @property

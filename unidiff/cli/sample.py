@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
+from unidiff.cli.places import check_place, free_name
 from unidiff.errors import RunError, RunFailed, require_whole
 
 __all__ = ["sample"]
@@ -47,7 +47,7 @@ def sample(
         count = each * len(asked)
     changes = [*(overrides or []), *([f"sampling.count={count}"] if count is not None else [])]
     for option, path in (("--array", array), ("--out", out)):
-        _check_place(option, path)
+        check_place(option, path)
     import numpy as np
     import torch
 
@@ -72,8 +72,8 @@ def sample(
         guided: Denoiser = model
         if guidance is not None:
             guided = ClassifierFree(model, guidance) if judge is None else ClassifierGuidance(model, judge, guidance)
-        picture = out or _free_name(RunDirectory(run).samples)
-        _check_place("--out", picture)
+        picture = out or free_name(RunDirectory(run).samples)
+        check_place("--out", picture)
         if stand_in := loaded.manifest.get("data", {}).get("stand_in"):
             console.notice(stand_in)
         started = time.perf_counter()
@@ -134,23 +134,3 @@ def _check_classes(run: Path, asked: list[int], known: int | None) -> None:
         raise RunError(f"--class {text}: {run} was trained without classes. Train a recipe that has `conditioning`.")
     if wrong := [k for k in asked if k >= known]:
         raise RunError(f"--class {text}: {run} knows the classes 0 to {known - 1}, and {wrong[0]} is none of them.")
-
-
-def _check_place(option: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the time of sampling is spent."""
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise RunError(f"{option} {path}: this is a directory; name a file.")
-    if not folder.is_dir():
-        raise RunError(f"{option} {path}: there is no directory {folder}. Make it, or choose another place.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"{option} {path}: there is no permission to write in {folder}. Choose another place.")
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (path := folder / f"drawn-{number:03d}.png").exists():
-        number += 1
-    return path

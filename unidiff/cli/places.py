@@ -1,0 +1,31 @@
+"""Where commands write single files, checked before any work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from unidiff.errors import RunError
+
+__all__ = ["check_place", "free_name"]
+
+
+def check_place(option: str, path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the time of sampling is spent."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise RunError(f"{option} {path}: this is a directory; name a file.")
+    if not folder.is_dir():
+        raise RunError(f"{option} {path}: there is no directory {folder}. Make it, or choose another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{option} {path}: there is no permission to write in {folder}. Choose another place.")
+
+
+def free_name(folder: Path) -> Path:
+    """The first of drawn-001.png, drawn-002.png, ... that is not there."""
+    number = 1
+    while (path := folder / f"drawn-{number:03d}.png").exists():
+        number += 1
+    return path
