@@ -53,6 +53,7 @@ class Replacement(Denoiser):
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
+        self.classes = denoiser.classes
         self.register_buffer("image", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
 

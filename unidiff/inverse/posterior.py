@@ -59,6 +59,7 @@ class Posterior(Denoiser):
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
+        self.classes = denoiser.classes
         self.operator = operator
         self.noise_std = noise_std
         self.chunk = chunk
