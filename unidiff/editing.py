@@ -45,15 +45,14 @@ class Replacement(Denoiser):
             the image.
     """
 
-    image: Tensor
+    picture: Tensor
     strength: Tensor
 
     def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
         super().__init__()
+        self._take_after(denoiser)
         self.denoiser = denoiser
-        self.process = denoiser.process
-        self.shape = denoiser.shape
-        self.register_buffer("image", image.detach().clone())
+        self.register_buffer("picture", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
 
     def free(self, t: Scale) -> Tensor:
@@ -64,7 +63,7 @@ class Replacement(Denoiser):
         """Expected data and noise with what is known; see `Denoiser.forward`."""
         basis = self.process.basis
         pixels = basis.inverse(self.denoiser(u, level, **cond).x0)
-        x0 = basis.forward(torch.where(self.free(level.t), pixels, self.image.to(pixels)))
+        x0 = basis.forward(torch.where(self.free(level.t), pixels, self.picture.to(pixels)))
         return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level)
 
 

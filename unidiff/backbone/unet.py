@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.base import Backbone, require_classes, require_image
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
@@ -39,7 +39,9 @@ class UNet(Backbone):
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
             same network on a smaller map.
-        classes: Number of classes that it can be asked for; None is an unconditional network.
+        classes: Number of classes that it can be asked for; None is a network without.
+        image: Channels of a picture of the same height and width that it is told, joined to the noisy image at the
+            input (Saharia et al. 2022, Palette); None is a network without. In a recipe it follows from `conditioning`.
     """
 
     def __init__(
@@ -53,12 +55,15 @@ class UNet(Backbone):
         dropout: float = 0.0,
         patch: int = 1,
         classes: int | None = None,
+        image: int | None = None,
     ) -> None:
         super().__init__()
         _check(shape, width, multipliers, blocks, attention, heads, dropout, patch)
         require_classes(classes)
+        require_image(image)
         self.shape = tuple(shape)
         self.classes = classes
+        self.image = image
         self.patch = patch
         channels = [width * m for m in multipliers]
         sizes = _resolutions(self.shape, len(channels), patch)
@@ -69,7 +74,7 @@ class UNet(Backbone):
             return Stage(residual, SelfAttention(outputs, heads) if attend else None)
 
         self.embedding = NoiseEmbedding(width, features, classes)
-        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        self.stem = nn.Conv2d((shape[0] + (image or 0)) * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
@@ -104,14 +109,15 @@ class UNet(Backbone):
         Args:
             x: Noisy images, (B, C, H, W).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
+            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes; `image`,
+                (B, C', H, W), if it was built with one.
 
         Returns:
             The network's output, (B, C, H, W).
         """
         label = self._label(cond, len(x))
         e = self.embedding(c) if label is None else self.embedding(c, label)
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        h = self.stem(F.pixel_unshuffle(self._joined(x, cond), self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
