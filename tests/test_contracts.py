@@ -30,7 +30,7 @@ from unidiff.velocity import VelocityField
 
 FROZEN = (
     *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
-    *(Objective, Data, ud.Trace, ud.Operator),
+    *(Objective, Data, ud.Trace, ud.Operator, ud.Conditioning),
 )
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.

@@ -21,14 +21,22 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         process: The process that made the state noisy.
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
-        classes: Number of classes that it can be asked for by the condition `label`; None if it is unconditional.
+        classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
+        image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
         learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
     """
 
     process: Process
     shape: tuple[int, ...] | None = None
     classes: int | None = None
+    image: tuple[int, ...] | None = None
     learned_variance: bool = False
+
+    def _take_after(self, denoiser: Denoiser) -> None:
+        """Be of the process, the shape and the conditions of the denoiser that this one wraps."""
+        self.process, self.shape = denoiser.process, denoiser.shape
+        self.classes, self.image = denoiser.classes, denoiser.image
+        self.learned_variance = denoiser.learned_variance
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -71,6 +79,8 @@ class NeuralDenoiser(Denoiser):
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
         self.classes = getattr(backbone, "classes", None)
+        channels = getattr(backbone, "image", None)
+        self.image = (channels, *self.shape[1:]) if channels and self.shape else None
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -111,11 +121,8 @@ class Counted(Denoiser):
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
+        self._take_after(denoiser)
         self.denoiser = denoiser
-        self.process = denoiser.process
-        self.shape = denoiser.shape
-        self.classes = denoiser.classes
-        self.learned_variance = denoiser.learned_variance
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
     @property
@@ -161,11 +168,9 @@ class Rescheduled(Denoiser):
                 f"which is t >= {_matching(process, least.log_snr):.12g} there. Raise its t_min or sigma_min."
             )
             raise ParameterError("process", problem)
+        self._take_after(denoiser)
         self.denoiser = denoiser
         self.process = process
-        self.shape = denoiser.shape
-        self.classes = denoiser.classes
-        self.learned_variance = denoiser.learned_variance
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped model's expected data, and the noise that explains the state with them."""

@@ -48,7 +48,7 @@ def draw(
         **cond: Conditions, each with a row for each of all samples.
     """
     device = next(denoiser.parameters()).device
-    check_conditions(cond, denoiser.classes, sampling.count)
+    check_conditions(cond, denoiser, sampling.count)
     starts = range(0, sampling.count, sampling.batch)
     solutions: list[Solution] = []
     for start in starts:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.classifier import NeuralClassifier
-from unidiff.conditioning import Conditioning
+from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
@@ -107,9 +107,9 @@ def train(
 ) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
-    Data order, times, noise, conditions left unsaid and dropout of a step are functions of (seed, step). A run that is
-    stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that
-    was not.
+    Data order, times, noise, all that is random about conditions, and dropout of a step are functions of (seed, step).
+    A run that is stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for
+    bit, as one that was not.
 
     Args:
         denoiser: The model, or a classifier; its network is moved to the accelerator's device.
@@ -218,14 +218,19 @@ def _accumulate_gradients(
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, source.shape)
     times = model.process.training_times(uniform)
-    cond = {} if conditioning is None else conditioning.conditions(source, indices, plan.condition_draws(step))
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise, *cond.values())]
-    for part, (index, t, eps, *told) in enumerate(zip(*mine)):
-        u0 = model.process.basis.forward(source.batch(index, accelerator.device))
+    chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise, chance)]
+    for part, (index, t, eps, drawn) in enumerate(zip(*mine)):
+        x0 = source.batch(index, accelerator.device)
+        cond: dict[str, Tensor] = {}
+        if conditioning is not None:
+            label = None if source.labels is None else source.labels[index.cpu()]
+            cond = conditioning.conditions(x0, label, drawn)
+        u0 = model.process.basis.forward(x0)
         eps = eps.to(accelerator.device, non_blocking=True)
-        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in zip(cond, told)}
+        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
             loss = objective.losses(model, u0, eps, model.process.level(t, u0), **given).mean() / parts
             accelerator.backward(loss)
