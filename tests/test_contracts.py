@@ -60,6 +60,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Inpainting": [{"known": [1, 0]}, {"known": ((True, False), (False, True))}],
     "RandomProjection": [{"shape": (2, 3), "count": 4}],
     "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
+    "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.Digits(16), "codec": "runs/none"}],
@@ -229,7 +230,7 @@ class Through(ud.Denoiser):
 
     def forward(self, u, level, **cond):
         self.calls[0] += 1
-        x0, eps, _ = self.exact(u, level)
+        x0, eps, *_ = self.exact(u, level)
         return self.parameterization.solve(self.parameterization.target(x0, eps, level), u, level)
 
 
@@ -330,17 +331,17 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         return
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 8, 3, 2, generator=generator)
-    backbone = ud.MLP((3, 2), width=8, depth=1)
-    denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
     for cls in classes(Objective):
         takes_weighting = "weighting" in inspect.signature(cls).parameters
         objective = cls(weighting=weighting) if takes_weighting else cls()
         try:
             objective.check(process)
         except ParameterError:
-            assert process.basis.shape
+            assert process.basis.shape or (cls.learns_variance and process.native_times() is None)
             assert cls is not ud.Denoising
             continue
+        backbone = ud.MLP((3, 2), width=8, depth=1, learned_variance=cls.learns_variance)
+        denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
         level = process.level(process.training_times(torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
         losses = objective.losses(denoiser, x0, eps, level)
         assert losses.shape == (8,)

@@ -73,6 +73,7 @@ EXPORTS: dict[str, str] = {
     "Conditioning": "conditioning",
     # objective
     "Denoising": "objective.denoising",
+    "Hybrid": "objective.hybrid",
     "ExplicitScoreMatching": "objective.score_matching",
     "SlicedScoreMatching": "objective.score_matching",
     "SlicedScoreMatchingVR": "objective.score_matching",
@@ -164,6 +165,7 @@ EXPORTS: dict[str, str] = {
     "Discriminants": "evaluation.features",
     # backbone
     "UNet": "backbone.unet",
+    "DiT": "backbone.dit",
     "MLP": "backbone.mlp",
     "UNetEncoder": "backbone.encoder",
     "MLPEncoder": "backbone.encoder",

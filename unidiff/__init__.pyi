@@ -3,6 +3,7 @@
 from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
+from unidiff.backbone.dit import DiT as DiT
 from unidiff.backbone.encoder import Encoder as Encoder
 from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
 from unidiff.backbone.encoder import UNetEncoder as UNetEncoder
@@ -90,6 +91,7 @@ from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
+from unidiff.objective.hybrid import Hybrid as Hybrid
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR

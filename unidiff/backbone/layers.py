@@ -23,7 +23,7 @@ __all__ = [
 MAX_PERIOD = 10_000.0
 
 
-def sinusoidal(c: Tensor, dim: int) -> Tensor:
+def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     """Embed numbers as sines and cosines of geometrically spaced frequencies.
 
     Vaswani et al. (2017, sec. 3.5), with all sines before all cosines as in the code of Ho et al. (2020). Computed in
@@ -32,14 +32,18 @@ def sinusoidal(c: Tensor, dim: int) -> Tensor:
     Args:
         c: Numbers, (B,), of any real dtype.
         dim: Size of the embedding, even.
+        shift: Taken from the number of frequencies: with 1 the last one is 1/10000, as in the code of Ho et al. (2020).
 
     Returns:
-        [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2)), i = 0..dim/2-1; (B, dim).
+        [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2 - shift)), i = 0..dim/2-1; (B, dim).
     """
     c = c.to(torch.promote_types(c.dtype, torch.float32))
     half = dim // 2
-    frequency = torch.exp(torch.arange(half, device=c.device, dtype=c.dtype) * (-math.log(MAX_PERIOD) / half))
-    phase = c[:, None] * frequency
+    ladder = torch.arange(half, device=c.device, dtype=c.dtype)
+    # At c = 1000 the last bit of a frequency is seen, so each kind rounds as the networks that there are.
+    ratio = -math.log(MAX_PERIOD)
+    exponent = ladder * ratio / (half - shift) if shift else ladder * (ratio / half)
+    phase = c[:, None] * exponent.exp()
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
@@ -51,14 +55,16 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalization (Wu & He 2018) in 32 groups, as in Ho et al. (2020), or fewer.
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """Group normalization (Wu & He 2018) in so many groups; with None in 32, as in Ho et al. (2020), or fewer.
 
     Fewer where 32 do not divide the channels or would leave less than four channels in each. With one channel a group,
     the norm would subtract just what the noise embedding adds to a channel, and the network would not know the noise.
     """
-    most = max(1, min(32, channels // 4))
-    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+    if groups is None:
+        most = max(1, min(32, channels // 4))
+        groups = max(g for g in range(1, most + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
 
 
 class NoiseEmbedding(nn.Module):
@@ -71,11 +77,12 @@ class NoiseEmbedding(nn.Module):
         width: Size of the sinusoidal embedding, even.
         features: Size of the result.
         classes: Number of classes, or None.
+        shift: That of the frequencies; see `sinusoidal`.
     """
 
-    def __init__(self, width: int, features: int, classes: int | None = None) -> None:
+    def __init__(self, width: int, features: int, classes: int | None = None, shift: int = 0) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.shift = width, shift
         self.inner = nn.Linear(width, features)
         self.outer = nn.Linear(features, features)
         self.label = None if classes is None else nn.Embedding(1 + classes, features)  # row 0 is the null class
@@ -85,7 +92,7 @@ class NoiseEmbedding(nn.Module):
 
         The result has passed a SiLU, which every block would apply to it first.
         """
-        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width).to(self.inner.weight.dtype))))
+        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
         if self.label is not None and label is not None:
             e = e + self.label(label + 1)
         return F.silu(e)
@@ -101,24 +108,45 @@ class ResidualBlock(nn.Module):
         outputs: Channels out.
         features: Size of the noise embedding.
         dropout: Probability of dropping an activation before the last convolution.
+        groups: Groups of the norms; see `group_norm`.
+        scale_shift: Whether the embedding gives the second norm's scale and shift, (1 + scale) norm(h) + shift,
+            instead of being added before it (Nichol & Dhariwal 2021, appendix A; AdaGN of Dhariwal & Nichol 2021).
+        resample: Layer without weights that changes height and width, on branch and shortcut, before the first
+            convolution; None is a block that keeps them (Brock et al. 2019, appendix B; Song et al. 2021, appendix H).
     """
 
-    def __init__(self, inputs: int, outputs: int, features: int, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        features: int,
+        dropout: float,
+        groups: int | None = None,
+        scale_shift: bool = False,
+        resample: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.scale_shift = scale_shift
+        self.norm1 = group_norm(inputs, groups)
+        self.resample = nn.Identity() if resample is None else resample
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.embed = nn.Linear(features, outputs)
-        self.norm2 = group_norm(outputs)
+        self.embed = nn.Linear(features, (2 if scale_shift else 1) * outputs)
+        self.norm2 = group_norm(outputs, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.embed(e)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H', W')."""
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        e = self.embed(e)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + e)
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.shortcut(self.resample(x)) + h
 
 
 class SelfAttention(nn.Module):
@@ -129,12 +157,13 @@ class SelfAttention(nn.Module):
     Args:
         channels: Channels in and out.
         heads: Number of heads, a divisor of `channels`; d = channels / heads.
+        groups: Groups of the norm; see `group_norm`.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, groups: int | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = zeroed(nn.Linear(channels, channels))
 
