@@ -30,7 +30,7 @@ from unidiff.velocity import VelocityField
 
 FROZEN = (
     *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
-    *(Objective, Data, ud.Trace, ud.Operator, ud.Conditioning),
+    *(Objective, Data, ud.Trace, ud.Operator, ud.Conditioning, ud.Autoencoder, ud.CodecObjective, ud.PixelError),
 )
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
@@ -63,6 +63,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
+    "Latent": [{"data": ud.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
 }
 
@@ -411,10 +412,12 @@ def test_backbones_map_pixels_to_pixels(cls):
         assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
 
 
-NAMES_FILES = ("path", "root", "offline")  # parameters of data that are read from a disk or a network
+NAMES_FILES = ("path", "root", "offline", "codec")  # parameters of data that are read from a disk or a network
 
 
-@every("data", [data for data in instances(Data) if not hasattr(data, "path")])  # whose header is not there to read
+@every(
+    "data", [data for data in instances(Data) if not hasattr(data, "path") and not data.coded]
+)  # whose header is not there to read
 def test_data_know_their_shape_without_reading(data):
     assert all(isinstance(size, int) and size > 0 for size in data.shape)
     assert data.classes is None or data.classes >= 1

@@ -176,6 +176,21 @@ EXPORTS: dict[str, str] = {
     "MLPEncoder": "backbone.encoder",
     "Encoder": "backbone.encoder",
     "Backbone": "backbone.base",
+    # codec: pictures to latents and back
+    "Codec": "codec.codec",
+    "load_codec": "codec.folder",
+    "Autoencoder": "codec.autoencoders",
+    "AutoencoderKL": "codec.autoencoders",
+    "VQModel": "codec.autoencoders",
+    "AutoencoderDC": "codec.autoencoders",
+    "AutoencoderTiny": "codec.autoencoders",
+    "CodecObjective": "codec.objective",
+    "Variational": "codec.objective",
+    "Commitment": "codec.objective",
+    "Reconstruction": "codec.objective",
+    "PixelError": "codec.objective",
+    "SquaredError": "codec.objective",
+    "AbsoluteError": "codec.objective",
     # data
     "Digits": "data.digits",
     "MNIST": "data.mnist",
@@ -186,6 +201,7 @@ EXPORTS: dict[str, str] = {
     "TwoMoons": "data.toy",
     "Spiral": "data.toy",
     "Checkerboard": "data.toy",
+    "Latent": "data.latent",
     "Data": "data.base",
     # recipes, training, runs
     "Training": "training.settings",
@@ -200,6 +216,8 @@ EXPORTS: dict[str, str] = {
     "Classifying": "run.classifying",
     "load_classifying": "run.classifying",
     "load_classifier": "run.load",
+    "Coding": "run.coding",
+    "load_coding": "run.coding",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

@@ -12,6 +12,20 @@ from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
 from unidiff.classifier import Classifier as Classifier
 from unidiff.classifier import NeuralClassifier as NeuralClassifier
+from unidiff.codec.autoencoders import Autoencoder as Autoencoder
+from unidiff.codec.autoencoders import AutoencoderDC as AutoencoderDC
+from unidiff.codec.autoencoders import AutoencoderKL as AutoencoderKL
+from unidiff.codec.autoencoders import AutoencoderTiny as AutoencoderTiny
+from unidiff.codec.autoencoders import VQModel as VQModel
+from unidiff.codec.codec import Codec as Codec
+from unidiff.codec.folder import load_codec as load_codec
+from unidiff.codec.objective import AbsoluteError as AbsoluteError
+from unidiff.codec.objective import CodecObjective as CodecObjective
+from unidiff.codec.objective import Commitment as Commitment
+from unidiff.codec.objective import PixelError as PixelError
+from unidiff.codec.objective import Reconstruction as Reconstruction
+from unidiff.codec.objective import SquaredError as SquaredError
+from unidiff.codec.objective import Variational as Variational
 from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.image import Colorization as Colorization
 from unidiff.conditioning.image import ImageConditioning as ImageConditioning
@@ -22,6 +36,7 @@ from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits
 from unidiff.data.folder import ImageFolder as ImageFolder
+from unidiff.data.latent import Latent as Latent
 from unidiff.data.mnist import MNIST as MNIST
 from unidiff.data.mnist import FashionMNIST as FashionMNIST
 from unidiff.data.toy import Checkerboard as Checkerboard
@@ -125,6 +140,8 @@ from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
 from unidiff.run.classifying import Classifying as Classifying
 from unidiff.run.classifying import load_classifying as load_classifying
+from unidiff.run.coding import Coding as Coding
+from unidiff.run.coding import load_coding as load_coding
 from unidiff.run.comparing import Comparing as Comparing
 from unidiff.run.evolving import Evolving as Evolving
 from unidiff.run.evolving import load_evolving as load_evolving
