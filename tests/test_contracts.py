@@ -35,7 +35,8 @@ FROZEN = (
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
 EXAMPLES: dict[str, list[dict[str, object]]] = {
-    "DDPM": [{"T": 12, "schedule": cls()} for cls in PUBLIC.choices(Schedule).values()],
+    "DDPM": [{"T": 12, "schedule": cls()} for name, cls in PUBLIC.choices(Schedule).items() if name != "BetaTable"],
+    "BetaTable": [{"entries": [0.01, 0.2, 1.0]}],
     "DCT": [{"shape": (2,)}, {"shape": (3, 4)}],
     "RenormalizedHeat": [{"shape": (2,), "blur_max": 0.5}, {"shape": (2,), "blur_max": 40.0, "noise": "data"}],
     "Blurring": [{"shape": (2,), "blur_max": 2.0}],
