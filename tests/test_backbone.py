@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unidiff.backbone.layers import SelfAttention, group_norm, sinusoidal
+from unidiff.backbone.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
@@ -18,6 +18,10 @@ NETWORKS = {
     "unet": lambda: UNet((3, 8, 12), width=8, multipliers=(1, 2), blocks=1),
     "unet, attention": lambda: UNet((1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(8, 4), heads=2),
     "unet, patches": lambda: UNet((1, 28, 28), width=8, multipliers=(1, 2), blocks=2, patch=2),
+    "unet, scale and shift, residual resampling": lambda: UNet(
+        (2, 8, 4), 8, (1, 2), 1, (4,), None, groups=4, scale_shift=True, residual_resampling=True, head_channels=4
+    ),
+    "unet, middle alone": lambda: UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1, middle_attention=True),
     "unet, one level": lambda: UNet((2, 5, 7), width=6, multipliers=(3,), blocks=1),
     "mlp": lambda: MLP((2,), width=16, depth=2),
     "mlp, two axes": lambda: MLP((3, 4), width=16, depth=1),
@@ -219,6 +223,75 @@ def test_sizes_of_the_networks_in_the_literature(settings, expected):
     assert min(abs(expected / published - 1) for published in (12.9e6, 7_339_297)) < 0.005
 
 
+ADM = {"groups": 32, "classes": 1000, "scale_shift": True, "residual_resampling": True, "learned_variance": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "published"),
+    [
+        (
+            {"shape": (3, 64, 64), "width": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "head_channels": 64},
+            *(295_905_222, 296),
+        ),
+        ({"shape": (3, 128, 128), "width": 256, "multipliers": (1, 1, 2, 3, 4), "heads": 4}, 421_530_630, 422),
+        (
+            {"shape": (3, 256, 256), "width": 256, "multipliers": (1, 1, 2, 2, 4, 4), "head_channels": 64},
+            *(553_839_110, 554),
+        ),
+    ],
+)
+def test_options_make_the_networks_of_dhariwal_and_nichol(settings, expected, published):
+    """Dhariwal & Nichol 2021, table 11: millions of parameters of ADM at 64, 128 and 256 pixels."""
+    settings = {"heads": None, **settings, "attention": (32, 16, 8), **ADM}
+    with torch.device("meta"):
+        count = sum(p.numel() for p in UNet(**settings).parameters())
+    assert count == expected
+    assert round(count / 1e6) == published
+
+
+def test_names_of_the_weights_are_those_of_every_checkpoint_so_far():
+    network = UNet((1, 4, 4), width=8, multipliers=(1, 2), blocks=1, attention=(2,), classes=3)
+    residual = [f"{layer}.{kind}" for layer in ("norm1", "conv1", "embed", "norm2", "conv2") for kind in KINDS]
+    attention = [f"{layer}.{kind}" for layer in ("norm", "qkv", "project") for kind in KINDS]
+    widened = [*residual, "shortcut.weight", "shortcut.bias"]
+    stages = {"down.0.0": residual, "down.1.0": widened, "middle.0": residual, "middle.1": residual}
+    stages |= {f"up.{level}.{stage}": widened for level in (0, 1) for stage in (0, 1)}
+    expected = {f"{stage}.residual.{name}" for stage, names in stages.items() for name in names}
+    attended = ("down.1.0", "middle.0", "up.0.0", "up.0.1")
+    expected |= {f"{stage}.attention.{name}" for stage in attended for name in attention}
+    plain = ("embedding.inner", "embedding.outer", "stem", "coarsen.0", "refine.0", "norm", "head")
+    expected |= {f"{name}.{kind}" for name in plain for kind in KINDS} | {"embedding.label.weight"}
+    assert set(network.state_dict()) == expected
+
+
+KINDS = ("weight", "bias")
+
+
+def test_scale_and_shift_are_the_formula():
+    torch.manual_seed(0)
+    block = perturbed(ResidualBlock(4, 6, 5, 0.0, groups=2, scale_shift=True, resample=nn.AvgPool2d(2)).double())
+    x, e = torch.randn(3, 4, 6, 4, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    coarse = F.silu(block.norm1(x)).unflatten(2, (3, 2)).unflatten(4, (2, 2)).mean((3, 5))
+    scale, shift = block.embed(e)[:, :6, None, None], block.embed(e)[:, 6:, None, None]
+    h = block.conv2(F.silu((1 + scale) * block.norm2(block.conv1(coarse)) + shift))
+    expected = block.shortcut(x.unflatten(2, (3, 2)).unflatten(4, (2, 2)).mean((3, 5))) + h
+    torch.testing.assert_close(block(x, e), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_learned_variance_is_as_many_channels_again(patch):
+    network = perturbed(UNet((3, 8, 4), width=8, multipliers=(1,), blocks=1, patch=patch, learned_variance=True))
+    x, c = batch(network)
+    out = network(x, c)
+    assert out.shape == (4, 6, 8, 4)
+    # The first half is the network without it, of the same weights.
+    plain = UNet((3, 8, 4), width=8, multipliers=(1,), blocks=1, patch=patch)
+    weights = network.state_dict()
+    half = {f"head.{kind}": weights[f"head.{kind}"][: 3 * patch**2] for kind in KINDS}
+    plain.load_state_dict({**weights, **half})
+    torch.testing.assert_close(plain(x, c), out[:, :3], rtol=1e-5, atol=1e-5)
+
+
 def attending(network: UNet) -> list[str]:
     return [name for name, module in network.named_modules() if isinstance(module, SelfAttention)]
 
@@ -282,6 +355,14 @@ def test_dropout_acts_in_training_only():
         ({"attention": (16, 14)}, r"attention: resolution 16 never occurs; this network has 28, 14, 7\."),
         ({"attention": (28,), "patch": 2, "multipliers": (1, 2)}, r"28 never occurs; this network has 14, 7\."),
         ({"width": 66, "attention": (28,)}, r"heads: 4 heads do not divide 66 channels; use a divisor of it\."),
+        ({"groups": 0}, r"groups: 0 was given; allowed is a whole number of at least 1\."),
+        ({"groups": 32, "width": 48}, r"groups: 32 groups do not divide 48 channels; use a divisor of it\."),
+        ({"head_channels": 8}, r"head_channels: 8 was given beside heads = 4, and one follows from the other\."),
+        (
+            {"head_channels": 24, "heads": None, "attention": (7,)},
+            r"head_channels: heads of 24 channels do not divide 128 channels; use a divisor of it\.",
+        ),
+        ({"heads": None}, "heads: None was given; allowed is a whole number of at least 1"),
         # the middle attends too
         ({"width": 12, "multipliers": (2, 1, 3), "heads": 8, "attention": (28,)}, "8 heads do not divide 36 channels"),
     ],

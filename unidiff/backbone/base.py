@@ -25,10 +25,19 @@ class Backbone(nn.Module, ABC):
     Attributes:
         shape: Shape of one sample, without the batch.
         classes: Number of classes that the network was built for; None if it is unconditional.
+        learned_variance: Whether the output's first axis is twice that of `shape`: what the network predicts, then for
+            each number of it where the variance of a reverse step lies, from -1 (beta-tilde) to 1 (beta); see
+            `Prediction.variance`.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
+    learned_variance: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Size of the output's first axis."""
+        return (2 if self.learned_variance else 1) * self.shape[0]
 
     @abstractmethod
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
@@ -40,7 +49,7 @@ class Backbone(nn.Module, ABC):
             **cond: Conditions by name, each with B rows. A backbone refuses those it was not built for.
 
         Returns:
-            The network's output, (B, *shape).
+            The network's output, (B, *shape); twice as long in the first axis with a learned variance.
         """
 
     def _label(self, cond: Mapping[str, Tensor], count: int) -> Tensor | None:

@@ -51,14 +51,16 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalization (Wu & He 2018) in 32 groups, as in Ho et al. (2020), or fewer.
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """Group normalization (Wu & He 2018) in so many groups; with None in 32, as in Ho et al. (2020), or fewer.
 
     Fewer where 32 do not divide the channels or would leave less than four channels in each. With one channel a group,
     the norm would subtract just what the noise embedding adds to a channel, and the network would not know the noise.
     """
-    most = max(1, min(32, channels // 4))
-    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
+    if groups is None:
+        most = max(1, min(32, channels // 4))
+        groups = max(g for g in range(1, most + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
 
 
 class NoiseEmbedding(nn.Module):
@@ -101,24 +103,45 @@ class ResidualBlock(nn.Module):
         outputs: Channels out.
         features: Size of the noise embedding.
         dropout: Probability of dropping an activation before the last convolution.
+        groups: Groups of the norms; see `group_norm`.
+        scale_shift: Whether the embedding gives the second norm's scale and shift, (1 + scale) norm(h) + shift,
+            instead of being added before it (Nichol & Dhariwal 2021, appendix A; AdaGN of Dhariwal & Nichol 2021).
+        resample: Layer without weights that changes height and width, on branch and shortcut, before the first
+            convolution; None is a block that keeps them (Brock et al. 2019, appendix B; Song et al. 2021, appendix H).
     """
 
-    def __init__(self, inputs: int, outputs: int, features: int, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        features: int,
+        dropout: float,
+        groups: int | None = None,
+        scale_shift: bool = False,
+        resample: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.scale_shift = scale_shift
+        self.norm1 = group_norm(inputs, groups)
+        self.resample = nn.Identity() if resample is None else resample
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.embed = nn.Linear(features, outputs)
-        self.norm2 = group_norm(outputs)
+        self.embed = nn.Linear(features, (2 if scale_shift else 1) * outputs)
+        self.norm2 = group_norm(outputs, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.embed(e)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H', W')."""
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        e = self.embed(e)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + e)
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.shortcut(self.resample(x)) + h
 
 
 class SelfAttention(nn.Module):
@@ -129,12 +152,13 @@ class SelfAttention(nn.Module):
     Args:
         channels: Channels in and out.
         heads: Number of heads, a divisor of `channels`; d = channels / heads.
+        groups: Groups of the norm; see `group_norm`.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, groups: int | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = zeroed(nn.Linear(channels, channels))
 

@@ -35,11 +35,22 @@ class UNet(Backbone):
         attention: Resolutions at which each residual block is followed by self-attention: the longer side of the
             feature map, counted after the patches are folded. If any is given, the middle of the network attends too;
             () is a network without attention.
-        heads: Attention heads; must divide the channels wherever there is attention.
+        heads: Attention heads; must divide the channels wherever there is attention. None if `head_channels` is given.
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
             same network on a smaller map.
         classes: Number of classes that it can be asked for; None is an unconditional network.
+        groups: Groups of every group norm, a divisor of all channels; None is 32 or fewer, as the channels allow.
+        scale_shift: Whether the noise embedding scales and shifts the normalized features of a residual block instead
+            of being added to them (Nichol & Dhariwal 2021, appendix A; Dhariwal & Nichol 2021, section 3.1).
+        residual_resampling: Whether a residual block halves and doubles the resolution, by the mean of 2 x 2 pixels and
+            by repeating them, instead of a convolution (Song et al. 2021, appendix H; Dhariwal & Nichol 2021, section
+            3).
+        head_channels: Channels of each attention head, whose number then grows with the channels (64 in Dhariwal &
+            Nichol 2021, section 3); `heads` must be None beside it.
+        middle_attention: Whether the middle of the network attends; None says as `attention` does.
+        learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
+            Dhariwal 2021, eq. 15).
     """
 
     def __init__(
@@ -49,24 +60,40 @@ class UNet(Backbone):
         multipliers: tuple[int, ...] = (1, 2, 2),
         blocks: int = 2,
         attention: tuple[int, ...] = (),
-        heads: int = 4,
+        heads: int | None = 4,
         dropout: float = 0.0,
         patch: int = 1,
         classes: int | None = None,
+        groups: int | None = None,
+        scale_shift: bool = False,
+        residual_resampling: bool = False,
+        head_channels: int | None = None,
+        middle_attention: bool | None = None,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
-        _check(shape, width, multipliers, blocks, attention, heads, dropout, patch)
+        _check(shape, width, multipliers, blocks, attention, dropout, patch)
+        central = bool(attention) if middle_attention is None else middle_attention
+        _check_heads(shape, width, multipliers, attention, patch, central, heads, head_channels)
+        _check_groups(groups, {width, *(width * m for m in multipliers)})
         require_classes(classes)
         self.shape = tuple(shape)
         self.classes = classes
         self.patch = patch
+        self.learned_variance = learned_variance
         channels = [width * m for m in multipliers]
         sizes = _resolutions(self.shape, len(channels), patch)
         features = 4 * width
 
         def stage(inputs: int, outputs: int, attend: bool) -> Stage:
-            residual = ResidualBlock(inputs, outputs, features, dropout)
-            return Stage(residual, SelfAttention(outputs, heads) if attend else None)
+            residual = ResidualBlock(inputs, outputs, features, dropout, groups, scale_shift)
+            number = heads or outputs // (head_channels or 1)
+            return Stage(residual, SelfAttention(outputs, number, groups) if attend else None)
+
+        def resampling(channels: int, plain: type[Downsample | Upsample], resample: nn.Module) -> nn.Module:
+            if not residual_resampling:
+                return plain(channels)
+            return ResidualBlock(channels, channels, features, dropout, groups, scale_shift, resample)
 
         self.embedding = NoiseEmbedding(width, features, classes)
         self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
@@ -75,7 +102,7 @@ class UNet(Backbone):
         h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
         for level, (size, out) in enumerate(zip(sizes, channels)):
             if level > 0:
-                self.coarsen.append(Downsample(h))
+                self.coarsen.append(resampling(h, Downsample, nn.AvgPool2d(2)))
                 skips.append(h)
             stages = nn.ModuleList()
             for _ in range(blocks):
@@ -83,20 +110,20 @@ class UNet(Backbone):
                 skips.append(h := out)
             self.down.append(stages)
 
-        self.middle = nn.ModuleList([stage(h, h, bool(attention)), stage(h, h, False)])
+        self.middle = nn.ModuleList([stage(h, h, central), stage(h, h, False)])
 
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()
         for level, (size, out) in enumerate(zip(reversed(sizes), reversed(channels))):
             if level > 0:
-                self.refine.append(Upsample(h))
+                self.refine.append(resampling(h, Upsample, nn.Upsample(scale_factor=2)))
             stages = nn.ModuleList()
             for _ in range(blocks + 1):
                 stages.append(stage(h + skips.pop(), out, size in attention))
                 h = out
             self.up.append(stages)
 
-        self.norm = group_norm(h)
-        self.head = zeroed(nn.Conv2d(h, shape[0] * patch**2, 3, padding=1))
+        self.norm = group_norm(h, groups)
+        self.head = zeroed(nn.Conv2d(h, self.outputs * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network.
@@ -107,7 +134,7 @@ class UNet(Backbone):
             **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
 
         Returns:
-            The network's output, (B, C, H, W).
+            The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
         """
         label = self._label(cond, len(x))
         e = self.embedding(c) if label is None else self.embedding(c, label)
@@ -115,7 +142,7 @@ class UNet(Backbone):
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
-                h = self.coarsen[level - 1](h)
+                h = _resampled(self.coarsen[level - 1], h, e)
                 skips.append(h)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(h, e)
@@ -124,7 +151,7 @@ class UNet(Backbone):
             h = stage(h, e)
         for level, stages in enumerate(self.up):
             if level > 0:
-                h = self.refine[level - 1](h)
+                h = _resampled(self.refine[level - 1], h, e)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), e)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
@@ -143,6 +170,12 @@ class Stage(nn.Module):
         return self.attention(self.residual(x, e))
 
 
+def _resampled(layer: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+    """The map at half or double resolution; only a residual block is told the noise."""
+    resized: Tensor = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
+    return resized
+
+
 def _resolutions(shape: tuple[int, ...], levels: int, patch: int) -> list[int]:
     """Longer side of the feature map at each level, the finest first."""
     return [max(shape[1:]) // patch // 2**level for level in range(levels)]
@@ -154,7 +187,6 @@ def _check(
     multipliers: tuple[int, ...],
     blocks: int,
     attention: tuple[int, ...],
-    heads: int,
     dropout: float,
     patch: int,
 ) -> None:
@@ -167,7 +199,6 @@ def _check(
     require_whole("blocks", blocks)
     sizes = isinstance(attention, (tuple, list)) and all(is_whole(a) for a in attention)
     require(sizes, "attention", attention, "a list of resolutions, whole numbers of at least 1; () is none")
-    require_whole("heads", heads)
     require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
     require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
 
@@ -190,8 +221,41 @@ def _check(
     if absent := [a for a in attention if a not in occurring]:
         given, allowed = ", ".join(map(str, absent)), ", ".join(map(str, occurring))
         raise ParameterError("attention", f"resolution {given} never occurs; this network has {allowed}.")
-    if attention:
-        used = {width * m for m, size in zip(multipliers, occurring) if size in attention} | {width * multipliers[-1]}
-        for channels in sorted(used):
-            if channels % heads:
-                raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
+
+
+def _check_heads(
+    shape: tuple[int, ...],
+    width: int,
+    multipliers: tuple[int, ...],
+    attention: tuple[int, ...],
+    patch: int,
+    central: bool,
+    heads: int | None,
+    head_channels: int | None,
+) -> None:
+    """Raise a ParameterError if the heads do not divide the channels somewhere."""
+    if head_channels is None:
+        require_whole("heads", heads)
+    else:
+        require_whole("head_channels", head_channels)
+        if heads is not None:
+            problem = f"{head_channels} was given beside heads = {heads}, and one follows from the other. Set heads"
+            raise ParameterError("head_channels", f"{problem} to None (null in a recipe).")
+    sizes = _resolutions(shape, len(multipliers), patch)
+    used = {width * m for m, size in zip(multipliers, sizes) if size in attention}
+    for channels in sorted(used | ({width * multipliers[-1]} if central else set())):
+        if heads is not None and channels % heads:
+            raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
+        if head_channels is not None and channels % head_channels:
+            problem = f"heads of {head_channels} channels do not divide {channels} channels; use a divisor of it."
+            raise ParameterError("head_channels", problem)
+
+
+def _check_groups(groups: int | None, widths: set[int]) -> None:
+    """Raise a ParameterError if the groups do not divide the channels somewhere."""
+    if groups is None:
+        return
+    require_whole("groups", groups)
+    for channels in sorted(widths):
+        if channels % groups:
+            raise ParameterError("groups", f"{groups} groups do not divide {channels} channels; use a divisor of it.")

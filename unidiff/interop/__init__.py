@@ -1,1 +1,1 @@
-"""Bridges to the models of other libraries. Each is imported only when it is used."""
+"""Models to and from other libraries."""

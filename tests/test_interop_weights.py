@@ -1,0 +1,139 @@
+"""Our networks and diffusers' with the same weights compute the same, and a round trip keeps every weight.
+
+Two programs that sum the same numbers in other orders differ by a few roundings of float32 a layer: 1e-5 of outputs
+of about unit size, for some thirty layers of rounding 6e-8 with a wide margin. Wrong names or layouts give 0.1 and
+more, because every weight is random.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unidiff.backbone.unet import UNet
+from unidiff.errors import ParameterError
+from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
+
+diffusers = pytest.importorskip("diffusers")
+
+SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}
+UNETS = {
+    "plain": {"shape": (1, 8, 8), **SMALL},
+    "default groups, three levels": {"shape": (3, 8, 16), "width": 16, "multipliers": (1, 1, 1), "groups": 2},
+    "attention": {"shape": (1, 8, 8), **SMALL, "multipliers": (1, 2, 2), "attention": (4, 2), "heads": 2},
+    "attention of one head": {"shape": (1, 8, 8), **SMALL, "attention": (8, 4), "heads": 1},
+    "middle alone": {"shape": (2, 4, 4), **SMALL, "middle_attention": True},
+    "no middle": {"shape": (2, 4, 4), **SMALL, "attention": (4,), "middle_attention": False},
+    "everything": {
+        **{"shape": (3, 16, 8), **SMALL, "multipliers": (1, 2, 3), "blocks": 2, "attention": (8,)},
+        **{"heads": None, "head_channels": 4, "classes": 5, "scale_shift": True, "residual_resampling": True},
+        "learned_variance": True,
+    },
+}
+
+
+def randomized(network: torch.nn.Module) -> torch.nn.Module:
+    """Every weight drawn anew, so that none is 0 and no branch silent; scaled to keep activations of unit size."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+    return network.eval()
+
+
+def inputs(shape, count=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, *shape, generator=generator), torch.tensor([0.0, 17.0, 999.0])
+
+
+@pytest.mark.parametrize("settings", UNETS.values(), ids=UNETS)
+def test_unet_is_a_unet_2d_model(settings):
+    ours = randomized(UNet(**settings))
+    config, state = unet_to_diffusers(ours)
+    theirs = diffusers.UNet2DModel(**config).eval()
+    theirs.load_state_dict(state)  # strict: every name, no other
+    x, c = inputs(ours.shape)
+    with torch.no_grad():
+        if ours.classes is None:
+            pairs = [(ours(x, c), theirs(x, c).sample)]
+        else:
+            label = torch.tensor([0, ours.classes - 1, -1])
+            named = label.where(label >= 0, ours.classes)
+            pairs = [(ours(x, c, label=label), theirs(x, c, class_labels=named).sample)]
+            pairs.append((ours(x, c), theirs(x, c, class_labels=torch.full((3,), ours.classes)).sample))
+    for a, b in pairs:
+        assert a.shape == b.shape == (3, ours.outputs, *ours.shape[1:])
+        assert a.abs().max() > 0.1
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    # And back, from the config as diffusers keeps it.
+    back = unet_from_diffusers(theirs.config, theirs.state_dict())
+    assert back.state_dict().keys() == ours.state_dict().keys()
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in ours.state_dict().items())
+    assert (back.shape, back.classes, back.learned_variance) == (ours.shape, ours.classes, ours.learned_variance)
+    with torch.no_grad():
+        assert torch.equal(back(x, c), ours(x, c))
+
+
+def test_unet_2d_model_with_its_own_defaults_is_a_unet():
+    """Cosines first, attention in the middle, heads of 8 channels, no null class: as diffusers builds it."""
+    theirs = randomized(
+        diffusers.UNet2DModel(
+            sample_size=8, block_out_channels=(32, 32, 64, 64), layers_per_block=1, num_class_embeds=4
+        )
+    )
+    ours = unet_from_diffusers(theirs.config, theirs.state_dict(), null_class=False)
+    assert (ours.shape, ours.classes) == ((3, 8, 8), 4)
+    x, c = inputs(ours.shape)
+    label = torch.tensor([3, 0, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(x, c, label=label), theirs(x, c, class_labels=label).sample, rtol=1e-5, atol=1e-5
+        )
+        config, state = unet_to_diffusers(ours)
+        again = diffusers.UNet2DModel(**config).eval()
+        again.load_state_dict(state)
+        torch.testing.assert_close(
+            again(x, c, class_labels=label).sample, theirs(x, c, class_labels=label).sample, rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch": 2}, "it folds patches of 2 x 2 pixels; train with patch = 1"),
+        ({"multipliers": (2, 4)}, "let multipliers begin with 1"),
+        ({"groups": None}, "its norms have 2, 4, 6, 8 groups; train with one number"),
+        ({"attention": (8, 4), "heads": 2}, "its heads have 4, 8 channels; train with one number, head_channels"),
+    ],
+)
+def test_networks_that_diffusers_cannot_compute(settings, message):
+    with pytest.raises(ParameterError, match=f"network: diffusers' UNet2DModel cannot compute it: .*{message}"):
+        unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freq_shift": 1, "norm_eps": 1e-6}, r"freq_shift = 1 \(here 0\); norm_eps = 1e-06 \(here 1e-05\)\."),
+        ({"downsample_padding": 0}, r"downsample_padding = 0 \(here 1\)"),
+        ({"block_out_channels": [8, 12]}, r"block_out_channels = \[8, 12\] \(here multiples of the first\)"),
+        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, r"the block SkipDownBlock2D \(here DownBlock2D, "),
+        ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "attention at other resolutions on the way up"),
+        ({"out_channels": 3}, r"out_channels = 3 \(here in_channels = 1, or twice as many\)"),
+        ({"sample_size": None}, r"sample_size = None \(give the shape\)"),
+        ({"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": None, "add_attention": True}, "attn_norm"),
+    ],
+)
+def test_models_that_no_unet_computes(changes, message):
+    config, state = unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL}))
+    with pytest.raises(ParameterError, match=rf"config: no UNet of unidiff computes the same, because of {message}"):
+        unet_from_diffusers({**config, **changes}, state)
+
+
+def test_weights_that_are_not_those_of_the_config():
+    config, state = unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL}))
+    lacking = {name: value for name, value in state.items() if name != "conv_in.bias"}
+    with pytest.raises(ParameterError, match=r"missing \['conv_in.bias'\], unknown \['other'\]"):
+        unet_from_diffusers(config, {**lacking, "other": torch.zeros(1)})
+    with pytest.raises(ParameterError, match=r"conv_in.bias has the shape \(9,\); the config says \(8,\)"):
+        unet_from_diffusers(config, {**state, "conv_in.bias": torch.zeros(9)})
