@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unidiff.backbone.dit import DiT
 from unidiff.backbone.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP
 from unidiff.backbone.unet import UNet
@@ -23,6 +24,8 @@ NETWORKS = {
     ),
     "unet, middle alone": lambda: UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1, middle_attention=True),
     "unet, one level": lambda: UNet((2, 5, 7), width=6, multipliers=(3,), blocks=1),
+    "dit": lambda: DiT((3, 8, 12), width=16, depth=2, heads=2),
+    "dit, learned variance": lambda: DiT((1, 8, 4), patch=4, width=8, depth=1, heads=1, learned_variance=True),
     "mlp": lambda: MLP((2,), width=16, depth=2),
     "mlp, two axes": lambda: MLP((3, 4), width=16, depth=1),
 }
@@ -55,8 +58,8 @@ def batch(network: nn.Module, size: int = 4, dtype: torch.dtype = torch.float32)
 def test_output_is_exactly_zero_at_first(network):
     x, c = batch(network)
     out = network(x, c)
-    assert out.shape == x.shape
-    assert torch.equal(out, torch.zeros_like(x))
+    assert out.shape == (4, network.outputs, *network.shape[1:])
+    assert torch.equal(out, torch.zeros_like(out))
 
 
 def test_samples_do_not_see_each_other(network):
@@ -92,7 +95,8 @@ def test_every_weight_but_the_last_layers_is_reached_once_the_head_moves(network
     x, c = batch(network)
     network(x, c).square().sum().backward()
     for name, p in network.named_parameters():
-        if name.endswith(("conv2.weight", "linear2.weight", "project.weight")):
+        attention = "project.weight" if isinstance(network, UNet) else "modulation.weight"
+        if name.endswith(("conv2.weight", "linear2.weight", attention)):
             assert p.abs().max() == 0, name
             assert p.grad.abs().max() > 0, name
 
@@ -106,7 +110,7 @@ def test_meta_construction_has_the_same_parameters(request, network):
 
 def test_conditions_are_refused(network):
     x, c = batch(network)
-    with pytest.raises(ParameterError, match=r"(UNet|MLP) is unconditional, but was given label\."):
+    with pytest.raises(ParameterError, match=r"(UNet|DiT|MLP) is unconditional, but was given label\."):
         network(x, c, label=torch.zeros(4))
 
 

@@ -61,6 +61,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Inpainting": [{"known": [1, 0]}, {"known": ((True, False), (False, True))}],
     "RandomProjection": [{"shape": (2, 3), "count": 4}],
     "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
+    "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
     "ArrayFile": [{"path": "points.npy"}],

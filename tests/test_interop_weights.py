@@ -10,8 +10,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from unidiff.backbone.dit import DiT
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
+from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
 diffusers = pytest.importorskip("diffusers")
@@ -137,3 +139,52 @@ def test_weights_that_are_not_those_of_the_config():
         unet_from_diffusers(config, {**lacking, "other": torch.zeros(1)})
     with pytest.raises(ParameterError, match=r"conv_in.bias has the shape \(9,\); the config says \(8,\)"):
         unet_from_diffusers(config, {**state, "conv_in.bias": torch.zeros(9)})
+
+
+# ---------------------------------------------------------------------------------------------- DiT
+
+TINY = {"width": 32, "depth": 2, "heads": 4}
+DITS = {
+    "classes, learned variance": {"shape": (4, 8, 8), **TINY, "classes": 7, "learned_variance": True},
+    "unconditional": {"shape": (1, 12, 12), **TINY, "patch": 3},
+    "one class": {"shape": (3, 8, 8), **TINY, "patch": 4, "classes": 1},
+}
+
+
+@pytest.mark.parametrize("settings", DITS.values(), ids=DITS)
+def test_dit_is_a_dit_transformer_2d_model(settings):
+    ours = randomized(DiT(**settings))
+    config, state = dit_to_diffusers(ours)
+    theirs = diffusers.DiTTransformer2DModel(**config).eval()
+    theirs.load_state_dict(state)
+    x, c = inputs(ours.shape)
+    last = 0 if ours.classes is None else ours.classes
+    with torch.no_grad():
+        pairs = [(ours(x, c), theirs(x, c, torch.full((3,), last)).sample)]
+        if last:
+            label = torch.tensor([0, last - 1, -1])
+            pairs.append((ours(x, c, label=label), theirs(x, c, label.where(label >= 0, last)).sample))
+    for a, b in pairs:
+        assert a.shape == b.shape == (3, ours.outputs, *ours.shape[1:])
+        assert a.abs().max() > 0.1
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    back = dit_from_diffusers(theirs.config, theirs.state_dict())
+    assert back.state_dict().keys() == ours.state_dict().keys()
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in ours.state_dict().items())
+    assert (back.shape, back.classes, back.learned_variance) == (ours.shape, ours.classes, ours.learned_variance)
+    with torch.no_grad():
+        assert torch.equal(back(x, c), ours(x, c))
+
+
+def test_dits_that_cannot_move():
+    with pytest.raises(ParameterError, match=r"network: .* knows square images only, and its are 8x4"):
+        dit_to_diffusers(DiT((1, 8, 4), **TINY))
+    config, state = dit_to_diffusers(DiT((1, 8, 8), **TINY))
+    because = "config: no DiT of unidiff computes the same, because of "
+    with pytest.raises(ParameterError, match=because + r"norm_eps = 1e-05 \(here 1e-06\)\."):
+        dit_from_diffusers({**config, "norm_eps": 1e-5}, state)
+    name = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias"
+    with pytest.raises(ParameterError, match=f"{because}{name} differs from that of block 0"):
+        dit_from_diffusers(config, {**state, name: state[name] + 1})
+    with pytest.raises(ParameterError, match=r"missing \['proj_out_1.bias'\], unknown \[\]"):
+        dit_from_diffusers(config, {name: value for name, value in state.items() if name != "proj_out_1.bias"})

@@ -165,6 +165,7 @@ EXPORTS: dict[str, str] = {
     "Discriminants": "evaluation.features",
     # backbone
     "UNet": "backbone.unet",
+    "DiT": "backbone.dit",
     "MLP": "backbone.mlp",
     "UNetEncoder": "backbone.encoder",
     "MLPEncoder": "backbone.encoder",

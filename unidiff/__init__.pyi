@@ -3,6 +3,7 @@
 from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
 from unidiff.backbone.base import Backbone as Backbone
+from unidiff.backbone.dit import DiT as DiT
 from unidiff.backbone.encoder import Encoder as Encoder
 from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
 from unidiff.backbone.encoder import UNetEncoder as UNetEncoder

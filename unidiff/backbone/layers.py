@@ -23,7 +23,7 @@ __all__ = [
 MAX_PERIOD = 10_000.0
 
 
-def sinusoidal(c: Tensor, dim: int) -> Tensor:
+def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     """Embed numbers as sines and cosines of geometrically spaced frequencies.
 
     Vaswani et al. (2017, sec. 3.5), with all sines before all cosines as in the code of Ho et al. (2020). Computed in
@@ -32,14 +32,18 @@ def sinusoidal(c: Tensor, dim: int) -> Tensor:
     Args:
         c: Numbers, (B,), of any real dtype.
         dim: Size of the embedding, even.
+        shift: Taken from the number of frequencies: with 1 the last one is 1/10000, as in the code of Ho et al. (2020).
 
     Returns:
-        [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2)), i = 0..dim/2-1; (B, dim).
+        [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2 - shift)), i = 0..dim/2-1; (B, dim).
     """
     c = c.to(torch.promote_types(c.dtype, torch.float32))
     half = dim // 2
-    frequency = torch.exp(torch.arange(half, device=c.device, dtype=c.dtype) * (-math.log(MAX_PERIOD) / half))
-    phase = c[:, None] * frequency
+    ladder = torch.arange(half, device=c.device, dtype=c.dtype)
+    # At c = 1000 the last bit of a frequency is seen, so each kind rounds as the networks that there are.
+    ratio = -math.log(MAX_PERIOD)
+    exponent = ladder * ratio / (half - shift) if shift else ladder * (ratio / half)
+    phase = c[:, None] * exponent.exp()
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
@@ -73,11 +77,12 @@ class NoiseEmbedding(nn.Module):
         width: Size of the sinusoidal embedding, even.
         features: Size of the result.
         classes: Number of classes, or None.
+        shift: That of the frequencies; see `sinusoidal`.
     """
 
-    def __init__(self, width: int, features: int, classes: int | None = None) -> None:
+    def __init__(self, width: int, features: int, classes: int | None = None, shift: int = 0) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.shift = width, shift
         self.inner = nn.Linear(width, features)
         self.outer = nn.Linear(features, features)
         self.label = None if classes is None else nn.Embedding(1 + classes, features)  # row 0 is the null class
@@ -87,7 +92,7 @@ class NoiseEmbedding(nn.Module):
 
         The result has passed a SiLU, which every block would apply to it first.
         """
-        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width).to(self.inner.weight.dtype))))
+        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
         if self.label is not None and label is not None:
             e = e + self.label(label + 1)
         return F.silu(e)

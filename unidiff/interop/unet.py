@@ -11,7 +11,6 @@ Weights are moved, never computed with, so a round trip keeps them bit for bit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,33 +20,31 @@ from torch import Tensor, nn
 from unidiff.backbone.layers import ResidualBlock, SelfAttention
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
+from unidiff.interop.names import Names
 
 __all__ = ["unet_from_diffusers", "unet_to_diffusers"]
 
-# Ours -> theirs, on the names of weights; each name meets every rule.
-_RULES = tuple(
-    (re.compile(ours), theirs)
-    for ours, theirs in (
-        (r"^embedding\.inner\.", r"time_embedding.linear_1."),
-        (r"^embedding\.outer\.", r"time_embedding.linear_2."),
-        (r"^embedding\.label\.", r"class_embedding."),
-        (r"^stem\.", r"conv_in."),
-        (r"^norm\.", r"conv_norm_out."),
-        (r"^head\.", r"conv_out."),
-        (r"^(down|up)\.(\d+)\.(\d+)\.residual\.", r"\1_blocks.\2.resnets.\3."),
-        (r"^(down|up)\.(\d+)\.(\d+)\.attention\.", r"\1_blocks.\2.attentions.\3."),
-        (r"^middle\.(\d+)\.residual\.", r"mid_block.resnets.\1."),
-        (r"^middle\.(\d+)\.attention\.", r"mid_block.attentions.\1."),
-        (r"^coarsen\.(\d+)\.(weight|bias)$", r"down_blocks.\1.downsamplers.0.conv.\2"),
-        (r"^refine\.(\d+)\.(weight|bias)$", r"up_blocks.\1.upsamplers.0.conv.\2"),
-        (r"^coarsen\.(\d+)\.", r"down_blocks.\1.downsamplers.0."),
-        (r"^refine\.(\d+)\.", r"up_blocks.\1.upsamplers.0."),
-        (r"\.embed\.", r".time_emb_proj."),
-        (r"\.shortcut\.", r".conv_shortcut."),
-        (r"(attentions\.\d+)\.norm\.", r"\1.group_norm."),
-        (r"\.project\.", r".to_out.0."),
-    )
+_NAMES = Names(
+    (r"^embedding\.inner\.", r"time_embedding.linear_1."),
+    (r"^embedding\.outer\.", r"time_embedding.linear_2."),
+    (r"^embedding\.label\.", r"class_embedding."),
+    (r"^stem\.", r"conv_in."),
+    (r"^norm\.", r"conv_norm_out."),
+    (r"^head\.", r"conv_out."),
+    (r"^(down|up)\.(\d+)\.(\d+)\.residual\.", r"\1_blocks.\2.resnets.\3."),
+    (r"^(down|up)\.(\d+)\.(\d+)\.attention\.", r"\1_blocks.\2.attentions.\3."),
+    (r"^middle\.(\d+)\.residual\.", r"mid_block.resnets.\1."),
+    (r"^middle\.(\d+)\.attention\.", r"mid_block.attentions.\1."),
+    (r"^coarsen\.(\d+)\.(weight|bias)$", r"down_blocks.\1.downsamplers.0.conv.\2"),
+    (r"^refine\.(\d+)\.(weight|bias)$", r"up_blocks.\1.upsamplers.0.conv.\2"),
+    (r"^coarsen\.(\d+)\.", r"down_blocks.\1.downsamplers.0."),
+    (r"^refine\.(\d+)\.", r"up_blocks.\1.upsamplers.0."),
+    (r"\.embed\.", r".time_emb_proj."),
+    (r"\.shortcut\.", r".conv_shortcut."),
+    (r"(attentions\.\d+)\.norm\.", r"\1.group_norm."),
+    (r"\.project\.", r".to_out.0."),
 )
+_LABEL, _TIME = "embedding.label.weight", "embedding.inner.weight"
 # What a UNet here computes, by the keys of a UNet2DModel's config; absent keys have these defaults there.
 _ALWAYS = {
     "center_input_sample": False,
@@ -112,13 +109,10 @@ def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]
         "add_attention": isinstance(network.middle[0].attention, SelfAttention),
         "num_class_embeds": None if network.classes is None else network.classes + 1,
     }
-    state: dict[str, Tensor] = {}
-    for ours, value in network.state_dict().items():
-        names = _theirs(ours)
-        if ours == "embedding.label.weight":
-            value = value.roll(-1, 0)
-        state.update(zip(names, value.chunk(len(names))))
-    return config, state
+    state = network.state_dict()
+    if network.classes is not None:
+        state[_LABEL] = state[_LABEL].roll(-1, 0)
+    return config, _NAMES.renamed(state)
 
 
 def unet_from_diffusers(
@@ -147,33 +141,14 @@ def unet_from_diffusers(
     arguments = _arguments(given, shape, null_class)
     with torch.device("meta"):
         network = UNet(**arguments)
-    found: dict[str, Tensor] = {}
-    wanted = {ours: _theirs(ours) for ours in network.state_dict()}
-    names = {name for several in wanted.values() for name in several}
-    if names != set(state):
-        missing, extra = sorted(names - set(state)), sorted(set(state) - names)
-        raise ParameterError("state", f"the weights are not those of the config: missing {missing}, unknown {extra}.")
-    flip = bool(given.get("flip_sin_to_cos", True))
-    for ours, several in wanted.items():
-        value = torch.cat([state[name] for name in several]) if len(several) > 1 else state[several[0]]
-        if ours == "embedding.label.weight":
-            value = value.roll(1, 0) if null_class else torch.cat([torch.zeros_like(value[:1]), value])
-        elif ours == "embedding.inner.weight" and flip:
-            value = value.roll(value.shape[1] // 2, 1)
-        expected = network.state_dict()[ours].shape
-        if value.shape != expected:
-            problem = f"{several[0]} has the shape {tuple(value.shape)}; the config says {tuple(expected)}."
-            raise ParameterError("state", problem)
-        found[ours] = value.detach().clone()
-    network.load_state_dict(found, assign=True)
+    found = _NAMES.restored(state, network)
+    if network.classes is not None:
+        rows = found[_LABEL]
+        found[_LABEL] = rows.roll(1, 0) if null_class else torch.cat([torch.zeros_like(rows[:1]), rows])
+    if given.get("flip_sin_to_cos", True):
+        found[_TIME] = found[_TIME].roll(found[_TIME].shape[1] // 2, 1)
+    _NAMES.load(network, found)
     return network.eval().requires_grad_()
-
-
-def _theirs(ours: str) -> tuple[str, ...]:
-    """Their names of one weight of ours, whose rows are theirs one after another."""
-    for pattern, replacement in _RULES:
-        ours = pattern.sub(replacement, ours)
-    return tuple(ours.replace(".qkv.", f".to_{letter}.") for letter in "qkv") if ".qkv." in ours else (ours,)
 
 
 def _refuse(problem: str) -> None:

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require_whole
@@ -51,7 +52,8 @@ class _ScoreMatching(Objective):
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), up to a constant; see `Objective.losses`."""
         u = denoiser.process.perturb(u0, eps, level).detach().requires_grad_()
-        with torch.enable_grad():
+        # Fused attention, of transformers on a GPU, has no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             score = denoiser(u, level, **cond).score
             factor = self._factor(denoiser.parameterization, level)
             return factor * self._divergence(score, u) / u0[0].numel()

@@ -1,0 +1,200 @@
+"""The diffusion transformer of Peebles & Xie (2023): self-attention over patches, told the noise by its norms."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn import functional as F
+
+from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.layers import NoiseEmbedding, sinusoidal, zeroed
+from unidiff.errors import ParameterError, is_whole, require, require_whole
+
+__all__ = ["SIZES", "DiT", "DiTBlock", "attend", "position_table"]
+
+FREQUENCIES = 256  # size of the sinusoidal noise embedding, whatever the width
+
+
+class Size(NamedTuple):
+    """A row of Peebles & Xie 2023, table 1."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16), "XL": Size(1152, 28, 16)}
+
+
+class DiT(Backbone):
+    """A transformer over the patches of an image (Peebles & Xie 2023). The output starts at exactly 0.
+
+    Every patch is mapped linearly to a token, a fixed table of its position is added, and `depth` blocks follow. Noise
+    condition and class tell each of them how to scale and shift its norms and how much of its branches to add
+    (adaLN-zero, their section 3.2). A last norm and a linear layer give the patches back. It works on pixels and on
+    latents. The arithmetic is that of diffusers' `DiTTransformer2DModel`, so square networks can be exported exactly;
+    from the authors' code it differs in the frequencies of the noise embedding, exp(-ln(10000) i / 127) for
+    exp(-ln(10000) i / 128).
+
+    Args:
+        shape: (C, H, W) of one image. Not necessarily square.
+        size: Named setting of the paper's table 1, which gives width, depth and heads where they are None: S 384, 12,
+            6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
+        patch: Side of a patch in pixels; must divide height and width. The paper's are 2, 4 and 8.
+        width: Size of a token, a multiple of 4.
+        depth: Number of blocks.
+        heads: Attention heads, a divisor of `width`.
+        classes: Number of classes that it can be asked for; None is an unconditional network.
+        learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
+            Dhariwal 2021, eq. 15). The paper's networks do.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        size: Literal["S", "B", "L", "XL"] = "S",
+        patch: int = 2,
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        classes: int | None = None,
+        learned_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        require(size in SIZES, "size", size, "S, B, L or XL")
+        width, depth, heads = (
+            named if given is None else given for named, given in zip(SIZES[size], (width, depth, heads))
+        )
+        _check(shape, patch, width, depth, heads)
+        require_classes(classes)
+        self.shape = tuple(shape)
+        self.classes = classes
+        self.patch = patch
+        self.learned_variance = learned_variance
+        self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
+        self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
+        # Not a weight: no checkpoint holds it.
+        self.register_buffer("positions", position_table(shape[1] // patch, shape[2] // patch, width), persistent=False)
+        self.blocks = nn.ModuleList([DiTBlock(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, patch**2 * self.outputs)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Peebles & Xie 2023, section 3.2 and code: Glorot's weights, small embeddings, zeros where a branch ends."""
+        for layer in self.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                nn.init.xavier_uniform_(layer.weight.flatten(1))
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for weight in self.embedding.parameters():
+            if weight.ndim == 2:
+                nn.init.normal_(weight, std=0.02)
+        for ending in (self.modulation, self.head, *(block.modulation for block in self.blocks)):
+            zeroed(ending)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: Noisy images, (B, C, H, W).
+            c: Noise condition, (B,), in about [0, 1000].
+            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
+
+        Returns:
+            The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
+        """
+        label = self._label(cond, len(x))
+        e = self.embedding(c) if label is None else self.embedding(c, label)
+        h = self.stem(x)
+        height = h.shape[2]
+        h = h.flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            h = block(h, e)
+        shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
+        patches = self.head(self.norm(h) * (1 + scale) + shift)
+        p = self.patch
+        return rearrange(patches, "b (y x) (p q c) -> b c (y p) (x q)", y=height, p=p, q=p)
+
+
+class DiTBlock(nn.Module):
+    """Self-attention and a two-layer perceptron, each behind a norm and before a gate that the noise condition sets.
+
+    (b1, s1, g1, b2, s2, g2) = W e + b, then h += g1 attention((1 + s1) LN(h) + b1) and h += g2 mlp((1 + s2) LN(h) + b2)
+    (adaLN-zero: Peebles & Xie 2023, figure 3). W and b start at zero: at first the block is the identity.
+
+    Args:
+        width: Size of a token.
+        heads: Number of heads, a divisor of `width`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(width, 6 * width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.inner = nn.Linear(width, 4 * width)
+        self.outer = nn.Linear(4 * width, width)
+
+    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+        """Map tokens h, (B, N, width), and the embedding e, (B, width), to (B, N, width)."""
+        b1, s1, g1, b2, s2, g2 = self.modulation(e)[:, None].chunk(6, dim=2)
+        q, k, v = self.qkv(self.norm1(h) * (1 + s1) + b1).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        h = h + g1 * self.project(attend(q, k, v).transpose(1, 2).flatten(2))
+        hidden = F.gelu(self.inner(self.norm2(h) * (1 + s2) + b2), approximate="tanh")
+        return h + g2 * self.outer(hidden)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1) of queries, keys and values, (B, heads, N, d).
+
+    By torch's fused kernel, but written out on CPUs where a derivative will be asked for: the kernel there has neither
+    a second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
+    """
+    if q.device.type == "cpu" and (q.requires_grad or (not torch.compiler.is_compiling() and _is_dual(q))):
+        return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _is_dual(x: Tensor) -> bool:
+    """Whether forward-mode differentiation goes through this tensor."""
+    return unpack_dual(x).tangent is not None
+
+
+def position_table(height: int, breadth: int, width: int) -> Tensor:
+    """Fixed positions of the patches, row by row: (height * breadth, width), float32.
+
+    The first half of the features embeds the column, the second the row, each as sines and then cosines of width / 4
+    frequencies (Dosovitskiy et al. 2021, appendix D.4; the order is that of Peebles & Xie's code).
+    """
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64), torch.arange(breadth, dtype=torch.float64), indexing="ij"
+    )
+    halves = [sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)]
+    return torch.cat(halves, 1).float()
+
+
+def _check(shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int) -> None:
+    """Raise a ParameterError if the arguments are out of range or do not fit one another."""
+    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
+    require(triple, "shape", shape, "(channels, height, width), three whole numbers of at least 1")
+    require_whole("patch", patch)
+    require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
+    require_whole("depth", depth)
+    require_whole("heads", heads)
+    _, height, breadth = shape
+    if height % patch or breadth % patch:
+        fitting = ", ".join(str(p) for p in range(1, min(height, breadth) + 1) if height % p == breadth % p == 0)
+        problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}; use {fitting}."
+        raise ParameterError("patch", problem)
+    if width % heads:
+        raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")
