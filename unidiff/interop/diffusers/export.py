@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +71,16 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     except ParameterError as error:
         raise RunError(f"{run.directory}: it cannot be exported: {error.problem}") from error
     notices: list[str] = []
-    table: dict[str, Any] | None = None
+    table: dict[str, Any] = {}
     pipeline: str | None = None
     try:
-        pipeline = _pipeline(kind, model.backbone, False)
         table = table_config(model.process, model.parameterization)
+        pipeline = _pipeline(kind, model.backbone, coded=False)
     except ParameterError as error:
-        pipeline = None
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
-    if pipeline == "DDPMPipeline" and model.classes is not None:
-        notices.append(
-            "DDPMPipeline names no classes to its network: call its unet with class_labels, from 0; "
-            f"{model.classes} is no class."
-        )
+    if pipeline in ("DDPMPipeline", "LDMPipeline") and model.classes is not None:
+        told = "call its unet with class_labels, from 0"
+        notices.append(f"{pipeline} names no class to its network: {told}; {model.classes} is no class.")
     network = model.backbone if pipeline is None else told_the_index(model.backbone)
     native = Native(
         shape=data.shape,
@@ -91,7 +90,7 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     )
     with _written_whole(place) as folder:
         _write_network(folder / kind.folder, kind, network)
-        if pipeline is not None and table is not None:
+        if pipeline is not None:
             scheduler = "DDPMScheduler" if pipeline == "DDPMPipeline" else "DDIMScheduler"
             _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": scheduler, **table})
             parts = {kind.folder: ["diffusers", kind.name], "scheduler": ["diffusers", scheduler]}
@@ -100,3 +99,70 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
         changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
         write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
     return Exported(place, pipeline, tuple(notices))
+
+
+def _pipeline(kind: Kind, network: nn.Module, coded: bool) -> str:
+    """The class of diffusers that draws with such a network.
+
+    Raises:
+        ParameterError: If there is none.
+    """
+    if not coded and kind.folder == "unet":
+        return "DDPMPipeline"
+    if not coded:
+        raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
+    raise NotImplementedError
+
+
+def _write_network(folder: Path, kind: Kind, network: nn.Module) -> None:
+    config, state = kind.exported(network)
+    _write_json(folder / "config.json", {"_class_name": kind.name, **config})
+    # A copy of each: where diffusers repeats a weight, it is written as often.
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    save_file(tensors, folder / f"{WEIGHTS}.safetensors", {"format": "pt"})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_place(place: Path, overwrite: bool) -> None:
+    """Refuse a folder that must not be written to; nothing is changed.
+
+    Raises:
+        RunError: With the reason.
+    """
+    elsewhere = "Choose another folder."
+    if place.exists() and not place.is_dir():
+        raise RunError(f"{place}: this is a file, so no folder can be made there. {elsewhere}")
+    if not place.is_dir() or not any(place.iterdir()):
+        return
+    if not (place / MODEL).is_file():
+        raise RunError(f"{place}: the folder holds files that are no exported model. {elsewhere}")
+    if not overwrite:
+        raise RunError(f"{place}: an exported model is already there. Replace it by --overwrite. {elsewhere}")
+
+
+@contextmanager
+def _written_whole(place: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `place` when all is written, or is removed.
+
+    Raises:
+        RunFailed: If it cannot be written.
+    """
+    final = place.absolute()
+    partial, old = (final.with_name(f".{final.name}.{word}") for word in ("partial", "old"))
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if final.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(final, old)
+        os.replace(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunFailed(f"{place}: {error}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

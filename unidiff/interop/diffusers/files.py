@@ -10,9 +10,9 @@ from typing import Any
 
 from unidiff.errors import RunError
 
-__all__ = ["load_part", "local_folder", "read_json", "require_diffusers"]
+__all__ = ["WEIGHTS", "load_part", "local_folder", "read_json", "require_diffusers"]
 
-_WEIGHTS = "diffusion_pytorch_model"
+WEIGHTS = "diffusion_pytorch_model"
 
 
 def require_diffusers() -> None:
@@ -78,9 +78,9 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
         name = "DiTTransformer2DModel"  # as it was called when its first models were saved
     if name not in supported:
         raise RunError(f"{folder}: the model is of type {name}; supported here is {' or '.join(supported)}.")
-    safe = any(folder.glob(f"{_WEIGHTS}*.safetensors"))
-    if not safe and not any(folder.glob(f"{_WEIGHTS}*.bin")):
-        raise RunError(f"{folder}: the weights are missing: {_WEIGHTS}.safetensors.")
+    safe = any(folder.glob(f"{WEIGHTS}*.safetensors"))
+    if not safe and not any(folder.glob(f"{WEIGHTS}*.bin")):
+        raise RunError(f"{folder}: the weights are missing: {WEIGHTS}.safetensors.")
     if not safe and not allow_pickle:
         problem = "the weights are a pickle, which may run any code when it is read"
         raise RunError(f"{folder}: {problem}. If you trust it, pass allow_pickle=True.")

@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from unidiff.backbone.dit import DiT
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
+from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
 __all__ = ["Kind", "kind_of"]
@@ -50,7 +53,9 @@ class _UNet(Kind):
         """See `Kind.exported`."""
         channels, height, breadth = network.shape
         if (reads := network.stem.in_channels // network.patch**2) != channels:
-            problem = f"it reads {reads} channels where a sample has {channels}, and UNet2DModel knows no image condition"
+            problem = (
+                f"it reads {reads} channels where a sample has {channels}, and UNet2DModel knows no image condition"
+            )
             raise ParameterError("network", f"{problem}.")
         config, state = unet_to_diffusers(network)
         size = height if height == breadth else [height, breadth]
@@ -61,7 +66,37 @@ class _UNet(Kind):
         return unet_from_diffusers(config, state, network.shape).state_dict()
 
 
-_KINDS: dict[type[nn.Module], Kind] = {UNet: _UNet()}
+class _DiT(Kind):
+    folder, name = "transformer", "DiTTransformer2DModel"
+
+    def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """See `Kind.exported`. The table of classes gets the length that DiTPipeline asks for.
+
+        Whatever the number of classes, the pipeline names the index 1000 where it means none.
+        """
+        config, state = dit_to_diffusers(network)
+        rows = config["num_embeds_ada_norm"]
+        if rows < _NULL:
+            for name in (name for name in state if name.endswith(_LABELS)):
+                null = state[name][-1:]
+                state[name] = torch.cat([state[name][:-1], null.expand(_NULL + 1 - rows, -1)])
+            config["num_embeds_ada_norm"] = _NULL
+        return config, state
+
+    def restored(self, config: Mapping[str, Any], state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
+        """See `Kind.restored`."""
+        classes = network.classes or 1
+        trimmed = {
+            name: torch.cat([value[:classes], value[-1:]]) if name.endswith(_LABELS) else value
+            for name, value in state.items()
+        }
+        return dit_from_diffusers({**config, "num_embeds_ada_norm": classes}, trimmed).state_dict()
+
+
+_NULL = 1000
+_LABELS = "class_embedder.embedding_table.weight"
+
+_KINDS: dict[type[nn.Module], Kind] = {UNet: _UNet(), DiT: _DiT()}
 
 
 def kind_of(network: nn.Module) -> Kind:

@@ -11,6 +11,7 @@ import torch
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError
 from unidiff.interop.diffusers.files import load_part, local_folder, read_json, require_diffusers
+from unidiff.interop.diffusers.native import is_native, read_native
 from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
 from unidiff.parameterization import Parameterization
@@ -34,7 +35,8 @@ def load(
 
     Args:
         path_or_name: The folder of a pipeline (DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline, or any other of a
-            `unet` or `transformer` with a `scheduler`) or of a model alone, or a name on the hub, owner/name.
+            `unet` or `transformer` with a `scheduler`) or of a model alone, or a name on the hub, owner/name. A folder
+            that `export` wrote gives back the model that was exported, weights and all.
         scheduler: Entries of the scheduler's config to replace, such as {"clip_sample": False}.
         process: For a model without a scheduler only: what makes its states noisy. It is told the index t T - 1 where
             the process is a table (`native_times`) of T entries, else 1000 t.
@@ -50,10 +52,15 @@ def load(
             is supported. Also if diffusers is not installed.
         ParameterError: If `process` and `parameterization` are missing, or not wanted.
     """
+    given = {"process": process, "parameterization": parameterization}
+    if is_native(Path(path_or_name)):
+        for name, value in {"scheduler": scheduler, **given}.items():
+            if value is not None:
+                raise ParameterError(name, f"{path_or_name} was exported from unidiff, and says it. Leave it out.")
+        return read_native(Path(path_or_name), device)
     require_diffusers()
     folder = local_folder(path_or_name, allow_pickle)
     part, config = _parts(folder)
-    given = {"process": process, "parameterization": parameterization}
     if config is not None:
         for name, value in given.items():
             if value is not None:

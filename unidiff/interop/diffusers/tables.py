@@ -56,7 +56,9 @@ def table_config(process: Process, parameterization: Parameterization) -> dict[s
 def _alpha_bar(process: Process) -> Tensor:
     """alpha^2 / (alpha^2 + sigma^2) at t = i / 1000, i = 1, ..., 1000."""
     levels = process.levels_at(torch.arange(1, LENGTH + 1, dtype=torch.float64) / LENGTH)
-    alpha, sigma = (torch.tensor([getattr(at, name) for at in levels], dtype=torch.float64) for name in ("alpha", "sigma"))
+    alpha, sigma = (
+        torch.tensor([getattr(at, name) for at in levels], dtype=torch.float64) for name in ("alpha", "sigma")
+    )
     return alpha**2 / (alpha**2 + sigma**2)
 
 
@@ -69,7 +71,7 @@ def _betas(process: Process, alpha_bar: Tensor) -> dict[str, Any]:
 
 
 def _named(schedule: Schedule) -> dict[str, Any]:
-    """diffusers' name of a schedule; empty if it has none."""
+    """Diffusers' name of a schedule; empty if it has none."""
     if isinstance(schedule, ZeroTerminalSNR):
         inner = _named(schedule.schedule)
         return inner and {**inner, "rescale_betas_zero_snr": True}
