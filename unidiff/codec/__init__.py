@@ -1,0 +1,1 @@
+"""Codecs: networks that turn pictures into small latents and back, with diffusers' autoencoders inside."""

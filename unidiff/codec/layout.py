@@ -1,0 +1,94 @@
+"""What a codec's configuration says of it, read without weights and without importing diffusers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unidiff.errors import DataError, ParameterError
+
+__all__ = ["FAMILIES", "Layout"]
+
+# Class of diffusers -> the key of its configuration that lists the widths, one for each resolution.
+FAMILIES = {
+    "AutoencoderKL": "block_out_channels",
+    "VQModel": "block_out_channels",
+    "AutoencoderDC": "encoder_block_out_channels",
+    "AutoencoderTiny": "encoder_block_out_channels",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes and scale of a codec.
+
+    Attributes:
+        family: Name of the diffusers class.
+        channels: Channels of a picture.
+        latent_channels: Channels of a latent.
+        factor: Pixels per latent position in each direction.
+        scale: Latents are (h - shift) * scale, where h is what the network says.
+        shift: See `scale`; 0 for most.
+    """
+
+    family: str
+    channels: int
+    latent_channels: int
+    factor: int
+    scale: float
+    shift: float
+
+    @classmethod
+    def of(cls, family: str, config: Mapping[str, Any], where: str) -> Layout:
+        """Read a configuration.
+
+        Args:
+            family: Name of the diffusers class.
+            config: Its configuration.
+            where: Where it was found, for messages.
+
+        Raises:
+            DataError: If the class is no autoencoder that is supported, or the configuration lacks something.
+        """
+        if family not in FAMILIES:
+            raise DataError(f"{where} is of type {family}; supported are {', '.join(FAMILIES)}.")
+        try:
+            latent = config["vq_embed_dim"] or config["latent_channels"] if family == "VQModel" else 0
+            scale, shift = config.get("scaling_factor"), config.get("shift_factor")
+            return cls(
+                family,
+                int(config["in_channels"]),
+                int(latent or config["latent_channels"]),
+                2 ** (len(config[FAMILIES[family]]) - 1),
+                1.0 if scale is None else float(scale),
+                0.0 if shift is None else float(shift),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"its configuration lacks or garbles {error}"
+            raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
+
+    def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the latent of a picture of shape (C, H, W).
+
+        Raises:
+            ParameterError: If the codec cannot take such pictures.
+        """
+        shape = tuple(shape)
+        if len(shape) != 3 or shape[0] != self.channels:
+            problem = f"this {self.family} takes pictures of {self.channels} channel(s); the data have shape {shape}."
+            raise ParameterError("codec", problem)
+        if shape[1] % self.factor or shape[2] % self.factor:
+            problem = f"this {self.family} needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}."
+            raise ParameterError("codec", problem)
+        return (self.latent_channels, shape[1] // self.factor, shape[2] // self.factor)
+
+    def picture_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the picture of a latent of shape (c, h, w); the inverse of `latent_shape`."""
+        return (self.channels, shape[1] * self.factor, shape[2] * self.factor)
+
+    def check_scale(self) -> None:
+        """Raise a DataError unless scale and shift are usable numbers."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.shift)):
+            raise DataError(f"this {self.family} has the scale {self.scale} and the shift {self.shift}; measure again.")

@@ -1,0 +1,164 @@
+"""What the training of a codec minimises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unidiff.codec.codec import Coding
+from unidiff.errors import ParameterError, require
+
+__all__ = [
+    "AbsoluteError",
+    "CodecObjective",
+    "Commitment",
+    "PixelError",
+    "Reconstruction",
+    "SquaredError",
+    "Variational",
+]
+
+
+@dataclass(frozen=True)
+class PixelError(ABC):
+    """How far a number of a reconstruction is from the truth."""
+
+    @abstractmethod
+    def of(self, difference: Tensor) -> Tensor:
+        """The error of each number, of the shape of the difference."""
+
+
+@dataclass(frozen=True)
+class SquaredError(PixelError):
+    """The square: a Gaussian decoder's log density, up to its variance."""
+
+    def of(self, difference: Tensor) -> Tensor:
+        """See `PixelError.of`."""
+        return difference.square()
+
+
+@dataclass(frozen=True)
+class AbsoluteError(PixelError):
+    """The absolute value: a Laplacian decoder's, which is sharper at edges."""
+
+    def of(self, difference: Tensor) -> Tensor:
+        """See `PixelError.of`."""
+        return difference.abs()
+
+
+@dataclass(frozen=True)
+class CodecObjective(ABC):
+    """The loss of a codec: reconstruction, its edges, and what its latents are held to; all per pixel number.
+
+    Args:
+        error: How a reconstruction is compared with the picture.
+        edge: Weight of the same error of the differences of neighbouring pixels, down and to the right. It asks for
+            sharp edges without a network that was trained to look.
+    """
+
+    error: PixelError = field(default_factory=SquaredError)
+    edge: float = 0.0
+
+    differentiates_twice: ClassVar[bool] = False
+    families: ClassVar[tuple[str, ...]] = ()  # of diffusers; () is any
+
+    def __post_init__(self) -> None:
+        require(self.edge >= 0, "edge", self.edge, "a number of at least 0")
+
+    def check(self, family: str) -> None:
+        """Refuse a codec that has nothing this objective speaks of.
+
+        Raises:
+            ParameterError: With the reason.
+        """
+        if self.families and family not in self.families:
+            problem = f"{type(self).__name__} is for {', '.join(self.families)}; {family} has no such latents."
+            raise ParameterError("objective", f"{problem} Use Reconstruction.")
+
+    @abstractmethod
+    def latents(self, coding: Coding) -> Tensor | float:
+        """What the latents cost each sample, (B,), on the scale of errors summed over pixels."""
+
+    def losses(self, coding: Coding, x: Tensor) -> Tensor:
+        """The loss of each sample, (B,).
+
+        Args:
+            coding: What the codec made of the pictures.
+            x: The pictures, (B, C, H, W).
+        """
+        difference = coding.x.float() - x
+        total = self.error.of(difference).flatten(1).sum(1)
+        if self.edge:
+            # The difference of edges is the edge of the difference.
+            for axis in (2, 3):
+                total = total + self.edge * self.error.of(difference.diff(dim=axis)).flatten(1).sum(1)
+        return (total + self.latents(coding)) / x[0].numel()
+
+    def batch_losses(self, model: Any, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """The loss of each sample of a batch, (B,), as the training loop asks for it; see `Objective.batch_losses`."""
+        return self.losses(model.backbone(x, noise), x)
+
+
+@dataclass(frozen=True)
+class Reconstruction(CodecObjective):
+    """The error of the reconstruction alone, for a codec whose latents are free."""
+
+    def latents(self, coding: Coding) -> float:
+        """0."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Variational(CodecObjective):
+    """sum |x - y|^2 + kl KL(q(z|x) || N(0, 1)), over the number of pixels, for AutoencoderKL.
+
+    With the squared error and kl = 2 s^2 this is, up to factor and constant, the negative evidence bound of a decoder
+    N(y, s^2) (Kingma & Welling 2014, eq. 3 and 10). A weight as small as 1e-6 keeps the latents from growing, and
+    little else (Rombach et al. 2022, appendix G).
+
+    Args:
+        error: How a reconstruction is compared with the picture.
+        edge: Weight of the error of the edges.
+        kl: Weight of the divergence in nats.
+    """
+
+    kl: float = 1e-6
+
+    families: ClassVar[tuple[str, ...]] = ("AutoencoderKL",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kl >= 0, "kl", self.kl, "a number of at least 0")
+
+    def latents(self, coding: Coding) -> Tensor:
+        """See `CodecObjective.latents`."""
+        return self.kl * coding.nats
+
+
+@dataclass(frozen=True)
+class Commitment(CodecObjective):
+    """The reconstruction, and how far latents are from the codebook, for VQModel (van den Oord et al. 2017, eq. 3).
+
+    The distance is diffusers' own, a mean over latents: |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on
+    the codebook instead of the commitment.
+
+    Args:
+        error: How a reconstruction is compared with the picture.
+        edge: Weight of the error of the edges.
+        commitment: Weight of the distance, beside an error that is a mean over pixels.
+    """
+
+    commitment: float = 1.0
+
+    families: ClassVar[tuple[str, ...]] = ("VQModel",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.commitment >= 0, "commitment", self.commitment, "a number of at least 0")
+
+    def latents(self, coding: Coding) -> Tensor:
+        """See `CodecObjective.latents`."""
+        return self.commitment * coding.x[0].numel() * coding.commitment
