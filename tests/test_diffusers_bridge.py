@@ -109,6 +109,76 @@ def test_ddim_pipeline(tmp_path, same_noise, eta):
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
+def autoencoder(kind: str = "AutoencoderKL", **changes: Any) -> Any:
+    torch.manual_seed(1)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    small: dict[str, Any] = {"in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": (8, 8)}
+    return getattr(diffusers, kind)(
+        **{**small, **blocks, "norm_num_groups": 4, "scaling_factor": 0.3, **changes}
+    ).eval()
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
+def test_ldm_pipeline(tmp_path, same_noise, kind):
+    network = unet(in_channels=2, out_channels=2)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    codec = autoencoder(kind)
+    if kind == "VQModel":  # whose fresh codebook is so dense that rounding decides which entry is nearest
+        torch.nn.init.normal_(codec.quantize.embedding.weight)
+    pipeline = diffusers.LDMPipeline(codec, network, scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise("pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond")
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = torch.from_numpy(pipeline(COUNT, num_inference_steps=10, output_type="np").images).permute(0, 3, 1, 2)
+    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    assert model.shape == (2, 8, 8)
+    latents = ud.sample(model, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT).x
+    ours = codec.decode(latents)
+    assert theirs.shape == ours.shape == (COUNT, 1, 16, 16)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+def transformer(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    small = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 2, "out_channels": 4, "num_layers": 2}
+    network = diffusers.DiTTransformer2DModel(**{**small, "sample_size": 8, **changes})
+    with torch.no_grad():
+        for p in network.parameters():  # whose gates start at zero
+            p.normal_(std=max(1, p[0].numel()) ** -0.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_dit_pipeline(tmp_path, same_noise, guidance):
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction")
+    pipeline = diffusers.DiTPipeline(transformer(), autoencoder(), scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise("pipelines.dit.pipeline_dit")
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"num_inference_steps": 10, "output_type": "pt", "guidance_scale": guidance}
+    theirs = pipeline([0, 999, 7], **given).images
+    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    assert model.classes == 1000
+    guided = model if guidance == 1 else ud.ClassifierFree(model, guidance)
+    label = torch.tensor([0, 999, 7])
+    latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT, label=label).x
+    assert (pictures(codec.decode(latents)) - theirs).abs().max() < PICTURES
+
+
+def test_a_dit_of_other_latents(tmp_path):
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    diffusers.DiTPipeline(transformer(), autoencoder(latent_channels=4), scheduler).save_pretrained(tmp_path)
+    with pytest.raises(RunError, match="latents of its vae have 4 channels, and its network takes 2"):
+        load(tmp_path)
+    changed(tmp_path / "vae" / "config.json", _class_name="AutoencoderOobleck")
+    with pytest.raises(RunError, match="AutoencoderOobleck; supported are AutoencoderKL"):
+        load(tmp_path)
+    config = tmp_path / "transformer" / "config.json"
+    changed(config, _class_name="Transformer2DModel")  # as the first DiT were saved
+    shutil.rmtree(tmp_path / "vae")
+    assert isinstance(load(tmp_path), DiffusersDenoiser)
+
+
 def driven(scheduler: Any, network: Any, x: torch.Tensor, steps: int) -> torch.Tensor:
     """A scheduler's own loop, as its pipelines write it."""
     scheduler.set_timesteps(steps)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import DataError, ParameterError, RunError
 from unidiff.interop.diffusers.files import load_part, local_folder, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
 from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
@@ -45,7 +46,8 @@ def load(
         device: Where the model is to be.
 
     Returns:
-        The model. Of a latent pipeline it is the model of its latents.
+        The model. Of a latent pipeline it is the model of its latents, which `unidiff.load_codec` of the same folder
+        decodes.
 
     Raises:
         RunError: If files are missing or broken, or something in them is unsupported: it says what was found and what
@@ -78,7 +80,9 @@ def load(
         timestep = FlowTime(1000) if table is None else TableIndex(len(table))
         reading = Reading(process, parameterization, timestep)
     network = load_part(part, [*_NETWORKS.values()], allow_pickle)
-    backbone = DiffusersBackbone(network, *_facts(network, part)).to(device)
+    shape, classes, null = _facts(network, part)
+    _check_codec(folder, shape)
+    backbone = DiffusersBackbone(network, shape, classes, null).to(device)
     denoiser: Denoiser
     try:
         denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.timestep)
@@ -126,6 +130,24 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         problem = f"the {pipeline} is told of more than classes ({', '.join(told)})"
         raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
     return folder / names[0], read_json(folder / "scheduler" / "scheduler_config.json")
+
+
+def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
+    """Refuse a pipeline whose autoencoder has other latents than its network.
+
+    Raises:
+        RunError: With both numbers of channels.
+    """
+    for name in ("vae", "vqvae"):
+        if not (folder / name / "config.json").is_file():
+            continue
+        try:
+            channels = read_layout(folder / name).latent_channels
+        except DataError as error:
+            raise RunError(str(error)) from error
+        if channels != shape[0]:
+            problem = f"the latents of its {name} have {channels} channels, and its network takes {shape[0]}"
+            raise RunError(f"{folder}: {problem}. They are not of one pipeline.")
 
 
 def _facts(network: Any, place: Path) -> tuple[tuple[int, ...], int | None, int | None]:
