@@ -196,6 +196,7 @@ EXPORTS: dict[str, str] = {
     "TwoMoons": "data.toy",
     "Spiral": "data.toy",
     "Checkerboard": "data.toy",
+    "Latent": "data.latent",
     "Data": "data.base",
     # recipes, training, runs
     "Training": "training.settings",
@@ -210,6 +211,8 @@ EXPORTS: dict[str, str] = {
     "Classifying": "run.classifying",
     "load_classifying": "run.classifying",
     "load_classifier": "run.load",
+    "Coding": "run.coding",
+    "load_coding": "run.coding",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]

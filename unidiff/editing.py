@@ -117,6 +117,7 @@ def edit(
     grid: Grid | None = None,
     seeds: int | Sequence[int] = 1,
     *,
+    latent: bool = False,
     progress: Progress | None = None,
     **cond: Tensor,
 ) -> Solution:
@@ -133,6 +134,7 @@ def edit(
         solver: The method. A solver of several steps loses order where a pixel of a map comes free.
         grid: The times; those below the strength are walked. The process's default if not given.
         seeds: One seed per sample, or their number.
+        latent: Whether the image is a codec's latent, (c, h, w), whose numbers have no range.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), handed to the denoiser.
 
@@ -143,7 +145,7 @@ def edit(
         ParameterError: If strength is out of range, or image, strength and model do not fit one another.
     """
     process = denoiser.process
-    _check_image(denoiser, image)
+    _check_image(denoiser, image, latent)
     spread = _checked_map(torch.as_tensor(strength, dtype=torch.float64), image).to(image.device)
     spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
@@ -219,12 +221,12 @@ def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tenso
     return basis.forward(torch.where(chosen, basis.inverse(first), basis.inverse(second)))
 
 
-def _check_image(denoiser: Denoiser, image: Tensor) -> None:
-    """Refuse an image that is not of the model's shape and range."""
+def _check_image(denoiser: Denoiser, image: Tensor, latent: bool = False) -> None:
+    """Refuse an image that is not of the model's shape and, unless it is a latent, range."""
     known = denoiser.shape
     require(known is None or image.shape == known, "image", tuple(image.shape), f"the model's shape, {known}")
     require(bool(image.isfinite().all()), "image", "an image with NaN or infinity", "finite numbers")
-    if image.ndim == 3:
+    if image.ndim == 3 and not latent:
         low, high = float(image.min()), float(image.max())
         allowed = "[-1, 1]: x / 127.5 - 1 for bytes, 2 x - 1 for [0, 1]"
         require(low >= -1.0001 and high <= 1.0001, "image", f"values from {low:g} to {high:g}", allowed)

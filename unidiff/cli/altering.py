@@ -60,7 +60,7 @@ class Altering:
             raise RunError(f"--count {count}: allowed is a whole number of at least 1.")
         with Console() as console:
             run = load(directory, changes, device=device, allow_imports=allow_imports, report=console.notice)
-        shape = run.recipe.data.shape
+        shape = run.recipe.data.decoded_shape
         if len(shape) != 3:
             raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be altered.")
         picture = out or free_name(RunDirectory(directory).samples)
@@ -69,8 +69,8 @@ class Altering:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a sample, (C, H, W)."""
-        return self.run.recipe.data.shape
+        """Shape of a picture, (C, H, W)."""
+        return self.run.recipe.data.decoded_shape
 
     def draw(
         self, alter: Alter, given: Sequence[Tensor], caption: str, facts: Mapping[str, Any], as_json: bool
@@ -90,7 +90,7 @@ class Altering:
 
                 grid = sampling.grid_for(self.run.recipe.process)
                 solutions.append(alter(denoiser, place, grid, seeds, report))
-        x = torch.cat([solution.x.cpu() for solution in solutions])
+        x = torch.cat([self.run.recipe.data.decode(solution.x).cpu() for solution in solutions])
         seconds = time.perf_counter() - started
         title = f"{self.run.directory.absolute().name}: {caption}, seeds from {sampling.seed}."
         try:

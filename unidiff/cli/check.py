@@ -47,6 +47,10 @@ def check(
         from unidiff.run.classifying import load_classifying
 
         load_recipe = load_classifying  # type: ignore[assignment]
+    if command == "code":
+        from unidiff.run.coding import load_coding
+
+        load_recipe = load_coding  # type: ignore[assignment]
     loaded = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
     if as_json:
         print(json.dumps({"recipe": loaded.to_dict(), "parameters": loaded.count_weights()}))

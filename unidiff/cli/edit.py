@@ -42,10 +42,20 @@ def edit(
     spread = torch.tensor(strength, dtype=torch.float64)
     if strengths is not None:
         spread = strength * read_map(strengths, image, altering.shape)
+    data = altering.run.recipe.data
+    if spread.ndim:  # a map, on the pixels of the picture: on those that the model sees, its mean
+        spread = torch.nn.functional.adaptive_avg_pool2d(spread[None], data.shape[1:])[0]
     solver = altering.sampling.solver
     altering.draw(
         lambda denoiser, at, grid, seeds, progress: change(
-            denoiser, given.to(at), spread, solver, grid, seeds, progress=progress
+            denoiser,
+            data.encode(given[None].to(at))[0],
+            spread,
+            solver,
+            grid,
+            seeds,
+            latent=data.coded,
+            progress=progress,
         ),
         [given],
         f"picture, then edits of strength {strength:g} ({solver!r})",

@@ -39,6 +39,9 @@ def inpaint(
     from unidiff.solver.resampling import Resampling
 
     altering = Altering.load(run, overrides, count, device, allow_imports, out, array)
+    if altering.run.recipe.data.coded:
+        remedy = "`unidiff edit` changes a picture through them"
+        raise RunError(f"{run} draws latents, and a codec keeps no pixel exactly, as inpainting promises; {remedy}.")
     given = read_image(image, altering.shape)
     free = read_mask(mask, image, altering.shape)
     solver = altering.sampling.solver

@@ -63,6 +63,9 @@ def likelihood(
     asked = None if steps is None else Uniform(steps)
     with Console() as console:
         loaded = load(run, device=device, allow_imports=allow_imports, report=console.notice)
+        if loaded.recipe.data.coded:
+            problem = "its density is one of latents, which says nothing of the likelihood of pictures"
+            raise RunError(f"{run}: {problem}. In code, unidiff.log_likelihood takes latents.")
         source = loaded.recipe.data.open("test")
         if source.stand_in:
             console.notice(source.stand_in)

@@ -43,13 +43,10 @@ def run(
         evolve(recipe, overrides or [], place, device, overwrite, dry_run, as_json, allow_imports)
         return
     from unidiff.cli.console import Console, is_speaker
-    from unidiff.recipe import load_recipe
-    from unidiff.run.classifying import load_classifying
-    from unidiff.run.execute import execute, resumed_recipe
+    from unidiff.run.execute import READERS, execute, resumed_recipe
     from unidiff.training.loop import Interrupted
 
-    read = load_classifying if recipe_command(recipe) == "classify" else load_recipe
-    loaded = read(recipe, overrides or [], allow_imports=allow_imports)
+    loaded = READERS[recipe_command(recipe)](recipe, overrides or [], allow_imports=allow_imports)
     directory = out or _directory(Path(recipe), resume)
     if resume:
         loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
@@ -126,6 +123,7 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     data, finished = summary["data"], summary["status"] == "finished"
     drawn = finished and "nfe" in summary
     pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if drawn else None
+    worth, latents = summary.get("reconstruction"), summary.get("latents")
     accuracy = ", ".join(f"{value:.1%} at t = {t}" for t, value in summary.get("accuracy", {}).items())
     rows = {
         "data": f"{data['name']}, {data['count']} samples of shape {tuple(data['shape'])}",
@@ -134,10 +132,16 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}" if finished else None,
         "sampling": pace,
         "accuracy": accuracy,
+        "codec": summary.get("codec"),
+        "reconstruction": worth and f"rms {worth['rms']:.4f}, PSNR {worth['psnr_db']} dB, KL {worth['kl_nats']} nats",
+        "latents": latents
+        and f"{tuple(latents['shape'])}, mean {latents['mean']}, std {latents['channel_std']} by channel",
         "samples": summary.get("samples"),
         "trajectory": summary.get("trajectory"),
+        "scale": latents and f"{latents['scale']}",
         "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),
     }
+    width = max(10, *(len(name) for name, value in rows.items() if value))
     for name, value in rows.items():
         if value:
-            print(f"{name:>10}  {value}")
+            print(f"{name:>{width}}  {value}")

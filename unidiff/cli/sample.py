@@ -80,7 +80,7 @@ def sample(
         solution = draw(
             guided,
             sampling,
-            loaded.recipe.data.shape,
+            loaded.recipe.data,
             loaded.precision,
             progress=lambda done, total: console.progress("sample", done, total),
             **cond,

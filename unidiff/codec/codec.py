@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
 
-__all__ = ["Codec", "Coding"]
+__all__ = ["Codec", "CodecInTraining", "Coding"]
 
 _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
@@ -166,6 +166,25 @@ class Codec(nn.Module):
                 place = total[:, :, top * factor :, left * factor :][:, :, : part.shape[2], : part.shape[3]]
                 place += (down[:, None] * across).to(part) * part
         return total
+
+
+class CodecInTraining:
+    """A codec as the training loop sees it: reached through `backbone`, which several processes may wrap.
+
+    Args:
+        backbone: The codec.
+        noise_shape: Shape of the noise of one sample's posterior, (c, h, w).
+    """
+
+    classes = None
+
+    def __init__(self, backbone: nn.Module, noise_shape: tuple[int, ...]) -> None:
+        self.backbone = backbone
+        self.noise_shape = noise_shape
+
+    def with_backbone(self, backbone: nn.Module) -> CodecInTraining:
+        """The same with another network."""
+        return CodecInTraining(backbone, self.noise_shape)
 
 
 def _together(pixels: int) -> int:

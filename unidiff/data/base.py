@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,39 @@ class Data(ABC):
         None where they are not. It is what `unidiff.GaussianMixture` needs.
         """
         return None
+
+    @property
+    def coded(self) -> bool:
+        """Whether a codec stands between what a model sees and what people look at."""
+        return False
+
+    @property
+    def decoded_shape(self) -> tuple[int, ...]:
+        """Shape of what `decode` makes of a sample; `shape` for most."""
+        return self.shape
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples as people look at them, (B, *decoded_shape), of samples of a model, (B, *shape): for most the same.
+
+        A model of latents learns, draws and is solved in latents; this is where pictures come of them.
+        """
+        return x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """What a model sees of given pictures: (B, *decoded_shape) to (B, *shape). For most the same."""
+        return x
+
+    def kept(self) -> dict[str, bytes]:
+        """Files that a run directory keeps, by path inside it, because a trained model means nothing without them.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+        return {}
+
+    def kept_in(self, directory: Path) -> Data:
+        """The same data, with what a run directory keeps of them in place of where it came from."""
+        return self
 
     @abstractmethod
     def open(self, split: str = "train") -> Source:
@@ -104,6 +138,11 @@ class Source(ABC):
     def to(self, device: torch.device | str) -> Source:
         """Move the samples to a device once and for all, if they are held in memory; a stream returns itself."""
         return self
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes whenever a sample may have: the checksum, if that depends on every byte of the samples."""
+        return self.checksum
 
     def prefetch(self, indices: Tensor) -> None:
         """Hint that these samples are wanted next, (B,) integers. It changes when work is done, never a result."""

@@ -135,6 +135,12 @@ class _FolderSource(Source):
         stack = torch.stack([images[file].flip(-1) if mirrored else images[file] for file, mirrored in wanted])
         return stack.to(device).float().div_(127.5).sub_(1.0)
 
+    @property
+    def fingerprint(self) -> str:
+        """The checksum, which reads no content, with the times at which the files last changed."""
+        times = "\n".join(str(path.stat().st_mtime_ns) for path in self._files)
+        return f"{self.checksum} sha256:{hashlib.sha256(times.encode()).hexdigest()}"
+
     def prefetch(self, indices: Tensor) -> None:
         """Start decoding these samples, (B,) integers. Beyond 512 images, the oldest hints are forgotten."""
         for index in indices.tolist():

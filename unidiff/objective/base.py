@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,6 +31,20 @@ class Objective(ABC):
             ParameterError: With the reason.
         """
         return
+
+    def batch_losses(self, model: Any, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """The loss of each sample of a batch, (B,), as the training loop asks for it.
+
+        Args:
+            model: The model in training.
+            x: Clean data in pixels, (B, *shape).
+            uniform: Draws of the uniform distribution on [0, 1), (B,) float64 on the CPU, which become times.
+            noise: Standard normal noise, (B, *modes).
+            **cond: Conditions, each (B, ...).
+        """
+        process: Process = model.process
+        u0 = process.basis.forward(x)
+        return self.losses(model, u0, noise, process.level(process.training_times(uniform), u0), **cond)
 
     @abstractmethod
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ import inspect
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Union
 
 from pydantic import ValidationError
 
+from unidiff.data.base import Data
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint
@@ -28,10 +30,12 @@ class Builder:
     Args:
         registry: What a `type` may name.
         allow_imports: Whether a `type` may also be `module:Class`, which runs the code of that module.
+        home: The run directory that the recipe was read from, which may keep what its data need; None for any other.
     """
 
     registry: Registry = PUBLIC
     allow_imports: bool = False
+    home: Path | None = None
 
     def record(self, cls: type, node: Node, key: str = "") -> Any:
         """Make a record, such as the recipe itself or its training section, from a mapping without `type`."""
@@ -132,7 +136,8 @@ class Builder:
 
     def _construct(self, cls: type, arguments: dict[str, Any], node: Node, key: str) -> Any:
         try:
-            return cls(**arguments)
+            made = cls(**arguments)
+            return made.kept_in(self.home) if self.home is not None and isinstance(made, Data) else made
         except RecipeError:
             raise
         except ParameterError as error:

@@ -31,6 +31,9 @@ from unidiff.training.settings import Training
 __all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
 
 
+_MANIFEST = "manifest.json"  # beside the recipe of a run
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
@@ -168,6 +171,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     if command == "classify":
         problem = "this recipe trains a classifier, which draws nothing"
         raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_classifying.")
+    if command == "code":
+        problem = "this recipe trains a codec, which draws nothing"
+        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_coding.")
     if command == "evolve":
         problem = "this recipe solves the renormalised heat equation and trains nothing"
         raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")
@@ -189,4 +195,5 @@ def read_recipe(
     written = read_yaml(text, name)
     if written.value is None and not overrides:
         raise written.at.error("", "the recipe is empty.", parameters(cls))
-    return Builder(registry, allow_imports).record(cls, apply_overrides(written, overrides))
+    home = Path(source).parent if (Path(source).parent / _MANIFEST).is_file() else None
+    return Builder(registry, allow_imports, home).record(cls, apply_overrides(written, overrides))

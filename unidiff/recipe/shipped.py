@@ -67,7 +67,7 @@ def read_source(source: str | Path) -> tuple[str, str]:
 def recipe_command(source: str | Path) -> str:
     """What a recipe is for, by the keys at its top.
 
-    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, else "run". `unidiff run` takes
+    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, "code" if a `codec`, else "run". `unidiff run` takes
     all but the first.
 
     Args:
@@ -80,7 +80,7 @@ def recipe_command(source: str | Path) -> str:
     written = read_yaml(text, name).value
     if not isinstance(written, dict):
         return "run"
-    kinds = {"solvers": "compare", "domain": "evolve", "classifier": "classify"}
+    kinds = {"solvers": "compare", "domain": "evolve", "classifier": "classify", "codec": "code"}
     return next((kind for key, kind in kinds.items() if key in written), "run")
 
 

@@ -25,7 +25,7 @@ __all__ = ["RunDirectory", "environment"]
 
 _RECIPE, _MANIFEST, _METRICS = "recipe.yaml", "manifest.json", "metrics.jsonl"
 _CHECKPOINTS, _SAMPLES, _EVENTS, _LOSS = "checkpoints", "samples", "tensorboard", "loss.png"
-_MEASURED = "process.safetensors"
+_MEASURED, _CODEC = "process.safetensors", "codec"
 
 
 class RunDirectory:
@@ -115,8 +115,8 @@ class RunDirectory:
                 f" Free some space. {elsewhere}"
             )
 
-    def create(self, recipe: str, measured: Mapping[str, Tensor]) -> None:
-        """Make the directory: the recipe, and what the process measured of the data, if that is anything.
+    def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
+        """Make the directory: the recipe, what the process measured of the data, and the files that the data need.
 
         An older run in it is removed, and nothing but the run.
 
@@ -125,13 +125,16 @@ class RunDirectory:
         """
         try:
             if self.exists():
-                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MEASURED, _MANIFEST, _RECIPE):
+                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MEASURED, _CODEC, _MANIFEST, _RECIPE):
                     _remove(self.path / name)
             for folder in (self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             if measured:  # before the recipe, which makes this a run
                 tensors = {name: tensor.contiguous() for name, tensor in measured.items()}
                 _write(self.path / _MEASURED, save(tensors))
+            for name, content in kept.items():
+                (self.path / name).parent.mkdir(exist_ok=True)
+                _write(self.path / name, content)
             _write(self.recipe, recipe.encode())
         except OSError as error:
             raise RunError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unidiff import plot
 from unidiff.classifier import NeuralClassifier
+from unidiff.codec.codec import CodecInTraining
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
@@ -23,6 +24,8 @@ from unidiff.process.base import Process
 from unidiff.recipe.recipe import Recipe, load_recipe
 from unidiff.recipe.shipped import recipe_command
 from unidiff.run.classifying import Classifying, load_classifying
+from unidiff.run.codec_report import report_codec, save_reconstructions
+from unidiff.run.coding import Coding, load_coding
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import draw
 from unidiff.run.trackers import Trackers, check_trackers
@@ -35,7 +38,7 @@ from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Reporter", "execute", "resumed_recipe"]
+__all__ = ["READERS", "Reporter", "execute", "resumed_recipe"]
 
 # A cheap look at the model in training: any process, a fraction of the cost of a training interval.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
@@ -45,7 +48,9 @@ _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
 
-Runnable = Recipe | Classifying
+Runnable = Recipe | Classifying | Coding
+# How the recipe of each command of `recipe_command` that trains is read.
+READERS: dict[str, Callable[..., Any]] = {"run": load_recipe, "classify": load_classifying, "code": load_coding}
 
 
 class Reporter(Protocol):
@@ -67,8 +72,7 @@ def resumed_recipe(directory: Path, recipe: Runnable, *, allow_imports: bool = F
     files = RunDirectory(directory)
     if not files.exists():
         raise RunError(f"{directory}: there is no run to resume. Leave --resume out to start one.")
-    read = load_recipe if recipe_command(files.recipe) == "run" else load_classifying
-    saved = read(files.recipe, allow_imports=allow_imports)
+    saved: Runnable = READERS[recipe_command(files.recipe)](files.recipe, allow_imports=allow_imports)
     if changed := _differences(saved.to_dict(), recipe.to_dict()):
         raise RunError(
             f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
@@ -136,15 +140,13 @@ def execute(
         _check_same_data(files, facts["data"])
     if dry_run:
         return {"status": "dry run", "directory": str(directory), **facts} if main else {}
-    process = files.measured(recipe.process) if resume else recipe.process.fit(_batches(source))
-    torch.manual_seed(recipe.seed)
-    denoiser = recipe.model(process)
+    denoiser, measured = _fresh(recipe, files, source, resume)
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
     surroundings = environment()
     if main:
         if not resume:
-            files.create(recipe.to_yaml(), process.measured())
+            files.create(recipe.to_yaml(), measured, recipe.data.kept())
             files.update_manifest(started=_now())
         files.update_manifest(status="training", **facts, **surroundings)
     begun, status = time.perf_counter(), "failed"
@@ -155,6 +157,8 @@ def execute(
             summary = _draw(recipe, files, model, source, reporter, precision, stop)
         elif main and isinstance(recipe, Classifying):
             summary = _measure(recipe, files, model)
+        elif main and isinstance(recipe, Coding):
+            summary = report_codec(recipe, files, model.backbone, source)
         status = "finished"
     except Interrupted:
         status = "interrupted"
@@ -170,6 +174,16 @@ def execute(
     summary = {"status": status, "finished": _now(), **summary, "seconds": round(time.perf_counter() - begun, 2)}
     files.update_manifest(**summary)
     return {"directory": str(directory), **facts, **summary}
+
+
+def _fresh(recipe: Runnable, files: RunDirectory, source: Source, resume: bool) -> tuple[Any, Mapping[str, Tensor]]:
+    """The model with fresh weights, and what its process measured of the data."""
+    if isinstance(recipe, Coding):
+        torch.manual_seed(recipe.seed)
+        return recipe.model(), {}
+    process = files.measured(recipe.process) if resume else recipe.process.fit(_batches(source))
+    torch.manual_seed(recipe.seed)
+    return recipe.model(process), process.measured()
 
 
 def _batches(source: Source) -> Iterator[Tensor]:
@@ -247,11 +261,16 @@ def _train(
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
             files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
             trackers.track(step, line)
+        preview = files.samples / f"step-{step:08d}.png"
         due = settings.preview_every and step % settings.preview_every == 0 and step < steps
         if due and isinstance(recipe, Recipe) and isinstance(progress.average, NeuralDenoiser):
-            x = draw(progress.average, _PREVIEW, recipe.data.shape, precision, **_examples(recipe, _PREVIEW.count)).x
+            x = draw(progress.average, _PREVIEW, recipe.data, precision, **_examples(recipe, _PREVIEW.count)).x
             caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
-            plot.save_samples(x, files.samples / f"step-{step:08d}.png", caption)
+            plot.save_samples(x, preview, caption)
+        elif due and isinstance(recipe, Coding) and isinstance(progress.average, CodecInTraining):
+            caption = f"{files.name}, step {step} of {steps}: pictures, and below each its reconstruction."
+            x = source.batch(torch.arange(min(_PREVIEW.count, len(source))))
+            save_reconstructions(progress.average.backbone, x, preview, caption)
 
     try:
         return train(
@@ -281,7 +300,7 @@ def _draw(
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """The pictures of a trained model: loss, samples, and a few of these on their way from noise."""
-    sampling, shape = recipe.sampling, recipe.data.shape
+    sampling, data = recipe.sampling, recipe.data
     metrics = files.read_metrics()
     steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
     plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
@@ -293,19 +312,20 @@ def _draw(
 
     started = time.perf_counter()
     cond = _examples(recipe, sampling.count)
-    solution = draw(model, sampling, shape, precision, keep=_PATH_STATES, progress=progress, **cond)
+    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **cond)
     seconds = time.perf_counter() - started
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
     plot.save_samples(solution.x, picture, _caption(files.name, sampling, recipe.process, source))
-    shown = _PATH_IMAGES if len(shape) == 3 else _PATH_POINTS
-    states, times = [state.u[:shown] for state in solution.path], [state.t for state in solution.path]
+    pictures = len(data.decoded_shape) == 3
+    shown = _PATH_IMAGES if pictures else _PATH_POINTS
+    states, times = [data.decode(state.u[:shown]) for state in solution.path], [state.t for state in solution.path]
     strip = files.samples / "trajectory.png"
     plot.save_strip(
         states, times, strip, _caption(f"{files.name}: from noise to data", sampling, recipe.process, source)
     )
-    if len(shape) == 3:
+    if pictures:
         plot.save_animation(states, files.samples / "trajectory.gif")
     return {
         "training_seconds": metrics[-1]["seconds"],

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unidiff.classifier import NeuralClassifier
 from unidiff.condition import check_conditions
+from unidiff.data.base import Data
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RunError
 from unidiff.recipe.recipe import Recipe, load_recipe
@@ -29,7 +30,7 @@ __all__ = ["Run", "draw", "load", "load_classifier"]
 def draw(
     denoiser: Denoiser,
     sampling: Sampling,
-    shape: Sequence[int],
+    data: Data,
     precision: torch.dtype,
     *,
     keep: int = 0,
@@ -41,16 +42,20 @@ def draw(
     Args:
         denoiser: The model; samples are drawn on its device.
         sampling: Solver, grid, count, batch and seed.
-        shape: Shape of one sample.
+        data: What the model has learnt from: shape and decoder of the samples.
         precision: Number format of the network's arithmetic.
         keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
         **cond: Conditions, each with a row for each of all samples.
+
+    Returns:
+        The samples, decoded; states of the path are as the model sees them.
     """
     device = next(denoiser.parameters()).device
     check_conditions(cond, denoiser.classes, sampling.count)
     starts = range(0, sampling.count, sampling.batch)
     solutions: list[Solution] = []
+    samples: list[Tensor] = []
     for start in starts:
         seeds = range(sampling.seed + start, sampling.seed + min(start + sampling.batch, sampling.count))
 
@@ -65,7 +70,7 @@ def draw(
                 denoiser,
                 sampling.solver,
                 sampling.grid,
-                shape,
+                data.shape,
                 seeds,
                 device=device,
                 keep=keep,
@@ -73,7 +78,8 @@ def draw(
                 **rows,
             )
         solutions.append(solution)
-    return Solution(torch.cat([s.x for s in solutions]), solutions[0].times, solutions[0].nfe, solutions[0].path)
+        samples.append(data.decode(solution.x))
+    return Solution(torch.cat(samples), solutions[0].times, solutions[0].nfe, solutions[0].path)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Run:
             sampling: Solver, grid, count, batch and seed; the recipe's own if None.
             **options: `keep` and `progress` of `unidiff.sample`; conditions, such as `label`, (count,).
         """
-        return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data.shape, self.precision, **options)
+        return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
 
 
 def load(

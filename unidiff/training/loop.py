@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.classifier import NeuralClassifier
+from unidiff.codec.codec import CodecInTraining
+from unidiff.codec.objective import CodecObjective
 from unidiff.conditioning import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
@@ -27,7 +29,7 @@ from unidiff.training.settings import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier)
+Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier, CodecInTraining)
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
@@ -66,7 +68,7 @@ class Progress:
     lr: float
     grad_norm: float | None
     seconds: float
-    average: NeuralDenoiser | NeuralClassifier
+    average: NeuralDenoiser | NeuralClassifier | CodecInTraining
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
@@ -94,7 +96,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 def train(
     denoiser: Trained,
     source: Source,
-    objective: Objective,
+    objective: Objective | CodecObjective,
     settings: Training,
     *,
     conditioning: Conditioning | None = None,
@@ -112,7 +114,7 @@ def train(
     was not.
 
     Args:
-        denoiser: The model, or a classifier; its network is moved to the accelerator's device.
+        denoiser: The model, or a classifier or codec; its network is moved to the accelerator's device.
         source: The data.
         objective: What to minimise.
         settings: The numbers of the run.
@@ -205,7 +207,7 @@ def train(
 def _accumulate_gradients(
     model: Any,
     source: Source,
-    objective: Objective,
+    objective: Objective | CodecObjective,
     conditioning: Conditioning | None,
     plan: BatchPlan,
     step: int,
@@ -216,18 +218,17 @@ def _accumulate_gradients(
     rank, processes = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
     indices = plan.indices(step)
-    uniform, noise = plan.draws(step, source.shape)
-    times = model.process.training_times(uniform)
+    uniform, noise = plan.draws(step, getattr(model, "noise_shape", source.shape))
     cond = {} if conditioning is None else conditioning.conditions(source, indices, plan.condition_draws(step))
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, times, noise, *cond.values())]
-    for part, (index, t, eps, *told) in enumerate(zip(*mine)):
-        u0 = model.process.basis.forward(source.batch(index, accelerator.device))
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, *cond.values())]
+    for part, (index, draw, eps, *told) in enumerate(zip(*mine)):
+        x = source.batch(index, accelerator.device)
         eps = eps.to(accelerator.device, non_blocking=True)
         given = {name: value.to(accelerator.device, non_blocking=True) for name, value in zip(cond, told)}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
-            loss = objective.losses(model, u0, eps, model.process.level(t, u0), **given).mean() / parts
+            loss = objective.batch_losses(model, x, draw, eps, **given).mean() / parts
             accelerator.backward(loss)
         total += loss.detach()
     return total

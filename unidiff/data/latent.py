@@ -1,0 +1,189 @@
+"""Latents of pictures: data for diffusion in a learned space (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unidiff.codec.codec import Codec
+from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
+from unidiff.codec.layout import Layout
+from unidiff.data import places
+from unidiff.data.base import Data, Source, TensorSource, content_checksum
+from unidiff.errors import DataError, require
+
+__all__ = ["Latent"]
+
+_BATCH = 256  # pictures read together
+
+
+@dataclass(frozen=True)
+class Latent(Data):
+    """What a codec makes of pictures, scaled to about unit variance.
+
+    The codec stands at the boundary of the data: pictures are encoded before any noise, samples are decoded at the end,
+    and process, network and solver know of latents only. The data are encoded once, as the mean of the posterior, and
+    the latents are kept. What was kept is used only for the same codec, data, split and arguments, byte for byte; it
+    is made again if it is damaged. The checksum is that of codec and pictures together.
+
+    Args:
+        data: The pictures.
+        codec: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`. If relative, it is
+            looked up as given, then under $UNIDIFF_DATA. A run directory keeps a copy, which is then used instead.
+        cache: Keep the latents in the user's cache; otherwise they are encoded whenever the data are opened.
+    """
+
+    data: Data
+    codec: str
+    cache: bool = True
+    _kept: Path | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codec", os.fspath(self.codec))  # a Path is welcome; the repr is a recipe: plain text
+        require(not self.data.coded, "data", self.data, "pictures, which are no latents yet")
+        require(isinstance(self.cache, bool), "cache", self.cache, "true or false")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the codec.
+
+        Raises:
+            DataError: If there is none.
+        """
+        return self._kept or codec_folder(self.codec)
+
+    @property
+    def layout(self) -> Layout:
+        """Shapes and scale of the codec; reads its configuration."""
+        return read_layout(self.folder)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w). Reads the codec's configuration.
+
+        Raises:
+            DataError: If there is no codec.
+            ParameterError: If it cannot take the pictures.
+        """
+        return self.layout.latent_shape(self.data.shape)
+
+    @property
+    def coded(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def decoded_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the pictures."""
+        return self.data.shape
+
+    @property
+    def classes(self) -> int | None:
+        """Those of the pictures."""
+        return self.data.classes
+
+    def network(self, device: torch.device | str = "cpu") -> Codec:
+        """The codec itself, read once for each device."""
+        return _load(self.folder.absolute(), digest(self.folder), str(device))
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures of latents, (B, C, H, W) of (B, c, h, w); see `Data.decode`."""
+        return self.network(x.device).decode(x.float())
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of pictures, (B, c, h, w) of (B, C, H, W); see `Data.encode`."""
+        return self.network(x.device).encode(x.float())
+
+    def kept(self) -> dict[str, bytes]:
+        """The codec's files; see `Data.kept`."""
+        _ = digest(self.folder)  # says what is wrong with the weights, if anything is
+        return {f"{KEPT}/{name}": (self.folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+
+    def kept_in(self, directory: Path) -> Data:
+        """The same, with the codec of a run directory if that has one; see `Data.kept_in`."""
+        if not (directory / KEPT / CONFIG).is_file():
+            return self
+        twin = Latent(self.data, self.codec, self.cache)
+        object.__setattr__(twin, "_kept", directory / KEPT)
+        return twin
+
+    def open(self, split: str = "train") -> TensorSource:
+        """Open the pictures and encode them, or read the latents that were kept.
+
+        Raises:
+            DataError: If the pictures or the codec cannot be read.
+        """
+        shape = self.shape
+        source = self.data.open(split)
+        codec = digest(self.folder)
+        said = f"{codec} {source.checksum}"
+        key = hashlib.sha256(f"{codec} {source.fingerprint} {self.data!r} {split} {len(source)}".encode()).hexdigest()
+        path = places.cache() / "latents" / f"{key}.safetensors"
+        expected = (len(source), *shape)
+        values = _read(path, expected) if self.cache else None
+        if values is None:
+            values = self._encoded(source, expected)
+            if self.cache:
+                _keep(values, path)
+        return TensorSource(
+            values,
+            f"latents of {source.name}",
+            f"sha256:{hashlib.sha256(said.encode()).hexdigest()}",
+            source.stand_in,
+            source.labels,
+            source.class_names,
+        )
+
+    def _encoded(self, source: Source, shape: tuple[int, ...]) -> Tensor:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if sys.stderr.isatty():
+            print(f"Encoding {source.name}, {len(source)} pictures.", file=sys.stderr)
+        values = torch.empty(shape)
+        parts = torch.arange(len(source)).split(_BATCH)
+        for part, following in zip(parts, [*parts[1:], parts[0][:0]]):
+            source.prefetch(following)
+            values[part] = self.encode(source.batch(part, device)).cpu()
+        return values
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, codec: str, device: str) -> Codec:
+    """The codec of a folder; its digest is asked for, so that one that has changed is read again."""
+    return load_codec(folder, device=device)
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """Latents that were kept; None if there are none, or they are not what was written."""
+    try:
+        with safe_open(path, "pt") as file:
+            values: Tensor = file.get_tensor("latents")
+            checksum = file.metadata()["checksum"]
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return None
+    return values if tuple(values.shape) == shape and content_checksum(values) == checksum else None
+
+
+def _keep(values: Tensor, path: Path) -> None:
+    """Write latents whole or not at all. A cache that cannot be written is no reason to stop."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"latents": values}, partial, {"checksum": content_checksum(values)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError):
+        pass
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
