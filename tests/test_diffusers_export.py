@@ -57,7 +57,9 @@ def stream(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1."""
     noise = Seeded(range(COUNT))
     for module in modules:
-        monkeypatch.setattr(f"diffusers.{module}.randn_tensor", lambda *args, **_: noise(torch.empty(tuple(args[0]))))
+        monkeypatch.setattr(
+            f"diffusers.{module}.randn_tensor", lambda shape, *_, **__: noise(torch.empty(tuple(shape)))
+        )
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -163,6 +165,63 @@ def test_classes_and_rectangles(tmp_path):
     assert same_weights(back.backbone, run.denoiser.backbone)
 
 
+# ---------------------------------------------------------------------------------------------- latents
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> dict[str, Any]:
+    """Digits as latents of 2x4x4, by a codec that nobody has trained."""
+    torch.manual_seed(1)
+    made = ud.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1)
+    made.set_scale(0.7)
+    made.save(tmp_path / "codec")
+    return {"type": "Latent", "data": {"type": "Digits"}, "codec": str(tmp_path / "codec"), "cache": False}
+
+
+def test_latents_of_a_unet(tmp_path, monkeypatch, codec):
+    run = made(tmp_path, data=codec, backbone={**UNET, "attention": []}, process={"type": "CosineVP"})
+    assert export(run, tmp_path / "model").pipeline == "LDMPipeline"
+    pipeline = diffusers.LDMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond")
+    theirs = torch.from_numpy(pipeline(COUNT, num_inference_steps=10, output_type="np").images).permute(0, 3, 1, 2)
+    shutil.rmtree(tmp_path / "codec")  # the export has its own
+    back = load(tmp_path / "model")
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    latents = ud.sample(back, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
+    run = made(tmp_path, data=codec, backbone=DIT, conditioning="labels")
+    written = export(run, tmp_path / "model")
+    assert (written.pipeline, written.notices) == ("DiTPipeline", ())
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.dit.pipeline_dit")
+    given = {"num_inference_steps": 10, "output_type": "pt", "guidance_scale": guidance}
+    theirs = pipeline([0, 9, 3], **given).images
+    back = load(tmp_path / "model")
+    assert back.classes == 10
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    guided = back if guidance == 1 else ud.ClassifierFree(back, guidance)
+    label = torch.tensor([0, 9, 3])
+    latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT, label=label).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+def test_a_transformer_of_latents_without_classes(tmp_path, codec):
+    run = made(tmp_path, data=codec, backbone=DIT)
+    assert "give zeros" in export(run, tmp_path / "model").notices[0]
+    assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    assert len(pipeline([0, 0], num_inference_steps=2, output_type="np").images) == 2
+
+
 # ---------------------------------------------------------------------------------------------- networks alone
 
 
@@ -260,7 +319,7 @@ def test_places(tmp_path, monkeypatch):
 def test_the_command(tmp_path):
     run = made(tmp_path)
     files = RunDirectory(tmp_path / "run")
-    files.create(run.recipe.to_yaml(), {})
+    files.create(run.recipe.to_yaml(), {}, {})
     weights = run.denoiser.backbone.state_dict()
     Checkpoints(files.checkpoints).save(Checkpoint(8, weights, weights, {}, {}))
     done = unidiff("export", tmp_path / "run", tmp_path / "model")

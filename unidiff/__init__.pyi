@@ -32,6 +32,7 @@ from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits
 from unidiff.data.folder import ImageFolder as ImageFolder
+from unidiff.data.latent import Latent as Latent
 from unidiff.data.mnist import MNIST as MNIST
 from unidiff.data.mnist import FashionMNIST as FashionMNIST
 from unidiff.data.toy import Checkerboard as Checkerboard
@@ -133,6 +134,8 @@ from unidiff.recipe.recipe import Recipe as Recipe
 from unidiff.recipe.recipe import load_recipe as load_recipe
 from unidiff.run.classifying import Classifying as Classifying
 from unidiff.run.classifying import load_classifying as load_classifying
+from unidiff.run.coding import Coding as Coding
+from unidiff.run.coding import load_coding as load_coding
 from unidiff.run.comparing import Comparing as Comparing
 from unidiff.run.evolving import Evolving as Evolving
 from unidiff.run.evolving import load_evolving as load_evolving

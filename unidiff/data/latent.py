@@ -20,7 +20,7 @@ from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, lo
 from unidiff.codec.layout import Layout
 from unidiff.data import places
 from unidiff.data.base import Data, Source, TensorSource, content_checksum
-from unidiff.errors import DataError, require
+from unidiff.errors import require
 
 __all__ = ["Latent"]
 

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from unidiff.codec.layout import Layout
+from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers.files import WEIGHTS
 from unidiff.interop.diffusers.kinds import Kind, kind_of
@@ -70,17 +72,16 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
         _ = kind.exported(model.backbone)
     except ParameterError as error:
         raise RunError(f"{run.directory}: it cannot be exported: {error.problem}") from error
+    layout = data.layout if isinstance(data, Latent) else None
     notices: list[str] = []
     table: dict[str, Any] = {}
     pipeline: str | None = None
     try:
         table = table_config(model.process, model.parameterization)
-        pipeline = _pipeline(kind, model.backbone, coded=False)
+        pipeline = _pipeline(kind, model.backbone, layout)
     except ParameterError as error:
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
-    if pipeline in ("DDPMPipeline", "LDMPipeline") and model.classes is not None:
-        told = "call its unet with class_labels, from 0"
-        notices.append(f"{pipeline} names no class to its network: {told}; {model.classes} is no class.")
+    notices += _on_classes(pipeline, model.classes)
     network = model.backbone if pipeline is None else told_the_index(model.backbone)
     native = Native(
         shape=data.shape,
@@ -90,28 +91,50 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     )
     with _written_whole(place) as folder:
         _write_network(folder / kind.folder, kind, network)
+        parts = {kind.folder: kind.name}
+        if layout is not None:
+            parts[kind.codec] = layout.family
+            for name, content in data.kept().items():
+                _write(folder / kind.codec / Path(name).name, content)
         if pipeline is not None:
-            scheduler = "DDPMScheduler" if pipeline == "DDPMPipeline" else "DDIMScheduler"
-            _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": scheduler, **table})
-            parts = {kind.folder: ["diffusers", kind.name], "scheduler": ["diffusers", scheduler]}
-            _write_json(folder / "model_index.json", {"_class_name": pipeline, **parts})
+            parts["scheduler"] = "DDPMScheduler" if layout is None else "DDIMScheduler"
+            _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table})
+            index = {name: ["diffusers", part] for name, part in parts.items()}
+            _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
         ours, theirs = model.backbone.state_dict(), network.state_dict()
         changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
         write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
     return Exported(place, pipeline, tuple(notices))
 
 
-def _pipeline(kind: Kind, network: nn.Module, coded: bool) -> str:
-    """The class of diffusers that draws with such a network.
+def _pipeline(kind: Kind, network: Any, layout: Layout | None) -> str:
+    """The class of diffusers that draws with such a network, in the latents of a codec if there is one.
 
     Raises:
         ParameterError: If there is none.
     """
-    if not coded and kind.folder == "unet":
-        return "DDPMPipeline"
-    if not coded:
+    if layout is None and kind.pixels is not None:
+        return kind.pixels
+    if layout is None:
         raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
-    raise NotImplementedError
+    _, height, breadth = network.shape
+    if height != breadth:
+        problem = f"diffusers' {kind.latents} draws square latents only, and these are {height}x{breadth}"
+        raise ParameterError("network", problem)
+    if layout.shift:
+        problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
+        raise ParameterError("codec", problem)
+    return kind.latents
+
+
+def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
+    """What a pipeline of diffusers makes of classes, if it is not what the user expects."""
+    if pipeline in ("DDPMPipeline", "LDMPipeline") and classes is not None:
+        told = "call its unet with class_labels, from 0"
+        return [f"{pipeline} names no class to its network: {told}; {classes} is no class."]
+    if pipeline == "DiTPipeline" and classes is None:
+        return ["DiTPipeline asks for class_labels, one for each sample; this model was told of none: give zeros."]
+    return []
 
 
 def _write_network(folder: Path, kind: Kind, network: nn.Module) -> None:
@@ -123,8 +146,12 @@ def _write_network(folder: Path, kind: Kind, network: nn.Module) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_bytes(content)
 
 
 def _check_place(place: Path, overwrite: bool) -> None:

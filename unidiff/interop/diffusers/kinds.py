@@ -24,10 +24,16 @@ class Kind(ABC):
     Attributes:
         folder: Where a pipeline keeps it.
         name: Its class in diffusers.
+        codec: Where a pipeline keeps the codec of its latents.
+        latents: The pipeline that draws in latents.
+        pixels: The pipeline that draws pictures; None if there is none.
     """
 
     folder: str
     name: str
+    codec: str
+    latents: str
+    pixels: str | None
 
     @abstractmethod
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -48,6 +54,7 @@ class Kind(ABC):
 
 class _UNet(Kind):
     folder, name = "unet", "UNet2DModel"
+    codec, latents, pixels = "vqvae", "LDMPipeline", "DDPMPipeline"
 
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """See `Kind.exported`."""
@@ -68,6 +75,7 @@ class _UNet(Kind):
 
 class _DiT(Kind):
     folder, name = "transformer", "DiTTransformer2DModel"
+    codec, latents, pixels = "vae", "DiTPipeline", None
 
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """See `Kind.exported`. The table of classes gets the length that DiTPipeline asks for.
