@@ -266,7 +266,7 @@ def overhead(repeats: int) -> None:
         levels = PROCESS.levels_at(times[:-1])
         u = start
         for t, s in pairwise(levels):
-            x0, eps, _ = model(u, t)
+            x0, eps, *_ = model(u, t)
             u = s.alpha * x0 + s.sigma * eps
         return model(u, levels[-1]).x0
 

@@ -30,7 +30,7 @@ from unidiff.velocity import VelocityField
 
 FROZEN = (
     *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
-    *(Objective, Data, ud.Trace, ud.Operator),
+    *(Objective, Data, ud.Trace, ud.Operator, ud.Autoencoder, ud.CodecObjective, ud.PixelError),
 )
 
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
@@ -64,6 +64,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
+    "Latent": [{"data": ud.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
 }
 
@@ -230,7 +231,7 @@ class Through(ud.Denoiser):
 
     def forward(self, u, level, **cond):
         self.calls[0] += 1
-        x0, eps, _ = self.exact(u, level)
+        x0, eps, *_ = self.exact(u, level)
         return self.parameterization.solve(self.parameterization.target(x0, eps, level), u, level)
 
 
@@ -331,17 +332,17 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         return
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 8, 3, 2, generator=generator)
-    backbone = ud.MLP((3, 2), width=8, depth=1)
-    denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
     for cls in classes(Objective):
         takes_weighting = "weighting" in inspect.signature(cls).parameters
         objective = cls(weighting=weighting) if takes_weighting else cls()
         try:
             objective.check(process)
         except ParameterError:
-            assert process.basis.shape
+            assert process.basis.shape or (cls.learns_variance and process.native_times() is None)
             assert cls is not ud.Denoising
             continue
+        backbone = ud.MLP((3, 2), width=8, depth=1, learned_variance=cls.learns_variance)
+        denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
         level = process.level(process.training_times(torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
         losses = objective.losses(denoiser, x0, eps, level)
         assert losses.shape == (8,)
@@ -389,10 +390,12 @@ def test_backbones_map_pixels_to_pixels(cls):
         assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
 
 
-NAMES_FILES = ("path", "root", "offline")  # parameters of data that are read from a disk or a network
+NAMES_FILES = ("path", "root", "offline", "codec")  # parameters of data that are read from a disk or a network
 
 
-@every("data", [data for data in instances(Data) if not hasattr(data, "path")])  # whose header is not there to read
+@every(
+    "data", [data for data in instances(Data) if not hasattr(data, "path") and not data.coded]
+)  # whose header is not there to read
 def test_data_know_their_shape_without_reading(data):
     assert all(isinstance(size, int) and size > 0 for size in data.shape)
     assert data.classes is None or data.classes >= 1

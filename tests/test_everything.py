@@ -182,7 +182,7 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
 def test_a_flow_that_cannot_be_followed_is_refused():
     class Broken(ud.GaussianMixture):
         def forward(self, u, level, **cond):
-            x0, eps, _ = super().forward(u, level, **cond)
+            x0, eps, *_ = super().forward(u, level, **cond)
             return ud.Prediction(x0, eps * math.nan, level)
 
     with pytest.raises(ParameterError, match="denoiser: its probability flow cannot be solved"):

@@ -90,7 +90,7 @@ def test_guidance_does_not_depend_on_what_a_network_predicts(parameterization):
     model, scale = mixture(process), 2.5
 
     def output(label):
-        x0, eps, _ = model(U, level, label=label)
+        x0, eps, *_ = model(U, level, label=label)
         return parameterization.target(x0, eps, level)
 
     there, here = output(LABEL), output(torch.full((4,), -1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,20 @@ from unidiff.recipe.shipped import recipe_command, shipped_recipes
 from unidiff.run.comparing import load_comparing
 
 NAMES = [name for name in shipped_recipes() if recipe_command(name) == "run"]
+CODECS = [name for name in shipped_recipes() if recipe_command(name) == "code"]
 COMPARISONS = [name for name in shipped_recipes() if recipe_command(name) == "compare"]
+
+
+@pytest.fixture(autouse=True)
+def codecs(tmp_path_factory, monkeypatch, made={}):  # noqa: B006 (made once for all)
+    """A working directory with a run of each codec's recipe, the networks narrow and fresh."""
+    if not made:
+        made["folder"] = tmp_path_factory.mktemp("codecs")
+        for name in CODECS:
+            coding = ud.load_coding(name)
+            codec = dataclasses.replace(coding.codec, channels=(8,) * len(coding.codec.channels))
+            codec.build(coding.data.shape[0]).save(made["folder"] / "runs" / name)
+    monkeypatch.chdir(made["folder"])
 
 
 def overrides(name):
@@ -62,6 +76,26 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert bool(summary["data"]["stand_in"]) == offline
     assert ("stand in" in result.err) == offline
     assert ud.load(tmp_path / "run").sample().x.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
+    monkeypatch.delenv("UNIDIFF_DATA", raising=False)
+    monkeypatch.setattr("unidiff.data.places.cache", lambda: tmp_path / "cache")
+    coding = ud.load_coding(name)
+    assert unidiff("check", name).code == 0
+    assert coding.lighter in (None, *CODECS)
+    assert shipped_recipes()[name].read_text().startswith("# ")
+    changes = ["training.steps=2", "training.batch=4", "training.preview_every=1", "training.precision=fp32"]
+    changes += [f"codec.channels={[8] * len(coding.codec.channels)}"]
+    words = [word for change in changes for word in ("--set", change)]
+    result = unidiff("run", name, "--out", tmp_path / "run", "--json", *words)
+    assert result.code == 0, result.err
+    summary = json.loads(result.out.splitlines()[-1])
+    assert bool(summary["data"]["stand_in"]) == ("offline" in shipped_recipes()[name].read_text())
+    assert {"reconstructions.png", "step-00000001.png"} <= {path.name for path in (tmp_path / "run/samples").iterdir()}
+    assert ud.load_codec(tmp_path / "run").layout.scale > 0
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

@@ -74,6 +74,7 @@ EXPORTS: dict[str, str] = {
     "Conditioning": "conditioning",
     # objective
     "Denoising": "objective.denoising",
+    "Hybrid": "objective.hybrid",
     "ExplicitScoreMatching": "objective.score_matching",
     "SlicedScoreMatching": "objective.score_matching",
     "SlicedScoreMatchingVR": "objective.score_matching",

@@ -91,6 +91,7 @@ from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
+from unidiff.objective.hybrid import Hybrid as Hybrid
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR

@@ -12,7 +12,7 @@ from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Level, Process, combine, scaled
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "check_learned_variance"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -22,11 +22,13 @@ class Denoiser(nn.Module, ABC):
         process: The process that made the state noisy.
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it is unconditional.
+        learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
     """
 
     process: Process
     shape: tuple[int, ...] | None = None
     classes: int | None = None
+    learned_variance: bool = False
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -50,12 +52,20 @@ class NeuralDenoiser(Denoiser):
     Args:
         process: The process of the noisy states.
         parameterization: What the network predicts.
-        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape).
+        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
+            learned variance the answer is twice as long in the first axis, and its second half v gives
+            `Prediction.variance` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
+
+    Raises:
+        ParameterError: If process and parameterization do not fit, or a variance is to be learned on a process whose
+            modes differ.
     """
 
     def __init__(self, process: Process, parameterization: Parameterization, backbone: nn.Module) -> None:
         super().__init__()
         parameterization.check(process)
+        self.learned_variance = getattr(backbone, "learned_variance", False)
+        check_learned_variance(process, self.learned_variance)
         self.process = process
         self.parameterization = parameterization
         self.backbone = backbone
@@ -68,6 +78,10 @@ class NeuralDenoiser(Denoiser):
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
+        return self.answer(u, level, **cond)[0]
+
+    def answer(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same quantity, and `Prediction.variance`, (B, *modes), or None, from one evaluation."""
         scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
         pixels = self.process.basis.inverse(scaled(scale, u))
         if self.process.basis.shape:
@@ -76,12 +90,16 @@ class NeuralDenoiser(Denoiser):
             condition = level.condition.flatten()
         else:
             condition = u.new_full((len(u),), level.condition)
-        output = self.backbone(pixels, condition, **cond).to(u.dtype)
-        return scaled(self.parameterization.scale(level), self.process.basis.forward(output))
+        output, variance = self.backbone(pixels, condition, **cond).to(u.dtype), None
+        if self.learned_variance:
+            output, v = output.chunk(2, dim=1)
+            variance = (1 + v) / 2
+        return scaled(self.parameterization.scale(level), self.process.basis.forward(output)), variance
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
-        return self.parameterization.solve(self.output(u, level, **cond), u, level)
+        output, variance = self.answer(u, level, **cond)
+        return self.parameterization.solve(output, u, level, variance)
 
 
 class Counted(Denoiser):
@@ -97,6 +115,7 @@ class Counted(Denoiser):
         self.process = denoiser.process
         self.shape = denoiser.shape
         self.classes = denoiser.classes
+        self.learned_variance = denoiser.learned_variance
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
     @property
@@ -146,6 +165,7 @@ class Rescheduled(Denoiser):
         self.process = process
         self.shape = denoiser.shape
         self.classes = denoiser.classes
+        self.learned_variance = denoiser.learned_variance
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped model's expected data, and the noise that explains the state with them."""
@@ -155,8 +175,19 @@ class Rescheduled(Denoiser):
         else:
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
-        x0 = self.denoiser(scaled(ratio, u), at, **cond).x0
-        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level)
+        x0, _, _, variance = self.denoiser(scaled(ratio, u), at, **cond)
+        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+
+
+def check_learned_variance(process: Process, learned: bool) -> None:
+    """Refuse a learned variance where there is none to learn.
+
+    Raises:
+        ParameterError: If the modes of the process differ: the network's is one of pixels.
+    """
+    if learned and process.basis.shape:
+        problem = f"{process!r} has a noise level for each of its modes, and the learned variance is one of pixels."
+        raise ParameterError("learned_variance", f"{problem} Leave it out.")
 
 
 @lru_cache(maxsize=100_000)

@@ -53,6 +53,7 @@ class Replacement(Denoiser):
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
+        self.learned_variance = denoiser.learned_variance
         self.register_buffer("image", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
 
@@ -63,9 +64,12 @@ class Replacement(Denoiser):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise with what is known; see `Denoiser.forward`."""
         basis = self.process.basis
-        pixels = basis.inverse(self.denoiser(u, level, **cond).x0)
-        x0 = basis.forward(torch.where(self.free(level.t), pixels, self.image.to(pixels)))
-        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level)
+        x0, _, _, variance = self.denoiser(u, level, **cond)
+        pixels, free = basis.inverse(x0), self.free(level.t)
+        x0 = basis.forward(torch.where(free, pixels, self.image.to(pixels)))
+        if variance is not None:
+            variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
+        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
 
 
 @torch.no_grad()

@@ -23,11 +23,15 @@ class Prediction(NamedTuple):
         x0: Expected clean state E[u_0 | u_t], (B, *modes).
         eps: Expected noise E[eps | u_t], (B, *modes).
         level: The time and coefficients it was made at.
+        variance: Where the variance of a reverse step lies between the small one, beta-tilde (0), and the large one,
+            beta (1), on a logarithmic scale, (B, *modes): Nichol & Dhariwal 2021, eq. 15, with their v. Not bounded.
+            None if the model has not learned one.
     """
 
     x0: Tensor
     eps: Tensor
     level: Level
+    variance: Tensor | None = None
 
     @property
     def score(self) -> Tensor:
@@ -81,20 +85,21 @@ class Parameterization(ABC):
         """Root mean square of the state, sqrt(alpha^2 data_std^2 + sigma^2)."""
         return (level.alpha**2 * self.data_std**2 + level.sigma**2) ** 0.5
 
-    def solve(self, output: Tensor, u: Tensor, level: Level) -> Prediction:
+    def solve(self, output: Tensor, u: Tensor, level: Level, variance: Tensor | None = None) -> Prediction:
         """The data and noise that explain state and output: [u; output] = [[alpha, sigma], [a, b]] [x0; eps].
 
         Args:
             output: The predicted quantity, (B, *modes).
             u: The state it was predicted from, (B, *modes).
             level: Time and coefficients of the state.
+            variance: Handed on to the prediction.
         """
         alpha, sigma = level.alpha, level.sigma
         a, b = self.coefficients(level)
         det = alpha * b - sigma * a
         x0 = combine(b / det, u, -sigma / det, output)
         eps = combine(alpha / det, output, -a / det, u)
-        return Prediction(x0, eps, level)
+        return Prediction(x0, eps, level, variance)
 
     def check(self, process: Process) -> None:
         """Refuse a process with which this parameterization is ill posed.

@@ -14,7 +14,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
 from unidiff.noise import Noise, Seeded
-from unidiff.process.base import Level, Process, renewal
+from unidiff.process.base import Level, Process, Scale, step_divergence
 from unidiff.solver.exponential import on_cpu
 
 __all__ = ["Bound", "variational_bound"]
@@ -45,7 +45,7 @@ def variational_bound(
     grid: Grid,
     *,
     levels: int | None = None,
-    variance: float = 0.0,
+    variance: float | None = None,
     seeds: Sequence[int] | None = None,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
@@ -72,7 +72,8 @@ def variational_bound(
         grid: The times. Native() gives the bound of the papers; a longer grid a tighter one, if the model is good.
         levels: Number of equally spaced values from -1 to 1 that the data can take (256 for pictures); None if they
             are continuous.
-        variance: That of the chain's steps, from 0 (small) to 1 (large); see `Ancestral`.
+        variance: That of the chain's steps, from 0 (small) to 1 (large); None is what the model has learned, and small
+            if it has not; see `Ancestral`.
         seeds: One per sample, for its noise; 0, ..., B - 1 if None.
         batch: States given to the denoiser at once, at least 1; bounds the memory, changes no result.
         progress: Called with (evaluations done, evaluations in all).
@@ -86,7 +87,8 @@ def variational_bound(
     """
     check_data(x, levels)
     seeds = seeds_of(seeds, len(x))
-    require(0 <= variance <= 1, "variance", variance, "a number from 0 (small) to 1 (large)")
+    fits = variance is None or 0 <= variance <= 1
+    require(fits, "variance", variance, "a number from 0 (small) to 1 (large), or None")
     require_whole("batch", batch, 1, 10_000_000)
     times = grid.times(denoiser.process)[:-1].flip(0)
     samples = min(batch, len(x))
@@ -112,7 +114,7 @@ def _terms(
     x: Tensor,
     times: Tensor,
     levels: int | None,
-    variance: float,
+    variance: float | None,
     noise: Noise,
     together: int,
     report: Callable[[int], None],
@@ -122,38 +124,39 @@ def _terms(
     process = denoiser.process
     u0, scales = process.basis.forward(x), process.levels_at(times, x.device)
     # The first time alone, because the decoder needs the predicted pixels there.
-    (error,) = _errors(denoiser, u0, times[:1], noise, cond)
+    (error,), _ = _errors(denoiser, u0, times[:1], noise, cond)
     terms = [_decoder(x, process.basis.inverse(error), scales[0], levels)]
     report(1)
     for first in range(1, len(times), together):
         part = slice(first, min(first + together, len(times)))
-        errors = _errors(denoiser, u0, times[part], noise, cond)
-        terms += [_step(error, t, s, variance) for error, t, s in zip(errors, scales[part], scales[first - 1 :])]
+        errors, learned = _errors(denoiser, u0, times[part], noise, cond)
+        shares: list[Scale] = [0.0 if variance is None else variance] * len(errors)
+        if variance is None and learned is not None:
+            shares = list(learned)
+        neighbours = zip(errors, scales[part], scales[first - 1 :], shares)
+        terms += [_step(error, t, s, share) for error, t, s, share in neighbours]
         report(part.stop)
     return torch.stack([*terms, _prior(process, u0, scales[-1])], 1)
 
 
-def _errors(denoiser: Denoiser, u0: Tensor, times: Tensor, noise: Noise, cond: dict[str, Tensor]) -> Tensor:
-    """The errors u_0 - x0(u_t) of the predicted data, at M times in one evaluation: (M, B, *modes)."""
+def _errors(
+    denoiser: Denoiser, u0: Tensor, times: Tensor, noise: Noise, cond: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """The errors u_0 - x0(u_t) of the predicted data and the learned variances, at M times: each (M, B, *modes)."""
     count = len(times)
     eps = torch.stack([noise(u0) for _ in times]).flatten(0, 1)
     data = u0.expand(count, *u0.shape).flatten(0, 1)
     level = denoiser.process.level(times.repeat_interleave(len(u0)), data)
     repeated = {name: value.repeat(count, *[1] * (value.ndim - 1)) for name, value in cond.items()}
-    x0 = denoiser(denoiser.process.perturb(data, eps, level), level, **repeated).x0
-    return (data - x0).unflatten(0, (count, len(u0)))
+    x0, _, _, variance = denoiser(denoiser.process.perturb(data, eps, level), level, **repeated)
+    sizes = (count, len(u0))
+    return (data - x0).unflatten(0, sizes), None if variance is None else variance.unflatten(0, sizes)
 
 
-def _step(error: Tensor, t: Level, s: Level, variance: float) -> Tensor:
+def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
     """KL between q(u_s | u_t, x) and the model's Gaussian, in nats (B,), from the error of x0, (B, *modes)."""
-    # The variances are small = sigma_s^2 renewed and r small; the means differ by alpha_s renewed times the error
-    # (Ho et al. 2020, eq. 7).
-    r = (t.sigma / s.sigma) ** (2 * variance)
-    weight = 0.5 * (s.alpha / s.sigma) ** 2 * renewal(t, s) / r  # (SNR_s - SNR_t) / (2 r)
-    r = on_cpu(r)
-    spread = 0.5 * (r.log() + 1 / r - 1)
-    squares = (weight * error.square()).flatten(1).sum(1).to("cpu", torch.float64)
-    return squares + spread.expand(error.shape[1:]).sum()
+    squares, spread = step_divergence(error, t, s, variance)
+    return squares.flatten(1).sum(1).to("cpu", torch.float64) + on_cpu(spread).expand(error.shape).flatten(1).sum(1)
 
 
 def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 from unidiff.process.per_sample import PerSampleHeat
 
 __all__ = ["PerSamplePosterior", "VelocityField", "VelocityNetwork"]
@@ -104,6 +104,8 @@ class VelocityNetwork(VelocityField):
 
     def __init__(self, process: PerSampleHeat, backbone: nn.Module) -> None:
         super().__init__()
+        if getattr(backbone, "learned_variance", False):
+            raise ParameterError("backbone", "a velocity has no variance to learn. Leave learned_variance out.")
         self.process = process
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)

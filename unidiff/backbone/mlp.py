@@ -22,9 +22,18 @@ class MLP(Backbone):
         width: Size of the hidden layers, and of the sinusoidal noise embedding; even.
         depth: Number of residual blocks.
         classes: Number of classes that it can be asked for; None is an unconditional network.
+        learned_variance: Whether it also predicts the variance of a reverse step, in as many numbers again (Nichol &
+            Dhariwal 2021, eq. 15).
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3, classes: int | None = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int = 128,
+        depth: int = 3,
+        classes: int | None = None,
+        learned_variance: bool = False,
+    ) -> None:
         super().__init__()
         sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
         require(sizes, "shape", shape, "one or more whole numbers of at least 1")
@@ -33,12 +42,13 @@ class MLP(Backbone):
         require_classes(classes)
         self.shape = tuple(shape)
         self.classes = classes
+        self.learned_variance = learned_variance
         size = math.prod(shape)
         self.embedding = NoiseEmbedding(width, width, classes)
         self.stem = nn.Linear(size, width)
         self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
-        self.head = zeroed(nn.Linear(width, size))
+        self.head = zeroed(nn.Linear(width, self.outputs * size // self.shape[0]))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network.
@@ -49,14 +59,14 @@ class MLP(Backbone):
             **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
 
         Returns:
-            The network's output, (B, *shape).
+            The network's output, (B, *shape); twice as long in the first axis with a learned variance.
         """
         label = self._label(cond, len(x))
         e = self.embedding(c) if label is None else self.embedding(c, label)
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
-        return self.head(F.silu(self.norm(h))).reshape(x.shape)
+        return self.head(F.silu(self.norm(h))).reshape(len(x), self.outputs, *self.shape[1:])
 
 
 class DenseBlock(nn.Module):

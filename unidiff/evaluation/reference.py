@@ -134,7 +134,7 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
 
     def ask(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         u = (math.hypot(level.alpha, level.sigma) * w).to(device, start.dtype)
-        x0, eps, _ = denoiser(u, level)
+        x0, eps, *_ = denoiser(u, level)
         # Sums are kept on the CPU: not every device has float64.
         return x0.to("cpu", torch.float64), eps.to("cpu", torch.float64)
 

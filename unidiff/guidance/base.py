@@ -33,6 +33,7 @@ class Guided(Denoiser):
         self.process = model.process
         self.shape = model.shape
         self.classes = model.classes
+        self.learned_variance = model.learned_variance
 
     @abstractmethod
     def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
@@ -78,10 +79,11 @@ def affine(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
     """The point here + scale (there - here) on the line through two predictions of one state.
 
     The weights sum to 1, so alpha x0 + sigma eps is still the state, and whatever is linear in (x0, eps), such as score
-    and v, lies on the same line: guidance does not depend on what a network predicts.
+    and v, lies on the same line: guidance does not depend on what a network predicts. A learned variance is that of
+    `there`: it is no mean, and the line would lead out of its range.
     """
     x0, eps = (combine(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
-    return Prediction(x0, eps, there.level)
+    return Prediction(x0, eps, there.level, there.variance)
 
 
 def moved(prediction: Prediction, x0: Tensor) -> Prediction:
@@ -90,7 +92,8 @@ def moved(prediction: Prediction, x0: Tensor) -> Prediction:
     By the difference: unchanged data leave the noise unchanged, bit for bit, at any noise level.
     """
     level = prediction.level
-    return Prediction(x0, prediction.eps + level.alpha / level.sigma * (prediction.x0 - x0), level)
+    eps = prediction.eps + level.alpha / level.sigma * (prediction.x0 - x0)
+    return Prediction(x0, eps, level, prediction.variance)
 
 
 def twice(level: Level) -> Level:

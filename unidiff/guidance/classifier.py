@@ -86,4 +86,4 @@ class ClassifierGuidance(Guided):
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)
-        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level)
+        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance)

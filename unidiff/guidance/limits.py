@@ -45,7 +45,7 @@ class GuidanceInterval(Guided):
             inside = (level.t >= self.low) & (level.t <= self.high)
             plain, guided = self.guided.pair(u, level, **cond)
             x0, eps = (torch.where(inside, a, b) for a, b in ((guided.x0, plain.x0), (guided.eps, plain.eps)))
-            return plain, Prediction(x0, eps, level)
+            return plain, Prediction(x0, eps, level, plain.variance)
         if self.low <= level.t <= self.high:
             return self.guided.pair(u, level, **cond)
         plain = self.plain(u, level, **cond)
@@ -114,6 +114,7 @@ class DynamicThreshold(Denoiser):
         require(0 < limit < float("inf"), "limit", limit, "a number above 0")
         self.model = model
         self.process, self.shape, self.classes = model.process, model.shape, model.classes
+        self.learned_variance = model.learned_variance
         self.quantile, self.limit = quantile, limit
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:

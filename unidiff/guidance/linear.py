@@ -44,9 +44,9 @@ class ClassifierFree(Guided):
             return plain, plain
         null = nothing(cond)
         both = {name: torch.cat([value, null[name]]) for name, value in cond.items()}
-        x0, eps, _ = self.model(torch.cat([u, u]), twice(level), **both)
+        x0, eps, _, variance = self.model(torch.cat([u, u]), twice(level), **both)
         (x0, x0_null), (eps, eps_null) = x0.chunk(2), eps.chunk(2)
-        plain = Prediction(x0, eps, level)
+        plain = Prediction(x0, eps, level, None if variance is None else variance[: len(u)])
         return plain, affine(scale, plain, Prediction(x0_null, eps_null, level))
 
 

@@ -59,6 +59,7 @@ class Posterior(Denoiser):
         self.denoiser = denoiser
         self.process = denoiser.process
         self.shape = denoiser.shape
+        self.learned_variance = denoiser.learned_variance
         self.operator = operator
         self.noise_std = noise_std
         self.chunk = chunk
@@ -93,10 +94,13 @@ class Posterior(Denoiser):
             )
             for rows in (slice(start, start + self.chunk) for start in range(0, len(u), self.chunk))
         ]
-        x0, eps = (torch.cat(both) for both in zip(*parts))
-        return Prediction(x0, eps, level)
+        x0, eps, learned = zip(*parts)
+        variance = torch.cat(learned) if self.learned_variance else None  # as if nothing had been measured
+        return Prediction(torch.cat(x0), torch.cat(eps), level, variance)
 
-    def _given(self, u: Tensor, y: Tensor, level: Level, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _given(
+        self, u: Tensor, y: Tensor, level: Level, cond: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         with torch.inference_mode(False), torch.enable_grad():
             given, asked = level, self._asked(u, level)
             state = scaled(asked.sigma / given.sigma, u.detach()).clone().requires_grad_()
@@ -115,7 +119,8 @@ class Posterior(Denoiser):
             eps = prediction.eps.detach() - level.alpha / level.sigma * shift
         else:
             eps = combine(1 / given.sigma, u, -given.alpha / given.sigma, x0)
-        return x0.to(u.dtype), eps.to(u.dtype)
+        variance = prediction.variance
+        return x0.to(u.dtype), eps.to(u.dtype), None if variance is None else variance.detach().to(u.dtype)
 
     def _asked(self, u: Tensor, level: Level) -> Level:
         """The level itself, or the nearest that keeps a thousandth of data: pure noise has no derivative to go by."""

@@ -20,9 +20,11 @@ class Objective(ABC):
 
     Attributes:
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
+        learns_variance: Whether the loss trains the variance of a reverse step, which the network must then predict.
     """
 
     differentiates_twice: ClassVar[bool] = False
+    learns_variance: ClassVar[bool] = False
 
     def check(self, process: Process) -> None:
         """Refuse a process on which this objective is meaningless.

@@ -15,7 +15,7 @@ from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 
-__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled", "slope_of"]
+__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled", "slope_of", "step_divergence"]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
@@ -77,6 +77,28 @@ def renewal(t: Level, s: Level) -> Scale:
     """
     difference = t.log_snr - s.log_snr
     return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
+
+
+def step_divergence(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:
+    """KL between q(u_s | u_t, u_0) and a reverse step from t to s, in nats, for each mode: a sum of two parts.
+
+    The first variance is the small one, beta-tilde = sigma_s^2 renewed, the step's r times that; the means differ by
+    alpha_s renewed times the error of x0 (Ho et al. 2020, eq. 5 and 7).
+
+    Args:
+        error: u_0 - x0, (B, *modes).
+        t: The level that the step starts from.
+        s: The level below.
+        variance: Where the step's variance lies between beta-tilde (0) and beta (1) on a logarithmic scale.
+
+    Returns:
+        (SNR_s - SNR_t) error^2 / (2 r), (B, *modes), and (log r + 1 / r - 1) / 2, as the variance and coefficients are.
+    """
+    ratio = t.sigma / s.sigma
+    log_r = 2 * variance * (ratio.log() if isinstance(ratio, Tensor) else math.log(ratio))
+    less = torch.expm1(-log_r) if isinstance(log_r, Tensor) else math.expm1(-log_r)  # 1 / r - 1
+    weight = 0.5 * (s.alpha / s.sigma) ** 2 * renewal(t, s) / ratio ** (2 * variance)
+    return weight * error.square(), 0.5 * (log_r + less)
 
 
 _PIXEL = Pixel()

@@ -81,6 +81,7 @@ class Recipe:
             problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
             raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
         self._condition()
+        self._check_variance()
         with inside("backbone", self.backbone):
             try:
                 self.count_weights()
@@ -101,6 +102,16 @@ class Recipe:
             return
         needed = self.conditioning.network(self.data, given)
         object.__setattr__(self, "backbone", Blueprint(self.backbone.kind, {**given, **needed}))
+
+    def _check_variance(self) -> None:
+        """Refuse a variance that the network predicts and nothing trains, or the other way round."""
+        learned = bool(self.backbone.arguments.get("learned_variance"))
+        if learned and not self.objective.learns_variance:
+            problem = f"{type(self.objective).__name__} would not train it. Write `objective: hybrid`, or leave it out."
+            raise ParameterError("backbone.learned_variance", problem)
+        if self.objective.learns_variance and not learned:
+            problem = "it trains a variance, which the network does not predict. Write `learned_variance: true` there."
+            raise ParameterError("objective", problem)
 
     @property
     def classes(self) -> int | None:

@@ -67,8 +67,8 @@ def read_source(source: str | Path) -> tuple[str, str]:
 def recipe_command(source: str | Path) -> str:
     """What a recipe is for, by the keys at its top.
 
-    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, "code" if a `codec`, else "run". `unidiff run` takes
-    all but the first.
+    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, "code" if a `codec`, else
+    "run". `unidiff run` takes all but the first.
 
     Args:
         source: A path, or the name of a shipped recipe.

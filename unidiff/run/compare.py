@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from unidiff.training.device import resolve_device
 __all__ = ["compare_recipe"]
 
 _MOST_DATA = 10_000  # samples of a split that are looked at
+_SHOWN = 16  # samples of latents that are decoded for the picture
 _MOST_PIXELS = 4096  # of an image whose discriminants are worth their time
 # Of the flow of a trained model. A network is rough in time where it was trained at the entries of a table: on the 8x8
 # digits (DDPM, 500 training steps) doubling from 32 to 256 steps moved the ends by 2.8, 1.7, 1.5 and 0.7 thousandths.
@@ -93,6 +95,10 @@ def _compare_runs(
         most_steps=_MOST_STEPS,
         **options,
     )
+    if data.coded:  # the distances are those of latents; the pictures are of what people look at
+        rows = tuple(dataclasses.replace(row, x=_seen(data, row.x)) for row in found.rows)
+        truth = {label: _seen(data, x) for label, x in found.truth.items()}
+        found = dataclasses.replace(found, rows=rows, truth=truth)
     facts = {
         "model": [
             {"label": label, "directory": str(run.directory), "step": run.step} for label, run in zip(labels, runs)
@@ -102,6 +108,11 @@ def _compare_runs(
         "features": None if features is None else f"{len(features.directions)} linear discriminants of {train.name}",
     }
     return found, {"device": str(options["device"]), "precision": "float32", **facts}
+
+
+def _seen(data: Data, x: Tensor) -> Tensor:
+    """The first samples of a cell, decoded."""
+    return data.decode(x[:_SHOWN])
 
 
 def _check_same_data(runs: Sequence[Run]) -> None:

@@ -26,20 +26,24 @@ class Ancestral(OneStep):
     Args:
         variance: Where the variance lies between the small one, beta-tilde (0), and the large one, beta (1), on a
             logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a point, large
-            for standard normal data.
+            for standard normal data. None is what the model has learned, and small if it has not.
     """
 
-    variance: float = 0.0
+    variance: float | None = None
     order: ClassVar[int | None] = 1  # of the distribution of the final state
 
     def __post_init__(self) -> None:
-        require(0 <= self.variance <= 1, "variance", self.variance, "a number from 0 (small) to 1 (large)")
+        fits = self.variance is None or 0 <= self.variance <= 1
+        require(fits, "variance", self.variance, "a number from 0 (small) to 1 (large), or None")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
-        x0 = denoiser(u, t, **cond).x0
+        prediction = denoiser(u, t, **cond)
+        x0, share = prediction.x0, self.variance
+        if share is None:
+            share = 0.0 if prediction.variance is None else prediction.variance
         renewed = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
-        return mean + large**self.variance * small ** (1 - self.variance) * noise(u)
+        return mean + large**share * small ** (1 - share) * noise(u)

@@ -1,0 +1,72 @@
+"""The hybrid objective: denoising, and the variational bound for the variance alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import NeuralDenoiser, check_learned_variance
+from unidiff.errors import ParameterError, require
+from unidiff.objective.base import Objective
+from unidiff.objective.weighting import Simple, Weighting
+from unidiff.process.base import Level, Process, step_divergence
+
+__all__ = ["Hybrid"]
+
+
+@dataclass(frozen=True)
+class Hybrid(Objective):
+    """L_simple + weight L_vlb, the second for the variance of a reverse step (Nichol & Dhariwal 2021, eq. 16).
+
+    L_simple is the loss of `Denoising`. L_vlb is the sum over the steps of the table of
+    KL(q(u_s | u_t, u_0) || p(u_s | u_t)), in nats per pixel, estimated by the table's length times the term of one
+    time. The mean of p is held still in it, so it trains the variance alone. The first entry's term is left out: its
+    decoder has a variance of its own (see `variational_bound`), and with the mean held still it would be a constant.
+    The authors' code counts bits instead, which is a weight 1 / ln 2 times larger.
+
+    Args:
+        weighting: The weight w(t) of L_simple, as in Denoising.
+        weight: lambda, above 0; the paper's 0.001.
+    """
+
+    weighting: Weighting = field(default_factory=Simple)
+    weight: float = 0.001
+    learns_variance: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.weight < math.inf, "weight", self.weight, "a number above 0")
+
+    def check(self, process: Process) -> None:
+        """Refuse a process without a table, whose steps the bound would sum, or whose modes differ."""
+        if process.native_times() is None:
+            problem = f"Hybrid sums a bound over the steps of a table, and {process!r} has none. Use DDPM or NCSN."
+            raise ParameterError("objective", problem)
+        check_learned_variance(process, learned=True)
+
+    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,), at times of the table; see `Objective.losses`."""
+        u = denoiser.process.perturb(u0, eps, level)
+        parameterization = denoiser.parameterization
+        output, variance = denoiser.answer(u, level, **cond)
+        if variance is None:
+            problem = "Hybrid trains a variance, which this network does not predict. Build it with learned_variance."
+            raise ParameterError("objective", problem)
+        root = self.weighting.weight(parameterization, level) ** 0.5
+        simple = (root * (output - parameterization.target(u0, eps, level))).square().flatten(1).mean(1)
+        x0 = parameterization.solve(output.detach(), u, level).x0
+        return simple + self.weight * self._bound(denoiser.process, u0 - x0, level, variance)
+
+    def _bound(self, process: Process, error: Tensor, level: Level, variance: Tensor) -> Tensor:
+        """The length of the table times the term of each sample's step, in nats per pixel: (B,)."""
+        table = process.native_times()
+        assert table is not None
+        t = torch.as_tensor(level.t).flatten().to("cpu", torch.float64).contiguous()
+        index = torch.searchsorted((table[1:] + table[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
+        below = process.level(table[(index - 1).clamp(min=0)], error)
+        squares, spread = step_divergence(error, level, below, variance)
+        terms = (squares + spread).flatten(1).mean(1)
+        return len(table) * torch.where(index.to(terms.device) > 0, terms, 0.0)
