@@ -18,6 +18,7 @@ EXPORTS: dict[str, str] = {
     "ScaledLinear": "schedule",
     "Cosine": "schedule",
     "ZeroTerminalSNR": "schedule",
+    "BetaTable": "schedule",
     "Schedule": "schedule",
     # basis, process
     "DCT": "basis",

@@ -148,6 +148,7 @@ from unidiff.run.evolving import load_evolving as load_evolving
 from unidiff.run.load import load as load
 from unidiff.run.load import load_classifier as load_classifier
 from unidiff.sampling import Sampling as Sampling
+from unidiff.schedule import BetaTable as BetaTable
 from unidiff.schedule import Cosine as Cosine
 from unidiff.schedule import Linear as Linear
 from unidiff.schedule import ScaledLinear as ScaledLinear

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 
-__all__ = ["Cosine", "Linear", "ScaledLinear", "Schedule", "ZeroTerminalSNR"]
+__all__ = ["BetaTable", "Cosine", "Linear", "ScaledLinear", "Schedule", "ZeroTerminalSNR"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +118,31 @@ class ZeroTerminalSNR(Schedule):
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         alpha_bar = root**2
         return torch.cat([1 - alpha_bar[:1], 1 - alpha_bar[1:] / alpha_bar[:-1]])
+
+
+@dataclass(frozen=True)
+class BetaTable(Schedule):
+    """A table written out, entry by entry, such as one that came with a model.
+
+    Args:
+        entries: beta_1, ..., beta_T, each above 0 and below 1; the last may be 1, which is pure noise.
+    """
+
+    entries: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", tuple(self.entries))
+        require(len(self.entries) >= 2, "entries", self.entries, "a list of at least 2 numbers")
+        for i, beta in enumerate(self.entries, 1):
+            inside = 0 < beta < 1 or (beta == 1 and i == len(self.entries))
+            require(inside, "entries", beta, f"numbers above 0 and below 1 (this is beta_{i})")
+
+    def betas(self, T: int) -> Tensor:
+        """The variances: (T,), float64.
+
+        Raises:
+            ParameterError: If the table has another length.
+        """
+        if len(self.entries) != T:
+            raise ParameterError("T", f"{T} was given; the schedule is a table of {len(self.entries)} entries.")
+        return torch.tensor(self.entries, dtype=torch.float64)

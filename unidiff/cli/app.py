@@ -15,6 +15,7 @@ from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
 from unidiff.cli.edit import edit
+from unidiff.cli.export import export
 from unidiff.cli.inpaint import inpaint
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.run import run
@@ -40,6 +41,7 @@ app.command()(inpaint)
 app.command()(edit)
 app.command()(likelihood)
 app.command()(compare)
+app.command()(export)
 app.command()(check)
 app.command("list")(list_names)
 app.command()(describe)

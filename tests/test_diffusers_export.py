@@ -1,0 +1,333 @@
+"""Runs written as pipelines of diffusers: the same pictures there, and the same model, to the bit, when read back.
+
+Pictures: the bound of tests/test_diffusers_bridge.py. What export adds to it is the rotation of one layer: its features
+sin(c w), cos(c w) and those of c - 1 come from phases up to 1000, which float32 holds to 3e-5; a network sees that once
+in each step, and passes about a hundredth of it on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unidiff as ud
+from tests.tiny import DIGITS, refused, unidiff, write
+from unidiff.errors import ParameterError, RunError, RunFailed
+from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.shift import told_the_index
+from unidiff.noise import Seeded
+from unidiff.run.directory import RunDirectory
+from unidiff.run.load import Run
+from unidiff.training.checkpoint import Checkpoint, Checkpoints
+
+diffusers = pytest.importorskip("diffusers")
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+PICTURES = 1e-4
+COUNT = 3
+UNET = {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
+DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
+
+
+def made(folder: Path, **parts: Any) -> Run:
+    """A run as if it had been trained: every weight random, none zero."""
+    recipe = ud.load_recipe(write(folder, {**DIGITS, "backbone": UNET, **parts}))
+    model = recipe.model(recipe.process)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.backbone.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+    model.backbone.eval().requires_grad_(False)
+    return Run(folder, recipe, {}, model, 8, torch.float32)
+
+
+def pictures(x: torch.Tensor) -> torch.Tensor:
+    return (x / 2 + 0.5).clamp(0, 1)
+
+
+def stream(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1."""
+    noise = Seeded(range(COUNT))
+    for module in modules:
+        monkeypatch.setattr(
+            f"diffusers.{module}.randn_tensor", lambda shape, *_, **__: noise(torch.empty(tuple(shape)))
+        )
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# Everything that starts from noise of scale 1 and tells the network at unit scale has a table of diffusers.
+EXPORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "linear": ({"type": "DDPM"}, {"type": "Eps"}),
+    "scaled linear": ({"type": "DDPM", "schedule": {"type": "ScaledLinear"}}, {"type": "V"}),
+    "zero snr": ({"type": "DDPM", "schedule": {"type": "ZeroTerminalSNR"}}, {"type": "V"}),
+    "cosine": ({"type": "DDPM", "schedule": {"type": "Cosine"}}, {"type": "X0"}),
+    "500 entries": ({"type": "DDPM", "T": 500}, {"type": "Eps"}),
+    "vp": ({"type": "VPSDE"}, {"type": "Eps"}),
+    "cosine vp": ({"type": "CosineVP"}, {"type": "V"}),
+    "flow": ({"type": "FlowMatching"}, {"type": "V"}),
+}
+
+
+@pytest.mark.parametrize(("process", "parameterization"), EXPORTED.values(), ids=EXPORTED)
+def test_a_pipeline_draws_the_same(tmp_path, monkeypatch, process, parameterization):
+    run = made(tmp_path, process=process, parameterization=parameterization)
+    written = export(run, tmp_path / "model")
+    assert (written.pipeline, written.notices) == ("DDPMPipeline", ())
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
+    theirs = pipeline(COUNT, num_inference_steps=10, output_type="pt").images
+    grid = load_grid(tmp_path / "model", 10)
+    assert grid.given == tuple(i / 10 for i in range(10, 0, -1))
+    ours = ud.sample(run.denoiser, ud.Ancestral(), grid, seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+    back = load(tmp_path / "model")
+    assert (back.process, back.parameterization) == (run.denoiser.process, run.denoiser.parameterization)
+    assert type(back.backbone) is type(run.denoiser.backbone)
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
+    run = made(tmp_path, process={"type": "VPSDE"})
+    export(run, tmp_path / "model")
+    pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "model")
+    assert type(pipeline.scheduler).__name__ == "DDIMScheduler"
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.ddim.pipeline_ddim", "schedulers.scheduling_ddim")
+    theirs = pipeline(COUNT, num_inference_steps=20, output_type="pt").images
+    ours = ud.sample(run.denoiser, ud.DDIM(), load_grid(tmp_path / "model", 20), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    # And read as a stranger's, which it is without the folder `unidiff`.
+    shutil.rmtree(tmp_path / "model" / "unidiff")
+    stranger = load(tmp_path / "model")
+    assert isinstance(stranger.process, ud.DDPM)
+    again = ud.sample(stranger, ud.DDIM(), load_grid(tmp_path / "model", 20), seeds=COUNT).x
+    assert (pictures(again) - theirs).abs().max() < PICTURES
+
+
+def test_the_names_of_the_tables(tmp_path):
+    def config(process: dict[str, Any], parameterization: str = "V") -> dict[str, Any]:
+        export(made(tmp_path, process=process, parameterization=parameterization), tmp_path / "m", overwrite=True)
+        found: dict[str, Any] = json.loads((tmp_path / "m" / "scheduler" / "scheduler_config.json").read_text())
+        return found
+
+    linear = config({"type": "DDPM"}, "Eps")
+    assert (linear["beta_schedule"], linear["beta_start"], linear["beta_end"]) == ("linear", 1e-4, 0.02)
+    assert (linear["prediction_type"], linear["clip_sample"]) == ("epsilon", False)
+    zero = config({"type": "DDPM", "schedule": {"type": "ZeroTerminalSNR", "schedule": {"type": "Cosine"}}})
+    assert (zero["beta_schedule"], zero["rescale_betas_zero_snr"]) == ("squaredcos_cap_v2", True)
+    written_out = config({"type": "VPSDE"})["trained_betas"]
+    level = ud.VPSDE().level(0.3)
+    assert math.prod(1 - beta for beta in written_out[:300]) == pytest.approx(level.alpha**2, rel=1e-12)
+
+
+def test_told_the_index_computes_the_same_in_float64():
+    for network in (
+        ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1),
+        ud.DiT((1, 8, 8), width=16, depth=1, heads=2),
+    ):
+        network = network.double()
+        with torch.no_grad():
+            for p in network.parameters():
+                p.normal_(std=max(1, p[0].numel()) ** -0.5, generator=torch.Generator().manual_seed(1))
+        x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+        c = torch.tensor([1.0, 2.5, 400.0, 1000.0], dtype=torch.float64)
+        with torch.no_grad():
+            # The phases, up to 1000, are off by 1000 2^-53 = 1e-13.
+            assert (told_the_index(network)(x, c - 1) - network(x, c)).abs().max() < 1e-11
+
+
+def test_classes_and_rectangles(tmp_path):
+    run = made(tmp_path, conditioning="labels", backbone={**UNET, "scale_shift": True})
+    written = export(run, tmp_path / "model")
+    assert "call its unet with class_labels, from 0; 10 is no class" in written.notices[0]
+    network = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model").unet
+    x = torch.randn(3, 1, 8, 8)
+    level = run.denoiser.process.level(0.5)
+    ours = run.denoiser.output(x, level, label=torch.tensor([0, 9, -1]))
+    theirs = network(x, torch.tensor(499), class_labels=torch.tensor([0, 9, 10])).sample
+    assert (ours - theirs).abs().max() < 1e-4
+    back = load(tmp_path / "model")
+    assert back.classes == 10
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+# ---------------------------------------------------------------------------------------------- latents
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> dict[str, Any]:
+    """Digits as latents of 2x4x4, by a codec that nobody has trained."""
+    torch.manual_seed(1)
+    made = ud.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1)
+    made.set_scale(0.7)
+    made.save(tmp_path / "codec")
+    return {"type": "Latent", "data": {"type": "Digits"}, "codec": str(tmp_path / "codec"), "cache": False}
+
+
+def test_latents_of_a_unet(tmp_path, monkeypatch, codec):
+    run = made(tmp_path, data=codec, backbone={**UNET, "attention": []}, process={"type": "CosineVP"})
+    assert export(run, tmp_path / "model").pipeline == "LDMPipeline"
+    pipeline = diffusers.LDMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond")
+    theirs = torch.from_numpy(pipeline(COUNT, num_inference_steps=10, output_type="np").images).permute(0, 3, 1, 2)
+    shutil.rmtree(tmp_path / "codec")  # the export has its own
+    back = load(tmp_path / "model")
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    latents = ud.sample(back, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
+    run = made(tmp_path, data=codec, backbone=DIT, conditioning="labels")
+    written = export(run, tmp_path / "model")
+    assert (written.pipeline, written.notices) == ("DiTPipeline", ())
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.dit.pipeline_dit")
+    given = {"num_inference_steps": 10, "output_type": "pt", "guidance_scale": guidance}
+    theirs = pipeline([0, 9, 3], **given).images
+    back = load(tmp_path / "model")
+    assert back.classes == 10
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    guided = back if guidance == 1 else ud.ClassifierFree(back, guidance)
+    label = torch.tensor([0, 9, 3])
+    latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT, label=label).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+def test_a_transformer_of_latents_without_classes(tmp_path, codec):
+    run = made(tmp_path, data=codec, backbone=DIT)
+    assert "give zeros" in export(run, tmp_path / "model").notices[0]
+    assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    assert len(pipeline([0, 0], num_inference_steps=2, output_type="np").images) == 2
+
+
+# ---------------------------------------------------------------------------------------------- networks alone
+
+
+def test_without_a_scheduler_the_network_goes_alone(tmp_path):
+    for process, parameterization, reason in (
+        ({"type": "Heat", "shape": [8, 8], "blur_max": 4.0}, "X0", "whose modes differ in SNR"),
+        ({"type": "NCSN"}, "Score", "diffusers' tables know Eps, X0 and V, not Score"),
+        ({"type": "NCSN"}, "Eps", "start from noise of scale 1"),
+        ({"type": "SubVPSDE"}, "X0", "kept in float32, cannot tell"),
+        ({"type": "FlowMatching"}, "Velocity", "not Velocity"),
+    ):
+        run = made(tmp_path, process=process, parameterization=parameterization)
+        written = export(run, tmp_path / "model", overwrite=True)
+        assert written.pipeline is None
+        assert reason in written.notices[0]
+        assert not (tmp_path / "model" / "model_index.json").exists()
+        assert not (tmp_path / "model" / "scheduler").exists()
+        x, c = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 700.0])
+        theirs = diffusers.UNet2DModel.from_pretrained(tmp_path / "model" / "unet")(x, c).sample
+        assert (theirs - run.denoiser.backbone(x, c)).abs().max() < 1e-4
+        back = load(tmp_path / "model")
+        assert back.process == run.denoiser.process
+        assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_what_a_process_measured_comes_back(tmp_path):
+    run = made(tmp_path, process={"type": "RenormalizedHeat", "shape": [8, 8]}, parameterization="X0")
+    fitted = run.recipe.process.fit([torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(3))])
+    model = ud.NeuralDenoiser(fitted, run.denoiser.parameterization, run.denoiser.backbone)
+    export(dataclasses.replace(run, denoiser=model), tmp_path / "model")
+    back = load(tmp_path / "model").process
+    assert back.measured().keys() == fitted.measured().keys() != set()
+    assert all(torch.equal(back.measured()[name], value) for name, value in fitted.measured().items())
+
+
+def test_a_transformer_on_pixels_goes_alone(tmp_path):
+    for conditioning in (None, "labels"):
+        run = made(tmp_path, backbone=DIT, conditioning=conditioning)
+        written = export(run, tmp_path / "model", overwrite=True)
+        assert "no pipeline of a DiT on pixels" in written.notices[0]
+        network = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "model" / "transformer").eval()
+        x, c = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 700.0])
+        label = torch.tensor([7, -1])
+        told = {} if conditioning is None else {"label": label}
+        theirs = network(x, c, class_labels=label.where(label >= 0, 1000)).sample
+        assert (theirs - run.denoiser.backbone(x, c, **told)).abs().max() < 1e-4
+        assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+
+
+# ---------------------------------------------------------------------------------------------- errors, places
+
+
+def test_networks_that_diffusers_lacks(tmp_path):
+    for backbone, message in (
+        ({**UNET, "groups": None}, "groups; train with one number, groups"),
+        ({**UNET, "patch": 2, "attention": []}, "train with patch = 1"),
+        ({"type": "MLP", "width": 8}, "diffusers has no MLP; what it has as well are UNet and DiT"),
+    ):
+        with pytest.raises(RunError, match=message):
+            export(made(tmp_path, backbone=backbone), tmp_path / "model")
+        assert not (tmp_path / "model").exists()
+
+
+def test_places(tmp_path, monkeypatch):
+    run = made(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="this is a file"):
+        export(run, tmp_path / "file")
+    with pytest.raises(RunError, match="files that are no exported model"):
+        export(run, tmp_path)
+    place = tmp_path / "model"
+    export(run, place)
+    with pytest.raises(RunError, match="already there"):
+        export(run, place)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unidiff.interop.diffusers.native.save_file", full)
+        with pytest.raises(RunFailed, match="No space left"):
+            export(run, place, overwrite=True)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    export(run, place, overwrite=True)
+
+    with pytest.raises(ParameterError, match="was exported from unidiff, and says it"):
+        load(place, process=ud.DDPM())
+    (place / "unidiff" / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match="the file is missing"):
+        load(place)
+
+
+def test_the_command(tmp_path):
+    run = made(tmp_path)
+    files = RunDirectory(tmp_path / "run")
+    files.create(run.recipe.to_yaml(), {}, {})
+    weights = run.denoiser.backbone.state_dict()
+    Checkpoints(files.checkpoints).save(Checkpoint(8, weights, weights, {}, {}))
+    done = unidiff("export", tmp_path / "run", tmp_path / "model")
+    assert done.code == 0, done
+    assert f"diffusers.DDPMPipeline.from_pretrained('{tmp_path / 'model'}')" in done.out
+    assert "already there" in refused("export", tmp_path / "run", tmp_path / "model")
+    done = unidiff("export", tmp_path / "run", tmp_path / "model", "--overwrite", "--json")
+    assert json.loads(done.out)["pipeline"] == "DDPMPipeline"
+    assert "this is no run directory" in refused("export", tmp_path / "model", tmp_path / "other")
+    back = load(tmp_path / "model")
+    assert same_weights(back.backbone, run.denoiser.backbone)

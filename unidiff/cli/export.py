@@ -1,0 +1,35 @@
+"""`unidiff export`: a trained run as a pipeline of diffusers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unidiff.cli.options import AsJson
+
+__all__ = ["export"]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained run as a pipeline that plain diffusers loads."""
+    from unidiff.cli.console import Console
+    from unidiff.interop.diffusers.export import export as write
+
+    with Console() as console:
+        written = write(run, directory, overwrite=overwrite)
+        for notice in written.notices:
+            console.notice(notice)
+    if as_json:
+        print(json.dumps({"run": str(run), "directory": str(directory), "pipeline": written.pipeline}))
+    elif written.pipeline is None:
+        print(f"the network, without a pipeline: {directory}")
+    else:
+        print(f"diffusers.{written.pipeline}.from_pretrained({str(directory)!r})")

@@ -1,0 +1,195 @@
+"""A trained run as a pipeline that plain diffusers loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from unidiff.codec.layout import Layout
+from unidiff.data.latent import Latent
+from unidiff.errors import ParameterError, RunError, RunFailed
+from unidiff.interop.diffusers.files import WEIGHTS
+from unidiff.interop.diffusers.kinds import Kind, kind_of
+from unidiff.interop.diffusers.native import MODEL, Native, write_native
+from unidiff.interop.diffusers.shift import told_the_index
+from unidiff.interop.diffusers.tables import table_config
+from unidiff.run.load import Run, load
+
+__all__ = ["Exported", "export"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        directory: Where.
+        pipeline: Class of diffusers that loads it; None if only the network could be written.
+        notices: What its user should know, in sentences.
+    """
+
+    directory: Path
+    pipeline: str | None
+    notices: tuple[str, ...]
+
+
+def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = False) -> Exported:
+    """Write a run's model as a pipeline of diffusers: the averaged weights, as samples are drawn with.
+
+    The pipeline draws what is drawn here from the same noise, on its scheduler's times (`load_grid`). A folder
+    `unidiff` in it keeps what diffusers has no words for, so that `load` gives the model back whole. Where diffusers
+    has no pipeline for the model (heat, say), the network alone is written, under diffusers' names, with that folder.
+
+    Args:
+        run: A run, or its directory.
+        directory: Where to write; written whole or not at all.
+        overwrite: An older export in it may be replaced.
+
+    Returns:
+        What was written.
+
+    Raises:
+        RunError: If there is no run, the place is taken, or diffusers has no network like this one; the message says
+            what setting of the recipe to change.
+        RunFailed: If it cannot be written.
+    """
+    place = Path(directory)
+    _check_place(place, overwrite)
+    run = run if isinstance(run, Run) else load(run, device="cpu")
+    model, data = run.denoiser, run.recipe.data
+    try:
+        kind = kind_of(model.backbone)
+        _ = kind.exported(model.backbone)
+    except ParameterError as error:
+        raise RunError(f"{run.directory}: it cannot be exported: {error.problem}") from error
+    layout = data.layout if isinstance(data, Latent) else None
+    notices: list[str] = []
+    table: dict[str, Any] = {}
+    pipeline: str | None = None
+    try:
+        table = table_config(model.process, model.parameterization)
+        pipeline = _pipeline(kind, model.backbone, layout)
+    except ParameterError as error:
+        notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
+    notices += _on_classes(pipeline, model.classes)
+    network = model.backbone if pipeline is None else told_the_index(model.backbone)
+    native = Native(
+        shape=data.shape,
+        process=run.recipe.process,
+        parameterization=model.parameterization,
+        backbone=run.recipe.backbone,
+    )
+    with _written_whole(place) as folder:
+        _write_network(folder / kind.folder, kind, network)
+        parts = {kind.folder: kind.name}
+        if layout is not None:
+            parts[kind.codec] = layout.family
+            for name, content in data.kept().items():
+                _write(folder / kind.codec / Path(name).name, content)
+        if pipeline is not None:
+            parts["scheduler"] = "DDPMScheduler" if layout is None else "DDIMScheduler"
+            _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table})
+            index = {name: ["diffusers", part] for name, part in parts.items()}
+            _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
+        ours, theirs = model.backbone.state_dict(), network.state_dict()
+        changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
+        write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
+    return Exported(place, pipeline, tuple(notices))
+
+
+def _pipeline(kind: Kind, network: Any, layout: Layout | None) -> str:
+    """The class of diffusers that draws with such a network, in the latents of a codec if there is one.
+
+    Raises:
+        ParameterError: If there is none.
+    """
+    if layout is None and kind.pixels is not None:
+        return kind.pixels
+    if layout is None:
+        raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
+    _, height, breadth = network.shape
+    if height != breadth:
+        problem = f"diffusers' {kind.latents} draws square latents only, and these are {height}x{breadth}"
+        raise ParameterError("network", problem)
+    if layout.shift:
+        problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
+        raise ParameterError("codec", problem)
+    return kind.latents
+
+
+def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
+    """What a pipeline of diffusers makes of classes, if it is not what the user expects."""
+    if pipeline in ("DDPMPipeline", "LDMPipeline") and classes is not None:
+        told = "call its unet with class_labels, from 0"
+        return [f"{pipeline} names no class to its network: {told}; {classes} is no class."]
+    if pipeline == "DiTPipeline" and classes is None:
+        return ["DiTPipeline asks for class_labels, one for each sample; this model was told of none: give zeros."]
+    return []
+
+
+def _write_network(folder: Path, kind: Kind, network: nn.Module) -> None:
+    config, state = kind.exported(network)
+    _write_json(folder / "config.json", {"_class_name": kind.name, **config})
+    # A copy of each: where diffusers repeats a weight, it is written as often.
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    save_file(tensors, folder / f"{WEIGHTS}.safetensors", {"format": "pt"})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write(path, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _check_place(place: Path, overwrite: bool) -> None:
+    """Refuse a folder that must not be written to; nothing is changed.
+
+    Raises:
+        RunError: With the reason.
+    """
+    elsewhere = "Choose another folder."
+    if place.exists() and not place.is_dir():
+        raise RunError(f"{place}: this is a file, so no folder can be made there. {elsewhere}")
+    if not place.is_dir() or not any(place.iterdir()):
+        return
+    if not (place / MODEL).is_file():
+        raise RunError(f"{place}: the folder holds files that are no exported model. {elsewhere}")
+    if not overwrite:
+        raise RunError(f"{place}: an exported model is already there. Replace it by --overwrite. {elsewhere}")
+
+
+@contextmanager
+def _written_whole(place: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `place` when all is written, or is removed.
+
+    Raises:
+        RunFailed: If it cannot be written.
+    """
+    final = place.absolute()
+    partial, old = (final.with_name(f".{final.name}.{word}") for word in ("partial", "old"))
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if final.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(final, old)
+        os.replace(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise RunFailed(f"{place}: {error}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""What diffusers cannot express of an exported model, in a folder beside it, and the model read back whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unidiff.backbone.base import Backbone
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import ParameterError, RunError
+from unidiff.interop.diffusers.files import WEIGHTS, read_json
+from unidiff.interop.diffusers.kinds import kind_of
+from unidiff.parameterization import Parameterization
+from unidiff.process.base import Process
+from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.recipe import read_recipe
+from unidiff.recipe.save import to_plain
+from unidiff.recipe.yaml_tree import write_yaml
+
+__all__ = ["MODEL", "RECIPE", "Native", "is_native", "read_native", "write_native"]
+
+MODEL, RECIPE = "unidiff/model.yaml", "unidiff/recipe.yaml"
+_CHANGED = "unidiff/weights.safetensors"
+_NETWORK, _PROCESS = "network.", "process."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """An exported model as it is here.
+
+    Args:
+        shape: Shape of a sample of the network.
+        process: How data become noise.
+        parameterization: What the network predicts.
+        backbone: The network.
+    """
+
+    shape: tuple[int, ...]
+    process: Process
+    parameterization: Parameterization
+    backbone: Blueprint[Backbone]
+
+
+def is_native(folder: Path) -> bool:
+    """Whether a folder was exported from here."""
+    return (folder / MODEL).is_file()
+
+
+def write_native(
+    folder: Path, native: Native, recipe: str, changed: Mapping[str, Tensor], measured: Mapping[str, Tensor]
+) -> None:
+    """Write the folder `unidiff` of an exported model.
+
+    Args:
+        folder: The exported model.
+        native: The model.
+        recipe: The resolved recipe of its run, for people.
+        changed: Weights of the network that are other numbers in the exported one.
+        measured: What the process measured of the data.
+    """
+    (folder / MODEL).parent.mkdir()
+    (folder / MODEL).write_text(write_yaml(to_plain(native)), encoding="utf-8")
+    (folder / RECIPE).write_text(recipe, encoding="utf-8")
+    tensors = {
+        **{_NETWORK + name: value.contiguous() for name, value in changed.items()},
+        **{_PROCESS + name: value.contiguous() for name, value in measured.items()},
+    }
+    save_file(tensors, folder / _CHANGED)
+
+
+def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
+    """An exported model, read back: same process, parameterization and network, and every weight.
+
+    Raises:
+        RunError: If a file is missing or damaged.
+        RecipeError: If model.yaml is.
+    """
+    native: Native = read_recipe(Native, folder / MODEL)
+    network = native.backbone.build(shape=native.shape)
+    kind = kind_of(network)
+    part = folder / kind.folder
+    config, kept = read_json(part / "config.json"), _read(folder / _CHANGED)
+    try:
+        weights = kind.restored(config, _read(part / f"{WEIGHTS}.safetensors"), network)
+        weights |= {name[len(_NETWORK) :]: value for name, value in kept.items() if name.startswith(_NETWORK)}
+        measured = {name[len(_PROCESS) :]: value for name, value in kept.items() if name.startswith(_PROCESS)}
+        process = native.process.with_measured(measured) if measured else native.process
+        network.load_state_dict(weights)
+    except (ParameterError, RuntimeError, KeyError) as error:
+        raise RunError(f"{part}: the weights are not those of {folder / MODEL} ({error}). Export it again.") from error
+    network = network.to(device).eval().requires_grad_(False)
+    return NeuralDenoiser(process, native.parameterization, network)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: the file is missing. Export the model again.") from error
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: the file is damaged ({error}). Export the model again.") from error

@@ -1,0 +1,185 @@
+"""A network of diffusers as it is: its own time, its own scale of input and output, its own way to be told a class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unidiff.backbone.base import Backbone
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import ParameterError, require
+from unidiff.parameterization import Parameterization, Prediction
+from unidiff.process.base import Level, Process, Scale
+
+__all__ = ["Clipped", "DiffusersBackbone", "DiffusersDenoiser", "FlowTime", "NoiseScale", "TableIndex", "Timestep"]
+
+
+@dataclass(frozen=True)
+class Timestep(ABC):
+    """What a network of diffusers is told of the time: its argument `timestep`."""
+
+    @abstractmethod
+    def at(self, level: Level) -> Scale:
+        """The argument at a level."""
+
+    @abstractmethod
+    def times(self, timesteps: Tensor) -> Tensor:
+        """The times in [0, 1] that a scheduler's `timesteps`, (N,) float64, stand for."""
+
+
+@dataclass(frozen=True)
+class TableIndex(Timestep):
+    """The index of a table's entry, counted from 0: entry i = 1, ..., T of `DDPM` is i - 1.
+
+    Args:
+        T: Number of entries.
+    """
+
+    T: int
+
+    def at(self, level: Level) -> Scale:
+        """T t - 1, from 0 to T - 1 on the table and between its entries."""
+        return self.T * level.t - 1
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """Index + 1, over T."""
+        return (timesteps + 1) / self.T
+
+
+@dataclass(frozen=True)
+class NoiseScale(Timestep):
+    """The noise scale itself: models of ScoreSdeVeScheduler."""
+
+    def at(self, level: Level) -> Scale:
+        """Sigma."""
+        return level.sigma
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """Themselves: ScoreSdeVeScheduler counts time from 1 to `sampling_eps`."""
+        return timesteps
+
+
+@dataclass(frozen=True)
+class FlowTime(Timestep):
+    """The time of a straight path in units of 1 / T: models of FlowMatchEulerDiscreteScheduler.
+
+    Args:
+        T: `num_train_timesteps`.
+    """
+
+    T: int
+
+    def at(self, level: Level) -> Scale:
+        """T t, from 0 to T."""
+        return self.T * level.t
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """Timestep / T."""
+        return timesteps / self.T
+
+
+class DiffusersBackbone(Backbone):
+    """A `UNet2DModel` or `DiTTransformer2DModel` as a backbone; the noise condition is its own `timestep`.
+
+    Args:
+        network: The model of diffusers.
+        shape: Shape of one sample, (C, H, W).
+        classes: Number of classes that it can be asked for, or None.
+        null: The index by which it is told "no class"; None if it has no such index, and needs a class for each sample.
+    """
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], classes: int | None, null: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.shape = shape
+        self.classes = classes
+        self.null = null
+
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
+        """Evaluate the network: the C channels of its mean; a learned variance behind them is left out.
+
+        Args:
+            x: Noisy samples, (B, C, H, W).
+            c: The network's own timestep, (B,).
+            **cond: `label`, (B,) whole numbers from -1 (no class), if it knows classes.
+        """
+        label = self._label(cond, len(x))
+        if label is None:
+            output = self.network(x, c).sample
+        else:
+            output = self.network(x, c, class_labels=self._told(label)).sample
+        mean: Tensor = output[:, : x.shape[1]]
+        return mean
+
+    def _told(self, label: Tensor) -> Tensor:
+        """The class indices of the network from ours, where -1 is none."""
+        if self.null is not None:
+            return torch.where(label < 0, self.null, label)
+        if label.device.type == "cpu" and bool((label < 0).any()):
+            problem = "this network of diffusers has no null class: name a class from 0 for each sample."
+            raise ParameterError("label", problem)
+        return label
+
+
+class DiffusersDenoiser(NeuralDenoiser):
+    """A network of diffusers with its process: it sees the state as it is, and its answer is taken as it is.
+
+    Where `NeuralDenoiser` scales input and output to unit variance, diffusers does not: for a table of alpha-bar the
+    two are the same, for noise scales and flows they are not.
+
+    Args:
+        process: The process of the noisy states.
+        parameterization: What the network predicts.
+        backbone: The network.
+        timestep: What it is told of the time.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        parameterization: Parameterization,
+        backbone: nn.Module,
+        timestep: Timestep,
+    ) -> None:
+        super().__init__(process, parameterization, backbone)
+        self.timestep = timestep
+
+    def with_backbone(self, backbone: nn.Module) -> DiffusersDenoiser:
+        """The same model with another network of diffusers."""
+        return DiffusersDenoiser(self.process, self.parameterization, backbone, self.timestep)
+
+    def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The network's answer, (B, C, H, W), in the dtype of u, which it is shown in its own."""
+        told = self.timestep.at(level)
+        kind = next((p.dtype for p in self.backbone.parameters()), u.dtype)
+        c = told.flatten().to(u) if isinstance(told, Tensor) else u.new_full((len(u),), told)
+        answer: Any = self.backbone(u.to(kind), c, **cond)
+        output: Tensor = answer.to(u.dtype)
+        return output
+
+
+class Clipped(Denoiser):
+    """Expected data clipped to [-limit, limit], the expected noise left as it was: `clip_sample` of diffusers.
+
+    DDPM's and DDIM's steps see the two apart; so the state is not alpha x0 + sigma eps where something was clipped.
+
+    Args:
+        model: Any model of pixels.
+        limit: Largest size of a pixel, above 0.
+    """
+
+    def __init__(self, model: Denoiser, limit: float = 1.0) -> None:
+        super().__init__()
+        require(0 < limit < float("inf"), "limit", limit, "a number above 0")
+        self.model = model
+        self.process, self.shape, self.classes = model.process, model.shape, model.classes
+        self.limit = limit
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """The model's prediction with its data clipped; see `Denoiser.forward`."""
+        prediction: Prediction = self.model(u, level, **cond)
+        return Prediction(prediction.x0.clamp(-self.limit, self.limit), prediction.eps, level)

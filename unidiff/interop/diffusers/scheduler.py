@@ -1,0 +1,178 @@
+"""What a scheduler's config says of its model: the process, what the network predicts, how it is told the time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import ParameterError, RunError
+from unidiff.grid import Grid
+from unidiff.interop.diffusers.network import FlowTime, NoiseScale, TableIndex, Timestep
+from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
+from unidiff.process.base import Process
+from unidiff.process.ddpm import DDPM
+from unidiff.process.flow import FlowMatching
+from unidiff.process.sde import VESDE
+from unidiff.schedule import BetaTable, Cosine, Linear, ScaledLinear, Schedule, ZeroTerminalSNR
+
+__all__ = ["Reading", "Timesteps", "read_scheduler", "timesteps_of"]
+
+# Samplers of one and the same thing: a network trained on a table of betas. What else they take is how they sample.
+_ON_A_TABLE = (
+    *("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    *("DEISMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+    *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+)
+_OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
+_PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A scheduler's config, understood.
+
+    Attributes:
+        process: The process of the noisy states.
+        parameterization: What the network predicts.
+        timestep: What it is told of the time.
+        clip: Where the expected data are clipped; None if they are not.
+    """
+
+    process: Process
+    parameterization: Parameterization
+    timestep: Timestep
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Timesteps(Grid):
+    """Given times, such as a scheduler's. They need not begin at 1: many schedulers take later noise for the purest.
+
+    Args:
+        given: Times in (0, 1], strictly decreasing; the 0 behind them is left out.
+    """
+
+    given: tuple[float, ...]
+
+    def times(self, process: Process) -> Tensor:
+        """The times (N + 1,) with the 0; see `Grid.times`."""
+        return torch.tensor([*self.given, 0.0], dtype=torch.float64)
+
+
+def read_scheduler(config: Mapping[str, Any], place: str) -> Reading:
+    """What the config of a scheduler says.
+
+    Args:
+        config: Its entries, with `_class_name`.
+        place: Where it was read, for messages.
+
+    Raises:
+        RunError: If the scheduler, or an option of it that changes the mathematics, is unsupported.
+    """
+    name = config.get("_class_name")
+    if name not in (*_ON_A_TABLE, *_OTHERS):
+        known = ", ".join((*_ON_A_TABLE, *_OTHERS))
+        raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {known}.")
+    full = _completed(config, place)
+    if full.get("thresholding"):
+        problem = "thresholding=True was found, which is no part of a model"
+        remedy = 'Load it with scheduler={"thresholding": False}, and wrap it in unidiff.DynamicThreshold.'
+        raise RunError(f"{place}: {problem}. {remedy}")
+    try:
+        if name == "ScoreSdeVeScheduler":
+            process = VESDE(full["sigma_min"], full["sigma_max"], full["sampling_eps"])
+            return Reading(process, Score(), NoiseScale())
+        if name == "FlowMatchEulerDiscreteScheduler" or full.get("use_flow_sigmas"):
+            return _flow(full, place)
+        return _table(full, place)
+    except ParameterError as error:
+        raise RunError(f"{place}: {error}") from error
+
+
+def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps:
+    """The times at which a scheduler would take `steps` steps, as the scheduler itself says.
+
+    Raises:
+        RunError: If the scheduler is unsupported or has no times for that many steps.
+    """
+    timestep = read_scheduler(config, place).timestep
+    scheduler = _made(config, place)
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
+    found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
+    times = timestep.times(found).unique().flip(0)  # some name a time again for each stage of a step
+    return Timesteps(tuple(times.tolist()))
+
+
+def _made(config: Mapping[str, Any], place: str) -> Any:
+    """The scheduler itself."""
+    import diffusers
+
+    try:
+        return getattr(diffusers, config["_class_name"]).from_config(dict(config))
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise RunError(f"{place}: diffusers refuses this {config['_class_name']}: {error}") from error
+
+
+def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The config with diffusers' own defaults for what it leaves unsaid."""
+    scheduler = _made(config, place)
+    known = inspect.signature(type(scheduler)).parameters
+    if unknown := [key for key, value in config.items() if key not in known and key[0] != "_" and value]:
+        problem = f"diffusers knows no option {', '.join(unknown)} of {config['_class_name']}"
+        raise RunError(f"{place}: {problem}, and it may change what the model is. Remove it, or update diffusers.")
+    return dict(scheduler.config)
+
+
+def _flow(full: Mapping[str, Any], place: str) -> Reading:
+    """The straight path: the network predicts its velocity."""
+    if full.get("invert_sigmas"):
+        raise RunError(f"{place}: invert_sigmas=True was found; supported is False, noise at time 1.")
+    prediction = full.get("prediction_type", "flow_prediction")
+    if prediction != "flow_prediction":
+        raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a flow is 'flow_prediction'.")
+    T = full["num_train_timesteps"]
+    return Reading(FlowMatching(t_min=1 / T), Velocity(), FlowTime(T))
+
+
+def _table(full: Mapping[str, Any], place: str) -> Reading:
+    """A table of betas."""
+    prediction = full.get("prediction_type")
+    if prediction not in _PREDICTIONS:
+        allowed = ", ".join(map(repr, _PREDICTIONS))
+        raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a table are {allowed}.")
+    if full.get("timestep_type", "discrete") != "discrete":
+        problem = f"timestep_type {full['timestep_type']!r} was found; supported is 'discrete', a table of betas"
+        raise RunError(f"{place}: {problem}.")
+    T = full["num_train_timesteps"]
+    schedule = _schedule(full, T, place)
+    if full.get("rescale_betas_zero_snr"):
+        schedule = ZeroTerminalSNR(schedule)
+    clip = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None
+    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip)
+
+
+def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:
+    """The rule of the betas."""
+    if (trained := full.get("trained_betas")) is not None:
+        return BetaTable(tuple(float(beta) for beta in trained))
+    first, last, name = full["beta_start"], full["beta_end"], full["beta_schedule"]
+    if name == "linear":
+        return Linear(first, last)
+    if name == "scaled_linear":
+        return ScaledLinear(first, last)
+    if name == "squaredcos_cap_v2":
+        return Cosine()
+    if name == "sigmoid":  # Xu et al. 2022 (GeoDiff): beta goes from first to last along a sigmoid over [-6, 6]
+        rise = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
+        return BetaTable(tuple((first + (last - first) * rise).tolist()))
+    supported = "linear, scaled_linear, squaredcos_cap_v2, sigmoid, or trained_betas"
+    raise RunError(f"{place}: beta_schedule {name!r} was found; supported are {supported}.")
