@@ -87,6 +87,8 @@ class ImageConditioning(Conditioning):
         """`image`, the channels of the condition; see `Conditioning.network`."""
         if len(data.shape) != 3:
             raise ParameterError("conditioning", f"it is made of images; the samples of {data} are {data.shape}.")
+        if data.coded:
+            raise ParameterError("conditioning", f"it is made of pictures; the samples of {data} are latents.")
         channels = self.channels(data.shape)
         if "image" not in given:
             raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be told any.")
