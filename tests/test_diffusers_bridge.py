@@ -74,28 +74,42 @@ def drawn(pipeline: Any, steps: int, **options: Any) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------- whole pipelines
 
 
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(("clip", "spacing"), [(True, "leading"), (False, "trailing"), (False, "linspace")])
 def test_ddpm_pipeline(tmp_path, same_noise, clip, spacing):
     scheduler = diffusers.DDPMScheduler(clip_sample=clip, timestep_spacing=spacing, steps_offset=0)
     pipeline = diffusers.DDPMPipeline(unet(), scheduler)
     pipeline.save_pretrained(tmp_path)
     same_noise(*DDPM_NOISE)
-    theirs = drawn(pipeline, 8)
+    theirs = drawn(pipeline, 5)
     model = load(tmp_path)
     assert isinstance(model, Clipped) == clip
-    ours = ud.sample(model, ud.Ancestral(), load_grid(tmp_path, 8), seeds=COUNT).x
+    ours = ud.sample(model, ud.Ancestral(), load_grid(tmp_path, 5), seeds=COUNT).x
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
-def test_ddpm_pipeline_on_its_native_grid(tmp_path, same_noise):
-    pipeline = diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler(num_train_timesteps=40, beta_end=0.4))
+def test_ddpm_pipeline_with_a_learned_variance(tmp_path, same_noise):
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", prediction_type="v_prediction")
+    pipeline = diffusers.DDPMPipeline(unet(out_channels=2), scheduler)
     pipeline.save_pretrained(tmp_path)
     same_noise(*DDPM_NOISE)
-    theirs = drawn(pipeline, 40)
+    theirs = drawn(pipeline, 5)
+    model = load(tmp_path)
+    assert model.learned_variance
+    ours = ud.sample(model, ud.Ancestral(), load_grid(tmp_path, 5), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    changed(tmp_path / "scheduler" / "scheduler_config.json", variance_type="learned")
+    with pytest.raises(RunError, match="variance_type 'learned' was found"):
+        load(tmp_path)
+
+
+def test_ddpm_pipeline_on_its_native_grid(tmp_path, same_noise):
+    pipeline = diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler(num_train_timesteps=20, beta_end=0.4))
+    pipeline.save_pretrained(tmp_path)
+    same_noise(*DDPM_NOISE)
+    theirs = drawn(pipeline, 20)
     model = load(tmp_path)
     ours = ud.sample(model, ud.Ancestral(), ud.Native(), seeds=COUNT).x
-    assert load_grid(tmp_path, 40).times(model.process).tolist() == ud.Native().times(model.process).tolist()
+    assert load_grid(tmp_path, 20).times(model.process).tolist() == ud.Native().times(model.process).tolist()
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
@@ -297,6 +311,9 @@ def test_predictions_on_every_table(tmp_path, table, prediction):
 SMALLEST = unet(block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
 
 
+VALUES = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02}
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -306,11 +323,11 @@ SMALLEST = unet(block_out_channels=(8,), down_block_types=("DownBlock2D",), up_b
     ],
 )
 def test_other_samplers_of_a_table_tell_the_same_model(tmp_path, name):
-    scheduler = getattr(diffusers, f"{name}Scheduler")(prediction_type="v_prediction", beta_start=0.001, beta_end=0.02)
+    scheduler = getattr(diffusers, f"{name}Scheduler")(**VALUES, prediction_type="v_prediction")
     diffusers.DDPMPipeline(SMALLEST, scheduler).save_pretrained(tmp_path)
     model = load(tmp_path, scheduler={"clip_sample": False} if "Parallel" in name else None)
     assert isinstance(model, DiffusersDenoiser)
-    assert (model.process, model.parameterization) == (ud.DDPM(1000, ud.Linear(0.001, 0.02)), ud.V())
+    assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
     times = load_grid(tmp_path, 10).times(model.process)
     assert times[0] <= 1
     assert times[-1] == 0
@@ -346,6 +363,7 @@ def test_classes_of_a_unet(tmp_path):
     with torch.no_grad():
         output = network(x, torch.tensor(499), class_labels=label).sample[:, :1]
         assert torch.equal(model.output(x, model.process.level(0.5), label=label), output)
+        assert model(x, model.process.level(0.5), label=label).variance is not None
     assert model.classes == 3
     for wrong in ({}, {"label": torch.tensor([-1, 0])}):
         with pytest.raises(ParameterError, match="no null class"):

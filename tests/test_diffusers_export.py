@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import DIGITS, refused, unidiff, write
 
 import unidiff as ud
-from tests.tiny import DIGITS, refused, unidiff, write
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
 from unidiff.interop.diffusers.shift import told_the_index
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 PICTURES = 1e-4
 COUNT = 3
 UNET = {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
+SMALLEST = {**UNET, "multipliers": [1], "attention": []}
 DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
 
 
@@ -82,15 +83,15 @@ EXPORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("process", "parameterization"), EXPORTED.values(), ids=EXPORTED)
 def test_a_pipeline_draws_the_same(tmp_path, monkeypatch, process, parameterization):
-    run = made(tmp_path, process=process, parameterization=parameterization)
+    run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
     written = export(run, tmp_path / "model")
     assert (written.pipeline, written.notices) == ("DDPMPipeline", ())
     pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
     pipeline.set_progress_bar_config(disable=True)
     stream(monkeypatch, "pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
-    theirs = pipeline(COUNT, num_inference_steps=10, output_type="pt").images
-    grid = load_grid(tmp_path / "model", 10)
-    assert grid.given == tuple(i / 10 for i in range(10, 0, -1))
+    theirs = pipeline(COUNT, num_inference_steps=5, output_type="pt").images
+    grid = load_grid(tmp_path / "model", 5)
+    assert grid.given == (1.0, 0.8, 0.6, 0.4, 0.2)
     ours = ud.sample(run.denoiser, ud.Ancestral(), grid, seeds=COUNT).x
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
@@ -98,6 +99,19 @@ def test_a_pipeline_draws_the_same(tmp_path, monkeypatch, process, parameterizat
     assert (back.process, back.parameterization) == (run.denoiser.process, run.denoiser.parameterization)
     assert type(back.backbone) is type(run.denoiser.backbone)
     assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_a_learned_variance(tmp_path, monkeypatch):
+    run = made(tmp_path, backbone={**SMALLEST, "learned_variance": True}, parameterization="V", objective="Hybrid")
+    export(run, tmp_path / "model")
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
+    assert pipeline.scheduler.config.variance_type == "learned_range"
+    pipeline.set_progress_bar_config(disable=True)
+    stream(monkeypatch, "pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
+    theirs = pipeline(COUNT, num_inference_steps=5, output_type="pt").images
+    ours = ud.sample(run.denoiser, ud.Ancestral(), load_grid(tmp_path / "model", 5), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
 
 
 def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
@@ -120,7 +134,8 @@ def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
 
 def test_the_names_of_the_tables(tmp_path):
     def config(process: dict[str, Any], parameterization: str = "V") -> dict[str, Any]:
-        export(made(tmp_path, process=process, parameterization=parameterization), tmp_path / "m", overwrite=True)
+        run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
+        export(run, tmp_path / "m", overwrite=True)
         found: dict[str, Any] = json.loads((tmp_path / "m" / "scheduler" / "scheduler_config.json").read_text())
         return found
 
@@ -150,7 +165,7 @@ def test_told_the_index_computes_the_same_in_float64():
             assert (told_the_index(network)(x, c - 1) - network(x, c)).abs().max() < 1e-11
 
 
-def test_classes_and_rectangles(tmp_path):
+def test_classes_of_a_unet(tmp_path):
     run = made(tmp_path, conditioning="labels", backbone={**UNET, "scale_shift": True})
     written = export(run, tmp_path / "model")
     assert "call its unet with class_labels, from 0; 10 is no class" in written.notices[0]
@@ -233,7 +248,7 @@ def test_without_a_scheduler_the_network_goes_alone(tmp_path):
         ({"type": "SubVPSDE"}, "X0", "kept in float32, cannot tell"),
         ({"type": "FlowMatching"}, "Velocity", "not Velocity"),
     ):
-        run = made(tmp_path, process=process, parameterization=parameterization)
+        run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
         written = export(run, tmp_path / "model", overwrite=True)
         assert written.pipeline is None
         assert reason in written.notices[0]

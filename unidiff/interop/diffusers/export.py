@@ -98,6 +98,8 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
                 _write(folder / kind.codec / Path(name).name, content)
         if pipeline is not None:
             parts["scheduler"] = "DDPMScheduler" if layout is None else "DDIMScheduler"
+            if layout is None and model.learned_variance:
+                table["variance_type"] = "learned_range"
             _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table})
             index = {name: ["diffusers", part] for name, part in parts.items()}
             _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
@@ -121,6 +123,8 @@ def _pipeline(kind: Kind, network: Any, layout: Layout | None) -> str:
     if height != breadth:
         problem = f"diffusers' {kind.latents} draws square latents only, and these are {height}x{breadth}"
         raise ParameterError("network", problem)
+    if network.learned_variance and kind.latents == "LDMPipeline":
+        raise ParameterError("network", "diffusers' LDMPipeline knows no learned variance")
     if layout.shift:
         problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
         raise ParameterError("codec", problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,9 +80,12 @@ def load(
         timestep = FlowTime(1000) if table is None else TableIndex(len(table))
         reading = Reading(process, parameterization, timestep)
     network = load_part(part, [*_NETWORKS.values()], allow_pickle)
-    shape, classes, null = _facts(network, part)
-    _check_codec(folder, shape)
-    backbone = DiffusersBackbone(network, shape, classes, null).to(device)
+    facts = _facts(network, part)
+    _check_codec(folder, facts.shape)
+    if facts.learned_variance and reading.variance == "learned":
+        problem = "variance_type 'learned' was found, a variance itself"
+        raise RunError(f"{folder}: {problem}; supported of a learned one is 'learned_range'.")
+    backbone = DiffusersBackbone(network, *facts).to(device)
     denoiser: Denoiser
     try:
         denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.timestep)
@@ -150,8 +153,21 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
             raise RunError(f"{folder}: {problem}. They are not of one pipeline.")
 
 
-def _facts(network: Any, place: Path) -> tuple[tuple[int, ...], int | None, int | None]:
-    """Shape of a sample, number of classes, and index of the null class, of a model of diffusers."""
+class _Facts(NamedTuple):
+    """What a DiffusersBackbone needs to know of its network."""
+
+    shape: tuple[int, ...]
+    classes: int | None
+    null: int | None
+    learned_variance: bool
+
+
+def _facts(network: Any, place: Path) -> _Facts:
+    """Read a model of diffusers.
+
+    Raises:
+        RunError: If it is unsupported.
+    """
     config = network.config
     channels = config.in_channels
     out = config.out_channels or channels
@@ -167,11 +183,11 @@ def _facts(network: Any, place: Path) -> tuple[tuple[int, ...], int | None, int 
     if "num_embeds_ada_norm" in config:
         classes = config.num_embeds_ada_norm
         rows = network.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.num_embeddings
-        return shape, classes, classes if rows > classes else None
+        return _Facts(shape, classes, classes if rows > classes else None, out != channels)
     if config.time_embedding_type == "learned":
         problem = "time_embedding_type 'learned' was found, which knows no time between two entries of the table"
         raise RunError(f"{place}: {problem}; supported are 'positional' and 'fourier'.")
     if config.class_embed_type is not None:
         problem = f"class_embed_type {config.class_embed_type!r} was found"
         raise RunError(f"{place}: {problem}; supported is none, or num_class_embeds alone.")
-    return shape, config.num_class_embeds, None
+    return _Facts(shape, config.num_class_embeds, None, out != channels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,30 +89,39 @@ class DiffusersBackbone(Backbone):
         shape: Shape of one sample, (C, H, W).
         classes: Number of classes that it can be asked for, or None.
         null: The index by which it is told "no class"; None if it has no such index, and needs a class for each sample.
+        learned_variance: Whether its output has 2 C channels; see `Backbone`.
     """
 
-    def __init__(self, network: nn.Module, shape: tuple[int, ...], classes: int | None, null: int | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        classes: int | None,
+        null: int | None,
+        learned_variance: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.shape = shape
         self.classes = classes
         self.null = null
+        self.learned_variance = learned_variance
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network: the C channels of its mean; a learned variance behind them is left out.
+        """Evaluate the network.
 
         Args:
             x: Noisy samples, (B, C, H, W).
             c: The network's own timestep, (B,).
             **cond: `label`, (B,) whole numbers from -1 (no class), if it knows classes.
+
+        Returns:
+            The network's output, (B, C, H, W), or (B, 2 C, H, W) with a learned variance.
         """
         label = self._label(cond, len(x))
-        if label is None:
-            output = self.network(x, c).sample
-        else:
-            output = self.network(x, c, class_labels=self._told(label)).sample
-        mean: Tensor = output[:, : x.shape[1]]
-        return mean
+        told = {} if label is None else {"class_labels": self._told(label)}
+        output: Tensor = self.network(x, c, **told).sample
+        return output
 
     def _told(self, label: Tensor) -> Tensor:
         """The class indices of the network from ours, where -1 is none."""
@@ -152,14 +160,16 @@ class DiffusersDenoiser(NeuralDenoiser):
         """The same model with another network of diffusers."""
         return DiffusersDenoiser(self.process, self.parameterization, backbone, self.timestep)
 
-    def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
-        """The network's answer, (B, C, H, W), in the dtype of u, which it is shown in its own."""
+    def answer(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the network predicts, (B, C, H, W), and the variance, in the dtype of u; it is shown u in its own."""
         told = self.timestep.at(level)
         kind = next((p.dtype for p in self.backbone.parameters()), u.dtype)
         c = told.flatten().to(u) if isinstance(told, Tensor) else u.new_full((len(u),), told)
-        answer: Any = self.backbone(u.to(kind), c, **cond)
-        output: Tensor = answer.to(u.dtype)
-        return output
+        output: Tensor = self.backbone(u.to(kind), c, **cond).to(u.dtype)
+        if not self.learned_variance:
+            return output, None
+        output, v = output.chunk(2, dim=1)
+        return output, (1 + v) / 2  # Nichol & Dhariwal 2021, eq. 15: `learned_range` of diffusers
 
 
 class Clipped(Denoiser):
@@ -177,9 +187,10 @@ class Clipped(Denoiser):
         require(0 < limit < float("inf"), "limit", limit, "a number above 0")
         self.model = model
         self.process, self.shape, self.classes = model.process, model.shape, model.classes
+        self.learned_variance = model.learned_variance
         self.limit = limit
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The model's prediction with its data clipped; see `Denoiser.forward`."""
         prediction: Prediction = self.model(u, level, **cond)
-        return Prediction(prediction.x0.clamp(-self.limit, self.limit), prediction.eps, level)
+        return prediction._replace(x0=prediction.x0.clamp(-self.limit, self.limit))

@@ -42,12 +42,14 @@ class Reading:
         parameterization: What the network predicts.
         timestep: What it is told of the time.
         clip: Where the expected data are clipped; None if they are not.
+        variance: Its `variance_type`; None if it has none.
     """
 
     process: Process
     parameterization: Parameterization
     timestep: Timestep
     clip: float | None = None
+    variance: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _table(full: Mapping[str, Any], place: str) -> Reading:
     if full.get("rescale_betas_zero_snr"):
         schedule = ZeroTerminalSNR(schedule)
     clip = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None
-    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip)
+    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"))
 
 
 def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:
