@@ -12,7 +12,7 @@ from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Level, Process, combine, scaled
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "check_learned_variance"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -73,7 +73,11 @@ class NeuralDenoiser(Denoiser):
         super().__init__()
         parameterization.check(process)
         self.learned_variance = getattr(backbone, "learned_variance", False)
-        check_learned_variance(process, self.learned_variance)
+        if self.learned_variance and process.basis.shape:
+            problem = (
+                f"the variance it learns is one of pixels, and {process!r} has a noise level for each of its modes."
+            )
+            raise ParameterError("backbone", f"{problem} Leave learned_variance out.")
         self.process = process
         self.parameterization = parameterization
         self.backbone = backbone
@@ -182,17 +186,6 @@ class Rescheduled(Denoiser):
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         x0, _, _, variance = self.denoiser(scaled(ratio, u), at, **cond)
         return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
-
-
-def check_learned_variance(process: Process, learned: bool) -> None:
-    """Refuse a learned variance where there is none to learn.
-
-    Raises:
-        ParameterError: If the modes of the process differ: the network's is one of pixels.
-    """
-    if learned and process.basis.shape:
-        problem = f"{process!r} has a noise level for each of its modes, and the learned variance is one of pixels."
-        raise ParameterError("learned_variance", f"{problem} Leave it out.")
 
 
 @lru_cache(maxsize=100_000)
