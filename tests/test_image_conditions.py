@@ -238,7 +238,7 @@ def test_samples_err_by_the_square_root_of_two_more_than_the_mean():
     posterior = ud.conditioned(mixture, operator, operator.apply(x0[0]))
     u, level = torch.randn(1, 1, 4, 4, dtype=torch.float64), denoiser.process.level(0.3)
     torch.testing.assert_close(denoiser(u, level, image=image[:1]).x0, posterior(u, level).x0, rtol=0, atol=1e-9)
-    # At t = 1 it is m + alpha S (alpha^2 S + sigma^2)^-1 (u - alpha m): off by alpha / sigma^2 |S| |u - alpha m| at most.
+    # At t = 1 it is m + alpha S (alpha^2 S + sigma^2)^-1 (u - alpha m): off by up to alpha / sigma^2 |S| |u - alpha m|.
     mean = ud.mean_prediction(denoiser, seeds=len(x0), dtype=torch.float64, image=image)
     exact, level = denoiser.mean(image).reshape(x0.shape), denoiser.process.level(1.0)
     assert (mean - exact).flatten(1).norm(dim=1).max() < level.alpha / level.sigma**2 * denoiser.variances.max() * 9
