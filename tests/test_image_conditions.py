@@ -242,8 +242,8 @@ def test_samples_err_by_the_square_root_of_two_more_than_the_mean():
     mean = ud.mean_prediction(denoiser, seeds=len(x0), dtype=torch.float64, image=image)
     exact, level = denoiser.mean(image).reshape(x0.shape), denoiser.process.level(1.0)
     assert (mean - exact).flatten(1).norm(dim=1).max() < level.alpha / level.sigma**2 * denoiser.variances.max() * 9
-    # The part of that which is linear in the noise u falls as 1 / sqrt(draws); some 400 independent numbers give each rms
-    # to 4%, the ratio to 0.014.
+    # The part of that which is linear in the noise u falls as 1 / sqrt(draws). Some 400 independent numbers give each
+    # rms to 4%, the ratio to 0.014.
     few = image[:50]
     once, often = (ud.mean_prediction(denoiser, seeds=50, draws=n, dtype=torch.float64, image=few) for n in (1, 16))
     assert abs(rms(often, exact[:50]) / rms(once, exact[:50]) - 1 / 4) < 0.05

@@ -30,13 +30,13 @@ def mean_prediction(
 ) -> Tensor:
     """The mean of all samples that fit the conditions, E[x0 | y]: what the denoiser expects of pure noise.
 
-    At t = 1 the state u says next to nothing of x0, so E[x0 | u, y] is E[x0 | y] to order alpha / sigma. The mean over
-    several u is nearer, for the mean of E[x0 | u, y] over all u is E[x0 | y]; a network, which heeds its noise more than
-    it should, gains more.
+    At t = 1 the state u says next to nothing of x0: E[x0 | u, y] is E[x0 | y] to order alpha / sigma. The mean over
+    several u is nearer, for the mean of E[x0 | u, y] over all u is E[x0 | y]; a network, which heeds its noise more
+    than it should, gains more.
 
     Among all single guesses E[x0 | y] has the least expected square error, V = E|x0 - E[x0 | y]|^2. A sample x of an
-    exact model errs by E|x - x0|^2 = 2 V: given y, x and x0 are independent draws of one distribution, whose variance is
-    V. Its root mean square error is larger by sqrt(2), and that is right.
+    exact model errs by E|x - x0|^2 = 2 V: given y, x and x0 are independent draws of one distribution, whose variance
+    is V. Its root mean square error is larger by sqrt(2), and that is right.
 
     Args:
         denoiser: The model.
