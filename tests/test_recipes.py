@@ -68,8 +68,8 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
     monkeypatch.setattr("unidiff.data.places.cache", lambda: tmp_path / "cache")
     changes = overrides(name)
-    if "root" in vars(ud.load_recipe(name).data):  # photographs, for which nothing can stand in
-        refused("run", name, "--out", tmp_path / "run")
+    if isinstance(ud.load_recipe(name).data, ud.ImageFolder):  # photographs, for which nothing can stand in
+        assert "cifar10-jpg" in refused("run", name, "--out", tmp_path / "run")
         for number in range(20):
             Image.new("RGB", (32, 32), (10 * number, 90, 200 - 10 * number)).save(tmp_path / f"{number:02d}.png")
         changes += ["--set", f"data.root={tmp_path}"]

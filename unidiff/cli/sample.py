@@ -33,7 +33,7 @@ def sample(
         typer.Option(
             "--image",
             metavar="FILE",
-            help="For a model told images: draw --count of this picture, and of each other; test images if not given.",
+            help="For a model told images: --count samples of each picture, or 3; test images if none is named.",
         ),
     ] = None,
     mask: Annotated[

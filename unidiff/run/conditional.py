@@ -16,6 +16,8 @@ from unidiff.training.device import arithmetic
 
 __all__ = ["errors", "in_words", "rows"]
 
+_NOISES = 8  # over which the mean prediction is averaged
+
 
 def rows(conditioning: ImageConditioning, image: Tensor, x: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
     """Pictures in rows of condition, samples and, where it is known, truth; and how many a row has."""
@@ -57,7 +59,7 @@ def errors(
             part = image[start : start + sampling.batch].to(device)
             seeds = range(sampling.seed + start, sampling.seed + start + len(part))
             with arithmetic(precision, device):
-                parts.append(mean_prediction(model, seeds=seeds, device=device, image=part).cpu())
+                parts.append(mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, image=part).cpu())
         mean = round(rms(conditioning.compose(torch.cat(parts), {"image": image}), truth), 4)
     return {
         "images": len(image),
