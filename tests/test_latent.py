@@ -18,7 +18,6 @@ import unidiff as ud
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS
 from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError, RecipeError
-from unidiff.run.codec_report import measure_latents
 
 LDM = {
     **DIGITS,
@@ -87,7 +86,7 @@ def test_a_linear_codec_gives_the_projected_gaussian():
     covariance = mixing @ mixing.T
     x = (mean + torch.randn(N, 4, generator=generator) @ mixing.T).reshape(N, 1, 2, 2)
     codec = ud.Codec(AutoencoderTiny(directions))
-    codec.set_scale(measure_latents(codec, TensorSource(x, "Gaussian"))["scale_exact"])
+    codec.set_scale(ud.measure_latents(codec, TensorSource(x, "Gaussian")).scale)
     k = codec.layout.scale
     law, centre = k**2 * directions @ covariance @ directions.T, k * directions @ mean
     # The variance of all numbers of the latents:  has a relative error of about sqrt(2 / 20,000), times 5.
