@@ -5,8 +5,8 @@ that latents have variance 1. A small U-Net learns to denoise latents; what it d
 
 - the codec's reconstructions of digits it has not seen leave less than a fifth of their variance unexplained;
 - the latents' variance is 1 to four digits;
-- decoded samples are nearer to unseen digits than decoded noise is, by a quarter in energy distance: it is the diffusion
-  model, not the decoder alone, that makes digits.
+- decoded samples are nearer to unseen digits than decoded noise is, by a quarter in energy distance: it is the
+  diffusion model, not the decoder alone, that makes digits.
 
     python examples/latent_digits.py --out examples/figures
 """

@@ -148,7 +148,7 @@ def test_the_scale_makes_the_variance_one():
     z = codec.encode(source.batch(torch.arange(len(source)))).detach().double()
     assert abs(float(z.std(correction=0)) - 1) < 1e-5
     assert len(facts.channel_std) == 3
-    assert facts.count == 1500
+    assert facts.pictures == 1500
 
 
 # ---------------------------------------------------------------------------------------------- folders

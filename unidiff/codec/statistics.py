@@ -24,7 +24,7 @@ class LatentStatistics(NamedTuple):
         std: Their standard deviation about it.
         channel_mean: Mean of each channel.
         channel_std: Standard deviation of each channel.
-        count: Pictures that were encoded.
+        pictures: How many were encoded.
     """
 
     scale: float
@@ -32,7 +32,7 @@ class LatentStatistics(NamedTuple):
     std: float
     channel_mean: tuple[float, ...]
     channel_std: tuple[float, ...]
-    count: int
+    pictures: int
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Sour
             "mean": round(latents.mean, 4),
             "channel_mean": [round(value, 4) for value in latents.channel_mean],
             "channel_std": [round(value, 4) for value in latents.channel_std],
-            "pictures": latents.count,
+            "pictures": latents.pictures,
         },
         "samples": str(picture),
     }
