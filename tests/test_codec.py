@@ -16,7 +16,6 @@ from unidiff.codec.codec import Coding
 from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_layout
 from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.registry import PUBLIC
-from unidiff.run.codec_report import measure_latents
 
 KINDS = [
     ud.AutoencoderKL(latent_channels=3, channels=(8, 16)),
@@ -144,12 +143,12 @@ def test_tiles_are_the_whole():
 def test_the_scale_makes_the_variance_one():
     torch.manual_seed(0)
     codec, source = KINDS[0].build(1), ud.Digits().open()
-    facts = measure_latents(codec, source)
-    codec.set_scale(facts["scale_exact"])
+    facts = ud.measure_latents(codec, source)
+    codec.set_scale(facts.scale)
     z = codec.encode(source.batch(torch.arange(len(source)))).detach().double()
     assert abs(float(z.std(correction=0)) - 1) < 1e-5
-    assert len(facts["channel_std"]) == 3
-    assert facts["pictures"] == 1500
+    assert len(facts.channel_std) == 3
+    assert facts.pictures == 1500
 
 
 # ---------------------------------------------------------------------------------------------- folders

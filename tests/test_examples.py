@@ -18,6 +18,7 @@ SHORT = {
     "heat_digits": ["--steps", "200", "--count", "150"],
     "heat_per_sample": ["--steps", "400", "--count", "200"],
     "heat_mnist": ["--tiny"],
+    "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
 }
 
 

@@ -18,7 +18,6 @@ import unidiff as ud
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS
 from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError, RecipeError
-from unidiff.run.codec_report import measure_latents
 
 LDM = {
     **DIGITS,
@@ -87,7 +86,7 @@ def test_a_linear_codec_gives_the_projected_gaussian():
     covariance = mixing @ mixing.T
     x = (mean + torch.randn(N, 4, generator=generator) @ mixing.T).reshape(N, 1, 2, 2)
     codec = ud.Codec(AutoencoderTiny(directions))
-    codec.set_scale(measure_latents(codec, TensorSource(x, "Gaussian"))["scale_exact"])
+    codec.set_scale(ud.measure_latents(codec, TensorSource(x, "Gaussian")).scale)
     k = codec.layout.scale
     law, centre = k**2 * directions @ covariance @ directions.T, k * directions @ mean
     # The variance of all numbers of the latents:  has a relative error of about sqrt(2 / 20,000), times 5.
@@ -223,25 +222,25 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
         assert torch.equal(run.sample().x, expected)
         z = ud.sample(run.denoiser, run.recipe.sampling.solver, run.recipe.sampling.grid, (2, 4, 4), range(4)).x
         torch.testing.assert_close(run.recipe.data.decode(z), expected, rtol=0, atol=1e-5)  # one batch either way
-        assert unidiff("run", tmp_path / "moved/recipe.yaml", "--resume").code == 0
+        assert unidiff("check", tmp_path / "moved/recipe.yaml").code == 0
         array = tmp_path / "x.npy"
         assert unidiff("sample", tmp_path / "moved", "--array", array).code == 0
         torch.testing.assert_close(torch.from_numpy(np.load(array)), expected.clamp(-1, 1), rtol=0, atol=1e-5)
     finally:
         (folder / "gone").rename(folder / "codec")
-    again = unidiff("run", folder / "tiny.yaml", "--out", tmp_path / "moved", "--resume")
-    assert again.code == 0, again.err
     weights = folder / "codec" / KEPT / CONFIG
     config = weights.read_text()
     try:  # another scale is another codec: a run goes on with its own
         weights.write_text(config.replace('"scaling_factor": ', '"scaling_factor": 1'))
-        assert unidiff("run", folder / "tiny.yaml", "--out", tmp_path / "moved", "--resume").code == 0
+        again = unidiff("run", folder / "tiny.yaml", "--out", tmp_path / "moved", "--resume")
+        assert again.code == 0, again.err
         assert torch.equal(ud.load(tmp_path / "moved", device="cpu").sample().x, expected)
     finally:
         weights.write_text(config)
 
 
-def test_commands_on_a_latent_run(runs, tmp_path):
+def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidiff.run.compare._MOST_STEPS", 32)
     folder, _ = runs
     picture = tmp_path / "x.npy"
     x = ud.Digits().open("test").batch(torch.tensor([3]))

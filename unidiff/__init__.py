@@ -179,6 +179,8 @@ EXPORTS: dict[str, str] = {
     "Backbone": "backbone.base",
     # codec: pictures to latents and back
     "Codec": "codec.codec",
+    "CodecInTraining": "codec.codec",
+    "measure_latents": "codec.statistics",
     "load_codec": "codec.folder",
     "Autoencoder": "codec.autoencoders",
     "AutoencoderKL": "codec.autoencoders",

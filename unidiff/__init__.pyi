@@ -18,6 +18,7 @@ from unidiff.codec.autoencoders import AutoencoderKL as AutoencoderKL
 from unidiff.codec.autoencoders import AutoencoderTiny as AutoencoderTiny
 from unidiff.codec.autoencoders import VQModel as VQModel
 from unidiff.codec.codec import Codec as Codec
+from unidiff.codec.codec import CodecInTraining as CodecInTraining
 from unidiff.codec.folder import load_codec as load_codec
 from unidiff.codec.objective import AbsoluteError as AbsoluteError
 from unidiff.codec.objective import CodecObjective as CodecObjective
@@ -26,6 +27,7 @@ from unidiff.codec.objective import PixelError as PixelError
 from unidiff.codec.objective import Reconstruction as Reconstruction
 from unidiff.codec.objective import SquaredError as SquaredError
 from unidiff.codec.objective import Variational as Variational
+from unidiff.codec.statistics import measure_latents as measure_latents
 from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.image import Colorization as Colorization
 from unidiff.conditioning.image import ImageConditioning as ImageConditioning

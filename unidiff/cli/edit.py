@@ -44,7 +44,7 @@ def edit(
         spread = strength * read_map(strengths, image, altering.shape)
     data = altering.run.recipe.data
     if spread.ndim:  # a map, on the pixels of the picture: on those that the model sees, its mean
-        spread = torch.nn.functional.adaptive_avg_pool2d(spread[None], data.shape[1:])[0]
+        spread = torch.nn.functional.adaptive_avg_pool2d(spread[None], (data.shape[1], data.shape[2]))[0]
     solver = altering.sampling.solver
     altering.draw(
         lambda denoiser, at, grid, seeds, progress: change(

@@ -178,11 +178,11 @@ class CodecInTraining:
 
     classes = None
 
-    def __init__(self, backbone: nn.Module, noise_shape: tuple[int, ...]) -> None:
+    def __init__(self, backbone: Any, noise_shape: tuple[int, ...]) -> None:
         self.backbone = backbone
         self.noise_shape = noise_shape
 
-    def with_backbone(self, backbone: nn.Module) -> CodecInTraining:
+    def with_backbone(self, backbone: Any) -> CodecInTraining:
         """The same with another network."""
         return CodecInTraining(backbone, self.noise_shape)
 

@@ -66,10 +66,10 @@ def codec_folder(name: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
         raise Absent(f"codec: hub:{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
+    from huggingface_hub import snapshot_download
+
     files = [f"{inside}{file}" for inside in ("", *(f"{part}/" for part in _INSIDE[1:])) for file in (CONFIG, WEIGHTS)]
     try:
         return codec_folder(snapshot_download(name, allow_patterns=files))

@@ -31,9 +31,6 @@ from unidiff.training.settings import Training
 __all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
 
 
-_MANIFEST = "manifest.json"  # beside the recipe of a run
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
@@ -207,5 +204,11 @@ def read_recipe(
     written = read_yaml(text, name)
     if written.value is None and not overrides:
         raise written.at.error("", "the recipe is empty.", parameters(cls))
-    home = Path(source).parent if (Path(source).parent / _MANIFEST).is_file() else None
-    return Builder(registry, allow_imports, home).record(cls, apply_overrides(written, overrides))
+    return Builder(registry, allow_imports, _home(Path(source))).record(cls, apply_overrides(written, overrides))
+
+
+def _home(path: Path) -> Path | None:
+    """The run directory that a recipe lies in; None for any other recipe."""
+    run = path.parent
+    beside = (run / "manifest.json").is_file() or (run / "checkpoints").is_dir()
+    return run if path.name == "recipe.yaml" and path.is_file() and beside else None

@@ -12,13 +12,13 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.codec.codec import Codec
 from unidiff.codec.folder import KEPT
+from unidiff.codec.statistics import measure_latents
 from unidiff.data.base import Source
 from unidiff.run.coding import Coding
 from unidiff.run.directory import RunDirectory
 
-__all__ = ["measure_latents", "report_codec", "save_reconstructions"]
+__all__ = ["report_codec", "save_reconstructions"]
 
-_MOST = 10_000  # pictures that the scale is measured on
 _TESTED = 1000  # pictures of the test split
 _BATCH = 100
 _SHOWN = 16
@@ -32,7 +32,7 @@ def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Sour
     codec.eval()
     codec.set_scale(1.0)
     latents = measure_latents(codec, source, recipe.seed)
-    codec.set_scale(latents.pop("scale_exact"))
+    codec.set_scale(latents.scale)
     codec.save(files.path / KEPT)
     test = recipe.data.open("test")
     found = _reconstruct(codec, test.batch(torch.arange(min(_TESTED, len(test)))), recipe.latent_shape)
@@ -45,36 +45,15 @@ def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Sour
         "loss": losses[-1],
         "codec": str(files.path / KEPT),
         "reconstruction": found,
-        "latents": {"shape": list(recipe.latent_shape), **latents},
+        "latents": {
+            "shape": list(recipe.latent_shape),
+            "scale": latents.scale,
+            "mean": round(latents.mean, 4),
+            "channel_mean": [round(value, 4) for value in latents.channel_mean],
+            "channel_std": [round(value, 4) for value in latents.channel_std],
+            "pictures": latents.pictures,
+        },
         "samples": str(picture),
-    }
-
-
-@torch.no_grad()
-def measure_latents(codec: Codec, source: Source, seed: int = 0) -> dict[str, Any]:
-    """Mean and standard deviation of latents, in all and of each channel, and the scale that makes their variance 1.
-
-    The scale is 1 / s with s^2 the variance of all numbers of the latents about their one mean (Rombach et al. 2022,
-    appendix G), over at most 10,000 pictures chosen at random.
-
-    Args:
-        codec: The codec.
-        source: The pictures.
-        seed: Seed of the choice.
-    """
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
-    device = next(codec.parameters()).device
-    parts = [codec.encode(source.batch(part, device)).cpu().double() for part in order.split(_BATCH)]
-    z = torch.cat(parts)
-    scale = codec.layout.scale / float(z.std(correction=0))
-    return {
-        "scale_exact": scale,
-        "scale": round(scale, 6),
-        "mean": round(float(z.mean()), 4),
-        "std": round(float(z.std(correction=0)), 4),
-        "channel_mean": [round(value, 4) for value in z.mean((0, 2, 3)).tolist()],
-        "channel_std": [round(value, 4) for value in z.std((0, 2, 3), correction=0).tolist()],
-        "pictures": len(z),
     }
 
 

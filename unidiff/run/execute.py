@@ -241,7 +241,8 @@ def _train(
     stop: Callable[[], bool],
 ) -> Any:
     """The trained model; metrics, previews and the warning of a long run on the way."""
-    settings = recipe.training
+    settings, objective = recipe.training, recipe.objective
+    assert objective is not None  # a Coding has filled its own in
     started = files.read_manifest().get("started", "")
     trackers = Trackers(settings, files.tensorboard, files.name, started, recipe.to_dict())
     start = begun = time.perf_counter()
@@ -284,7 +285,7 @@ def _train(
         return train(
             denoiser,
             source,
-            recipe.objective,
+            objective,
             settings,
             conditioning=recipe.conditioning,
             seed=recipe.seed,
