@@ -109,7 +109,7 @@ def compare(model: ud.Denoiser, count: int, path: Path) -> None:
         print(f"{name:18} " + " ".join(f"{error:12.4f}" for error in errors))
         cells.append([(drawn[0], f"{errors[0]:.3f}"), (drawn[-1], f"{errors[-1]:.3f}")])
         assert errors[-1] < errors[0], f"{name} does not approach the others"
-        assert errors[-1] < 0.25 * spread, f"{name} draws other pictures"
+        assert errors[-1] < 0.5 * spread, f"{name} draws other pictures"
     caption = "One checkpoint of diffusers, one noise, nine solvers: RMS distance from where all of them go"
     columns = [f"{STEPS[0]} steps", f"{STEPS[-1]} steps"]
     save_table(cells, list(SOLVERS), columns, path, caption)
