@@ -84,7 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         start = time.perf_counter()
         model = run.denoiser
         guided = ud.ClassifierFree(model, scale) if judge is None else ud.ClassifierGuidance(model, judge, scale)
-        x = draw(guided, sampling, run.recipe.data.shape, run.precision, label=label).x.cpu().clamp(-1, 1)
+        x = draw(guided, sampling, run.recipe.data, run.precision, label=label).x.cpu().clamp(-1, 1)
         agreement = (classes_of(options.judge, options.cache, x) == label).double().mean().item()
         found, spread = diversity(x, label, classes)
         rows.append({"scale": scale, "agreement": agreement, "diversity": found / unit, "error": spread / unit})

@@ -39,7 +39,10 @@ def test_labels_are_dropped_as_often_as_asked():
         dropped = 0
         for step in range(100):
             indices = plan.indices(step)
-            label = ud.Labels(dropout).conditions(source, indices, plan.condition_draws(step))["label"]
+            told = ud.Labels(dropout).conditions(
+                torch.zeros(100, 2), source.labels[indices], plan.condition_draws(step)
+            )
+            label = told["label"]
             assert ((label == source.labels[indices]) | (label == -1)).all()
             dropped += int((label == -1).sum())
         # A binomial number of 10000: within five standard deviations.
@@ -57,7 +60,7 @@ def test_a_step_of_training_by_hand():
     hand = model()
     plan = BatchPlan(0, 8, len(SOURCE))
     indices, (uniform, eps) = plan.indices(0), plan.draws(0, (2,))
-    label = SOURCE.labels[indices].masked_fill(plan.condition_draws(0) < 0.25, -1)
+    label = SOURCE.labels[indices].masked_fill(plan.condition_draws(0)[:, 0] < 0.25, -1)
     u0 = SOURCE.batch(indices)
     level = hand.process.level(hand.process.training_times(uniform), u0)
     u = level.alpha * u0 + level.sigma * eps
@@ -154,6 +157,8 @@ def test_what_the_command_line_refuses(runs):
     run, plain = runs / "classes", runs / "plain"
     assert "knows the classes 0 to 9, and 12 is none of them" in refused("sample", run, "--class", "3,12")
     assert "was trained without classes" in refused("sample", plain, "--class", 3)
+    for option in ("--image", "--mask"):
+        assert "was trained without images" in refused("sample", plain, option, "digit.png")
     assert "scale: nan was given" in refused("sample", run, "--class", 3, "--guidance", "nan")
     assert "nothing to guide to" in refused("sample", run, "--guidance", 2)
     assert "write whole numbers" in refused("sample", run, "--class", "three")

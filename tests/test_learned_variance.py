@@ -228,12 +228,14 @@ def test_models_around_a_model_hand_the_variance_on():
 def test_refusals():
     learned = ud.MLP((2,), width=8, depth=1, learned_variance=True)
     plain = ud.NeuralDenoiser(ud.DDPM(T=5), ud.Eps(), ud.MLP((2,), width=8, depth=1))
-    with pytest.raises(ParameterError, match=r"learned_variance: .* noise level for each of its modes"):
+    with pytest.raises(ParameterError, match=r"backbone: .* noise level for each of its modes"):
         ud.NeuralDenoiser(ud.Blurring(shape=(2,), blur_max=2.0), ud.Eps(), learned)
     with pytest.raises(ParameterError, match="backbone: a velocity has no variance to learn"):
         ud.VelocityNetwork(ud.PerSampleHeat(ud.RenormalizedHeat((2,), 1.0)), learned)
     with pytest.raises(ParameterError, match=r"objective: Hybrid sums a bound over the steps of a table, and VPSDE"):
         ud.Hybrid().check(ud.VPSDE())
+    with pytest.raises(ParameterError, match=r"objective: Hybrid learns a variance of pixels, and Heat"):
+        ud.Hybrid().check(ud.Heat(shape=(2,), blur_max=0.8, levels=8))
     x = torch.zeros(1, 2)
     with pytest.raises(ParameterError, match="which this network does not predict"):
         ud.Hybrid().losses(plain, x, x, plain.process.level(torch.ones(1), x))

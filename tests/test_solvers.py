@@ -314,7 +314,8 @@ def gaussian_run(solver, process, levels: list[Level], m: float, C: float) -> tu
         bridge = s.sigma**2 * q / t.sigma**2
         if isinstance(solver, Ancestral):
             on_u, on_x0 = r * s.sigma**2 / t.sigma**2, s.alpha * q / t.sigma**2
-            b2 = q**solver.variance * bridge ** (1 - solver.variance)
+            share = solver.variance or 0.0
+            b2 = q**share * bridge ** (1 - share)
         else:
             b2 = solver.eta**2 * bridge
             on_u = math.sqrt(s.sigma**2 - b2) / t.sigma

@@ -70,8 +70,12 @@ EXPORTS: dict[str, str] = {
     "RescaledGuidance": "guidance.limits",
     "DynamicThreshold": "guidance.limits",
     # conditioning: what a network is told of the data
-    "Labels": "conditioning",
-    "Conditioning": "conditioning",
+    "Labels": "conditioning.labels",
+    "SuperResolution": "conditioning.image",
+    "Colorization": "conditioning.image",
+    "RandomHoles": "conditioning.image",
+    "ImageConditioning": "conditioning.image",
+    "Conditioning": "conditioning.base",
     # objective
     "Denoising": "objective.denoising",
     "Hybrid": "objective.hybrid",
@@ -164,6 +168,7 @@ EXPORTS: dict[str, str] = {
     "energy_distance": "evaluation.distances",
     "sliced_wasserstein": "evaluation.distances",
     "Discriminants": "evaluation.features",
+    "mean_prediction": "evaluation.conditional",
     # backbone
     "UNet": "backbone.unet",
     "DiT": "backbone.dit",

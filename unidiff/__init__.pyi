@@ -26,8 +26,12 @@ from unidiff.codec.objective import PixelError as PixelError
 from unidiff.codec.objective import Reconstruction as Reconstruction
 from unidiff.codec.objective import SquaredError as SquaredError
 from unidiff.codec.objective import Variational as Variational
-from unidiff.conditioning import Conditioning as Conditioning
-from unidiff.conditioning import Labels as Labels
+from unidiff.conditioning.base import Conditioning as Conditioning
+from unidiff.conditioning.image import Colorization as Colorization
+from unidiff.conditioning.image import ImageConditioning as ImageConditioning
+from unidiff.conditioning.image import RandomHoles as RandomHoles
+from unidiff.conditioning.image import SuperResolution as SuperResolution
+from unidiff.conditioning.labels import Labels as Labels
 from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Data as Data
 from unidiff.data.digits import Digits as Digits
@@ -54,6 +58,7 @@ from unidiff.encoding import interpolate as interpolate
 from unidiff.encoding import round_trip as round_trip
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison
+from unidiff.evaluation.conditional import mean_prediction as mean_prediction
 from unidiff.evaluation.distances import energy_distance as energy_distance
 from unidiff.evaluation.distances import sliced_wasserstein as sliced_wasserstein
 from unidiff.evaluation.features import Discriminants as Discriminants

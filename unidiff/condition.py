@@ -2,20 +2,36 @@
 
 `label` is the class of each sample, whole numbers (B,) from 0; -1 is the null class, "nothing is said". A model that
 knows classes takes a missing `label` for -1 in every row.
+
+`image` is a picture for each sample, floats (B, C', H, W) in [-1, 1]; zeros say nothing. A model that knows images
+needs one: a forgotten picture would give samples of something else than was meant, which nobody would see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "check_conditions", "check_label", "nothing"]
+__all__ = ["NULL", "Knows", "check_conditions", "check_image", "check_label", "nothing"]
 
 NULL = -1
+
+
+class Knows(Protocol):
+    """Which conditions a model was made for.
+
+    Attributes:
+        classes: Number of classes; None if it knows none.
+        image: Shape (C', H, W) of its images; None if it knows none.
+    """
+
+    classes: int | None
+    image: tuple[int, ...] | None
 
 
 def nothing(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,14 +63,42 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
         raise ParameterError("label", problem)
 
 
-def check_conditions(cond: Mapping[str, Tensor], classes: int | None, count: int) -> None:
-    """Refuse conditions before a run begins; see `check_label`.
+def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> None:
+    """Refuse images that a model does not know.
+
+    Args:
+        image: What was given.
+        shape: Shape (C', H, W) that the model knows; None if it knows none.
+        count: Samples, B.
+
+    Raises:
+        ParameterError: If the model was made without images, or these are no floats of its shape in [-1, 1].
+    """
+    if shape is None:
+        raise ParameterError("image", "this model was trained without images as conditions. Leave it out.")
+    needed = (count, *shape)
+    if not isinstance(image, Tensor) or image.shape != needed or not image.is_floating_point():
+        what = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else repr(image)
+        raise ParameterError("image", f"{what} was given; allowed are floats of shape {needed}.")
+    if not bool((image.abs() <= 1.0001).all()):  # bicubic resizing and rounding may end a little outside
+        low, high = float(image.min()), float(image.max())
+        problem = f"values from {low:g} to {high:g} were given; allowed is [-1, 1]: x / 127.5 - 1 for bytes."
+        raise ParameterError("image", problem)
+
+
+def check_conditions(cond: Mapping[str, Tensor], model: Knows, count: int) -> None:
+    """Refuse conditions before a run begins; see `check_label` and `check_image`.
 
     Raises:
         ParameterError: With the reason.
     """
+    if model.image is not None and "image" not in cond:
+        problem = f"this model needs one, {(count, *model.image)}, of each sample. Zeros say nothing."
+        raise ParameterError("image", problem)
     for name, value in cond.items():
         if name == "label":
-            check_label(value, classes, count)
+            check_label(value, model.classes, count)
+        elif name == "image":
+            check_image(value, model.image, count)
         elif len(value) != count:
             raise ParameterError(name, f"{len(value)} rows were given; there are {count} samples.")

@@ -12,7 +12,7 @@ from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Level, Process, combine, scaled
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "check_learned_variance"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -21,14 +21,22 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         process: The process that made the state noisy.
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
-        classes: Number of classes that it can be asked for by the condition `label`; None if it is unconditional.
+        classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
+        image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
         learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
     """
 
     process: Process
     shape: tuple[int, ...] | None = None
     classes: int | None = None
+    image: tuple[int, ...] | None = None
     learned_variance: bool = False
+
+    def _take_after(self, denoiser: Denoiser) -> None:
+        """Be of the process, the shape and the conditions of the denoiser that this one wraps."""
+        self.process, self.shape = denoiser.process, denoiser.shape
+        self.classes, self.image = denoiser.classes, denoiser.image
+        self.learned_variance = denoiser.learned_variance
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -65,12 +73,18 @@ class NeuralDenoiser(Denoiser):
         super().__init__()
         parameterization.check(process)
         self.learned_variance = getattr(backbone, "learned_variance", False)
-        check_learned_variance(process, self.learned_variance)
+        if self.learned_variance and process.basis.shape:
+            problem = (
+                f"the variance it learns is one of pixels, and {process!r} has a noise level for each of its modes."
+            )
+            raise ParameterError("backbone", f"{problem} Leave learned_variance out.")
         self.process = process
         self.parameterization = parameterization
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
         self.classes = getattr(backbone, "classes", None)
+        channels = getattr(backbone, "image", None)
+        self.image = (channels, *self.shape[1:]) if channels and self.shape else None
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -111,11 +125,8 @@ class Counted(Denoiser):
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
+        self._take_after(denoiser)
         self.denoiser = denoiser
-        self.process = denoiser.process
-        self.shape = denoiser.shape
-        self.classes = denoiser.classes
-        self.learned_variance = denoiser.learned_variance
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
     @property
@@ -161,11 +172,9 @@ class Rescheduled(Denoiser):
                 f"which is t >= {_matching(process, least.log_snr):.12g} there. Raise its t_min or sigma_min."
             )
             raise ParameterError("process", problem)
+        self._take_after(denoiser)
         self.denoiser = denoiser
         self.process = process
-        self.shape = denoiser.shape
-        self.classes = denoiser.classes
-        self.learned_variance = denoiser.learned_variance
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped model's expected data, and the noise that explains the state with them."""
@@ -177,17 +186,6 @@ class Rescheduled(Denoiser):
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         x0, _, _, variance = self.denoiser(scaled(ratio, u), at, **cond)
         return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
-
-
-def check_learned_variance(process: Process, learned: bool) -> None:
-    """Refuse a learned variance where there is none to learn.
-
-    Raises:
-        ParameterError: If the modes of the process differ: the network's is one of pixels.
-    """
-    if learned and process.basis.shape:
-        problem = f"{process!r} has a noise level for each of its modes, and the learned variance is one of pixels."
-        raise ParameterError("learned_variance", f"{problem} Leave it out.")
 
 
 @lru_cache(maxsize=100_000)

@@ -45,16 +45,14 @@ class Replacement(Denoiser):
             the image.
     """
 
-    image: Tensor
+    picture: Tensor
     strength: Tensor
 
     def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
         super().__init__()
+        self._take_after(denoiser)
         self.denoiser = denoiser
-        self.process = denoiser.process
-        self.shape = denoiser.shape
-        self.learned_variance = denoiser.learned_variance
-        self.register_buffer("image", image.detach().clone())
+        self.register_buffer("picture", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
 
     def free(self, t: Scale) -> Tensor:
@@ -66,7 +64,7 @@ class Replacement(Denoiser):
         basis = self.process.basis
         x0, _, _, variance = self.denoiser(u, level, **cond)
         pixels, free = basis.inverse(x0), self.free(level.t)
-        x0 = basis.forward(torch.where(free, pixels, self.image.to(pixels)))
+        x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
         if variance is not None:
             variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
         return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)

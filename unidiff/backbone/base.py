@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError, require_whole
 
-__all__ = ["Backbone", "require_classes"]
+__all__ = ["Backbone", "require_classes", "require_image"]
 
 
 def require_classes(classes: int | None) -> None:
@@ -19,12 +19,19 @@ def require_classes(classes: int | None) -> None:
         require_whole("classes", classes, 1, 1_000_000)
 
 
+def require_image(image: int | None) -> None:
+    """Raise a ParameterError unless this is a number of channels, or None."""
+    if image is not None:
+        require_whole("image", image, 1, 65536)
+
+
 class Backbone(nn.Module, ABC):
     """A network from pixels to pixels. It knows nothing of processes or parameterizations.
 
     Attributes:
         shape: Shape of one sample, without the batch.
-        classes: Number of classes that the network was built for; None if it is unconditional.
+        classes: Number of classes that the network was built for; None if it knows none.
+        image: Channels of the condition `image` that the network was built for; None if it knows none.
         learned_variance: Whether the output's first axis is twice that of `shape`: what the network predicts, then for
             each number of it where the variance of a reverse step lies, from -1 (beta-tilde) to 1 (beta); see
             `Prediction.variance`.
@@ -32,6 +39,7 @@ class Backbone(nn.Module, ABC):
 
     shape: tuple[int, ...]
     classes: int | None = None
+    image: int | None = None
     learned_variance: bool = False
 
     @property
@@ -60,10 +68,12 @@ class Backbone(nn.Module, ABC):
                 hide a mistake.
         """
         name = type(self).__name__
-        if self.classes is None and cond:
+        known = [key for key, built in (("image", self.image), ("label", self.classes)) if built is not None]
+        if not known and cond:
             raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
-        if unknown := sorted(set(cond) - {"label"}):
-            raise ParameterError("backbone", f"{name} knows the condition label, but was given {', '.join(unknown)}.")
+        if unknown := sorted(set(cond) - set(known)):
+            problem = f"{name} knows the condition {' and '.join(known)}, but was given {', '.join(unknown)}."
+            raise ParameterError("backbone", problem)
         if self.classes is None:
             return None
         if "label" not in cond:
@@ -78,3 +88,17 @@ class Backbone(nn.Module, ABC):
                 problem = f"class {int(wrong[0])} was given; the {self.classes} classes are 0 to {self.classes - 1}."
                 raise ParameterError("label", problem)
         return label
+
+    def _joined(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Noisy images with the condition `image` as further channels, (B, C + C', H, W); x without images.
+
+        Raises:
+            ParameterError: If the image is missing, or has another shape than the network was built for.
+        """
+        if self.image is None:
+            return x
+        image, needed = cond.get("image"), (len(x), self.image, *x.shape[2:])
+        if image is None or image.shape != needed:
+            given = "none" if image is None else f"the shape {tuple(image.shape)}"
+            raise ParameterError("image", f"{given} was given; this network needs {needed}. Zeros say nothing.")
+        return torch.cat([x, image.to(x.dtype)], dim=1)

@@ -46,7 +46,10 @@ def _whole(classes: int | None) -> int:
 
 
 class UNetEncoder(Encoder):
-    """The way down of the U-Net, a mean over the pixels, and a linear layer (after Dhariwal & Nichol 2021, section 4).
+    """The way down of the U-Net, and a linear layer that reads the whole of its coarsest map.
+
+    After Dhariwal & Nichol 2021, section 4, who attend to that map. Its mean alone would not do: under strong noise a
+    class shows in where things are, at every scale of the image.
 
     Args:
         shape: (C, H, W) of one image; each side divisible by patch * 2^(levels - 1).
@@ -90,7 +93,7 @@ class UNetEncoder(Encoder):
                 self.levels.append(ResidualBlock(h, out, 4 * width, dropout))
                 h = out
         self.norm = group_norm(h)
-        self.head = zeroed(nn.Linear(h, self.classes))
+        self.head = zeroed(nn.Linear(h * (shape[1] // unit) * (shape[2] // unit), self.classes))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Logits, (B, classes), of noisy images x, (B, C, H, W); see `Encoder.forward`."""
@@ -98,7 +101,7 @@ class UNetEncoder(Encoder):
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         for layer in self.levels:
             h = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
-        logits: Tensor = self.head(F.silu(self.norm(h)).mean((2, 3)))
+        logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))
         return logits
 
 

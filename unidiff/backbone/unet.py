@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.base import Backbone, require_classes, require_image
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
@@ -39,7 +39,9 @@ class UNet(Backbone):
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
             same network on a smaller map.
-        classes: Number of classes that it can be asked for; None is an unconditional network.
+        classes: Number of classes that it can be asked for; None is a network without.
+        image: Channels of a picture of the same height and width that it is told, joined to the noisy image at the
+            input (Saharia et al. 2022, Palette); None is a network without. In a recipe it follows from `conditioning`.
         groups: Groups of every group norm, a divisor of all channels; None is 32 or fewer, as the channels allow.
         scale_shift: Whether the noise embedding scales and shifts the normalized features of a residual block instead
             of being added to them (Nichol & Dhariwal 2021, appendix A; Dhariwal & Nichol 2021, section 3.1).
@@ -64,6 +66,7 @@ class UNet(Backbone):
         dropout: float = 0.0,
         patch: int = 1,
         classes: int | None = None,
+        image: int | None = None,
         groups: int | None = None,
         scale_shift: bool = False,
         residual_resampling: bool = False,
@@ -77,8 +80,10 @@ class UNet(Backbone):
         _check_heads(shape, width, multipliers, attention, patch, central, heads, head_channels)
         _check_groups(groups, {width, *(width * m for m in multipliers)})
         require_classes(classes)
+        require_image(image)
         self.shape = tuple(shape)
         self.classes = classes
+        self.image = image
         self.patch = patch
         self.learned_variance = learned_variance
         channels = [width * m for m in multipliers]
@@ -96,7 +101,7 @@ class UNet(Backbone):
             return ResidualBlock(channels, channels, features, dropout, groups, scale_shift, resample)
 
         self.embedding = NoiseEmbedding(width, features, classes)
-        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        self.stem = nn.Conv2d((shape[0] + (image or 0)) * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
@@ -131,14 +136,15 @@ class UNet(Backbone):
         Args:
             x: Noisy images, (B, C, H, W).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
+            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes; `image`,
+                (B, C', H, W), if it was built with one.
 
         Returns:
             The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
         """
         label = self._label(cond, len(x))
         e = self.embedding(c) if label is None else self.embedding(c, label)
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        h = self.stem(F.pixel_unshuffle(self._joined(x, cond), self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:

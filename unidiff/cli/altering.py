@@ -63,6 +63,11 @@ class Altering:
         shape = run.recipe.data.decoded_shape
         if len(shape) != 3:
             raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be altered.")
+        if run.denoiser.image is not None:
+            remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model of holes."
+            raise RunError(
+                f"{directory}: this model is told a picture of each sample, which is another thing. {remedy}"
+            )
         picture = out or free_name(RunDirectory(directory).samples)
         check_place("--out", picture)
         return Altering(run, run.recipe.sampling, picture, array)

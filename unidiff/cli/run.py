@@ -120,11 +120,14 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
         return
+    from unidiff.run.conditional import in_words
+
     data, finished = summary["data"], summary["status"] == "finished"
     drawn = finished and "nfe" in summary
     pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if drawn else None
     worth, latents = summary.get("reconstruction"), summary.get("latents")
     accuracy = ", ".join(f"{value:.1%} at t = {t}" for t, value in summary.get("accuracy", {}).items())
+    errors = summary.get("errors")
     rows = {
         "data": f"{data['name']}, {data['count']} samples of shape {tuple(data['shape'])}",
         "note": data["stand_in"],
@@ -132,11 +135,13 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}" if finished else None,
         "sampling": pace,
         "accuracy": accuracy,
+        "errors": in_words(errors) if errors else None,
         "codec": summary.get("codec"),
         "reconstruction": worth and f"rms {worth['rms']:.4f}, PSNR {worth['psnr_db']} dB, KL {worth['kl_nats']} nats",
         "latents": latents
         and f"{tuple(latents['shape'])}, mean {latents['mean']}, std {latents['channel_std']} by channel",
         "samples": summary.get("samples"),
+        "conditions": summary.get("conditions"),
         "trajectory": summary.get("trajectory"),
         "scale": latents and f"{latents['scale']}",
         "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),

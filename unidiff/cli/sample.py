@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -27,6 +28,17 @@ def sample(
     classifier: Annotated[
         Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
     ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="For a model told images: draw --count of this picture, and of each other; test images if not given.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --image, for a model of holes: white is to be drawn.")
+    ] = None,
     overrides: Overrides = None,
     array: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="Write the samples: float32, (N, *shape), in [-1, 1].")
@@ -38,8 +50,6 @@ def sample(
 ) -> None:
     """Draw samples from a trained run with any solver and grid."""
     asked = _classes(classes)
-    if guidance is not None and not asked:
-        raise RunError(f"--guidance {guidance:g}: there is nothing to guide to. Name classes with --class.")
     if classifier is not None and guidance is None:
         raise RunError(f"--classifier {classifier}: say how much it counts with --guidance.")
     if asked:
@@ -53,9 +63,11 @@ def sample(
 
     from unidiff import plot
     from unidiff.cli.console import Console
+    from unidiff.cli.imaging import conditioning_of, read_examples
     from unidiff.denoiser import Denoiser
     from unidiff.guidance.classifier import ClassifierGuidance
     from unidiff.guidance.linear import ClassifierFree
+    from unidiff.run.conditional import errors, in_words, rows
     from unidiff.run.directory import RunDirectory
     from unidiff.run.load import draw, load, load_classifier
 
@@ -63,6 +75,19 @@ def sample(
         loaded = load(run, changes, device=device, allow_imports=allow_imports, report=console.notice)
         sampling, model = loaded.recipe.sampling, loaded.denoiser
         cond: dict[str, Any] = {}
+        seeing = conditioning_of(loaded, images or [], mask)
+        if seeing is not None:
+            if asked:
+                raise RunError(f"--class {classes}: {run} was trained with images, not with classes. Leave it out.")
+            if guidance is not None and not seeing.dropout:
+                problem = f"{run} has dropout 0: it never learnt what is likely without an image. Leave it out."
+                raise RunError(f"--guidance {guidance:g}: {problem}")
+            shown = read_examples(seeing, loaded, images or [], mask)
+            each = sampling.count if any(c.startswith("sampling.count=") for c in changes) else 3
+            cond["image"] = shown.cond["image"].repeat_interleave(each, 0)
+            sampling = dataclasses.replace(sampling, count=len(cond["image"]))
+        elif guidance is not None and not asked:
+            raise RunError(f"--guidance {guidance:g}: there is nothing to guide to. Name classes with --class.")
         judge = None
         if classifier is not None:
             judge = load_classifier(classifier, device=device, allow_imports=allow_imports, report=console.notice)
@@ -85,16 +110,27 @@ def sample(
             progress=lambda done, total: console.progress("sample", done, total),
             **cond,
         )
+        x = solution.x.cpu()
+        found = None
+        if seeing is not None:
+            x = seeing.compose(x, cond)
+            if shown.truth is not None:
+                truth = shown.truth.repeat_interleave(each, 0)
+                found = errors(model, seeing, sampling, cond["image"], truth, x, loaded.precision)
         seconds = time.perf_counter() - started
     grid = sampling.grid_for(loaded.recipe.process)
     title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."
     title += f" Classes {', '.join(map(str, asked))}." * bool(asked)
     title += f" Guidance {guidance:g}." if guidance is not None else ""
     columns = sampling.count // len(asked) if len(asked) > 1 else None
+    pictures = x
+    if seeing is not None:
+        pictures, columns = rows(seeing, shown.cond["image"], x, shown.truth)
+        title += " Condition, samples" + (", truth." if shown.truth is not None else ".")
     try:
-        plot.save_samples(solution.x, picture, f"{title}\n{stand_in}" if stand_in else title, columns)
+        plot.save_samples(pictures, picture, f"{title}\n{stand_in}" if stand_in else title, columns)
         if array is not None:
-            values = solution.x.cpu().numpy().astype(np.float32)
+            values = x.numpy().astype(np.float32)
             with array.open("wb") as file:  # np.save would add .npy to another ending
                 np.save(file, values.clip(-1, 1) if values.ndim == 4 else values)
     except OSError as error:
@@ -105,6 +141,8 @@ def sample(
         "count": sampling.count,
         "classes": asked or None,
         "guidance": guidance,
+        "images": [str(path) for path in images or []] or None,
+        "errors": found,
         "nfe": solution.nfe,
         "seconds": round(seconds, 2),
         "samples": str(picture),
@@ -115,6 +153,8 @@ def sample(
         print(json.dumps(result))
     else:
         print(f"{sampling.count} samples, {solution.nfe} evaluations each, {seconds:.1f} s: {picture}")
+        if found is not None:
+            print(f"errors: {in_words(found)}")
         if array is not None:
             print(f"values: {array}")
 

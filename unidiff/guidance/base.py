@@ -29,11 +29,8 @@ class Guided(Denoiser):
 
     def __init__(self, model: Denoiser) -> None:
         super().__init__()
+        self._take_after(model)
         self.model = model
-        self.process = model.process
-        self.shape = model.shape
-        self.classes = model.classes
-        self.learned_variance = model.learned_variance
 
     @abstractmethod
     def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:

@@ -113,8 +113,7 @@ class DynamicThreshold(Denoiser):
         require(0 < quantile <= 1, "quantile", quantile, "a number above 0, at most 1")
         require(0 < limit < float("inf"), "limit", limit, "a number above 0")
         self.model = model
-        self.process, self.shape, self.classes = model.process, model.shape, model.classes
-        self.learned_variance = model.learned_variance
+        self._take_after(model)
         self.quantile, self.limit = quantile, limit
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:

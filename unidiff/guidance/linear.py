@@ -31,7 +31,7 @@ class ClassifierFree(Guided):
 
     def __init__(self, model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        if model.classes is None:
+        if model.classes is None and model.image is None:
             problem = "it was trained without conditions, so there is none to guide to. Train one with `conditioning`."
             raise ParameterError("model", problem)
         self.scale = check_scale(scale)
@@ -72,6 +72,9 @@ class AutoGuidance(Guided):
             raise ParameterError("weaker_model", problem)
         if weaker_model.classes != model.classes:
             problem = f"it knows {weaker_model.classes or 'no'} classes, the other one {model.classes or 'none'}."
+            raise ParameterError("weaker_model", problem)
+        if weaker_model.image != model.image:
+            problem = f"it knows images {weaker_model.image}, the other one {model.image}."
             raise ParameterError("weaker_model", problem)
         self.weaker_model = weaker_model
         self.scale = check_scale(scale)

@@ -56,10 +56,8 @@ class Posterior(Denoiser):
                 raise ParameterError("denoiser", f"{problem} denoiser does not tell the covariance of x0. {remedy}")
         else:
             self.latest = float(process.time_at(torch.tensor(2 * math.log(_FAINT), dtype=torch.float64)))
+        self._take_after(denoiser)
         self.denoiser = denoiser
-        self.process = denoiser.process
-        self.shape = denoiser.shape
-        self.learned_variance = denoiser.learned_variance
         self.operator = operator
         self.noise_std = noise_std
         self.chunk = chunk

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import NeuralDenoiser, check_learned_variance
+from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import Simple, Weighting
@@ -45,7 +45,9 @@ class Hybrid(Objective):
         if process.native_times() is None:
             problem = f"Hybrid sums a bound over the steps of a table, and {process!r} has none. Use DDPM or NCSN."
             raise ParameterError("objective", problem)
-        check_learned_variance(process, learned=True)
+        if process.basis.shape:
+            problem = f"Hybrid learns a variance of pixels, and {process!r} has a noise level for each of its modes."
+            raise ParameterError("objective", f"{problem} Use Denoising.")
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), at times of the table; see `Objective.losses`."""

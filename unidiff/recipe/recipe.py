@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unidiff.backbone.base import Backbone
-from unidiff.conditioning import Conditioning
+from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Data
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
@@ -43,8 +43,8 @@ class Recipe:
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
-        conditioning: What the network is told of the data, such as Labels; null for an unconditional model. It gives
-            the network its `classes`, as many as the data have.
+        conditioning: What the network is told of the data, such as Labels or SuperResolution; null for an unconditional
+            model. It gives the network its `classes` or `image`.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -95,12 +95,13 @@ class Recipe:
     def _condition(self) -> None:
         """Give the network the arguments by which it knows its conditions, so that the saved recipe has them."""
         given = self.backbone.arguments
-        if self.conditioning is None:
-            if given.get("classes") is not None:
-                problem = "nothing would tell the network which class a sample has. Add `conditioning: labels`."
-                raise ParameterError("backbone.classes", problem)
-            return
-        needed = self.conditioning.network(self.data, given)
+        needed = {} if self.conditioning is None else self.conditioning.network(self.data, given)
+        if given.get("classes") is not None and "classes" not in needed:
+            problem = "nothing would tell the network which class a sample has. Add `conditioning: labels`."
+            raise ParameterError("backbone.classes", problem)
+        if given.get("image") is not None and "image" not in needed:
+            problem = "nothing would show the network an image. Add a `conditioning` that does, or leave it out."
+            raise ParameterError("backbone.image", problem)
         object.__setattr__(self, "backbone", Blueprint(self.backbone.kind, {**given, **needed}))
 
     def _check_variance(self) -> None:

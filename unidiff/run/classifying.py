@@ -9,7 +9,7 @@ from typing import Any
 
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
-from unidiff.conditioning import Labels
+from unidiff.conditioning.labels import Labels
 from unidiff.data.base import Data
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.cross_entropy import CrossEntropy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.classifier import NeuralClassifier
 from unidiff.codec.codec import CodecInTraining
+from unidiff.conditioning.base import Examples
+from unidiff.conditioning.image import ImageConditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
@@ -26,6 +29,7 @@ from unidiff.recipe.shipped import recipe_command
 from unidiff.run.classifying import Classifying, load_classifying
 from unidiff.run.codec_report import report_codec, save_reconstructions
 from unidiff.run.coding import Coding, load_coding
+from unidiff.run.conditional import errors, rows
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import draw
 from unidiff.run.trackers import Trackers, check_trackers
@@ -43,6 +47,7 @@ __all__ = ["READERS", "Reporter", "execute", "resumed_recipe"]
 # A cheap look at the model in training: any process, a fraction of the cost of a training interval.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
 _PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
+_ROWS, _EACH = 6, 3  # test images shown with their conditions, and samples of each
 _BATCH = 1000  # samples read together where the process measures them
 _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
@@ -134,6 +139,8 @@ def execute(
         reporter.notice(source.stand_in)
     if recipe.conditioning is not None:
         recipe.conditioning.check(source, recipe.classes)
+        if isinstance(recipe, Recipe):
+            _examples(recipe, 1)  # they may come from a test split, which is better found missing now
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
     if resume:
@@ -264,7 +271,8 @@ def _train(
         preview = files.samples / f"step-{step:08d}.png"
         due = settings.preview_every and step % settings.preview_every == 0 and step < steps
         if due and isinstance(recipe, Recipe) and isinstance(progress.average, NeuralDenoiser):
-            x = draw(progress.average, _PREVIEW, recipe.data, precision, **_examples(recipe, _PREVIEW.count)).x
+            cond = _examples(recipe, _PREVIEW.count).cond
+            x = draw(progress.average, _PREVIEW, recipe.data, precision, **cond).x
             caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
             plot.save_samples(x, preview, caption)
         elif due and isinstance(recipe, Coding) and isinstance(progress.average, CodecInTraining):
@@ -311,13 +319,14 @@ def _draw(
             raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    cond = _examples(recipe, sampling.count)
-    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **cond)
+    examples = _examples(recipe, sampling.count)
+    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **examples.cond)
+    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, examples.cond)
     seconds = time.perf_counter() - started
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
     picture = files.samples / "grid.png"
-    plot.save_samples(solution.x, picture, _caption(files.name, sampling, recipe.process, source))
+    plot.save_samples(x, picture, _caption(files.name, sampling, recipe.process, source))
     pictures = len(data.decoded_shape) == 3
     shown = _PATH_IMAGES if pictures else _PATH_POINTS
     states, times = [data.decode(state.u[:shown]) for state in solution.path], [state.t for state in solution.path]
@@ -327,6 +336,7 @@ def _draw(
     )
     if pictures:
         plot.save_animation(states, files.samples / "trajectory.gif")
+    told = _show(recipe, files, model, source, examples, x.cpu(), precision) if examples.truth is not None else {}
     return {
         "training_seconds": metrics[-1]["seconds"],
         "loss": losses[-1],
@@ -334,13 +344,39 @@ def _draw(
         "trajectory": str(strip),
         "nfe": solution.nfe,
         "sampling_seconds": round(seconds, 2),
+        **told,
     }
 
 
-def _examples(recipe: Recipe, count: int) -> dict[str, Any]:
-    """Conditions for pictures: all classes in turn, if the model knows any."""
+def _examples(recipe: Recipe, count: int) -> Examples:
+    """Conditions for pictures: all classes in turn, or test images, if the model is told any."""
     known = recipe.conditioning
-    return {} if known is None else known.examples(count, recipe.classes)
+    return Examples({}) if known is None else known.examples(recipe.data, count, recipe.classes)
+
+
+def _show(
+    recipe: Recipe,
+    files: RunDirectory,
+    model: NeuralDenoiser,
+    source: Source,
+    shown: Examples,
+    x: Tensor,
+    precision: torch.dtype,
+) -> dict[str, Any]:
+    """What a model told images is worth: rows of condition, samples and truth; errors beside the mean prediction."""
+    conditioning, sampling = recipe.conditioning, recipe.sampling
+    assert isinstance(conditioning, ImageConditioning)
+    assert shown.truth is not None
+    few = _examples(recipe, _ROWS)
+    image = few.cond["image"].repeat_interleave(_EACH, 0)
+    several = draw(model, replace(sampling, count=len(image)), recipe.data, precision, image=image).x.cpu()
+    several = conditioning.compose(several, {"image": image})
+    pictures, columns = rows(conditioning, few.cond["image"], several, few.truth)
+    place = files.samples / "conditions.png"
+    title = f"{files.name}: condition, {_EACH} samples, truth, of test images"
+    plot.save_samples(pictures, place, _caption(title, sampling, recipe.process, source), columns)
+    found = errors(model, conditioning, sampling, shown.cond["image"], shown.truth, x, precision)
+    return {"conditions": str(place), "errors": found}
 
 
 def _measure(recipe: Classifying, files: RunDirectory, classifier: NeuralClassifier) -> dict[str, Any]:

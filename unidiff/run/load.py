@@ -52,7 +52,7 @@ def draw(
         The samples, decoded; states of the path are as the model sees them.
     """
     device = next(denoiser.parameters()).device
-    check_conditions(cond, denoiser.classes, sampling.count)
+    check_conditions(cond, denoiser, sampling.count)
     starts = range(0, sampling.count, sampling.batch)
     solutions: list[Solution] = []
     samples: list[Tensor] = []

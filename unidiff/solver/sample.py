@@ -72,7 +72,7 @@ def sample(
 
     Raises:
         ParameterError: If the grid has no times for the process, the solver is meaningless on it, or the model does
-            not know the class that a `label` asks for.
+            not know the conditions, or needs one that is missing.
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
@@ -81,7 +81,7 @@ def sample(
         raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    check_conditions(cond, denoiser.classes, len(seeds))
+    check_conditions(cond, denoiser, len(seeds))
     noise = Seeded(seeds)
     u = process.draw_prior(noise, torch.empty(len(seeds), *shape, dtype=dtype, device=device))
     counted = Counted(denoiser)

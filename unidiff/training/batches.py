@@ -64,7 +64,7 @@ class BatchPlan:
         uniform = (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
         return uniform, torch.randn(self.batch, *shape, generator=generator)
 
-    def condition_draws(self, step: int) -> Tensor:
-        """Uniform draws that decide which conditions of a step are left unsaid, (B,) float64, each on its own."""
+    def condition_draws(self, step: int, draws: int = 1) -> Tensor:
+        """Uniform draws that decide all that is random about the conditions of a step, (B, draws) float64."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, _CONDITION, step))
-        return torch.rand(self.batch, generator=generator, dtype=torch.float64)
+        return torch.rand(self.batch, draws, generator=generator, dtype=torch.float64)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unidiff.classifier import NeuralClassifier
 from unidiff.codec.codec import CodecInTraining
 from unidiff.codec.objective import CodecObjective
-from unidiff.conditioning import Conditioning
+from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Source
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
@@ -109,9 +109,9 @@ def train(
 ) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
-    Data order, times, noise, conditions left unsaid and dropout of a step are functions of (seed, step). A run that is
-    stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that
-    was not.
+    Data order, times, noise, all that is random about conditions, and dropout of a step are functions of (seed, step).
+    A run that is stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for
+    bit, as one that was not.
 
     Args:
         denoiser: The model, or a classifier or codec; its network is moved to the accelerator's device.
@@ -219,14 +219,18 @@ def _accumulate_gradients(
     torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, getattr(model, "noise_shape", source.shape))
-    cond = {} if conditioning is None else conditioning.conditions(source, indices, plan.condition_draws(step))
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, *cond.values())]
-    for part, (index, draw, eps, *told) in enumerate(zip(*mine)):
+    chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, chance)]
+    for part, (index, draw, eps, drawn) in enumerate(zip(*mine)):
         x = source.batch(index, accelerator.device)
+        cond: dict[str, Tensor] = {}
+        if conditioning is not None:
+            label = None if source.labels is None else source.labels[index.cpu()]
+            cond = conditioning.conditions(x, label, drawn)
         eps = eps.to(accelerator.device, non_blocking=True)
-        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in zip(cond, told)}
+        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
             loss = objective.batch_losses(model, x, draw, eps, **given).mean() / parts
             accelerator.backward(loss)

@@ -1,8 +1,7 @@
-"""What a model is told of its data in training: the recipe's `conditioning` section."""
+"""The class of each sample as a condition."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,52 +10,11 @@ import torch
 from torch import Tensor
 
 from unidiff.condition import NULL
+from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.data.base import Data, Source
 from unidiff.errors import DataError, ParameterError, require
 
-__all__ = ["Conditioning", "Labels"]
-
-
-@dataclass(frozen=True)
-class Conditioning(ABC):
-    """Conditions made from the data, for a network that is trained with them."""
-
-    @abstractmethod
-    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor arguments by which a network knows the conditions.
-
-        Args:
-            data: The data.
-            given: The network's arguments as the recipe has them.
-
-        Raises:
-            ParameterError: If the network or the data do not fit.
-        """
-
-    @abstractmethod
-    def check(self, source: Source, classes: int | None) -> None:
-        """Refuse opened data that cannot be conditioned on, before anything is written.
-
-        Raises:
-            DataError: With the reason.
-        """
-
-    @abstractmethod
-    def conditions(self, source: Source, indices: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        """The conditions of a batch.
-
-        Args:
-            source: The data.
-            indices: Which samples, (B,).
-            uniform: Draws of the uniform distribution on [0, 1), (B,), which decide what is left unsaid.
-
-        Returns:
-            Tensors with B rows by name, on the CPU.
-        """
-
-    @abstractmethod
-    def examples(self, count: int, classes: int | None) -> dict[str, Tensor]:
-        """Conditions to draw `count` pictures with that show what was learnt."""
+__all__ = ["Labels"]
 
 
 @dataclass(frozen=True)
@@ -95,11 +53,11 @@ class Labels(Conditioning):
             known = "no classes" if classes is None else f"{classes} classes"
             raise DataError(f"{source.name} has the label {most}, but the network knows {known}, counted from 0.")
 
-    def conditions(self, source: Source, indices: Tensor, uniform: Tensor) -> dict[str, Tensor]:
-        """The labels, -1 where the uniform draw is below `dropout`; see `Conditioning.conditions`."""
-        assert source.labels is not None
-        return {"label": source.labels[indices.cpu()].masked_fill(uniform < self.dropout, NULL)}
+    def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
+        """The labels, -1 where the first uniform draw is below `dropout`; see `Conditioning.conditions`."""
+        assert label is not None
+        return {"label": label.masked_fill(uniform[:, 0] < self.dropout, NULL)}
 
-    def examples(self, count: int, classes: int | None) -> dict[str, Tensor]:
+    def examples(self, data: Data, count: int, classes: int | None) -> Examples:
         """All classes in turn; see `Conditioning.examples`."""
-        return {"label": torch.arange(count) % (classes or 1)}
+        return Examples({"label": torch.arange(count) % (classes or 1)})

@@ -1,0 +1,82 @@
+"""The interface of every conditioning: conditions made from clean data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from unidiff.data.base import Data, Source
+
+__all__ = ["Conditioning", "Examples"]
+
+
+class Examples(NamedTuple):
+    """Conditions that show what was learnt.
+
+    Attributes:
+        cond: The conditions by name, each with a row per sample.
+        truth: The data that they were made from, (B, *shape); None where a sample has no one truth.
+    """
+
+    cond: dict[str, Any]
+    truth: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning(ABC):
+    """Conditions made from the data, for a network that is trained with them."""
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that each sample needs in training, at least 1: all that is random about its conditions."""
+        return 1
+
+    @abstractmethod
+    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor arguments by which a network knows the conditions.
+
+        Args:
+            data: The data.
+            given: The network's arguments as the recipe has them.
+
+        Raises:
+            ParameterError: If the network or the data do not fit.
+        """
+
+    @abstractmethod
+    def check(self, source: Source, classes: int | None) -> None:
+        """Refuse opened data that cannot be conditioned on, before anything is written.
+
+        Raises:
+            DataError: With the reason.
+        """
+
+    @abstractmethod
+    def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
+        """The conditions of a batch: a function of its arguments, row by row.
+
+        Args:
+            x0: The clean data, (B, *shape), on any device.
+            label: Their classes, (B,), on the CPU; None where the data have none.
+            uniform: Draws of the uniform distribution on [0, 1), (B, draws) float64 on the CPU. The first of each row
+                decides whether it is left unsaid.
+
+        Returns:
+            Tensors with B rows by name.
+        """
+
+    @abstractmethod
+    def examples(self, data: Data, count: int, classes: int | None) -> Examples:
+        """Conditions to draw `count` pictures with that show what was learnt, and what they were made from.
+
+        Raises:
+            DataError: If the data have no test split to make them from.
+        """
+
+    def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """Samples with what the condition knows exactly put back, (B, *shape); most conditions know nothing exactly."""
+        return x

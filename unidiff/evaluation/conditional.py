@@ -1,0 +1,75 @@
+"""How near the samples of a conditional model are to the truth, beside the best single guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unidiff.condition import check_conditions
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import ParameterError, require
+from unidiff.noise import Seeded
+
+__all__ = ["mean_prediction", "rms", "tells_mean"]
+
+_GAIN = 10.0
+
+
+@torch.no_grad()
+def mean_prediction(
+    denoiser: Denoiser,
+    shape: Sequence[int] | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    **cond: Tensor,
+) -> Tensor:
+    """The mean of all samples that fit the conditions, E[x0 | y]: what the denoiser expects of pure noise.
+
+    At t = 1 the state u says next to nothing of x0, so E[x0 | u, y] is E[x0 | y] to order alpha / sigma. Among all
+    single guesses it has the least expected square error, V = E|x0 - E[x0 | y]|^2. A sample x of an exact model errs by
+    E|x - x0|^2 = 2 V: given y, x and x0 are independent draws of one distribution, whose variance is V. Its root mean
+    square error is larger by sqrt(2), and that is right.
+
+    Args:
+        denoiser: The model.
+        shape: Shape of one sample; the model's own if not given.
+        seeds: Seeds of the noise, one for each row; a number n stands for 0, ..., n - 1.
+        dtype: Floating type of the state.
+        device: Where the state lives.
+        **cond: Conditions, each (B, ...).
+
+    Returns:
+        The means in pixels, (B, *shape).
+
+    Raises:
+        ParameterError: If the model does not know the conditions, or needs one that is missing.
+    """
+    shape = denoiser.shape if shape is None else shape
+    if shape is None:
+        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+    check_conditions(cond, denoiser, len(seeds))
+    process = denoiser.process
+    u = process.draw_prior(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
+    return process.basis.inverse(denoiser(u, process.level(1.0, u), **cond).x0).to(dtype)
+
+
+def tells_mean(model: NeuralDenoiser) -> bool:
+    """Whether `mean_prediction` of a network means anything: an error of its output is not blown up in x0 at t = 1.
+
+    The error of x0 is |sigma / (alpha b - sigma a)| times that of a x0 + b eps: as large as that of the output for X0
+    and V, and sigma / alpha = 150 times for Eps under a usual DDPM table.
+    """
+    level, network = model.process.level(1.0), model.parameterization
+    gain = torch.as_tensor(network.scale(level) * level.sigma / network.determinant(level)).abs().max()
+    return bool(gain <= _GAIN)
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    """Root mean square difference over all values of two tensors of one shape."""
+    return float((a.double() - b.double()).square().mean().sqrt())
