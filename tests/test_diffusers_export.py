@@ -22,6 +22,7 @@ from tiny import DIGITS, refused, unidiff, write
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.interop.diffusers.shift import told_the_index
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import Run
@@ -274,6 +275,11 @@ def test_networks_that_diffusers_lacks(tmp_path):
         with pytest.raises(RunError, match=message):
             export(made(tmp_path, backbone=backbone), tmp_path / "model")
         assert not (tmp_path / "model").exists()
+
+
+def test_a_network_that_is_told_an_image():
+    with pytest.raises(ParameterError, match="UNet2DModel cannot be told an image"):
+        kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
 
 
 def test_places(tmp_path, monkeypatch):
