@@ -56,8 +56,8 @@ def main() -> None:
     """Make or open a checkpoint, compare with diffusers' own sampler, draw with nine solvers, measure the distances."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", help="a folder or hub name of a DDPM or DDIM pipeline")
-    parser.add_argument("--training", type=int, default=600, help="steps of training, where no pipeline is given")
-    parser.add_argument("--count", type=int, default=8, help="pictures")
+    parser.add_argument("--training", type=int, default=500, help="steps of training, where no pipeline is given")
+    parser.add_argument("--count", type=int, default=9, help="pictures")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,8 @@ def main() -> None:
 def trained(folder: Path, steps: int) -> Path:
     """A pipeline of diffusers that knows digits: trained here, and nothing in the folder says so."""
     settings = [f"training.steps={steps}", "training.preview_every=0", "training.tensorboard=false"]
-    settings += ["backbone.width=24", "backbone.groups=8"]  # UNet2DModel has one number of groups for all its norms
+    settings += ["parameterization=V", "backbone.width=24"]
+    settings += ["backbone.groups=8"]  # UNet2DModel has one number for all its norms
     recipe = ud.load_recipe("ddpm_digits", [*settings, "sampling={count: 1, grid: {type: Uniform}}"])
     execute(recipe, folder / "run", Quiet(), device="cpu")
     written = export(folder / "run", folder / "digits")
@@ -102,17 +103,18 @@ def compare(model: ud.Denoiser, count: int, path: Path) -> None:
     spread = float((exact - exact.mean(0)).square().mean().sqrt())
     print(f"RMS distance of pixels from 100 steps of exponential Adams; two pictures are {spread * 2**0.5:.2f} apart")
     print(f"{'solver':18} " + " ".join(f"{steps:>6} steps" for steps in STEPS))
-    cells: list[list[tuple[torch.Tensor, str] | None]] = []
+    cells: list[list[tuple[torch.Tensor, str] | None]] = [[], []]
     for name, solver in SOLVERS.items():
         drawn = [ud.sample(model, solver, ud.Tapered(steps), seeds=count).x for steps in STEPS]
         errors = [float((x - exact).square().mean().sqrt()) for x in drawn]
         print(f"{name:18} " + " ".join(f"{error:12.4f}" for error in errors))
-        cells.append([(drawn[0], f"{errors[0]:.3f}"), (drawn[-1], f"{errors[-1]:.3f}")])
+        for row, end in zip(cells, (0, -1)):
+            row.append((drawn[end], f"{errors[end]:.3f}"))
         assert errors[-1] < errors[0], f"{name} does not approach the others"
-        assert errors[-1] < 0.25 * spread, f"{name} draws other pictures"
+        assert errors[-1] < 0.5 * spread, f"{name} draws other pictures"
     caption = "One checkpoint of diffusers, one noise, nine solvers: RMS distance from where all of them go"
-    columns = [f"{STEPS[0]} steps", f"{STEPS[-1]} steps"]
-    save_table(cells, list(SOLVERS), columns, path, caption)
+    rows = [f"{STEPS[0]} steps", f"{STEPS[-1]} steps"]
+    save_table(cells, rows, list(SOLVERS), path, caption)
 
 
 if __name__ == "__main__":

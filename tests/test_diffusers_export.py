@@ -16,23 +16,20 @@ from typing import Any
 
 import pytest
 import torch
+from theirs import COUNT, DDIM_NOISE, DDPM_NOISE, DIT_NOISE, LDM_NOISE, PICTURES, diffusers, drawn, pictures, same_noise
 from tiny import DIGITS, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.interop.diffusers.shift import told_the_index
-from unidiff.noise import Seeded
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import Run
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 
-diffusers = pytest.importorskip("diffusers")
-
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
-PICTURES = 1e-4
-COUNT = 3
 UNET = {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
 SMALLEST = {**UNET, "multipliers": [1], "attention": []}
 DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
@@ -48,19 +45,6 @@ def made(folder: Path, **parts: Any) -> Run:
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
     model.backbone.eval().requires_grad_(False)
     return Run(folder, recipe, {}, model, 8, torch.float32)
-
-
-def pictures(x: torch.Tensor) -> torch.Tensor:
-    return (x / 2 + 0.5).clamp(0, 1)
-
-
-def stream(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1."""
-    noise = Seeded(range(COUNT))
-    for module in modules:
-        monkeypatch.setattr(
-            f"diffusers.{module}.randn_tensor", lambda shape, *_, **__: noise(torch.empty(tuple(shape)))
-        )
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -87,9 +71,8 @@ def test_a_pipeline_draws_the_same(tmp_path, monkeypatch, process, parameterizat
     written = export(run, tmp_path / "model")
     assert (written.pipeline, written.notices) == ("DDPMPipeline", ())
     pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
-    pipeline.set_progress_bar_config(disable=True)
-    stream(monkeypatch, "pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
-    theirs = pipeline(COUNT, num_inference_steps=5, output_type="pt").images
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
     grid = load_grid(tmp_path / "model", 5)
     assert grid.given == (1.0, 0.8, 0.6, 0.4, 0.2)
     ours = ud.sample(run.denoiser, ud.Ancestral(), grid, seeds=COUNT).x
@@ -106,9 +89,8 @@ def test_a_learned_variance(tmp_path, monkeypatch):
     export(run, tmp_path / "model")
     pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
     assert pipeline.scheduler.config.variance_type == "learned_range"
-    pipeline.set_progress_bar_config(disable=True)
-    stream(monkeypatch, "pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
-    theirs = pipeline(COUNT, num_inference_steps=5, output_type="pt").images
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
     ours = ud.sample(run.denoiser, ud.Ancestral(), load_grid(tmp_path / "model", 5), seeds=COUNT).x
     assert (pictures(ours) - theirs).abs().max() < PICTURES
     assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
@@ -119,9 +101,8 @@ def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
     export(run, tmp_path / "model")
     pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "model")
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler"
-    pipeline.set_progress_bar_config(disable=True)
-    stream(monkeypatch, "pipelines.ddim.pipeline_ddim", "schedulers.scheduling_ddim")
-    theirs = pipeline(COUNT, num_inference_steps=20, output_type="pt").images
+    same_noise(monkeypatch, *DDIM_NOISE)
+    theirs = drawn(pipeline, 20)
     ours = ud.sample(run.denoiser, ud.DDIM(), load_grid(tmp_path / "model", 20), seeds=COUNT).x
     assert (pictures(ours) - theirs).abs().max() < PICTURES
     # And read as a stranger's, which it is without the folder `unidiff`.
@@ -197,9 +178,8 @@ def test_latents_of_a_unet(tmp_path, monkeypatch, codec):
     run = made(tmp_path, data=codec, backbone={**UNET, "attention": []}, process={"type": "CosineVP"})
     assert export(run, tmp_path / "model").pipeline == "LDMPipeline"
     pipeline = diffusers.LDMPipeline.from_pretrained(tmp_path / "model")
-    pipeline.set_progress_bar_config(disable=True)
-    stream(monkeypatch, "pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond")
-    theirs = torch.from_numpy(pipeline(COUNT, num_inference_steps=10, output_type="np").images).permute(0, 3, 1, 2)
+    same_noise(monkeypatch, *LDM_NOISE)
+    theirs = drawn(pipeline, 10)
     shutil.rmtree(tmp_path / "codec")  # the export has its own
     back = load(tmp_path / "model")
     assert same_weights(back.backbone, run.denoiser.backbone)
@@ -214,10 +194,8 @@ def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
     written = export(run, tmp_path / "model")
     assert (written.pipeline, written.notices) == ("DiTPipeline", ())
     pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
-    pipeline.set_progress_bar_config(disable=True)
-    stream(monkeypatch, "pipelines.dit.pipeline_dit")
-    given = {"num_inference_steps": 10, "output_type": "pt", "guidance_scale": guidance}
-    theirs = pipeline([0, 9, 3], **given).images
+    same_noise(monkeypatch, *DIT_NOISE)
+    theirs = drawn(pipeline, 10, [0, 9, 3], guidance_scale=guidance)
     back = load(tmp_path / "model")
     assert back.classes == 10
     assert same_weights(back.backbone, run.denoiser.backbone)
@@ -233,8 +211,7 @@ def test_a_transformer_of_latents_without_classes(tmp_path, codec):
     assert "give zeros" in export(run, tmp_path / "model").notices[0]
     assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
     pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
-    pipeline.set_progress_bar_config(disable=True)
-    assert len(pipeline([0, 0], num_inference_steps=2, output_type="np").images) == 2
+    assert len(drawn(pipeline, 2, [0, 0])) == 2
 
 
 # ---------------------------------------------------------------------------------------------- networks alone
@@ -298,6 +275,11 @@ def test_networks_that_diffusers_lacks(tmp_path):
         with pytest.raises(RunError, match=message):
             export(made(tmp_path, backbone=backbone), tmp_path / "model")
         assert not (tmp_path / "model").exists()
+
+
+def test_a_network_that_is_told_an_image():
+    with pytest.raises(ParameterError, match="UNet2DModel cannot be told an image"):
+        kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
 
 
 def test_places(tmp_path, monkeypatch):

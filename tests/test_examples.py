@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
 SHORT = {
-    "diffusers_nine_solvers": ["--training", "40", "--count", "2"],
+    "diffusers_nine_solvers": ["--training", "15", "--count", "2"],
     "nine_samplers": ["--count", "300"],
     "nine_denoisings": ["--steps", "80"],
     "interpolation": ["--count", "3"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,13 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
     if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
         problem = "this is no folder, and no name on the hub, which is owner/name"
         raise RunError(f"{path_or_name}: {problem}. Give the folder that save_pretrained wrote.")
+    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
+        problem = "no such folder here, and downloads are switched off by the environment variable UNIDIFF_OFFLINE"
+        raise RunError(f"{path_or_name}: {problem}.")
+    require_diffusers()
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", *(["*.bin"] if allow_pickle else [])]
+    wanted = ["*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])]
     try:
         return Path(snapshot_download(str(path_or_name), allow_patterns=wanted))
     except Exception as error:  # of the network, of the hub, of a cache: all kinds

@@ -58,12 +58,7 @@ class _UNet(Kind):
 
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """See `Kind.exported`."""
-        channels, height, breadth = network.shape
-        if (reads := network.stem.in_channels // network.patch**2) != channels:
-            problem = (
-                f"it reads {reads} channels where a sample has {channels}, and UNet2DModel knows no image condition"
-            )
-            raise ParameterError("network", f"{problem}.")
+        _, height, breadth = network.shape
         config, state = unet_to_diffusers(network)
         size = height if height == breadth else [height, breadth]
         return {**config, "sample_size": size}, state
@@ -111,11 +106,13 @@ def kind_of(network: nn.Module) -> Kind:
     """What a network is in diffusers.
 
     Raises:
-        ParameterError: If it is nothing there.
+        ParameterError: If it is nothing there, or needs a condition that is an image.
     """
     kind = _KINDS.get(type(network))
     if kind is None:
         known = " and ".join(known.__name__ for known in _KINDS)
         problem = f"diffusers has no {type(network).__name__}; what it has as well are {known}."
         raise ParameterError("network", problem)
+    if getattr(network, "image", None) is not None:
+        raise ParameterError("network", f"diffusers' {kind.name} cannot be told an image, which this network needs.")
     return kind

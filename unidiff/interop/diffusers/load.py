@@ -54,14 +54,14 @@ def load(
             is supported. Also if diffusers is not installed.
         ParameterError: If `process` and `parameterization` are missing, or not wanted.
     """
+    folder = local_folder(path_or_name, allow_pickle)
     given = {"process": process, "parameterization": parameterization}
-    if is_native(Path(path_or_name)):
+    if is_native(folder):
         for name, value in {"scheduler": scheduler, **given}.items():
             if value is not None:
-                raise ParameterError(name, f"{path_or_name} was exported from unidiff, and says it. Leave it out.")
-        return read_native(Path(path_or_name), device)
+                raise ParameterError(name, f"{folder} was exported from unidiff, and says it. Leave it out.")
+        return read_native(folder, device)
     require_diffusers()
-    folder = local_folder(path_or_name, allow_pickle)
     part, config = _parts(folder)
     if config is not None:
         for name, value in given.items():

@@ -185,9 +185,8 @@ class Clipped(Denoiser):
     def __init__(self, model: Denoiser, limit: float = 1.0) -> None:
         super().__init__()
         require(0 < limit < float("inf"), "limit", limit, "a number above 0")
+        self._take_after(model)
         self.model = model
-        self.process, self.shape, self.classes = model.process, model.shape, model.classes
-        self.learned_variance = model.learned_variance
         self.limit = limit
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:

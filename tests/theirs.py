@@ -1,0 +1,86 @@
+"""What the tests of the bridge to diffusers share: its models, small and random, and the noise that both draw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unidiff.noise import Seeded
+
+diffusers = pytest.importorskip("diffusers")
+
+PICTURES = 1e-4  # derived in test_diffusers_bridge.py
+COUNT = 3
+SMALLEST: dict[str, Any] = {
+    "block_out_channels": (8,),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+}
+
+
+def unet(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    }
+    return diffusers.UNet2DModel(**{**small, **changes}).eval()
+
+
+def autoencoder(kind: str = "AutoencoderKL", **changes: Any) -> Any:
+    torch.manual_seed(1)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    small: dict[str, Any] = {"in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": (8, 8)}
+    return getattr(diffusers, kind)(
+        **{**small, **blocks, "norm_num_groups": 4, "scaling_factor": 0.3, **changes}
+    ).eval()
+
+
+def transformer(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    small = {"num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 2, "out_channels": 4, "num_layers": 2}
+    network = diffusers.DiTTransformer2DModel(**{**small, "sample_size": 8, **changes})
+    with torch.no_grad():
+        for p in network.parameters():  # whose gates start at zero
+            p.normal_(std=max(1, p[0].numel()) ** -0.5)
+    return network.eval()
+
+
+def same_noise(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1."""
+    noise = Seeded(range(COUNT))
+    for module in modules:
+        path = f"diffusers.{module}.randn_tensor"
+        monkeypatch.setattr(path, lambda shape, *_, **__: noise(torch.empty(tuple(shape))))
+
+
+DDPM_NOISE = ("pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")
+DDIM_NOISE = ("pipelines.ddim.pipeline_ddim", "schedulers.scheduling_ddim")
+LDM_NOISE = ("pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond",)
+DIT_NOISE = ("pipelines.dit.pipeline_dit",)
+
+
+def pictures(x: torch.Tensor) -> torch.Tensor:
+    return (x / 2 + 0.5).clamp(0, 1)
+
+
+def drawn(pipeline: Any, steps: int, *given: Any, **options: Any) -> torch.Tensor:
+    """What a pipeline of diffusers draws, in [0, 1]: COUNT pictures, or what its own first argument asks for."""
+    pipeline.set_progress_bar_config(disable=True)
+    kind = "np" if type(pipeline).__name__ == "LDMPipeline" else "pt"  # which knows no other
+    images = pipeline(*(given or (COUNT,)), num_inference_steps=steps, output_type=kind, **options).images
+    return torch.from_numpy(images).permute(0, 3, 1, 2) if kind == "np" else images
+
+
+def changed(path: Path, **entries: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
