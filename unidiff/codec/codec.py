@@ -66,7 +66,7 @@ class Codec(nn.Module):
         model.register_to_config(scaling_factor=float(scale))
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `load_codec` and diffusers read, whole or not at all; one that is there is replaced.
+        """Write a folder that `load_codec` and diffusers read; files of a codec that is there are replaced, each whole.
 
         Raises:
             OSError: If it cannot be written.
@@ -77,8 +77,9 @@ class Codec(nn.Module):
         try:
             partial.mkdir(parents=True)
             model.save_pretrained(partial, safe_serialization=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            folder.mkdir(exist_ok=True)
+            for path in sorted(partial.iterdir(), key=lambda path: path.suffix == ".json"):  # what makes it one last
+                os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

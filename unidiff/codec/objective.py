@@ -104,7 +104,12 @@ class CodecObjective(ABC):
 
 @dataclass(frozen=True)
 class Reconstruction(CodecObjective):
-    """The error of the reconstruction alone, for a codec whose latents are free."""
+    """The error of the reconstruction alone, for a codec whose latents are free.
+
+    Args:
+        error: How a reconstruction is compared with the picture.
+        edge: Weight of the error of the edges.
+    """
 
     def latents(self, coding: Coding) -> float:
         """0."""
