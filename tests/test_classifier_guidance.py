@@ -174,6 +174,13 @@ def test_pure_noise_says_nothing_of_a_class():
     [
         (lambda: guided(ud.VPSDE(), math.nan), "scale: nan was given"),
         (lambda: guided(ud.VPSDE(), 1.0, chunk=0), "chunk: 0 was given"),
+        (lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1), "label: none was given"),
+        (
+            lambda: ud.ClassifierGuidance(
+                mixture(ud.VPSDE()), ud.NeuralClassifier(ud.VPSDE(), ud.MLPEncoder((3,), width=8, classes=3)), 1.0
+            ),
+            r"classifier: it knows samples of shape \(3,\), the model draws \(2,\)",
+        ),
         (
             lambda: ud.ClassifierGuidance(mixture(ud.VPSDE()), ud.MixtureClassifier(mixture(ud.EDM())), 1.0),
             r"classifier: it knows the noise of EDM\(.*\), the model that of VPSDE",

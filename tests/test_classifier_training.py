@@ -134,7 +134,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
     result = unidiff(*words, "--guidance", 2, "--classifier", runs / "judge")
     assert result.code == 0, result.err
     assert json.loads(result.out)["count"] == 4
-    assert "classifier: it knows the noise of DDPM(T=60" in refused(
+    assert "--classifier: it knows the noise of DDPM(T=60" in refused(
         *words, "--guidance", 2, "--classifier", runs / "other"
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")

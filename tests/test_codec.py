@@ -12,7 +12,7 @@ from tiny import equal, metrics, refused, unidiff, write
 from torch.distributions import Normal, kl_divergence
 
 import unidiff as ud
-from unidiff.codec.codec import Coding
+from unidiff.codec.codec import Coded
 from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_layout
 from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.registry import PUBLIC
@@ -39,7 +39,7 @@ def test_every_codec_is_tested():
 
 
 def coded(x, y, nats=0.0, commitment=0.0):
-    return Coding(y, torch.full((len(x),), nats), torch.full((len(x),), commitment))
+    return Coded(y, torch.full((len(x),), nats), torch.full((len(x),), commitment))
 
 
 def test_the_divergence_is_that_of_gaussians():

@@ -150,6 +150,7 @@ def test_samples_of_classes_from_the_command_line(runs, tmp_path):
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.height >= 3 * 64  # three rows of two, 8 pixels each drawn 8 times as large
     assert json.loads(unidiff(*words, "--class", 3).out)["count"] == 8
+    assert json.loads(unidiff(*words, "--class", "3,4", "--set", "sampling.count=3").out)["count"] == 6
     assert json.loads(unidiff(*words).out)["classes"] is None
 
 
@@ -159,7 +160,15 @@ def test_what_the_command_line_refuses(runs):
     assert "was trained without classes" in refused("sample", plain, "--class", 3)
     for option in ("--image", "--mask"):
         assert "was trained without images" in refused("sample", plain, option, "digit.png")
-    assert "scale: nan was given" in refused("sample", run, "--class", 3, "--guidance", "nan")
+    assert "--guidance nan: nan was given" in refused("sample", run, "--class", 3, "--guidance", "nan")
     assert "nothing to guide to" in refused("sample", run, "--guidance", 2)
+    assert "--guidance 1e+300: 1e+300 was given" in refused("sample", run, "--class", 3, "--guidance", 1e300)
+    same = ("--array", run / "same", "--out", run / "same")
+    assert "the values go there" in refused("sample", run, *same)
+    assert not (run / "same").exists()
+    manifest = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(manifest.replace("dropout: 0.25", "dropout: 0"))
+    assert "trained with dropout 0" in refused("sample", run, "--class", 3, "--guidance", 2)
+    (run / "recipe.yaml").write_text(manifest)
     assert "write whole numbers" in refused("sample", run, "--class", "three")
     assert "--count: 0 was given" in refused("sample", run, "--class", 3, "--count", 0)

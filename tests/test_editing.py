@@ -247,3 +247,15 @@ def test_bad_edits_are_refused():
         ud.variations(model, image, math.nan)
     with pytest.raises(ParameterError, match="draws noise"):
         ud.variations(model, image, 0.5, ud.Ancestral())
+    with pytest.raises(ParameterError, match="class 12 was given"):
+        ud.edit(model, image, 0.0, seeds=1, label=torch.tensor([12]))
+
+
+def test_models_told_images_are_edited():
+    network = ud.UNet((1, 4, 4), width=4, multipliers=(1,), blocks=1, image=1)
+    model, told = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), network), torch.full((2, 1, 4, 4), 0.5)
+    image, known = torch.zeros(1, 4, 4), torch.arange(4) < 2
+    x = ud.inpaint(model, image, known, ud.DDIM(), ud.Uniform(2), seeds=2, image=told).x
+    assert torch.equal(x[..., :2], torch.zeros(2, 1, 4, 2))
+    with pytest.raises(ParameterError, match="image: this model needs one"):
+        ud.edit(model, image, 0.5, seeds=2)

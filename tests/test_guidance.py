@@ -229,6 +229,13 @@ def test_guided_samples_of_one_gaussian_class_have_the_tilted_moments():
     assert away.mean() > x.mean()  # guidance pushes away from the other class
 
 
+def test_labels_may_be_bytes():
+    level = MODEL.process.level(0.3)
+    for dtype in (torch.uint8, torch.int32):
+        some = LABEL.clamp(min=0)
+        assert torch.equal(MODEL(U, level, label=some.to(dtype)).x0, MODEL(U, level, label=some).x0)
+
+
 def unconditional():
     return ud.NeuralDenoiser(ud.DDPM(T=50), ud.Eps(), ud.MLP((2,), width=8, depth=1))
 
@@ -239,7 +246,7 @@ MODEL = mixture(ud.DDPM(T=50))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale: nan was given; allowed is a finite number"),
+        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale: nan was given; allowed is a number of size up to"),
         (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale: \[1.0, inf\] was given"),
         (lambda: ud.ClassifierFree(MODEL, "2"), r"scale: '2' was given"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: it was trained without conditions"),
@@ -252,6 +259,12 @@ MODEL = mixture(ud.DDPM(T=50))
         (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high: 0.4 was given"),
         (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share: 1.5 was given"),
         (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile: 0.0 was given"),
+        (lambda: ud.ClassifierFree(MODEL, 1e300), "scale: 1e\\+300 was given"),
+        (lambda: ud.ClassifierFree(MODEL, [1.0, "x"]), "scale: .* was given"),
+        (lambda: ud.ClassifierFree(MODEL, torch.tensor(True)), "scale: .* was given"),
+        (lambda: ud.GuidanceInterval(MODEL, 0.1, 0.4), "guided: GaussianMixture was given, which is not guided"),
+        (lambda: ud.RescaledGuidance(ud.DynamicThreshold(MODEL)), "guided: DynamicThreshold was given"),
+        (lambda: ud.Resampling(ud.ExponentialAdams()), "solver: ExponentialAdams.* has no single step to repeat"),
         (
             lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0, 12])),
             "class 12 was given; the 3 classes are 0 to 2",

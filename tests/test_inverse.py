@@ -74,6 +74,16 @@ def test_what_the_operators_measure():
     assert ud.RandomProjection((4, 6), 7, 1) != ud.RandomProjection((4, 6), 7, 2)
 
 
+@pytest.mark.parametrize("make", [lambda: ud.Inpainting((1, 0, 1)), lambda: ud.RandomProjection((3,), 2)])
+def test_operators_made_without_autograd_serve_it(make):
+    with torch.inference_mode():
+        operator = make()
+        operator.apply(torch.zeros(1, 3))
+    x = torch.ones(1, 3, requires_grad=True)
+    operator.apply(x).sum().backward()
+    assert x.grad is not None
+
+
 def test_bad_operators_are_refused():
     for make, name in (
         (lambda: ud.HeatBlur((4, 6), math.nan), "blur"),
@@ -351,6 +361,9 @@ def test_bad_posteriors_are_refused():
         ud.DPS(model, operator, torch.zeros(3, 1), 0.1)(torch.zeros(2, 2), ud.VPSDE().level(0.5))
     with pytest.raises(ParameterError, match="one measurement"):
         ud.conditioned(model, operator, torch.zeros(2))
+    blurred = ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 16), 1.0)
+    with pytest.raises(ParameterError, match="noise_std: 0 was given, where A C A"):
+        ud.conditioned(blurred, ud.HeatBlur((16,), 8.0), torch.zeros(16))
 
 
 @pytest.mark.parametrize("solver", instances(ud.Solver), ids=repr)

@@ -18,10 +18,12 @@ class Classifier(nn.Module, ABC):
     Attributes:
         process: The process that made the state noisy.
         classes: Number of classes.
+        shape: Shape of one sample, without the batch axis; None if the classifier does not know it.
     """
 
     process: Process
     classes: int
+    shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level) -> Tensor:
@@ -54,6 +56,7 @@ class NeuralClassifier(Classifier):
         self.process = process
         self.backbone = backbone
         self.classes = int(getattr(backbone, "classes", 0))
+        self.shape = getattr(backbone, "shape", None)
 
     def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
         """The same classifier with another network."""

@@ -57,6 +57,7 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
     if not fits or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         what = f"{label.dtype} of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
         raise ParameterError("label", f"{what} was given; allowed are whole numbers, one for each of {count} samples.")
+    label = label.to(torch.int64)  # in bytes -1 would be 255
     wrong = label[(label < NULL) | (label >= classes)]
     if len(wrong):
         problem = f"class {int(wrong[0])} was given; the {classes} classes are 0 to {classes - 1}, and -1 is none."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unidiff.basis import Basis
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.encoding import decode, encode
 from unidiff.errors import require
@@ -55,15 +56,16 @@ class Replacement(Denoiser):
         self.register_buffer("picture", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
 
-    def free(self, t: Scale) -> Tensor:
+    def free(self, t: Scale, device: torch.device | str = "cpu") -> Tensor:
         """Where the model decides at time t, () or (B, 1, ..., 1): bool, of the shape of the strength."""
-        return (self.strength > 0) & (self.strength >= t)
+        strength = self.strength.to(device)
+        return (strength > 0) & (strength >= t)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise with what is known; see `Denoiser.forward`."""
         basis = self.process.basis
         x0, _, _, variance = self.denoiser(u, level, **cond)
-        pixels, free = basis.inverse(x0), self.free(level.t)
+        pixels, free = basis.inverse(x0), self.free(level.t, u.device)
         x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
         if variance is not None:
             variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
@@ -74,6 +76,7 @@ class Replacement(Denoiser):
 def inpaint(
     denoiser: Denoiser,
     image: Tensor,
+    /,
     known: Tensor,
     solver: Solver = DEFAULT_SOLVER,
     grid: Grid | None = None,
@@ -114,6 +117,7 @@ def inpaint(
 def edit(
     denoiser: Denoiser,
     image: Tensor,
+    /,
     strength: float | Tensor,
     solver: Solver = DEFAULT_SOLVER,
     grid: Grid | None = None,
@@ -148,10 +152,12 @@ def edit(
     """
     process = denoiser.process
     _check_image(denoiser, image, latent)
-    spread = _checked_map(torch.as_tensor(strength, dtype=torch.float64), image).to(image.device)
+    spread = _checked_map(torch.as_tensor(strength, dtype=torch.float64), image)
+    spread = spread.to(image.device, torch.float32 if image.device.type == "mps" else torch.float64)
     spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+    check_conditions(cond, denoiser, len(seeds))
     start, noise = float(spread.max()), Seeded(seeds)
     uniform = bool((spread == start).all())
     x = image.expand(len(seeds), *image.shape)
@@ -181,6 +187,7 @@ def edit(
 def variations(
     denoiser: Denoiser,
     image: Tensor,
+    /,
     amount: float,
     solver: Solver = _FLOW,
     grid: Grid | None = None,

@@ -52,8 +52,8 @@ class Altering:
         array: Path | None,
     ) -> Altering:
         """Read the run; refuse one of no images, and places that cannot be written, before any work."""
-        for option, path in (("--array", array), ("--out", out)):
-            check_place(option, path)
+        check_place("--array", array)
+        check_place("--out", out, array)
         given = any(change.startswith("sampling.count=") for change in overrides or [])
         changes = [*(overrides or []), *([] if count is None and given else [f"sampling.count={count or 8}"])]
         if count is not None and count < 1:
@@ -133,6 +133,8 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
     try:
         values = np.load(path, allow_pickle=False)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise DataError(f"{path} holds {values.dtype}; give floats in [-1, 1]: x / 127.5 - 1 for bytes.")
         x = torch.from_numpy(values.astype(np.float32))
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error

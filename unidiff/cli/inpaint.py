@@ -48,7 +48,7 @@ def inpaint(
     if repeats > 1:
         if not isinstance(solver, OneStep):
             remedy = "Add --set sampling.solver=Ancestral."
-            problem = f"{type(solver).__name__} remembers its steps, which cannot be taken again"
+            problem = f"{type(solver).__name__} has no single step that could be taken again"
             raise RunError(f"--repeats {repeats}: {problem}. {remedy}")
         solver = Resampling(solver, repeats)
     shown = torch.where(free, 0.0, given)

@@ -10,10 +10,12 @@ from unidiff.errors import RunError
 __all__ = ["check_place", "free_name"]
 
 
-def check_place(option: str, path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the time of sampling is spent."""
+def check_place(option: str, path: Path | None, other: Path | None = None) -> None:
+    """Refuse a file that cannot be written, or that another result goes to, before the time of sampling is spent."""
     if path is None:
         return
+    if other is not None and path.absolute() == other.absolute():
+        raise RunError(f"{option} {path}: the values go there. Name another file for the picture.")
     folder = path.absolute().parent
     if path.is_dir():
         raise RunError(f"{option} {path}: this is a directory; name a file.")

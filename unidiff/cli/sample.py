@@ -24,7 +24,7 @@ def sample(
         str | None,
         typer.Option("--class", metavar="K,...", help="Draw this class, or these, a row each; --count of each."),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain model of the class.")] = None,
     classifier: Annotated[
         Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
     ] = None,
@@ -49,61 +49,51 @@ def sample(
     allow_imports: AllowImports = False,
 ) -> None:
     """Draw samples from a trained run with any solver and grid."""
-    asked = _classes(classes)
     if classifier is not None and guidance is None:
         raise RunError(f"--classifier {classifier}: say how much it counts with --guidance.")
-    if asked:
-        require_whole("--count", each := 8 if count is None else count, 1, 10_000_000)
-        count = each * len(asked)
-    changes = [*(overrides or []), *([f"sampling.count={count}"] if count is not None else [])]
-    for option, path in (("--array", array), ("--out", out)):
-        check_place(option, path)
+    if count is not None:
+        require_whole("--count", count, 1, 10_000_000)
+    check_place("--array", array)
+    check_place("--out", out, array)
     import numpy as np
     import torch
 
     from unidiff import plot
     from unidiff.cli.console import Console
+    from unidiff.cli.guiding import check_classes, guided, read_classes, read_classifier
     from unidiff.cli.imaging import conditioning_of, read_examples
-    from unidiff.denoiser import Denoiser
-    from unidiff.guidance.classifier import ClassifierGuidance
-    from unidiff.guidance.linear import ClassifierFree
     from unidiff.run.conditional import errors, in_words, rows
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.load import draw, load, load_classifier
+    from unidiff.run.load import draw, load
 
+    asked = read_classes(classes)
     with Console() as console:
-        loaded = load(run, changes, device=device, allow_imports=allow_imports, report=console.notice)
+        loaded = load(run, overrides or [], device=device, allow_imports=allow_imports, report=console.notice)
         sampling, model = loaded.recipe.sampling, loaded.denoiser
-        cond: dict[str, Any] = {}
+        judge = read_classifier(loaded, classifier, device, allow_imports, console.notice)
+        check_classes(loaded, asked, judge)
         seeing = conditioning_of(loaded, images or [], mask)
+        steered = guided(loaded, asked, guidance, judge)
+        # A row of each class or picture: as many as the user says, and else what fits a row.
+        given = any(change.startswith("sampling.count=") for change in overrides or [])
+        usual = sampling.count if given or not (asked or seeing) else (3 if seeing else 8)
+        each = usual if count is None else count
+        sampling = dataclasses.replace(sampling, count=each)
+        cond: dict[str, Any] = {}
         if seeing is not None:
-            if asked:
-                raise RunError(f"--class {classes}: {run} was trained with images, not with classes. Leave it out.")
-            if guidance is not None and not seeing.dropout:
-                problem = f"{run} has dropout 0: it never learnt what is likely without an image. Leave it out."
-                raise RunError(f"--guidance {guidance:g}: {problem}")
             shown = read_examples(seeing, loaded, images or [], mask)
-            each = sampling.count if any(c.startswith("sampling.count=") for c in changes) else 3
             cond["image"] = shown.cond["image"].repeat_interleave(each, 0)
-            sampling = dataclasses.replace(sampling, count=len(cond["image"]))
-        elif guidance is not None and not asked:
-            raise RunError(f"--guidance {guidance:g}: there is nothing to guide to. Name classes with --class.")
-        judge = None
-        if classifier is not None:
-            judge = load_classifier(classifier, device=device, allow_imports=allow_imports, report=console.notice)
-        if asked:
-            _check_classes(run, asked, model.classes if judge is None else judge.classes)
-            cond["label"] = torch.tensor(asked).repeat_interleave(sampling.count // len(asked))
-        guided: Denoiser = model
-        if guidance is not None:
-            guided = ClassifierFree(model, guidance) if judge is None else ClassifierGuidance(model, judge, guidance)
+        elif asked:
+            cond["label"] = torch.tensor(asked).repeat_interleave(each)
+        for value in cond.values():
+            sampling = dataclasses.replace(sampling, count=len(value))
         picture = out or free_name(RunDirectory(run).samples)
         check_place("--out", picture)
         if stand_in := loaded.manifest.get("data", {}).get("stand_in"):
             console.notice(stand_in)
         started = time.perf_counter()
         solution = draw(
-            guided,
+            steered,
             sampling,
             loaded.recipe.data,
             loaded.precision,
@@ -111,6 +101,8 @@ def sample(
             **cond,
         )
         x = solution.x.cpu()
+        if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
+            console.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps or less guidance.")
         found = None
         if seeing is not None:
             x = seeing.compose(x, cond)
@@ -157,20 +149,3 @@ def sample(
             print(f"errors: {in_words(found)}")
         if array is not None:
             print(f"values: {array}")
-
-
-def _classes(text: str | None) -> list[int]:
-    """The classes of `--class 0,1,2`."""
-    words = [] if text is None else text.split(",")
-    if not all(word.strip().isdecimal() for word in words):
-        raise RunError(f"--class {text}: write whole numbers from 0, with commas between them, such as --class 0,1,2.")
-    return [int(word) for word in words]
-
-
-def _check_classes(run: Path, asked: list[int], known: int | None) -> None:
-    """Refuse classes that the model was not trained with."""
-    text = ",".join(map(str, asked))
-    if known is None:
-        raise RunError(f"--class {text}: {run} was trained without classes. Train a recipe that has `conditioning`.")
-    if wrong := [k for k in asked if k >= known]:
-        raise RunError(f"--class {text}: {run} knows the classes 0 to {known - 1}, and {wrong[0]} is none of them.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
 
-__all__ = ["Codec", "CodecInTraining", "Coding"]
+__all__ = ["Codec", "CodecInTraining", "Coded"]
 
 _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
@@ -22,7 +22,7 @@ _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 _TILE, _EDGE = 64, 8
 
 
-class Coding(NamedTuple):
+class Coded(NamedTuple):
     """What training sees of a codec.
 
     Attributes:
@@ -119,7 +119,7 @@ class Codec(nn.Module):
         pixels = h.shape[2] * h.shape[3] * layout.factor**2
         return torch.cat([self._picture(part)[0] for part in h.split(_together(pixels))])
 
-    def forward(self, x: Tensor, eps: Tensor) -> Coding:
+    def forward(self, x: Tensor, eps: Tensor) -> Coded:
         """Encode and decode, as in training.
 
         Args:
@@ -130,13 +130,13 @@ class Codec(nn.Module):
         nothing = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
             y, commitment = self._picture(self._raw(x))
-            return Coding(y, nothing, nothing if commitment is None else commitment.float().expand(len(x)))
+            return Coded(y, nothing, nothing if commitment is None else commitment.float().expand(len(x)))
         posterior = model.encode(x).latent_dist
         y, _ = self._picture(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         nats = 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).flatten(1).sum(1)
-        return Coding(y, nats, nothing)
+        return Coded(y, nats, nothing)
 
     def _raw(self, x: Tensor) -> Tensor:
         model: Any = self.model

@@ -31,6 +31,11 @@ class Conditioning(ABC):
     """Conditions made from the data, for a network that is trained with them."""
 
     @property
+    @abstractmethod
+    def dropout(self) -> float:
+        """Probability that a sample's conditions are left unsaid, from 0 to 1; with 0 the model cannot be guided."""
+
+    @property
     def draws(self) -> int:
         """Uniform numbers that each sample needs in training, at least 1: all that is random about its conditions."""
         return 1

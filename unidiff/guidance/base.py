@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -15,6 +14,9 @@ from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Scale, combine
 
 __all__ = ["Guided", "affine", "check_scale", "moved", "part", "row_scale", "twice"]
+
+
+_MOST = 1e6  # a scale beyond which float32 would lose the plain prediction
 
 
 class Guided(Denoiser):
@@ -52,13 +54,15 @@ def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
     Raises:
         ParameterError: If it is neither.
     """
-    allowed = "a finite number, or one for each sample, (B,)"
-    if isinstance(scale, (Tensor, list, tuple)):
-        scale = torch.as_tensor(scale, dtype=torch.float64)
+    allowed = f"a number of size up to {_MOST:g}, or one for each sample, (B,)"
+    if isinstance(scale, (list, tuple)) and all(type(value) in (int, float) for value in scale):
+        scale = torch.tensor(scale, dtype=torch.float64)
+    if isinstance(scale, Tensor) and scale.dtype != torch.bool and not scale.is_complex():
+        scale = scale.to(torch.float64)
         require(scale.ndim <= 1 and scale.numel() > 0, "scale", tuple(scale.shape), allowed)
-        require(bool(scale.isfinite().all()), "scale", scale.tolist(), allowed)
+        require(bool((scale.abs() <= _MOST).all()), "scale", scale.tolist(), allowed)
         return scale if scale.ndim else float(scale)
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not abs(scale) <= _MOST:
         raise ParameterError("scale", f"{scale!r} was given; allowed is {allowed}.")
     return float(scale)
 
@@ -68,7 +72,10 @@ def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
     if not isinstance(scale, Tensor):
         return scale
     if len(scale) != len(u):
-        raise ParameterError("scale", f"{len(scale)} scales were given for {len(u)} samples; give one for each.")
+        problem = f"{len(scale)} scales were given for {len(u)} samples; give one for each"
+        raise ParameterError(
+            "scale", f"{problem}, or one number inside a model that works in chunks or doubles a batch."
+        )
     return scale.to(u.device, u.dtype).reshape(-1, *[1] * (u.ndim - 1))
 
 

@@ -24,7 +24,8 @@ class ClassifierGuidance(Guided):
     The thesis writes the gradient of p; it is that of log p, as in Dhariwal & Nichol: the score -eps / sigma becomes
     grad log p(u) + scale grad log p(y | u). The data move with the noise, x0 + scale sigma^2 / alpha grad log p(y | u).
     Where alpha / sigma < 1e-6 a state says nothing of its class: such modes, and all at such a time, are left alone.
-    The label goes to the classifier, and to the model as well if it knows classes. Rows with label -1 are not guided.
+    The label goes to the classifier, and to the model as well if it knows classes: p(u | y) p(y | u)^scale is what is
+    sampled then, the plain conditional model at scale 0. Rows with label -1 are not guided.
 
     Args:
         model: The model, conditional or not. With an unconditional one a scale of 1 is the exact conditional model, and
@@ -44,6 +45,9 @@ class ClassifierGuidance(Guided):
             raise ParameterError("classifier", problem)
         if model.classes not in (None, classifier.classes):
             problem = f"it knows {classifier.classes} classes, the model {model.classes}."
+            raise ParameterError("classifier", problem)
+        if None not in (classifier.shape, model.shape) and classifier.shape != model.shape:
+            problem = f"it knows samples of shape {classifier.shape}, the model draws {model.shape}."
             raise ParameterError("classifier", problem)
         require_whole("chunk", chunk)
         self.classifier = classifier
@@ -76,7 +80,9 @@ class ClassifierGuidance(Guided):
         """The model's prediction and the guided one; see `Guided.pair`."""
         scale = row_scale(self.scale, u)
         plain = self.plain(u, level, **cond)
-        if "label" not in cond or (not isinstance(scale, Tensor) and scale == 0):
+        if "label" not in cond:
+            raise ParameterError("label", "none was given, so there is nothing to guide to; -1 is none for a sample.")
+        if not isinstance(scale, Tensor) and scale == 0:
             return plain, plain
         alpha, sigma = level.alpha, level.sigma
         lost = alpha < _LOST * sigma

@@ -6,12 +6,20 @@ import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 from unidiff.guidance.base import Guided, moved
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level
 
 __all__ = ["DynamicThreshold", "GuidanceInterval", "RescaledGuidance"]
+
+
+def _guided(model: Guided) -> Guided:
+    """The model, provided that it is guided: only then is there a plain one beside it."""
+    if not isinstance(model, Guided):
+        problem = f"{type(model).__name__} was given, which is not guided. Wrap ClassifierFree or another of its kind."
+        raise ParameterError("guided", problem)
+    return model
 
 
 class GuidanceInterval(Guided):
@@ -28,7 +36,7 @@ class GuidanceInterval(Guided):
     """
 
     def __init__(self, guided: Guided, low: float = 0.0, high: float = 1.0) -> None:
-        super().__init__(guided.model)
+        super().__init__(_guided(guided).model)
         require(0 <= low <= 1, "low", low, "a time from 0 to 1")
         require(low <= high <= 1, "high", high, f"a time from low = {low:g} to 1")
         self.guided = guided
@@ -68,7 +76,7 @@ class RescaledGuidance(Guided):
     """
 
     def __init__(self, guided: Guided, share: float = 0.7) -> None:
-        super().__init__(guided.model)
+        super().__init__(_guided(guided).model)
         require(0 <= share <= 1, "share", share, "a number from 0 to 1")
         self.guided = guided
         self.classes = guided.classes

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 from unidiff.exact import GaussianMixture
 from unidiff.inverse.operators import Operator
 
@@ -30,8 +30,8 @@ def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_s
         The posterior, on the mixture's process.
 
     Raises:
-        ParameterError: If y is not of the shape of a measurement, or noise_std is below 0; where the modes of the
-            process differ in SNR, if the covariance of the posterior is not diagonal in them.
+        ParameterError: If y is not of the shape of a measurement, or noise_std is below 0 or too small for A; where
+            the modes of the process differ in SNR, if the covariance of the posterior is not diagonal in them.
     """
     require(0 <= noise_std < math.inf, "noise_std", noise_std, "a number of at least 0")
     shape, size = mixture.shape, math.prod(mixture.shape)
@@ -46,6 +46,10 @@ def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_s
     means = mixture.process.basis.inverse(mixture.means.reshape(count, *shape)).flatten(1)
     seen = roots @ A.mT  # R_k A^T
     spread = seen.mT @ seen + noise_std**2 * torch.eye(len(A), dtype=torch.float64)
+    eigenvalues = torch.linalg.eigvalsh(spread)
+    if bool((eigenvalues[:, 0] <= 1e-12 * eigenvalues[:, -1]).any()):  # an error of 1e-16 becomes one of 1e-4
+        problem = f"{noise_std:g} was given, where A C A^T is singular to float64: some measurement says nothing new."
+        raise ParameterError("noise_std", f"{problem} Give the noise of the measurement.")
     residual = y.to(torch.float64).flatten() - means @ A.mT
     gain = torch.linalg.solve(spread, seen.mT @ roots).mT  # (K, D, m)
     new_means = means + torch.einsum("kdm,km->kd", gain, residual)

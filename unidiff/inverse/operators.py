@@ -171,7 +171,8 @@ class Inpainting(Operator):
     @cached_property
     def mask(self) -> Tensor:
         """The known pixels, (*shape), bool."""
-        return torch.tensor(self.known, dtype=torch.bool)
+        with torch.inference_mode(False):  # autograd keeps it, wherever it is made
+            return torch.tensor(self.known, dtype=torch.bool)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -223,8 +224,10 @@ class RandomProjection(Operator):
         require_whole("count", self.count, 1, size)
         require_whole("seed", self.seed, 0, 2**62)
         generator = torch.Generator().manual_seed(self.seed)
-        signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-        object.__setattr__(self, "_drawn", (signs, torch.randperm(size, generator=generator)[: self.count]))
+        with torch.inference_mode(False):  # autograd keeps them, wherever they are made
+            signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
+            modes = torch.randperm(size, generator=generator)[: self.count]
+        object.__setattr__(self, "_drawn", (signs, modes))
 
     @property
     def singular_values(self) -> Tensor:

@@ -136,11 +136,12 @@ def _rows(value: Scale, rows: slice, u: Tensor) -> Scale:
 class DPS(Posterior):
     """Diffusion posterior sampling: p(y | u) is taken for N(A E[x0 | u], s^2 I), that is W = scale / s^2.
 
-    Chung et al. 2023, eq. 11 and 16 (rho = 1 / s^2); A may be any differentiable map there. The spread of x0 around its
-    mean is left out: the measurement counts too much while there is noise, and the samples are too narrow, by how much
-    stands in docs/inverse.md. The shift is up to Cov[x0 | u] / s^2 times the residual: with s below the spread of the
-    data a solver needs steps in proportion. The paper's algorithm 1 divides the shift by the norm of the residual and
-    adds it after the step of one solver; no denoiser can say that.
+    Chung et al. 2023, eq. 11 and 16, with the 1 / (2 s^2) of the Gaussian's logarithm for their rho; A may be any
+    differentiable map there. The spread of x0 around its mean is left out: the measurement counts too much while there
+    is noise, and the samples are too narrow, by how much stands in docs/inverse.md. The shift is up to Cov[x0 | u] /
+    s^2 times the residual: with s below the spread of the data a solver needs steps in proportion. The paper's
+    algorithm 1 divides the shift by the norm of the residual and adds it after the step of one solver; no denoiser can
+    say that.
 
     Args:
         denoiser: The model of the data.

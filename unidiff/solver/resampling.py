@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require_whole
+from unidiff.errors import ParameterError, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process, combine, renewal
 from unidiff.solver.ancestral import Ancestral
@@ -37,6 +37,8 @@ class Resampling(Solver):
     jump: int = 10
 
     def __post_init__(self) -> None:
+        if not isinstance(self.solver, OneStep):
+            raise ParameterError("solver", f"{self.solver!r} has no single step to repeat. Use Ancestral or DDIM.")
         require_whole("repeats", self.repeats)
         require_whole("jump", self.jump)
 
