@@ -396,7 +396,7 @@ def test_a_run_shows_conditions_samples_and_truth(folder, name):
     assert errors["images"] == 4
     assert all(errors[key] > 0 for key in ("samples", "mean_prediction", "guess"))
     with Image.open(summary["conditions"]) as picture:
-        assert picture.height > 6 * 56  # six rows of 8 pixels drawn 7 times as large
+        assert picture.height > 6 * 64  # six rows of 8 pixels drawn 8 times as large
     manifest = json.loads((folder / name / "manifest.json").read_text())
     assert manifest["errors"] == errors
     loaded = ud.load(folder / name)

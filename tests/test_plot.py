@@ -28,17 +28,17 @@ def levels(count, channels=1, size=8):
 def test_a_grid_shows_every_sample_in_its_place(tmp_path):
     plot.save_samples(levels(5), tmp_path / "grid.png", "five grey squares")
     picture = pixels(tmp_path / "grid.png")
-    # 3 columns, each 8 pixels 7 times enlarged and a gap of 2; a caption under two rows; at least 320 wide.
-    assert picture.shape == (2 * 58 + 2 + 18 + 8, 320, 3)
-    left = (320 - (3 * 58 + 2)) // 2
+    # 3 columns, each 8 pixels 8 times enlarged and a gap of 2; a caption under two rows; at least 320 wide.
+    assert picture.shape == (2 * 66 + 2 + 18 + 8, 320, 3)
+    left = (320 - (3 * 66 + 2)) // 2
     for i in range(5):
-        y, x = 2 + i // 3 * 58, left + 2 + i % 3 * 58
-        square = picture[y : y + 56, x : x + 56]
+        y, x = 2 + i // 3 * 66, left + 2 + i % 3 * 66
+        square = picture[y : y + 64, x : x + 64]
         assert (square == round(255 * i / 4)).all()
-    assert (picture[60:118, left + 2 + 2 * 58 : left + 2 + 3 * 58] == 255).all()  # the sixth place is empty
-    caption = picture[118:]
+    assert (picture[68:134, left + 2 + 2 * 66 : left + 2 + 3 * 66] == 255).all()  # the sixth place is empty
+    caption = picture[134:]
     assert (caption < 128).sum() > 100
-    assert (picture[:, :left] == 255)[:118].all()
+    assert (picture[:, :left] == 255)[:134].all()
 
 
 def test_a_long_caption_is_wrapped_and_a_second_line_stands_by_itself(tmp_path):

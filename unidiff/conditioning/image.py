@@ -112,10 +112,11 @@ class ImageConditioning(Conditioning):
         return {"image": self.observe(x0, uniform[:, 1:]).masked_fill(unsaid[:, None, None, None], 0.0)}
 
     def examples(self, data: Data, count: int, classes: int | None) -> Examples:
-        """Conditions of test images, spread evenly over the split; see `Conditioning.examples`."""
-        source = data.open("test")
-        x0 = source.batch(torch.arange(count) * len(source) // count)
-        uniform = torch.rand(count, self.draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        """Conditions of test images, drawn once and for all; see `Conditioning.examples`."""
+        source, generator = data.open("test"), torch.Generator().manual_seed(0)
+        order = torch.randperm(len(source), generator=generator)  # a folder is sorted, and its mirror images follow it
+        x0 = source.batch(order[torch.arange(count) % len(order)])
+        uniform = torch.rand(count, self.draws, generator=generator, dtype=torch.float64)
         return Examples({"image": self.observe(x0, uniform[:, 1:])}, x0)
 
 

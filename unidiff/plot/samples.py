@@ -143,7 +143,7 @@ def _tile(x: Tensor, columns: int) -> Image.Image:
     Enlarged smoothly: an eye reads a digit of 8x8 pixels, but not one of 64 hard squares.
     """
     count, channels, height, width = x.shape
-    zoom = max(1, 56 // max(height, width))
+    zoom = max(1, 64 // max(height, width))
     pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     gap, rows = 2, math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
