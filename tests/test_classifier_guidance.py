@@ -169,6 +169,23 @@ def test_pure_noise_says_nothing_of_a_class():
     assert torch.equal(found.eps[::2], mixture(process)(U, process.level(times, U)).eps[::2])
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["one time", "a time each"])
+def test_little_data_are_enough_to_know_a_class(each):
+    # A state is guided that holds a millionth of data or more, and it is classifier-free guidance still: the gradient
+    # is of some 20 numbers of order 1, is rounded by 20 u, and counts scale sigma^2 / alpha = 3 / 2e-6 times in x0.
+    process, model = ud.VPSDE(), mixture(ud.VPSDE())
+    level = process.level(torch.ones(4, dtype=D), U) if each else process.level(1.0)
+    for alpha, on in ((2e-6, True), (5e-7, False)):
+        asked = level._replace(alpha=0 * level.alpha + alpha, sigma=0 * level.sigma + 1.0)
+        found = guided(process, 3.0)(U, asked, label=LABEL)
+        free, plain = ud.ClassifierFree(model, 3.0)(U, asked, label=LABEL), model(U, asked)
+        assert (free.x0 - plain.x0).abs().amin() > 0.01
+        if on:
+            torch.testing.assert_close(found.x0, free.x0, rtol=0, atol=20 * 2.3e-16 * 3 / alpha)  # 7e-9
+        else:
+            assert torch.equal(found.x0, plain.x0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -184,6 +201,12 @@ def test_pure_noise_says_nothing_of_a_class():
         (
             lambda: ud.ClassifierGuidance(mixture(ud.VPSDE()), ud.MixtureClassifier(mixture(ud.EDM())), 1.0),
             r"classifier: it knows the noise of EDM\(.*\), the model that of VPSDE",
+        ),
+        (
+            lambda: ud.ClassifierGuidance(
+                mixture(ud.VPSDE()), ud.MixtureClassifier(ud.GaussianMixture(ud.VPSDE(), MEANS[:2], 0.1)), 1.0
+            ),
+            "classifier: it knows 2 classes, the model 3",
         ),
         (
             lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1, label=torch.tensor([12])),

@@ -46,6 +46,33 @@ def test_encoders_map_pixels_to_classes(encoder):
     torch.testing.assert_close(encoder(x[:1], c[:1]), both[:1], rtol=1e-4, atol=1e-5)
 
 
+class Handed(torch.nn.Module):
+    """A network whose logits are the two pixels that it is shown."""
+
+    classes = 2
+
+    def forward(self, x, c):
+        self.told = c
+        return x
+
+
+@pytest.mark.parametrize("process", [ud.VESDE(), ud.EDM(), ud.Blurring(shape=(2,), blur_max=2.0)], ids=repr)
+def test_a_network_sees_states_of_size_1(process):
+    # u / sqrt(alpha^2 + sigma^2), as the network of a NeuralDenoiser; pixels as they are where modes differ in SNR.
+    u = torch.tensor([[0.3, -0.8], [1.0, 0.5], [-0.2, 0.7]], dtype=torch.float64)
+    times = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    network = Handed()
+    classifier = ud.NeuralClassifier(process, network)
+    pixels = process.basis.inverse(u)
+    sizes = [1.0 if process.basis.shape else math.hypot(level.alpha, level.sigma) for level in process.levels_at(times)]
+    expected = pixels / torch.tensor(sizes, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(classifier(u, process.level(times, u)), expected, rtol=1e-14, atol=0)  # 5 roundings
+    assert network.told.tolist() == [level.condition for level in process.levels_at(times)]
+    found = classifier(u, process.level(0.5))
+    torch.testing.assert_close(found, pixels / sizes[1], rtol=1e-14, atol=0)
+    assert network.told.tolist() == [process.level(0.5).condition] * 3
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

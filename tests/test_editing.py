@@ -88,6 +88,34 @@ def test_a_map_of_strengths_is_each_pixel_edited_alone():
     assert torch.equal(together[:, 0], image[:1].expand(5))
 
 
+SHARES = torch.tensor([0.0, 0.2, 1.0, 0.0, 0.9, 0.4], dtype=F64)
+
+
+@every_process
+def test_strengths_below_the_last_time_are_raised_to_it(process):
+    model, image = picture(process)
+    for weak, raised in (
+        (process.t_min / 3, process.t_min),
+        (process.t_min * SHARES, process.t_min * SHARES.ceil()),
+    ):
+        found, expected = (ud.edit(model, image, strength, grid=ud.Uniform(4), seeds=2) for strength in (weak, raised))
+        assert found.times.tolist() == expected.times.tolist() == [process.t_min, 0.0]
+        assert torch.equal(found.x, expected.x)
+        assert (found.x != image).any()
+
+
+@pytest.mark.parametrize("process", [ud.VPSDE(), ud.FlowMatching(), ud.DDPM(100)], ids=repr)
+def test_a_pixel_of_strength_1_is_that_of_a_sample(process):
+    # Independent pixels: the free one starts from a sample's noise, whatever the image held there.
+    image, strengths = torch.tensor([0.9, -0.8], dtype=F64), torch.tensor([1.0, 0.4])
+    model = ud.GaussianMixture(process, [[0.2, 0.1]], 0.3)
+    found = ud.edit(model, image, strengths, ud.DDIM(), Tenths(), 4)
+    assert found.times.tolist() == Tenths().times(process).tolist()
+    sample = ud.sample(model, ud.DDIM(), Tenths(), seeds=4, dtype=F64).x
+    torch.testing.assert_close(found.x[:, 0], sample[:, 0], rtol=1e-12, atol=1e-12)
+    assert (found.x[:, 1] - sample[:, 1]).abs().min() > 1e-3
+
+
 def test_a_map_of_0_and_1_is_inpainting():
     model, image = picture(ud.VPSDE())
     known = torch.rand(4, 6, generator=torch.Generator().manual_seed(2)) < 0.5

@@ -158,28 +158,28 @@ def test_an_interval_switches_guidance_off_outside():
         found = limited(U, process.level(t), label=LABEL)
         assert model.asked[0][0] == (8 if on else 4)
         assert torch.equal(found.x0, (guided if on else model)(U, process.level(t), label=LABEL).x0)
-    times = torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=D)
+    times = torch.tensor([0.2, 0.3, 0.6, 0.62], dtype=D)  # both borders belong to the interval
     level = process.level(times, U)
     found, on, off = (m(U, level, label=LABEL).eps for m in (limited, guided, model))
     torch.testing.assert_close(found, torch.stack([off[0], on[1], on[2], off[3]]), rtol=0, atol=1e-13)
 
 
 class Given(ud.Denoiser):
-    """Says x0 = 3 or, where the class is null, x0 = 1, times a fixed picture."""
+    """Says one fixed x0 where there is a class, and another one where there is none, both in modes."""
 
-    def __init__(self, process, picture):
+    def __init__(self, process, there, here):
         super().__init__()
-        self.process, self.picture, self.classes = process, picture, 3
+        self.process, self.there, self.here, self.classes = process, there, here, 3
 
     def forward(self, u, level: Level, **cond):
-        size = torch.where(cond["label"] >= 0, 3.0, 1.0).to(u).reshape(-1, 1)
-        x0 = size * self.picture.repeat(len(u) // len(self.picture), 1)
+        there, here = (x0.repeat(len(u) // len(x0), 1) for x0 in (self.there, self.here))
+        x0 = torch.where(cond["label"][:, None] >= 0, there, here)
         return Prediction(x0, (u - level.alpha * x0) / level.sigma, level)
 
 
 def test_rescaled_guidance_has_the_plain_contrast():
     process, level = ud.VPSDE(), ud.VPSDE().level(0.5)
-    guided = ud.ClassifierFree(Given(process, U), 4.0)  # x0 = (1 + 4 * 2) U = 9 U, where the plain one is 3 U
+    guided = ud.ClassifierFree(Given(process, 3 * U, U), 4.0)  # x0 = (1 + 4 * 2) U = 9 U, where the plain one is 3 U
     torch.testing.assert_close(guided(U, level, label=LABEL).x0, 9 * U)
     for share, factor in ((0.0, 9.0), (1.0, 3.0), (0.7, 0.7 * 3 + 0.3 * 9)):
         found = ud.RescaledGuidance(guided, share)(U, level, label=LABEL)
@@ -191,11 +191,56 @@ def test_dynamic_thresholding_clips_at_a_quantile():
     process, level = ud.VPSDE(), ud.VPSDE().level(0.5)
     picture = torch.linspace(-1, 1, 101, dtype=D) * torch.tensor([[0.25], [1.0]], dtype=D)
     u = torch.zeros(2, 101, dtype=D)
-    found = ud.DynamicThreshold(Given(process, picture), 0.9)(u, level, label=torch.tensor([0, 0]))
+    found = ud.DynamicThreshold(Given(process, 3 * picture, picture), 0.9)(u, level, label=torch.tensor([0, 0]))
     assert torch.equal(found.x0[0], 3 * picture[0])  # inside [-1, 1]: untouched
     # |x0| = 3 |z| has its 0.9 quantile at 2.7: the data are clipped there, and 2.7 becomes 1.
     torch.testing.assert_close(found.x0[1], (3 * picture[1]).clamp(-2.7, 2.7) / 2.7, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(level.alpha * found.x0 + level.sigma * found.eps, u, rtol=1e-12, atol=1e-12)
+
+
+def test_a_picture_without_contrast_is_left_alone():
+    # 2 [0, 0, 1, 1] - [0, 0, 2, 2] = 0 has no contrast to rescale, nor has 2 * 1 - 1 = 1: nothing is divided by 0.
+    process, level = ud.VPSDE(), ud.VPSDE().level(0.5)
+    there = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]], dtype=D)
+    here = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0]], dtype=D)
+    guided = ud.RescaledGuidance(ud.ClassifierFree(Given(process, there, here), 2.0), 1.0)
+    found = guided(torch.zeros(2, 4, dtype=D), level, label=LABEL[:2]).x0
+    assert torch.equal(found, torch.tensor([[0.0] * 4, [1.0] * 4], dtype=D))
+
+
+@pytest.mark.parametrize("limit", [1.0, 0.5])
+def test_the_quantile_counts_from_the_limit_on(limit):
+    # s = max(limit, quantile): the 0.5 quantile of |x0| = 1.5 limit |z| is 0.75 limit, so that s = limit, and x0 is
+    # clipped there without being scaled. In the other row it is 1.5 limit, which becomes the limit.
+    process, level = ud.VPSDE(), ud.VPSDE().level(0.5)
+    z = torch.linspace(-1, 1, 101, dtype=D)
+    x0 = limit * torch.stack([1.5 * z, 3 * z])
+    model = ud.DynamicThreshold(Given(process, x0, x0), 0.5, limit)
+    found = model(torch.zeros(2, 101, dtype=D), level, label=torch.tensor([0, 0])).x0
+    expected = limit * torch.stack([(1.5 * z).clamp(-1, 1), (3 * z).clamp(-1.5, 1.5) / 1.5])
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)  # some ten roundings of numbers below 3
+
+
+def test_contrast_and_size_are_those_of_pixels():
+    # What is flat has a mode of its own: it is contrast among the modes, but none among the pixels. By hand, to some
+    # ten roundings of numbers below 4.
+    process = ud.Blurring(shape=(4,), blur_max=2.0)
+    level, modes = process.level(0.5), process.basis.forward
+    there = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=D)
+    guided = ud.ClassifierFree(Given(process, modes(there), modes(torch.ones(1, 4, dtype=D))), 2.0)
+    u = U[:1].repeat(1, 2)
+    found = ud.RescaledGuidance(guided, 1.0)(u, level, label=LABEL[:1])
+    # 2 there - 1 = [-1, -1, 1, 1] has contrast 1, where that of `there` is 1 / 2.
+    expected = modes(torch.tensor([[-0.5, -0.5, 0.5, 0.5]], dtype=D))
+    torch.testing.assert_close(found.x0, expected, rtol=0, atol=1e-14)
+    # Of |x0| = [1, 1, 2, 4] the 2 / 3 quantile is 2: [-1, 1, 2, 2] / 2. Its first mode, 6 / sqrt(4) = 3, is no pixel.
+    x0 = modes(torch.tensor([[-1.0, 1.0, 2.0, 4.0]], dtype=D))
+    found = ud.DynamicThreshold(Given(process, x0, x0), 2 / 3)(u, level, label=LABEL[:1])
+    torch.testing.assert_close(found.x0, modes(torch.tensor([[-0.5, 0.5, 1.0, 1.0]], dtype=D)), rtol=0, atol=1e-14)
+    # Pixels within the limit are left alone, bit for bit, though their flat mode, 2 * 0.9, is beyond it.
+    x0 = modes(torch.full((1, 4), 0.9, dtype=D))
+    found = ud.DynamicThreshold(Given(process, x0, x0), 0.5)(u, level, label=LABEL[:1])
+    assert torch.equal(found.x0, x0)
 
 
 def test_guidance_in_the_modes_of_a_heat_process():

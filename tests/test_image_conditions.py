@@ -108,6 +108,8 @@ def test_conditions_are_in_range_row_by_row_and_dropped_as_often_as_asked(condit
     assert torch.equal(dropped, uniform[:, 0] < 0.25)
     kept = conditioning.conditions(x0, None, uniform)["image"]
     assert torch.equal(kept[~dropped], image[~dropped])
+    # The draw that decides on dropout decides on nothing else; the others are those of what is seen.
+    assert torch.equal(kept, conditioning.observe(x0, uniform[:, 1:]))
     halves = [said.conditions(x0[rows], None, uniform[rows])["image"] for rows in (slice(0, 150), slice(150, 400))]
     assert torch.equal(torch.cat(halves), image)
     assert conditioning.visible(image).shape == conditioning.guess(image).shape == x0.shape

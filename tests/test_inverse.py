@@ -105,7 +105,9 @@ def test_bad_operators_are_refused():
 
 
 def test_the_posterior_of_a_mixture_is_bayes_by_quadrature():
-    mixture = ud.GaussianMixture(ud.VPSDE(), [[-0.8, 0.3], [0.4, 0.6]], 0.05 * torch.eye(2, dtype=F64), [0.4, 0.6])
+    # Components as wide as each other would not tell log det S_k apart, a number of all of them.
+    covariances = torch.tensor([[[0.05, 0.0], [0.0, 0.05]], [[0.1, -0.03], [-0.03, 0.06]]], dtype=F64)
+    mixture = ud.GaussianMixture(ud.VPSDE(), [[-0.8, 0.3], [0.4, 0.6]], covariances, [0.4, 0.6])
     operator, y, s = ud.RandomProjection((2,), 1, 3), torch.tensor([0.2], dtype=F64), 0.3
     axis = torch.linspace(-4, 4, 801, dtype=F64)  # h = 0.01, the smallest standard deviation 0.17: exact to rounding
     x = torch.cartesian_prod(axis, axis)
@@ -197,6 +199,27 @@ def test_dps_is_its_formula():
     expected = model(u, level).score - 0.7 * gradient / (2 * s**2)
     actual = ud.DPS(model, operator, y, s, scale=0.7)(u.detach(), level).score
     torch.testing.assert_close(actual, expected.detach(), rtol=1e-10, atol=1e-10)
+
+
+def test_moment_matching_stops_where_it_is_done_and_where_there_is_no_minimum():
+    # By hand, A = I and s = 1 / 2: with Cov = diag(0.75, -4.25), which a network's Jacobian may make, the conjugate
+    # gradients solve with M = Cov + s^2 = diag(1, -4). Rows that are done stay as they are while others go on.
+    model, unit = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], 1.0), ud.Inpainting([1, 1])
+    guided = ud.MomentMatching(model, unit, torch.zeros(1, 2, dtype=F64), 0.5, tolerance=0.7)
+    covariance = torch.tensor([0.75, -4.25], dtype=F64)
+    solutions = {
+        (0.0, 0.0): (0.0, 0.0),  # nothing is left to do, and nothing to divide by
+        (1.0, 0.0): (1.0, 0.0),  # solved in one step: nothing is left then
+        # r M r = 60, length 65 / 60, and |r - length M r| / |r| = |(-0.67, 5.33)| / |(8, 1)| = 0.67 < tolerance.
+        (8.0, 1.0): (8 * 65 / 60, 65 / 60),
+        (1.0, 1.0): (0.0, 0.0),  # r M r = 1 - 4 < 0 at once
+        # r M r = 5, length 2: (6, 2) leaves (-3, 9), larger; then the direction (24, 18) has 576 - 4 * 324 < 0.
+        (3.0, 1.0): (6.0, 2.0),
+    }
+    residual, expected = (torch.tensor(rows, dtype=F64) for rows in (list(solutions), list(solutions.values())))
+    shift = lambda rows: guided.shift(rows, lambda w: covariance * w, ud.VPSDE().level(0.5))  # noqa: E731
+    torch.testing.assert_close(shift(residual), covariance * expected, rtol=1e-14, atol=0)  # some ten roundings
+    assert torch.equal(torch.cat([shift(row) for row in residual.split(1)]), shift(residual))
 
 
 def test_moment_matching_works_in_modes():

@@ -21,6 +21,7 @@ from unidiff.noise import Seeded
 from unidiff.process.base import renewal
 
 F64 = torch.float64
+FIRST, MEASURED = ud.Inpainting([1, 0]), torch.tensor([[0.4]])
 MEAN, SPREAD = torch.tensor([0.3, -0.2, 0.5], dtype=F64), torch.tensor([1e-3, 0.3, 2.0], dtype=F64)
 
 
@@ -201,13 +202,17 @@ def test_models_around_a_model_hand_the_variance_on():
     process = ud.DDPM(T=10)
     torch.manual_seed(0)
     network = ud.MLP((2,), width=8, depth=1, classes=3, learned_variance=True)
-    nn.init.normal_(network.head.weight)
-    model = ud.NeuralDenoiser(process, ud.Eps(), network)
-    u, label = randn(4, 2).float(), torch.tensor([0, 1, 2, -1])
+    judge = ud.MLPEncoder((2,), width=8, depth=1, classes=3)
+    for p in (*network.parameters(), *judge.parameters()):
+        nn.init.normal_(p)
+    model = ud.NeuralDenoiser(process, ud.Eps(), network.double())
+    u, label = randn(4, 2), torch.tensor([0, 1, 2, -1])
     level = process.level(0.5)
     plain = model(u, level, label=label)
     assert plain.variance.shape == u.shape
-    assert ud.sample(model, ud.Ancestral(), ud.Uniform(3), (2,), 4, label=label).x.isfinite().all()
+    # The label counts, in every row that has one: the null class's variance would be seen.
+    assert ((plain.variance - model(u, level).variance).abs().amax(1) > 0.01).tolist() == [True, True, True, False]
+    assert ud.sample(model, ud.Ancestral(), ud.Uniform(3), (2,), 4, dtype=F64, label=label).x.isfinite().all()
     guided = ud.ClassifierFree(model, 3.0)
     others = {
         "counted": ud.Counted(model),
@@ -218,11 +223,18 @@ def test_models_around_a_model_hand_the_variance_on():
         "threshold": ud.DynamicThreshold(guided, 0.5),
         "auto": ud.AutoGuidance(model, ud.NeuralDenoiser(process, ud.Eps(), network), 2.0),
         "rescheduled": ud.Rescheduled(model, process),
+        "classifier": ud.ClassifierGuidance(model, ud.NeuralClassifier(process, judge.double()), 2.0, chunk=3),
+        **{cls.__name__: cls(model, FIRST, MEASURED, 0.5, chunk=3) for cls in (ud.DPS, ud.PiGDM, ud.MomentMatching)},
+        "all free": ud.Replacement(model, torch.zeros(2), torch.ones(2)),
     }
     for name, other in others.items():
         assert other.learned_variance, name
-        found = other(u, level, label=label).variance
-        torch.testing.assert_close(found, plain.variance, rtol=1e-6, atol=1e-6, msg=name)
+        for asked in (level, process.level(torch.full((4,), 0.5, dtype=F64), u)):
+            found = other(u, asked, label=label).variance
+            torch.testing.assert_close(found, plain.variance, rtol=1e-6, atol=1e-6, msg=name)
+    # A known pixel is data at a point, whose best variance is the small one; a free one keeps the model's.
+    known = ud.Replacement(model, torch.zeros(2), torch.tensor([0.0, 1.0]))(u, level, label=label).variance
+    torch.testing.assert_close(known, plain.variance * torch.tensor([0, 1]), rtol=0, atol=0)
 
 
 def test_refusals():
