@@ -116,6 +116,19 @@ def test_unsupported_schedulers(saved, entries, message):
         load(saved)
 
 
+def test_a_pipeline_in_one_folder(saved, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in saved.rglob("*.*"):
+        shutil.copy(path, flat)
+    x = torch.randn(1, 1, 8, 8)
+    ours, same = load(flat), load(saved)
+    with torch.no_grad():
+        level = ours.process.level(0.5)
+        assert torch.equal(ours(x, level).x0, same(x, level).x0)
+    assert load_grid(flat, 10) == load_grid(saved, 10)
+
+
 def test_options_of_a_scheduler_are_replaced(saved):
     assert isinstance(load(saved), Clipped)
     assert isinstance(load(saved, scheduler={"clip_sample": False}), DiffusersDenoiser)

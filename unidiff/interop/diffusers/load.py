@@ -67,7 +67,7 @@ def load(
         for name, value in given.items():
             if value is not None:
                 raise ParameterError(name, f"{folder} has a scheduler, which says it. Leave it out.")
-        reading = read_scheduler({**config, **(scheduler or {})}, str(folder / "scheduler"))
+        reading = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
@@ -110,7 +110,7 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
     config = _parts(folder)[1]
     if config is None:
         raise RunError(f"{folder}: this is a model without a scheduler, so nothing says its times. Use unidiff.Native.")
-    return timesteps_of({**config, **(scheduler or {})}, steps, str(folder / "scheduler"))
+    return timesteps_of({**config, **(scheduler or {})}, steps, str(_inside(folder, "scheduler")))
 
 
 def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
@@ -132,7 +132,12 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     if told:
         problem = f"the {pipeline} is told of more than classes ({', '.join(told)})"
         raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
-    return folder / names[0], read_json(folder / "scheduler" / "scheduler_config.json")
+    return _inside(folder, names[0]), read_json(_inside(folder, "scheduler") / "scheduler_config.json")
+
+
+def _inside(folder: Path, part: str) -> Path:
+    """Where a pipeline keeps a part: the first pipelines, such as google/ddpm-cifar10-32, keep all in one folder."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
