@@ -237,27 +237,29 @@ def test_predictions_on_every_table(tmp_path, table, prediction):
         assert (ours.x0 - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
 
 
-VALUES = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_other_samplers_of_a_table_tell_the_same_model(tmp_path):
+    """As saved after `pipeline.scheduler = OtherScheduler.from_config(pipeline.scheduler.config)`, for each from each."""
+    values = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02, "clip_sample": False}
+    scheduler: Any = diffusers.DDPMScheduler(**values, prediction_type="v_prediction", variance_type="fixed_large")
+    diffusers.DDPMPipeline(unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
+    for name in (
         *("PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "LMSDiscrete"),
         *("EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"),
-        *("DDIMParallel", "DDPMParallel"),
-    ],
-)
-def test_other_samplers_of_a_table_tell_the_same_model(tmp_path, name):
-    scheduler = getattr(diffusers, f"{name}Scheduler")(**VALUES, prediction_type="v_prediction")
-    diffusers.DDPMPipeline(unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
-    model = load(tmp_path, scheduler={"clip_sample": False} if "Parallel" in name else None)
-    assert isinstance(model, DiffusersDenoiser)
-    assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
-    times = load_grid(tmp_path, 10).times(model.process)
-    assert times[0] <= 1
-    assert times[-1] == 0
-    assert bool((times.diff() < 0).all())
+        *("DDIMParallel", "DDPMParallel", "DDIM", "EulerDiscrete", "DDPM"),
+    ):
+        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(scheduler.config)
+        scheduler.save_pretrained(tmp_path / "scheduler")
+        changed(tmp_path / "scheduler" / "scheduler_config.json", tensor_format="pt")  # of the first versions
+        model = load(tmp_path)
+        assert isinstance(model, DiffusersDenoiser)
+        assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
+        times = load_grid(tmp_path, 10).times(model.process)
+        assert times[0] <= 1
+        assert times[-1] == 0
+        assert bool((times.diff() < 0).all())
+    assert load(tmp_path, scheduler={"_class_name": "DDIMScheduler"}).process == ud.DDPM(50, ud.Linear(0.001, 0.02))
+    with pytest.raises(RunError, match="prediction_type 'v_prediction' was found; supported on a flow"):
+        load(tmp_path, scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"})
 
 
 def test_flow_sigmas_of_the_multistep_solvers(tmp_path):
