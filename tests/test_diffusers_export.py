@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -303,7 +304,20 @@ def test_places(tmp_path, monkeypatch):
         with pytest.raises(RunFailed, match="No space left"):
             export(run, place, overwrite=True)
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):
+
+        def fails(source: Path, target: Path, error: BaseException = error) -> None:
+            if source.name.endswith(".partial"):  # when the older export is out of its place
+                raise error
+            os.rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", fails)
+            with pytest.raises(seen):
+                export(run, place, overwrite=True)
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     export(run, place, overwrite=True)
 
     with pytest.raises(ParameterError, match="was exported from unidiff, and says it"):

@@ -188,10 +188,15 @@ def _written_whole(place: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        if final.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(partial, final)
+        try:
+            if final.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(final, old)
+            os.replace(partial, final)
+        except BaseException:  # an interrupt as well
+            if old.is_dir() and not final.exists():
+                os.replace(old, final)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise RunFailed(f"{place}: {error}. Choose another folder.") from error
