@@ -69,6 +69,12 @@ def test_a_model_alone_is_told_its_process(tmp_path):
     assert torch.equal(model.output(x, model.process.level(0.5)), expected)
     with pytest.raises(RunError, match="a model without a scheduler"):
         load_grid(tmp_path, 10)
+    for entries, name in ({"_class_name": "AutoencoderKL"}, "AutoencoderKL"), ({"architectures": ["CLIP"]}, "CLIP"):
+        other = tmp_path / name
+        other.mkdir()
+        (other / "config.json").write_text(json.dumps(entries))
+        with pytest.raises(RunError, match=f"the model is of type {name}; supported here is UNet2DModel or DiT"):
+            load(other)
     with pytest.raises(ParameterError, match="nothing to replace"):
         load(tmp_path, scheduler={}, process=ud.DDPM(), parameterization=ud.V())
 
@@ -185,7 +191,11 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
     weights.write_bytes(kept[:1000])
     refused("cannot read this UNet2DModel")
     weights.unlink()
-    refused("the weights are missing")
+    refused(r"the weights are missing.*as a pickle only \(.bin\), pass allow_pickle=True")
+    variant = weights.with_suffix(".fp16.safetensors")
+    variant.write_bytes(kept)
+    refused(r"only a variant of it there: diffusion_pytorch_model.fp16.safetensors")
+    variant.unlink()
     torch.save(unet(**SMALLEST).state_dict(), saved / "unet" / "diffusion_pytorch_model.bin")
     refused("the weights are a pickle.*pass allow_pickle=True")
     load(saved, allow_pickle=True)

@@ -11,7 +11,7 @@ import torch
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, ParameterError, RunError
-from unidiff.interop.diffusers.files import load_part, local_folder, read_json, require_diffusers
+from unidiff.interop.diffusers.files import load_part, local_folder, model_type, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
 from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
@@ -21,6 +21,7 @@ from unidiff.process.base import Process
 __all__ = ["load", "load_grid"]
 
 _NETWORKS = {"unet": "UNet2DModel", "transformer": "DiTTransformer2DModel"}
+_SUPPORTED = tuple(_NETWORKS.values())
 
 
 def load(
@@ -69,6 +70,7 @@ def load(
                 raise ParameterError(name, f"{folder} has a scheduler, which says it. Leave it out.")
         reading = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
+        model_type(part, _SUPPORTED)
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
         if process is None or parameterization is None:
@@ -79,7 +81,7 @@ def load(
         table = process.native_times()
         timestep = FlowTime(1000) if table is None else TableIndex(len(table))
         reading = Reading(process, parameterization, timestep)
-    network = load_part(part, [*_NETWORKS.values()], allow_pickle)
+    network = load_part(part, _SUPPORTED, allow_pickle)
     facts = _facts(network, part)
     _check_codec(folder, facts.shape)
     if facts.learned_variance and reading.variance == "learned":
@@ -101,6 +103,9 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
         path_or_name: The folder of a pipeline, or a name on the hub.
         steps: `num_inference_steps`.
         scheduler: Entries of the scheduler's config to replace, such as {"timestep_spacing": "trailing"}.
+
+    Warns:
+        UserWarning: If diffusers' own DDIM would step past these times; see docs/diffusers.md.
 
     Raises:
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.

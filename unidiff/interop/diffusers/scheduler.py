@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,13 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
     except ValueError as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
     found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
+    if isinstance(timestep, TableIndex) and config["_class_name"].startswith("DDIM"):
+        stride = timestep.T // steps
+        meant = torch.cat([found[1:], found.new_tensor([-1.0])])
+        if not torch.equal((found - stride).clamp(min=-1), meant):
+            stepped = f"{config['_class_name']} steps by {timestep.T} // {steps} = {stride}, past its own times"
+            remedy = "The grid has the times themselves, so diffusers draws something else"
+            warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
     times = timestep.times(found).unique().flip(0)  # some name a time again for each stage of a step
     return Timesteps(tuple(times.tolist()))
 
