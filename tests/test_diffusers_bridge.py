@@ -7,6 +7,7 @@ go; pictures in [0, 1] inherit the latter. 1e-4 is asked for, a fortieth of a st
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -107,19 +108,30 @@ def test_ldm_pipeline(tmp_path, monkeypatch, kind):
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_dit_pipeline(tmp_path, monkeypatch, guidance):
-    scheduler = diffusers.DDIMScheduler(clip_sample=False, prediction_type="v_prediction")
+@pytest.mark.parametrize(("guidance", "clip"), [(1.0, False), (3.0, True)])
+def test_dit_pipeline(tmp_path, monkeypatch, guidance, clip):
+    scheduler = diffusers.DDIMScheduler(clip_sample=clip, prediction_type="v_prediction")
     pipeline = diffusers.DiTPipeline(transformer(), autoencoder(), scheduler)
     pipeline.save_pretrained(tmp_path)
     same_noise(monkeypatch, *DIT_NOISE)
     theirs = drawn(pipeline, 10, [0, 999, 7], guidance_scale=guidance)
-    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.load_codec(tmp_path)
     assert model.classes == 1000
-    guided = model if guidance == 1 else ud.ClassifierFree(model, guidance)
+    guided = Clipped(ud.ClassifierFree(model, guidance)) if clip else model  # what is guided is clipped, not its parts
     label = torch.tensor([0, 999, 7])
     latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT, label=label).x
     assert (pictures(codec.decode(latents)) - theirs).abs().max() < PICTURES
+
+
+def test_ddim_on_times_that_its_own_step_misses(tmp_path):
+    diffusers.DDIMPipeline(unet(**SMALLEST), diffusers.DDIMScheduler()).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for steps, spacing in ((15, "leading"), (10, "trailing")):
+            load_grid(tmp_path, steps, scheduler={"timestep_spacing": spacing})
+    for steps, spacing in ((10, "linspace"), (15, "trailing")):
+        with pytest.warns(UserWarning, match=f"DDIMScheduler steps by 1000 // {steps} = "):
+            load_grid(tmp_path, steps, scheduler={"timestep_spacing": spacing})
 
 
 def driven(scheduler: Any, network: Any, x: torch.Tensor, steps: int) -> torch.Tensor:
@@ -237,27 +249,29 @@ def test_predictions_on_every_table(tmp_path, table, prediction):
         assert (ours.x0 - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
 
 
-VALUES = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_other_samplers_of_a_table_tell_the_same_model(tmp_path):
+    """As saved after `pipeline.scheduler = Other.from_config(pipeline.scheduler.config)`, each from the last."""
+    values = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02, "clip_sample": False}
+    scheduler: Any = diffusers.DDPMScheduler(**values, prediction_type="v_prediction", variance_type="fixed_large")
+    diffusers.DDPMPipeline(unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
+    for name in (
         *("PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "LMSDiscrete"),
         *("EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"),
-        *("DDIMParallel", "DDPMParallel"),
-    ],
-)
-def test_other_samplers_of_a_table_tell_the_same_model(tmp_path, name):
-    scheduler = getattr(diffusers, f"{name}Scheduler")(**VALUES, prediction_type="v_prediction")
-    diffusers.DDPMPipeline(unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
-    model = load(tmp_path, scheduler={"clip_sample": False} if "Parallel" in name else None)
-    assert isinstance(model, DiffusersDenoiser)
-    assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
-    times = load_grid(tmp_path, 10).times(model.process)
-    assert times[0] <= 1
-    assert times[-1] == 0
-    assert bool((times.diff() < 0).all())
+        *("DDIMParallel", "DDPMParallel", "DDIM", "EulerDiscrete", "DDPM"),
+    ):
+        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(scheduler.config)
+        scheduler.save_pretrained(tmp_path / "scheduler")
+        changed(tmp_path / "scheduler" / "scheduler_config.json", tensor_format="pt")  # of the first versions
+        model = load(tmp_path)
+        assert isinstance(model, DiffusersDenoiser)
+        assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
+        times = load_grid(tmp_path, 10).times(model.process)
+        assert times[0] <= 1
+        assert times[-1] == 0
+        assert bool((times.diff() < 0).all())
+    assert load(tmp_path, scheduler={"_class_name": "DDIMScheduler"}).process == ud.DDPM(50, ud.Linear(0.001, 0.02))
+    with pytest.raises(RunError, match="prediction_type 'v_prediction' was found; supported on a flow"):
+        load(tmp_path, scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"})
 
 
 def test_flow_sigmas_of_the_multistep_solvers(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tiny import DIGITS, refused, unidiff, write
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.export import _pipeline as pipeline_of
 from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.interop.diffusers.shift import told_the_index
 from unidiff.run.directory import RunDirectory
@@ -54,14 +56,11 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 # Everything that starts from noise of scale 1 and tells the network at unit scale has a table of diffusers.
 EXPORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "linear": ({"type": "DDPM"}, {"type": "Eps"}),
     "scaled linear": ({"type": "DDPM", "schedule": {"type": "ScaledLinear"}}, {"type": "V"}),
     "zero snr": ({"type": "DDPM", "schedule": {"type": "ZeroTerminalSNR"}}, {"type": "V"}),
-    "cosine": ({"type": "DDPM", "schedule": {"type": "Cosine"}}, {"type": "X0"}),
     "500 entries": ({"type": "DDPM", "T": 500}, {"type": "Eps"}),
     "vp": ({"type": "VPSDE"}, {"type": "Eps"}),
-    "cosine vp": ({"type": "CosineVP"}, {"type": "V"}),
-    "flow": ({"type": "FlowMatching"}, {"type": "V"}),
+    "flow": ({"type": "FlowMatching"}, {"type": "X0"}),
 }
 
 
@@ -249,6 +248,15 @@ def test_what_a_process_measured_comes_back(tmp_path):
     assert all(torch.equal(back.measured()[name], value) for name, value in fitted.measured().items())
 
 
+def test_a_transformer_of_more_classes_than_its_pipeline_knows_goes_alone(codec):
+    layout = ud.load_codec(codec["codec"]).layout
+    dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1001)
+    with pytest.raises(ParameterError, match="index 1000 for no class, and of 1001 it is one"):
+        pipeline_of(kind_of(dit), dit, layout)
+    dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1000)
+    assert pipeline_of(kind_of(dit), dit, layout) == "DiTPipeline"
+
+
 def test_a_transformer_on_pixels_goes_alone(tmp_path):
     for conditioning in (None, "labels"):
         run = made(tmp_path, backbone=DIT, conditioning=conditioning)
@@ -302,9 +310,34 @@ def test_places(tmp_path, monkeypatch):
         patch.setattr("unidiff.interop.diffusers.native.save_file", full)
         with pytest.raises(RunFailed, match="No space left"):
             export(run, place, overwrite=True)
+        with pytest.raises(RunFailed, match="No space left"):
+            export(run, tmp_path / "new" / "deep")
+        assert not (tmp_path / "new").exists()
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    export(run, place, overwrite=True)
+
+    for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):
+
+        def fails(source: Path, target: Path, error: BaseException = error) -> None:
+            if source.name.endswith(".partial"):  # when the older export is out of its place
+                raise error
+            os.rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", fails)
+            with pytest.raises(seen):
+                export(run, place, overwrite=True)
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    (tmp_path / "link").symlink_to(place)
+    export(run, tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "model", "file", "tiny.yaml"}
+    (place / "README.md").write_text("of mine")
+    with pytest.raises(RunError, match=r"README.md is no part of the exported model"):
+        export(run, place, overwrite=True)
+    assert (place / "README.md").read_text() == "of mine"
+    with pytest.raises(RunError, match="A NeuralDenoiser was given; what is exported is a run"):
+        export(run.denoiser, tmp_path / "other")  # type: ignore[arg-type]
 
     with pytest.raises(ParameterError, match="was exported from unidiff, and says it"):
         load(place, process=ud.DDPM())

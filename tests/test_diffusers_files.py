@@ -69,6 +69,12 @@ def test_a_model_alone_is_told_its_process(tmp_path):
     assert torch.equal(model.output(x, model.process.level(0.5)), expected)
     with pytest.raises(RunError, match="a model without a scheduler"):
         load_grid(tmp_path, 10)
+    for entries, name in ({"_class_name": "AutoencoderKL"}, "AutoencoderKL"), ({"architectures": ["CLIP"]}, "CLIP"):
+        other = tmp_path / name
+        other.mkdir()
+        (other / "config.json").write_text(json.dumps(entries))
+        with pytest.raises(RunError, match=f"the model is of type {name}; supported here is UNet2DModel or DiT"):
+            load(other)
     with pytest.raises(ParameterError, match="nothing to replace"):
         load(tmp_path, scheduler={}, process=ud.DDPM(), parameterization=ud.V())
 
@@ -114,6 +120,19 @@ def test_unsupported_schedulers(saved, entries, message):
         changed(path, **entries)
     with pytest.raises(RunError, match=message):
         load(saved)
+
+
+def test_a_pipeline_in_one_folder(saved, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in saved.rglob("*.*"):
+        shutil.copy(path, flat)
+    x = torch.randn(1, 1, 8, 8)
+    ours, same = load(flat), load(saved)
+    with torch.no_grad():
+        level = ours.process.level(0.5)
+        assert torch.equal(ours(x, level).x0, same(x, level).x0)
+    assert load_grid(flat, 10) == load_grid(saved, 10)
 
 
 def test_options_of_a_scheduler_are_replaced(saved):
@@ -172,7 +191,11 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
     weights.write_bytes(kept[:1000])
     refused("cannot read this UNet2DModel")
     weights.unlink()
-    refused("the weights are missing")
+    refused(r"the weights are missing.*as a pickle only \(.bin\), pass allow_pickle=True")
+    variant = weights.with_suffix(".fp16.safetensors")
+    variant.write_bytes(kept)
+    refused(r"only a variant of it there: diffusion_pytorch_model.fp16.safetensors")
+    variant.unlink()
     torch.save(unet(**SMALLEST).state_dict(), saved / "unet" / "diffusion_pytorch_model.bin")
     refused("the weights are a pickle.*pass allow_pickle=True")
     load(saved, allow_pickle=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from unidiff.codec.layout import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers.files import WEIGHTS
-from unidiff.interop.diffusers.kinds import Kind, kind_of
+from unidiff.interop.diffusers.kinds import NULL, Kind, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.shift import told_the_index
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.run.load import Run, load
 
 __all__ = ["Exported", "export"]
+
+_ENTRIES = frozenset({"model_index.json", "scheduler", "transformer", "unet", "unidiff", "vae", "vqvae"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     """
     place = Path(directory)
     _check_place(place, overwrite)
+    if not isinstance(run, (Run, str, Path)):
+        raise RunError(f"A {type(run).__name__} was given; what is exported is a run, or its directory.")
     run = run if isinstance(run, Run) else load(run, device="cpu")
     model, data = run.denoiser, run.recipe.data
     try:
@@ -125,6 +129,9 @@ def _pipeline(kind: Kind, network: Any, layout: Layout | None) -> str:
         raise ParameterError("network", problem)
     if network.learned_variance and kind.latents == "LDMPipeline":
         raise ParameterError("network", "diffusers' LDMPipeline knows no learned variance")
+    if kind.latents == "DiTPipeline" and (network.classes or 0) > NULL:
+        problem = f"diffusers' DiTPipeline takes index {NULL} for no class, and of {network.classes} it is one"
+        raise ParameterError("network", problem)
     if layout.shift:
         problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
         raise ParameterError("codec", problem)
@@ -171,6 +178,9 @@ def _check_place(place: Path, overwrite: bool) -> None:
         return
     if not (place / MODEL).is_file():
         raise RunError(f"{place}: the folder holds files that are no exported model. {elsewhere}")
+    if foreign := sorted(path.name for path in place.iterdir() if path.name not in _ENTRIES):
+        problem = f"{foreign[0]} is no part of the exported model that is there, and would be lost"
+        raise RunError(f"{place}: {problem}. Move it away. {elsewhere}")
     if not overwrite:
         raise RunError(f"{place}: an exported model is already there. Replace it by --overwrite. {elsewhere}")
 
@@ -182,18 +192,28 @@ def _written_whole(place: Path) -> Iterator[Path]:
     Raises:
         RunFailed: If it cannot be written.
     """
-    final = place.absolute()
+    final = place.resolve()  # so that a link stays one
+    new = [folder for folder in final.parents if not folder.exists()]
     partial, old = (final.with_name(f".{final.name}.{word}") for word in ("partial", "old"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        if final.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(partial, final)
+        try:
+            if final.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(final, old)
+            os.replace(partial, final)
+        except BaseException:  # an interrupt as well
+            if old.is_dir() and not final.exists():
+                os.replace(old, final)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise RunFailed(f"{place}: {error}. Choose another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if not final.exists():
+            with suppress(OSError):
+                for folder in new:
+                    folder.rmdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 from unidiff.errors import RunError
 
-__all__ = ["WEIGHTS", "load_part", "local_folder", "read_json", "require_diffusers"]
+__all__ = ["WEIGHTS", "load_part", "local_folder", "model_type", "read_json", "require_diffusers"]
 
 WEIGHTS = "diffusion_pytorch_model"
 
@@ -66,6 +66,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def model_type(folder: Path, supported: Sequence[str]) -> str:
+    """The class of a saved model, by its present name.
+
+    Args:
+        folder: Holds config.json.
+        supported: Names of the classes that are understood here.
+
+    Raises:
+        RunError: If it is another, or config.json is missing or broken.
+    """
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name") or config.get("architectures")  # the latter of transformers
+    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
+        return "DiTTransformer2DModel"  # as it was called when its first models were saved
+    if name not in supported:
+        found = ", ".join(map(str, name)) if isinstance(name, list) else name
+        raise RunError(f"{folder}: the model is of type {found}; supported here is {' or '.join(supported)}.")
+    return str(name)
+
+
+def _weights(folder: Path, suffix: str) -> bool:
+    """Whether weights of no variant are there, whole or in parts with an index."""
+    return any((folder / f"{WEIGHTS}.{suffix}{index}").is_file() for index in ("", ".index.json"))
+
+
 def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any:
     """A model of diffusers from its own folder, in evaluation mode, on the CPU.
 
@@ -77,15 +102,14 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
     Raises:
         RunError: If a file is missing or broken, the class is another, or the weights are a pickle.
     """
-    config = read_json(folder / "config.json")
-    name = str(config.get("_class_name"))
-    if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
-        name = "DiTTransformer2DModel"  # as it was called when its first models were saved
-    if name not in supported:
-        raise RunError(f"{folder}: the model is of type {name}; supported here is {' or '.join(supported)}.")
-    safe = any(folder.glob(f"{WEIGHTS}*.safetensors"))
-    if not safe and not any(folder.glob(f"{WEIGHTS}*.bin")):
-        raise RunError(f"{folder}: the weights are missing: {WEIGHTS}.safetensors.")
+    name = model_type(folder, supported)
+    safe = _weights(folder, "safetensors")
+    if not safe and not _weights(folder, "bin"):
+        if variants := sorted(path.name for path in folder.glob(f"{WEIGHTS}.*.safetensors")):
+            problem = f"{WEIGHTS}.safetensors is missing, and only a variant of it there: {variants[0]}"
+            raise RunError(f"{folder}: {problem}. Rename it, or load a folder that was saved without `variant`.")
+        remedy = "" if allow_pickle else " If the hub has them as a pickle only (.bin), pass allow_pickle=True."
+        raise RunError(f"{folder}: the weights are missing: {WEIGHTS}.safetensors.{remedy}")
     if not safe and not allow_pickle:
         problem = "the weights are a pickle, which may run any code when it is read"
         raise RunError(f"{folder}: {problem}. If you trust it, pass allow_pickle=True.")

@@ -15,7 +15,9 @@ from unidiff.errors import ParameterError
 from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["NULL", "Kind", "kind_of"]
+
+NULL = 1000  # the index by which DiTPipeline names no class
 
 
 class Kind(ABC):
@@ -79,11 +81,11 @@ class _DiT(Kind):
         """
         config, state = dit_to_diffusers(network)
         rows = config["num_embeds_ada_norm"]
-        if rows < _NULL:
+        if rows < NULL:
             for name in (name for name in state if name.endswith(_LABELS)):
                 null = state[name][-1:]
-                state[name] = torch.cat([state[name][:-1], null.expand(_NULL + 1 - rows, -1)])
-            config["num_embeds_ada_norm"] = _NULL
+                state[name] = torch.cat([state[name][:-1], null.expand(NULL + 1 - rows, -1)])
+            config["num_embeds_ada_norm"] = NULL
         return config, state
 
     def restored(self, config: Mapping[str, Any], state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
@@ -96,7 +98,6 @@ class _DiT(Kind):
         return dit_from_diffusers({**config, "num_embeds_ada_norm": classes}, trimmed).state_dict()
 
 
-_NULL = 1000
 _LABELS = "class_embedder.embedding_table.weight"
 
 _KINDS: dict[type[nn.Module], Kind] = {UNet: _UNet(), DiT: _DiT()}

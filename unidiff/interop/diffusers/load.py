@@ -11,7 +11,7 @@ import torch
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, ParameterError, RunError
-from unidiff.interop.diffusers.files import load_part, local_folder, read_json, require_diffusers
+from unidiff.interop.diffusers.files import load_part, local_folder, model_type, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
 from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
@@ -21,6 +21,7 @@ from unidiff.process.base import Process
 __all__ = ["load", "load_grid"]
 
 _NETWORKS = {"unet": "UNet2DModel", "transformer": "DiTTransformer2DModel"}
+_SUPPORTED = tuple(_NETWORKS.values())
 
 
 def load(
@@ -67,8 +68,9 @@ def load(
         for name, value in given.items():
             if value is not None:
                 raise ParameterError(name, f"{folder} has a scheduler, which says it. Leave it out.")
-        reading = read_scheduler({**config, **(scheduler or {})}, str(folder / "scheduler"))
+        reading = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
+        model_type(part, _SUPPORTED)
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
         if process is None or parameterization is None:
@@ -79,7 +81,7 @@ def load(
         table = process.native_times()
         timestep = FlowTime(1000) if table is None else TableIndex(len(table))
         reading = Reading(process, parameterization, timestep)
-    network = load_part(part, [*_NETWORKS.values()], allow_pickle)
+    network = load_part(part, _SUPPORTED, allow_pickle)
     facts = _facts(network, part)
     _check_codec(folder, facts.shape)
     if facts.learned_variance and reading.variance == "learned":
@@ -102,6 +104,9 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
         steps: `num_inference_steps`.
         scheduler: Entries of the scheduler's config to replace, such as {"timestep_spacing": "trailing"}.
 
+    Warns:
+        UserWarning: If diffusers' own DDIM would step past these times; see docs/diffusers.md.
+
     Raises:
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.
     """
@@ -110,7 +115,7 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
     config = _parts(folder)[1]
     if config is None:
         raise RunError(f"{folder}: this is a model without a scheduler, so nothing says its times. Use unidiff.Native.")
-    return timesteps_of({**config, **(scheduler or {})}, steps, str(folder / "scheduler"))
+    return timesteps_of({**config, **(scheduler or {})}, steps, str(_inside(folder, "scheduler")))
 
 
 def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
@@ -132,7 +137,12 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     if told:
         problem = f"the {pipeline} is told of more than classes ({', '.join(told)})"
         raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
-    return folder / names[0], read_json(folder / "scheduler" / "scheduler_config.json")
+    return _inside(folder, names[0]), read_json(_inside(folder, "scheduler") / "scheduler_config.json")
+
+
+def _inside(folder: Path, part: str) -> Path:
+    """Where a pipeline keeps a part: the first pipelines, such as google/ddpm-cifar10-32, keep all in one folder."""
+    return folder / part if (folder / part).is_dir() else folder
 
 
 def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:

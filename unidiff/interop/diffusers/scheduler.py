@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ _ON_A_TABLE = (
     *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
 )
 _OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
+_DEAD = frozenset({"tensor_format"})  # which diffusers itself forgot
 _PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
 
 
@@ -110,28 +112,47 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
     except ValueError as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
     found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
+    if isinstance(timestep, TableIndex) and config["_class_name"].startswith("DDIM"):
+        stride = timestep.T // steps
+        meant = torch.cat([found[1:], found.new_tensor([-1.0])])
+        if not torch.equal((found - stride).clamp(min=-1), meant):
+            stepped = f"{config['_class_name']} steps by {timestep.T} // {steps} = {stride}, past its own times"
+            remedy = "The grid has the times themselves, so diffusers draws something else"
+            warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
     times = timestep.times(found).unique().flip(0)  # some name a time again for each stage of a step
     return Timesteps(tuple(times.tolist()))
 
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
-    """The scheduler itself."""
+    """The scheduler itself, told what it knows."""
     import diffusers
 
+    kind = getattr(diffusers, config["_class_name"])
+    known = inspect.signature(kind).parameters
     try:
-        return getattr(diffusers, config["_class_name"]).from_config(dict(config))
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        return kind.from_config({key: value for key, value in config.items() if key in known})
+    except (ValueError, TypeError, RuntimeError, NotImplementedError, ImportError) as error:
         raise RunError(f"{place}: diffusers refuses this {config['_class_name']}: {error}") from error
 
 
 def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The config with diffusers' own defaults for what it leaves unsaid."""
+    """The config with diffusers' own defaults for what it leaves unsaid, without what this scheduler has no use for.
+
+    `from_config` of another scheduler keeps the options of the first, so those of all that are supported are let pass.
+    """
+    import diffusers
+
+    name = config["_class_name"]
     scheduler = _made(config, place)
-    known = inspect.signature(type(scheduler)).parameters
-    if unknown := [key for key, value in config.items() if key not in known and key[0] != "_" and value]:
-        problem = f"diffusers knows no option {', '.join(unknown)} of {config['_class_name']}"
+    unknown = {key for key, value in config.items() if key[0] != "_" and value} - _DEAD
+    for kind in (name,) if name == "ScoreSdeVeScheduler" else (name, *_ON_A_TABLE, *_OTHERS):
+        unknown = unknown and unknown - inspect.signature(getattr(diffusers, kind)).parameters.keys()
+    if unknown:
+        problem = f"diffusers knows no option {', '.join(sorted(unknown))} of {name}"
         raise RunError(f"{place}: {problem}, and it may change what the model is. Remove it, or update diffusers.")
-    return dict(scheduler.config)
+    # Scheduler or not, a network predicts what it was trained to.
+    told = {"prediction_type": config["prediction_type"]} if config.get("prediction_type") else {}
+    return {**dict(scheduler.config), **told}
 
 
 def _flow(full: Mapping[str, Any], place: str) -> Reading:
