@@ -17,7 +17,7 @@ from torch import nn
 import unidiff as ud
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS
 from unidiff.data.base import TensorSource
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import ParameterError, RecipeError, RunError
 
 LDM = {
     **DIGITS,
@@ -237,6 +237,34 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
         assert torch.equal(ud.load(tmp_path / "moved", device="cpu").sample().x, expected)
     finally:
         weights.write_text(config)
+
+
+def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
+    """A new run from a run's recipe takes the codec kept there, or the one named; a run that has lost its own stops."""
+    folder, _ = runs
+    own, other = folder / "ldm", tmp_path / "other"
+    shutil.copytree(folder / "codec" / KEPT, other)
+    config = (other / CONFIG).read_text().replace('"scaling_factor": ', '"scaling_factor": 1')
+    (other / CONFIG).write_text(config)
+    kept = ud.load_recipe(own / "recipe.yaml", ["data.cache=true", "data.data.size=16"])
+    assert kept.data.folder == own / KEPT
+    whole = f"data={{type: Latent, data: Digits, codec: {other}}}"
+    for override in (f"data.codec={other}", whole):
+        assert ud.load_recipe(own / "recipe.yaml", [override]).data.folder == other
+    made = unidiff("run", own / "recipe.yaml", "--set", f"data.codec={other}", "--out", tmp_path / "new")
+    assert made.code == 0, made.err
+    assert (tmp_path / "new" / KEPT / CONFIG).read_text() == config
+    assert str(other) in (tmp_path / "new/recipe.yaml").read_text()
+    said = refused("run", own / "recipe.yaml", "--set", f"data.codec={other}", "--resume")
+    assert "another recipe: data.codec was" in said
+    (tmp_path / "new" / KEPT / CONFIG).write_text(config.replace('"scaling_factor": 1', '"scaling_factor": '))
+    with pytest.raises(RunError, match=r"codec/config.json: this file is missing, or not the one .*bring it back"):
+        ud.load(tmp_path / "new", device="cpu")
+    assert "was trained on latents of Digits train" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
+    shutil.rmtree(tmp_path / "new" / KEPT)
+    with pytest.raises(RunError, match="bring it back"):
+        ud.load(tmp_path / "new", device="cpu")
+    assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 
 
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
