@@ -157,12 +157,26 @@ def test_latents_are_encoded_once_and_never_stale(codec, cache, monkeypatch):
     before = sorted(cache.iterdir())
     assert made(data)[1]
     assert sorted(cache.iterdir()) == before
-    monkeypatch.undo()
-    # Other weights, and a scale of its own, are other latents.
+
+
+def test_another_codec_and_other_arguments_are_other_latents(codec, tmp_path):
+    """With the cache, and the same pictures by checksum: the scale, the weights, the range of the same bytes."""
+    first = ud.Latent(ud.Digits(), codec).open()
     network = ud.load_codec(codec)
-    network.set_scale(1.0)
+    network.set_scale(1.0)  # it was 0.5
     network.save(codec)
-    torch.testing.assert_close(ud.Latent(ud.Digits(), codec, cache=False).open().values, 2 * first, rtol=0, atol=0)
+    scaled = ud.Latent(ud.Digits(), codec).open()
+    assert torch.equal(scaled.values, 2 * first.values)
+    next(network.model.encoder.parameters()).mul_(0.5)
+    network.save(codec)
+    changed = ud.Latent(ud.Digits(), codec).open()
+    assert not torch.equal(changed.values, scaled.values)
+    assert len({first.checksum, scaled.checksum, changed.checksum}) == 3  # a run goes on with its own alone
+    np.save(tmp_path / "x.npy", np.linspace(0, 1, 20 * 64, dtype="float32").reshape(20, 1, 8, 8))
+    for high in (1.0, 2.0):
+        pictures = ud.ArrayFile(tmp_path / "x.npy", low=0.0, high=high)
+        x = pictures.open().batch(torch.arange(18))
+        assert torch.equal(ud.Latent(pictures, codec).open().values, network.encode(x))
 
 
 def test_a_changed_picture_is_encoded_again(codec, tmp_path):
