@@ -17,7 +17,7 @@ from torch import nn
 import unidiff as ud
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS
 from unidiff.data.base import TensorSource
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import ParameterError, RecipeError, RunError
 
 LDM = {
     **DIGITS,
@@ -157,12 +157,26 @@ def test_latents_are_encoded_once_and_never_stale(codec, cache, monkeypatch):
     before = sorted(cache.iterdir())
     assert made(data)[1]
     assert sorted(cache.iterdir()) == before
-    monkeypatch.undo()
-    # Other weights, and a scale of its own, are other latents.
+
+
+def test_another_codec_and_other_arguments_are_other_latents(codec, tmp_path):
+    """With the cache, and the same pictures by checksum: the scale, the weights, the range of the same bytes."""
+    first = ud.Latent(ud.Digits(), codec).open()
     network = ud.load_codec(codec)
-    network.set_scale(1.0)
+    network.set_scale(1.0)  # it was 0.5
     network.save(codec)
-    torch.testing.assert_close(ud.Latent(ud.Digits(), codec, cache=False).open().values, 2 * first, rtol=0, atol=0)
+    scaled = ud.Latent(ud.Digits(), codec).open()
+    assert torch.equal(scaled.values, 2 * first.values)
+    next(network.model.encoder.parameters()).mul_(0.5)
+    network.save(codec)
+    changed = ud.Latent(ud.Digits(), codec).open()
+    assert not torch.equal(changed.values, scaled.values)
+    assert len({first.checksum, scaled.checksum, changed.checksum}) == 3  # a run goes on with its own alone
+    np.save(tmp_path / "x.npy", np.linspace(0, 1, 20 * 64, dtype="float32").reshape(20, 1, 8, 8))
+    for high in (1.0, 2.0):
+        pictures = ud.ArrayFile(tmp_path / "x.npy", low=0.0, high=high)
+        x = pictures.open().batch(torch.arange(18))
+        assert torch.equal(ud.Latent(pictures, codec).open().values, network.encode(x))
 
 
 def test_a_changed_picture_is_encoded_again(codec, tmp_path):
@@ -237,6 +251,34 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
         assert torch.equal(ud.load(tmp_path / "moved", device="cpu").sample().x, expected)
     finally:
         weights.write_text(config)
+
+
+def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
+    """A new run from a run's recipe takes the codec kept there, or the one named; a run that has lost its own stops."""
+    folder, _ = runs
+    own, other = folder / "ldm", tmp_path / "other"
+    shutil.copytree(folder / "codec" / KEPT, other)
+    config = (other / CONFIG).read_text().replace('"scaling_factor": ', '"scaling_factor": 1')
+    (other / CONFIG).write_text(config)
+    kept = ud.load_recipe(own / "recipe.yaml", ["data.cache=true", "data.data.size=16"])
+    assert kept.data.folder == own / KEPT
+    whole = f"data={{type: Latent, data: Digits, codec: {other}}}"
+    for override in (f"data.codec={other}", whole):
+        assert ud.load_recipe(own / "recipe.yaml", [override]).data.folder == other
+    made = unidiff("run", own / "recipe.yaml", "--set", f"data.codec={other}", "--out", tmp_path / "new")
+    assert made.code == 0, made.err
+    assert (tmp_path / "new" / KEPT / CONFIG).read_text() == config
+    assert str(other) in (tmp_path / "new/recipe.yaml").read_text()
+    said = refused("run", own / "recipe.yaml", "--set", f"data.codec={other}", "--resume")
+    assert "another recipe: data.codec was" in said
+    (tmp_path / "new" / KEPT / CONFIG).write_text(config.replace('"scaling_factor": 1', '"scaling_factor": '))
+    with pytest.raises(RunError, match=r"codec/config.json: this file is missing, or not the one .*bring it back"):
+        ud.load(tmp_path / "new", device="cpu")
+    assert "was trained on latents of Digits train" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
+    shutil.rmtree(tmp_path / "new" / KEPT)
+    with pytest.raises(RunError, match="bring it back"):
+        ud.load(tmp_path / "new", device="cpu")
+    assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 
 
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):

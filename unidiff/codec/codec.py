@@ -65,12 +65,15 @@ class Codec(nn.Module):
         model: Any = self.model
         model.register_to_config(scaling_factor=float(scale))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write a folder that `load_codec` and diffusers read; files of a codec that is there are replaced, each whole.
+
+        Nothing else in the folder is touched.
 
         Raises:
             OSError: If it cannot be written.
         """
+        folder = Path(folder).absolute()
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         model: Any = self.model

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,13 @@ __all__ = ["Data", "Source", "TensorSource", "content_checksum", "require_split"
 
 @dataclass(frozen=True)
 class Data(ABC):
-    """Which data: arguments only. Constructing one reads nothing; `open` does."""
+    """Which data: arguments only. Constructing one reads nothing; `open` does.
+
+    Attributes:
+        replaced: The parameter in whose place `kept_in` puts what a run directory keeps; empty if it keeps nothing.
+    """
+
+    replaced: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -67,7 +74,11 @@ class Data(ABC):
         return {}
 
     def kept_in(self, directory: Path) -> Data:
-        """The same data, with what a run directory keeps of them in place of where it came from."""
+        """The same data, with what a run directory keeps of them in place of where it came from.
+
+        Raises:
+            DataError: If the run directory has lost it.
+        """
         return self
 
     @abstractmethod

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,7 @@ from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, lo
 from unidiff.codec.layout import Layout
 from unidiff.data import places
 from unidiff.data.base import Data, Source, TensorSource, content_checksum
-from unidiff.errors import require
+from unidiff.errors import DataError, require
 
 __all__ = ["Latent"]
 
@@ -39,7 +40,8 @@ class Latent(Data):
     Args:
         data: The pictures.
         codec: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`. If relative, it is
-            looked up as given, then under $UNIDIFF_DATA. A run directory keeps a copy, which is then used instead.
+            looked up as given, then under $UNIDIFF_DATA. A run directory keeps a copy, which is then used instead,
+            unless another is named as an override.
         cache: Keep the latents in the user's cache; otherwise they are encoded whenever the data are opened.
     """
 
@@ -47,6 +49,8 @@ class Latent(Data):
     codec: str
     cache: bool = True
     _kept: Path | None = field(default=None, init=False, repr=False, compare=False)
+
+    replaced: ClassVar[str] = "codec"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codec", os.fspath(self.codec))  # a Path is welcome; the repr is a recipe: plain text
@@ -112,9 +116,10 @@ class Latent(Data):
         return {f"{KEPT}/{name}": (self.folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
     def kept_in(self, directory: Path) -> Data:
-        """The same, with the codec of a run directory if that has one; see `Data.kept_in`."""
+        """The same, with the codec of a run directory; see `Data.kept_in`."""
         if not (directory / KEPT / CONFIG).is_file():
-            return self
+            remedy = "The run means nothing with another codec: bring the folder back"
+            raise DataError(f"{directory / KEPT}: the codec that this run keeps is missing. {remedy}.")
         twin = Latent(self.data, self.codec, self.cache)
         object.__setattr__(twin, "_kept", directory / KEPT)
         return twin

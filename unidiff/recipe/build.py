@@ -137,7 +137,7 @@ class Builder:
     def _construct(self, cls: type, arguments: dict[str, Any], node: Node, key: str) -> Any:
         try:
             made = cls(**arguments)
-            return made.kept_in(self.home) if self.home is not None and isinstance(made, Data) else made
+            return self._at_home(made, node) if isinstance(made, Data) else made
         except RecipeError:
             raise
         except ParameterError as error:
@@ -150,3 +150,9 @@ class Builder:
             raise place.error(key, error.problem if error.parameter == key else str(error)) from error
         except (UnidiffError, ValueError, TypeError) as error:
             raise node.at.error(key, f"{cls.__name__} cannot be made: {error}") from error
+
+    def _at_home(self, data: Data, node: Node) -> Data:
+        """With what the run directory keeps, unless an override names anew what that stands for."""
+        if self.home is None or (data.replaced and node.reach([data.replaced]).place.source.is_override):
+            return data
+        return data.kept_in(self.home)

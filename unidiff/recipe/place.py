@@ -27,6 +27,11 @@ class Source:
     name: str
     lines: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def is_override(self) -> bool:
+        """Whether this is an override of the command line."""
+        return not self.lines
+
 
 @dataclass(frozen=True)
 class Place:

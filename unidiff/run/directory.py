@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -118,6 +119,7 @@ class RunDirectory:
     def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
         """Make the directory: the recipe, what the process measured of the data, and the files that the data need.
 
+        The manifest gets the digests of the latter, see `check_kept`.
         An older run in it is removed, and nothing but the run.
 
         Raises:
@@ -135,11 +137,25 @@ class RunDirectory:
             for name, content in kept.items():
                 (self.path / name).parent.mkdir(exist_ok=True)
                 _write(self.path / name, content)
+            if kept:
+                self.update_manifest(kept={name: _digest(content) for name, content in kept.items()})
             _write(self.recipe, recipe.encode())
         except OSError as error:
             raise RunError(
                 f"{self.path}: the directory cannot be made ({error.strerror}). Choose another --out."
             ) from error
+
+    def check_kept(self) -> None:
+        """Refuse a run whose data's files, such as its codec, are not those that it was made with.
+
+        Raises:
+            RunError: If one is missing or has changed.
+        """
+        for name, expected in self.read_manifest().get("kept", {}).items():
+            path = self.path / name
+            if not path.is_file() or _digest(path.read_bytes()) != expected:
+                problem = f"this file is missing, or not the one that the run was made with ({expected})"
+                raise RunError(f"{path}: {problem}. The model means nothing with another: bring it back.")
 
     def measured(self, process: Process) -> Process:
         """The process with what it measured when the run began.
@@ -226,6 +242,10 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _remove(path: Path) -> None:

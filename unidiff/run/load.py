@@ -130,12 +130,13 @@ def load(
         report: Told of damaged checkpoints that were passed over.
 
     Raises:
-        RunError: If the directory holds no run, or a run without a usable checkpoint.
+        RunError: If the directory holds no run, one without a usable checkpoint, or has lost what its data need.
         RecipeError: If an override cannot be used.
     """
     files = RunDirectory(Path(directory))
     if not files.exists():
         raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
+    files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):
             remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
@@ -168,6 +169,7 @@ def load_classifier(
     files = RunDirectory(Path(directory))
     if not files.exists():
         raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
+    files.check_kept()
     recipe = load_classifying(files.recipe, allow_imports=allow_imports)
     classifier: NeuralClassifier = _trained(recipe, files, device, report)[0]
     return classifier
