@@ -167,9 +167,12 @@ def test_euler_on_a_table(tmp_path):
     assert (pictures(ours) - pictures(theirs)).abs().max() < PICTURES
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow(tmp_path, shift):
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+@pytest.mark.parametrize(
+    "options", [{}, {"shift": 3.0, "num_train_timesteps": 500}, {"shift_terminal": 0.1}, {"use_karras_sigmas": True}]
+)
+def test_flow(tmp_path, options):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**options)
+    T = scheduler.config.num_train_timesteps
     diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
     x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     theirs = driven(scheduler, network, x, 12)
@@ -178,7 +181,7 @@ def test_flow(tmp_path, shift):
     assert (ours - theirs).abs().max() < PICTURES
     one = model(x, level := model.process.level(0.6))
     with torch.no_grad():
-        velocity = network(x, torch.tensor(600.0)).sample  # eps - x0, at timestep 1000 t
+        velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
     assert (one.eps - one.x0 - velocity).abs().max() < 1e-5
     assert (one.x0 - (x - level.t * velocity)).abs().max() < 1e-5
 

@@ -14,6 +14,7 @@ from theirs import SMALLEST, autoencoder, changed, diffusers, transformer, unet
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError
 from unidiff.interop.diffusers import Clipped, DiffusersDenoiser, load, load_grid
+from unidiff.interop.diffusers.scheduler import Timesteps
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
@@ -99,6 +100,12 @@ def saved(tmp_path: Path) -> Path:
         ({"rescale_betas_zero_snr": True}, "Eps cannot be converted to data at t = 1"),
         ({"beta_end": 2.0}, "beta_max: 2.0 was given"),
         ({"trained_betas": [0.1, 0.2, 0.3]}, "T: 1000 was given; the schedule is a table of 3 entries"),
+        ({"num_train_timesteps": -5}, "num_train_timesteps: -5 was given; allowed is a whole number of at least 1"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps: '1000' was given"),
+        ({"trained_betas": [[0.1]]}, "allowed is a list of numbers"),
+        ({"clip_sample_range": "a"}, "clip_sample_range: 'a' was given; allowed is a number above 0"),
+        ({"variance_type": "bogus"}, "variance_type: 'bogus' was given; allowed is fixed_small or"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "shift: 0 was given"),
         ({"new_option": 3}, "knows no option new_option of DDPMScheduler"),
         (
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
@@ -135,6 +142,32 @@ def test_a_pipeline_in_one_folder(saved, tmp_path):
     assert load_grid(flat, 10) == load_grid(saved, 10)
 
 
+def test_parts_that_are_null_and_sizes_that_differ(saved):
+    changed(saved / "model_index.json", text_encoder=None, image_encoder=[], controlnet=[None, None])
+    changed(saved / "unet" / "config.json", sample_size=[8, 4])
+    changed(saved / "scheduler" / "scheduler_config.json", clip_sample_range=0.5)
+    model = load(saved)
+    assert model.shape == (1, 8, 4)
+    x0 = model(torch.randn(1, 1, 8, 4), model.process.level(1.0)).x0
+    assert x0.abs().max() == 0.5
+    changed(saved / "model_index.json", scheduler=[None, None])
+    with pytest.raises(RunError, match="DDPMPipeline consists of unet; supported"):
+        load(saved)
+
+
+def test_times(saved):
+    for steps in (0, -1, 2.5):
+        with pytest.raises(ParameterError, match=r"steps: .* a whole number of at least 1"):
+            load_grid(saved, steps)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="has no times for 1001 steps"):
+        load_grid(saved, 1001)
+    with pytest.raises(RunError, match="has no times for 1000 steps"):  # whose first would be the entry after the last
+        load_grid(saved, 1000, scheduler={"steps_offset": 1})
+    for given in ((), (1.1, 0.5), (0.5, 0.5), (0.5, 0.0), (float("nan"),)):
+        with pytest.raises(ParameterError, match="strictly decreasing"):
+            Timesteps(given)
+
+
 def test_options_of_a_scheduler_are_replaced(saved):
     assert isinstance(load(saved), Clipped)
     assert isinstance(load(saved, scheduler={"clip_sample": False}), DiffusersDenoiser)
@@ -148,6 +181,7 @@ def test_options_of_a_scheduler_are_replaced(saved):
         ({"_class_name": "UNet2DConditionModel"}, "of type UNet2DConditionModel; supported here is UNet2DModel or DiT"),
         ({"in_channels": 3}, "diffusers cannot read this UNet2DModel"),
         ({"sample_size": None}, "no sample_size"),
+        ({"sample_size": [8, 8, 8]}, "sample_size \\[8, 8, 8\\] was found; supported are a whole number or two"),
         ({"class_embed_type": "timestep"}, "not those of the network in config.json: missing class_embedding"),
         ({"class_embed_type": "identity"}, "class_embed_type 'identity' was found"),
         ({"mid_block_type": None}, "not those of the network in config.json: unexpected mid_block"),

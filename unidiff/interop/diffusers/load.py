@@ -10,7 +10,7 @@ import torch
 
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
-from unidiff.errors import DataError, ParameterError, RunError
+from unidiff.errors import DataError, ParameterError, RunError, is_whole
 from unidiff.interop.diffusers.files import load_part, local_folder, model_type, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
 from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
@@ -109,6 +109,7 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
 
     Raises:
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.
+        ParameterError: If `steps` is no whole number of at least 1.
     """
     require_diffusers()
     folder = local_folder(path_or_name, False)
@@ -128,12 +129,13 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         return folder, None
     listed = read_json(index)
     pipeline = listed.get("_class_name")
-    names = [name for name in _NETWORKS if name in listed]
-    if len(names) != 1 or "scheduler" not in listed:
-        found = ", ".join(name for name in listed if not name.startswith("_"))
+    present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]
+    names = [name for name in _NETWORKS if name in present]
+    if len(names) != 1 or "scheduler" not in present:
+        found = ", ".join(present) or "nothing"
         needed = "a unet or a transformer, and a scheduler"
         raise RunError(f"{folder}: the {pipeline} consists of {found}; supported is a pipeline of {needed}.")
-    told = [name for name in ("text_encoder", "image_encoder", "controlnet") if listed.get(name, [None])[0]]
+    told = [name for name in ("text_encoder", "image_encoder", "controlnet") if name in present]
     if told:
         problem = f"the {pipeline} is told of more than classes ({', '.join(told)})"
         raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
@@ -188,6 +190,10 @@ def _facts(network: Any, place: Path) -> _Facts:
     if size is None:
         raise RunError(
             f"{place}: the config has no sample_size, so nothing says how large a sample is. Write it there."
+        )
+    if not is_whole(size) and not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_whole, size))):
+        raise RunError(
+            f"{place}: sample_size {size!r} was found; supported are a whole number or two, [height, width]."
         )
     shape = (channels, size, size) if isinstance(size, int) else (channels, *size)
     if "num_embeds_ada_norm" in config:

@@ -6,12 +6,13 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RunError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.interop.diffusers.network import FlowTime, NoiseScale, TableIndex, Timestep
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
@@ -31,6 +32,7 @@ _ON_A_TABLE = (
     *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
 )
 _OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
+_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
 _DEAD = frozenset({"tensor_format"})  # which diffusers itself forgot
 _PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
 
@@ -64,6 +66,11 @@ class Timesteps(Grid):
 
     given: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        falling = all(a > b for a, b in pairwise((*self.given, 0.0)))
+        allowed = "a tuple of times in (0, 1], strictly decreasing"
+        require(bool(self.given) and self.given[0] <= 1 and falling, "given", self.given, allowed)
+
     def times(self, process: Process) -> Tensor:
         """The times (N + 1,) with the 0; see `Grid.times`."""
         return torch.tensor([*self.given, 0.0], dtype=torch.float64)
@@ -83,6 +90,10 @@ def read_scheduler(config: Mapping[str, Any], place: str) -> Reading:
     if name not in (*_ON_A_TABLE, *_OTHERS):
         known = ", ".join((*_ON_A_TABLE, *_OTHERS))
         raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {known}.")
+    try:
+        _check_values(config)
+    except ParameterError as error:
+        raise RunError(f"{place}: {error}") from error
     full = _completed(config, place)
     if full.get("thresholding"):
         problem = "thresholding=True was found, which is no part of a model"
@@ -104,12 +115,14 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
 
     Raises:
         RunError: If the scheduler is unsupported or has no times for that many steps.
+        ParameterError: If steps is no whole number of at least 1.
     """
     timestep = read_scheduler(config, place).timestep
+    require_whole("steps", steps)
     scheduler = _made(config, place)
     try:
         scheduler.set_timesteps(steps)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
     found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
     if isinstance(timestep, TableIndex) and config["_class_name"].startswith("DDIM"):
@@ -120,7 +133,32 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
             remedy = "The grid has the times themselves, so diffusers draws something else"
             warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
     times = timestep.times(found).unique().flip(0)  # some name a time again for each stage of a step
-    return Timesteps(tuple(times.tolist()))
+    try:
+        return Timesteps(tuple(times.tolist()))
+    except ParameterError as error:
+        raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse values of options that diffusers does not check itself.
+
+    Raises:
+        ParameterError: With the first.
+    """
+    require_whole("num_train_timesteps", config.get("num_train_timesteps", 1))
+    for name in ("clip_sample_range", "shift", "sigma_min", "sigma_max"):
+        value = config.get(name)
+        good = value is None or (_is_number(value) and 0 < value < float("inf"))
+        require(good, name, value, "a number above 0")
+    betas = config.get("trained_betas")
+    good = betas is None or (isinstance(betas, (list, tuple)) and all(map(_is_number, betas)))
+    require(good, "trained_betas", betas, "a list of numbers")
+    kind = config.get("variance_type")
+    require(kind is None or kind in _VARIANCES, "variance_type", kind, " or ".join(_VARIANCES))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
