@@ -171,7 +171,7 @@ def _is_dual(x: Tensor) -> bool:
 
 
 def position_table(height: int, breadth: int, width: int) -> Tensor:
-    """Fixed positions of the patches, row by row: (height * breadth, width), float32.
+    """Fixed positions of the patches, row by row: (height * breadth, width), float32 as in diffusers.
 
     The first half of the features embeds the column, the second the row, each as sines and then cosines of width / 4
     frequencies (Dosovitskiy et al. 2021, appendix D.4; the order is that of Peebles & Xie's code).

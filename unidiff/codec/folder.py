@@ -68,13 +68,19 @@ def codec_folder(name: str) -> Path:
 def _from_hub(name: str) -> Path:
     if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
         raise Absent(f"codec: hub:{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
-    from huggingface_hub import snapshot_download
-
     files = [f"{inside}{file}" for inside in ("", *(f"{part}/" for part in _INSIDE[1:])) for file in (CONFIG, WEIGHTS)]
     try:
-        return codec_folder(snapshot_download(name, allow_patterns=files))
+        return codec_folder(_snapshot(name, tuple(files)))
     except (OSError, ValueError) as error:  # what the hub's client raises are these
         raise Absent(f"codec: hub:{name} could not be downloaded ({error}).") from error
+
+
+@lru_cache(maxsize=8)
+def _snapshot(name: str, files: tuple[str, ...]) -> str:
+    """The folder of a download, asked for once: the hub is spoken to each time, even for what is there."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=list(files))
 
 
 def read_layout(folder: Path) -> Layout:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unidiff.codec.codec import Coded
+from unidiff.codec.codec import Coded, at_least_float32
 from unidiff.errors import ParameterError, require
 
 __all__ = [
@@ -89,7 +89,7 @@ class CodecObjective(ABC):
             coding: What the codec made of the pictures.
             x: The pictures, (B, C, H, W).
         """
-        difference = coding.x.float() - x
+        difference = at_least_float32(coding.x) - x
         total = self.error.of(difference).flatten(1).sum(1)
         if self.edge:
             # The difference of edges is the edge of the difference.
