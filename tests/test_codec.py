@@ -242,6 +242,14 @@ def test_damaged_and_pickled_weights_are_refused(tmp_path):
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert digest(pipeline / "vae") != before
+    config = (pipeline / "vae" / CONFIG).read_text()
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"latent_channels": 3', '"latent_channels": 4'))
+    with pytest.raises(DataError, match=r"\A[^\n]*not those of config.json[^\n]*\Z"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"AutoencoderTiny"', '["AutoencoderTiny"]'))
+    with pytest.raises(DataError, match="supported are AutoencoderKL"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config)
     weights.write_bytes(content[:100])
     with pytest.raises(DataError, match="cannot be read"):
         ud.load_codec(pipeline)

@@ -67,7 +67,8 @@ class DiT(Backbone):
         learned_variance: bool = False,
     ) -> None:
         super().__init__()
-        require(size in SIZES, "size", size, "S, B, L or XL")
+        require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
+        require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         width, depth, heads = (
             named if given is None else given for named, given in zip(SIZES[size], (width, depth, heads))
         )

@@ -150,7 +150,7 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         "conditions": summary.get("conditions"),
         "trajectory": summary.get("trajectory"),
         "scale": latents and f"{latents['scale']:.6f}",
-        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),
+        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written there)"),
     }
     width = max(10, *(len(name) for name, value in rows.items() if value))
     for name, value in rows.items():

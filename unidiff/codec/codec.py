@@ -28,7 +28,8 @@ class Coded(NamedTuple):
     Attributes:
         x: Reconstructions, (B, C, H, W).
         nats: Divergence of each posterior from the standard normal distribution, (B,); 0 for a codec without one.
-        commitment: Distance of latents and codebook as the network reckons it, (B,); 0 for one without a codebook.
+        commitment: Distance of latents and codebook as the network reckons it, (B,): the mean over the batch, the same
+            for each sample; 0 for a codec without a codebook.
     """
 
     x: Tensor

@@ -158,5 +158,7 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
         if missing := found["missing_keys"]:
             raise ValueError(f"{missing[0]} and {len(missing) - 1} others are missing")
     except Exception as error:  # a damaged file shows itself in many ways
-        raise DataError(f"codec: {folder}: the weights cannot be read ({error}). Bring the files back.") from error
+        reason = str(error).strip().partition("\n")[0]  # of a size that does not fit, diffusers writes many lines
+        problem = f"the weights cannot be read, or are not those of {CONFIG} ({reason.rstrip('.: ')})"
+        raise DataError(f"codec: {folder}: {problem}. Bring the files back.") from error
     return Codec(model).to(device).eval().requires_grad_(False)

@@ -147,8 +147,8 @@ class Variational(CodecObjective):
 class Commitment(CodecObjective):
     """The reconstruction, and how far latents are from the codebook, for VQModel (van den Oord et al. 2017, eq. 3).
 
-    The distance is diffusers' own, a mean over latents: |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on
-    the codebook instead of the commitment.
+    The distance is diffusers' own, a mean over the latents of the whole batch, the same for each sample:
+    |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on the codebook instead of the commitment.
 
     Args:
         error: How a reconstruction is compared with the picture.
