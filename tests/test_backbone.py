@@ -359,6 +359,7 @@ def test_dropout_acts_in_training_only():
         ({"attention": (16, 14)}, r"attention: resolution 16 never occurs; this network has 28, 14, 7\."),
         ({"attention": (28,), "patch": 2, "multipliers": (1, 2)}, r"28 never occurs; this network has 14, 7\."),
         ({"width": 66, "attention": (28,)}, r"heads: 4 heads do not divide 66 channels; use a divisor of it\."),
+        ({"scale_shift": "x"}, "scale_shift: 'x' was given; allowed is true or false"),
         ({"groups": 0}, r"groups: 0 was given; allowed is a whole number of at least 1\."),
         ({"groups": 32, "width": 48}, r"groups: 32 groups do not divide 48 channels; use a divisor of it\."),
         ({"head_channels": 8}, r"head_channels: 8 was given beside heads = 4, and one follows from the other\."),

@@ -12,7 +12,7 @@ from tiny import equal, metrics, refused, unidiff, write
 from torch.distributions import Normal, kl_divergence
 
 import unidiff as ud
-from unidiff.codec.codec import Coded
+from unidiff.codec.codec import Coded, _tiles
 from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_layout
 from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.registry import PUBLIC
@@ -133,15 +133,60 @@ def test_tiles_are_the_whole():
     # differs is the order of sums. GroupNorm's mean and variance over a tile of thousands of numbers differ by a few
     # hundredths, and so does the picture, on average.
     torch.manual_seed(0)
-    z = torch.randn(1, 3, 70, 20)
+    z = torch.randn(1, 3, 70, 130)
     with torch.no_grad():
         tiny = KINDS[3].build(1).eval()
-        whole = tiny.model.decode(z).sample
+        tiny.model.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+        whole = tiny.model.decode(2 * z + 0.25).sample
         assert (tiny.decode(z) - whole).abs().max() < 1e-5
-        assert torch.equal(tiny.decode(z[:, :, :64]), tiny.model.decode(z[:, :, :64]).sample)
+        few = z[:, :, :64, :64]
+        assert torch.equal(tiny.decode(few), tiny.model.decode(2 * few + 0.25).sample)
+        x = whole[:, :, :8, :8]
+        assert torch.equal(tiny.encode(x), (tiny.model.encode(x).latents - 0.25) * 0.5)
         kl = KINDS[0].build(1).eval()
+        z = z[..., :20]
         whole = kl.model.decode(z).sample
         assert 0 < (kl.decode(z) - whole).square().mean().sqrt() < 0.1 * whole.std()
+
+
+@pytest.mark.parametrize("extent", [1, 64, 65, 104, 105, 130])
+def test_weights_of_tiles_add_up_to_one(extent):
+    tiles, side = _tiles(extent, 2), min(64, extent)
+    total, covered = torch.zeros(2 * extent, dtype=torch.float64), 0
+    for start, weight in tiles:
+        assert len(weight) == 2 * side
+        assert ((weight >= 0) & (weight <= 1)).all()
+        total[2 * start : 2 * (start + side)] += weight
+        if start:  # neighbours share three edges of 8 at least; the outer of each counts for nothing
+            assert covered - start >= 24
+            assert not weight[:16].any()
+        covered = start + side
+    assert covered == extent
+    assert len(tiles) == (1 if extent <= 64 else 2 if extent <= 104 else 3)
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
+
+
+def test_codecs_work_in_their_own_precision():
+    """float64 is kept: autograd's derivative is the difference quotient to ten digits."""
+    torch.manual_seed(0)
+    kind = KINDS[0]
+    codec, x, eps = kind.build(1).double(), torch.rand(1, 1, 8, 8).double(), torch.randn(1, 3, 4, 4).double()
+    assert codec.encode(x.float()).dtype == codec.decode(eps.float()).dtype == torch.float64
+
+    def loss():
+        found = ud.Variational(kl=1.0).losses(codec(x, eps), x).sum()
+        assert found.dtype == torch.float64
+        return found
+
+    weight = codec.model.decoder.conv_out.bias
+    (slope,) = torch.autograd.grad(loss(), weight)
+    values = []
+    for step in (1e-3, -2e-3):
+        weight.data += step
+        values.append(loss().item())
+    # The loss is quadratic in this bias, so central differences leave rounding alone: some 1e-15 / 1e-3.
+    assert abs((values[0] - values[1]) / 2e-3 - slope.item()) < 1e-10
+    assert kind.build(1).encode(x).dtype == torch.float32
 
 
 def test_the_scale_makes_the_variance_one():
@@ -197,6 +242,14 @@ def test_damaged_and_pickled_weights_are_refused(tmp_path):
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert digest(pipeline / "vae") != before
+    config = (pipeline / "vae" / CONFIG).read_text()
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"latent_channels": 3', '"latent_channels": 4'))
+    with pytest.raises(DataError, match=r"\A[^\n]*not those of config.json[^\n]*\Z"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"AutoencoderTiny"', '["AutoencoderTiny"]'))
+    with pytest.raises(DataError, match="supported are AutoencoderKL"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config)
     weights.write_bytes(content[:100])
     with pytest.raises(DataError, match="cannot be read"):
         ud.load_codec(pipeline)
@@ -212,6 +265,17 @@ def test_damaged_and_pickled_weights_are_refused(tmp_path):
     (pipeline / "vae" / CONFIG).write_text("{}")
     with pytest.raises(DataError, match="no configuration of a model"):
         ud.load_codec(pipeline)
+
+
+def test_the_hub_is_asked_once(tmp_path, monkeypatch):
+    asked = []
+    KINDS[3].build(1).save(tmp_path / "vae")
+    monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **o: asked.append(name) or str(tmp_path))
+    data = ud.Latent(ud.Digits(), "hub:nobody/asked-once")
+    assert data.shape == (3, 4, 4)
+    assert data.folder == tmp_path / "vae"
+    assert asked == ["nobody/asked-once"]
 
 
 def test_without_diffusers_one_sentence_says_so(monkeypatch):
@@ -292,6 +356,17 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
 def test_recipes_that_cannot_be_are_refused(tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
         ud.load_coding(write(tmp_path, {**VAE, **changes}))
+
+
+def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
+    def opened(self, split="train", open=ud.Digits.open):
+        if split == "test":
+            raise DataError("there are no test pictures")
+        return open(self, split)
+
+    monkeypatch.setattr(ud.Digits, "open", opened)
+    assert "no test pictures" in refused("run", write(tmp_path, VAE), "--out", tmp_path / "vae")
+    assert not (tmp_path / "vae").exists()
 
 
 def test_each_command_says_what_a_codec_is_for(run, tmp_path):

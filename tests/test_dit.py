@@ -224,6 +224,8 @@ def test_objectives_that_differentiate_twice_take_it():
     [
         ({"shape": (28, 28)}, r"shape: \(28, 28\) was given; allowed is \(channels, height, width\)"),
         ({"size": "M"}, "size: 'M' was given; allowed is S, B, L or XL"),
+        ({"size": ["S"]}, r"size: \['S'\] was given"),
+        ({"learned_variance": "yes"}, "learned_variance: 'yes' was given; allowed is true or false"),
         ({"patch": 0}, "patch: 0 was given; allowed is a whole number of at least 1"),
         (
             {"shape": (3, 12, 18), "patch": 4},

@@ -176,6 +176,14 @@ def test_dit_is_a_dit_transformer_2d_model(settings):
         assert torch.equal(back(x, c), ours(x, c))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_dit_of_any_dtype_moves(dtype):
+    config, state = dit_to_diffusers(randomized(DiT((1, 4, 4), width=8, depth=1, heads=1)).to(dtype))
+    back = dit_from_diffusers(config, state)
+    x, c = torch.randn(2, 1, 4, 4).to(dtype), torch.tensor([1.0, 2.0]).to(dtype)
+    assert back.positions.dtype == back(x, c).dtype == dtype
+
+
 def test_dits_that_cannot_move():
     with pytest.raises(ParameterError, match=r"network: .* knows square images only, and its are 8x4"):
         dit_to_diffusers(DiT((1, 8, 4), **TINY))

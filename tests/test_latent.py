@@ -232,6 +232,8 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
     try:
         with pytest.raises(RecipeError, match="does not exist"):
             ud.load_recipe(folder / "tiny.yaml")
+        said = refused("run", folder / "tiny.yaml", "--out", tmp_path / "moved", "--resume")
+        assert f"`unidiff run {tmp_path / 'moved/recipe.yaml'} --resume`" in said
         run = ud.load(tmp_path / "moved", device="cpu")
         assert torch.equal(run.sample().x, expected)
         z = ud.sample(run.denoiser, run.recipe.sampling.solver, run.recipe.sampling.grid, (2, 4, 4), range(4)).x

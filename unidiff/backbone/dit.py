@@ -67,7 +67,8 @@ class DiT(Backbone):
         learned_variance: bool = False,
     ) -> None:
         super().__init__()
-        require(size in SIZES, "size", size, "S, B, L or XL")
+        require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
+        require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         width, depth, heads = (
             named if given is None else given for named, given in zip(SIZES[size], (width, depth, heads))
         )
@@ -171,7 +172,7 @@ def _is_dual(x: Tensor) -> bool:
 
 
 def position_table(height: int, breadth: int, width: int) -> Tensor:
-    """Fixed positions of the patches, row by row: (height * breadth, width), float32.
+    """Fixed positions of the patches, row by row: (height * breadth, width), float32 as in diffusers.
 
     The first half of the features embeds the column, the second the row, each as sines and then cosines of width / 4
     frequencies (Dosovitskiy et al. 2021, appendix D.4; the order is that of Peebles & Xie's code).

@@ -81,6 +81,9 @@ class UNet(Backbone):
         _check_groups(groups, {width, *(width * m for m in multipliers)})
         require_classes(classes)
         require_image(image)
+        switches = {"scale_shift": scale_shift, "residual_resampling": residual_resampling}
+        for name, value in {**switches, "learned_variance": learned_variance}.items():
+            require(isinstance(value, bool), name, value, "true or false")
         self.shape = tuple(shape)
         self.classes = classes
         self.image = image

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
-from unidiff.errors import RunError
+from unidiff.errors import RecipeError, RunError
 
 __all__ = ["run"]
 
@@ -46,8 +46,14 @@ def run(
     from unidiff.run.execute import READERS, execute, resumed_recipe
     from unidiff.training.loop import Interrupted
 
-    loaded = READERS[recipe_command(recipe)](recipe, overrides or [], allow_imports=allow_imports)
     directory = out or _directory(Path(recipe), resume)
+    try:
+        loaded = READERS[recipe_command(recipe)](recipe, overrides or [], allow_imports=allow_imports)
+    except RecipeError as error:
+        own = directory / "recipe.yaml"
+        if not (resume and own.is_file()) or own == Path(recipe):
+            raise
+        raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume:
         loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
     try:
@@ -144,7 +150,7 @@ def _print(summary: dict[str, Any], as_json: bool) -> None:
         "conditions": summary.get("conditions"),
         "trajectory": summary.get("trajectory"),
         "scale": latents and f"{latents['scale']:.6f}",
-        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written)"),
+        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written there)"),
     }
     width = max(10, *(len(name) for name, value in rows.items() if value))
     for name, value in rows.items():

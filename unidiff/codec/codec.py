@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
 
-__all__ = ["Codec", "CodecInTraining", "Coded"]
+__all__ = ["Codec", "CodecInTraining", "Coded", "at_least_float32"]
 
 _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
@@ -28,7 +28,8 @@ class Coded(NamedTuple):
     Attributes:
         x: Reconstructions, (B, C, H, W).
         nats: Divergence of each posterior from the standard normal distribution, (B,); 0 for a codec without one.
-        commitment: Distance of latents and codebook as the network reckons it, (B,); 0 for one without a codebook.
+        commitment: Distance of latents and codebook as the network reckons it, (B,): the mean over the batch, the same
+            for each sample; 0 for a codec without a codebook.
     """
 
     x: Tensor
@@ -86,6 +87,11 @@ class Codec(nn.Module):
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights, which pictures and latents are brought to."""
+        return next(self.model.parameters()).dtype
+
     def encode(self, x: Tensor) -> Tensor:
         """Latents of pictures.
 
@@ -100,7 +106,8 @@ class Codec(nn.Module):
         """
         layout = self.layout
         layout.latent_shape(x.shape[1:])
-        h = torch.cat([self._raw(part) for part in x.split(_together(x.shape[2] * x.shape[3]))])
+        parts = x.to(self.dtype).split(_together(x.shape[2] * x.shape[3]))
+        h = torch.cat([self._raw(part) for part in parts])
         return (h - layout.shift) * layout.scale
 
     def decode(self, z: Tensor) -> Tensor:
@@ -116,7 +123,7 @@ class Codec(nn.Module):
             Pictures, (B, C, H, W), about in [-1, 1].
         """
         layout = self.layout
-        h = z / layout.scale + layout.shift
+        h = z.to(self.dtype) / layout.scale + layout.shift
         if max(h.shape[2:]) > _TILE:
             return torch.cat([self._tiled(one, layout.factor) for one in h.split(1)])
         pixels = h.shape[2] * h.shape[3] * layout.factor**2
@@ -133,11 +140,11 @@ class Codec(nn.Module):
         nothing = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
             y, commitment = self._picture(self._raw(x))
-            return Coded(y, nothing, nothing if commitment is None else commitment.float().expand(len(x)))
+            return Coded(y, nothing, nothing if commitment is None else at_least_float32(commitment).expand(len(x)))
         posterior = model.encode(x).latent_dist
         y, _ = self._picture(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
-        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+        mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
         nats = 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).flatten(1).sum(1)
         return Coded(y, nats, nothing)
 
@@ -189,6 +196,11 @@ class CodecInTraining:
     def with_backbone(self, backbone: Any) -> CodecInTraining:
         """The same with another network."""
         return CodecInTraining(backbone, self.noise_shape)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The numbers in float32, or in float64 if they are: sums of thousands of terms are not for half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _together(pixels: int) -> int:

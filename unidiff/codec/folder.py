@@ -68,13 +68,19 @@ def codec_folder(name: str) -> Path:
 def _from_hub(name: str) -> Path:
     if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
         raise Absent(f"codec: hub:{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
-    from huggingface_hub import snapshot_download
-
     files = [f"{inside}{file}" for inside in ("", *(f"{part}/" for part in _INSIDE[1:])) for file in (CONFIG, WEIGHTS)]
     try:
-        return codec_folder(snapshot_download(name, allow_patterns=files))
+        return codec_folder(_snapshot(name, tuple(files)))
     except (OSError, ValueError) as error:  # what the hub's client raises are these
         raise Absent(f"codec: hub:{name} could not be downloaded ({error}).") from error
+
+
+@lru_cache(maxsize=8)
+def _snapshot(name: str, files: tuple[str, ...]) -> str:
+    """The folder of a download, asked for once: the hub is spoken to each time, even for what is there."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=list(files))
 
 
 def read_layout(folder: Path) -> Layout:
@@ -152,5 +158,7 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
         if missing := found["missing_keys"]:
             raise ValueError(f"{missing[0]} and {len(missing) - 1} others are missing")
     except Exception as error:  # a damaged file shows itself in many ways
-        raise DataError(f"codec: {folder}: the weights cannot be read ({error}). Bring the files back.") from error
+        reason = str(error).strip().partition("\n")[0]  # of a size that does not fit, diffusers writes many lines
+        problem = f"the weights cannot be read, or are not those of {CONFIG} ({reason.rstrip('.: ')})"
+        raise DataError(f"codec: {folder}: {problem}. Bring the files back.") from error
     return Codec(model).to(device).eval().requires_grad_(False)

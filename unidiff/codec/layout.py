@@ -52,7 +52,7 @@ class Layout:
         Raises:
             DataError: If the class is no autoencoder that is supported, or the configuration lacks something.
         """
-        if family not in FAMILIES:
+        if not isinstance(family, str) or family not in FAMILIES:
             raise DataError(f"{where} is of type {family}; supported are {', '.join(FAMILIES)}.")
         try:
             latent = config["vq_embed_dim"] or config["latent_channels"] if family == "VQModel" else 0

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unidiff.codec.codec import Coded
+from unidiff.codec.codec import Coded, at_least_float32
 from unidiff.errors import ParameterError, require
 
 __all__ = [
@@ -89,7 +89,7 @@ class CodecObjective(ABC):
             coding: What the codec made of the pictures.
             x: The pictures, (B, C, H, W).
         """
-        difference = coding.x.float() - x
+        difference = at_least_float32(coding.x) - x
         total = self.error.of(difference).flatten(1).sum(1)
         if self.edge:
             # The difference of edges is the edge of the difference.
@@ -147,8 +147,8 @@ class Variational(CodecObjective):
 class Commitment(CodecObjective):
     """The reconstruction, and how far latents are from the codebook, for VQModel (van den Oord et al. 2017, eq. 3).
 
-    The distance is diffusers' own, a mean over latents: |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on
-    the codebook instead of the commitment.
+    The distance is diffusers' own, a mean over the latents of the whole batch, the same for each sample:
+    |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on the codebook instead of the commitment.
 
     Args:
         error: How a reconstruction is compared with the picture.

@@ -26,6 +26,7 @@ from unidiff.errors import DataError, require
 __all__ = ["Latent"]
 
 _BATCH = 256  # pictures read together
+_ENCODING = 1  # part of the key of latents that are kept: another number wherever `encode` comes to give others
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Latent(Data):
         source = self.data.open(split)
         codec = digest(self.folder)
         said = f"{codec} {source.checksum}"
-        key = hashlib.sha256(f"{codec} {source.fingerprint} {self.data!r} {split} {len(source)}".encode()).hexdigest()
+        told = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
+        key = hashlib.sha256(told.encode()).hexdigest()
         path = places.cache() / "latents" / f"{key}.safetensors"
         expected = (len(source), *shape)
         values = _read(path, expected) if self.cache else None

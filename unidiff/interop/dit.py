@@ -140,10 +140,11 @@ def dit_from_diffusers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -
             classes=classes,
             learned_variance=outputs != inputs,
         )
-    network.positions = position_table(side // patch, side // patch, width)  # no weight, so it is not in the state
     found = _NAMES.restored(own, network)
     found[_TIME] = found[_TIME].roll(FREQUENCIES // 2, 1)
     if classes is not None:
         found[_LABEL] = found[_LABEL].roll(1, 0)
     _NAMES.load(network, found)
+    # No weight, so it is not in the state.
+    network.positions = position_table(side // patch, side // patch, width).to(network.stem.weight)
     return network.eval().requires_grad_()

@@ -30,7 +30,6 @@ def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Sour
     steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
     plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
     codec.eval()
-    codec.set_scale(1.0)
     latents = measure_latents(codec, source, recipe.seed)
     codec.set_scale(latents.scale)
     codec.save(files.path / KEPT)

@@ -141,6 +141,8 @@ def execute(
         recipe.conditioning.check(source, recipe.classes)
         if isinstance(recipe, Recipe):
             _examples(recipe, 1)  # they may come from a test split, which is better found missing now
+    if not isinstance(recipe, Recipe):
+        recipe.data.open("test")  # measured on at the end, and likewise
     precision = resolve_precision(recipe.training.precision, accelerator.device)
     facts = _facts(recipe, source, accelerator, precision)
     if resume:
