@@ -23,7 +23,7 @@ from unidiff.recipe.recipe import Recipe, read_recipe
 from unidiff.recipe.registry import PUBLIC, Registry
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import signature_rows
-from unidiff.recipe.shipped import recipe_command, shipped_recipes
+from unidiff.recipe.shipped import shipped_recipes
 from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 
 
@@ -625,10 +625,3 @@ def test_every_public_component_has_a_schema():
             for row in signature_rows(cls):
                 assert row.doc, f"{cls.__name__}.{row.name} is not described in its docstring"
                 assert "only Python" not in row.type, f"{cls.__name__}.{row.name} cannot be written in a recipe"
-
-
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if recipe_command(name) == "run"])
-def test_shipped_recipe_loads(name, recipe):
-    made = ud.load_recipe(name)
-    assert recipe(made.to_yaml()) == made
-    assert made.lighter is None or made.lighter in shipped_recipes()

@@ -119,3 +119,11 @@ def test_a_comparison_is_right_and_runs(name, tmp_path):
     found = json.loads(result.out.splitlines()[-1])
     assert found["rows"]
     assert len({row["label"] for row in found["rows"]}) + len(found["notes"]) >= len(comparing.solvers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_recipe_loads(name, tmp_path):
+    made = ud.load_recipe(name)
+    (tmp_path / "again.yaml").write_text(made.to_yaml())
+    assert ud.load_recipe(tmp_path / "again.yaml") == made
+    assert made.lighter is None or made.lighter in shipped_recipes()
