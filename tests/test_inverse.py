@@ -202,19 +202,20 @@ def test_dps_is_its_formula():
 
 
 def test_moment_matching_stops_where_it_is_done_and_where_there_is_no_minimum():
-    # By hand, A = I and s = 1 / 2: with Cov = diag(0.75, -4.25), which a network's Jacobian may make, the conjugate
-    # gradients solve with M = Cov + s^2 = diag(1, -4). Rows that are done stay as they are while others go on.
-    model, unit = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], 1.0), ud.Inpainting([1, 1])
-    guided = ud.MomentMatching(model, unit, torch.zeros(1, 2, dtype=F64), 0.5, tolerance=0.7)
-    covariance = torch.tensor([0.75, -4.25], dtype=F64)
+    # By hand, A = I and s = 1 / 2: with Cov = diag(3.75, -1.25, 0.75), which a network's Jacobian may make, conjugate
+    # gradients solve with M = Cov + s^2 = diag(4, -1, 1). Rows that are done stay as they are while others go on.
+    model, unit = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0, 0.0]], 1.0), ud.Inpainting([1, 1, 1])
+    guided = ud.MomentMatching(model, unit, torch.zeros(1, 3, dtype=F64), 0.5, tolerance=0.2)
+    covariance = torch.tensor([3.75, -1.25, 0.75], dtype=F64)
     solutions = {
-        (0.0, 0.0): (0.0, 0.0),  # nothing is left to do, and nothing to divide by
-        (1.0, 0.0): (1.0, 0.0),  # solved in one step: nothing is left then
-        # r M r = 60, length 65 / 60, and |r - length M r| / |r| = |(-0.67, 5.33)| / |(8, 1)| = 0.67 < tolerance.
-        (8.0, 1.0): (8 * 65 / 60, 65 / 60),
-        (1.0, 1.0): (0.0, 0.0),  # r M r = 1 - 4 < 0 at once
-        # r M r = 5, length 2: (6, 2) leaves (-3, 9), larger; then the direction (24, 18) has 576 - 4 * 324 < 0.
-        (3.0, 1.0): (6.0, 2.0),
+        (0.0, 0.0, 0.0): (0.0, 0.0, 0.0),  # nothing is left to do, and nothing to divide by
+        (1.0, 0.0, 0.0): (0.25, 0.0, 0.0),  # solved in one step: nothing is left then
+        # r M r = 257, length 65 / 257, and |r - length M r| / |r| = |(-0.09, 0, 0.75)| / 8.06 < tolerance.
+        (8.0, 0.0, 1.0): (8 * 65 / 257, 0.0, 65 / 257),
+        (0.0, 1.0, 0.0): (0.0, 0.0, 0.0),  # r M r = -1 at once
+        # r M r = 3, length 2 / 3, leaves (-5, 5) / 3; then the direction (10, 40) / 9 has 4 - 16 < 0, in proportion.
+        # That what is left has 4 - 1 again is no reason to begin anew.
+        (1.0, 1.0, 0.0): (2 / 3, 2 / 3, 0.0),
     }
     residual, expected = (torch.tensor(rows, dtype=F64) for rows in (list(solutions), list(solutions.values())))
     shift = lambda rows: guided.shift(rows, lambda w: covariance * w, ud.VPSDE().level(0.5))  # noqa: E731
