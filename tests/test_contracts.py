@@ -318,16 +318,23 @@ def guided(name: str, process: ud.Process, solver: ud.Solver, seeds: list[int]) 
     return x
 
 
-@every("process", [ud.VPSDE(), ud.Blurring(shape=(2,), blur_max=2.0)])
+MODES = ud.Blurring(shape=(2,), blur_max=2.0)  # beside the affine ones, guidance meets modes in the next test
+
+
 @every("solver", instances(ud.Solver))
-@every("name", list(GUIDED))
-def test_any_guidance_runs_under_any_solver(name, solver, process):
+@pytest.mark.parametrize(
+    ("name", "process"), [*((name, ud.VPSDE()) for name in GUIDED), ("ClassifierFree", MODES), ("Replacement", MODES)]
+)
+def test_any_guidance_runs_under_any_solver(name, process, solver):
     if refuses(name, process) or (process.basis.shape and solver in NEED_ONE_SNR):
         with pytest.raises(ParameterError):
             guided(name, process, solver, [0, 1, 2])
         return
+    if hasattr(solver, "rtol"):  # how it is steered is in question here, not how closely its steps are chosen
+        solver = dataclasses.replace(solver, rtol=1e-2, atol=1e-2)
     x = guided(name, process, solver, [0, 1, 2])
-    if not hasattr(solver, "rtol"):  # adaptive steps are chosen for a batch; otherwise a sample does not depend on it
+    # A sample does not depend on its batch, but for adaptive steps, which are chosen for one.
+    if not hasattr(solver, "rtol") and not process.basis.shape:
         torch.testing.assert_close(x[1:2], guided(name, process, solver, [1]), rtol=1e-6, atol=1e-6)
 
 
