@@ -470,7 +470,7 @@ def test_what_the_command_line_refuses(folder, tmp_path):
         ("small", "--image", digit, "--mask", hole): "sees all of a picture",
         ("small", "--mask", hole): "name the picture",
         ("small", "--class", 3): "trained with images, not with classes",
-        ("small", "--guidance", 2): "has dropout 0",
+        ("small", "--guidance", 2): "was trained with dropout 0",
         ("holes", "--image", digit): "Give a mask",
         ("holes", "--image", digit, "--mask", folder / "six.png"): "Make them the same size",
     }.items():
