@@ -57,7 +57,8 @@ def ancestral(solver, hand, u, t, s, past):
     r, q = forward(t, s)
     mean = r * s.sigma**2 / t.sigma**2 * u + s.alpha * q / t.sigma**2 * x0_of(u, t)
     small = s.sigma**2 * q / t.sigma**2
-    return mean + math.sqrt(q**solver.variance * small ** (1 - solver.variance)) * hand.z()
+    share = solver.variance or 0.0  # None is what the model has learned, and the small one here
+    return mean + math.sqrt(q**share * small ** (1 - share)) * hand.z()
 
 
 def ddim(solver, hand, u, t, s, past):

@@ -43,12 +43,13 @@ def run(
         evolve(recipe, overrides or [], place, device, overwrite, dry_run, as_json, allow_imports)
         return
     from unidiff.cli.console import Console, is_speaker
+    from unidiff.recipe import load_recipe
     from unidiff.run.execute import READERS, execute, resumed_recipe
     from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
     try:
-        loaded = READERS[recipe_command(recipe)](recipe, overrides or [], allow_imports=allow_imports)
+        loaded = READERS.get(recipe_command(recipe), load_recipe)(recipe, overrides or [], allow_imports=allow_imports)
     except RecipeError as error:
         own = directory / "recipe.yaml"
         if not (resume and own.is_file()) or own == Path(recipe):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
@@ -83,7 +83,8 @@ def _part(base: type, written: str, whole: str) -> Any:
     cls = _find(base, name.strip(), whole)
     arguments = {}
     if colon:
-        numeric = {n: p.annotation for n, p in parameters(cls).items() if p.annotation in (int, float) and n != "steps"}
+        kinds = {n: _number(p.annotation) for n, p in parameters(cls).items() if n != "steps"}
+        numeric = {n: kind for n, kind in kinds.items() if kind is not None}
         if not numeric:
             raise ParameterError("solvers", f"{whole!r}: {cls.__name__} has no number that ':{number}' could set.")
         chosen = "order" if "order" in numeric else next(iter(numeric))
@@ -97,6 +98,12 @@ def _part(base: type, written: str, whole: str) -> Any:
         return cls(**arguments)
     except ParameterError as error:
         raise ParameterError("solvers", f"{whole!r}: {error}") from error
+
+
+def _number(annotation: Any) -> type | None:
+    """Int or float, where a parameter is one of them, or that or None; else None."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float) else None
 
 
 def _find(base: type, name: str, whole: str) -> type:
