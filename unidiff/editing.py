@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unidiff.basis import Basis
-from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.encoding import decode, encode
 from unidiff.errors import require
@@ -19,7 +18,7 @@ from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Scale, combine
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
-from unidiff.solver.sample import DEFAULT_SOLVER, Solution
+from unidiff.solver.sample import DEFAULT_SOLVER, Solution, asked_for
 
 __all__ = ["Replacement", "edit", "inpaint", "variations"]
 
@@ -155,9 +154,7 @@ def edit(
     spread = _checked_map(torch.as_tensor(strength, dtype=torch.float64), image)
     spread = spread.to(image.device, torch.float32 if image.device.type == "mps" else torch.float64)
     spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    check_conditions(cond, denoiser, len(seeds))
+    _, seeds = asked_for(denoiser, image.shape, seeds, cond)
     start, noise = float(spread.max()), Seeded(seeds)
     uniform = bool((spread == start).all())
     x = image.expand(len(seeds), *image.shape)

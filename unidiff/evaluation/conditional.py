@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unidiff.condition import check_conditions
 from unidiff.denoiser import Denoiser, NeuralDenoiser
-from unidiff.errors import ParameterError, require, require_whole
+from unidiff.errors import require_whole
 from unidiff.noise import Seeded
+from unidiff.solver.sample import asked_for
 
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 
@@ -53,12 +53,7 @@ def mean_prediction(
     Raises:
         ParameterError: If the model does not know the conditions, or needs one that is missing.
     """
-    shape = denoiser.shape if shape is None else shape
-    if shape is None:
-        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    check_conditions(cond, denoiser, len(seeds))
+    shape, seeds = asked_for(denoiser, shape, seeds, cond)
     require_whole("draws", draws)
     process, noise = denoiser.process, Seeded(seeds)
     x0 = torch.zeros(len(seeds), *shape, dtype=dtype, device=device)

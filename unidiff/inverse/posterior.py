@@ -11,9 +11,10 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.guidance.base import part
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, combine, scaled
+from unidiff.process.base import Level, combine, scaled
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
 
@@ -87,7 +88,7 @@ class Posterior(Denoiser):
             self._given(
                 u[rows],
                 y[rows],
-                Level(*(_rows(value, rows, u) for value in level)),
+                part(level, rows),
                 {name: value[rows] for name, value in cond.items()},
             )
             for rows in (slice(start, start + self.chunk) for start in range(0, len(u), self.chunk))
@@ -126,11 +127,6 @@ class Posterior(Denoiser):
             late = bool((level.t > self.latest).any())
             return self.process.level(level.t.flatten().clamp(max=self.latest), u) if late else level
         return self.process.level(self.latest) if level.t > self.latest else level
-
-
-def _rows(value: Scale, rows: slice, u: Tensor) -> Scale:
-    """Some samples' part of a field of a level; it has the axes of the state only where there is one per sample."""
-    return value[rows] if isinstance(value, Tensor) and value.ndim == u.ndim else value
 
 
 class DPS(Posterior):

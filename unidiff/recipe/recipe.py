@@ -20,11 +20,11 @@ from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.build import Builder
 from unidiff.recipe.overrides import apply_overrides
+from unidiff.recipe.record import Record
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
-from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import parameters
 from unidiff.recipe.shipped import read_source, recipe_command
-from unidiff.recipe.yaml_tree import read_yaml, write_yaml
+from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.sampling import Sampling
 from unidiff.training.settings import Training
 
@@ -32,7 +32,7 @@ __all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Record):
     """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
 
     Args:
@@ -124,15 +124,6 @@ class Recipe:
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return self.backbone.count(shape=self.data.shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file's text; `load_recipe` of that file gives an equal recipe."""
-        return write_yaml(self.to_dict())
 
 
 @contextmanager

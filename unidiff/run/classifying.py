@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
@@ -16,16 +15,15 @@ from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.recipe import inside, read_recipe
-from unidiff.recipe.save import to_plain
+from unidiff.recipe.record import Record
 from unidiff.recipe.shipped import recipe_command
-from unidiff.recipe.yaml_tree import write_yaml
 from unidiff.training.settings import Training
 
 __all__ = ["Classifying", "load_classifying"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classifying:
+class Classifying(Record):
     """What classifier to train. Its parameters are the top-level keys of the recipe of a classifier.
 
     Args:
@@ -90,15 +88,6 @@ class Classifying:
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return self.classifier.count(shape=self.data.shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file's text."""
-        return write_yaml(self.to_dict())
 
 
 def load_classifying(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Classifying:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unidiff.codec.autoencoders import Autoencoder
 from unidiff.codec.codec import CodecInTraining
@@ -13,16 +12,15 @@ from unidiff.codec.objective import CodecObjective
 from unidiff.data.base import Data
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.recipe.recipe import inside, read_recipe
-from unidiff.recipe.save import to_plain
+from unidiff.recipe.record import Record
 from unidiff.recipe.shipped import recipe_command
-from unidiff.recipe.yaml_tree import write_yaml
 from unidiff.training.settings import Training
 
 __all__ = ["Coding", "load_coding"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coding:
+class Coding(Record):
     """What codec to train. Its parameters are the top-level keys of the recipe of a codec.
 
     Args:
@@ -84,15 +82,6 @@ class Coding:
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return sum(parameter.numel() for parameter in self.codec.sketch(self.data.shape[0]).parameters())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file's text."""
-        return write_yaml(self.to_dict())
 
 
 def load_coding(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Coding:

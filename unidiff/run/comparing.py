@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unidiff.data.base import Data
 from unidiff.errors import ParameterError, RecipeError, require, require_whole
@@ -13,16 +12,15 @@ from unidiff.evaluation.entrant import entrants
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.recipe.recipe import read_recipe
-from unidiff.recipe.save import to_plain
+from unidiff.recipe.record import Record
 from unidiff.recipe.shipped import recipe_command
-from unidiff.recipe.yaml_tree import write_yaml
 from unidiff.solver.base import Solver
 
 __all__ = ["Comparing", "load_comparing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparing:
+class Comparing(Record):
     """What to compare. Its parameters are the top-level keys of a comparison's recipe.
 
     Either `runs`, or `data` and `process`: then the model is exact and nothing is trained.
@@ -74,15 +72,6 @@ class Comparing:
                 f"the density of {self.data!r} is no mixture of Gaussians. Use Ring, or a trained model in `runs`."
             )
             raise ParameterError("data", problem)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file's text."""
-        return write_yaml(self.to_dict())
 
 
 def load_comparing(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Comparing:

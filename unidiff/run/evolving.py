@@ -6,21 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from unidiff.errors import ParameterError, RecipeError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.start import Broadband, Start
 from unidiff.recipe.recipe import read_recipe
-from unidiff.recipe.save import to_plain
+from unidiff.recipe.record import Record
 from unidiff.recipe.shipped import recipe_command
-from unidiff.recipe.yaml_tree import write_yaml
 
 __all__ = ["Evolving", "load_evolving"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evolving:
+class Evolving(Record):
     """Which equation to solve. Its parameters are the top-level keys of the recipe of an evolution.
 
     u_t = diffusivity * (Laplace u + r u) with the integral of |grad u|^2 kept at R (Higham, Higham & Grindrod,
@@ -54,15 +52,6 @@ class Evolving:
             self.start.modes(self.domain)
         except ParameterError as error:  # such as a mode that this domain does not have
             raise ParameterError(f"start.{error.parameter}", error.problem) from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    def to_yaml(self) -> str:
-        """The resolved recipe as a file's text."""
-        return write_yaml(self.to_dict())
 
 
 def load_evolving(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Evolving:

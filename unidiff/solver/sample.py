@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from unidiff.noise import Seeded
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 
-__all__ = ["DEFAULT_SOLVER", "Solution", "sample"]
+__all__ = ["DEFAULT_SOLVER", "Solution", "asked_for", "sample"]
 
 # What a user gets without asking, on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
@@ -76,12 +76,7 @@ def sample(
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
-    shape = denoiser.shape if shape is None else shape
-    if shape is None:
-        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    check_conditions(cond, denoiser, len(seeds))
+    shape, seeds = asked_for(denoiser, shape, seeds, cond)
     noise = Seeded(seeds)
     u = process.draw_prior(noise, torch.empty(len(seeds), *shape, dtype=dtype, device=device))
     counted = Counted(denoiser)
@@ -95,3 +90,20 @@ def sample(
         if progress is not None and done > 0:
             progress(done, steps)
     return Solution(process.basis.inverse(u).to(dtype), times, counted.nfe, tuple(path))
+
+
+def asked_for(
+    denoiser: Denoiser, shape: Sequence[int] | None, seeds: Sequence[int] | int, cond: Mapping[str, Tensor]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The shape of a sample and the seeds, one for each, of a run that a model can be asked for.
+
+    Raises:
+        ParameterError: If the shape is not known, there is no seed, or the conditions are not the model's.
+    """
+    shape = denoiser.shape if shape is None else shape
+    if shape is None:
+        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+    check_conditions(cond, denoiser, len(seeds))
+    return shape, seeds
