@@ -30,7 +30,7 @@ from torch import Tensor
 
 import unidiff as ud
 from unidiff import plot
-from unidiff.data.base import Source
+from unidiff.data.base import OpenDataset
 from unidiff.errors import UnidiffError
 from unidiff.run.load import draw
 
@@ -56,7 +56,7 @@ def diversity(x: Tensor, label: Tensor, classes: int) -> tuple[float, float]:
     return float(each.mean()), float(each.std() / math.sqrt(classes))
 
 
-def real(source: Source, count: int, classes: int) -> tuple[Tensor, Tensor]:
+def real(source: OpenDataset, count: int, classes: int) -> tuple[Tensor, Tensor]:
     """Up to `count` test images of each class, and their labels."""
     assert source.labels is not None
     rows = torch.cat([(source.labels == k).nonzero()[:count, 0] for k in range(classes)])

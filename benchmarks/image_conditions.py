@@ -43,7 +43,7 @@ def main() -> None:
     print(f"spread of samples, std     {spread:.4f}")
     print(f"rms of a guess             {found['guess']:.4f}")
     print(f"samples / samples' mean    {found['samples'] / mean:.3f}, {2**0.5:.3f} for an exact model")
-    if isinstance(conditioning, ud.RandomHoles):
+    if isinstance(conditioning, ud.RandomMasks):
         print(f"share of pixels in holes   {1 - float(cond['image'][:, -1].mean()):.3f}")
 
 

@@ -27,14 +27,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from unidiff.pde import (
-    CutOff,
     GradientModes,
     MeanFieldForcing,
     Mollifier,
-    Naive,
     PosteriorMean,
     PosteriorSample,
+    SpectralCutoff,
     Tikhonov,
+    TruncatedInverse,
     Wiener,
     mode_deviation,
     posterior,
@@ -64,8 +64,8 @@ def main() -> None:
     spectrum = GRADIENT.select(fields[TRUTHS:]).square().mean(0)  # the prior: power expected in each mode
     truths = fields[:TRUTHS]
     methods: dict[str, Mollifier] = {
-        "naive": Naive(),
-        "cut-off": CutOff(),
+        "naive": TruncatedInverse(),
+        "cut-off": SpectralCutoff(),
         "Tikhonov": Tikhonov(),
         "Wiener": Wiener(spectrum),
         "posterior mean": PosteriorMean(spectrum),
@@ -130,7 +130,7 @@ def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # 
     for number, (time, relative) in enumerate(((1e-3, 1e-6), (1e-3, 1e-2), (1e-2, 1e-6), (1e-2, 1e-2))):
         seen, deviation = observe(truths, time, relative, generator)
         counts = range(1, 64)
-        line = [float(errors(recover_modes(DOMAIN, seen, time, Naive(n), R), truths).mean()) for n in counts]
+        line = [float(errors(recover_modes(DOMAIN, seen, time, TruncatedInverse(n), R), truths).mean()) for n in counts]
         best = counts[line.index(min(line))]
         modes = float(resolvable_modes(DOMAIN, truths, time, deviation).double().mean())
         ax.plot(counts, line, f"C{number}", label=f"T = {time:g}, noise {relative:g}")

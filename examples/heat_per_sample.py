@@ -20,7 +20,7 @@ import torch
 
 import unidiff as ud
 from unidiff.plot import Graph, save_graphs, save_samples
-from unidiff.training.ema import Average
+from unidiff.training.ema import EMA
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     model = ud.VelocityNetwork(process, ud.MLP((1, 8, 8), width=256))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, arguments.steps, pct_start=0.1)
-    average = Average(model)
+    average = EMA(model)
     losses = []
     for step in range(arguments.steps):
         x = data[torch.randint(len(data), (128,))]

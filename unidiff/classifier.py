@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from unidiff.process.base import Level, Process, scaled
+from unidiff.process.base import Level, Process, scale_by
 
 __all__ = ["Classifier", "NeuralClassifier"]
 
@@ -66,7 +66,7 @@ class NeuralClassifier(Classifier):
         """The network's logits; see `Classifier.forward`."""
         basis = self.process.basis
         scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        pixels = basis.inverse(scaled(scale, u))
+        pixels = basis.inverse(scale_by(scale, u))
         pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
         told = level.condition
         condition = told.flatten() if isinstance(told, Tensor) else u.new_full((len(u),), told)

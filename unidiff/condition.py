@@ -17,12 +17,12 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "Knows", "check_conditions", "check_image", "check_label", "nothing"]
+__all__ = ["NULL", "ConditionSpec", "check_conditions", "check_image", "check_label", "null_conditions"]
 
 NULL = -1
 
 
-class Knows(Protocol):
+class ConditionSpec(Protocol):
     """Which conditions a model was made for.
 
     Attributes:
@@ -34,7 +34,7 @@ class Knows(Protocol):
     image: tuple[int, ...] | None
 
 
-def nothing(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same conditions with nothing said: the null class for whole numbers, 0 for everything else."""
     return {name: torch.full_like(value, 0 if value.is_floating_point() else NULL) for name, value in cond.items()}
 
@@ -87,7 +87,7 @@ def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> Non
         raise ParameterError("image", problem)
 
 
-def check_conditions(cond: Mapping[str, Tensor], model: Knows, count: int) -> None:
+def check_conditions(cond: Mapping[str, Tensor], model: ConditionSpec, count: int) -> None:
     """Refuse conditions before a run begins; see `check_label` and `check_image`.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, combine, scaled
+from unidiff.process.base import Level, Process, axpby, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -32,7 +32,7 @@ class Denoiser(nn.Module, ABC):
     image: tuple[int, ...] | None = None
     learned_variance: bool = False
 
-    def _take_after(self, denoiser: Denoiser) -> None:
+    def _copy_interface(self, denoiser: Denoiser) -> None:
         """Be of the process, the shape and the conditions of the denoiser that this one wraps."""
         self.process, self.shape = denoiser.process, denoiser.shape
         self.classes, self.image = denoiser.classes, denoiser.image
@@ -92,12 +92,12 @@ class NeuralDenoiser(Denoiser):
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
-        return self.answer(u, level, **cond)[0]
+        return self.network_output(u, level, **cond)[0]
 
-    def answer(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+    def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance`, (B, *modes), or None, from one evaluation."""
         scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        pixels = self.process.basis.inverse(scaled(scale, u))
+        pixels = self.process.basis.inverse(scale_by(scale, u))
         if self.process.basis.shape:
             pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
         if isinstance(level.condition, Tensor):
@@ -108,11 +108,11 @@ class NeuralDenoiser(Denoiser):
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scaled(self.parameterization.scale(level), self.process.basis.forward(output)), variance
+        return scale_by(self.parameterization.scale(level), self.process.basis.forward(output)), variance
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
-        output, variance = self.answer(u, level, **cond)
+        output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
 
 
@@ -125,7 +125,7 @@ class Counted(Denoiser):
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        self._take_after(denoiser)
+        self._copy_interface(denoiser)
         self.denoiser = denoiser
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
@@ -172,7 +172,7 @@ class Rescheduled(Denoiser):
                 f"which is t >= {_matching(process, least.log_snr):.12g} there. Raise its t_min or sigma_min."
             )
             raise ParameterError("process", problem)
-        self._take_after(denoiser)
+        self._copy_interface(denoiser)
         self.denoiser = denoiser
         self.process = process
 
@@ -184,8 +184,8 @@ class Rescheduled(Denoiser):
         else:
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
-        x0, _, _, variance = self.denoiser(scaled(ratio, u), at, **cond)
-        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
+        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
 
 
 @lru_cache(maxsize=100_000)

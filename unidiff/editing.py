@@ -15,7 +15,7 @@ from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, combine
+from unidiff.process.base import Level, Scale, axpby
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, asked_for
@@ -50,7 +50,7 @@ class Replacement(Denoiser):
 
     def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
         super().__init__()
-        self._take_after(denoiser)
+        self._copy_interface(denoiser)
         self.denoiser = denoiser
         self.register_buffer("picture", image.detach().clone())
         self.register_buffer("strength", _checked_map(strength, image))
@@ -64,11 +64,11 @@ class Replacement(Denoiser):
         """Expected data and noise with what is known; see `Denoiser.forward`."""
         basis = self.process.basis
         x0, _, _, variance = self.denoiser(u, level, **cond)
-        pixels, free = basis.inverse(x0), self.free(level.t, u.device)
+        pixels, free = basis.inverse(x0), self.free(level.time, u.device)
         x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
         if variance is not None:
             variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
-        return Prediction(x0, combine(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
 
 
 @torch.no_grad()
@@ -218,7 +218,7 @@ def variations(
     first = {name: value[:1] for name, value in cond.items()}
     latent = encode(denoiser, image[None], solver, grid, **first).expand(len(seeds), *image.shape)
     angle = amount * math.pi / 2
-    turned = combine(math.cos(angle), latent, math.sin(angle), Seeded(seeds)(latent))
+    turned = axpby(math.cos(angle), latent, math.sin(angle), Seeded(seeds)(latent))
     return decode(denoiser, turned, solver, grid, **cond)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.process.base import scaled
+from unidiff.process.base import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 
@@ -62,7 +62,7 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | N
     """
     require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid).flip(0)
-    start = scaled(process.level(process.t_min, x).alpha, process.basis.forward(x))
+    start = scale_by(process.level(process.t_min, x).alpha, process.basis.forward(x))
     end = _walk(denoiser, start, times, solver, **cond)
     return process.basis.inverse(process.prior_noise(end)).to(x.dtype)
 
@@ -90,7 +90,7 @@ def decode(
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid)
     start = process.prior(process.basis.forward(latent))
     end = _walk(denoiser, start, times, solver, **cond)
-    return process.basis.inverse(scaled(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
+    return process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
 
 
 def round_trip(

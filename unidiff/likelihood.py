@@ -12,9 +12,9 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unidiff.denoiser import Counted, Denoiser
+from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise, Seeded
-from unidiff.trace import Trace
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood", "seeds_of"]
 
@@ -71,7 +71,7 @@ class Likelihood:
 def log_likelihood(
     denoiser: Denoiser,
     x: Tensor,
-    trace: Trace,
+    trace: DivergenceEstimator,
     *,
     levels: int | None = None,
     seeds: Sequence[int] | None = None,
@@ -143,7 +143,7 @@ def log_likelihood(
 def _solve(
     denoiser: Denoiser,
     x: Tensor,
-    trace: Trace,
+    trace: DivergenceEstimator,
     levels: int | None,
     noise: Noise,
     rtol: float,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require
-from unidiff.process.base import Level, Process, Scale, combine
+from unidiff.process.base import Level, Process, Scale, axpby
 
 __all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Score", "V", "Velocity"]
 
@@ -41,7 +41,7 @@ class Prediction(NamedTuple):
     @property
     def v(self) -> Tensor:
         """The v of Salimans & Ho 2022: alpha eps - sigma x0."""
-        return combine(self.level.alpha, self.eps, -self.level.sigma, self.x0)
+        return axpby(self.level.alpha, self.eps, -self.level.sigma, self.x0)
 
     @property
     def velocity(self) -> Tensor:
@@ -49,7 +49,7 @@ class Prediction(NamedTuple):
 
         It is f u - g^2 score / 2 (Song et al. 2021, eq. 13), but finite where alpha = 0.
         """
-        return combine(self.level.alpha_rate, self.x0, self.level.sigma_rate, self.eps)
+        return axpby(self.level.alpha_rate, self.x0, self.level.sigma_rate, self.eps)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Parameterization(ABC):
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The quantity itself, (B, *modes), from the data and noise that made a state."""
         a, b = self.coefficients(level)
-        return combine(a, x0, b, eps)
+        return axpby(a, x0, b, eps)
 
     def determinant(self, level: Level) -> Scale:
         """Determinant alpha b - sigma a of the system that `solve` inverts; zero where it is ill posed."""
@@ -97,8 +97,8 @@ class Parameterization(ABC):
         alpha, sigma = level.alpha, level.sigma
         a, b = self.coefficients(level)
         det = alpha * b - sigma * a
-        x0 = combine(b / det, u, -sigma / det, output)
-        eps = combine(alpha / det, output, -a / det, u)
+        x0 = axpby(b / det, u, -sigma / det, output)
+        eps = axpby(alpha / det, output, -a / det, u)
         return Prediction(x0, eps, level, variance)
 
     def check(self, process: Process) -> None:

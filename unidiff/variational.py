@@ -14,8 +14,8 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
 from unidiff.noise import Noise, Seeded
-from unidiff.process.base import Level, Process, Scale, step_divergence
-from unidiff.solver.exponential import on_cpu
+from unidiff.process.base import Level, Process, Scale, posterior_kl
+from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]
 
@@ -155,22 +155,22 @@ def _errors(
 
 def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
     """KL between q(u_s | u_t, x) and the model's Gaussian, in nats (B,), from the error of x0, (B, *modes)."""
-    squares, spread = step_divergence(error, t, s, variance)
-    return squares.flatten(1).sum(1).to("cpu", torch.float64) + on_cpu(spread).expand(error.shape).flatten(1).sum(1)
+    squares, spread = posterior_kl(error, t, s, variance)
+    return squares.flatten(1).sum(1).to("cpu", torch.float64) + as_float64(spread).expand(error.shape).flatten(1).sum(1)
 
 
 def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:
     """KL(q(u_1 | x) || prior), in nats: (B,)."""
     u0, scale = u0.to("cpu", torch.float64), process.prior_scale()
-    ratio = on_cpu(end.sigma) / scale
-    squares = ((on_cpu(end.alpha) / scale) ** 2 * u0.square()).flatten(1).sum(1)
+    ratio = as_float64(end.sigma) / scale
+    squares = ((as_float64(end.alpha) / scale) ** 2 * u0.square()).flatten(1).sum(1)
     return 0.5 * squares + (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
 
 
 def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
     """-log p(x | u) in nats, (B,), for the Gaussian around x - residual of standard deviation sigma."""
     x, residual = (value.to("cpu", torch.float64).flatten(1) for value in (x, residual))
-    scales = on_cpu(level.sigma)
+    scales = as_float64(level.sigma)
     sigma = float(scales.flatten()[0])
     if bool((scales - sigma).abs().max() > 1e-9 * sigma):
         problem = "its noise differs from mode to mode, so pixels have no independent noise that a decoder could undo."

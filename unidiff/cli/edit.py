@@ -34,10 +34,10 @@ def edit(
     require(0 <= strength <= 1, "--strength", strength, "a number from 0 (the picture) to 1 (a sample)")
     import torch
 
-    from unidiff.cli.altering import Altering, read_image, read_map
+    from unidiff.cli.editing import EditSession, read_image, read_map
     from unidiff.editing import edit as change
 
-    altering = Altering.load(run, overrides, count, device, allow_imports, out, array)
+    altering = EditSession.load(run, overrides, count, device, allow_imports, out, array)
     given = read_image(image, altering.shape)
     spread = torch.tensor(strength, dtype=torch.float64)
     if strengths is not None:

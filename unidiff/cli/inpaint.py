@@ -32,13 +32,13 @@ def inpaint(
     require_whole("--repeats", repeats, 1, 1000)
     import torch
 
-    from unidiff.cli.altering import Altering, read_image, read_mask
+    from unidiff.cli.editing import EditSession, read_image, read_mask
     from unidiff.editing import inpaint as complete
     from unidiff.errors import RunError
     from unidiff.solver.base import OneStep
     from unidiff.solver.resampling import Resampling
 
-    altering = Altering.load(run, overrides, count, device, allow_imports, out, array)
+    altering = EditSession.load(run, overrides, count, device, allow_imports, out, array)
     if altering.run.recipe.data.coded:
         remedy = "`unidiff edit` changes a picture through them"
         raise RunError(f"{run} draws latents, and a codec keeps no pixel exactly, as inpainting promises; {remedy}.")

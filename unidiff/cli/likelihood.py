@@ -53,10 +53,10 @@ def likelihood(
     import torch
 
     from unidiff.cli.console import Console
+    from unidiff.divergence import ExactTrace, Hutchinson
     from unidiff.grid import Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
     from unidiff.run.load import load
-    from unidiff.trace import ExactTrace, Hutchinson
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)

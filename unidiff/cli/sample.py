@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
-from unidiff.cli.places import check_place, free_name
+from unidiff.cli.output_paths import check_place, free_name
 from unidiff.errors import RunError, RunFailed, require_whole
 
 __all__ = ["sample"]
@@ -60,8 +60,8 @@ def sample(
 
     from unidiff import plot
     from unidiff.cli.console import Console
-    from unidiff.cli.guiding import check_classes, guided, read_classes, read_classifier
-    from unidiff.cli.imaging import conditioning_of, read_examples
+    from unidiff.cli.guidance_options import check_classes, guided, read_classes, read_classifier
+    from unidiff.cli.image_conditions import conditioning_of, read_examples
     from unidiff.run.conditional import errors, in_words, rows
     from unidiff.run.directory import RunDirectory
     from unidiff.run.load import draw, load

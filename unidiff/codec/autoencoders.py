@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from unidiff.codec.codec import Codec
+from unidiff.codec.codec import Autoencoder
 from unidiff.codec.folder import import_diffusers
 from unidiff.codec.objective import CodecObjective, Commitment, Reconstruction, Variational
 from unidiff.errors import is_whole, require, require_whole
 
-__all__ = ["Autoencoder", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny", "VQModel"]
+__all__ = ["AutoencoderConfig", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny", "VQModel"]
 
 
 @dataclass(frozen=True)
-class Autoencoder(ABC):
+class AutoencoderConfig(ABC):
     """A kind of codec, with the sizes of its network."""
 
     @abstractmethod
@@ -30,20 +30,20 @@ class Autoencoder(ABC):
         """What it is trained with if nothing else is asked for."""
         return Reconstruction()
 
-    def build(self, channels: int) -> Codec:
+    def build(self, channels: int) -> Autoencoder:
         """A codec with fresh weights and scale 1, for pictures of so many channels."""
-        codec = Codec(self.network(channels))
+        codec = Autoencoder(self.network(channels))
         codec.set_scale(1.0)
         return codec
 
-    def sketch(self, channels: int) -> Codec:
+    def sketch(self, channels: int) -> Autoencoder:
         """The codec without weights, to be asked for shapes and sizes."""
         with torch.device("meta"):
             return self.build(channels)
 
 
 @dataclass(frozen=True)
-class AutoencoderKL(Autoencoder):
+class AutoencoderKL(AutoencoderConfig):
     """A variational autoencoder whose latents are small maps (Kingma & Welling 2014; Rombach et al. 2022, appendix G).
 
     Args:
@@ -68,7 +68,7 @@ class AutoencoderKL(Autoencoder):
         return Variational()
 
     def network(self, channels: int) -> Any:
-        """See `Autoencoder.network`."""
+        """See `AutoencoderConfig.network`."""
         return import_diffusers().AutoencoderKL(
             **_convolutional(channels, self.channels, self.blocks),
             latent_channels=self.latent_channels,
@@ -77,7 +77,7 @@ class AutoencoderKL(Autoencoder):
 
 
 @dataclass(frozen=True)
-class VQModel(Autoencoder):
+class VQModel(AutoencoderConfig):
     """An autoencoder whose decoder reads entries of a learned codebook (van den Oord et al. 2017).
 
     Latents are what is looked up: a diffusion model draws them before the nearest entries are taken.
@@ -106,7 +106,7 @@ class VQModel(Autoencoder):
         return Commitment()
 
     def network(self, channels: int) -> Any:
-        """See `Autoencoder.network`."""
+        """See `AutoencoderConfig.network`."""
         return import_diffusers().VQModel(
             **_convolutional(channels, self.channels, self.blocks),
             latent_channels=self.latent_channels,
@@ -116,7 +116,7 @@ class VQModel(Autoencoder):
 
 
 @dataclass(frozen=True)
-class AutoencoderDC(Autoencoder):
+class AutoencoderDC(AutoencoderConfig):
     """The deep compression autoencoder, whose shortcuts fold pixels into channels (Chen et al. 2025). No posterior.
 
     Args:
@@ -135,7 +135,7 @@ class AutoencoderDC(Autoencoder):
         require(fits, "latent_channels", self.latent_channels, f"a divisor of the last channels, {self.channels[-1]}")
 
     def network(self, channels: int) -> Any:
-        """See `Autoencoder.network`."""
+        """See `AutoencoderConfig.network`."""
         levels = len(self.channels)
         sides = {
             f"{side}_{name}": value
@@ -150,7 +150,7 @@ class AutoencoderDC(Autoencoder):
 
 
 @dataclass(frozen=True)
-class AutoencoderTiny(Autoencoder):
+class AutoencoderTiny(AutoencoderConfig):
     """Convolutions without normalisation, as small and fast as a codec can be. No posterior.
 
     Args:
@@ -172,7 +172,7 @@ class AutoencoderTiny(Autoencoder):
         require_whole("blocks", self.blocks, 1, 100)
 
     def network(self, channels: int) -> Any:
-        """See `Autoencoder.network`."""
+        """See `AutoencoderConfig.network`."""
         widths, blocks = (self.width,) * self.levels, (self.blocks,) * self.levels
         return import_diffusers().AutoencoderTiny(
             in_channels=channels,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
 
-__all__ = ["Codec", "CodecInTraining", "Coded", "at_least_float32"]
+__all__ = ["Autoencoder", "AutoencoderOutput", "TrainableAutoencoder", "at_least_float32"]
 
 _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
@@ -22,7 +22,7 @@ _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 _TILE, _EDGE = 64, 8
 
 
-class Coded(NamedTuple):
+class AutoencoderOutput(NamedTuple):
     """What training sees of a codec.
 
     Attributes:
@@ -37,7 +37,7 @@ class Coded(NamedTuple):
     commitment: Tensor
 
 
-class Codec(nn.Module):
+class Autoencoder(nn.Module):
     """An autoencoder of diffusers with the scale of its latents: z = (h - shift) * scale.
 
     h is the mean of the posterior (AutoencoderKL), what is looked up in the codebook on decoding (VQModel), or the
@@ -129,7 +129,7 @@ class Codec(nn.Module):
         pixels = h.shape[2] * h.shape[3] * layout.factor**2
         return torch.cat([self._picture(part)[0] for part in h.split(_together(pixels))])
 
-    def forward(self, x: Tensor, eps: Tensor) -> Coded:
+    def forward(self, x: Tensor, eps: Tensor) -> AutoencoderOutput:
         """Encode and decode, as in training.
 
         Args:
@@ -140,13 +140,15 @@ class Codec(nn.Module):
         nothing = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
             y, commitment = self._picture(self._raw(x))
-            return Coded(y, nothing, nothing if commitment is None else at_least_float32(commitment).expand(len(x)))
+            return AutoencoderOutput(
+                y, nothing, nothing if commitment is None else at_least_float32(commitment).expand(len(x))
+            )
         posterior = model.encode(x).latent_dist
         y, _ = self._picture(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
         mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
         nats = 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).flatten(1).sum(1)
-        return Coded(y, nats, nothing)
+        return AutoencoderOutput(y, nats, nothing)
 
     def _raw(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -179,7 +181,7 @@ class Codec(nn.Module):
         return total
 
 
-class CodecInTraining:
+class TrainableAutoencoder:
     """A codec as the training loop sees it: reached through `backbone`, which several processes may wrap.
 
     Args:
@@ -193,9 +195,9 @@ class CodecInTraining:
         self.backbone = backbone
         self.noise_shape = noise_shape
 
-    def with_backbone(self, backbone: Any) -> CodecInTraining:
+    def with_backbone(self, backbone: Any) -> TrainableAutoencoder:
         """The same with another network."""
-        return CodecInTraining(backbone, self.noise_shape)
+        return TrainableAutoencoder(backbone, self.noise_shape)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from unidiff.codec.codec import Codec
+from unidiff.codec.codec import Autoencoder
 from unidiff.codec.layout import Layout
-from unidiff.data.places import Absent, find
+from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError
 
 __all__ = ["CONFIG", "KEPT", "WEIGHTS", "codec_folder", "digest", "import_diffusers", "load_codec", "read_layout"]
@@ -134,7 +134,7 @@ def _require_weights(folder: Path) -> None:
     raise DataError(f"codec: {folder}: {WEIGHTS} is missing. Save the model again, in one piece, as safetensors.")
 
 
-def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.device | str = "cpu") -> Codec:
+def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.device | str = "cpu") -> Autoencoder:
     """Read a codec, in evaluation mode and without gradients.
 
     Args:
@@ -161,4 +161,4 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
         reason = str(error).strip().partition("\n")[0]  # of a size that does not fit, diffusers writes many lines
         problem = f"the weights cannot be read, or are not those of {CONFIG} ({reason.rstrip('.: ')})"
         raise DataError(f"codec: {folder}: {problem}. Bring the files back.") from error
-    return Codec(model).to(device).eval().requires_grad_(False)
+    return Autoencoder(model).to(device).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unidiff.codec.codec import Coded, at_least_float32
+from unidiff.codec.codec import AutoencoderOutput, at_least_float32
 from unidiff.errors import ParameterError, require
 
 __all__ = [
@@ -79,10 +79,10 @@ class CodecObjective(ABC):
             raise ParameterError("objective", f"{problem} Use Reconstruction.")
 
     @abstractmethod
-    def latents(self, coding: Coded) -> Tensor | float:
+    def latents(self, coding: AutoencoderOutput) -> Tensor | float:
         """What the latents cost each sample, (B,), on the scale of errors summed over pixels."""
 
-    def losses(self, coding: Coded, x: Tensor) -> Tensor:
+    def losses(self, coding: AutoencoderOutput, x: Tensor) -> Tensor:
         """The loss of each sample, (B,).
 
         Args:
@@ -111,7 +111,7 @@ class Reconstruction(CodecObjective):
         edge: Weight of the error of the edges.
     """
 
-    def latents(self, coding: Coded) -> float:
+    def latents(self, coding: AutoencoderOutput) -> float:
         """0."""
         return 0.0
 
@@ -138,7 +138,7 @@ class Variational(CodecObjective):
         super().__post_init__()
         require(self.kl >= 0, "kl", self.kl, "a number of at least 0")
 
-    def latents(self, coding: Coded) -> Tensor:
+    def latents(self, coding: AutoencoderOutput) -> Tensor:
         """See `CodecObjective.latents`."""
         return self.kl * coding.nats
 
@@ -164,6 +164,6 @@ class Commitment(CodecObjective):
         super().__post_init__()
         require(self.commitment >= 0, "commitment", self.commitment, "a number of at least 0")
 
-    def latents(self, coding: Coded) -> Tensor:
+    def latents(self, coding: AutoencoderOutput) -> Tensor:
         """See `CodecObjective.latents`."""
         return self.commitment * coding.x[0].numel() * coding.commitment

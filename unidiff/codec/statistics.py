@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from unidiff.codec.codec import Codec
-from unidiff.data.base import Source
+from unidiff.codec.codec import Autoencoder
+from unidiff.data.base import OpenDataset
 
 __all__ = ["LatentStatistics", "measure_latents"]
 
@@ -16,7 +16,7 @@ _BATCH = 100
 
 
 class LatentStatistics(NamedTuple):
-    """Of the latents that `Codec.encode` gives.
+    """Of the latents that `Autoencoder.encode` gives.
 
     Attributes:
         scale: What the codec's scale would have to be for a variance of 1.
@@ -36,7 +36,7 @@ class LatentStatistics(NamedTuple):
 
 
 @torch.no_grad()
-def measure_latents(codec: Codec, source: Source, seed: int = 0) -> LatentStatistics:
+def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
     """Measure latents over at most 10,000 pictures, chosen at random.
 
     The scale is 1 / s, with s^2 the variance of all numbers of the latents about their one mean (Rombach et al. 2022,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from unidiff.data.base import Data, Source
+from unidiff.data.base import Dataset, OpenDataset
 
 __all__ = ["Conditioning", "Examples"]
 
@@ -41,7 +41,7 @@ class Conditioning(ABC):
         return 1
 
     @abstractmethod
-    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
         """The constructor arguments by which a network knows the conditions.
 
         Args:
@@ -53,7 +53,7 @@ class Conditioning(ABC):
         """
 
     @abstractmethod
-    def check(self, source: Source, classes: int | None) -> None:
+    def check(self, source: OpenDataset, classes: int | None) -> None:
         """Refuse opened data that cannot be conditioned on, before anything is written.
 
         Raises:
@@ -75,7 +75,7 @@ class Conditioning(ABC):
         """
 
     @abstractmethod
-    def examples(self, data: Data, count: int, classes: int | None) -> Examples:
+    def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
         """Conditions to draw `count` pictures with that show what was learnt, and what they were made from.
 
         Raises:

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unidiff.conditioning.base import Conditioning, Examples
-from unidiff.data.base import Data, Source
+from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
 from unidiff.inverse.operators import BlockMean
 
-__all__ = ["Colorization", "ImageConditioning", "RandomHoles", "SuperResolution"]
+__all__ = ["Colorization", "ImageConditioning", "RandomMasks", "SuperResolution"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601; it is how Pillow makes a colour picture grey
 
@@ -48,7 +48,7 @@ class ImageConditioning(Conditioning):
         """
 
     @abstractmethod
-    def observe(self, x0: Tensor, uniform: Tensor) -> Tensor:
+    def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """What is seen of clean pictures, (B, C', H, W).
 
         Args:
@@ -57,22 +57,22 @@ class ImageConditioning(Conditioning):
         """
 
     @abstractmethod
-    def guess(self, image: Tensor) -> Tensor:
+    def baseline(self, image: Tensor) -> Tensor:
         """A guess at the pictures without any model, (B, C, H, W), from the conditions, (B, C', H, W)."""
 
     @abstractmethod
-    def visible(self, image: Tensor) -> Tensor:
+    def as_image(self, image: Tensor) -> Tensor:
         """The conditions, (B, C', H, W), as pictures to look at, (B, C, H, W)."""
 
-    def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a picture as it is seen, which a user may have instead of a whole one; (C, H, W) as a rule."""
         return shape
 
-    def told(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
         """The condition that a user's picture makes, (C', H, W).
 
         Args:
-            picture: A whole picture, (C, H, W) in [-1, 1], or one of `seen_shape`.
+            picture: A whole picture, (C, H, W) in [-1, 1], or one of `measurement_shape`.
             shape: Shape of the samples, (C, H, W).
             known: Where the picture is known, (H, W) bool; for conditions that leave pixels out, and only for them.
 
@@ -81,9 +81,9 @@ class ImageConditioning(Conditioning):
         """
         if known is not None:
             raise ParameterError("mask", f"{type(self).__name__} sees all of a picture. Leave the mask out.")
-        return self.observe(picture[None], picture.new_zeros(1, self.draws - 1))[0]
+        return self.measure(picture[None], picture.new_zeros(1, self.draws - 1))[0]
 
-    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
         """`image`, the channels of the condition; see `Conditioning.network`."""
         if len(data.shape) != 3:
             raise ParameterError("conditioning", f"it is made of images; the samples of {data} are {data.shape}.")
@@ -97,7 +97,7 @@ class ImageConditioning(Conditioning):
             raise ParameterError("backbone.image", problem)
         return {"image": channels}
 
-    def check(self, source: Source, classes: int | None) -> None:
+    def check(self, source: OpenDataset, classes: int | None) -> None:
         """Refuse data that are no such images; see `Conditioning.check`."""
         try:
             if len(source.shape) != 3:
@@ -109,15 +109,15 @@ class ImageConditioning(Conditioning):
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """What is seen, zeros where the first draw is below `dropout`; see `Conditioning.conditions`."""
         unsaid = (uniform[:, 0] < self.dropout).to(x0.device)
-        return {"image": self.observe(x0, uniform[:, 1:]).masked_fill(unsaid[:, None, None, None], 0.0)}
+        return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(unsaid[:, None, None, None], 0.0)}
 
-    def examples(self, data: Data, count: int, classes: int | None) -> Examples:
+    def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
         """Conditions of test images, drawn once and for all; see `Conditioning.examples`."""
         source, generator = data.open("test"), torch.Generator().manual_seed(0)
         order = torch.randperm(len(source), generator=generator)  # a folder is sorted, and its mirror images follow it
         x0 = source.batch(order[torch.arange(count) % len(order)])
         uniform = torch.rand(count, self.draws, generator=generator, dtype=torch.float64)
-        return Examples({"image": self.observe(x0, uniform[:, 1:])}, x0)
+        return Examples({"image": self.measure(x0, uniform[:, 1:])}, x0)
 
 
 @dataclass(frozen=True)
@@ -145,28 +145,28 @@ class SuperResolution(ImageConditioning):
             raise ParameterError("conditioning.factor", problem)
         return shape[0]
 
-    def observe(self, x0: Tensor, uniform: Tensor) -> Tensor:
+    def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """The block means A^+ A x0; see `ImageConditioning.observe`."""
         return self._enlarged(self._mean(x0).apply(x0))
 
-    def guess(self, image: Tensor) -> Tensor:
+    def baseline(self, image: Tensor) -> Tensor:
         """The small picture enlarged bicubically; see `ImageConditioning.guess`."""
         small = self._mean(image).apply(image)
         return F.interpolate(small, scale_factor=self.factor, mode="bicubic", align_corners=False).clamp(-1, 1)
 
-    def visible(self, image: Tensor) -> Tensor:
+    def as_image(self, image: Tensor) -> Tensor:
         """The blocks themselves; see `ImageConditioning.visible`."""
         return image
 
-    def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(C, H / factor, W / factor); see `ImageConditioning.seen_shape`."""
+    def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, H / factor, W / factor); see `ImageConditioning.measurement_shape`."""
         return (shape[0], shape[1] // self.factor, shape[2] // self.factor)
 
-    def told(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
         """A small picture enlarged, or a whole one reduced and enlarged; see `ImageConditioning.told`."""
-        if picture.shape == self.seen_shape(shape):
+        if picture.shape == self.measurement_shape(shape):
             picture = self._enlarged(picture)
-        return super().told(picture, shape, known)
+        return super().from_user(picture, shape, known)
 
     def _mean(self, x: Tensor) -> BlockMean:
         return BlockMean(tuple(x.shape[-2:]), self.factor)
@@ -191,22 +191,22 @@ class Colorization(ImageConditioning):
             raise ParameterError("conditioning", problem)
         return 1
 
-    def observe(self, x0: Tensor, uniform: Tensor) -> Tensor:
+    def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """The grey picture; see `ImageConditioning.observe`."""
         red, green, blue = x0.unbind(1)
         return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
 
-    def guess(self, image: Tensor) -> Tensor:
+    def baseline(self, image: Tensor) -> Tensor:
         """Grey in all three channels; see `ImageConditioning.guess`."""
         return image.expand(-1, 3, -1, -1)
 
-    def visible(self, image: Tensor) -> Tensor:
+    def as_image(self, image: Tensor) -> Tensor:
         """The grey picture; see `ImageConditioning.visible`."""
-        return self.guess(image)
+        return self.baseline(image)
 
 
 @dataclass(frozen=True)
-class RandomHoles(ImageConditioning):
+class RandomMasks(ImageConditioning):
     """A picture with random rectangles left out, and a further channel that says where: 1 is known, 0 is a hole.
 
     The holes hold 0. Palette fills them with normal noise, by which its network finds them; the mask says it outright,
@@ -261,7 +261,7 @@ class RandomHoles(ImageConditioning):
         pixel = torch.arange(size, device=length.device)
         return (pixel >= first[..., None]) & (pixel < (first + covered)[..., None])
 
-    def observe(self, x0: Tensor, uniform: Tensor) -> Tensor:
+    def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """The known pixels and the mask; see `ImageConditioning.observe`."""
         return self.masked(x0, self.known(uniform, *x0.shape[2:]).to(x0.device)[:, None])
 
@@ -270,20 +270,20 @@ class RandomHoles(ImageConditioning):
         """The condition (B, C + 1, H, W) of pictures (B, C, H, W) known where `known`, (B, 1, H, W) bool, says."""
         return torch.cat([torch.where(known, x0, 0.0), known.to(x0.dtype)], dim=1)
 
-    def guess(self, image: Tensor) -> Tensor:
+    def baseline(self, image: Tensor) -> Tensor:
         """The holes filled with the mean of what is known, by channel; see `ImageConditioning.guess`."""
         pixels, known = image[:, :-1], image[:, -1:]
         mean = (pixels * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
         return torch.where(known > 0, pixels, mean)
 
-    def visible(self, image: Tensor) -> Tensor:
+    def as_image(self, image: Tensor) -> Tensor:
         """The picture, mid-grey in its holes; see `ImageConditioning.visible`."""
         return image[:, :-1]
 
-    def told(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
         """The picture without what the user's mask leaves out; see `ImageConditioning.told`."""
         if known is None:
-            raise ParameterError("mask", "RandomHoles does not know which pixels are to be drawn. Give a mask.")
+            raise ParameterError("mask", "RandomMasks does not know which pixels are to be drawn. Give a mask.")
         return self.masked(picture[None], known[None, None])[0]
 
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:

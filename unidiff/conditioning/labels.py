@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unidiff.condition import NULL
 from unidiff.conditioning.base import Conditioning, Examples
-from unidiff.data.base import Data, Source
+from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require
 
 __all__ = ["Labels"]
@@ -31,7 +31,7 @@ class Labels(Conditioning):
     def __post_init__(self) -> None:
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
 
-    def network(self, data: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
         """`classes`, as many as the data have; see `Conditioning.network`."""
         if "classes" not in given:
             raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be told any.")
@@ -44,7 +44,7 @@ class Labels(Conditioning):
             raise ParameterError("backbone.classes", problem)
         return {"classes": written or data.classes}
 
-    def check(self, source: Source, classes: int | None) -> None:
+    def check(self, source: OpenDataset, classes: int | None) -> None:
         """Refuse data without labels, or with more classes than the network knows; see `Conditioning.check`."""
         if source.labels is None:
             raise DataError(f"{source.name} has no labels, so no network can be told its classes. Drop `conditioning`.")
@@ -58,6 +58,6 @@ class Labels(Conditioning):
         assert label is not None
         return {"label": label.masked_fill(uniform[:, 0] < self.dropout, NULL)}
 
-    def examples(self, data: Data, count: int, classes: int | None) -> Examples:
+    def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
         """All classes in turn; see `Conditioning.examples`."""
         return Examples({"label": torch.arange(count) % (classes or 1)})

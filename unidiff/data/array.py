@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, Source, require_split
-from unidiff.data.places import find
+from unidiff.data.base import Dataset, OpenDataset, require_split
+from unidiff.data.search_paths import find
 from unidiff.errors import DataError, ParameterError, require
 
 __all__ = ["ArrayFile"]
@@ -22,7 +22,7 @@ ROUNDING = 1e-6  # how far beyond [-1, 1] an image may go: float32 arithmetic le
 
 
 @dataclass(frozen=True)
-class ArrayFile(Data):
+class ArrayFile(Dataset):
     """An array of samples in a .npy file: images (N, C, H, W) or (N, H, W), or vectors (N, D).
 
     Opening reads the file once, in pieces, to verify it; the checksum is the SHA-256 of the array's values in C order.
@@ -65,7 +65,7 @@ class ArrayFile(Data):
             )
         return (1, *found[1:]) if len(found) == 3 else found[1:]
 
-    def open(self, split: str = "train") -> Source:
+    def open(self, split: str = "train") -> OpenDataset:
         """Map the file, verify all its values, and give one split.
 
         Raises:
@@ -100,7 +100,7 @@ class ArrayFile(Data):
         return self.low, self.high
 
 
-class _ArraySource(Source):
+class _ArraySource(OpenDataset):
     """Rows of a memory-mapped array, x -> (x - centre) / half on the fly."""
 
     def __init__(

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from unidiff.errors import require
 
-__all__ = ["Data", "Source", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
+__all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
 
 
 @dataclass(frozen=True)
-class Data(ABC):
+class Dataset(ABC):
     """Which data: arguments only. Constructing one reads nothing; `open` does.
 
     Attributes:
@@ -73,7 +73,7 @@ class Data(ABC):
         """
         return {}
 
-    def kept_in(self, directory: Path) -> Data:
+    def kept_in(self, directory: Path) -> Dataset:
         """The same data, with what a run directory keeps of them in place of where it came from.
 
         Raises:
@@ -82,7 +82,7 @@ class Data(ABC):
         return self
 
     @abstractmethod
-    def open(self, split: str = "train") -> Source:
+    def open(self, split: str = "train") -> OpenDataset:
         """Read and verify one split.
 
         Args:
@@ -97,7 +97,7 @@ class Data(ABC):
         """
 
 
-class Source(ABC):
+class OpenDataset(ABC):
     """Opened data. A batch is a function of its indices alone, which is what lets training resume exactly.
 
     Attributes:
@@ -146,7 +146,7 @@ class Source(ABC):
             DataError: If a sample turns out to be unreadable (streams only).
         """
 
-    def to(self, device: torch.device | str) -> Source:
+    def to(self, device: torch.device | str) -> OpenDataset:
         """Move the samples to a device once and for all, if they are held in memory; a stream returns itself."""
         return self
 
@@ -160,17 +160,17 @@ class Source(ABC):
         return
 
 
-class TensorSource(Source):
+class TensorSource(OpenDataset):
     """A whole data set in one tensor.
 
     Args:
         values: (N, C, H, W) uint8 images, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or
             (N, *shape) float32, which are given out as they are.
-        name: As in `Source`.
-        checksum: As in `Source`; None takes the SHA-256 of the tensor's bytes.
-        stand_in: As in `Source`.
-        labels: As in `Source`.
-        class_names: As in `Source`.
+        name: As in `OpenDataset`.
+        checksum: As in `OpenDataset`; None takes the SHA-256 of the tensor's bytes.
+        stand_in: As in `OpenDataset`.
+        labels: As in `OpenDataset`.
+        class_names: As in `OpenDataset`.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unidiff.data.base import Data, TensorSource, require_split
+from unidiff.data.base import Dataset, TensorSource, require_split
 from unidiff.data.resize import resize
 from unidiff.errors import require_whole
 
@@ -16,7 +16,7 @@ TRAIN = 1500  # the first 1500 images are the train split, the last 297 the test
 
 
 @dataclass(frozen=True)
-class Digits(Data):
+class Digits(Dataset):
     """scikit-learn's embedded digits (Alpaydin & Kaynak, 1998): 1,500 images to train on, the last 297 to test.
 
     Grey values 0..16 become round(255 v / 16). Sizes other than 8 are interpolated (bilinear). The checksum is the

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from unidiff.data.places import Absent
+from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError
 
 __all__ = ["download", "fetch"]

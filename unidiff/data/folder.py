@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, Source, require_split, require_stand_in
+from unidiff.data.base import Dataset, OpenDataset, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.picture import decode
-from unidiff.data.places import Absent, find
+from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError, require, require_whole
 
 __all__ = ["ImageFolder"]
@@ -26,7 +26,7 @@ PENDING = 512  # images decoded or being decoded ahead of time, at most
 
 
 @dataclass(frozen=True)
-class ImageFolder(Data):
+class ImageFolder(Dataset):
     """The images under a folder, short side resized to `size` (antialiased), then the centre cut out.
 
     Splits: if `root` holds `train/` and `test/`, these. Otherwise (also with `train/` alone) every tenth file in the
@@ -65,7 +65,7 @@ class ImageFolder(Data):
         """(channels, size, size)."""
         return (self.channels, self.size, self.size)
 
-    def open(self, split: str = "train") -> Source:
+    def open(self, split: str = "train") -> OpenDataset:
         """List the split's files; they are decoded when a batch needs them.
 
         Raises:
@@ -101,7 +101,7 @@ class ImageFolder(Data):
         )
 
 
-class _FolderSource(Source):
+class _FolderSource(OpenDataset):
     """Decodes images when they are asked for, and in threads before that if it is told what comes next."""
 
     def __init__(

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unidiff.codec.codec import Codec
+from unidiff.codec.codec import Autoencoder
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
 from unidiff.codec.layout import Layout
-from unidiff.data import places
-from unidiff.data.base import Data, Source, TensorSource, content_checksum
+from unidiff.data import search_paths
+from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
 
 __all__ = ["Latent"]
@@ -30,7 +30,7 @@ _ENCODING = 1  # part of the key of latents that are kept: another number wherev
 
 
 @dataclass(frozen=True)
-class Latent(Data):
+class Latent(Dataset):
     """What a codec makes of pictures, scaled to about unit variance.
 
     The codec stands at the boundary of the data: pictures are encoded before any noise, samples are decoded at the end,
@@ -46,7 +46,7 @@ class Latent(Data):
         cache: Keep the latents in the user's cache; otherwise they are encoded whenever the data are opened.
     """
 
-    data: Data
+    data: Dataset
     codec: str
     cache: bool = True
     _kept: Path | None = field(default=None, init=False, repr=False, compare=False)
@@ -97,27 +97,27 @@ class Latent(Data):
         """Those of the pictures."""
         return self.data.classes
 
-    def network(self, device: torch.device | str = "cpu") -> Codec:
+    def network(self, device: torch.device | str = "cpu") -> Autoencoder:
         """The codec itself, read once for each device."""
         return _load(self.folder.absolute(), digest(self.folder), str(device))
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Pictures of latents, (B, C, H, W) of (B, c, h, w); see `Data.decode`."""
+        """Pictures of latents, (B, C, H, W) of (B, c, h, w); see `Dataset.decode`."""
         return self.network(x.device).decode(x.float())
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of pictures, (B, c, h, w) of (B, C, H, W); see `Data.encode`."""
+        """Latents of pictures, (B, c, h, w) of (B, C, H, W); see `Dataset.encode`."""
         return self.network(x.device).encode(x.float())
 
     def kept(self) -> dict[str, bytes]:
-        """The codec's files; see `Data.kept`."""
+        """The codec's files; see `Dataset.kept`."""
         _ = digest(self.folder)  # says what is wrong with the weights, if anything is
         return {f"{KEPT}/{name}": (self.folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
-    def kept_in(self, directory: Path) -> Data:
-        """The same, with the codec of a run directory; see `Data.kept_in`."""
+    def kept_in(self, directory: Path) -> Dataset:
+        """The same, with the codec of a run directory; see `Dataset.kept_in`."""
         if not (directory / KEPT / CONFIG).is_file():
             remedy = "The run means nothing with another codec: bring the folder back"
             raise DataError(f"{directory / KEPT}: the codec that this run keeps is missing. {remedy}.")
@@ -137,7 +137,7 @@ class Latent(Data):
         said = f"{codec} {source.checksum}"
         told = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
         key = hashlib.sha256(told.encode()).hexdigest()
-        path = places.cache() / "latents" / f"{key}.safetensors"
+        path = search_paths.cache() / "latents" / f"{key}.safetensors"
         expected = (len(source), *shape)
         values = _read(path, expected) if self.cache else None
         if values is None:
@@ -153,7 +153,7 @@ class Latent(Data):
             source.class_names,
         )
 
-    def _encoded(self, source: Source, shape: tuple[int, ...]) -> Tensor:
+    def _encoded(self, source: OpenDataset, shape: tuple[int, ...]) -> Tensor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if sys.stderr.isatty():
             print(f"Encoding {source.name}, {len(source)} pictures.", file=sys.stderr)
@@ -166,7 +166,7 @@ class Latent(Data):
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, codec: str, device: str) -> Codec:
+def _load(folder: Path, codec: str, device: str) -> Autoencoder:
     """The codec of a folder; its digest is asked for, so that one that has changed is read again."""
     return load_codec(folder, device=device)
 

@@ -11,20 +11,20 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from unidiff.data import places
-from unidiff.data.base import Data, TensorSource, require_split, require_stand_in
+from unidiff.data import search_paths
+from unidiff.data.base import Dataset, TensorSource, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.download import fetch
 from unidiff.data.idx import REMEDY, parse, unpack
-from unidiff.data.places import Absent
 from unidiff.data.resize import resize
+from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError, require_whole
 
 __all__ = ["MNIST", "FashionMNIST"]
 
 
 @dataclass(frozen=True)
-class _IDXImages(Data):
+class _IDXImages(Dataset):
     """What MNIST and the sets made in its likeness share: four IDX files, 28x28 grey images, ten classes."""
 
     size: int = 28
@@ -90,13 +90,13 @@ class _IDXImages(Data):
         folders = []
         if self.root is not None:
             try:
-                folders.append(places.find(self.root, "root"))
+                folders.append(search_paths.find(self.root, "root"))
             except Absent as absent:
                 raise DataError(str(absent)) from None
-        shared = places.shared()
+        shared = search_paths.shared()
         if shared is not None:
             folders.append(shared / self.folder)
-        return [*folders, places.cache() / self.folder]
+        return [*folders, search_paths.cache() / self.folder]
 
     def _find(self, name: str, folders: list[Path]) -> Path:
         """The file of this name, compressed or not, in the first folder that has it; else downloaded."""

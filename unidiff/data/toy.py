@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, TensorSource, require_split
+from unidiff.data.base import Dataset, TensorSource, require_split
 from unidiff.errors import require, require_whole
 
 __all__ = ["Checkerboard", "Ring", "Spiral", "TwoMoons"]
 
 
-class _Toy(Data):
+class _Toy(Dataset):
     """Points drawn from a density. The train and the test split are independent streams of the same seed."""
 
     # Not a dataclass itself: its children declare these two last, after their own parameters.

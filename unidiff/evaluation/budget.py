@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError
-from unidiff.evaluation.entrant import Entrant
+from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.grid import Grid
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level, Process
@@ -34,7 +34,7 @@ class Planned:
         deterministic: Whether the result depends on the start alone.
     """
 
-    entrant: Entrant
+    entrant: SolverSpec
     requested: int | None
     deterministic: bool
 
@@ -63,7 +63,7 @@ class _Spent(Exception):
 
 @torch.no_grad()
 def probe(
-    entrant: Entrant, process: Process, shape: Sequence[int], allowed: int | None = None, drawn: float = 0.0
+    entrant: SolverSpec, process: Process, shape: Sequence[int], allowed: int | None = None, drawn: float = 0.0
 ) -> tuple[int, Tensor] | None:
     """Run an entrant for one sample of the simplest data, from one start.
 
@@ -90,7 +90,7 @@ def probe(
     return counted.nfe, last.u
 
 
-def _measure(entrant: Entrant, process: Process, shape: Sequence[int]) -> tuple[int, bool]:
+def _measure(entrant: SolverSpec, process: Process, shape: Sequence[int]) -> tuple[int, bool]:
     """Evaluations, and whether the end of the run is the same whatever the solver draws."""
     one, other = (probe(entrant, process, shape, drawn=drawn) for drawn in (0.0, 1.0))
     assert one is not None
@@ -98,7 +98,7 @@ def _measure(entrant: Entrant, process: Process, shape: Sequence[int]) -> tuple[
     return one[0], torch.equal(one[1], other[1])
 
 
-def plan(entrant: Entrant, process: Process, shape: Sequence[int], nfes: Sequence[int]) -> tuple[list[Planned], str]:
+def plan(entrant: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequence[int]) -> tuple[list[Planned], str]:
     """Find the runs of an entrant that come nearest to the requested numbers of evaluations from below.
 
     Args:
@@ -122,7 +122,7 @@ def plan(entrant: Entrant, process: Process, shape: Sequence[int], nfes: Sequenc
     if nfe_few == nfe_more:  # steps that adapt themselves
         return [Planned(entrant, None, deterministic)], ""
     line = _Line(few, nfe_few, more, nfe_more)
-    planned: dict[Entrant, Planned] = {}
+    planned: dict[SolverSpec, Planned] = {}
     for nfe in sorted(set(nfes)):
         if nfe >= least:
             chosen = _with_steps(entrant, _most_steps(entrant, process, shape, nfe, smallest, line))
@@ -133,12 +133,12 @@ def plan(entrant: Entrant, process: Process, shape: Sequence[int], nfes: Sequenc
     return list(planned.values()), note
 
 
-def _with_steps(entrant: Entrant, steps: int) -> Entrant:
+def _with_steps(entrant: SolverSpec, steps: int) -> SolverSpec:
     grid: Grid = dataclasses.replace(entrant.grid, steps=steps)  # type: ignore[call-arg]
-    return Entrant(entrant.solver, grid)
+    return SolverSpec(entrant.solver, grid)
 
 
-def _smallest(entrant: Entrant, process: Process, shape: Sequence[int]) -> tuple[int, int]:
+def _smallest(entrant: SolverSpec, process: Process, shape: Sequence[int]) -> tuple[int, int]:
     """The smallest number of steps that solver and grid accept, and its evaluations."""
     for steps in _SMALLEST:
         try:
@@ -167,7 +167,9 @@ class _Line(NamedTuple):
         return (nfe - self.nfe_few) * (self.more - self.few) == (steps - self.few) * (self.nfe_more - self.nfe_few)
 
 
-def _most_steps(entrant: Entrant, process: Process, shape: Sequence[int], nfe: int, smallest: int, line: _Line) -> int:
+def _most_steps(
+    entrant: SolverSpec, process: Process, shape: Sequence[int], nfe: int, smallest: int, line: _Line
+) -> int:
     """The largest number of steps whose evaluations do not exceed `nfe`; those of the smallest do not."""
 
     def fits(steps: int) -> int | None:

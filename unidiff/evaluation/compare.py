@@ -11,12 +11,12 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
-from unidiff.evaluation.agreement import check_same_data, check_samples, one_shape
 from unidiff.evaluation.budget import Planned, plan
 from unidiff.evaluation.comparison import Comparison, Distances, Row
+from unidiff.evaluation.compatibility import check_same_data, check_samples, one_shape
 from unidiff.evaluation.distances import Target
-from unidiff.evaluation.entrant import Entrant, entrants
 from unidiff.evaluation.reference import Flow, reference_flow
+from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
 from unidiff.exact import ClosedForm
 from unidiff.grid import Grid, default_grid
 from unidiff.solver.base import Solver
@@ -118,7 +118,7 @@ def compare(
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)
-    known = entrants(solvers, grid or default_grid(labelled[0][1].process))
+    known = solver_specs(solvers, grid or default_grid(labelled[0][1].process))
     require(len(known) > 0, "solvers", solvers, "a list of at least one solver")
     followed = len(seeds) if followed is None else min(followed, len(seeds))
 
@@ -169,7 +169,7 @@ def _draw(exact: ClosedForm, count: int, shape: Sequence[int]) -> Tensor:
 
 
 def _run(
-    entrant: Entrant,
+    entrant: SolverSpec,
     denoiser: Denoiser,
     shape: Sequence[int],
     seeds: list[int],

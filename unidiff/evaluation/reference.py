@@ -14,7 +14,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.exact import ClosedForm
 from unidiff.grid import ArcLength
 from unidiff.noise import Seeded
-from unidiff.process.base import Level, combine
+from unidiff.process.base import Level, axpby
 from unidiff.solver.exponential_adams import ExponentialAdams
 
 __all__ = ["Flow", "reference_flow"]
@@ -141,7 +141,7 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
     def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))
         cos, sin = math.cos(_angle(level)), math.sin(_angle(level))
         x0, eps = ask(w, level)
-        return sin * (cos + _K * sin) * combine(cos, eps, -sin, x0)
+        return sin * (cos + _K * sin) * axpby(cos, eps, -sin, x0)
 
     first = denoiser.process.level(1.0)
     w = start.double() / math.hypot(first.alpha, first.sigma)

@@ -11,9 +11,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, combine
+from unidiff.process.base import Level, Scale, axpby
 
-__all__ = ["Guided", "affine", "check_scale", "moved", "part", "row_scale", "twice"]
+__all__ = ["Guided", "check_scale", "extrapolate", "repeat_level", "replace_x0", "row_scale", "slice_level"]
 
 
 _MOST = 1e6  # a scale beyond which float32 would lose the plain prediction
@@ -31,21 +31,21 @@ class Guided(Denoiser):
 
     def __init__(self, model: Denoiser) -> None:
         super().__init__()
-        self._take_after(model)
+        self._copy_interface(model)
         self.model = model
 
     @abstractmethod
-    def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
+    def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
         """The plain prediction of `model` and the guided one, in as few evaluations as both need."""
 
-    def plain(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+    def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The plain prediction alone."""
         prediction: Prediction = self.model(u, level, **cond)
         return prediction
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The guided prediction; see `Denoiser.forward`."""
-        return self.pair(u, level, **cond)[1]
+        return self.both(u, level, **cond)[1]
 
 
 def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
@@ -79,18 +79,18 @@ def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
     return scale.to(u.device, u.dtype).reshape(-1, *[1] * (u.ndim - 1))
 
 
-def affine(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
+def extrapolate(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
     """The point here + scale (there - here) on the line through two predictions of one state.
 
     The weights sum to 1, so alpha x0 + sigma eps is still the state, and whatever is linear in (x0, eps), such as score
     and v, lies on the same line: guidance does not depend on what a network predicts. A learned variance is that of
     `there`: it is no mean, and the line would lead out of its range.
     """
-    x0, eps = (combine(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
+    x0, eps = (axpby(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
     return Prediction(x0, eps, there.level, there.variance)
 
 
-def moved(prediction: Prediction, x0: Tensor) -> Prediction:
+def replace_x0(prediction: Prediction, x0: Tensor) -> Prediction:
     """The prediction with other expected data, and the noise that explains the state with them.
 
     By the difference: unchanged data leave the noise unchanged, bit for bit, at any noise level.
@@ -100,15 +100,15 @@ def moved(prediction: Prediction, x0: Tensor) -> Prediction:
     return Prediction(x0, eps, level, prediction.variance)
 
 
-def twice(level: Level) -> Level:
+def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
-    if not isinstance(level.t, Tensor):
+    if not isinstance(level.time, Tensor):
         return level
     return Level(*(torch.cat([value, value]) if isinstance(value, Tensor) else value for value in level))
 
 
-def part(level: Level, rows: slice) -> Level:
+def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
-    if not isinstance(level.t, Tensor):
+    if not isinstance(level.time, Tensor):
         return level
     return Level(*(value[rows] if isinstance(value, Tensor) else value for value in level))

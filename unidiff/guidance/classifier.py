@@ -9,7 +9,7 @@ from unidiff.classifier import Classifier
 from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
-from unidiff.guidance.base import Guided, check_scale, part, row_scale
+from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level
 
@@ -55,16 +55,16 @@ class ClassifierGuidance(Guided):
         self.scale = check_scale(scale)
         self.chunk = chunk
 
-    def plain(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+    def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The model's own prediction; it is told the label if it knows classes."""
         told = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
-        return super().plain(u, level, **told)
+        return super().unguided(u, level, **told)
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
         check_label(label, self.classes, len(u))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
-        return torch.cat([self._gradient(u[row], part(level, row), label[row]) for row in rows])
+        return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
     def _gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         # Asked by a likelihood, the gradient is itself differentiated; a sampling run keeps nothing of it.
@@ -76,10 +76,10 @@ class ClassifierGuidance(Guided):
             (gradient,) = torch.autograd.grad(chosen, state, create_graph=deeper)
         return gradient
 
-    def pair(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The model's prediction and the guided one; see `Guided.pair`."""
+    def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
+        """The model's prediction and the guided one; see `Guided.both`."""
         scale = row_scale(self.scale, u)
-        plain = self.plain(u, level, **cond)
+        plain = self.unguided(u, level, **cond)
         if "label" not in cond:
             raise ParameterError("label", "none was given, so there is nothing to guide to; -1 is none for a sample.")
         if not isinstance(scale, Tensor) and scale == 0:

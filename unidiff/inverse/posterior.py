@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.guidance.base import part
+from unidiff.guidance.base import slice_level
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, combine, scaled
+from unidiff.process.base import Level, axpby, scale_by
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
 
@@ -57,7 +57,7 @@ class Posterior(Denoiser):
                 raise ParameterError("denoiser", f"{problem} denoiser does not tell the covariance of x0. {remedy}")
         else:
             self.latest = float(process.time_at(torch.tensor(2 * math.log(_FAINT), dtype=torch.float64)))
-        self._take_after(denoiser)
+        self._copy_interface(denoiser)
         self.denoiser = denoiser
         self.operator = operator
         self.noise_std = noise_std
@@ -88,7 +88,7 @@ class Posterior(Denoiser):
             self._given(
                 u[rows],
                 y[rows],
-                part(level, rows),
+                slice_level(level, rows),
                 {name: value[rows] for name, value in cond.items()},
             )
             for rows in (slice(start, start + self.chunk) for start in range(0, len(u), self.chunk))
@@ -102,7 +102,7 @@ class Posterior(Denoiser):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         with torch.inference_mode(False), torch.enable_grad():
             given, asked = level, self._asked(u, level)
-            state = scaled(asked.sigma / given.sigma, u.detach()).clone().requires_grad_()
+            state = scale_by(asked.sigma / given.sigma, u.detach()).clone().requires_grad_()
             prediction, level = self.denoiser(state, asked, **cond), asked
             measured = self.operator.apply(self.process.basis.inverse(prediction.x0))
             if not measured.requires_grad:
@@ -117,16 +117,16 @@ class Posterior(Denoiser):
         if asked is given:  # u - alpha x0 would cancel
             eps = prediction.eps.detach() - level.alpha / level.sigma * shift
         else:
-            eps = combine(1 / given.sigma, u, -given.alpha / given.sigma, x0)
+            eps = axpby(1 / given.sigma, u, -given.alpha / given.sigma, x0)
         variance = prediction.variance
         return x0.to(u.dtype), eps.to(u.dtype), None if variance is None else variance.detach().to(u.dtype)
 
     def _asked(self, u: Tensor, level: Level) -> Level:
         """The level itself, or the nearest that keeps a thousandth of data: pure noise has no derivative to go by."""
-        if isinstance(level.t, Tensor):
-            late = bool((level.t > self.latest).any())
-            return self.process.level(level.t.flatten().clamp(max=self.latest), u) if late else level
-        return self.process.level(self.latest) if level.t > self.latest else level
+        if isinstance(level.time, Tensor):
+            late = bool((level.time > self.latest).any())
+            return self.process.level(level.time.flatten().clamp(max=self.latest), u) if late else level
+        return self.process.level(self.latest) if level.time > self.latest else level
 
 
 class DPS(Posterior):

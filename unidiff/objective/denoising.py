@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.objective.base import Objective
-from unidiff.objective.weighting import Simple, Weighting
+from unidiff.objective.weighting import UniformWeighting, Weighting
 from unidiff.process.base import Level
 
 __all__ = ["Denoising"]
@@ -24,7 +24,7 @@ class Denoising(Objective):
         weighting: The weight w(t).
     """
 
-    weighting: Weighting = field(default_factory=Simple)
+    weighting: Weighting = field(default_factory=UniformWeighting)
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,); see `Objective.losses`."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require
 from unidiff.objective.base import Objective
-from unidiff.objective.weighting import Simple, Weighting
-from unidiff.process.base import Level, Process, step_divergence
+from unidiff.objective.weighting import UniformWeighting, Weighting
+from unidiff.process.base import Level, Process, posterior_kl
 
 __all__ = ["Hybrid"]
 
@@ -33,7 +33,7 @@ class Hybrid(Objective):
         weight: lambda, above 0; the paper's 0.001.
     """
 
-    weighting: Weighting = field(default_factory=Simple)
+    weighting: Weighting = field(default_factory=UniformWeighting)
     weight: float = 0.001
     learns_variance: ClassVar[bool] = True
 
@@ -53,7 +53,7 @@ class Hybrid(Objective):
         """The loss of each sample, (B,), at times of the table; see `Objective.losses`."""
         u = denoiser.process.perturb(u0, eps, level)
         parameterization = denoiser.parameterization
-        output, variance = denoiser.answer(u, level, **cond)
+        output, variance = denoiser.network_output(u, level, **cond)
         if variance is None:
             problem = "Hybrid trains a variance, which this network does not predict. Build it with learned_variance."
             raise ParameterError("objective", problem)
@@ -66,9 +66,9 @@ class Hybrid(Objective):
         """The length of the table times the term of each sample's step, in nats per pixel: (B,)."""
         table = process.native_times()
         assert table is not None
-        t = torch.as_tensor(level.t).flatten().to("cpu", torch.float64).contiguous()
+        t = torch.as_tensor(level.time).flatten().to("cpu", torch.float64).contiguous()
         index = torch.searchsorted((table[1:] + table[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
         below = process.level(table[(index - 1).clamp(min=0)], error)
-        squares, spread = step_divergence(error, level, below, variance)
+        squares, spread = posterior_kl(error, level, below, variance)
         terms = (squares + spread).flatten(1).mean(1)
         return len(table) * torch.where(index.to(terms.device) > 0, terms, 0.0)

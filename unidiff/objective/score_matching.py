@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.objective.base import Objective
-from unidiff.objective.weighting import Sigma2, Weighting
+from unidiff.objective.weighting import EpsilonWeighting, Weighting
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Level, Process
 
@@ -36,10 +36,11 @@ class _ScoreMatching(Objective):
 
     The weight w(t) of `Denoising` on the network's target stands for w (determinant sigma / alpha)^2 on the score's
     squared error, and that is the factor here. So for any network, parameterization and weighting the expected loss is
-    that of `Denoising` less a number that depends on time alone: with Sigma2 the factor is sigma^2 and the number 1.
+    that of `Denoising` less a number that depends on time alone: with EpsilonWeighting the factor is sigma^2
+    and the number 1.
     """
 
-    weighting: Weighting = field(default_factory=Sigma2)
+    weighting: Weighting = field(default_factory=EpsilonWeighting)
     differentiates_twice: ClassVar[bool] = True
 
     def check(self, process: Process) -> None:

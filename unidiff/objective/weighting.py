@@ -15,7 +15,7 @@ from unidiff.errors import require
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Level, Scale
 
-__all__ = ["MinSNR", "Sigma2", "Simple", "Weighting"]
+__all__ = ["EpsilonWeighting", "MinSNR", "UniformWeighting", "Weighting"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Weighting(ABC):
 
 
 @dataclass(frozen=True)
-class Simple(Weighting):
+class UniformWeighting(Weighting):
     """1: the plain squared error of what the network predicts. With Eps it is L_simple (Ho et al. 2020, eq. 14)."""
 
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:
@@ -37,7 +37,7 @@ class Simple(Weighting):
 
 
 @dataclass(frozen=True)
-class Sigma2(Weighting):
+class EpsilonWeighting(Weighting):
     """sigma^2 on the score's squared error, which is 1 on that of eps (Song & Ermon 2019, eq. 6; thesis eq. 3.20)."""
 
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:

@@ -4,24 +4,24 @@ from unidiff.pde.backward import mode_deviation, recover, recover_modes, resolut
 from unidiff.pde.domain import Box, Domain, Interval, Rectangle
 from unidiff.pde.evolution import Flow, evolve, evolve_modes
 from unidiff.pde.gradient import GradientModes
+from unidiff.pde.initial_condition import Broadband, Eigenmodes, InitialCondition, RandomField
 from unidiff.pde.mean_field import MeanFieldForcing, MeanFieldState, Stationary, interval_multiplier
 from unidiff.pde.mesh import Mask, Polygon
-from unidiff.pde.mollifiers import (
-    CutOff,
+from unidiff.pde.pathwise import Bingham, PathwiseForcing
+from unidiff.pde.regularizers import (
     Mollifier,
-    Naive,
     Observation,
     Posterior,
     PosteriorMean,
     PosteriorSample,
+    SpectralCutoff,
     Tikhonov,
+    TruncatedInverse,
     Wiener,
     posterior,
 )
-from unidiff.pde.pathwise import Bingham, PathwiseForcing
 from unidiff.pde.simulators import MethodOfLines, Simulator, TorchMethodOfLines, equation_22_with_frozen_R
 from unidiff.pde.stability import Stability, stability, takeover_time
-from unidiff.pde.start import Broadband, Eigenmodes, RandomField, Start
 from unidiff.pde.steppers import ETDRK4, SDIRK2
 
 __all__ = [
@@ -30,18 +30,17 @@ __all__ = [
     "Bingham",
     "Box",
     "Broadband",
-    "CutOff",
     "Domain",
     "Eigenmodes",
     "Flow",
     "GradientModes",
+    "InitialCondition",
     "Interval",
     "Mask",
     "MeanFieldForcing",
     "MeanFieldState",
     "MethodOfLines",
     "Mollifier",
-    "Naive",
     "Observation",
     "PathwiseForcing",
     "Polygon",
@@ -51,11 +50,12 @@ __all__ = [
     "RandomField",
     "Rectangle",
     "Simulator",
+    "SpectralCutoff",
     "Stability",
-    "Start",
     "Stationary",
     "Tikhonov",
     "TorchMethodOfLines",
+    "TruncatedInverse",
     "Wiener",
     "equation_22_with_frozen_R",
     "evolve",

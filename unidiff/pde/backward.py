@@ -21,7 +21,7 @@ from unidiff.pde.domain import Domain
 from unidiff.pde.evolution import evolve_modes
 from unidiff.pde.field import as_field, as_modes, field_modes, refuse_constants, volume
 from unidiff.pde.gradient import GradientModes
-from unidiff.pde.mollifiers import Mollifier, Observation
+from unidiff.pde.regularizers import Mollifier, Observation
 
 __all__ = ["mode_deviation", "recover", "recover_modes", "resolution", "resolvable_modes"]
 
@@ -37,7 +37,7 @@ def recover(
         domain: The domain.
         values: The field at time T, with noise, (..., *grid).
         time: T >= 0, in the unit of 1 / lambda.
-        method: How to treat the modes that noise has overtaken, such as `CutOff()`.
+        method: How to treat the modes that noise has overtaken, such as `SpectralCutoff()`.
         energy: R, the integral of |grad u|^2, which the flow conserves. It must be known: the noise's own gradient
             energy, delta^2 sum_k lambda_k, would spoil an estimate from the values.
         deviation: Standard deviation of the noise, independent in each value.

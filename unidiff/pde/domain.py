@@ -16,9 +16,9 @@ from torch import Tensor
 from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
 
-__all__ = ["Box", "Domain", "Interval", "Kind", "Rectangle"]
+__all__ = ["Architecture", "Box", "Domain", "Interval", "Rectangle"]
 
-Kind = Literal["spectral", "fd"]
+Architecture = Literal["spectral", "fd"]
 
 _MOST_CELLS = 2**26  # 512 MB for one field: a slip of the finger is refused instead of filling the memory
 
@@ -97,7 +97,7 @@ class _Grid(Domain):
 
     cells: tuple[int, ...]
     sides: tuple[float, ...]
-    kind: Kind = "spectral"
+    kind: Architecture = "spectral"
 
     dimension: ClassVar[int]
 

@@ -15,7 +15,7 @@ from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 
-__all__ = ["Level", "Process", "Scale", "combine", "renewal", "scaled", "slope_of", "step_divergence"]
+__all__ = ["Level", "Process", "Scale", "axpby", "derivative", "fresh_noise_fraction", "posterior_kl", "scale_by"]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
@@ -27,10 +27,10 @@ class Level(NamedTuple):
 
     Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
     step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training. In a basis
-    with a shape all but `t` and `condition` are tensors that broadcast against its modes.
+    with a shape all but `time` and `condition` are tensors that broadcast against its modes.
 
     Attributes:
-        t: The time, in [0, 1].
+        time: The time, in [0, 1].
         alpha: Scale of the data.
         sigma: Scale of the noise.
         log_snr: log(alpha^2 / sigma^2).
@@ -39,7 +39,7 @@ class Level(NamedTuple):
         sigma_rate: d sigma / dt.
     """
 
-    t: Scale
+    time: Scale
     alpha: Scale
     sigma: Scale
     log_snr: Scale
@@ -48,7 +48,7 @@ class Level(NamedTuple):
     sigma_rate: Scale
 
 
-def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
+def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     """The linear combination a x + b y, in as few passes as the coefficients allow.
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
@@ -62,7 +62,7 @@ def combine(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     return torch.add(a * x, y, alpha=b)
 
 
-def scaled(a: Scale, x: Tensor) -> Tensor:
+def scale_by(a: Scale, x: Tensor) -> Tensor:
     """The multiple a x; x itself where the number a is 1, to the rounding of float64.
 
     So the factors that are 1 by mathematics, as those around the network of a DDPM, cost nothing.
@@ -70,7 +70,7 @@ def scaled(a: Scale, x: Tensor) -> Tensor:
     return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
 
 
-def renewal(t: Level, s: Level) -> Scale:
+def fresh_noise_fraction(t: Level, s: Level) -> Scale:
     """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
 
     For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
@@ -79,7 +79,7 @@ def renewal(t: Level, s: Level) -> Scale:
     return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
 
 
-def step_divergence(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:
+def posterior_kl(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:
     """KL between q(u_s | u_t, u_0) and a reverse step from t to s, in nats, for each mode: a sum of two parts.
 
     The first variance is the small one, beta-tilde = sigma_s^2 renewed, the step's r times that; the means differ by
@@ -97,14 +97,14 @@ def step_divergence(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple
     ratio = t.sigma / s.sigma
     log_r = 2 * variance * (ratio.log() if isinstance(ratio, Tensor) else math.log(ratio))
     less = torch.expm1(-log_r) if isinstance(log_r, Tensor) else math.expm1(-log_r)  # 1 / r - 1
-    weight = 0.5 * (s.alpha / s.sigma) ** 2 * renewal(t, s) / ratio ** (2 * variance)
+    weight = 0.5 * (s.alpha / s.sigma) ** 2 * fresh_noise_fraction(t, s) / ratio ** (2 * variance)
     return weight * error.square(), 0.5 * (log_r + less)
 
 
 _PIXEL = Pixel()
 
 
-def slope_of(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """A function of time and its derivative, at times t.
 
     J 1 as the derivative of w -> J^T w, which is linear: torch's forward differentiation gives the same numbers and
@@ -204,8 +204,8 @@ class Process(ABC):
         f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, section 2; Song et al. 2021,
         eq. 29-30 are the cases VE and VP). Infinite where alpha = 0.
         """
-        _, f = slope_of(self.log_alpha, t)
-        log_sigma, slope = slope_of(self.log_sigma, t)
+        _, f = derivative(self.log_alpha, t)
+        log_sigma, slope = derivative(self.log_sigma, t)
         return f, 2 * (slope - f) * torch.exp(2 * log_sigma)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
@@ -272,12 +272,12 @@ class Process(ABC):
     def _coefficients(self, t: Tensor) -> tuple[Tensor, ...]:
         """The fields of a Level at times t, (N,): each (N,) or (N, *basis.shape)."""
         at = t.reshape(-1, *[1] * len(self.basis.shape))
-        scales, rates = slope_of(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
+        scales, rates = derivative(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
         return t, scales[0], scales[1], self.log_snr(at), self.condition(t), rates[0], rates[1]
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
-        return combine(level.alpha, u0, level.sigma, eps)
+        return axpby(level.alpha, u0, level.sigma, eps)
 
     def prior_scale(self) -> Scale:
         """Standard deviation of the noise that sampling starts from: a number, or (*basis.shape)."""

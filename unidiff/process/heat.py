@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from unidiff.errors import require
 from unidiff.process.base import Process
-from unidiff.process.dissipation import Dissipation, log_fading
 from unidiff.process.sde import CosineVP
+from unidiff.process.spectral import SpectralProcess, log_fading
 
 __all__ = ["Blurring", "RenormalizedHeat"]
 
@@ -22,7 +22,7 @@ Spectrum = Literal["white", "gradient", "data"]
 
 
 @dataclass(frozen=True)
-class _OnABase(Dissipation):
+class _BlurOnProcess(SpectralProcess):
     """A blur of blur_max sin^2(pi t / 2) pixels, on a process that has one SNR for all modes."""
 
     floor: float = 0.0
@@ -49,7 +49,7 @@ class _OnABase(Dissipation):
 
 
 @dataclass(frozen=True)
-class RenormalizedHeat(_OnABase):
+class RenormalizedHeat(_BlurOnProcess):
     """The renormalised heat equation, its constraint kept in the mean: E|grad u_t|^2 = R at every time.
 
     Higham, Higham & Grindrod, eq. 20-21, with noise, and with the rescaling r(t) common to all images. With S_k the
@@ -119,7 +119,7 @@ class RenormalizedHeat(_OnABase):
 
 
 @dataclass(frozen=True)
-class Blurring(_OnABase):
+class Blurring(_BlurOnProcess):
     """Blurring diffusion (Hoogeboom & Salimans 2023): alpha_k = a(t) d_k(t) and sigma(t), with a and sigma of `base`.
 
     d_k = floor + (1 - floor) exp(-lambda_k tau), tau = (blur_max sin^2(pi t / 2))^2 / 2 (section 4).

@@ -13,13 +13,13 @@ from torch import Tensor
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
-from unidiff.process.dissipation import Dissipation, log_fading
+from unidiff.process.spectral import SpectralProcess, log_fading
 
-__all__ = ["Heat"]
+__all__ = ["InverseHeat"]
 
 
 @dataclass(frozen=True)
-class Heat(Dissipation):
+class InverseHeat(SpectralProcess):
     """Inverse heat dissipation: alpha_k = exp(-lambda_k tau(t)), and noise of one small scale at all times.
 
     Rissanen et al. 2023, eq. 7 and section 3.1. The blur grows geometrically, from blur_min at t = 1 / L to blur_max at

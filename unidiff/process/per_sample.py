@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unidiff.basis import DCT
-from unidiff.process.base import slope_of
-from unidiff.process.dissipation import log_fading
+from unidiff.process.base import derivative
 from unidiff.process.heat import RenormalizedHeat
+from unidiff.process.spectral import log_fading
 
 __all__ = ["PerSampleHeat"]
 
@@ -175,7 +175,7 @@ def _coefficients(linear: RenormalizedHeat, times: Tensor) -> _Coefficients:
         fading = log_fading(linear.eigenvalues, linear.dissipation(t), linear.floor)
         return torch.stack(torch.broadcast_tensors(keep, fading, linear.log_sigma(t)))
 
-    values, slopes = slope_of(logarithms, times.reshape(-1, *[1] * len(linear.shape)))
+    values, slopes = derivative(logarithms, times.reshape(-1, *[1] * len(linear.shape)))
     return _Coefficients(*values, *slopes)
 
 

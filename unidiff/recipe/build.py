@@ -12,7 +12,7 @@ from typing import Any, Union
 
 from pydantic import ValidationError
 
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint
@@ -137,7 +137,7 @@ class Builder:
     def _construct(self, cls: type, arguments: dict[str, Any], node: Node, key: str) -> Any:
         try:
             made = cls(**arguments)
-            return self._at_home(made, node) if isinstance(made, Data) else made
+            return self._at_home(made, node) if isinstance(made, Dataset) else made
         except RecipeError:
             raise
         except ParameterError as error:
@@ -151,7 +151,7 @@ class Builder:
         except (UnidiffError, ValueError, TypeError) as error:
             raise node.at.error(key, f"{cls.__name__} cannot be made: {error}") from error
 
-    def _at_home(self, data: Data, node: Node) -> Data:
+    def _at_home(self, data: Dataset, node: Node) -> Dataset:
         """With what the run directory keeps, unless an override names anew what that stands for."""
         if self.home is None or (data.replaced and node.reach([data.replaced]).place.source.is_override):
             return data

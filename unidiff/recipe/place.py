@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from unidiff.errors import RecipeError
 
-__all__ = ["Node", "Place", "Source"]
+__all__ = ["Node", "OpenDataset", "Place"]
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
@@ -16,7 +16,7 @@ _WIDTH = 120  # characters of a source line that an error message shows
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenDataset:
     """A text that recipes are read from: a file, or one override of the command line.
 
     Args:
@@ -37,7 +37,7 @@ class Source:
 class Place:
     """One point in a source; line and column count from 1."""
 
-    source: Source
+    source: OpenDataset
     line: int = 1
     column: int = 1
 

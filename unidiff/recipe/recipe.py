@@ -10,7 +10,7 @@ from typing import Any
 
 from unidiff.backbone.base import Backbone
 from unidiff.conditioning.base import Conditioning
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.base import Objective
@@ -49,7 +49,7 @@ class Recipe(Record):
         lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
-    data: Data
+    data: Dataset
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]

@@ -9,7 +9,7 @@ from pathlib import Path
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
 from unidiff.conditioning.labels import Labels
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.process.base import Process
@@ -35,7 +35,7 @@ class Classifying(Record):
         lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
-    data: Data
+    data: Dataset
     process: Process
     classifier: Blueprint[Encoder]
     training: Training

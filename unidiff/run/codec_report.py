@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from unidiff import plot
-from unidiff.codec.codec import Codec
+from unidiff.codec.codec import Autoencoder
 from unidiff.codec.folder import KEPT
 from unidiff.codec.statistics import measure_latents
-from unidiff.data.base import Source
+from unidiff.data.base import OpenDataset
 from unidiff.run.coding import Coding
 from unidiff.run.directory import RunDirectory
 
@@ -24,7 +24,7 @@ _BATCH = 100
 _SHOWN = 16
 
 
-def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Source) -> dict[str, Any]:
+def report_codec(recipe: Coding, files: RunDirectory, codec: Autoencoder, source: OpenDataset) -> dict[str, Any]:
     """Measure a trained codec, write it with its scale into the run directory, draw its reconstructions."""
     metrics = files.read_metrics()
     steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
@@ -57,7 +57,7 @@ def report_codec(recipe: Coding, files: RunDirectory, codec: Codec, source: Sour
 
 
 @torch.no_grad()
-def _reconstruct(codec: Codec, x: Tensor, noise_shape: tuple[int, ...]) -> dict[str, Any]:
+def _reconstruct(codec: Autoencoder, x: Tensor, noise_shape: tuple[int, ...]) -> dict[str, Any]:
     """Error of decoded means, in units of [-1, 1] and as PSNR of the range 2, and nats that the posterior costs."""
     device = next(codec.parameters()).device
     square, nats = 0.0, 0.0
@@ -75,7 +75,7 @@ def _reconstruct(codec: Codec, x: Tensor, noise_shape: tuple[int, ...]) -> dict[
 
 
 @torch.no_grad()
-def save_reconstructions(codec: Codec, x: Tensor, path: Path, caption: str) -> None:
+def save_reconstructions(codec: Autoencoder, x: Tensor, path: Path, caption: str) -> None:
     """Draw pictures, (N, C, H, W), in rows of eight, each row above its reconstructions."""
     device = next(codec.parameters()).device
     y = codec.decode(codec.encode(x.to(device))).cpu()

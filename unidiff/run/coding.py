@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unidiff.codec.autoencoders import Autoencoder
-from unidiff.codec.codec import CodecInTraining
+from unidiff.codec.autoencoders import AutoencoderConfig
+from unidiff.codec.codec import TrainableAutoencoder
 from unidiff.codec.objective import CodecObjective
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.recipe.recipe import inside, read_recipe
 from unidiff.recipe.record import Record
@@ -32,8 +32,8 @@ class Coding(Record):
         lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
-    data: Data
-    codec: Autoencoder
+    data: Dataset
+    codec: AutoencoderConfig
     objective: CodecObjective | None = None
     training: Training
     seed: int = 0
@@ -75,9 +75,9 @@ class Coding(Record):
         """None: a codec knows no classes."""
         return
 
-    def model(self) -> CodecInTraining:
+    def model(self) -> TrainableAutoencoder:
         """The codec with fresh weights."""
-        return CodecInTraining(self.codec.build(self.data.shape[0]), self.latent_shape)
+        return TrainableAutoencoder(self.codec.build(self.data.shape[0]), self.latent_shape)
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""

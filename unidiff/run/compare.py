@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Data, Source
+from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, RunError
 from unidiff.evaluation.compare import compare
 from unidiff.evaluation.comparison import Comparison
@@ -110,7 +110,7 @@ def _compare_runs(
     return found, {"device": str(options["device"]), "precision": "float32", **facts}
 
 
-def _seen(data: Data, x: Tensor) -> Tensor:
+def _seen(data: Dataset, x: Tensor) -> Tensor:
     """The first samples of a cell, decoded."""
     return data.decode(x[:_SHOWN])
 
@@ -130,7 +130,7 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             raise RunError(f"{said}: models of different data cannot be compared.")
 
 
-def _splits(data: Data) -> tuple[Source, Source | None]:
+def _splits(data: Dataset) -> tuple[OpenDataset, OpenDataset | None]:
     """The train split, and the test split where there is one."""
     train = data.open()
     try:
@@ -139,13 +139,13 @@ def _splits(data: Data) -> tuple[Source, Source | None]:
         return train, None
 
 
-def _some(source: Source, count: int) -> Tensor:
+def _some(source: OpenDataset, count: int) -> Tensor:
     """At most `count` samples, (N, *shape), chosen at random once and for all."""
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
     return source.batch(order[:count].sort().values)
 
 
-def _features(train: Source) -> Discriminants | None:
+def _features(train: OpenDataset) -> Discriminants | None:
     """The feature space of labelled images; None for other data."""
     if train.labels is None or len(train.shape) != 3 or torch.Size(train.shape).numel() > _MOST_PIXELS:
         return None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, require, require_whole
-from unidiff.evaluation.entrant import entrants
+from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.recipe.recipe import read_recipe
@@ -40,7 +40,7 @@ class Comparing(Record):
 
     solvers: tuple[Solver | str, ...]
     nfe: tuple[int, ...] = (5, 10, 20, 50, 100)
-    data: Data | None = None
+    data: Dataset | None = None
     process: Process | None = None
     runs: tuple[Path, ...] = ()
     grid: Grid | None = None
@@ -50,7 +50,7 @@ class Comparing(Record):
 
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
-        entrants(self.solvers, self.grid or Tapered())
+        solver_specs(self.solvers, self.grid or Tapered())
         require(len(self.nfe) > 0, "nfe", [], "a list of at least one whole number")
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)

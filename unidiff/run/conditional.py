@@ -21,7 +21,7 @@ _NOISES = 8  # over which the mean prediction is averaged
 
 def rows(conditioning: ImageConditioning, image: Tensor, x: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
     """Pictures in rows of condition, samples and, where it is known, truth; and how many a row has."""
-    cells = [conditioning.visible(image)[:, None], x.unflatten(0, (len(image), -1))]
+    cells = [conditioning.as_image(image)[:, None], x.unflatten(0, (len(image), -1))]
     cells += [] if truth is None else [truth[:, None]]
     table = torch.cat(cells, dim=1)
     return table.flatten(0, 1), table.shape[1]
@@ -65,7 +65,7 @@ def errors(
         "images": len(image),
         "samples": round(rms(x, truth), 4),
         "mean_prediction": mean,
-        "guess": round(rms(conditioning.guess(image), truth), 4),
+        "guess": round(rms(conditioning.baseline(image), truth), 4),
     }
 
 

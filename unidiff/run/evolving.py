@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unidiff.errors import ParameterError, RecipeError, require
 from unidiff.pde.domain import Domain
-from unidiff.pde.start import Broadband, Start
+from unidiff.pde.initial_condition import Broadband, InitialCondition
 from unidiff.recipe.recipe import read_recipe
 from unidiff.recipe.record import Record
 from unidiff.recipe.shipped import recipe_command
@@ -35,7 +35,7 @@ class Evolving(Record):
 
     domain: Domain
     times: tuple[float, ...]
-    start: Start = field(default_factory=Broadband)
+    start: InitialCondition = field(default_factory=Broadband)
     diffusivity: float = 1.0
     R: float = 1.0
     clean: float = 0.0

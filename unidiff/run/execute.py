@@ -15,10 +15,10 @@ from torch import Tensor
 
 from unidiff import plot
 from unidiff.classifier import NeuralClassifier
-from unidiff.codec.codec import CodecInTraining
+from unidiff.codec.codec import TrainableAutoencoder
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.image import ImageConditioning
-from unidiff.data.base import Source
+from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
 from unidiff.grid import Uniform
@@ -185,7 +185,9 @@ def execute(
     return {"directory": str(directory), **facts, **summary}
 
 
-def _fresh(recipe: Runnable, files: RunDirectory, source: Source, resume: bool) -> tuple[Any, Mapping[str, Tensor]]:
+def _fresh(
+    recipe: Runnable, files: RunDirectory, source: OpenDataset, resume: bool
+) -> tuple[Any, Mapping[str, Tensor]]:
     """The model with fresh weights, and what its process measured of the data."""
     if isinstance(recipe, Coding):
         torch.manual_seed(recipe.seed)
@@ -195,7 +197,7 @@ def _fresh(recipe: Runnable, files: RunDirectory, source: Source, resume: bool) 
     return recipe.model(process), process.measured()
 
 
-def _batches(source: Source) -> Iterator[Tensor]:
+def _batches(source: OpenDataset) -> Iterator[Tensor]:
     """All of the data once."""
     for indices in torch.arange(len(source)).split(_BATCH):
         yield source.batch(indices)
@@ -215,7 +217,7 @@ def _check_same_data(files: RunDirectory, found: Mapping[str, Any]) -> None:
         )
 
 
-def _facts(recipe: Runnable, source: Source, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
+def _facts(recipe: Runnable, source: OpenDataset, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
     return {
         "seed": recipe.seed,
         "device": str(accelerator.device),
@@ -236,7 +238,7 @@ def _train(
     recipe: Runnable,
     files: RunDirectory,
     denoiser: Any,
-    source: Source,
+    source: OpenDataset,
     accelerator: Accelerator,
     reporter: Reporter,
     precision: torch.dtype,
@@ -278,7 +280,7 @@ def _train(
             x = draw(progress.average, _PREVIEW, recipe.data, precision, **cond).x
             caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
             plot.save_samples(x, preview, caption)
-        elif due and isinstance(recipe, Coding) and isinstance(progress.average, CodecInTraining):
+        elif due and isinstance(recipe, Coding) and isinstance(progress.average, TrainableAutoencoder):
             caption = f"{files.name}, step {step} of {steps}: pictures, and below each its reconstruction."
             x = source.batch(torch.arange(min(_PREVIEW.count, len(source))))
             save_reconstructions(progress.average.backbone, x, preview, caption)
@@ -305,7 +307,7 @@ def _draw(
     recipe: Recipe,
     files: RunDirectory,
     model: NeuralDenoiser,
-    source: Source,
+    source: OpenDataset,
     reporter: Reporter,
     precision: torch.dtype,
     stop: Callable[[], bool],
@@ -361,7 +363,7 @@ def _show(
     recipe: Recipe,
     files: RunDirectory,
     model: NeuralDenoiser,
-    source: Source,
+    source: OpenDataset,
     shown: Examples,
     x: Tensor,
     precision: torch.dtype,
@@ -402,7 +404,7 @@ def _measure(recipe: Classifying, files: RunDirectory, classifier: NeuralClassif
     return {"training_seconds": metrics[-1]["seconds"], "loss": losses[-1], "accuracy": accuracy}
 
 
-def _caption(title: str, sampling: Sampling, process: Process, source: Source) -> str:
+def _caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
     text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
     return f"{text}\n{source.stand_in}" if source.stand_in else text
 

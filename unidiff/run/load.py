@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unidiff.classifier import NeuralClassifier
 from unidiff.condition import check_conditions
-from unidiff.data.base import Data
+from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RunError
 from unidiff.recipe.recipe import Recipe, load_recipe
@@ -30,7 +30,7 @@ __all__ = ["Run", "draw", "load", "load_classifier"]
 def draw(
     denoiser: Denoiser,
     sampling: Sampling,
-    data: Data,
+    data: Dataset,
     precision: torch.dtype,
     *,
     keep: int = 0,

@@ -15,7 +15,7 @@ from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
 from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import is_pure_noise, noise_weights, to, weighted_sum
+from unidiff.solver.exponential import ddim_step, is_pure_noise, noise_weights, weighted_sum
 
 __all__ = ["DEIS", "AdamsBashforth"]
 
@@ -48,7 +48,7 @@ class _NoiseInterpolation(Solver):
         for t, s in pairwise(levels):
             prediction = denoiser(u, t, **cond)
             if is_pure_noise(t) or is_pure_noise(s):
-                u = to(s, prediction)
+                u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][: self.order]
                 u = s.alpha * (u / t.alpha + weighted_sum(next(weights), values))

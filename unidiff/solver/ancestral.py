@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, renewal
+from unidiff.process.base import Level, fresh_noise_fraction
 from unidiff.solver.base import OneStep
 
 __all__ = ["Ancestral"]
@@ -42,7 +42,7 @@ class Ancestral(OneStep):
         x0, share = prediction.x0, self.variance
         if share is None:
             share = 0.0 if prediction.variance is None else prediction.variance
-        renewed = renewal(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
+        renewed = fresh_noise_fraction(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta

@@ -13,9 +13,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, Scale, combine
+from unidiff.process.base import Level, Process, Scale, axpby
 from unidiff.solver.base import OneStep, Solver, refuse_many_snrs
-from unidiff.solver.exponential import is_pure_noise, log_ratio, quotient, to
+from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, safe_divide
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -60,7 +60,7 @@ class DPMSolver(Solver):
             prediction = denoiser(u, t, **cond)
             if not is_pure_noise(t):  # which has no lambda
                 values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
-            u = to(s, prediction) if is_pure_noise(s) else self._mean(u, prediction.x0, t, s, nodes, values)
+            u = ddim_step(s, prediction) if is_pure_noise(s) else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
                 u = u + s.sigma * (-_expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
@@ -78,20 +78,20 @@ class DPMSolver(Solver):
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
         decay = s.sigma / t.sigma * (1 + _expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
         if len(values) < 2:
-            return combine(decay, u, s.alpha * phi1, x0)
+            return axpby(decay, u, s.alpha * phi1, x0)
         h0 = log_ratio(nodes[1]) - log_ratio(t)
-        slope = (x0 - values[1]) * quotient(h, h0)
+        slope = (x0 - values[1]) * safe_divide(h, h0)
         if len(values) == 2:
-            return combine(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
+            return axpby(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
         h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
-        before = (values[1] - values[2]) * quotient(h, h1)
-        curvature = (slope - before) * quotient(h, h0 + h1)
-        slope = slope + (slope - before) * quotient(h0, h0 + h1)
-        phi2 = 1 - quotient(phi1, k)
+        before = (values[1] - values[2]) * safe_divide(h, h1)
+        curvature = (slope - before) * safe_divide(h, h0 + h1)
+        slope = slope + (slope - before) * safe_divide(h0, h0 + h1)
+        phi2 = 1 - safe_divide(phi1, k)
         # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
-        u = combine(decay, u, s.alpha * phi1, x0)
-        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * quotient(phi2, k))) * curvature
+        u = axpby(decay, u, s.alpha * phi1, x0)
+        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * safe_divide(phi2, k))) * curvature
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class DPMSolverSinglestep(OneStep):
         """The state at s; see `OneStep.step`. From pure noise, where no time lies halfway in lambda, a DDIM step."""
         start = denoiser(u, t, **cond)
         if self.order == 1 or is_pure_noise(t) or is_pure_noise(s):
-            return to(s, start)
+            return ddim_step(s, start)
         process, h = denoiser.process, log_ratio(t) - log_ratio(s)
 
         def between(r: float) -> Level:
@@ -127,12 +127,12 @@ class DPMSolverSinglestep(OneStep):
             return process.level(process.time_at(log_snr))
 
         def towards(at: Level, r: float) -> Tensor:
-            return combine(at.sigma / t.sigma, u, -at.alpha * _expm1(-r * h), start.x0)
+            return axpby(at.sigma / t.sigma, u, -at.alpha * _expm1(-r * h), start.x0)
 
         if self.order == 2:
             middle = between(0.5)
             x0 = denoiser(towards(middle, 0.5), middle, **cond).x0  # r = 1/2: D is the value in the middle
-            return combine(s.sigma / t.sigma, u, -s.alpha * _expm1(-h), x0)
+            return axpby(s.sigma / t.sigma, u, -s.alpha * _expm1(-h), x0)
         first, second = between(1 / 3), between(2 / 3)
         rise = denoiser(towards(first, 1 / 3), first, **cond).x0 - start.x0
         phi2 = _expm1(-2 / 3 * h) / (2 / 3 * h) + 1

@@ -15,7 +15,7 @@ from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Process
 from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import is_pure_noise, log_ratio, to
+from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio
 
 __all__ = ["EDMStochastic"]
 
@@ -68,7 +68,7 @@ class EDMStochastic(Solver):
         for t, s in pairwise(levels):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
-            u = to(s, start)
+            u = ddim_step(s, start)
             if not is_pure_noise(t) and not is_pure_noise(s):
                 step = s.sigma - s.alpha * t.sigma / t.alpha  # alpha_s (q_s - q_t)
                 u = u + (step / 2) * (denoiser(u, s, **cond).eps - start.eps)

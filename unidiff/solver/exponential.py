@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, combine
+from unidiff.process.base import Level, Scale, axpby
 
 __all__ = [
     "Variable",
+    "as_float64",
     "data_weights",
+    "ddim_step",
     "is_pure_noise",
     "lagrange",
     "log_ratio",
     "noise_weights",
-    "on_cpu",
-    "quotient",
-    "to",
+    "safe_divide",
     "weighted_sum",
 ]
 
@@ -50,24 +50,24 @@ def log_ratio(level: Level) -> Scale:
 
 def is_pure_noise(level: Level) -> bool:
     """Whether nothing of the data is left, alpha = 0: no variable of sigma / alpha reaches there."""
-    return bool(on_cpu(level.log_snr).isneginf().any())
+    return bool(as_float64(level.log_snr).isneginf().any())
 
 
-def on_cpu(value: Scale) -> Tensor:
+def as_float64(value: Scale) -> Tensor:
     """A coefficient as float64 on the CPU, where all weights are computed: not every device has float64."""
     return value.cpu().to(torch.float64) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
-def quotient(a: Scale, b: Scale) -> Scale:
+def safe_divide(a: Scale, b: Scale) -> Scale:
     """The quotient a / b; 0 in modes where b is 0, which no step changes: there a is 0 too."""
     if isinstance(b, Tensor):
         return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
     return a / b
 
 
-def to(s: Level, prediction: Prediction) -> Tensor:
+def ddim_step(s: Level, prediction: Prediction) -> Tensor:
     """The state at s of this data and noise: the step of first order, DDIM's (Song, Meng & Ermon 2021, eq. 13)."""
-    return combine(s.alpha, prediction.x0, s.sigma, prediction.eps)
+    return axpby(s.alpha, prediction.x0, s.sigma, prediction.eps)
 
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
@@ -148,7 +148,7 @@ def _for_each_step(
     """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
     if len(levels) < 2:
         return []
-    log_q = torch.stack([on_cpu(log_ratio(level)) for level in levels])
+    log_q = torch.stack([as_float64(log_ratio(level)) for level in levels])
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
         steps = torch.arange(count - 1, len(levels) - 1)[: 1 if count < order else None]

@@ -15,7 +15,15 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import data_weights, is_pure_noise, lagrange, log_ratio, on_cpu, to, weighted_sum
+from unidiff.solver.exponential import (
+    as_float64,
+    data_weights,
+    ddim_step,
+    is_pure_noise,
+    lagrange,
+    log_ratio,
+    weighted_sum,
+)
 
 __all__ = ["ExponentialAdams"]
 
@@ -75,7 +83,7 @@ class ExponentialAdams(Solver):
             if number > 0:
                 u = _step(*(start if number < self.order else before), t, next(corrector), values)
             before = t, u
-            u = to(s, prediction) if is_pure_noise(s) else _step(t, u, s, next(predictor), values)
+            u = ddim_step(s, prediction) if is_pure_noise(s) else _step(t, u, s, next(predictor), values)
             yield u
         last = denoiser(u, levels[-1], **cond).x0
         yield weighted_sum(self._at_the_data(wanted), [last, *kept])
@@ -102,7 +110,7 @@ class ExponentialAdams(Solver):
 
     def _variables(self, levels: Sequence[Level]) -> Sequence[Tensor]:
         """The interpolation variable at q = 0, then at the levels."""
-        log_q = [on_cpu(log_ratio(level)) for level in levels]
+        log_q = [as_float64(log_ratio(level)) for level in levels]
         return self.variable(torch.stack([torch.full_like(log_q[0], -math.inf), *log_q])).unbind()
 
 

@@ -32,7 +32,7 @@ class Euler(OneStep):
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
-        return u + (s.t - t.t) * denoiser(u, t, **cond).velocity
+        return u + (s.time - t.time) * denoiser(u, t, **cond).velocity
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Heun(OneStep):
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
-        h = s.t - t.t
+        h = s.time - t.time
         start = denoiser(u, t, **cond).velocity
         end = denoiser(u + h * start, s, **cond).velocity
         return u + (h / 2) * (start + end)
@@ -87,7 +87,7 @@ class ProbabilityFlow(Solver):
         """
         path = [u]
         if len(levels) > 1:
-            path = list(self._integrate(denoiser, u, [float(level.t) for level in levels], **cond))
+            path = list(self._integrate(denoiser, u, [float(level.time) for level in levels], **cond))
         yield from path[1:]
         yield denoiser(path[-1], levels[-1], **cond).x0
 

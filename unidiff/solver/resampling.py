@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, combine, renewal
+from unidiff.process.base import Level, Process, axpby, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 
@@ -64,5 +64,5 @@ class Resampling(Solver):
 
 def _noised(u: Tensor, s: Level, t: Level, noise: Noise) -> Tensor:
     """The state at t > s from that at s, r = sigma_t / sigma_s sqrt(SNR_t / SNR_s): finite where alpha is 0."""
-    renewed = renewal(t, s)
-    return combine(t.sigma / s.sigma * (1 - renewed) ** 0.5, u, t.sigma * renewed**0.5, noise(u))
+    renewed = fresh_noise_fraction(t, s)
+    return axpby(t.sigma / s.sigma * (1 - renewed) ** 0.5, u, t.sigma * renewed**0.5, noise(u))

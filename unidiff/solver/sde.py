@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, combine
+from unidiff.process.base import Level, Process, axpby
 from unidiff.solver.base import OneStep, refuse_pure_noise
 
 __all__ = ["EulerMaruyama", "PredictorCorrector", "ReverseDiffusion"]
@@ -42,7 +42,7 @@ class EulerMaruyama(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
-        h = s.t - t.t
+        h = s.time - t.time
         u = u + h * prediction.velocity
         if self.eta == 0:
             return u
@@ -72,7 +72,7 @@ class ReverseDiffusion(OneStep):
         r = t.alpha / s.alpha
         q = t.sigma**2 - r**2 * s.sigma**2
         eps = denoiser(u, t, **cond).eps
-        return combine(2 - r, u, -q / t.sigma, eps) + q**0.5 * noise(u)
+        return axpby(2 - r, u, -q / t.sigma, eps) + q**0.5 * noise(u)
 
 
 @dataclass(frozen=True)

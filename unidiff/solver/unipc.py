@@ -14,7 +14,7 @@ from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import is_pure_noise, log_ratio, on_cpu, quotient, to, weighted_sum
+from unidiff.solver.exponential import as_float64, ddim_step, is_pure_noise, log_ratio, safe_divide, weighted_sum
 
 __all__ = ["UniPC"]
 
@@ -56,7 +56,7 @@ class UniPC(Solver):
                 break
             s = levels[i + 1]
             if is_pure_noise(t) or is_pure_noise(s):
-                u = to(s, prediction)
+                u = ddim_step(s, prediction)
             else:
                 nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
                 before, u = u, _unified(u, nodes, values, s, None)  # UniP
@@ -68,8 +68,8 @@ def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Lev
     """The step from nodes[0] to s through the values, and through the one at s if it is known (`ahead`)."""
     t = nodes[0]
     h = log_ratio(t) - log_ratio(s)
-    offsets = [quotient(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
-    differences = [(value - values[0]) * quotient(1.0, r) for r, value in zip(offsets, values[1:])]
+    offsets = [safe_divide(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
+    differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
     if ahead is not None:
         offsets, differences = [*offsets, 1.0], [*differences, ahead - values[0]]
     growth = torch.expm1(-h) if isinstance(h, Tensor) else math.expm1(-h)
@@ -82,8 +82,8 @@ def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Lev
 
 def _weights(h: Scale, offsets: Sequence[Scale]) -> list[Scale]:
     """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5)."""
-    h = on_cpu(h)
-    r = torch.stack([on_cpu(offset).expand(h.shape) for offset in offsets], -1)
+    h = as_float64(h)
+    r = torch.stack([as_float64(offset).expand(h.shape) for offset in offsets], -1)
     still = h == 0  # modes whose SNR stands still take no step
     h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
     matrix = torch.stack([r**n for n in range(len(offsets))], -2)

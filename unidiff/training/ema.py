@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["Average"]
+__all__ = ["EMA"]
 
 
-class Average:
+class EMA:
     """An exponential moving average of a network's weights, updated in one fused pass (foreach).
 
     Args:

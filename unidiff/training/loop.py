@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.classifier import NeuralClassifier
-from unidiff.codec.codec import CodecInTraining
+from unidiff.codec.codec import TrainableAutoencoder
 from unidiff.codec.objective import CodecObjective
 from unidiff.conditioning.base import Conditioning
-from unidiff.data.base import Source
+from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.objective.base import Objective
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
-from unidiff.training.ema import Average
+from unidiff.training.ema import EMA
 from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier, CodecInTraining)
+Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier, TrainableAutoencoder)
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
@@ -68,7 +68,7 @@ class Progress:
     lr: float
     grad_norm: float | None
     seconds: float
-    average: NeuralDenoiser | NeuralClassifier | CodecInTraining
+    average: NeuralDenoiser | NeuralClassifier | TrainableAutoencoder
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
@@ -95,7 +95,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 
 def train(
     denoiser: Trained,
-    source: Source,
+    source: OpenDataset,
     objective: Objective | CodecObjective,
     settings: Training,
     *,
@@ -140,7 +140,7 @@ def train(
     accelerator = accelerator or accelerator_for(settings)
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
-    average = Average(network)
+    average = EMA(network)
     averaged = denoiser.with_backbone(average.network)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
@@ -206,7 +206,7 @@ def train(
 
 def _accumulate_gradients(
     model: Any,
-    source: Source,
+    source: OpenDataset,
     objective: Objective | CodecObjective,
     conditioning: Conditioning | None,
     plan: BatchPlan,

@@ -2,6 +2,6 @@
 
 from unidiff.interop.diffusers.export import Exported, export
 from unidiff.interop.diffusers.load import load, load_grid
-from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser
+from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
 
-__all__ = ["Clipped", "DiffusersBackbone", "DiffusersDenoiser", "Exported", "export", "load", "load_grid"]
+__all__ = ["ClipSample", "DiffusersBackbone", "DiffusersDenoiser", "Exported", "export", "load", "load_grid"]

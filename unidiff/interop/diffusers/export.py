@@ -19,10 +19,10 @@ from unidiff.codec.layout import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers.files import WEIGHTS
-from unidiff.interop.diffusers.kinds import NULL, Kind, kind_of
+from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
-from unidiff.interop.diffusers.shift import told_the_index
 from unidiff.interop.diffusers.tables import table_config
+from unidiff.interop.diffusers.timestep_shift import shift_timestep
 from unidiff.run.load import Run, load
 
 __all__ = ["Exported", "export"]
@@ -86,7 +86,7 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     except ParameterError as error:
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
     notices += _on_classes(pipeline, model.classes)
-    network = model.backbone if pipeline is None else told_the_index(model.backbone)
+    network = model.backbone if pipeline is None else shift_timestep(model.backbone)
     native = Native(
         shape=data.shape,
         process=run.recipe.process,
@@ -113,7 +113,7 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     return Exported(place, pipeline, tuple(notices))
 
 
-def _pipeline(kind: Kind, network: Any, layout: Layout | None) -> str:
+def _pipeline(kind: Architecture, network: Any, layout: Layout | None) -> str:
     """The class of diffusers that draws with such a network, in the latents of a codec if there is one.
 
     Raises:
@@ -148,7 +148,7 @@ def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
     return []
 
 
-def _write_network(folder: Path, kind: Kind, network: nn.Module) -> None:
+def _write_network(folder: Path, kind: Architecture, network: nn.Module) -> None:
     config, state = kind.exported(network)
     _write_json(folder / "config.json", {"_class_name": kind.name, **config})
     # A copy of each: where diffusers repeats a weight, it is written as often.

@@ -15,12 +15,12 @@ from unidiff.errors import ParameterError
 from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
-__all__ = ["NULL", "Kind", "kind_of"]
+__all__ = ["NULL", "Architecture", "kind_of"]
 
 NULL = 1000  # the index by which DiTPipeline names no class
 
 
-class Kind(ABC):
+class Architecture(ABC):
     """A network in both libraries.
 
     Attributes:
@@ -54,28 +54,28 @@ class Kind(ABC):
         """
 
 
-class _UNet(Kind):
+class _UNet(Architecture):
     folder, name = "unet", "UNet2DModel"
     codec, latents, pixels = "vqvae", "LDMPipeline", "DDPMPipeline"
 
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """See `Kind.exported`."""
+        """See `Architecture.exported`."""
         _, height, breadth = network.shape
         config, state = unet_to_diffusers(network)
         size = height if height == breadth else [height, breadth]
         return {**config, "sample_size": size}, state
 
     def restored(self, config: Mapping[str, Any], state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-        """See `Kind.restored`."""
+        """See `Architecture.restored`."""
         return unet_from_diffusers(config, state, network.shape).state_dict()
 
 
-class _DiT(Kind):
+class _DiT(Architecture):
     folder, name = "transformer", "DiTTransformer2DModel"
     codec, latents, pixels = "vae", "DiTPipeline", None
 
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """See `Kind.exported`. The table of classes gets the length that DiTPipeline asks for.
+        """See `Architecture.exported`. The table of classes gets the length that DiTPipeline asks for.
 
         Whatever the number of classes, the pipeline names the index 1000 where it means none.
         """
@@ -89,7 +89,7 @@ class _DiT(Kind):
         return config, state
 
     def restored(self, config: Mapping[str, Any], state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
-        """See `Kind.restored`."""
+        """See `Architecture.restored`."""
         classes = network.classes or 1
         trimmed = {
             name: torch.cat([value[:classes], value[-1:]]) if name.endswith(_LABELS) else value
@@ -100,10 +100,10 @@ class _DiT(Kind):
 
 _LABELS = "class_embedder.embedding_table.weight"
 
-_KINDS: dict[type[nn.Module], Kind] = {UNet: _UNet(), DiT: _DiT()}
+_KINDS: dict[type[nn.Module], Architecture] = {UNet: _UNet(), DiT: _DiT()}
 
 
-def kind_of(network: nn.Module) -> Kind:
+def kind_of(network: nn.Module) -> Architecture:
     """What a network is in diffusers.
 
     Raises:

@@ -13,7 +13,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole
 from unidiff.interop.diffusers.files import load_part, local_folder, model_type, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
-from unidiff.interop.diffusers.network import Clipped, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
+from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Process
@@ -93,7 +93,7 @@ def load(
         denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.timestep)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
-    return denoiser if reading.clip is None else Clipped(denoiser, reading.clip)
+    return denoiser if reading.clip is None else ClipSample(denoiser, reading.clip)
 
 
 def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, Any] | None = None) -> Timesteps:

@@ -14,7 +14,7 @@ from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Level, Process, Scale
 
-__all__ = ["Clipped", "DiffusersBackbone", "DiffusersDenoiser", "FlowTime", "NoiseScale", "TableIndex", "Timestep"]
+__all__ = ["ClipSample", "DiffusersBackbone", "DiffusersDenoiser", "FlowTime", "NoiseScale", "TableIndex", "Timestep"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TableIndex(Timestep):
 
     def at(self, level: Level) -> Scale:
         """T t - 1, from 0 to T - 1 on the table and between its entries."""
-        return self.T * level.t - 1
+        return self.T * level.time - 1
 
     def times(self, timesteps: Tensor) -> Tensor:
         """Index + 1, over T."""
@@ -74,7 +74,7 @@ class FlowTime(Timestep):
 
     def at(self, level: Level) -> Scale:
         """T t, from 0 to T."""
-        return self.T * level.t
+        return self.T * level.time
 
     def times(self, timesteps: Tensor) -> Tensor:
         """Timestep / T."""
@@ -160,7 +160,7 @@ class DiffusersDenoiser(NeuralDenoiser):
         """The same model with another network of diffusers."""
         return DiffusersDenoiser(self.process, self.parameterization, backbone, self.timestep)
 
-    def answer(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
+    def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the network predicts, (B, C, H, W), and the variance, in the dtype of u; it is shown u in its own."""
         told = self.timestep.at(level)
         kind = next((p.dtype for p in self.backbone.parameters()), u.dtype)
@@ -172,7 +172,7 @@ class DiffusersDenoiser(NeuralDenoiser):
         return output, (1 + v) / 2  # Nichol & Dhariwal 2021, eq. 15: `learned_range` of diffusers
 
 
-class Clipped(Denoiser):
+class ClipSample(Denoiser):
     """Expected data clipped to [-limit, limit], the expected noise left as it was: `clip_sample` of diffusers.
 
     DDPM's and DDIM's steps see the two apart; so the state is not alpha x0 + sigma eps where something was clipped.
@@ -185,7 +185,7 @@ class Clipped(Denoiser):
     def __init__(self, model: Denoiser, limit: float = 1.0) -> None:
         super().__init__()
         require(0 < limit < float("inf"), "limit", limit, "a number above 0")
-        self._take_after(model)
+        self._copy_interface(model)
         self.model = model
         self.limit = limit
 

@@ -1,0 +1,522 @@
+"""The command line: fast help, one message per mistake, results on standard output."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import DIGITS, RING, metrics, refused, start, unidiff, write
+
+import unidiff as ud
+from unidiff.cli import app as app_module
+from unidiff.cli import console as console_module
+from unidiff.cli.console import Console
+from unidiff.cli.likelihood import _print
+from unidiff.cli.run import _directory, _StopOnSignal
+from unidiff.recipe.shipped import shipped_recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    recipe = {**DIGITS, "training": {**DIGITS["training"], "steps": 2, "tensorboard": False, "preview_every": 0}}
+    assert unidiff("run", write(folder, recipe), "--out", folder / "run").code == 0
+    return folder / "run"
+
+
+# --- without torch ---
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "process"], ["sampel"]]
+)
+def test_nothing_imports_torch_before_it_must(words):
+    program = (
+        "import sys\nfrom unidiff.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    heavy = {'torch', 'numpy', 'accelerate', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
+    )
+    process = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert "AssertionError" not in process.stderr
+    assert process.returncode == (2 if words == ["sampel"] else 0)
+
+
+def test_help_answers_at_once():
+    """Under 0.3 s: in processor time, so that a busy machine does not decide, and the best of three."""
+    times = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "unidiff", "--help"], capture_output=True, check=True)
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.3, times
+
+
+# --- list, describe, check ---
+
+
+def test_list():
+    text = unidiff("list").out
+    assert all(f"  {name} " in text for name in ud.EXPORTS)
+    assert all(f"  {name} " in text for name in shipped_recipes())
+    found = json.loads(unidiff("list", "--json").out)
+    assert set(found["process"]) >= {"DDPM", "NCSN"}
+    assert all(summary for names in found.values() for summary in names.values())
+    assert set(found["recipes"]) == set(shipped_recipes())
+    assert list(json.loads(unidiff("list", "solver", "--json").out)) == ["solver"]
+    assert "Kinds: schedule, basis, process" in refused("list", "sampler")
+
+
+@pytest.mark.parametrize("name", ud.EXPORTS)
+def test_describe_every_public_name(name):
+    text = unidiff("describe", name)
+    assert text.code == 0, text
+    assert text.out.startswith(f"{name}(")
+    assert "<" not in text.out.splitlines()[0]
+    facts = json.loads(unidiff("describe", name, "--json").out)
+    assert facts["name"] == name
+    assert facts["doc"]
+    for row in facts.get("parameters", ()):
+        assert row["name"] in text.out
+        assert row["doc"], f"{name}.{row['name']} is not described in the docstring"
+
+
+def test_describe_recipes_and_mistakes():
+    for name, path in shipped_recipes().items():
+        assert unidiff("describe", name).out.strip() == path.read_text().strip()
+        assert json.loads(unidiff("describe", name, "--json").out)["doc"] == path.read_text()
+    assert unidiff("describe", "annealed_langevin").out.startswith("AnnealedLangevin(")
+    assert "Did you mean NCSN" in refused("describe", "NSCN")
+    assert "unidiff list" in refused("describe", "qqqqqq")
+
+
+def test_check(tmp_path):
+    path = write(tmp_path, RING)
+    text = unidiff("check", path, "--set", "training.steps=3").out
+    assert "steps: 3" in text
+    assert "parameters" in text.splitlines()[-1]
+    (tmp_path / "resolved.yaml").write_text(text)  # what it prints is a recipe
+    assert ud.load_recipe(tmp_path / "resolved.yaml") == ud.load_recipe(path, ["training.steps=3"])
+    facts = json.loads(unidiff("check", path, "--json").out)
+    assert facts["parameters"] == ud.load_recipe(path).count_weights()
+    assert facts["recipe"]["process"]["T"] == 50
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == []
+
+
+# --- mistakes ---
+
+MISTAKES = {
+    "unknown key": (["--set", "training.stepz=3"], "steps"),
+    "wrong type": (["--set", "training.steps=soon"], "whole number"),
+    "steps 0": (["--set", "training.steps=0"], "from 1 to"),
+    "width -1": (["--set", "backbone.width=-1"], "width"),
+    "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "above sigma_min"),
+    "seed": (["--set", "seed=-1"], "from 0 to"),
+    "parts that do not fit": (["--set", "backbone=UNet"], "backbone"),
+    "unknown part": (["--set", "process=DPM"], "DDPM"),
+    "foreign code": (["--set", "process=os:system"], "--allow-imports"),
+    "not an override": (["--set", "training.steps"], "training.steps"),
+    "device": (["--device", "gpu"], "allowed are auto, cpu"),
+    "batch": (["--set", "training.batch=9", "--set", "training.accumulate=2"], "divisor"),
+    "wandb": (["--set", "training.wandb=mine"], "unidiff[wandb]"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_message(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(ud.Ring, "open", lambda *args: pytest.fail("data were read before the mistake was found"))
+    words, expected = MISTAKES[mistake]
+    write(tmp_path, RING)
+    assert expected in refused("run", "tiny.yaml", *words)
+    if words[0] == "--set" and mistake != "wandb":
+        assert expected in refused("check", "tiny.yaml", *words)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_broken_files(tmp_path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("data: {type: Ring\ntraining: [")
+    assert "broken.yaml:2" in refused("run", broken)
+    broken.write_text("")
+    assert "empty" in refused("run", broken)
+    broken.write_bytes(b"data: \xff")
+    assert "UTF-8" in refused("run", broken)
+    assert "directory" in refused("run", tmp_path)
+    assert "Did you mean 'ncsn_digits'" in refused("run", "ncsn_digit")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["run", "x", "--count", "3"],
+        ["sample", "x", "--count", "many"],
+        ["nothing"],
+        ["run", "x", "--set"],
+        ["list", "a", "b"],
+    ],
+)
+def test_usage_errors(words):
+    result = unidiff(*words)
+    assert result.code == 2
+    assert "Error: " in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(ud.Ring, "open", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
+    waited = []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(app_module.time, "sleep", waited.append)
+    result = unidiff("check", "nowhere.yaml")
+    assert result.code == 2
+    assert result.err.startswith("unidiff (process 1): nowhere.yaml: there is no such file")
+    assert waited == [5.0]
+
+
+# --- run ---
+
+
+def test_run_prints_where_everything_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, RING)
+    result = unidiff("run", "tiny.yaml")
+    assert result.code == 0
+    for expected in ("Ring train, 300 samples", "parameters", "final loss", "runs/tiny/samples/grid.png", "runs/tiny/"):
+        assert expected in result.out
+    assert Path("runs/tiny/samples/grid.png").is_file()
+    lines = result.err.splitlines()
+    assert lines[0].startswith("training 1/8")
+    assert any(line.startswith("training 8/8, loss ") and line.endswith(" left") for line in lines)
+    assert any(line.startswith("sampling 4/4") for line in lines)
+    # The run's own recipe: resumed in place, or begun anew elsewhere.
+    assert unidiff("run", "runs/tiny/recipe.yaml", "--resume").code == 0
+    assert unidiff("run", "runs/tiny/recipe.yaml", "--out", "again").code == 0
+    assert metrics(Path("again")) == metrics(Path("runs/tiny"))
+
+
+def test_where_a_run_goes():
+    assert _directory(Path("ncsn_digits"), False) == Path("runs/ncsn_digits")
+    assert _directory(Path("recipes/my.run.yaml"), False) == Path("runs/my.run")
+    assert _directory(Path("/far/away/recipe.yaml"), True) == Path("/far/away")
+    assert _directory(Path("/far/away/recipe.yaml"), False) == Path("runs/away")
+
+
+def test_dry_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, RING)
+    result = unidiff("run", "tiny.yaml", "--dry-run")
+    assert result.code == 0
+    assert "nothing was written" in result.out
+    facts = json.loads(unidiff("run", "tiny.yaml", "--dry-run", "--json").out)
+    assert (facts["status"], facts["data"]["count"]) == ("dry run", 300)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_json_is_the_last_line_of_standard_output(tmp_path):
+    result = unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run", "--json")
+    summary = json.loads(result.out.splitlines()[-1])
+    assert len(result.out.splitlines()) == 1
+    assert summary["status"] == "finished"
+    assert Path(summary["samples"]).is_file()
+    assert "training 8/8" in result.err
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    """A real SIGINT to a real process, then the very command that it printed."""
+    path = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 3000, "log_every": 1}}, "a recipe.yaml")
+    run = tmp_path / "run"
+    process = start("run", path, "--out", run, "--json", "--set", "training.lr_final=0.5")
+    log, begun = run / "metrics.jsonl", time.monotonic()
+    while not log.exists() or log.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < begun + 120
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    stopped = json.loads(out.splitlines()[-1])
+    assert stopped["status"] == "interrupted"
+    assert f"Stopped after step {stopped['step']}" in err
+    assert stopped["step"] == metrics(run)[-1]["step"] >= 5
+    command = shlex.split(err.split("Go on with: ")[1].splitlines()[0])
+    assert command[0] == "unidiff"
+    assert command[-1] == "--resume"
+    checkpoint = json.loads((run / f"checkpoints/step-{stopped['step']:08d}/state.json").read_text())
+    assert checkpoint["step"] == stopped["step"]
+    assert unidiff(*command[1:], "--dry-run").code == 0  # the same recipe: it would be accepted
+
+
+def test_signals_ask_once_and_then_insist():
+    before = signal.getsignal(signal.SIGINT)
+    with _StopOnSignal() as asked:
+        with pytest.raises(KeyboardInterrupt):  # nobody has asked yet: there is nothing to wait for
+            signal.raise_signal(signal.SIGINT)
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ud.Ring, "open", interrupted)
+        assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 130
+        assert not (tmp_path / "run").exists()
+    before = sorted((run / "samples").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("unidiff.run.load.sample", interrupted)
+        assert unidiff("sample", run).code == 130
+    assert sorted((run / "samples").iterdir()) == before
+
+
+# --- sample ---
+
+
+def test_sample(run, tmp_path):
+    array, picture = tmp_path / "x.values", tmp_path / "x.png"
+    words = ["--count", 3, "--array", array, "--out", picture, "--json"]
+    result = unidiff("sample", run, *words, "--set", "sampling.solver=ancestral", "--set", "sampling.seed=5")
+    facts = json.loads(result.out.splitlines()[-1])
+    values = np.load(array)
+    assert (values.shape, values.dtype) == ((3, 1, 8, 8), np.float32)
+    assert np.abs(values).max() <= 1
+    assert (facts["count"], facts["nfe"], facts["step"], facts["stand_in"]) == (3, 4, 2, None)
+    assert (facts["array"], facts["samples"]) == (str(array), str(picture))
+    assert picture.is_file()
+    assert "sampling 4/4" in result.err
+    expected = ud.load(run, ["sampling.solver=ancestral", "sampling.seed=5", "sampling.count=3"]).sample().x
+    assert torch.equal(torch.from_numpy(values), expected.clamp(-1, 1))
+
+
+def test_sample_numbers_its_pictures(run):
+    first, second = (unidiff("sample", run).out.split(": ")[1].strip() for _ in range(2))
+    assert [Path(path).name for path in (first, second)] == ["drawn-001.png", "drawn-002.png"]
+    assert Path(second).is_file()
+
+
+def test_sample_refuses(run, tmp_path, monkeypatch):
+    assert "only `sampling`" in refused("sample", run, "--set", "training.steps=3")
+    assert "no run directory" in refused("sample", tmp_path)
+    assert "no directory" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
+    assert "this is a directory" in refused("sample", run, "--out", tmp_path)
+    assert "from 1 to" in refused("sample", run, "--count", 0)
+    assert "allowed are auto" in refused("sample", run, "--device", "tpu")
+    assert "Did you mean 'DDIM'" in refused("sample", run, "--set", "sampling.solver=DDIMM")
+    monkeypatch.setattr(os, "access", lambda place, mode: mode == os.R_OK)
+    assert "no permission" in refused("sample", run)
+
+
+def test_sample_points_keep_their_values(tmp_path):
+    """Points have no [-1, 1] to be cut to."""
+    wide = {**RING, "data": {"type": "Ring", "count": 100, "radius": 3.0}}
+    assert unidiff("run", write(tmp_path, wide), "--out", tmp_path / "run").code == 0
+    assert unidiff("sample", tmp_path / "run", "--count", 20, "--array", tmp_path / "x.npy").code == 0
+    values = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    assert values.shape == (20, 2)
+    assert torch.equal(values, ud.load(tmp_path / "run", ["sampling.count=20"]).sample().x)
+
+
+def test_a_disk_that_is_full_after_sampling(run, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unidiff.plot.save_samples", full)
+    assert "No space left" in refused_after_progress("sample", run, "--out", tmp_path / "x.png")
+
+
+def refused_after_progress(*words):
+    result = unidiff(*words)
+    assert result.code == 1
+    assert result.err.count("unidiff:") == 1
+    assert "Traceback" not in result.err
+    return result.err
+
+
+# --- likelihood ---
+
+
+def test_likelihood_of_pictures(run):
+    rough = ["--tolerance", 0.02]
+    result = unidiff("likelihood", run, "--count", 3, "--probes", 2, "--bound", "--seed", 4, "--json", *rough)
+    facts = json.loads(result.out)
+    assert (facts["data"], facts["count"], facts["levels"], facts["step"]) == ("Digits test", 3, 256, 2)
+    assert facts["stand_in"] is None
+    assert "likelihood 3/3" in result.err
+    assert "bound 50/50" in result.err
+    loaded, x = ud.load(run), ud.Digits().open("test").batch(torch.arange(3))
+    options = {"levels": 256, "seeds": [4, 5, 6]}
+    flow = ud.log_likelihood(loaded.denoiser, x, ud.Hutchinson(2), rtol=0.02, atol=0.02, **options)
+    bound = ud.variational_bound(loaded.denoiser, x, ud.Native(), **options)
+    assert (facts["flow"]["nats"], facts["flow"]["nats_error"]) == flow.nats
+    assert (facts["flow"]["bits_per_dim"], facts["flow"]["nfe"]) == (flow.bits.mean, flow.nfe)
+    assert facts["flow"]["probe_error"] > 0
+    assert facts["bound"]["bits_per_dim"] == bound.bits.mean
+    assert len(facts["bound"]["terms"]) == 51
+    assert sum(mean for mean, _ in facts["bound"]["terms"]) == pytest.approx(-facts["bound"]["nats"])
+    text = unidiff("likelihood", run, "--count", 1, "--bound", "--steps", 3, *rough).out
+    assert "Digits test, 1 samples, 256 levels" in text
+    assert "decoder" in text
+    assert "nan" not in text
+
+
+def test_likelihood_of_points(tmp_path):
+    recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
+    assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
+    words = ["likelihood", tmp_path / "run", "--count", 5, "--exact", "--tolerance", 1e-6]
+    facts = json.loads(unidiff(*words, "--bound", "--json").out)
+    assert facts["levels"] is None
+    assert facts["bound"]["grid"] == "Uniform(steps=1000)"
+    source = ud.Ring(count=300).open("test")
+    denoiser = ud.load(tmp_path / "run").denoiser
+    expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-6, atol=1e-6)
+    assert facts["flow"]["nats"] == expected.nats.mean
+    assert "probe_error" not in facts["flow"]
+    facts = json.loads(unidiff(*words[:2], "--count", 1, "--json").out)
+    assert facts["flow"]["nats_error"] is None
+    everything = json.loads(unidiff(*words[:2], "--count", 10**6, "--json").out)
+    assert everything["count"] == len(source)
+
+
+def test_likelihood_refuses(run, tmp_path):
+    assert "no run directory" in refused("likelihood", tmp_path)
+    assert "--count: 0" in refused("likelihood", run, "--count", 0)
+    assert "probes: 0" in refused("likelihood", run, "--probes", 0)
+    assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "--levels: 1 was given; allowed is 0 for continuous data" in refused("likelihood", run, "--levels", 1)
+    for tolerance in (-1, "nan"):
+        assert "--tolerance: " in refused("likelihood", run, "--tolerance", tolerance)
+    assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)
+    assert "--steps 3: these are the bound's" in refused("likelihood", run, "--steps", 3)
+    assert "allowed are auto" in refused("likelihood", run, "--device", "tpu")
+    assert "steps: 0" in refused("likelihood", run, "--bound", "--steps", 0)
+
+
+def test_columns_of_a_likelihood_stay_apart(capsys):
+    numbers = {"nats": -123456789.25, "nats_error": 98765432.5, "bits_per_dim": 12345678.5, "bits_per_dim_error": 1e6}
+    row = {**numbers, "nfe": 123456789, "seconds": 123456.7}
+    _print({"data": "X", "count": 2, "levels": None, "flow": row, "bound": {**row, "terms": [(1.0, 0.1)] * 3}})
+    lines = capsys.readouterr().out.splitlines()[1:4]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
+        ["nats", "bits per dimension", "evaluations", "seconds"],
+        *[[n, "-123456789.25 +- 98765432.50", "12345678.5000 +- 1000000.0000", "123456789", "123456.7"]
+          for n in ("flow", "bound")],
+    ]  # fmt: skip
+    assert len({len(line) for line in lines}) == 1
+
+
+# --- what a person sees ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_in_a_terminal(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "120")
+    with Console() as console:
+        for step in range(1, 5):
+            console.progress("train", step, 4, 0.25 if step == 2 else None)
+        console.notice("brackets [1, 2] and [bold] stay")
+        console.progress("sample", 3, 3)
+    shown = screen.getvalue()
+    assert "training" in shown
+    assert "4/4" in shown
+    assert "loss 0.2500" in shown
+    assert "sampling" in shown
+    assert "brackets [1, 2] and [bold] stay" in shown
+
+
+def test_a_line_every_ten_seconds_elsewhere(monkeypatch, capsys):
+    now = 100.0
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now)
+    with Console() as console:
+        for step in range(1, 101):
+            console.progress("train", step, 100, 0.5 if step == 20 else None)
+            now += 1
+        console.notice("[this] is so")
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert [line.split(",")[0] for line in lines[:-1]] == [f"training {s}/100" for s in (*range(1, 100, 10), 100)]
+    assert lines[3] == "training 31/100, loss 0.5000, 30 s, 69 s left"
+    assert lines[-1] == "Note: [this] is so"
+
+
+# --- the package ---
+
+
+def test_the_wheel_holds_the_recipes(tmp_path):
+    """Built by the backend that pip would call, in this process and without the network."""
+    build = pytest.importorskip("hatchling.builders.wheel")
+    (built,) = build.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    names = zipfile.ZipFile(built).namelist()
+    assert {f"unidiff/recipes/{name}.yaml" for name in shipped_recipes()} <= set(names)
+    assert {"unidiff/py.typed", "unidiff/__init__.pyi", "unidiff/cli/run.py"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests", "recipes", "docs"))]
+    entry = next(name for name in names if name.endswith("entry_points.txt"))
+    assert "unidiff = unidiff.cli:main" in zipfile.ZipFile(built).read(entry).decode()
+
+
+def test_the_stub_lists_the_public_names():
+    """The names are lazy, so type checkers read a stub: this is what it must say."""
+    imports = sorted(f"from unidiff.{module} import {name} as {name}" for name, module in ud.EXPORTS.items())
+    expected = [
+        '"""The public names with their types; `__init__.py` imports them when they are first used."""',
+        "",
+        "from unidiff import pde as pde",  # a namespace of its own
+        "from unidiff._version import __version__ as __version__",
+        *imports,
+        "",
+        "EXPORTS: dict[str, str]",
+    ]
+    stub = (ROOT / "unidiff/__init__.pyi").read_text().split("\n")
+    head = stub[:2]
+    assert head == expected[:2]
+    assert sorted(line for line in stub if line.startswith("from")) == sorted(
+        line for line in expected if line.startswith("from")
+    ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
+
+
+def test_type_checkers_see_the_classes(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    program = tmp_path / "use.py"
+    program.write_text("import unidiff as ud\nprocess: ud.DDPM = ud.DDPM(T=10)\nprocess.T = 'many'\nud.DPPM()\n")
+    config = tmp_path / "mypy.ini"  # torch is left out: reading it would take most of a minute
+    config.write_text("[mypy]\nfollow_imports = skip\n[mypy-unidiff.*]\nfollow_imports = silent\n")
+    out, _, _ = api.run([f"--config-file={config}", "--python-executable", sys.executable, str(program)])
+    assert "DPPM" in out
+    assert "use.py:3" in out
+    assert "use.py:2" not in out

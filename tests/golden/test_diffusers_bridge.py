@@ -1,0 +1,296 @@
+"""Models that diffusers has saved, loaded here: the same numbers and the same pictures from the same noise.
+
+Bounds: diffusers computes its tables and steps in float32, this library its coefficients in float64. The running
+product of T <= 1000 factors 1 - beta is off by T 2^-24 = 6e-5 at most, and by sqrt(T) 2^-24 = 2e-6 as rounding errors
+go; pictures in [0, 1] inherit the latter. 1e-4 is asked for, a fortieth of a step of 8 bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from theirs import (
+    COUNT,
+    DDIM_NOISE,
+    DDPM_NOISE,
+    DIT_NOISE,
+    LDM_NOISE,
+    PICTURES,
+    SMALLEST,
+    autoencoder,
+    changed,
+    diffusers,
+    drawn,
+    pictures,
+    same_noise,
+    transformer,
+    unet,
+)
+
+import unidiff as ud
+from unidiff.errors import RunError
+from unidiff.interop.diffusers import ClipSample, DiffusersDenoiser, load, load_grid
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+# ---------------------------------------------------------------------------------------------- whole pipelines
+
+
+@pytest.mark.parametrize(("clip", "spacing"), [(True, "leading"), (False, "trailing"), (False, "linspace")])
+def test_ddpm_pipeline(tmp_path, monkeypatch, clip, spacing):
+    scheduler = diffusers.DDPMScheduler(clip_sample=clip, timestep_spacing=spacing, steps_offset=0)
+    pipeline = diffusers.DDPMPipeline(unet(), scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
+    model = load(tmp_path)
+    assert isinstance(model, ClipSample) == clip
+    ours = ud.sample(model, ud.Ancestral(), load_grid(tmp_path, 5), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+def test_ddpm_pipeline_with_a_learned_variance(tmp_path, monkeypatch):
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", prediction_type="v_prediction")
+    pipeline = diffusers.DDPMPipeline(unet(out_channels=2), scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
+    model = load(tmp_path)
+    assert model.learned_variance
+    ours = ud.sample(model, ud.Ancestral(), load_grid(tmp_path, 5), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    changed(tmp_path / "scheduler" / "scheduler_config.json", variance_type="learned")
+    with pytest.raises(RunError, match="variance_type 'learned' was found"):
+        load(tmp_path)
+
+
+def test_ddpm_pipeline_on_its_native_grid(tmp_path, monkeypatch):
+    pipeline = diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler(num_train_timesteps=20, beta_end=0.4))
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 20)
+    model = load(tmp_path)
+    ours = ud.sample(model, ud.Ancestral(), ud.Native(), seeds=COUNT).x
+    assert load_grid(tmp_path, 20).times(model.process).tolist() == ud.Native().times(model.process).tolist()
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_ddim_pipeline(tmp_path, monkeypatch, eta):
+    pipeline = diffusers.DDIMPipeline(unet(), diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2"))
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *DDIM_NOISE)
+    theirs = drawn(pipeline, 10, eta=eta)
+    ours = ud.sample(load(tmp_path), ud.DDIM(eta), load_grid(tmp_path, 10), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
+def test_ldm_pipeline(tmp_path, monkeypatch, kind):
+    network = unet(in_channels=2, out_channels=2)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    codec = autoencoder(kind)
+    if kind == "VQModel":  # whose fresh codebook is so dense that rounding decides which entry is nearest
+        torch.nn.init.normal_(codec.quantize.embedding.weight)
+    pipeline = diffusers.LDMPipeline(codec, network, scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *LDM_NOISE)
+    theirs = drawn(pipeline, 10)
+    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    assert model.shape == (2, 8, 8)
+    latents = ud.sample(model, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT).x
+    ours = codec.decode(latents)
+    assert theirs.shape == ours.shape == (COUNT, 1, 16, 16)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize(("guidance", "clip"), [(1.0, False), (3.0, True)])
+def test_dit_pipeline(tmp_path, monkeypatch, guidance, clip):
+    scheduler = diffusers.DDIMScheduler(clip_sample=clip, prediction_type="v_prediction")
+    pipeline = diffusers.DiTPipeline(transformer(), autoencoder(), scheduler)
+    pipeline.save_pretrained(tmp_path)
+    same_noise(monkeypatch, *DIT_NOISE)
+    theirs = drawn(pipeline, 10, [0, 999, 7], guidance_scale=guidance)
+    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.load_codec(tmp_path)
+    assert model.classes == 1000
+    guided = (
+        ClipSample(ud.ClassifierFree(model, guidance)) if clip else model
+    )  # what is guided is clipped, not its parts
+    label = torch.tensor([0, 999, 7])
+    latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT, label=label).x
+    assert (pictures(codec.decode(latents)) - theirs).abs().max() < PICTURES
+
+
+def test_ddim_on_times_that_its_own_step_misses(tmp_path):
+    diffusers.DDIMPipeline(unet(**SMALLEST), diffusers.DDIMScheduler()).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for steps, spacing in ((15, "leading"), (10, "trailing")):
+            load_grid(tmp_path, steps, scheduler={"timestep_spacing": spacing})
+    for steps, spacing in ((10, "linspace"), (15, "trailing")):
+        with pytest.warns(UserWarning, match=f"DDIMScheduler steps by 1000 // {steps} = "):
+            load_grid(tmp_path, steps, scheduler={"timestep_spacing": spacing})
+
+
+def driven(scheduler: Any, network: Any, x: torch.Tensor, steps: int) -> torch.Tensor:
+    """A scheduler's own loop, as its pipelines write it."""
+    scheduler.set_timesteps(steps)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            output = network(scaled, t).sample
+            x = scheduler.step(output, t, x).prev_sample
+    return x
+
+
+def walked(model: ud.Denoiser, solver: ud.Solver, times: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        *_, last = solver.trajectory(model, u, times, torch.randn_like)
+    return last.u
+
+
+def test_euler_on_a_table(tmp_path):
+    # T - 1 is a multiple of N - 1, so that its steps lie on the table; between entries the curves differ.
+    scheduler = diffusers.EulerDiscreteScheduler(num_train_timesteps=41, beta_end=0.4, beta_schedule="scaled_linear")
+    diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
+    x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    scheduler.set_timesteps(11)
+    theirs = driven(scheduler, network, x * scheduler.init_noise_sigma, 11)
+    model = load(tmp_path)
+    times = load_grid(tmp_path, 11).times(model.process)
+    # Its state is u / alpha; Euler's step in it is DDIM's (Song, Meng & Ermon 2021, section 4.3).
+    start = x * scheduler.init_noise_sigma * model.process.level(1.0).alpha
+    ours = walked(model, ud.DDIM(), times, start)
+    assert times[0] == 1
+    assert (pictures(ours) - pictures(theirs)).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"shift": 3.0, "num_train_timesteps": 500}, {"shift_terminal": 0.1}, {"use_karras_sigmas": True}]
+)
+def test_flow(tmp_path, options):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**options)
+    T = scheduler.config.num_train_timesteps
+    diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
+    x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    theirs = driven(scheduler, network, x, 12)
+    model = load(tmp_path)
+    ours = walked(model, ud.Euler(), load_grid(tmp_path, 12).times(model.process), x)
+    assert (ours - theirs).abs().max() < PICTURES
+    one = model(x, level := model.process.level(0.6))
+    with torch.no_grad():
+        velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
+    assert (one.eps - one.x0 - velocity).abs().max() < 1e-5
+    assert (one.x0 - (x - level.t * velocity)).abs().max() < 1e-5
+
+
+def test_scores_of_an_exploding_process(tmp_path, monkeypatch):
+    scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=20, sigma_max=10.0)
+    network = unet(time_embedding_type="fourier")
+    diffusers.DDPMPipeline(network, scheduler).save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert model.process == ud.VESDE(0.01, 10.0, 1e-5)
+    noise = torch.randn(2, COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = 10 * noise[0]
+    # The scheduler tells the network sigma at times of its own, 1, ..., sampling_eps, and steps on another list, of N
+    # noise scales; the two agree at the first step.
+    with torch.no_grad():
+        score = network(x, torch.tensor(10.0)).sample
+        prediction = model(x, model.process.level(1.0))
+    assert torch.allclose(prediction.score, score, rtol=0, atol=1e-6 * float(score.abs().max()))
+    scheduler.set_timesteps(20)
+    scheduler.set_sigmas(20)
+    from diffusers.schedulers import scheduling_sde_ve
+
+    scheduling_sde_ve.randn_tensor, before = lambda *_, **__: noise[1], scheduling_sde_ve.randn_tensor
+    try:
+        theirs = scheduler.step_pred(score, scheduler.timesteps[0], x).prev_sample
+    finally:
+        scheduling_sde_ve.randn_tensor = before
+    first, second = (model.process.level(t) for t in (1.0, 18 / 19))
+    with torch.no_grad():
+        ours = ud.ReverseDiffusion().step(model, x, first, second, lambda _: noise[1])
+    assert abs(second.sigma / float(scheduler.discrete_sigmas[18]) - 1) < 1e-6
+    assert (ours - theirs).abs().max() < 1e-4 * 10  # of states of size 10
+
+
+# ---------------------------------------------------------------------------------------------- tables, predictions
+
+
+TABLES: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "sigmoid": {"beta_schedule": "sigmoid"},
+    "trained": {"trained_betas": [0.01 + 0.0005 * i for i in range(60)], "num_train_timesteps": 60},
+    "zero_snr": {"rescale_betas_zero_snr": True},
+}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("table", TABLES)
+def test_predictions_on_every_table(tmp_path, table, prediction):
+    if (table, prediction) == ("zero_snr", "epsilon"):
+        pytest.skip("ill posed: see the errors")
+    options = {"num_train_timesteps": 1000, **TABLES[table], "prediction_type": prediction, "clip_sample": False}
+    scheduler = diffusers.DDPMScheduler(**options)
+    diffusers.DDPMPipeline(network := unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
+    model = load(tmp_path)
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    T = options["num_train_timesteps"]
+    alpha_bar = torch.tensor([level.alpha**2 for level in model.process.levels_at(model.process.native_times())])
+    # T roundings of 2^-24 in their product, each of a factor; where the SNR is 0, so is it.
+    assert torch.allclose(alpha_bar.float(), scheduler.alphas_cumprod, rtol=T * 2.0**-24, atol=1e-9)
+    for index in (0, T // 3, T - 2):
+        with torch.no_grad():
+            output = network(x, torch.tensor(index)).sample
+            theirs = scheduler.step(output, index, x).pred_original_sample
+            ours = model(x, model.process.level((index + 1) / T))
+        # At the noisiest they divide by sqrt(alpha-bar), whose relative error is half of that above.
+        assert (ours.x0 - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+
+
+def test_other_samplers_of_a_table_tell_the_same_model(tmp_path):
+    """As saved after `pipeline.scheduler = Other.from_config(pipeline.scheduler.config)`, each from the last."""
+    values = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02, "clip_sample": False}
+    scheduler: Any = diffusers.DDPMScheduler(**values, prediction_type="v_prediction", variance_type="fixed_large")
+    diffusers.DDPMPipeline(unet(**SMALLEST), scheduler).save_pretrained(tmp_path)
+    for name in (
+        *("PNDM", "DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "LMSDiscrete"),
+        *("EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"),
+        *("DDIMParallel", "DDPMParallel", "DDIM", "EulerDiscrete", "DDPM"),
+    ):
+        scheduler = getattr(diffusers, f"{name}Scheduler").from_config(scheduler.config)
+        scheduler.save_pretrained(tmp_path / "scheduler")
+        changed(tmp_path / "scheduler" / "scheduler_config.json", tensor_format="pt")  # of the first versions
+        model = load(tmp_path)
+        assert isinstance(model, DiffusersDenoiser)
+        assert (model.process, model.parameterization) == (ud.DDPM(50, ud.Linear(0.001, 0.02)), ud.V())
+        times = load_grid(tmp_path, 10).times(model.process)
+        assert times[0] <= 1
+        assert times[-1] == 0
+        assert bool((times.diff() < 0).all())
+    assert load(tmp_path, scheduler={"_class_name": "DDIMScheduler"}).process == ud.DDPM(50, ud.Linear(0.001, 0.02))
+    with pytest.raises(RunError, match="prediction_type 'v_prediction' was found; supported on a flow"):
+        load(tmp_path, scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"})
+
+
+def test_flow_sigmas_of_the_multistep_solvers(tmp_path):
+    options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    diffusers.DDPMPipeline(unet(**SMALLEST), diffusers.UniPCMultistepScheduler(**options)).save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert (model.process, model.parameterization) == (ud.FlowMatching(0.001), ud.Velocity())
+    scheduler = diffusers.UniPCMultistepScheduler(**options)
+    scheduler.set_timesteps(9)
+    x = torch.randn(1, 1, 8, 8)
+    output = torch.randn(1, 1, 8, 8)
+    scheduler._step_index = 3
+    theirs = scheduler.convert_model_output(output, sample=x)
+    level = model.process.level(float(load_grid(tmp_path, 9).given[3]))
+    # The scheduler rounds its timesteps to whole numbers: its noise scale is within 1 / 1000 of the time told.
+    ours = model.parameterization.solve(output, x, level).x0
+    assert (ours - theirs).abs().max() < 1.1e-3 * float(output.abs().max())

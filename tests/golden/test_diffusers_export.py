@@ -1,0 +1,363 @@
+"""Runs written as pipelines of diffusers: the same pictures there, and the same model, to the bit, when read back.
+
+Pictures: the bound of tests/test_diffusers_bridge.py. What export adds to it is the rotation of one layer: its features
+sin(c w), cos(c w) and those of c - 1 come from phases up to 1000, which float32 holds to 3e-5; a network sees that once
+in each step, and passes about a hundredth of it on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from theirs import COUNT, DDIM_NOISE, DDPM_NOISE, DIT_NOISE, LDM_NOISE, PICTURES, diffusers, drawn, pictures, same_noise
+from tiny import DIGITS, refused, unidiff, write
+
+import unidiff as ud
+from unidiff.errors import ParameterError, RunError, RunFailed
+from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.export import _pipeline as pipeline_of
+from unidiff.interop.diffusers.kinds import kind_of
+from unidiff.interop.diffusers.timestep_shift import shift_timestep
+from unidiff.run.directory import RunDirectory
+from unidiff.run.load import Run
+from unidiff.training.checkpoint import Checkpoint, Checkpoints
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+UNET = {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "groups": 4}
+SMALLEST = {**UNET, "multipliers": [1], "attention": []}
+DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
+
+
+def made(folder: Path, **parts: Any) -> Run:
+    """A run as if it had been trained: every weight random, none zero."""
+    recipe = ud.load_recipe(write(folder, {**DIGITS, "backbone": UNET, **parts}))
+    model = recipe.model(recipe.process)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.backbone.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+    model.backbone.eval().requires_grad_(False)
+    return Run(folder, recipe, {}, model, 8, torch.float32)
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# Everything that starts from noise of scale 1 and tells the network at unit scale has a table of diffusers.
+EXPORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "scaled linear": ({"type": "DDPM", "schedule": {"type": "ScaledLinear"}}, {"type": "V"}),
+    "zero snr": ({"type": "DDPM", "schedule": {"type": "ZeroTerminalSNR"}}, {"type": "V"}),
+    "500 entries": ({"type": "DDPM", "T": 500}, {"type": "Eps"}),
+    "vp": ({"type": "VPSDE"}, {"type": "Eps"}),
+    "flow": ({"type": "FlowMatching"}, {"type": "X0"}),
+}
+
+
+@pytest.mark.parametrize(("process", "parameterization"), EXPORTED.values(), ids=EXPORTED)
+def test_a_pipeline_draws_the_same(tmp_path, monkeypatch, process, parameterization):
+    run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
+    written = export(run, tmp_path / "model")
+    assert (written.pipeline, written.notices) == ("DDPMPipeline", ())
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
+    grid = load_grid(tmp_path / "model", 5)
+    assert grid.given == (1.0, 0.8, 0.6, 0.4, 0.2)
+    ours = ud.sample(run.denoiser, ud.Ancestral(), grid, seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+    back = load(tmp_path / "model")
+    assert (back.process, back.parameterization) == (run.denoiser.process, run.denoiser.parameterization)
+    assert type(back.backbone) is type(run.denoiser.backbone)
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_a_learned_variance(tmp_path, monkeypatch):
+    run = made(tmp_path, backbone={**SMALLEST, "learned_variance": True}, parameterization="V", objective="Hybrid")
+    export(run, tmp_path / "model")
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model")
+    assert pipeline.scheduler.config.variance_type == "learned_range"
+    same_noise(monkeypatch, *DDPM_NOISE)
+    theirs = drawn(pipeline, 5)
+    ours = ud.sample(run.denoiser, ud.Ancestral(), load_grid(tmp_path / "model", 5), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+
+
+def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
+    run = made(tmp_path, process={"type": "VPSDE"})
+    export(run, tmp_path / "model")
+    pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "model")
+    assert type(pipeline.scheduler).__name__ == "DDIMScheduler"
+    same_noise(monkeypatch, *DDIM_NOISE)
+    theirs = drawn(pipeline, 20)
+    ours = ud.sample(run.denoiser, ud.DDIM(), load_grid(tmp_path / "model", 20), seeds=COUNT).x
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+    # And read as a stranger's, which it is without the folder `unidiff`.
+    shutil.rmtree(tmp_path / "model" / "unidiff")
+    stranger = load(tmp_path / "model")
+    assert isinstance(stranger.process, ud.DDPM)
+    again = ud.sample(stranger, ud.DDIM(), load_grid(tmp_path / "model", 20), seeds=COUNT).x
+    assert (pictures(again) - theirs).abs().max() < PICTURES
+
+
+def test_the_names_of_the_tables(tmp_path):
+    def config(process: dict[str, Any], parameterization: str = "V") -> dict[str, Any]:
+        run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
+        export(run, tmp_path / "m", overwrite=True)
+        found: dict[str, Any] = json.loads((tmp_path / "m" / "scheduler" / "scheduler_config.json").read_text())
+        return found
+
+    linear = config({"type": "DDPM"}, "Eps")
+    assert (linear["beta_schedule"], linear["beta_start"], linear["beta_end"]) == ("linear", 1e-4, 0.02)
+    assert (linear["prediction_type"], linear["clip_sample"]) == ("epsilon", False)
+    zero = config({"type": "DDPM", "schedule": {"type": "ZeroTerminalSNR", "schedule": {"type": "Cosine"}}})
+    assert (zero["beta_schedule"], zero["rescale_betas_zero_snr"]) == ("squaredcos_cap_v2", True)
+    written_out = config({"type": "VPSDE"})["trained_betas"]
+    level = ud.VPSDE().level(0.3)
+    assert math.prod(1 - beta for beta in written_out[:300]) == pytest.approx(level.alpha**2, rel=1e-12)
+
+
+def test_told_the_index_computes_the_same_in_float64():
+    for network in (
+        ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1),
+        ud.DiT((1, 8, 8), width=16, depth=1, heads=2),
+    ):
+        network = network.double()
+        with torch.no_grad():
+            for p in network.parameters():
+                p.normal_(std=max(1, p[0].numel()) ** -0.5, generator=torch.Generator().manual_seed(1))
+        x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+        c = torch.tensor([1.0, 2.5, 400.0, 1000.0], dtype=torch.float64)
+        with torch.no_grad():
+            # The phases, up to 1000, are off by 1000 2^-53 = 1e-13.
+            assert (shift_timestep(network)(x, c - 1) - network(x, c)).abs().max() < 1e-11
+
+
+def test_classes_of_a_unet(tmp_path):
+    run = made(tmp_path, conditioning="labels", backbone={**UNET, "scale_shift": True})
+    written = export(run, tmp_path / "model")
+    assert "call its unet with class_labels, from 0; 10 is no class" in written.notices[0]
+    network = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model").unet
+    x = torch.randn(3, 1, 8, 8)
+    level = run.denoiser.process.level(0.5)
+    ours = run.denoiser.output(x, level, label=torch.tensor([0, 9, -1]))
+    theirs = network(x, torch.tensor(499), class_labels=torch.tensor([0, 9, 10])).sample
+    assert (ours - theirs).abs().max() < 1e-4
+    back = load(tmp_path / "model")
+    assert back.classes == 10
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+# ---------------------------------------------------------------------------------------------- latents
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> dict[str, Any]:
+    """Digits as latents of 2x4x4, by a codec that nobody has trained."""
+    torch.manual_seed(1)
+    made = ud.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1)
+    made.set_scale(0.7)
+    made.save(tmp_path / "codec")
+    return {"type": "Latent", "data": {"type": "Digits"}, "codec": str(tmp_path / "codec"), "cache": False}
+
+
+def test_latents_of_a_unet(tmp_path, monkeypatch, codec):
+    run = made(tmp_path, data=codec, backbone={**UNET, "attention": []}, process={"type": "CosineVP"})
+    assert export(run, tmp_path / "model").pipeline == "LDMPipeline"
+    pipeline = diffusers.LDMPipeline.from_pretrained(tmp_path / "model")
+    same_noise(monkeypatch, *LDM_NOISE)
+    theirs = drawn(pipeline, 10)
+    shutil.rmtree(tmp_path / "codec")  # the export has its own
+    back = load(tmp_path / "model")
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    latents = ud.sample(back, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
+    run = made(tmp_path, data=codec, backbone=DIT, conditioning="labels")
+    written = export(run, tmp_path / "model")
+    assert (written.pipeline, written.notices) == ("DiTPipeline", ())
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    same_noise(monkeypatch, *DIT_NOISE)
+    theirs = drawn(pipeline, 10, [0, 9, 3], guidance_scale=guidance)
+    back = load(tmp_path / "model")
+    assert back.classes == 10
+    assert same_weights(back.backbone, run.denoiser.backbone)
+    guided = back if guidance == 1 else ud.ClassifierFree(back, guidance)
+    label = torch.tensor([0, 9, 3])
+    latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT, label=label).x
+    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    assert (pictures(ours) - theirs).abs().max() < PICTURES
+
+
+def test_a_transformer_of_latents_without_classes(tmp_path, codec):
+    run = made(tmp_path, data=codec, backbone=DIT)
+    assert "give zeros" in export(run, tmp_path / "model").notices[0]
+    assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+    pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model")
+    assert len(drawn(pipeline, 2, [0, 0])) == 2
+
+
+# ---------------------------------------------------------------------------------------------- networks alone
+
+
+def test_without_a_scheduler_the_network_goes_alone(tmp_path):
+    for process, parameterization, reason in (
+        ({"type": "InverseHeat", "shape": [8, 8], "blur_max": 4.0}, "X0", "whose modes differ in SNR"),
+        ({"type": "NCSN"}, "Score", "diffusers' tables know Eps, X0 and V, not Score"),
+        ({"type": "NCSN"}, "Eps", "start from noise of scale 1"),
+        ({"type": "SubVPSDE"}, "X0", "kept in float32, cannot tell"),
+        ({"type": "FlowMatching"}, "Velocity", "not Velocity"),
+    ):
+        run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
+        written = export(run, tmp_path / "model", overwrite=True)
+        assert written.pipeline is None
+        assert reason in written.notices[0]
+        assert not (tmp_path / "model" / "model_index.json").exists()
+        assert not (tmp_path / "model" / "scheduler").exists()
+        x, c = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 700.0])
+        theirs = diffusers.UNet2DModel.from_pretrained(tmp_path / "model" / "unet")(x, c).sample
+        assert (theirs - run.denoiser.backbone(x, c)).abs().max() < 1e-4
+        back = load(tmp_path / "model")
+        assert back.process == run.denoiser.process
+        assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_what_a_process_measured_comes_back(tmp_path):
+    run = made(tmp_path, process={"type": "RenormalizedHeat", "shape": [8, 8]}, parameterization="X0")
+    fitted = run.recipe.process.fit([torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(3))])
+    model = ud.NeuralDenoiser(fitted, run.denoiser.parameterization, run.denoiser.backbone)
+    export(dataclasses.replace(run, denoiser=model), tmp_path / "model")
+    back = load(tmp_path / "model").process
+    assert back.measured().keys() == fitted.measured().keys() != set()
+    assert all(torch.equal(back.measured()[name], value) for name, value in fitted.measured().items())
+
+
+def test_a_transformer_of_more_classes_than_its_pipeline_knows_goes_alone(codec):
+    layout = ud.load_codec(codec["codec"]).layout
+    dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1001)
+    with pytest.raises(ParameterError, match="index 1000 for no class, and of 1001 it is one"):
+        pipeline_of(kind_of(dit), dit, layout)
+    dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1000)
+    assert pipeline_of(kind_of(dit), dit, layout) == "DiTPipeline"
+
+
+def test_a_transformer_on_pixels_goes_alone(tmp_path):
+    for conditioning in (None, "labels"):
+        run = made(tmp_path, backbone=DIT, conditioning=conditioning)
+        written = export(run, tmp_path / "model", overwrite=True)
+        assert "no pipeline of a DiT on pixels" in written.notices[0]
+        network = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "model" / "transformer").eval()
+        x, c = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 700.0])
+        label = torch.tensor([7, -1])
+        told = {} if conditioning is None else {"label": label}
+        theirs = network(x, c, class_labels=label.where(label >= 0, 1000)).sample
+        assert (theirs - run.denoiser.backbone(x, c, **told)).abs().max() < 1e-4
+        assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
+
+
+# ---------------------------------------------------------------------------------------------- errors, places
+
+
+def test_networks_that_diffusers_lacks(tmp_path):
+    for backbone, message in (
+        ({**UNET, "groups": None}, "groups; train with one number, groups"),
+        ({**UNET, "patch": 2, "attention": []}, "train with patch = 1"),
+        ({"type": "MLP", "width": 8}, "diffusers has no MLP; what it has as well are UNet and DiT"),
+    ):
+        with pytest.raises(RunError, match=message):
+            export(made(tmp_path, backbone=backbone), tmp_path / "model")
+        assert not (tmp_path / "model").exists()
+
+
+def test_a_network_that_is_told_an_image():
+    with pytest.raises(ParameterError, match="UNet2DModel cannot be told an image"):
+        kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
+
+
+def test_places(tmp_path, monkeypatch):
+    run = made(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="this is a file"):
+        export(run, tmp_path / "file")
+    with pytest.raises(RunError, match="files that are no exported model"):
+        export(run, tmp_path)
+    place = tmp_path / "model"
+    export(run, place)
+    with pytest.raises(RunError, match="already there"):
+        export(run, place)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unidiff.interop.diffusers.native.save_file", full)
+        with pytest.raises(RunFailed, match="No space left"):
+            export(run, place, overwrite=True)
+        with pytest.raises(RunFailed, match="No space left"):
+            export(run, tmp_path / "new" / "deep")
+        assert not (tmp_path / "new").exists()
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+    for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):
+
+        def fails(source: Path, target: Path, error: BaseException = error) -> None:
+            if source.name.endswith(".partial"):  # when the older export is out of its place
+                raise error
+            os.rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", fails)
+            with pytest.raises(seen):
+                export(run, place, overwrite=True)
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    (tmp_path / "link").symlink_to(place)
+    export(run, tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "model", "file", "tiny.yaml"}
+    (place / "README.md").write_text("of mine")
+    with pytest.raises(RunError, match=r"README.md is no part of the exported model"):
+        export(run, place, overwrite=True)
+    assert (place / "README.md").read_text() == "of mine"
+    with pytest.raises(RunError, match="A NeuralDenoiser was given; what is exported is a run"):
+        export(run.denoiser, tmp_path / "other")  # type: ignore[arg-type]
+
+    with pytest.raises(ParameterError, match="was exported from unidiff, and says it"):
+        load(place, process=ud.DDPM())
+    (place / "unidiff" / "weights.safetensors").unlink()
+    with pytest.raises(RunError, match="the file is missing"):
+        load(place)
+
+
+def test_the_command(tmp_path):
+    run = made(tmp_path)
+    files = RunDirectory(tmp_path / "run")
+    files.create(run.recipe.to_yaml(), {}, {})
+    weights = run.denoiser.backbone.state_dict()
+    Checkpoints(files.checkpoints).save(Checkpoint(8, weights, weights, {}, {}))
+    done = unidiff("export", tmp_path / "run", tmp_path / "model")
+    assert done.code == 0, done
+    assert f"diffusers.DDPMPipeline.from_pretrained('{tmp_path / 'model'}')" in done.out
+    assert "already there" in refused("export", tmp_path / "run", tmp_path / "model")
+    done = unidiff("export", tmp_path / "run", tmp_path / "model", "--overwrite", "--json")
+    assert json.loads(done.out)["pipeline"] == "DDPMPipeline"
+    assert "this is no run directory" in refused("export", tmp_path / "model", tmp_path / "other")
+    back = load(tmp_path / "model")
+    assert same_weights(back.backbone, run.denoiser.backbone)

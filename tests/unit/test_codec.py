@@ -1,0 +1,379 @@
+"""Codecs: the divergence, the losses, folders read and refused, tiles, latents measured; training them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from tiny import equal, metrics, refused, unidiff, write
+from torch.distributions import Normal, kl_divergence
+
+import unidiff as ud
+from unidiff.codec.codec import AutoencoderOutput, _tiles
+from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_layout
+from unidiff.errors import DataError, ParameterError, RecipeError
+from unidiff.recipe.registry import PUBLIC
+
+KINDS = [
+    ud.AutoencoderKL(latent_channels=3, channels=(8, 16)),
+    ud.VQModel(latent_channels=3, channels=(8, 16), codes=16),
+    ud.AutoencoderDC(latent_channels=4, channels=(8, 16)),
+    ud.AutoencoderTiny(latent_channels=3, width=8, levels=2),
+]
+VAE = {
+    "data": {"type": "Digits"},
+    "codec": {"type": "AutoencoderKL", "channels": [8, 8], "latent_channels": 2},
+    "training": {
+        **{"steps": 8, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 3, "checkpoint_every": 3},
+        **{"preview_every": 3, "tensorboard": False},
+    },
+}
+every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+
+
+def test_every_codec_is_tested():
+    assert set(PUBLIC.choices(ud.AutoencoderConfig).values()) == {type(kind) for kind in KINDS}
+
+
+def coded(x, y, nats=0.0, commitment=0.0):
+    return AutoencoderOutput(y, torch.full((len(x),), nats), torch.full((len(x),), commitment))
+
+
+def test_the_divergence_is_that_of_gaussians():
+    torch.manual_seed(0)
+    codec = KINDS[0].build(1)
+    x, eps = torch.rand(4, 1, 8, 8) * 2 - 1, torch.randn(4, 3, 4, 4)
+    coding = codec(x, eps)
+    posterior = codec.model.encode(x).latent_dist
+    expected = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).flatten(1).sum(1)
+    # Sums of 48 terms of about 0.1: float32 leaves 48 * 6e-8 relative.
+    torch.testing.assert_close(coding.nats, expected, rtol=1e-5, atol=1e-6)
+    y = codec.model.decode(posterior.mean + posterior.std * eps).sample
+    assert torch.equal(coding.x, y)
+
+
+def test_losses_by_hand():
+    x = torch.zeros(2, 1, 2, 3)
+    y = x.clone()
+    y[0, 0, 0, 1] = 2.0  # one wrong pixel: 1 difference down, 2 to the right, each of 2
+    plain = ud.Reconstruction().losses(coded(x, y), x)
+    torch.testing.assert_close(plain, torch.tensor([4.0 / 6, 0.0]))
+    absolute = ud.Reconstruction(ud.AbsoluteError(), edge=0.5).losses(coded(x, y), x)
+    torch.testing.assert_close(absolute, torch.tensor([(2 + 0.5 * 3 * 2) / 6, 0.0]))
+    squared = ud.Reconstruction(edge=0.5).losses(coded(x, y), x)
+    torch.testing.assert_close(squared, torch.tensor([(4 + 0.5 * 3 * 4) / 6, 0.0]))
+    with_nats = ud.Variational(kl=0.1).losses(coded(x, y, nats=30.0), x)
+    torch.testing.assert_close(with_nats, torch.tensor([7.0 / 6, 0.5]))
+    with_codes = ud.Commitment(commitment=0.2).losses(coded(x, y, commitment=3.0), x)
+    torch.testing.assert_close(with_codes, torch.tensor([4.0 / 6 + 0.6, 0.6]))
+
+
+def test_twice_the_variance_is_the_weight_of_the_bound():
+    # -log N(x; y, s^2) + KL, times 2 s^2 and without its constant, is the loss times the number of pixels.
+    x, y, s = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), 0.3
+    bound = -Normal(y, s).log_prob(x).flatten(1).sum(1) + 7.0
+    constant = 16 * 0.5 * math.log(2 * math.pi * s**2)
+    loss = ud.Variational(kl=2 * s**2).losses(coded(x, y, nats=7.0), x)
+    torch.testing.assert_close(16 * loss, 2 * s**2 * (bound - constant), rtol=1e-5, atol=0)
+
+
+@every
+def test_codecs_are_saved_and_read_bit_for_bit(kind, tmp_path):
+    torch.manual_seed(0)
+    codec = kind.build(1)
+    codec.set_scale(0.37)
+    (tmp_path / "codec/mine").mkdir(parents=True)
+    (tmp_path / "codec/mine/notes.txt").write_text("kept")
+    codec.save(tmp_path / "codec")
+    assert [path.name for path in tmp_path.iterdir()] == ["codec"]
+    assert {path.name for path in (tmp_path / "codec").iterdir()} == {"mine", CONFIG, WEIGHTS}
+    assert (tmp_path / "codec/mine/notes.txt").read_text() == "kept"
+    again = ud.load_codec(tmp_path / "codec")
+    assert equal(dict(again.state_dict()), dict(codec.state_dict()))
+    assert again.layout == codec.layout == read_layout(tmp_path / "codec")
+    x = torch.rand(3, 1, 8, 12) * 2 - 1
+    with torch.no_grad():
+        z = again.encode(x)
+        assert z.shape[1:] == again.layout.latent_shape((1, 8, 12))
+        assert again.decode(z).shape == x.shape
+        assert torch.equal(z, codec.encode(x))
+        codec.set_scale(0.74)  # a power of 2: exact
+        assert torch.equal(codec.encode(x), 2 * z)
+        assert torch.equal(codec.decode(2 * z), again.decode(z))
+    with pytest.raises(ParameterError, match="pictures of 1 channel"):
+        codec.encode(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ParameterError, match="divisible by 2; the data are 7x8"):
+        codec.layout.latent_shape((1, 7, 8))
+
+
+@every
+def test_every_codec_has_a_loss_with_gradients(kind):
+    torch.manual_seed(0)
+    codec = kind.build(3)
+    x = torch.rand(4, 3, 8, 8) * 2 - 1
+    kind.objective.check(type(kind).__name__)
+    losses = kind.objective.losses(codec(x, torch.randn(4, *codec.layout.latent_shape((3, 8, 8)))), x)
+    assert losses.shape == (4,)
+    losses.mean().backward()
+    missing = [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not missing
+    assert sum(p.numel() for p in kind.sketch(3).parameters()) == sum(p.numel() for p in codec.parameters())
+
+
+def test_an_objective_refuses_codecs_without_such_latents():
+    with pytest.raises(ParameterError, match="Variational is for AutoencoderKL; VQModel has no such latents"):
+        ud.Variational().check("VQModel")
+
+
+def test_tiles_are_the_whole():
+    # AutoencoderTiny looks 4 + 5 / 2 positions far, less than the border of a tile, and has no normalisation: all that
+    # differs is the order of sums. GroupNorm's mean and variance over a tile of thousands of numbers differ by a few
+    # hundredths, and so does the picture, on average.
+    torch.manual_seed(0)
+    z = torch.randn(1, 3, 70, 130)
+    with torch.no_grad():
+        tiny = KINDS[3].build(1).eval()
+        tiny.model.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+        whole = tiny.model.decode(2 * z + 0.25).sample
+        assert (tiny.decode(z) - whole).abs().max() < 1e-5
+        few = z[:, :, :64, :64]
+        assert torch.equal(tiny.decode(few), tiny.model.decode(2 * few + 0.25).sample)
+        x = whole[:, :, :8, :8]
+        assert torch.equal(tiny.encode(x), (tiny.model.encode(x).latents - 0.25) * 0.5)
+        kl = KINDS[0].build(1).eval()
+        z = z[..., :20]
+        whole = kl.model.decode(z).sample
+        assert 0 < (kl.decode(z) - whole).square().mean().sqrt() < 0.1 * whole.std()
+
+
+@pytest.mark.parametrize("extent", [1, 64, 65, 104, 105, 130])
+def test_weights_of_tiles_add_up_to_one(extent):
+    tiles, side = _tiles(extent, 2), min(64, extent)
+    total, covered = torch.zeros(2 * extent, dtype=torch.float64), 0
+    for start, weight in tiles:
+        assert len(weight) == 2 * side
+        assert ((weight >= 0) & (weight <= 1)).all()
+        total[2 * start : 2 * (start + side)] += weight
+        if start:  # neighbours share three edges of 8 at least; the outer of each counts for nothing
+            assert covered - start >= 24
+            assert not weight[:16].any()
+        covered = start + side
+    assert covered == extent
+    assert len(tiles) == (1 if extent <= 64 else 2 if extent <= 104 else 3)
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
+
+
+def test_codecs_work_in_their_own_precision():
+    """float64 is kept: autograd's derivative is the difference quotient to ten digits."""
+    torch.manual_seed(0)
+    kind = KINDS[0]
+    codec, x, eps = kind.build(1).double(), torch.rand(1, 1, 8, 8).double(), torch.randn(1, 3, 4, 4).double()
+    assert codec.encode(x.float()).dtype == codec.decode(eps.float()).dtype == torch.float64
+
+    def loss():
+        found = ud.Variational(kl=1.0).losses(codec(x, eps), x).sum()
+        assert found.dtype == torch.float64
+        return found
+
+    weight = codec.model.decoder.conv_out.bias
+    (slope,) = torch.autograd.grad(loss(), weight)
+    values = []
+    for step in (1e-3, -2e-3):
+        weight.data += step
+        values.append(loss().item())
+    # The loss is quadratic in this bias, so central differences leave rounding alone: some 1e-15 / 1e-3.
+    assert abs((values[0] - values[1]) / 2e-3 - slope.item()) < 1e-10
+    assert kind.build(1).encode(x).dtype == torch.float32
+
+
+def test_the_scale_makes_the_variance_one():
+    torch.manual_seed(0)
+    codec, source = KINDS[0].build(1), ud.Digits().open()
+    facts = ud.measure_latents(codec, source)
+    codec.set_scale(facts.scale)
+    z = codec.encode(source.batch(torch.arange(len(source)))).detach().double()
+    assert abs(float(z.std(correction=0)) - 1) < 1e-5
+    assert len(facts.channel_std) == 3
+    assert facts.pictures == 1500
+
+
+# ---------------------------------------------------------------------------------------------- folders
+
+
+def test_what_is_no_codec_is_refused(tmp_path):
+    from diffusers import UNet2DModel
+
+    with pytest.raises(DataError, match=r"does not exist.*`unidiff run vae --out runs/vae` makes one.*hub:"):
+        codec_folder("runs/vae")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"no config.json in it"):
+        ud.load_codec(empty)
+    (empty / "recipe.yaml").write_text("seed: 0\n")
+    with pytest.raises(DataError, match="this run has no codec"):
+        ud.load_codec(empty)
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        layers_per_block=1,
+    )
+    unet.save_pretrained(tmp_path / "unet")
+    with pytest.raises(DataError, match=r"is of type UNet2DModel; supported are AutoencoderKL, VQModel"):
+        ud.load_codec(tmp_path / "unet")
+    with pytest.raises(DataError, match="supported are"):
+        ud.Autoencoder(torch.nn.Linear(1, 1))
+    with pytest.raises(ParameterError, match="channels"):
+        ud.AutoencoderKL(channels=(8, 12))
+
+
+def test_damaged_and_pickled_weights_are_refused(tmp_path):
+    codec = KINDS[3].build(1)
+    pipeline = tmp_path / "pipeline"  # as diffusers saves one: its codec in a folder of its own
+    codec.save(pipeline / "vae")
+    assert codec_folder(str(pipeline)) == pipeline / "vae"
+    before = digest(pipeline / "vae")
+    weights = pipeline / "vae" / WEIGHTS
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert digest(pipeline / "vae") != before
+    config = (pipeline / "vae" / CONFIG).read_text()
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"latent_channels": 3', '"latent_channels": 4'))
+    with pytest.raises(DataError, match=r"\A[^\n]*not those of config.json[^\n]*\Z"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config.replace('"AutoencoderTiny"', '["AutoencoderTiny"]'))
+    with pytest.raises(DataError, match="supported are AutoencoderKL"):
+        ud.load_codec(pipeline)
+    (pipeline / "vae" / CONFIG).write_text(config)
+    weights.write_bytes(content[:100])
+    with pytest.raises(DataError, match="cannot be read"):
+        ud.load_codec(pipeline)
+    weights.unlink()
+    with pytest.raises(DataError, match="safetensors is missing"):
+        ud.load_codec(pipeline)
+    codec.model.save_pretrained(pipeline / "vae", safe_serialization=False)
+    with pytest.raises(DataError, match=r"pickled.*allow_pickle=True") as said:
+        ud.load_codec(pipeline)
+    remedy = str(said.value).split("If you trust them: ")[1].removesuffix(".")
+    exec(remedy, {"unidiff": ud, "ANOTHER_FOLDER": str(tmp_path / "safe")})
+    assert equal(dict(ud.load_codec(tmp_path / "safe").state_dict()), dict(codec.state_dict()))
+    (pipeline / "vae" / CONFIG).write_text("{}")
+    with pytest.raises(DataError, match="no configuration of a model"):
+        ud.load_codec(pipeline)
+
+
+def test_the_hub_is_asked_once(tmp_path, monkeypatch):
+    asked = []
+    KINDS[3].build(1).save(tmp_path / "vae")
+    monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **o: asked.append(name) or str(tmp_path))
+    data = ud.Latent(ud.Digits(), "hub:nobody/asked-once")
+    assert data.shape == (3, 4, 4)
+    assert data.folder == tmp_path / "vae"
+    assert asked == ["nobody/asked-once"]
+
+
+def test_without_diffusers_one_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(DataError, match=r"pip install 'unidiff\[diffusers\]'"):
+        KINDS[0].build(1)
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codec")
+    result = unidiff("run", write(folder, VAE), "--out", folder / "vae")
+    assert result.code == 0, result.err
+    return folder / "vae", result.out
+
+
+def test_a_codec_is_trained_and_reported(run):
+    folder, said = run
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert [line["step"] for line in metrics(folder)] == [3, 6, 8]
+    assert "reconstruction  rms" in said
+    assert {path.name for path in (folder / "samples").iterdir()} == {
+        "reconstructions.png",
+        "step-00000003.png",
+        "step-00000006.png",
+    }
+    codec = ud.load_codec(folder)
+    test = ud.Digits().open("test")
+    x = test.batch(torch.arange(len(test)))
+    rms = (codec.decode(codec.encode(x)) - x).square().mean().sqrt().item()
+    found = manifest["reconstruction"]
+    assert abs(found["rms"] - rms) < 1e-5
+    assert abs(found["psnr_db"] - 20 * math.log10(2 / rms)) < 0.01
+    posterior = codec.model.encode(x).latent_dist
+    nats = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum() / len(x)
+    assert abs(found["kl_nats"] - float(nats)) < 0.01
+    assert abs(codec.layout.scale - manifest["latents"]["scale"]) < 1e-6
+    assert ud.load_coding(folder / "recipe.yaml").objective == ud.Variational()
+
+
+def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
+    folder, _ = run
+    recipe = ud.load_coding(folder / "recipe.yaml")
+    from unidiff.run.directory import RunDirectory
+    from unidiff.run.execute import execute
+    from unidiff.training.loop import Interrupted
+
+    class Quiet:
+        def notice(self, text): ...
+        def progress(self, stage, done, total, loss=None): ...
+
+    calls = []
+    with pytest.raises(Interrupted):
+        execute(recipe, tmp_path / "vae", Quiet(), device="cpu", stop=lambda: calls.append(0) or len(calls) == 5)
+    assert not (tmp_path / "vae/codec").exists()
+    with pytest.raises(DataError, match="Go on with it by --resume"):
+        ud.load_codec(tmp_path / "vae")
+    execute(recipe, tmp_path / "vae", Quiet(), device="cpu", resume=True)
+    assert metrics(tmp_path / "vae") == metrics(RunDirectory(folder).path)
+    for name in (CONFIG, WEIGHTS):
+        assert (tmp_path / "vae/codec" / name).read_bytes() == (folder / "codec" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"type": "Ring"}}, "a codec is trained on pictures"),
+        ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
+        ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
+        ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels: \[?\(?9"),
+        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder belongs here"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        ud.load_coding(write(tmp_path, {**VAE, **changes}))
+
+
+def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
+    def opened(self, split="train", open=ud.Digits.open):
+        if split == "test":
+            raise DataError("there are no test pictures")
+        return open(self, split)
+
+    monkeypatch.setattr(ud.Digits, "open", opened)
+    assert "no test pictures" in refused("run", write(tmp_path, VAE), "--out", tmp_path / "vae")
+    assert not (tmp_path / "vae").exists()
+
+
+def test_each_command_says_what_a_codec_is_for(run, tmp_path):
+    folder, _ = run
+    assert "unidiff.load_coding" in refused("sample", folder)
+    assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
+    plain = {**VAE}
+    del plain["codec"]
+    with pytest.raises(RecipeError, match="so it trains none"):
+        ud.load_coding(write(tmp_path, plain))

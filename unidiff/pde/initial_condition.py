@@ -1,0 +1,90 @@
+"""Fields to start from, given by their modes. Their size does not matter: it is set by the gradient energy R."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import require, require_whole
+from unidiff.pde.domain import Domain
+
+__all__ = ["Broadband", "Eigenmodes", "InitialCondition", "RandomField"]
+
+
+@dataclass(frozen=True)
+class InitialCondition(ABC):
+    """A field, known in every domain. Modes are counted k = 0, 1, 2, ... in the order of their eigenvalues."""
+
+    @abstractmethod
+    def modes(self, domain: Domain) -> Tensor:
+        """Modes of the field, (*modes), float64; that of the constant is 0."""
+
+
+def _in_order(coefficients: Tensor, domain: Domain) -> Tensor:
+    """Modes, (*modes), from the coefficients of phi_0, phi_1, ...; the constant phi_0 is left out."""
+    modes = torch.zeros_like(coefficients)
+    modes[domain.order()[1:]] = coefficients[1:]
+    return modes.reshape(domain.eigenvalues.shape)
+
+
+@dataclass(frozen=True)
+class Broadband(InitialCondition):
+    """a_k = cos(k^2): every scale has about the same amplitude, nothing is drawn at random."""
+
+    def modes(self, domain: Domain) -> Tensor:
+        """See `InitialCondition.modes`."""
+        return _in_order(torch.cos(torch.arange(domain.eigenvalues.numel(), dtype=torch.float64) ** 2), domain)
+
+
+@dataclass(frozen=True)
+class RandomField(InitialCondition):
+    """White noise: independent a_k ~ N(0, 1).
+
+    Args:
+        seed: Seed of the noise, at least 0.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole("seed", self.seed, 0, 2**62)
+
+    def modes(self, domain: Domain) -> Tensor:
+        """See `InitialCondition.modes`."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return _in_order(torch.randn(domain.eigenvalues.numel(), dtype=torch.float64, generator=generator), domain)
+
+
+@dataclass(frozen=True)
+class Eigenmodes(InitialCondition):
+    """A sum of eigenmodes sum_i c_i mu_k phi_k, k = k_i, each mu_k phi_k a steady state of gradient energy 1.
+
+    So the c_i^2 are the shares of the gradient energy, up to their sum.
+
+    Args:
+        terms: Pairs (k_i, c_i), k_i at least 1, such as [[3, 1.0], [1, 1.0e-6]]: the third steady state, disturbed.
+    """
+
+    terms: tuple[tuple[int, float], ...] = ((1, 1.0),)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(tuple(term) for term in self.terms))
+        require(len(self.terms) > 0, "terms", [], "a list of at least one pair (k, c)")
+        for term in self.terms:
+            require(len(term) == 2, "terms", term, "a pair (k, c)")
+            require_whole("terms", term[0])
+            require(math.isfinite(term[1]), "terms", term[1], "a finite number")
+        require(any(c != 0 for _, c in self.terms), "terms", self.terms, "at least one pair (k, c) with c other than 0")
+
+    def modes(self, domain: Domain) -> Tensor:
+        """See `InitialCondition.modes`."""
+        total = torch.zeros_like(domain.eigenvalues)
+        for k, c in self.terms:
+            require_whole("terms", k, 1, domain.eigenvalues.numel() - 1)
+            mode = domain.eigenmode(k)
+            total = total + c / domain.gradient_energy(mode).sqrt() * mode
+        return total

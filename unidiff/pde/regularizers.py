@@ -1,0 +1,278 @@
+"""Ways to run the heat equation backwards from noisy modes: each decides how far to trust them.
+
+The mode k that is observed at time T is v_k = g_k a_k + delta xi_k with g_k = e^(rho - lambda_k T), and rho common to
+all modes. Dividing by g_k multiplies the noise by up to e^(lambda_k T); a mollifier multiplies by less.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unidiff.errors import ParameterError, require, require_whole
+from unidiff.noise import Seeded
+
+__all__ = [
+    "Mollifier",
+    "Observation",
+    "Posterior",
+    "PosteriorMean",
+    "PosteriorSample",
+    "SpectralCutoff",
+    "Tikhonov",
+    "TruncatedInverse",
+    "Wiener",
+    "posterior",
+]
+
+
+class Observation(NamedTuple):
+    """What is known when the flow is to be reversed.
+
+    Attributes:
+        modes: v_k, (..., K), float64.
+        eigenvalues: lambda_k > 0, (K,), ascending.
+        time: T >= 0.
+        energy: R, the gradient energy that the flow conserves.
+        deviation: delta, the standard deviation of the noise in each mode.
+    """
+
+    modes: Tensor
+    eigenvalues: Tensor
+    time: float
+    energy: float
+    deviation: float
+
+
+class Mollifier(ABC):
+    """A way to estimate the modes at time 0."""
+
+    @abstractmethod
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+
+
+@dataclass(frozen=True)
+class TruncatedInverse(Mollifier):
+    """The flow itself, backwards, on the lowest modes: a_k ~ v_k e^(lambda_k T), rescaled to R.
+
+    On n modes it exists for all times and its result has the norm of the truth, so the relative error is at most 2;
+    where noise rules, the highest mode is all that is left and the error is sqrt(2). The number of modes is the whole
+    regularisation: with as many as are resolvable it is a good mollifier, with more it is worthless.
+
+    Args:
+        modes: n, the number of modes to use; None for all.
+    """
+
+    modes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.modes is not None:
+            require_whole("modes", self.modes)
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        v = observed.modes.clone()
+        v[..., self.modes or v.shape[-1] :] = 0
+        return _rescaled(observed, v, observed.eigenvalues * observed.time)
+
+
+@dataclass(frozen=True)
+class SpectralCutoff(Mollifier):
+    """The naive inverse on the modes below the first that are under a number of noise deviations; rescaled to R.
+
+    As e^(-lambda_k T) falls steeply, few modes are between well seen and lost, and the error is within a tenth of the
+    Wiener filter's, which knows the spectrum. Those between 1 and `sigmas` deviations are given up: about
+    L^2 log(sigmas) / (2 pi^2 K T) of K on an interval. For short times they are many, and the filter is then better.
+
+    Args:
+        sigmas: How many deviations make a mode count as seen.
+        run: How many modes in a row must be unseen to end the band. With 1, a single small coefficient ends it; and a
+            field with a symmetry lacks every other mode on an interval, and more in several dimensions.
+    """
+
+    sigmas: float = 3.0
+    run: int = 2
+
+    def __post_init__(self) -> None:
+        require(0 < self.sigmas < math.inf, "sigmas", self.sigmas, "a number above 0")
+        require_whole("run", self.run)
+
+    def kept(self, observed: Observation) -> Tensor:
+        """Which modes are used: (..., K), booleans; the lowest always is."""
+        unseen = observed.modes.abs() < self.sigmas * observed.deviation
+        padded = torch.cat([unseen, unseen.new_ones(*unseen.shape[:-1], self.run - 1)], -1)
+        ends = padded.unfold(-1, self.run, 1).all(-1)
+        kept = ends.cumsum(-1) == 0
+        kept[..., 0] = True
+        return kept
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        v = torch.where(self.kept(observed), observed.modes, 0.0)
+        return _rescaled(observed, v, observed.eigenvalues * observed.time)
+
+
+@dataclass(frozen=True)
+class Tikhonov(Mollifier):
+    """The minimiser of |g a - v|^2 + mu |grad a|^2, rescaled to R; mu by the discrepancy principle.
+
+    a_k = g_k v_k / (g_k^2 + mu lambda_k) with mu such that |g a - v|^2 = K delta^2 (Morozov). The unknown rho only
+    rescales a and mu. Where the data are no longer than their noise, mu is as good as infinite.
+    """
+
+    def penalty(self, observed: Observation) -> Tensor:
+        """The log of mu (with rho = 0), (...): the residual grows with mu, and is bisected."""
+        require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 for Tikhonov")
+        offset = self._offset(observed)
+        low = torch.full_like(observed.modes[..., 0], -60 - float(offset.max()))
+        high = torch.full_like(low, 60 - float(offset.min()))
+        target = len(offset) * observed.deviation**2
+        for _ in range(80):
+            middle = (low + high) / 2
+            residual = (observed.modes * torch.sigmoid(middle[..., None] + offset)).square().sum(-1)
+            low, high = torch.where(residual < target, middle, low), torch.where(residual < target, high, middle)
+        return (low + high) / 2
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        size = self.penalty(observed)[..., None] + self._offset(observed)  # log of mu lambda / g^2
+        gain = observed.eigenvalues * observed.time - torch.nn.functional.softplus(size)  # no overflow at any T
+        return _rescaled(observed, observed.modes, gain)
+
+    @staticmethod
+    def _offset(observed: Observation) -> Tensor:
+        """The log of lambda / g^2: (K,)."""
+        return observed.eigenvalues.log() + 2 * observed.eigenvalues * observed.time
+
+
+class Posterior(NamedTuple):
+    """Independent Gaussian modes.
+
+    Attributes:
+        mean: Means of a_k, (..., K).
+        variance: Variances of a_k, (..., K).
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tensor) -> Posterior:
+    """The law of a_k ~ N(0, S_k) given v_k = g_k a_k + N(0, s_k^2).
+
+    Mean g S v / (g^2 S + s^2), variance S s^2 / (g^2 S + s^2). The gain from v to the mean is at most
+    sqrt(S_k) / (2 s_k), however small g_k is: this is the sense in which noise is the mollifier. With noise injected
+    during the flow, g_k and s_k^2 are `alpha` and `variance` of `MeanFieldForcing.at`.
+
+    Args:
+        v: Observed modes, (..., K).
+        gain: g_k, (..., K).
+        variance: s_k^2 > 0, (K,) or one number.
+        spectrum: S_k >= 0, (K,).
+    """
+    total = gain**2 * spectrum + variance
+    return Posterior(gain * spectrum / total * v, spectrum * variance / total)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bayesian(Mollifier):
+    """Knows the power E a_k^2 = S_k of each mode in advance, with sum_k lambda_k S_k = R.
+
+    Args:
+        spectrum: S_k >= 0, (K,), in the order of `GradientModes`.
+    """
+
+    spectrum: Tensor
+
+    def growth(self, observed: Observation) -> Tensor:
+        """The log of g_1 = e^(rho - lambda_1 T), (...), which depends on the unknown start.
+
+        R tells it: the expected gradient energy of the posterior, sum_k lambda_k (mean_k^2 + variance_k), is to be R.
+        It falls to 0 as g grows; the largest solution is taken, between the bounds of the flow,
+        0 <= log g_1 <= (lambda_K - lambda_1) T, and the lower bound if there is none, when noise hides the start.
+        The upper bound is cut at 30, a factor of 1e13: a start in which phi_1 is weaker is not told from rounding.
+        """
+        most = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
+        low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], most)
+        for value in torch.linspace(0, most, 100)[:-1].tolist():  # the last interval with an end above R
+            above = self._energy(observed, torch.full_like(low, value)) >= observed.energy
+            low = torch.where(above, value, low)
+            high = torch.where(above, value + most / 99, high)
+        none = self._energy(observed, low) < observed.energy
+        for _ in range(50):
+            middle = (low + high) / 2
+            above = self._energy(observed, middle) >= observed.energy
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return torch.where(none, 0.0, low)
+
+    def posterior(self, observed: Observation) -> Posterior:
+        """The law of the modes at time 0 given those observed, for a Gaussian prior and the `growth`."""
+        require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 where there is a prior")
+        shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
+        require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
+        least = float(self.spectrum.min())
+        require(least >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", least, "finite numbers of at least 0")
+        return self._given(observed, self.growth(observed))
+
+    def _given(self, observed: Observation, growth: Tensor) -> Posterior:
+        relative = (observed.eigenvalues - observed.eigenvalues[0]) * observed.time
+        gain = torch.exp(growth[..., None] - relative)
+        return posterior(observed.modes, gain, observed.deviation**2, self.spectrum.to(observed.modes))
+
+    def _energy(self, observed: Observation, growth: Tensor) -> Tensor:
+        mean, variance = self._given(observed, growth)
+        return (observed.eigenvalues * (mean**2 + variance)).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Wiener(_Bayesian):
+    """The posterior mean, rescaled to R."""
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        return _rescaled(observed, self.posterior(observed).mean, torch.zeros_like(observed.eigenvalues))
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorMean(_Bayesian):
+    """The posterior mean: of least mean square error, and with less gradient energy than the truth."""
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        return self.posterior(observed).mean
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorSample(_Bayesian):
+    """A draw from the posterior: it has the fine scales that no data can tell, made up as the prior has them.
+
+    This is what the reverse process of a diffusion model does, and why it generates rather than inverts.
+
+    Args:
+        seeds: One seed for each field of the batch; one for a field without a batch.
+    """
+
+    seeds: Sequence[int] = (0,)
+
+    def start(self, observed: Observation) -> Tensor:
+        """The estimate of a_k, (..., K)."""
+        mean, variance = self.posterior(observed)
+        fields = mean.reshape(-1, mean.shape[-1])
+        if len(self.seeds) != len(fields):
+            raise ParameterError("seeds", f"{len(self.seeds)} given for {len(fields)} fields. Give one seed for each.")
+        return mean + variance.sqrt() * Seeded(self.seeds)(fields).reshape(mean.shape)
+
+
+def _rescaled(observed: Observation, v: Tensor, log_gain: Tensor) -> Tensor:
+    """v_k e^(log gain), scaled to the gradient energy R; in logarithms, so that no gain overflows. 0 if v is."""
+    size = v.abs().log() + observed.eigenvalues.log() / 2 + log_gain
+    z = torch.exp(size - size.amax(-1, keepdim=True).clamp(min=-1e300))
+    scale = math.sqrt(observed.energy) / z.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+    return torch.sign(v) * scale * z / observed.eigenvalues.sqrt()
