@@ -17,7 +17,15 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "ConditionSpec", "check_conditions", "check_image", "check_label", "null_conditions"]
+__all__ = [
+    "NULL",
+    "ConditionSpec",
+    "check_conditions",
+    "check_image",
+    "check_label",
+    "check_required",
+    "null_conditions",
+]
 
 NULL = -1
 
@@ -28,10 +36,14 @@ class ConditionSpec(Protocol):
     Attributes:
         classes: Number of classes; None if it knows none.
         image: Shape (C', H, W) of its images; None if it knows none.
+        conditions: Names of all conditions it accepts; None if any name may be one.
+        required: Names of those it cannot do without, and what needs them.
     """
 
     classes: int | None
     image: tuple[int, ...] | None
+    conditions: tuple[str, ...] | None
+    required: Mapping[str, str]
 
 
 def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,19 +99,46 @@ def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> Non
         raise ParameterError("image", problem)
 
 
-def check_conditions(cond: Mapping[str, Tensor], model: ConditionSpec, count: int) -> None:
-    """Refuse conditions before a run begins; see `check_label` and `check_image`.
+def check_required(cond: Mapping[str, Tensor], model: ConditionSpec) -> None:
+    """Raise unless the conditions that a model cannot do without are there.
+
+    Raises:
+        ParameterError: Such as "classifier-free guidance needs the condition 'label'".
+    """
+    for name, who in model.required.items():
+        if name not in cond:
+            if name == "image" and model.image is not None:
+                who += f" needs the condition 'image', {tuple(model.image)} for each sample (all zeros = unconditional)"
+                raise ParameterError(name, who)
+            raise ParameterError(name, f"{who} needs the condition {name!r}")
+
+
+def check_conditions(
+    cond: Mapping[str, Tensor], model: ConditionSpec, count: int, device: torch.device | str | None = None
+) -> dict[str, Tensor]:
+    """Check conditions before a run begins; see `check_label`, `check_image` and `check_required`.
+
+    Args:
+        cond: The conditions.
+        model: The model.
+        count: Samples, B.
+        device: Where the model is; conditions are moved there, once. None to leave them where they are.
+
+    Returns:
+        The conditions, on the device.
 
     Raises:
         ParameterError: With the reason.
     """
-    if model.image is not None and "image" not in cond:
-        problem = f"this model needs one, {(count, *model.image)}, of each sample. Zeros say nothing."
-        raise ParameterError("image", problem)
+    check_required(cond, model)
     for name, value in cond.items():
         if name == "label":
             check_label(value, model.classes, count)
         elif name == "image":
             check_image(value, model.image, count)
+        elif model.conditions is not None and name not in model.conditions:
+            accepted = f"it accepts {' and '.join(model.conditions)}" if model.conditions else "it is unconditional"
+            raise ParameterError(name, f"the model has no condition of this name; {accepted}")
         elif len(value) != count:
-            raise ParameterError(name, f"{len(value)} rows were given; there are {count} samples.")
+            raise ParameterError(name, f"must have one row for each of {count} samples, got {len(value)}")
+    return {name: value if device is None else value.to(device) for name, value in cond.items()}

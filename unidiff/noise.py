@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
 
-__all__ = ["Noise", "Seeded"]
+__all__ = ["Noise", "Seeded", "seeds_of"]
 
 # Given a tensor, standard normal noise of its shape, dtype and device.
 Noise = Callable[[Tensor], Tensor]
@@ -38,3 +39,27 @@ class Seeded:
         for row, generator in zip(drawn, self._generators):
             row.normal_(generator=generator)
         return drawn.to(like.device, like.dtype, non_blocking=True)
+
+
+def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Sequence[int]:
+    """One seed per sample.
+
+    Args:
+        seeds: The seeds; a number n stands for 0, ..., n - 1; None for as many as `count`.
+        count: Number of samples, where it is known beforehand.
+
+    Raises:
+        ParameterError: If these are not integers, there is none, or there is not one for each sample.
+    """
+    try:
+        chosen: Sequence[int] = range(operator.index(count if seeds is None else seeds))  # type: ignore[arg-type]
+    except (TypeError, RuntimeError):  # not one integer; NumPy and torch each have their own error for an array
+        try:
+            chosen = seeds if isinstance(seeds, range) else [*map(operator.index, seeds)]  # type: ignore[arg-type]
+        except (TypeError, RuntimeError):
+            problem = f"must be a number of samples or one integer for each, got {seeds!r}"
+            raise ParameterError("seeds", problem) from None
+    if len(chosen) == 0 or count not in (None, len(chosen)):
+        needed = "at least one" if count is None else f"one for each of {count} samples"
+        raise ParameterError("seeds", f"must be {needed}, got {len(chosen)}")
+    return chosen

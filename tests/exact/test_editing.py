@@ -10,9 +10,9 @@ import torch
 from propagation import F64
 
 import unidiff as ud
+from unidiff.editing.repaint import _noised
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
-from unidiff.solver.resampling import _noised
 
 PROCESSES = [ud.VPSDE(), ud.DDPM(100), ud.EDM(), ud.FlowMatching(), ud.RenormalizedHeat((4, 6)), ud.InverseHeat((4, 6))]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)

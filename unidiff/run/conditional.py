@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.conditioning.image import ImageConditioning
+from unidiff.conditioning.palette import ImageConditioning
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.evaluation.conditional import mean_prediction, rms, tells_mean
 from unidiff.sampling import Sampling
@@ -54,13 +54,11 @@ def errors(
     mean = None
     if tells_mean(model):
         device = next(model.parameters()).device
-        parts = []
-        for start in range(0, len(image), sampling.batch):
-            part = image[start : start + sampling.batch].to(device)
-            seeds = range(sampling.seed + start, sampling.seed + start + len(part))
-            with arithmetic(precision, device):
-                parts.append(mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, image=part).cpu())
-        mean = round(rms(conditioning.compose(torch.cat(parts), {"image": image}), truth), 4)
+        seeds = range(sampling.seed, sampling.seed + len(image))
+        options: dict[str, Any] = {"draws": _NOISES, "device": device, "batch": sampling.batch}
+        with arithmetic(precision, device):
+            expected = mean_prediction(model, seeds=seeds, image=image, **options).cpu()
+        mean = round(rms(conditioning.compose(expected, {"image": image}), truth), 4)
     return {
         "images": len(image),
         "samples": round(rms(x, truth), 4),

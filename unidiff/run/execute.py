@@ -17,7 +17,7 @@ from unidiff import plot
 from unidiff.classifier import NeuralClassifier
 from unidiff.codec.codec import TrainableAutoencoder
 from unidiff.conditioning.base import Examples
-from unidiff.conditioning.image import ImageConditioning
+from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RunError, RunFailed
