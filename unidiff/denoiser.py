@@ -28,7 +28,7 @@ class Denoiser(nn.Module, ABC):
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
         conditions: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
         required: The conditions it cannot do without: their names, and what needs them ("classifier-free guidance").
-        exact: Whether it is known in closed form: at every alpha and sigma, below t_min too, with `draw`.
+        closed_form: Whether it is known exactly: at every alpha and sigma, below t_min too, with `draw`.
         learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
     """
 
@@ -38,7 +38,7 @@ class Denoiser(nn.Module, ABC):
     image: tuple[int, ...] | None = None
     conditions: tuple[str, ...] | None = None
     required: Mapping[str, str] = MappingProxyType({})
-    exact: bool = False
+    closed_form: bool = False
     learned_variance: bool = False
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
@@ -48,7 +48,7 @@ class Denoiser(nn.Module, ABC):
         self.required = dict(denoiser.required)
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Exact samples of the data, (B, *shape), of a denoiser that is `exact`.
+        """Exact samples of the data, (B, *shape), of a denoiser in closed form.
 
         Args:
             noise: Standard normal, (B, *shape).
@@ -141,10 +141,10 @@ def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
     """The conditions that a network says it accepts, or that its signature has after state and time; None for any."""
     if (declared := getattr(backbone, "conditions", None)) is not None:
         return tuple(declared)
-    _, _, *others = [*inspect.signature(backbone.forward).parameters.values(), None, None]
-    parameters = [parameter for parameter in others if parameter is not None]
+    parameters = list(inspect.signature(backbone.forward).parameters.values())
     if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):
         return None
+    parameters = parameters[2:]
     return tuple(parameter.name for parameter in parameters)
 
 

@@ -37,7 +37,7 @@ class ClosedForm(Denoiser):
 
     shape: tuple[int, ...]
     conditions: tuple[str, ...] | None = ()
-    exact = True
+    closed_form = True
 
     @abstractmethod
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def compare(
             planned += [(label, denoiser, run) for run in runs]
             notes += [f"{label}: {note}" if label and note else note] if note else []
     require(len(planned) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
-    exact = next((denoiser for _, denoiser in labelled if denoiser.exact), None)
+    exact = next((denoiser for _, denoiser in labelled if denoiser.closed_form), None)
     if reference_data is None and exact is not None:
         wanted = min(_TRUTH * len(seeds), _MOST_TRUTH)
         drawn = _draw(exact, wanted + len(seeds), shape, cond)

@@ -42,7 +42,7 @@ def one_shape(models: Sequence[tuple[str, Denoiser]], shape: Sequence[int] | Non
             raise ParameterError("shape", problem)
         return next(iter(known.values()))
     for _, model in models:
-        if model.exact and tuple(shape) != model.shape:
+        if model.closed_form and tuple(shape) != model.shape:
             raise ParameterError("shape", f"{tuple(shape)} was given; the data have {model.shape}. Leave it out.")
     return tuple(shape)
 
@@ -58,7 +58,7 @@ def check_same_data(models: Sequence[tuple[str, Denoiser]]) -> None:
     Raises:
         ParameterError: If two of them disagree.
     """
-    closed = [(label, model) for label, model in models if model.exact]
+    closed = [(label, model) for label, model in models if model.closed_form]
     for (label, first), (other_label, other) in pairwise(closed):
         generator = torch.Generator().manual_seed(0)
         data = torch.cat([_draw(model, generator) for model in (first, other)])

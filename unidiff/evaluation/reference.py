@@ -122,7 +122,7 @@ def _angle(level: Level) -> float:
 def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     """The levels of `steps` equal steps, with one in the middle of each: 2 steps + 1."""
     process = denoiser.process
-    closed = denoiser.exact
+    closed = denoiser.closed_form
     first, last = process.levels_at([1.0, process.t_min])
     end = math.log(_CLEAN) if closed else _progress(last)
     ratios = torch.linspace(_progress(first), end, 2 * steps + 1, dtype=torch.float64).exp()

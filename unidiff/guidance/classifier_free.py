@@ -12,7 +12,7 @@ from unidiff.guidance.base import Guided, check_scale, extrapolate, repeat_level
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Level
 
-__all__ = ["AutoGuidance", "ClassifierFree"]
+__all__ = ["ClassifierFree"]
 
 
 class ClassifierFree(Guided):
