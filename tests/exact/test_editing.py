@@ -159,7 +159,7 @@ def law(
         list(solver.trajectory(model, x[None], times, lambda like: draws.append(like) or torch.zeros_like(like)))
         start = torch.zeros((1 + len(draws)) * size + 1, size, dtype=F64)
         start[1 : size + 1] = torch.eye(size, dtype=F64)
-        u = torch.where(free, process.prior(start), first.alpha * x + first.sigma * start)
+        u = torch.where(free, process.prior_scale() * start, first.alpha * x + first.sigma * start)
         count = iter(range(1, len(draws) + 1))
 
         def noise(like: torch.Tensor) -> torch.Tensor:
@@ -285,5 +285,5 @@ def test_models_told_images_are_edited():
     image, known = torch.zeros(1, 4, 4), torch.arange(4) < 2
     x = ud.inpaint(model, image, known, ud.DDIM(), ud.Uniform(2), seeds=2, image=told).x
     assert torch.equal(x[..., :2], torch.zeros(2, 1, 4, 2))
-    with pytest.raises(ParameterError, match="image: this model needs one"):
+    with pytest.raises(ParameterError, match="image: this model needs the condition 'image'"):
         ud.edit(model, image, 0.5, seeds=2)
