@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from parts import instances
 from scipy.special import dawsn
-from test_contracts import instances
 
 import unidiff as ud
 from unidiff.errors import ParameterError
