@@ -87,6 +87,7 @@ def test_encoders_that_cannot_be_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow  # trains for 5 s
 def test_a_trained_classifier_comes_near_bayes_rule():
     # On the ring the best classifier is known at every noise level. Its cross entropy is the least; a small network of
     # 300 steps is to come within 0.2 nats of it, from log 8 = 2.08 at the start.

@@ -245,6 +245,7 @@ def test_json_is_the_last_line_of_standard_output(tmp_path):
     assert "training 8/8" in result.err
 
 
+@pytest.mark.slow  # processes of their own
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     """A real SIGINT to a real process, then the very command that it printed."""
     path = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 3000, "log_every": 1}}, "a recipe.yaml")
@@ -510,6 +511,7 @@ def test_the_stub_lists_the_public_names():
     ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
 
 
+@pytest.mark.slow  # mypy reads the package
 def test_type_checkers_see_the_classes(tmp_path):
     api = pytest.importorskip("mypy.api")
     program = tmp_path / "use.py"

@@ -361,6 +361,7 @@ def learned():
     return data, untrained, fit(model, data.open(), settings=plan)
 
 
+@pytest.mark.slow  # trains for 13 s
 def test_it_learns_the_ring(learned):
     data, untrained, model = learned
     count = 1000
