@@ -141,6 +141,7 @@ def test_rates_are_those_of_a_forward_sde(process):
     assert modes or (g2 > 0).all()
 
 
+@pytest.mark.cases(80)
 @every("process", instances(ud.Process))
 @every("grid", instances(Grid))
 def test_grids_walk_down_every_process(process, grid):
@@ -224,7 +225,7 @@ MODES = ud.Blurring(shape=(2,), blur_max=2.0)  # beside the affine ones, guidanc
 CASES = [*((name, ud.VPSDE()) for name in GUIDED), ("ClassifierFree", MODES), ("Replacement", MODES)]
 
 
-@every(("solver", "case"), rotating(instances(ud.Solver), CASES, 4, lambda case: case[1]))
+@every(("solver", "case"), rotating(instances(ud.Solver), CASES, 3, lambda case: case[1]))
 def test_any_guidance_runs_under_any_solver(case, solver):
     name, process = case
     if refuses(name, process) or (process.basis.shape and solver in NEED_ONE_SNR):

@@ -184,6 +184,7 @@ def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
         ud.load_classifying(write(tmp_path, {**JUDGE, **changes}))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")

@@ -41,6 +41,7 @@ def run(tmp_path_factory):
 # --- without torch ---
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "words", [["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "process"], ["sampel"]]
 )
@@ -82,6 +83,7 @@ def test_list():
     assert "Kinds: schedule, basis, process" in refused("list", "sampler")
 
 
+@pytest.mark.cases(30)
 @pytest.mark.parametrize("name", ud.EXPORTS)
 def test_describe_every_public_name(name):
     text = unidiff("describe", name)
@@ -389,6 +391,7 @@ def test_likelihood_of_pictures(run):
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_likelihood_of_points(tmp_path):
     recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
     assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0

@@ -162,6 +162,7 @@ def test_batches_do_not_change_samples(digits):
 # --- resuming ---
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 7])
 def test_resumed_metrics_and_weights_are_the_same(step, tmp_path):
     recipe = recipe_of(tmp_path, changed(RING, log_every=2))
@@ -277,6 +278,7 @@ def test_interrupted_while_sampling(tmp_path):
     assert (tmp_path / "run/samples/grid.png").exists()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("place", ["append_metrics", "save_samples", "save_loss_curve"])
 def test_a_full_disk_on_the_way_is_one_message(tmp_path, monkeypatch, place):
     def full(*args, **options):

@@ -387,6 +387,7 @@ def test_fifty_steps_are_enough():
     assert energy_error(two, ud.Uniform(50), process) > 5 * energy_error(two, ud.ArcLength(50), process)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("blur", [20.0, 128.0])
 def test_float32_samples_are_finite(blur):
     process = ud.RenormalizedHeat((32, 32), blur)
@@ -452,6 +453,7 @@ def test_likelihood_of_gaussian_data():
     torch.testing.assert_close(found.log_prob, true + prior.sum(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_variational_bound_of_gaussian_data():
     # As on scalar processes: with an exact model the bound lies below the likelihood and closes at order 1.
     process = ud.RenormalizedHeat((6,), 0.6)
@@ -481,6 +483,7 @@ def test_encoding_and_decoding():
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_solvers_are_compared_on_it():
     # The reference is the default solver, halved until it stands still: held against the flow of Gaussian data.
     process = ud.RenormalizedHeat((6,), 2.0)

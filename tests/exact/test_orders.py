@@ -65,6 +65,10 @@ def quick(case: tuple) -> bool:
     return getattr(solver, "order", 2) == 2
 
 
+def name(value: object) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def no_noise(like: torch.Tensor) -> torch.Tensor:
     raise AssertionError("a deterministic solver draws no noise")
 
@@ -95,7 +99,7 @@ def test_every_solver_with_an_order_is_measured():
 @pytest.mark.parametrize(
     ("solver", "process", "grid", "steps"),
     some(CASES, quick),
-    ids=lambda value: getattr(value, "__name__", None) or repr(value),
+    ids=name,
 )
 def test_declared_order(solver, process, grid, steps):
     found = errors(solver, process, grid, steps)
@@ -105,8 +109,8 @@ def test_declared_order(solver, process, grid, steps):
 
 @pytest.mark.parametrize(
     ("solver", "grid"),
-    some(RANDOM, lambda case: getattr(case[0], "order", 2) == 2),
-    ids=lambda value: getattr(value, "__name__", None) or repr(value),
+    some(RANDOM, quick),
+    ids=name,
 )
 def test_declared_order_in_distribution(solver, grid):
     last = NEAR.level(NEAR.t_min)
@@ -119,8 +123,9 @@ def test_declared_order_in_distribution(solver, grid):
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("high", [100.0, 10.0])
-@pytest.mark.parametrize("process", some([ud.EDM(sigma_min=1e-4, sigma_max=157.0), ud.FlowMatching()], [0]), ids=repr)
+@pytest.mark.parametrize("process", [ud.EDM(sigma_min=1e-4, sigma_max=157.0), ud.FlowMatching()], ids=repr)
 def test_the_default_keeps_its_order_over_the_whole_path(process, high):
     # From pure noise to the data, first and last step included, on processes going down to 1e-4 and 1e-3, so that what
     # lies below is no error. Without the corrections from the start the slopes on EDM are 3.90, 3.20, 2.93 with the

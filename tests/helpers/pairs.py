@@ -5,7 +5,7 @@ A case that is left out carries the marker `slow`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -22,7 +22,10 @@ def kind(process: ud.Process) -> Hashable:
 
 
 def rotating(
-    first: Iterable[First], second: Sequence[Second], count: int = 4, kind: Callable[[Second], Hashable] = repr
+    first: Iterable[First],
+    second: Sequence[Second],
+    count: int = 4,
+    kind: Callable[[Second], Hashable] = lambda _: None,
 ) -> list[Any]:
     """Pairs for `parametrize`: each of the first with `count` of the second, and with at least one of each kind.
 
@@ -44,14 +47,11 @@ def rotating(
     return pairs
 
 
-def some(values: Iterable[Any], keep: Collection[int] | Callable[[Any], bool]) -> list[Any]:
-    """Values for `parametrize`, of which `make test` keeps those at these places, or those for which `keep` holds."""
-    chosen = keep if callable(keep) else None
-    places = () if callable(keep) else keep
+def some(values: Iterable[Any], keep: Callable[[Any], bool]) -> list[Any]:
+    """Values for `parametrize`, of which `make test` runs those for which `keep` holds."""
     return [
-        value if (chosen(value) if chosen else place in places) else _slow(value) for place, value in enumerate(values)
+        value
+        if keep(value)
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
     ]
-
-
-def _slow(value: Any) -> Any:
-    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)

@@ -237,6 +237,7 @@ CASES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
     make, data, changes = CASES[case]
