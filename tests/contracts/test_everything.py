@@ -163,7 +163,7 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
 
     class Watched(ud.GaussianMixture):
         def forward(self, u, level, **cond):
-            asked.append(float(level.t))
+            asked.append(float(level.time))
             return super().forward(u, level, **cond)
 
     process = ud.VPSDE()

@@ -118,7 +118,7 @@ class Opaque(ud.Denoiser):
         self.exact, self.process = exact, exact.process
 
     def forward(self, u, level, **cond):
-        assert self.process.t_min <= level.t <= 1
+        assert self.process.t_min <= level.time <= 1
         return self.exact(u, level)
 
 

@@ -118,7 +118,7 @@ def test_the_drift_is_the_renormalised_heat_equation_with_noise():
     for t in (0.05, 0.3, 0.6, 0.95):
         at, h = over([t], process), 1e-6
         f, g2 = (rate[0] for rate in process.rates(at))
-        pace = float((process.spectral(at + h) - process.spectral(at - h)).flatten()[0]) / (2 * h)
+        pace = float((process.dissipation(at + h) - process.dissipation(at - h)).flatten()[0]) / (2 * h)
         r = (f + weight * pace)[weight > 0]
         assert torch.allclose(r, r[0].expand_as(r), rtol=0, atol=1e-7)  # the same for all modes
         m = process.alpha(at)[0] ** 2 * power + process.sigma(at)[0] ** 2

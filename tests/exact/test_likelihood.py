@@ -157,7 +157,7 @@ class Watched(ud.Counted):
         self.times, self.conditions = [], []
 
     def forward(self, u, level, **cond):
-        self.times.append(level.t)
+        self.times.append(level.time)
         self.conditions.append(cond.get("label"))
         return super().forward(u, level)
 
@@ -400,7 +400,7 @@ class Answers(nn.Module):
         self.answer = answer
 
     def forward(self, x, c):
-        return self.network_output(x)
+        return self.answer(x)
 
 
 def test_flows_that_cannot_be_followed_are_refused():

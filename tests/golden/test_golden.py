@@ -333,7 +333,7 @@ def test_euler_on_flow_matching(draws):
     model, u = GaussianMixture(process, *DATA), start(process)
     levels = process.levels_at(Uniform(40).times(process)[:-1])
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=[level.t for level in levels])
+    scheduler.set_timesteps(sigmas=[level.time for level in levels])
     states, v = [], u
     for level, time in zip(levels, scheduler.timesteps):
         v = scheduler.step(model(v, level).velocity, time, v).prev_sample
