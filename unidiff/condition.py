@@ -1,6 +1,6 @@
 """Conditions: what a model is told beside state and time. Each is a tensor with a row per sample, handed on by name.
 
-`label` is the class of each sample, whole numbers (B,) from 0; -1 is the null class, "nothing is said". A model that
+`label` is the class of each sample, integers (B,) from 0; -1 is the null class, "nothing is said". A model that
 knows classes takes a missing `label` for -1 in every row.
 
 `image` is a picture for each sample, floats (B, C', H, W) in [-1, 1]; zeros say nothing. A model that knows images
@@ -35,7 +35,7 @@ class ConditionSpec(Protocol):
 
 
 def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same conditions with nothing said: the null class for whole numbers, 0 for everything else."""
+    """The same conditions with nothing said: the null class for integers, 0 for everything else."""
     return {name: torch.full_like(value, 0 if value.is_floating_point() else NULL) for name, value in cond.items()}
 
 
@@ -48,7 +48,7 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
         count: Samples, B.
 
     Raises:
-        ParameterError: If the model is unconditional, or a label is no whole number from -1 to classes - 1, or there is
+        ParameterError: If the model is unconditional, or a label is no integer from -1 to classes - 1, or there is
             not one for each sample.
     """
     if classes is None:
@@ -56,7 +56,7 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
     fits = isinstance(label, Tensor) and label.shape == (count,)
     if not fits or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         what = f"{label.dtype} of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
-        raise ParameterError("label", f"{what} was given; allowed are whole numbers, one for each of {count} samples.")
+        raise ParameterError("label", f"must be integers, one for each of {count} samples, got {what}")
     label = label.to(torch.int64)  # in bytes -1 would be 255
     wrong = label[(label < NULL) | (label >= classes)]
     if len(wrong):
@@ -80,7 +80,7 @@ def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> Non
     needed = (count, *shape)
     if not isinstance(image, Tensor) or image.shape != needed or not image.is_floating_point():
         what = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else repr(image)
-        raise ParameterError("image", f"{what} was given; allowed are floats of shape {needed}.")
+        raise ParameterError("image", f"must be floats of shape {needed}, got {what}")
     if not bool((image.abs() <= 1.0001).all()):  # bicubic resizing and rounding may end a little outside
         low, high = float(image.min()), float(image.max())
         problem = f"values from {low:g} to {high:g} were given; allowed is [-1, 1]: x / 127.5 - 1 for bytes."

@@ -124,7 +124,7 @@ def test_check(tmp_path):
 
 MISTAKES = {
     "unknown key": (["--set", "training.stepz=3"], "steps"),
-    "wrong type": (["--set", "training.steps=soon"], "whole number"),
+    "wrong type": (["--set", "training.steps=soon"], "integer"),
     "steps 0": (["--set", "training.steps=0"], "from 1 to"),
     "width -1": (["--set", "backbone.width=-1"], "width"),
     "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "above sigma_min"),
@@ -416,7 +416,7 @@ def test_likelihood_refuses(run, tmp_path):
     assert "probes: 0" in refused("likelihood", run, "--probes", 0)
     assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
     assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)
-    assert "--levels: 1 was given; allowed is 0 for continuous data" in refused("likelihood", run, "--levels", 1)
+    assert "--levels must be 0 for continuous data" in refused("likelihood", run, "--levels", 1)
     for tolerance in (-1, "nan"):
         assert "--tolerance: " in refused("likelihood", run, "--tolerance", tolerance)
     assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)

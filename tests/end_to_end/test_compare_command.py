@@ -234,7 +234,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         Comparing(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
-    assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
+    assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
     assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)

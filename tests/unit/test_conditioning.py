@@ -171,5 +171,5 @@ def test_what_the_command_line_refuses(runs):
     (run / "recipe.yaml").write_text(manifest.replace("dropout: 0.25", "dropout: 0"))
     assert "trained with dropout 0" in refused("sample", run, "--class", 3, "--guidance", 2)
     (run / "recipe.yaml").write_text(manifest)
-    assert "write whole numbers" in refused("sample", run, "--class", "three")
+    assert "write integers" in refused("sample", run, "--class", "three")
     assert "--count: 0 was given" in refused("sample", run, "--class", 3, "--count", 0)

@@ -63,7 +63,7 @@ def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
         require(bool((scale.abs() <= _MOST).all()), "scale", scale.tolist(), allowed)
         return scale if scale.ndim else float(scale)
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not abs(scale) <= _MOST:
-        raise ParameterError("scale", f"{scale!r} was given; allowed is {allowed}.")
+        raise ParameterError("scale", f"must be {allowed}, got {scale!r}")
     return float(scale)
 
 
