@@ -256,9 +256,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     log, begun = run / "metrics.jsonl", time.monotonic()
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < begun + 120
+        assert time.monotonic() < begun + 1200
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in err
     stopped = json.loads(out.splitlines()[-1])

@@ -189,7 +189,7 @@ def test_killed_and_resumed_is_the_same_byte_for_byte(tmp_path):
         before = log.read_bytes().count(b"\n") if log.exists() else 0
         while not log.exists() or log.read_bytes().count(b"\n") < before + lines:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < begun + 120
+            assert time.monotonic() < begun + 1200
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
