@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, axpby, scale_by
+from unidiff.process.base import Level, Process, eps_of, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -185,7 +185,7 @@ class Rescheduled(Denoiser):
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
-        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
 @lru_cache(maxsize=100_000)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unidiff.basis import DCT
+from unidiff.precision import precise
 from unidiff.process.base import derivative
 from unidiff.process.heat import RenormalizedHeat
 from unidiff.process.spectral import log_fading
@@ -133,9 +134,10 @@ class PerSampleHeat:
         if like.shape[like.ndim - len(modes) :] != modes:
             raise ValueError(f"the state has shape {tuple(like.shape)}; its last axes must be {modes}.")
         values = _at_one_time(self.linear, float(times)) if len(times) == 1 else _coefficients(self.linear, times)
-        dtype = torch.float32 if like.device.type == "mps" else torch.float64
         shape = len(times), *[1] * (like.ndim - 1 - len(modes)), *modes
-        return _Coefficients(*(value.to(like.device, dtype).reshape(shape) for value in values))
+        return _Coefficients(
+            *(value.to(like.device, precise(like.device), non_blocking=True).reshape(shape) for value in values)
+        )
 
     def _energies(self, u0: Tensor, at: _Coefficients) -> tuple[Tensor, Tensor, Tensor]:
         """Lambda_k u_0k^2; the same times (d_k e^-c)^2; and c, log d_k of the mode that fades least: (B, 1, ...)."""
