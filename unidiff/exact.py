@@ -215,8 +215,9 @@ class Empirical(ClosedForm):
 
 
 def _align(scale: Scale, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A coefficient in dtype and on the device of `like`: (1,) for a number, (B, 1) for one per sample, (D,) or (B, D) where modes
-    differ.
+    """A coefficient in dtype and on the device of `like`.
+
+    (1,) for a number, (B, 1) for one per sample, (D,) or (B, D) where modes differ.
     """
     if not isinstance(scale, Tensor):
         return like.new_full((1,), scale)

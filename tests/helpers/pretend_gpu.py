@@ -1,13 +1,13 @@
 """A pretended accelerator: the device path of the library, tested on a machine that has no GPU.
 
-It registers a device "pretend". Its tensors hold their values on the CPU and compute there (autograd, `foreach` and fused
-optimizers included), but behave like those of a GPU in the three things that only a GPU shows:
+It registers a device "pretend". Its tensors hold their values on the CPU and compute there (autograd, `foreach` and
+fused optimizers included), but behave like those of a GPU in the three things that only a GPU shows:
 
 - an operation that mixes a tensor of the device with a CPU tensor of one dimension or more raises `DeviceMismatch`; a
   0-dimensional CPU tensor is a number, and passes, as on CUDA;
 - each time the host reads a value (`.item()`, `float(t)`, `bool(t)`, `.tolist()`, `.cpu()`, a boolean mask as an
   index, `nonzero`) is recorded in `waits`: on a GPU the host stops there until the device has caught up;
-- each copy from the CPU to the device is recorded in `uploads`: from memory that is not pinned it stops the host too.
+- each copy from the CPU to the device is recorded in `uploads`, and in `waits` unless it is `non_blocking`.
 
     with pretend_gpu() as gpu:
         x = ud.sample(model.to(gpu.device), solver, grid, shape, seeds=4, device=gpu.device).x
@@ -32,7 +32,7 @@ try:
 except ImportError:  # torch < 2.9
     AVAILABLE = False
 else:
-    AVAILABLE = True
+    AVAILABLE = not torch.cuda.is_available()  # a second accelerator beside a real one would confuse torch
 
 NAME = "pretend"
 _ATEN = torch.ops.aten
@@ -84,9 +84,11 @@ def _wait(what: str) -> None:
         _recorder.waits.append(Event(what, _line()))
 
 
-def _upload(tensor: torch.Tensor) -> None:
+def _upload(tensor: torch.Tensor, non_blocking: bool) -> None:
     if _recorder is not None and tensor.ndim > 0:
-        _recorder.uploads.append(Event(f"upload {tuple(tensor.shape)}", _line()))
+        _recorder.uploads.append(Event("upload", _line()))
+        if not non_blocking:
+            _recorder.waits.append(Event("blocking upload", _line()))
 
 
 class Remote(torch.Tensor):
@@ -142,7 +144,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if operation is _ATEN._to_copy:
         return _to_copy(func, plain, options, bool(remote), device)
     if operation in _COPIES:
-        return _copy(args[1], args[0]) if operation is _ATEN.copy_ else _copy(args[0], args[1])
+        source, target = args[:2] if operation is _ATEN._copy_from else (args[1], args[0])
+        return _copy(source, target, bool(args[2]) if len(args) > 2 else bool(kwargs.get("non_blocking")))
     if operation is _ATEN._local_scalar_dense:
         if remote:
             _wait("item")
@@ -153,7 +156,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if any(isinstance(i, Remote) and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
             _wait("mask as an index")
         for index in (i for i in args[1] if isinstance(i, torch.Tensor) and not isinstance(i, Remote)):
-            _upload(index)  # an index may be on the CPU, and is copied
+            _upload(index, False)  # an index may be on the CPU, and is copied
         local = []
     if remote and (bad := [tuple(x.shape) for x in local if x.ndim > 0]):
         shapes = [tuple(x.shape) for x in remote]
@@ -181,7 +184,7 @@ def _to_copy(func: Any, plain: Any, options: dict[str, Any], from_remote: bool, 
     if from_remote and not to_remote:
         _wait("copy to the CPU")
     if to_remote and not from_remote:
-        _upload(plain[0])
+        _upload(plain[0], bool(options.get("non_blocking")))
     if device is not None:
         options["device"] = "cpu"
     if options.get("pin_memory"):
@@ -216,18 +219,18 @@ def _register() -> Any:
         "empty_strided": lambda size, stride, **options: Remote(
             torch.empty_strided(size, stride, dtype=options.get("dtype"))
         ),
-        "_copy_from": lambda source, target, non_blocking=False: _copy(source, target),
+        "_copy_from": lambda source, target, non_blocking=False: _copy(source, target, non_blocking),
     }
     for name, kernel in kernels.items():
         library.impl(name, kernel, "PrivateUse1")
     return library
 
 
-def _copy(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _copy(source: torch.Tensor, target: torch.Tensor, non_blocking: bool) -> torch.Tensor:
     if isinstance(source, Remote) and not isinstance(target, Remote):
         _wait("copy to the CPU")
     if isinstance(target, Remote) and not isinstance(source, Remote):
-        _upload(source)
+        _upload(source, non_blocking)
     _values(target).copy_(_values(source))
     return target
 

@@ -76,7 +76,7 @@ def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
         raise ParameterError(
             "scale", f"{problem}, or one number inside a model that works in chunks or doubles a batch."
         )
-    return scale.to(u.device, u.dtype).reshape(-1, *[1] * (u.ndim - 1))
+    return scale.to(u.device, u.dtype, non_blocking=True).reshape(-1, *[1] * (u.ndim - 1))
 
 
 def extrapolate(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
