@@ -146,7 +146,15 @@ def test_the_number_of_waits_does_not_grow_with_the_steps():
         try:
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
-                ud.sample(model, ud.ExponentialAdams(), ud.Uniform(steps), (2,), 3, device=CARD, label=torch.tensor([0, 1, -1]))
+                ud.sample(
+                    model,
+                    ud.ExponentialAdams(),
+                    ud.Uniform(steps),
+                    (2,),
+                    3,
+                    device=CARD,
+                    label=torch.tensor([0, 1, -1]),
+                )
         finally:
             torch.cuda.set_sync_debug_mode("default")
         counts.append(len([warning for warning in seen if "synchroniz" in str(warning.message)]))

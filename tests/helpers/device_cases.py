@@ -266,7 +266,7 @@ def measurement_cases() -> list[Case]:
 
     def compared(device: torch.device, steps: int) -> Tensor:
         table = ud.compare(
-            mixture(ud.VPSDE(), device), ["ddim", "ancestral"], [4], (2,), 20, device=device, most_steps=64
+            mixture(ud.VPSDE(), device), ["ddim", "ancestral"], [4], (2,), 20, device=device, most_steps=32
         )
         return torch.tensor([row.rms or 0.0 for row in table.rows], dtype=F64)
 
