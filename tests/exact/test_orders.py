@@ -50,7 +50,7 @@ CASES = [
 # Measured in distribution. ExponentialAdams and its like have no noise.
 RANDOM = [
     (ud.Ancestral(), ud.LogSNR),
-    (ud.Ancestral(variance=1.0), ud.LogSNR),
+    (ud.Ancestral(variance_interpolation=1.0), ud.LogSNR),
     (ud.DDIM(eta=0.5), ud.LogSNR),
     (ud.DDIM(eta=1.0), ud.LogSNR),
     (ud.EulerMaruyama(), ud.Quadratic),

@@ -317,7 +317,7 @@ def gaussian_run(solver, process, levels: list[Level], m: float, C: float) -> tu
         bridge = s.sigma**2 * q / t.sigma**2
         if isinstance(solver, Ancestral):
             on_u, on_x0 = r * s.sigma**2 / t.sigma**2, s.alpha * q / t.sigma**2
-            share = solver.variance or 0.0
+            share = solver.variance_interpolation or 0.0
             b2 = q**share * bridge ** (1 - share)
         else:
             b2 = solver.eta**2 * bridge

@@ -40,8 +40,8 @@ def test_the_card_computes_what_the_cpu_does(case, monkeypatch):
     # In float64 sums in another order differ by 1e-16 of their terms. A step multiplies that by at most sigma / alpha
     # of the noisiest level, 1e2 to 1e4 here, and there are few steps: 1e-16 * 1e4 * 10 = 1e-11, and 1e-8 leaves room
     # for a denoiser's sensitivity, 1 / sigma_min^2 = 1e3 for these mixtures. Adaptive methods may choose other steps
-    # within their tolerance of 1e-3. Four steps of AdamW in float32 move a weight by 4 lr = 0.04; a gradient next to 0, whose
-    # sign is that of its rounding, may move its weight the other way, but few are: all within 1e-3 of the CPU's here.
+    # within their tolerance of 1e-3. Four steps of AdamW in float32 move a weight by 4 lr = 0.04; a gradient next to 0,
+    # whose sign is that of its rounding, may move its weight the other way, but few are: all within 1e-3 here.
     tolerance = 1e-2 if case.adaptive else 1e-3 if case.name.startswith("train") else 1e-8
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

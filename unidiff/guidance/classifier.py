@@ -92,4 +92,4 @@ class ClassifierGuidance(Guided):
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)
-        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance)
+        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance_interpolation)

@@ -116,7 +116,7 @@ class Posterior(Denoiser):
         x0 = prediction.x0.detach() + shift
         # At the level itself by the difference: u - alpha x0 would cancel.
         eps = replace_x0(prediction, x0).eps.detach() if asked is given else eps_of(x0, u, given)
-        variance = prediction.variance
+        variance = prediction.variance_interpolation
         return x0.to(u.dtype), eps.to(u.dtype), None if variance is None else variance.detach().to(u.dtype)
 
     def _asked(self, u: Tensor, level: Level) -> Level:
