@@ -138,7 +138,7 @@ def _terms(
         neighbours = zip(errors, scales[part], scales[first - 1 :], shares)
         terms += [_step(error, t, s, share) for error, t, s, share in neighbours]
         report(part.stop)
-    steps = torch.stack(terms[1:]).to("cpu", torch.float64) if terms[1:] else []
+    steps: Sequence[Tensor] = list(torch.stack(terms[1:]).to("cpu", torch.float64)) if terms[1:] else []
     return torch.stack([terms[0], *steps, _prior(process, u0, scales[-1])], 1)
 
 

@@ -476,7 +476,11 @@ def test_what_makes_no_sense_is_refused_before_any_step():
     denoiser = Untouchable(DDPM(10, ud.ZeroTerminalSNR()), MEANS, 0.04)
     with pytest.raises(ParameterError, match="alpha = 0"):
         ud.sample(denoiser, AnnealedLangevin(1, 1e-6), Uniform(3), (2,), 1)
-    for wrong in ({"variance": -0.1}, {"variance": 1.1}, {"variance": math.nan}):
+    for wrong in (
+        {"variance_interpolation": -0.1},
+        {"variance_interpolation": 1.1},
+        {"variance_interpolation": math.nan},
+    ):
         with pytest.raises(ParameterError, match="variance"):
             Ancestral(**wrong)
     for eta in (-0.1, 1.1, math.nan):

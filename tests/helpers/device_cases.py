@@ -8,6 +8,7 @@ solver, process, operator, posterior or objective becomes one by being public.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ def mixture(process: ud.Process, device: torch.device) -> ud.GaussianMixture:
     return ud.GaussianMixture(process, MEANS, 0.04).to(device)
 
 
-def sampled(model: ud.Denoiser, solver: ud.Solver, device: torch.device, steps: int, **cond: Tensor) -> Tensor:
+def sampled(model: ud.Denoiser, solver: ud.Solver, device: torch.device, steps: int, **cond: Any) -> Tensor:
     return ud.sample(model, solver, ud.Uniform(steps), (2,), 3, dtype=F64, device=device, **cond).x
 
 
@@ -106,6 +107,10 @@ def solver_cases() -> list[Case]:
     return list({case.name: case for case in cases}.values())
 
 
+def _posterior(cls: Any, operator: ud.Operator, y: Tensor, options: dict[str, Any], model: Any) -> ud.Denoiser:
+    return cls(model, operator, y, 0.3, **options)
+
+
 def guidance_cases() -> list[Case]:
     """Each guided model, told labels that are on the CPU, with a scale for each sample where it takes one."""
     scale = torch.tensor([0.5, 1.0, 2.0])
@@ -124,7 +129,7 @@ def guidance_cases() -> list[Case]:
     }
     for name, cls in PUBLIC.choices(ud.Posterior).items():
         options = {"iterations": 2} if name == "MomentMatching" else {}
-        made[name] = lambda model, cls=cls, options=options: cls(model, first, seen, 0.3, **options)
+        made[name] = partial(_posterior, cls, first, seen, options)
     cases = []
     for name, wrap in made.items():
         for process in (ud.VPSDE(), BLURRING):
@@ -261,7 +266,7 @@ def measurement_cases() -> list[Case]:
 
     def flow(device: torch.device, steps: int) -> list[Tensor]:
         models = [mixture(process, device) for process in (ud.VPSDE(), BLURRING)]
-        options = {"most_steps": 8 * steps, "device": device, "tolerance": 1e-30}
+        options: dict[str, Any] = {"most_steps": 8 * steps, "device": device, "tolerance": 1e-30}
         return [ud.reference_flow(model, (2,), 3, **options).x for model in models]
 
     def compared(device: torch.device, steps: int) -> Tensor:

@@ -92,9 +92,9 @@ def _upload(tensor: torch.Tensor, non_blocking: bool) -> None:
 
 
 class Remote(torch.Tensor):
-    """A tensor of the device, around the CPU tensor `values`."""
+    """A tensor of the device, around the CPU tensor `held`."""
 
-    values: torch.Tensor
+    held: torch.Tensor
 
     @staticmethod
     def __new__(cls, values: torch.Tensor, requires_grad: bool = False) -> Remote:
@@ -108,26 +108,26 @@ class Remote(torch.Tensor):
             device=torch.device(NAME, 0),
             requires_grad=requires_grad,
         )
-        remote.values = values
+        remote.held = values
         return remote
 
     def __repr__(self, **options: Any) -> str:  # type: ignore[override]
-        return f"Remote({self.values!r})"
+        return f"Remote({self.held!r})"
 
     def tolist(self) -> Any:
         _wait("tolist")
-        return self.values.tolist()
+        return self.held.tolist()
 
     def numpy(self, *args: Any, **options: Any) -> Any:
         raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() first.")
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _compute(func, args, kwargs or {})
 
 
 def _values(x: Any) -> Any:
-    return x.values if isinstance(x, Remote) else x
+    return x.held if isinstance(x, Remote) else x
 
 
 def _is_remote(device: Any) -> bool:
@@ -168,7 +168,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     out = func(*plain, **options)
     if not (_is_remote(device) if device is not None else remote):
         return out
-    known = {id(x.values): x for x in remote}  # what was changed in place is the same tensor
+    known = {id(x.held): x for x in remote}  # what was changed in place is the same tensor
     return tree_map(lambda x: _wrapped(x, known), out)
 
 

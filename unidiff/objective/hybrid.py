@@ -66,12 +66,12 @@ class Hybrid(Objective):
     def _bound(self, process: Process, error: Tensor, level: Level, variance: Tensor) -> Tensor:
         """The length of the table times the term of each sample's step, in nats per pixel: (B,)."""
         table = _table(process, error.device, error.dtype)
-        times = table.time.flatten()
+        times = torch.as_tensor(table.time).flatten()
         t = torch.as_tensor(level.time, device=error.device).flatten().contiguous()
         index = torch.searchsorted((times[1:] + times[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
         rows = (index - 1).clamp(min=0)
         sizes = len(rows), *[1] * (error.ndim - 1)
-        below = Level(*(value[rows].reshape(sizes) for value in table))
+        below = Level(*(torch.as_tensor(value)[rows].reshape(sizes) for value in table))
         squares, spread = posterior_kl(error, level, below, variance)
         terms = (squares + spread).flatten(1).mean(1)
         return len(times) * torch.where(index > 0, terms, 0.0)

@@ -59,9 +59,8 @@ def log_ratios(levels: Sequence[Level]) -> Tensor:
     What a solver decides on and computes weights from is here, so that no step makes the host wait.
     """
     values = [log_ratio(level) for level in levels]
-    if not isinstance(values[0], Tensor):
-        return torch.tensor(values, dtype=torch.float64)
-    return torch.stack(values).to("cpu", torch.float64)
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return torch.stack(tensors).to("cpu", torch.float64) if tensors else torch.tensor(values, dtype=torch.float64)
 
 
 def pure_noise(log_q: Tensor) -> list[bool]:
@@ -71,7 +70,7 @@ def pure_noise(log_q: Tensor) -> list[bool]:
 
 def is_pure_noise(level: Level) -> bool:
     """Whether alpha = 0 at a level of numbers."""
-    return level.log_snr == -math.inf
+    return bool(level.log_snr == -math.inf)
 
 
 def as_float64(value: Scale) -> Tensor:

@@ -81,7 +81,7 @@ class UniPC(Solver):
         for (t, s), without_data in zip(pairwise(log_q), map(any, pairwise(pure))):
             if not without_data:
                 nodes = [t, *nodes][: self.order]
-                offsets = [safe_divide(t - node, t - s) for node in nodes[1:]]
+                offsets = [torch.as_tensor(safe_divide(t - node, t - s)) for node in nodes[1:]]
                 weights += [_weights(t - s, offsets), _weights(t - s, [*offsets, torch.ones_like(t)])]
         return weights
 
