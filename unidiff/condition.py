@@ -17,7 +17,16 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "ConditionSpec", "check_conditions", "check_image", "check_label", "null_conditions"]
+__all__ = [
+    "NULL",
+    "ConditionSpec",
+    "check_conditions",
+    "check_image",
+    "check_label",
+    "check_label_form",
+    "null_conditions",
+    "on_device",
+]
 
 NULL = -1
 
@@ -39,13 +48,19 @@ def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.full_like(value, 0 if value.is_floating_point() else NULL) for name, value in cond.items()}
 
 
-def check_label(label: Tensor, classes: int | None, count: int) -> None:
+def check_label_form(label: Tensor, classes: int | None, count: int) -> None:
+    """Like `check_label`, in a loop: values on a device, which the host would have to wait for, are not looked at."""
+    check_label(label, classes, count, values=isinstance(label, Tensor) and label.device.type == "cpu")
+
+
+def check_label(label: Tensor, classes: int | None, count: int, *, values: bool = True) -> None:
     """Refuse labels that a model does not know.
 
     Args:
         label: What was given.
         classes: Number of classes that the model knows; None if it knows none.
         count: Samples, B.
+        values: Whether to look at the values.
 
     Raises:
         ParameterError: If the model is unconditional, or a label is no integer from -1 to classes - 1, or there is
@@ -57,11 +72,18 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
     if not fits or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         what = f"{label.dtype} of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
         raise ParameterError("label", f"must be integers, one for each of {count} samples, got {what}")
+    if not values:
+        return
     label = label.to(torch.int64)  # in bytes -1 would be 255
     wrong = label[(label < NULL) | (label >= classes)]
     if len(wrong):
         problem = f"class {int(wrong[0])} was given; the {classes} classes are 0 to {classes - 1}, and -1 is none."
         raise ParameterError("label", problem)
+
+
+def on_device(cond: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The conditions on the device of a state, moved once for a run."""
+    return {name: value.to(device) for name, value in cond.items()}
 
 
 def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> None:

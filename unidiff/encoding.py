@@ -11,6 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
@@ -145,5 +146,5 @@ def _walk(denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], solver
         raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be walked both ways.")
 
     levels = denoiser.process.levels_at(times, u.device)
-    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
+    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **on_device(cond, u.device)), len(levels) - 1)
     return last

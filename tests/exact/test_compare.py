@@ -169,7 +169,7 @@ def test_short_texts():
     read = lambda text: SolverSpec.of(text, UNIFORM)  # noqa: E731
     assert read("ddim") == SolverSpec(ud.DDIM(), UNIFORM)
     assert read("DDIM:0.5") == SolverSpec(ud.DDIM(eta=0.5), UNIFORM)
-    assert read("ances:1@native") == SolverSpec(ud.Ancestral(variance=1.0), ud.Native())
+    assert read("ances:1@native") == SolverSpec(ud.Ancestral(variance_interpolation=1.0), ud.Native())
     assert read("annealed_langevin:3").solver == ud.AnnealedLangevin(steps_per_level=3)
     assert read(" ddim @ unif ") == SolverSpec(ud.DDIM(), ud.Uniform())
     assert SolverSpec.of(ud.DDIM(), ud.Native()).grid == ud.Native()

@@ -45,7 +45,7 @@ def test_classes_of_a_unet(tmp_path):
     with torch.no_grad():
         output = network(x, torch.tensor(499), class_labels=label).sample[:, :1]
         assert torch.equal(model.output(x, model.process.level(0.5), label=label), output)
-        assert model(x, model.process.level(0.5), label=label).variance is not None
+        assert model(x, model.process.level(0.5), label=label).variance_interpolation is not None
     assert model.classes == 3
     for wrong in ({}, {"label": torch.tensor([-1, 0])}):
         with pytest.raises(ParameterError, match="no null class"):

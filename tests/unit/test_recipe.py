@@ -615,8 +615,8 @@ def test_real_parts_that_do_not_fit(recipe, override, start):
 
 
 def test_every_public_component_has_a_schema():
-    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Dataset",
-                 "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
+    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone",
+                 "data.base.Dataset", "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
                  "parameterization.Parameterization"):  # fmt: skip
         module, name = base.rsplit(".", 1)
         choices = PUBLIC.choices(getattr(importlib.import_module(f"unidiff.{module}"), name))
