@@ -8,7 +8,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from pydantic import ValidationError
 
@@ -16,11 +16,15 @@ from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 from unidiff.recipe.refusal import given, join, nearest, refusal
 from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of
+from unidiff.renamed import renamed_parameters
 
 __all__ = ["Builder"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,13 @@ class Builder:
     allow_imports: bool = False
     home: Path | None = None
 
-    def record(self, cls: type, node: Node, key: str = "") -> Any:
+    def record(self, cls: type[R], node: Node, key: str = "") -> R:
         """Make a record, such as the recipe itself or its training section, from a mapping without `type`."""
         if not isinstance(node.value, dict):
             what = f"a mapping of {cls.__name__.lower()} keys to values belongs here; {given(node)}."
-            raise node.at.error(key, what, schema.parameters(cls))
-        return self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
+            raise node.at.error(key, what, parameters(cls))
+        made: R = self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
+        return made
 
     def component(self, base: type, node: Node, key: str) -> Any:
         """Make a component from `{type: Name, ...}` or a bare name."""
@@ -52,18 +57,19 @@ class Builder:
     def _component(self, base: type, node: Node, key: str) -> tuple[type, dict[str, Any]]:
         noun = an(base.__name__.lower())
         if isinstance(node.value, str):
-            return (cls := self._class(base, node, key)), self._arguments(cls, {}, node, key)
+            return (cls := self.named(base, node, key)), self._arguments(cls, {}, node, key)
         if not isinstance(node.value, dict):
             problem = f"{noun} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
             problem = f"the key 'type' is missing, which says which {base.__name__.lower()} is meant."
             raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
-        cls = self._class(base, node.value["type"], f"{key}.type")
+        cls = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
         return cls, self._arguments(cls, rest, node, key)
 
-    def _class(self, base: type, node: Node, key: str) -> type:
+    def named(self, base: type[R], node: Node, key: str) -> type[R]:
+        """The class below `base` that a `type` names: a public one, or `module:Class` where that is allowed."""
         noun = an(base.__name__.lower())
         if not isinstance(node.value, str):
             problem = f"the name of {noun} belongs here; {given(node)}."
@@ -104,12 +110,13 @@ class Builder:
         return found
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
+        children = _present_names(cls, children, key)
         plain = {name: child.plain() for name, child in children.items()}
         try:
             values = schema.written(schema.plain_model(cls).model_validate(plain))
         except ValidationError as error:
             raise refusal(cls, children, node, key, error) from None
-        for name, parameter in schema.parameters(cls).items():
+        for name, parameter in parameters(cls).items():
             if name in children and schema.is_structured(parameter.annotation):
                 values[name] = self._structured(parameter.annotation, children[name], join(key, name))
         return values
@@ -143,7 +150,7 @@ class Builder:
         except ParameterError as error:
             parts = error.parameter.split(".")
             reached = node.reach(parts)
-            known = parts[0] in schema.parameters(cls)
+            known = parts[0] in parameters(cls)
             place = node.at if reached is node else reached.at
             if known:
                 raise place.error(join(key, error.parameter), error.problem) from error
@@ -156,3 +163,16 @@ class Builder:
         if self.home is None or (data.replaced and node.reach([data.replaced]).place.source.is_override):
             return data
         return data.kept_in(self.home)
+
+
+def _present_names(cls: type, children: dict[str, Node], key: str) -> dict[str, Node]:
+    """The children under the names that parameters have now; an override under an old name wins, as the later one."""
+    renamed = renamed_parameters(cls)
+    present = {name: child for name, child in children.items() if name not in renamed}
+    for old, new in renamed.items():
+        if (child := children.get(old)) is None:
+            continue
+        if new in present and not child.at.source.is_override:
+            raise child.at.error(join(key, old), f"this is the old name of {new!r}, which is also given. Remove it.")
+        present[new] = child
+    return present

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import unidiff
+from unidiff.renamed import RENAMED
 
 __all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of"]
 
 
 def is_component(annotation: object) -> bool:
     """Whether this is a class that a recipe names with `type`: a base class such as Process, or one below it."""
-    return isinstance(annotation, ABCMeta)
+    return isinstance(annotation, ABCMeta) and not getattr(annotation, "is_record", False)
 
 
 def an(noun: str) -> str:
@@ -53,7 +54,8 @@ class Registry:
 
         Where two names differ in case only, the one that is a `base` is meant.
         """
-        found = [self.get(name) for name in self.names if _fold(name) == _fold(written)]
+        present = {_fold(old): _fold(new) for old, new in RENAMED.items()}.get(_fold(written), _fold(written))
+        found = [self.get(name) for name in self.names if _fold(name) == present]
         right = [value for value in found if isinstance(value, type) and issubclass(value, base)]
         return (right or found or [None])[0]
 

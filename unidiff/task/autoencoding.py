@@ -1,27 +1,35 @@
-"""The recipe of a codec, for diffusion in its latents."""
+"""Training an autoencoder, for diffusion in its latents."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
 
 from unidiff.codec.autoencoders import AutoencoderConfig
-from unidiff.codec.codec import TrainableAutoencoder
+from unidiff.codec.codec import Autoencoder
 from unidiff.codec.objective import CodecObjective
-from unidiff.data.base import Dataset
-from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
-from unidiff.recipe.recipe import inside, read_recipe
-from unidiff.recipe.record import Record
-from unidiff.recipe.shipped import recipe_command
+from unidiff.data.base import Dataset, OpenDataset
+from unidiff.errors import DataError, ParameterError, require_whole
+from unidiff.recipe.read import inside
+from unidiff.renamed import renamed
+from unidiff.run.execute import Session, TrainingTask
+from unidiff.task.autoencoding_report import AutoencoderReport, report_autoencoder, save_reconstructions
 from unidiff.training.settings import Training
 
-__all__ = ["Coding", "load_coding"]
+__all__ = ["AutoencoderTask"]
+
+_PREVIEWED = 16  # images
 
 
+@renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True)
-class Coding(Record):
-    """What codec to train. Its parameters are the top-level keys of the recipe of a codec.
+class AutoencoderTask(TrainingTask[Autoencoder]):
+    """Train an autoencoder. Its parameters are the top-level keys of the recipe of a codec.
 
     Args:
         data: Pictures to learn from.
@@ -29,7 +37,7 @@ class Coding(Record):
         objective: What training minimises; null is what the codec's own kind is trained with.
         training: How it is trained.
         seed: Seed of the weights and of the training noise, at least 0.
-        lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
+        smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
     data: Dataset
@@ -37,7 +45,10 @@ class Coding(Record):
     objective: CodecObjective | None = None
     training: Training
     seed: int = 0
-    lighter: str | None = None
+    smaller_recipe: str | None = None
+
+    key: ClassVar[str] = "codec"
+    noun: ClassVar[str] = "the training of a codec"
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
@@ -65,37 +76,27 @@ class Coding(Record):
         """Shape of a latent, (c, h, w)."""
         return self.codec.sketch(self.data.shape[0]).layout.latent_shape(self.data.shape)
 
-    @property
-    def conditioning(self) -> None:
-        """None: a codec is told nothing."""
-        return
+    def model(self, measured: Mapping[str, Tensor]) -> Autoencoder:
+        """The codec with fresh weights; see `TrainingTask.model`."""
+        return self.codec.build(self.data.shape[0])
 
-    @property
-    def classes(self) -> None:
-        """None: a codec knows no classes."""
-        return
-
-    def model(self) -> TrainableAutoencoder:
-        """The codec with fresh weights."""
-        return TrainableAutoencoder(self.codec.build(self.data.shape[0]), self.latent_shape)
+    def loss(self) -> CodecObjective:
+        """The objective; see `TrainingTask.loss`."""
+        return self.objective or self.codec.objective
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return sum(parameter.numel() for parameter in self.codec.sketch(self.data.shape[0]).parameters())
 
+    def check_data(self, source: OpenDataset) -> None:
+        """See `TrainingTask.check_data`."""
+        self.data.look("test")  # measured on at the end, which is better found missing now
 
-def load_coding(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Coding:
-    """Read the recipe of a codec and check all of it; no data is read and no weight is made.
+    def preview(self, average: Autoencoder, session: Session, path: Path, title: str) -> None:
+        """Reconstructions; see `TrainingTask.preview`."""
+        x = session.source.batch(torch.arange(min(_PREVIEWED, len(session.source))))
+        save_reconstructions(average, x, path, f"{title}: images, and below each its reconstruction.")
 
-    Args:
-        source: A path, or the name of a shipped recipe such as "vae_digits".
-        overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML.
-        allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
-
-    Raises:
-        RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
-    """
-    if recipe_command(source) != "code":
-        raise RecipeError(f"{source}: this recipe has no `codec` at its top, so it trains none.")
-    coding: Coding = read_recipe(Coding, source, overrides, allow_imports=allow_imports)
-    return coding
+    def report(self, model: Autoencoder, session: Session) -> AutoencoderReport:
+        """Scale, errors and images of the codec, which is saved; see `TrainingTask.report`."""
+        return report_autoencoder(self, model, session)
