@@ -13,6 +13,14 @@ T = TypeVar("T")
 
 # Old public name -> new public name.
 RENAMED: dict[str, str] = {
+    "Codec": "Autoencoder",
+    "Data": "Dataset",
+    "Heat": "InverseHeat",
+    "RandomHoles": "RandomMasks",
+    "Sigma2": "EpsilonWeighting",
+    "Simple": "UniformWeighting",
+    "Start": "InitialCondition",
+    "Trace": "DivergenceEstimator",
     "Recipe": "Generation",
     "Classifying": "ClassifierTask",
     "Coding": "AutoencoderTask",
