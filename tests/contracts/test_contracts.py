@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
+from pairs import kind, rotating
 from parts import EXAMPLES, FROZEN, GUIDED, MEANS, NEED_ONE_SNR, Through, classes, every, instances
 from torch import nn
 
@@ -23,6 +24,9 @@ from unidiff.recipe.registry import PUBLIC
 from unidiff.schedule import Schedule
 from unidiff.solver.per_sample import PerSampleSolver
 from unidiff.velocity import VelocityField
+
+PARAMETERIZATIONS, WEIGHTINGS, SLOW = instances(ud.Parameterization), instances(Weighting), pytest.mark.slow
+
 
 # ---------------------------------------------------------------------------------------------- every public name
 
@@ -137,6 +141,7 @@ def test_rates_are_those_of_a_forward_sde(process):
     assert modes or (g2 > 0).all()
 
 
+@pytest.mark.cases(80)
 @every("process", instances(ud.Process))
 @every("grid", instances(Grid))
 def test_grids_walk_down_every_process(process, grid):
@@ -183,8 +188,7 @@ def run(process, parameterization, solver, grid):
     return solution.x
 
 
-@every("grid", instances(Grid))
-@every("solver", instances(ud.Solver))
+@every(("solver", "grid"), rotating(instances(ud.Solver), instances(Grid), 4))
 def test_any_solver_runs_on_any_grid(solver, grid):
     # What a grid's times are on every process is tested above.
     assert run(ud.NCSN(0.05, 20.0, 6), ud.V(), solver, grid) is not None
@@ -218,11 +222,12 @@ def guided(name: str, process: ud.Process, solver: ud.Solver, seeds: list[int]) 
 MODES = ud.Blurring(shape=(2,), blur_max=2.0)  # beside the affine ones, guidance meets modes in the next test
 
 
-@every("solver", instances(ud.Solver))
-@pytest.mark.parametrize(
-    ("name", "process"), [*((name, ud.VPSDE()) for name in GUIDED), ("ClassifierFree", MODES), ("Replacement", MODES)]
-)
-def test_any_guidance_runs_under_any_solver(name, process, solver):
+CASES = [*((name, ud.VPSDE()) for name in GUIDED), ("ClassifierFree", MODES), ("Replacement", MODES)]
+
+
+@every(("solver", "case"), rotating(instances(ud.Solver), CASES, 3, lambda case: case[1]))
+def test_any_guidance_runs_under_any_solver(case, solver):
+    name, process = case
     if refuses(name, process) or (process.basis.shape and solver in NEED_ONE_SNR):
         with pytest.raises(ParameterError):
             guided(name, process, solver, [0, 1, 2])
@@ -235,8 +240,7 @@ def test_any_guidance_runs_under_any_solver(name, process, solver):
         torch.testing.assert_close(x[1:2], guided(name, process, solver, [1]), rtol=1e-6, atol=1e-6)
 
 
-@every("process", instances(ud.Process))
-@every("name", list(GUIDED))
+@every(("name", "process"), rotating(GUIDED, instances(ud.Process), 6, kind))
 def test_any_guidance_runs_on_any_process(name, process):
     if refuses(name, process):
         with pytest.raises(ParameterError):
@@ -246,8 +250,7 @@ def test_any_guidance_runs_on_any_process(name, process):
         guided(name, process, solver, [0, 1, 2])
 
 
-@every("process", instances(ud.Process))
-@every("solver", instances(ud.Solver))
+@every(("solver", "process"), rotating(instances(ud.Solver), instances(ud.Process), 4, kind))
 def test_any_solver_runs_on_any_process_with_any_parameterization(process, solver):
     # One model, many ways to write its answer: the samples must not depend on what a network predicts.
     results = [
@@ -265,9 +268,15 @@ def test_any_solver_runs_on_any_process_with_any_parameterization(process, solve
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@every("process", instances(ud.Process))
-@every("parameterization", instances(ud.Parameterization))
-@every("weighting", instances(Weighting))
+@every(
+    ("process", "parameterization", "weighting"),
+    [
+        # All weightings on each pair are the slow ones; a pair takes the next weighting in turn.
+        pytest.param(process, parameterization, weighting, marks=() if turn % len(WEIGHTINGS) == place else SLOW)
+        for turn, (process, parameterization) in enumerate(product(instances(ud.Process), PARAMETERIZATIONS))
+        for place, weighting in enumerate(WEIGHTINGS)
+    ],
+)
 def test_every_objective_gives_finite_losses_and_gradients(process, parameterization, weighting):
     try:
         parameterization.check(process)

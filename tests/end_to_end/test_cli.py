@@ -41,6 +41,7 @@ def run(tmp_path_factory):
 # --- without torch ---
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "words", [["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "process"], ["sampel"]]
 )
@@ -82,6 +83,7 @@ def test_list():
     assert "Kinds: schedule, basis, process" in refused("list", "sampler")
 
 
+@pytest.mark.cases(30)
 @pytest.mark.parametrize("name", ud.EXPORTS)
 def test_describe_every_public_name(name):
     text = unidiff("describe", name)
@@ -245,6 +247,7 @@ def test_json_is_the_last_line_of_standard_output(tmp_path):
     assert "training 8/8" in result.err
 
 
+@pytest.mark.slow  # processes of their own
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     """A real SIGINT to a real process, then the very command that it printed."""
     path = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 3000, "log_every": 1}}, "a recipe.yaml")
@@ -388,6 +391,7 @@ def test_likelihood_of_pictures(run):
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_likelihood_of_points(tmp_path):
     recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
     assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
@@ -510,6 +514,7 @@ def test_the_stub_lists_the_public_names():
     ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
 
 
+@pytest.mark.slow  # mypy reads the package
 def test_type_checkers_see_the_classes(tmp_path):
     api = pytest.importorskip("mypy.api")
     program = tmp_path / "use.py"

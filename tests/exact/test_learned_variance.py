@@ -49,7 +49,7 @@ class Known(ud.Denoiser):
 
     def forward(self, u, level, **cond):
         prediction = self.exact(u, level)
-        shares = [best(t, s) for t, s in pairwise(self.levels) if t.t == level.t]
+        shares = [best(t, s) for t, s in pairwise(self.levels) if t.time == level.time]
         return prediction._replace(variance=shares[0].expand_as(u) if shares else None)
 
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pairs import some
 from propagation import follow
 
 import unidiff as ud
@@ -58,6 +59,16 @@ RANDOM = [
 ]
 
 
+def quick(case: tuple) -> bool:
+    """One order of each method in `make test`: the default's, or where that takes many evaluations a smaller one."""
+    solver = case[0]
+    return getattr(solver, "order", 2) == 2
+
+
+def name(value: object) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def no_noise(like: torch.Tensor) -> torch.Tensor:
     raise AssertionError("a deterministic solver draws no noise")
 
@@ -86,7 +97,9 @@ def test_every_solver_with_an_order_is_measured():
 
 
 @pytest.mark.parametrize(
-    ("solver", "process", "grid", "steps"), CASES, ids=lambda value: getattr(value, "__name__", None) or repr(value)
+    ("solver", "process", "grid", "steps"),
+    some(CASES, quick),
+    ids=name,
 )
 def test_declared_order(solver, process, grid, steps):
     found = errors(solver, process, grid, steps)
@@ -94,7 +107,11 @@ def test_declared_order(solver, process, grid, steps):
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
 
 
-@pytest.mark.parametrize(("solver", "grid"), RANDOM, ids=lambda value: getattr(value, "__name__", None) or repr(value))
+@pytest.mark.parametrize(
+    ("solver", "grid"),
+    some(RANDOM, quick),
+    ids=name,
+)
 def test_declared_order_in_distribution(solver, grid):
     last = NEAR.level(NEAR.t_min)
     truth = last.alpha**2 * 0.25 + last.sigma**2
@@ -106,6 +123,7 @@ def test_declared_order_in_distribution(solver, grid):
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, found)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("high", [100.0, 10.0])
 @pytest.mark.parametrize("process", [ud.EDM(sigma_min=1e-4, sigma_max=157.0), ud.FlowMatching()], ids=repr)
 def test_the_default_keeps_its_order_over_the_whole_path(process, high):

@@ -185,7 +185,7 @@ def test_flow(tmp_path, options):
     with torch.no_grad():
         velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
     assert (one.eps - one.x0 - velocity).abs().max() < 1e-5
-    assert (one.x0 - (x - level.t * velocity)).abs().max() < 1e-5
+    assert (one.x0 - (x - level.time * velocity)).abs().max() < 1e-5
 
 
 def test_scores_of_an_exploding_process(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def classes(*bases: type) -> list[Any]:
     return [cls for base in bases for cls in PUBLIC.choices(base).values()]
 
 
-def every(name: str, values: Iterable[object]) -> pytest.MarkDecorator:
+def every(name: str | tuple[str, ...], values: Iterable[object]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(name, values, ids=lambda value: getattr(value, "__name__", None) or repr(value))
 
 

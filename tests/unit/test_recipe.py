@@ -356,7 +356,7 @@ def test_excerpt_of_a_very_long_line_is_cut_round_the_caret(message):
     ],
 )  # fmt: skip
 def test_scalars(text, value):
-    read = read_yaml(f"a: {text}", "x").unguided()["a"]
+    read = read_yaml(f"a: {text}", "x").plain()["a"]
     assert read == value
     assert type(read) is type(value)
 
@@ -375,7 +375,7 @@ keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 )
 def test_what_is_written_is_what_is_read(value):
     for flow in (False, True):
-        read = read_yaml(write_yaml(value, flow=flow), "x").unguided()
+        read = read_yaml(write_yaml(value, flow=flow), "x").plain()
         assert read == value
         assert repr(read) == repr(value)  # 1, 1.0 and true are equal, and not the same
 
@@ -383,7 +383,7 @@ def test_what_is_written_is_what_is_read(value):
 @settings(deadline=None)
 @given(scalars)
 def test_scalar_alone_in_one_line(value):
-    assert repr(read_yaml(write_yaml([value], flow=True), "x").unguided()) == repr([value])
+    assert repr(read_yaml(write_yaml([value], flow=True), "x").plain()) == repr([value])
 
 
 def test_save_and_load_round_trip(load):
@@ -533,7 +533,7 @@ data:             {type: MNIST, size: 32, offline: digits}
 process:          {type: NCSN, sigma_min: 0.01, sigma_max: 1.0, levels: 10}
 parameterization: Score
 backbone:         {type: UNet, width: 32, multipliers: [1, 2, 2]}
-objective:        {type: Denoising, weighting: sigma2}
+objective:        {type: Denoising, weighting: EpsilonWeighting}
 training:         {steps: 20000, batch: 128, lr: 2e-4, ema: 0.999}
 sampling:         {solver: {type: AnnealedLangevin, steps_per_level: 100, step_size: 2e-5}, grid: Native, count: 64}
 seed: 0
@@ -605,7 +605,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),
         ("process={type: DDPM, schedule: ZeroTerminalSNR}", "r.yaml:3:1: parameterization: Score"),
-        ("data=fashion_mnis", "--set data=fashion_mnis: data: there is no data 'fashion_mnis'. Did you mean 'Fash"),
+        ("data=fashion_mnis", "--set data=fashion_mnis: data: there is no dataset 'fashion_mnis'. Did you mean 'Fash"),
     ],
 )  # fmt: skip
 def test_real_parts_that_do_not_fit(recipe, override, start):
@@ -615,7 +615,7 @@ def test_real_parts_that_do_not_fit(recipe, override, start):
 
 
 def test_every_public_component_has_a_schema():
-    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Data",
+    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Dataset",
                  "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
                  "parameterization.Parameterization"):  # fmt: skip
         module, name = base.rsplit(".", 1)
