@@ -50,8 +50,8 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
                 values[parameters[old]] = values.pop(old)
             plain(self, *args, **values)
 
-        cls.__init__ = init  # type: ignore[misc]
-        cls._renamed = parameters  # type: ignore[attr-defined]
+        for name, value in (("__init__", init), ("_renamed", parameters)):
+            setattr(cls, name, value)
         return cls
 
     return decorate

@@ -15,7 +15,6 @@ import unidiff as ud
 from unidiff.cli import compare as command
 from unidiff.errors import ParameterError, RecipeError
 from unidiff.evaluation.reference import Flow
-from unidiff.run.comparing import Comparing, load_comparing
 from unidiff.solver.base import OneStep
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
@@ -53,7 +52,7 @@ def test_an_exact_model(tmp_path):
     assert [(line["solver"], int(line["nfe"])) for line in table] == [
         (row["solver"], row["nfe"]) for row in facts["rows"]
     ]
-    assert facts["recipe"] == load_comparing(tmp_path / "tiny.yaml").to_dict()
+    assert facts["recipe"] == ud.load_recipe(tmp_path / "tiny.yaml").to_dict()
     assert facts["environment"]["unidiff"] == ud.__version__
     for name, size in {"errors.png": (1440, 624), "samples.png": (732, 480)}.items():
         with Image.open(tmp_path / "out" / name) as picture:
@@ -167,7 +166,7 @@ def test_a_trained_run_of_points(runs, tmp_path):
 
 @pytest.mark.slow
 def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)  # the first doubling is enough
+    monkeypatch.setattr("unidiff.task.comparison_models._TOLERANCE", 10.0)  # the first doubling is enough
     result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
     assert result.code == 0, result
     assert result.out.splitlines()[0].endswith("features")
@@ -182,7 +181,7 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_runs(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)
+    monkeypatch.setattr("unidiff.task.comparison_models._TOLERANCE", 10.0)
     words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]
     result = unidiff(*words)
     assert result.code == 0, result
@@ -231,7 +230,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
     with pytest.raises(ParameterError, match=r"runs: .*each run once"):
-        Comparing(runs=(runs / "ring", same), solvers=("ddim",))
+        ud.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
@@ -275,19 +274,19 @@ def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
 
 def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform", {"type": "DDIM", "eta": 0.5}, {"type": "Ancestral"}]})
-    comparing = load_comparing(path)
+    comparing = ud.load_recipe(path)
     assert comparing.solvers == ("ddim@uniform", ud.DDIM(eta=0.5), ud.Ancestral())
     (tmp_path / "again.yaml").write_text(comparing.to_yaml())
-    assert load_comparing(tmp_path / "again.yaml") == comparing
+    assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     text = unidiff("check", path).out
     assert "# This recipe is right." in text
     (tmp_path / "again.yaml").write_text(text)
-    assert load_comparing(tmp_path / "again.yaml") == comparing
+    assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     assert json.loads(unidiff("check", path, "--json").out)["recipe"] == comparing.to_dict()
     with pytest.raises(RecipeError, match="unidiff compare"):
         ud.load_recipe(path)
     with pytest.raises(ParameterError, match="ddimm"):
-        Comparing(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+        ud.SolverComparison(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):

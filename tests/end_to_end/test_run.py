@@ -18,12 +18,12 @@ import safetensors.torch
 import torch
 import yaml
 from PIL import Image
-from tiny import DIGITS, RING, equal, metrics, refused, start, unidiff, write
+from tiny import DIGITS, RING, equal, metrics, refused, shipped_with, start, unidiff, write
 
 import unidiff as ud
 from unidiff import plot
 from unidiff.errors import RunError, RunFailed
-from unidiff.recipe.shipped import read_source, recipe_command, shipped_recipes
+from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
 from unidiff.run.execute import execute
 from unidiff.training.checkpoint import Checkpoints
@@ -291,7 +291,7 @@ def test_a_full_disk_on_the_way_is_one_message(tmp_path, monkeypatch, place):
     assert failure.value.exit_code == 1
     assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "failed"
     monkeypatch.undo()
-    assert execute(recipe, tmp_path / "run", Listener(), resume=True)["status"] == "finished"
+    assert execute(recipe, tmp_path / "run", Listener(), resume=True).status == "finished"
 
 
 def test_a_diverging_run_names_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -343,7 +343,7 @@ def test_a_long_run_says_so_within_its_first_minute(tmp_path, monkeypatch, secon
 
     listener.progress = progress
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
-    recipe = {**changed(RING, steps=steps, log_every=1000), "lighter": "ddpm_digits"}
+    recipe = {**changed(RING, steps=steps, log_every=1000), "smaller_recipe": "ddpm_digits"}
     with pytest.raises(Interrupted):
         execute(recipe_of(tmp_path, recipe), tmp_path / "run", listener, stop=lambda: now > 59 - seconds)
     if not warned:
@@ -462,7 +462,7 @@ def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
     captions = []
     for name in ("save_samples", "save_strip"):
         monkeypatch.setattr(plot, name, lambda *args: captions.append(next(a for a in args if isinstance(a, str))))
-    recipe = {**changed(DIGITS, tensorboard=False, steps=4), "data": {"type": "MNIST", "size": 8, "offline": "digits"}}
+    recipe = {**changed(DIGITS, tensorboard=False, steps=4), "data": {"type": "MNIST", "size": 8, "fallback": "digits"}}
     path = write(tmp_path, recipe)
     result = unidiff("run", path, "--out", tmp_path / "run", "--json")
     assert result.code == 0
@@ -481,10 +481,10 @@ def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
 
 def test_lighter_recipes_exist():
     shipped = shipped_recipes()
-    trained = [name for name in shipped if recipe_command(name) == "run"]
+    trained = shipped_with("backbone")
     assert len(trained) >= 5
     # Read as text: a recipe of latents loads only where its codec has been trained.
-    written = {name: yaml.safe_load(read_source(name)[1]).get("lighter") for name in trained}
+    written = {name: yaml.safe_load(read_source(name)[1]).get("smaller_recipe") for name in trained}
     assert all(lighter in (None, *shipped) for lighter in written.values())
     assert sum(lighter is not None for lighter in written.values()) >= 5
 

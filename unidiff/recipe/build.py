@@ -57,14 +57,15 @@ class Builder:
     def _component(self, base: type, node: Node, key: str) -> tuple[type, dict[str, Any]]:
         noun = an(base.__name__.lower())
         if isinstance(node.value, str):
-            return (cls := self.named(base, node, key)), self._arguments(cls, {}, node, key)
+            short: type = self.named(base, node, key)
+            return short, self._arguments(short, {}, node, key)
         if not isinstance(node.value, dict):
             problem = f"{noun} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
             problem = f"the key 'type' is missing, which says which {base.__name__.lower()} is meant."
             raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
-        cls = self.named(base, node.value["type"], f"{key}.type")
+        cls: type = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
         return cls, self._arguments(cls, rest, node, key)
 

@@ -70,7 +70,7 @@ class GenerationReport(Report):
         """See `Report.rows`."""
         return {
             "sampling": f"{self.sampling_seconds:.0f} s, {self.nfe} evaluations per sample",
-            "errors": self.errors and str(self.errors),
+            "errors": None if self.errors is None else str(self.errors),
             "samples": self.samples,
             "conditions": self.conditions,
             "trajectory": self.trajectory,
@@ -188,5 +188,6 @@ def _image(recipe: Generation) -> ImageConditioning:
 
 
 def caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
+    """A title with solver, grid, seeds and, where there is one, the stand-in."""
     text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
     return f"{text}\n{source.stand_in}" if source.stand_in else text
