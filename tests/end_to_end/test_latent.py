@@ -305,3 +305,14 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     assert result.code == 0, result.err
     assert "latents of Digits test" in result.out
     assert equal(dict(data.network().state_dict()), dict(ud.load_codec(folder / "codec").state_dict()))
+
+
+def test_a_dry_run_encodes_nothing(codec, tmp_path, monkeypatch):
+    path = write(tmp_path, {**LDM, "data": {**LDM["data"], "codec": str(codec)}})
+    encoded = []
+    plain = ud.Autoencoder.encode
+    monkeypatch.setattr(ud.Autoencoder, "encode", lambda self, x: encoded.append(len(x)) or plain(self, x))
+    foreseen = json.loads(unidiff("run", path, "--out", tmp_path / "run", "--dry-run", "--json").out)
+    assert not encoded
+    assert json.loads(unidiff("run", path, "--out", tmp_path / "run", "--json").out)["data"] == foreseen["data"]
+    assert encoded

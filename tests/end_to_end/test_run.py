@@ -532,3 +532,37 @@ def test_the_modes_must_be_those_of_the_data(tmp_path):
     assert "heat.yaml:3:" in refused.err
     assert "[28, 28] was given" in refused.err
     assert "Write [8, 8]" in refused.err
+
+
+@pytest.mark.parametrize("words", [("run", "--dry-run"), ("check",), ("run", "--resume")])
+def test_a_recipe_is_parsed_once(words, tmp_path, monkeypatch):
+    from unidiff.recipe import read
+
+    path, parsed = write(tmp_path, RING), []
+    (command, *options), out = words, ("--out", tmp_path / "run")
+    if "--resume" in options:
+        assert unidiff("run", path, *out).code == 0
+        path = tmp_path / "run/recipe.yaml"
+    plain = read.read_yaml
+    monkeypatch.setattr(read, "read_yaml", lambda text, name: parsed.append(name) or plain(text, name))
+    assert unidiff(command, path, *options, *(out if command == "run" else ())).code == 0
+    assert [Path(name).name for name in parsed] == [path.name]
+
+
+def test_old_names_of_keys_and_classes_are_read(tmp_path):
+    data = {"type": "MNIST", "size": 8, "offline": "digits"}
+    old = {**RING, "data": data, "backbone": {"type": "UNet", "width": 8, "multipliers": [1]}, "lighter": "ddpm_digits"}
+    old["objective"] = {"type": "Denoising", "weighting": "simple"}
+    path = write(tmp_path, old)
+    with pytest.warns(DeprecationWarning, match="'lighter' is now called 'smaller_recipe'"):
+        task = ud.load_recipe(path)
+    assert (task.smaller_recipe, task.data.fallback) == ("ddpm_digits", "digits")
+    assert task.objective.weighting == ud.UniformWeighting()
+    assert ud.load_recipe(path, ["lighter=heat_digits"]).smaller_recipe == "heat_digits"
+    assert {"lighter", "offline"}.isdisjoint([*task.to_dict(), *task.to_dict()["data"]])
+    with pytest.raises(RecipeError, match="old name of 'smaller_recipe'"):
+        ud.load_recipe(write(tmp_path, {**RING, "lighter": "a", "smaller_recipe": "b"}))
+    with pytest.warns(DeprecationWarning, match="'offline' is now called 'fallback'"):
+        assert ud.MNIST(offline="digits") == ud.MNIST(fallback="digits")
+    with pytest.warns(DeprecationWarning, match="unidiff.Recipe is now called unidiff.Generation"):
+        assert ud.Recipe is ud.Generation

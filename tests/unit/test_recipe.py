@@ -522,7 +522,7 @@ def test_signature_rows_describe_a_class():
 
 def test_shipped_recipes_are_listed_without_torch():
     assert all(path.is_file() and path.suffix == ".yaml" for path in shipped_recipes().values())
-    code = "import sys, unidiff.recipe as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
+    code = "import sys, unidiff.recipe.shipped as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -32,7 +32,7 @@ def run(
     if resume and overwrite:
         raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
     from unidiff.cli.console import Console, is_speaker
-    from unidiff.run.task import load_recipe, resumed_recipe
+    from unidiff.run.task import load_recipe
     from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
@@ -44,7 +44,7 @@ def run(
             raise
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
-        task = resumed_recipe(directory, task, allow_imports=allow_imports)
+        task = task.resumed(directory, allow_imports=allow_imports)
     try:
         with _StopOnSignal() as asked, Console() as console:
             outcome = task.run(

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import types
 import typing
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union
@@ -111,7 +112,7 @@ class Builder:
         return found
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
-        children = _present_names(cls, children, key)
+        children = self._present_names(cls, children, key)
         plain = {name: child.plain() for name, child in children.items()}
         try:
             values = schema.written(schema.plain_model(cls).model_validate(plain))
@@ -165,15 +166,17 @@ class Builder:
             return data
         return data.kept_in(self.home)
 
-
-def _present_names(cls: type, children: dict[str, Node], key: str) -> dict[str, Node]:
-    """The children under the names that parameters have now; an override under an old name wins, as the later one."""
-    renamed = renamed_parameters(cls)
-    present = {name: child for name, child in children.items() if name not in renamed}
-    for old, new in renamed.items():
-        if (child := children.get(old)) is None:
-            continue
-        if new in present and not child.at.source.is_override:
-            raise child.at.error(join(key, old), f"this is the old name of {new!r}, which is also given. Remove it.")
-        present[new] = child
-    return present
+    def _present_names(self, cls: type, children: dict[str, Node], key: str) -> dict[str, Node]:
+        """The children under the names that parameters have now; of both names, an override of the old one wins."""
+        renamed = renamed_parameters(cls)
+        present = {name: child for name, child in children.items() if name not in renamed}
+        for old in renamed.keys() & children.keys():
+            new, child = renamed[old], children[old]
+            if new in present and not child.at.source.is_override:
+                problem = f"this is the old name of {new!r}, which is also given. Remove it."
+                raise child.at.error(join(key, old), problem)
+            if self.home is None:  # the recipe of a run is nobody's to change
+                notice = f"{child.at.source.name}: the key {join(key, old)!r} is now called {new!r}."
+                warnings.warn(notice, DeprecationWarning, stacklevel=2)
+            present[new] = child
+        return present

@@ -20,7 +20,7 @@ from unidiff.errors import RunError, RunFailed
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import trained
 from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
-from unidiff.run.task import Reporter, Run, Task, never
+from unidiff.run.task import Reporter, Run, Task, never, resumed_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_precision
@@ -148,6 +148,10 @@ class TrainingTask(Task, Generic[M]):
     def verdict(self) -> str:
         """With the number of weights; see `Task.verdict`."""
         return f"This recipe is right. Its network has {self.count_weights():,} parameters."
+
+    def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
+        """See `Task.resumed`."""
+        return resumed_recipe(directory, self, allow_imports=allow_imports)
 
     def load(self, directory: Path, *, device: str = "auto", report: Callable[[str], None]) -> Run:
         """See `Task.load`."""

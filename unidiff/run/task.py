@@ -96,6 +96,14 @@ class Task(Record, ABC):
         """What `unidiff check` says of a recipe without mistakes."""
         return f"This recipe is right. It asks for {self.noun}."
 
+    def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
+        """The task that a run was started with, provided that it is this one; `run(resume=True)` goes on with it.
+
+        Raises:
+            RunError: If there is no run to resume, or it was started with another recipe.
+        """
+        raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
+
     def load(
         self,
         directory: Path,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from unidiff.data.base import Dataset
-from unidiff.errors import ParameterError, RunError, require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
@@ -91,7 +91,7 @@ class SolverComparison(Task):
     ) -> ComparisonOutcome:
         """Compare, and write table and pictures; see `Task.run`."""
         if resume:
-            raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
+            self.resumed(directory)
         check_place(directory, overwrite)
         if dry_run:
             return ComparisonOutcome("dry run", str(directory), {"recipe": self.to_dict()})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from unidiff.errors import ParameterError, RunError, require
+from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.initial_condition import Broadband, InitialCondition
 from unidiff.run.task import Reporter, Task, never
@@ -71,7 +71,7 @@ class HeatFlow(Task):
     ) -> HeatFlowOutcome:
         """Solve it, and write table and pictures; see `Task.run`."""
         if resume:
-            raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
+            self.resumed(directory)
         where = resolve_device(device)
         check_place(self, directory, overwrite)
         if dry_run:
