@@ -22,7 +22,7 @@ from tiny import DIGITS, RING, equal, metrics, refused, shipped_with, start, uni
 
 import unidiff as ud
 from unidiff import plot
-from unidiff.errors import RunError, RunFailed
+from unidiff.errors import RecipeError, RunError, RunFailed
 from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
 from unidiff.run.execute import execute
