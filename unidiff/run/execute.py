@@ -6,13 +6,14 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from unidiff import plot
 from unidiff.data.base import Dataset, OpenDataset
@@ -20,7 +21,7 @@ from unidiff.errors import RunError, RunFailed
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import trained
 from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
-from unidiff.run.task import Reporter, Run, Task, never, resumed_recipe
+from unidiff.run.task import Options, Reporter, Run, Task, resumed_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_precision
@@ -38,6 +39,7 @@ _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
 
+@dataclass(frozen=True)
 class Session:
     """A training run as its task sees it: where its files are, its data, and who watches.
 
@@ -49,15 +51,11 @@ class Session:
         stop: Whether the user wants it to end.
     """
 
-    def __init__(
-        self,
-        files: RunDirectory,
-        source: OpenDataset,
-        reporter: Reporter,
-        precision: torch.dtype,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.files, self.source, self.reporter, self.precision, self.stop = files, source, reporter, precision, stop
+    files: RunDirectory
+    source: OpenDataset
+    reporter: Reporter
+    precision: torch.dtype
+    stop: Callable[[], bool]
 
     def trained(self) -> tuple[float, float]:
         """Seconds of training and the last loss, after drawing the curve of the loss."""
@@ -125,21 +123,9 @@ class TrainingTask(Task, Generic[M]):
     def preview(self, average: M, session: Session, path: Path, title: str) -> None:
         """Draw a cheap image of what the model has learnt so far; nothing by default."""
 
-    def run(
-        self,
-        directory: Path,
-        reporter: Reporter,
-        *,
-        device: str = "auto",
-        resume: bool = False,
-        overwrite: bool = False,
-        dry_run: bool = False,
-        stop: Callable[[], bool] = never,
-        allow_imports: bool = False,
-    ) -> TrainingOutcome | None:
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """Train, and report; see `Task.run` and `execute`."""
-        options = {"device": device, "resume": resume, "overwrite": overwrite, "dry_run": dry_run}
-        return execute(self, directory, reporter, stop=stop, **options)  # type: ignore[arg-type]
+        return execute(self, directory, reporter, **options)
 
     def facts(self) -> dict[str, Any]:
         """The number of weights; see `Task.facts`."""
@@ -166,42 +152,22 @@ class TrainingTask(Task, Generic[M]):
 
 
 def execute(
-    task: TrainingTask[M],
-    directory: Path,
-    reporter: Reporter,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    stop: Callable[[], bool] = never,
+    task: TrainingTask[M], directory: Path, reporter: Reporter, **options: Unpack[Options]
 ) -> TrainingOutcome | None:
-    """Train a task's model and report on it, all into a run directory.
-
-    Args:
-        task: What to do.
-        directory: The run directory.
-        reporter: Receives progress and notices.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        resume: Go on with the run that is there.
-        overwrite: Replace the run that is there.
-        dry_run: Stop before anything is written.
-        stop: Asked after every step; True saves a checkpoint and raises Interrupted.
-
-    Returns:
-        What was done; None on all but the first of several processes.
+    """Train a task's model and report on it, all into a run directory; see `Task.run`.
 
     Raises:
         UnidiffError: If something does not fit; nothing has been written then.
         RunFailed: If training diverged or the disk is full.
         Interrupted: If `stop` said so.
     """
+    resume, dry_run = options.get("resume", False), options.get("dry_run", False)
     check_trackers(task.training)
-    accelerator = accelerator_for(task.training, device)
+    accelerator = accelerator_for(task.training, options.get("device", "auto"))
     main = accelerator.is_main_process
     files = RunDirectory(directory)
     needed = 16 * task.count_weights() * (task.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
-    files.check_writable(needed) if resume else files.check_new(overwrite, needed)
+    files.check_writable(needed) if resume else files.check_new(options.get("overwrite", False), needed)
     source = task.data.look() if dry_run else task.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
@@ -231,7 +197,7 @@ def execute(
             files.update_manifest(started=_now())
         files.update_manifest(status="training", **asdict(facts), **surroundings)
     begun, status = time.perf_counter(), "failed"
-    session = Session(files, source, reporter, precision, stop)
+    session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
     try:
         model = _train(task, session, fresh, accelerator)
         report = task.report(model, session) if main else None

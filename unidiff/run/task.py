@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 import unidiff
 from unidiff.denoiser import NeuralDenoiser
@@ -26,7 +27,7 @@ from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution
 from unidiff.training.trainable import Trainable
 
-__all__ = ["Reporter", "Run", "Task", "load_recipe", "never", "resumed_recipe"]
+__all__ = ["Options", "Reporter", "Run", "Task", "load_recipe", "resumed_recipe"]
 
 
 class Reporter(Protocol):
@@ -39,9 +40,24 @@ class Reporter(Protocol):
         """How far a stage ("train", "sample") is."""
 
 
-def never() -> bool:
-    """False: do not stop."""
-    return False
+class Options(TypedDict, total=False):
+    """How a task is run.
+
+    Attributes:
+        device: auto (the default), cpu, cuda, cuda:1 or mps.
+        resume: Go on with what is there.
+        overwrite: Replace what is there.
+        dry_run: Check everything, write nothing.
+        stop: Called after every training step; True ends the run with a checkpoint and Interrupted.
+        allow_imports: Accept classes from outside unidiff in the recipes that this one names.
+    """
+
+    device: str
+    resume: bool
+    overwrite: bool
+    dry_run: bool
+    stop: Callable[[], bool]
+    allow_imports: bool
 
 
 class Task(Record, ABC):
@@ -57,29 +73,13 @@ class Task(Record, ABC):
     noun: ClassVar[str] = "a task"
 
     @abstractmethod
-    def run(
-        self,
-        directory: Path,
-        reporter: Reporter,
-        *,
-        device: str = "auto",
-        resume: bool = False,
-        overwrite: bool = False,
-        dry_run: bool = False,
-        stop: Callable[[], bool] = never,
-        allow_imports: bool = False,
-    ) -> Outcome | None:
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> Outcome | None:
         """Do it, and write all that comes of it into a directory.
 
         Args:
             directory: The directory; it need not exist yet.
             reporter: Receives progress and notices.
-            device: auto, cpu, cuda, cuda:1 or mps.
-            resume: Go on with what is there.
-            overwrite: Replace what is there.
-            dry_run: Check everything, write nothing.
-            stop: Asked now and then; True ends a training run after its step, with a checkpoint and Interrupted.
-            allow_imports: Accept classes from outside unidiff in the recipes that this one names.
+            **options: See `Options`.
 
         Returns:
             What was done; None on all but the first of several processes.

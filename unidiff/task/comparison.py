@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from typing_extensions import Unpack
 
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
-from unidiff.run.task import Reporter, Task, never
+from unidiff.run.task import Options, Reporter, Task
 from unidiff.solver.base import Solver
 from unidiff.task.comparison_models import compare_recipe
 from unidiff.task.comparison_report import ComparisonOutcome, check_place, write_comparison
@@ -77,24 +78,14 @@ class SolverComparison(Task):
             )
             raise ParameterError("data", problem)
 
-    def run(
-        self,
-        directory: Path,
-        reporter: Reporter,
-        *,
-        device: str = "auto",
-        resume: bool = False,
-        overwrite: bool = False,
-        dry_run: bool = False,
-        stop: Callable[[], bool] = never,
-        allow_imports: bool = False,
-    ) -> ComparisonOutcome:
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> ComparisonOutcome:
         """Compare, and write table and pictures; see `Task.run`."""
-        if resume:
+        if options.get("resume"):
             self.resumed(directory)
-        check_place(directory, overwrite)
-        if dry_run:
+        check_place(directory, options.get("overwrite", False))
+        if options.get("dry_run"):
             return ComparisonOutcome("dry run", str(directory), {"recipe": self.to_dict()})
+        device, allow_imports = options.get("device", "auto"), options.get("allow_imports", False)
         found, facts = compare_recipe(self, reporter, device=device, allow_imports=allow_imports)
         for note in found.notes:
             reporter.notice(note)

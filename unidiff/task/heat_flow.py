@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import Unpack
+
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.initial_condition import Broadband, InitialCondition
-from unidiff.run.task import Reporter, Task, never
+from unidiff.run.task import Options, Reporter, Task
 from unidiff.task.heat_flow_report import HeatFlowOutcome, check_place, solve, write_heat_flow
 from unidiff.training.device import resolve_device
 
@@ -57,23 +58,12 @@ class HeatFlow(Task):
         except ParameterError as error:  # such as a mode that this domain does not have
             raise ParameterError(f"start.{error.parameter}", error.problem) from error
 
-    def run(
-        self,
-        directory: Path,
-        reporter: Reporter,
-        *,
-        device: str = "auto",
-        resume: bool = False,
-        overwrite: bool = False,
-        dry_run: bool = False,
-        stop: Callable[[], bool] = never,
-        allow_imports: bool = False,
-    ) -> HeatFlowOutcome:
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> HeatFlowOutcome:
         """Solve it, and write table and pictures; see `Task.run`."""
-        if resume:
+        if options.get("resume"):
             self.resumed(directory)
-        where = resolve_device(device)
-        check_place(self, directory, overwrite)
-        if dry_run:
+        where = resolve_device(options.get("device", "auto"))
+        check_place(self, directory, options.get("overwrite", False))
+        if options.get("dry_run"):
             return HeatFlowOutcome("dry run", str(directory), self.to_dict())
         return write_heat_flow(self, solve(self, where), directory, where)
