@@ -165,7 +165,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
         *words, "--guidance", 2, "--classifier", runs / "other"
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")
-    assert "has no `classifier`" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
+    assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
     assert "trains a classifier, which draws nothing" in refused("sample", runs / "judge")
 
 

@@ -15,6 +15,7 @@ import unidiff as ud
 from unidiff.cli import compare as command
 from unidiff.errors import ParameterError
 from unidiff.evaluation.reference import Flow
+from unidiff.run.records import DataFacts, Manifest
 from unidiff.solver.base import OneStep
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
@@ -213,7 +214,8 @@ def test_a_stand_in_is_other_data(runs, tmp_path, monkeypatch):
         "other": {"name": "Digits", "checksum": "md5:2"},
     }
     monkeypatch.setattr(
-        "unidiff.run.directory.RunDirectory.read_manifest", lambda self: {"data": manifests[self.path.name]}
+        "unidiff.run.directory.RunDirectory.read_manifest",
+        lambda self: Manifest(data=DataFacts(count=1, shape=[2], **manifests[self.path.name])),
     )
     said = refused("compare", runs / "ring", runs / "other", *WORDS, "--out", tmp_path / "out")
     assert "learned Ring train (sha256:1)" in said
@@ -240,7 +242,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "no such file" in refused("compare", "nowhere.yaml")
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
-    assert "it is no comparison" in refused("compare", "ddpm_digits")
+    assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
     assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
     assert "`unidiff compare tiny.yaml`" in refused("run", "tiny.yaml")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]

@@ -26,6 +26,7 @@ from unidiff.errors import RecipeError, RunError, RunFailed
 from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
 from unidiff.run.execute import execute
+from unidiff.task import generation_report
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
 
@@ -143,7 +144,7 @@ def test_the_directory_alone_draws_the_same_samples(digits, tmp_path):
     one = ud.load(elsewhere, ["sampling.count=1", "sampling.seed=2"]).sample()
     assert torch.allclose(one.x[0], solution.x[2], atol=1e-5)
     # The picture that the run drew, drawn again.
-    caption = module._caption("run", recipe.sampling, recipe.process, recipe.data.open())
+    caption = generation_report.caption("run", recipe.sampling, recipe.process, recipe.data.open())
     plot.save_samples(solution.x, tmp_path / "again.png", caption)
     again, drawn = (np.asarray(Image.open(path)) for path in (tmp_path / "again.png", run / "samples" / "grid.png"))
     assert np.array_equal(again, drawn)
@@ -313,14 +314,14 @@ def test_a_diverging_run_names_the_last_good_checkpoint(tmp_path, monkeypatch):
 
 
 def test_samples_that_are_not_finite_are_mentioned(tmp_path, monkeypatch):
-    original = module.draw
+    original = generation_report.draw
 
     def broken(*args, **options):
         solution = original(*args, **options)
         solution.x[1] = math.nan
         return solution
 
-    monkeypatch.setattr(module, "draw", broken)
+    monkeypatch.setattr(generation_report, "draw", broken)
     listener = Listener()
     execute(recipe_of(tmp_path), tmp_path / "run", listener)
     assert listener.notices == ["1 of 4 samples are not finite. Use smaller steps in `sampling`."]
@@ -448,7 +449,7 @@ def test_what_is_no_run_or_a_broken_one(digits, tmp_path):
     with pytest.raises(RunError, match=r"manifest\.json: the file is damaged"):
         ud.load(run)
     (run / "manifest.json").unlink()
-    assert ud.load(run).manifest == {}
+    assert ud.load(run).manifest.entries == {}
     for path in (run / "checkpoints").iterdir():
         shutil.rmtree(path)
     with pytest.raises(RunError, match="no checkpoint yet"):

@@ -20,7 +20,7 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 from unidiff.recipe.refusal import given, join, nearest, refusal
-from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of
+from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun
 from unidiff.renamed import renamed_parameters
 
 __all__ = ["Builder"]
@@ -56,15 +56,15 @@ class Builder:
         return self._construct(cls, arguments, node, key)
 
     def _component(self, base: type, node: Node, key: str) -> tuple[type, dict[str, Any]]:
-        noun = an(base.__name__.lower())
+        article = an(noun(base))
         if isinstance(node.value, str):
             short: type = self.named(base, node, key)
             return short, self._arguments(short, {}, node, key)
         if not isinstance(node.value, dict):
-            problem = f"{noun} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
+            problem = f"{article} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
-            problem = f"the key 'type' is missing, which says which {base.__name__.lower()} is meant."
+            problem = f"the key 'type' is missing, which says which {noun(base)} is meant."
             raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
         cls: type = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
@@ -72,20 +72,20 @@ class Builder:
 
     def named(self, base: type[R], node: Node, key: str) -> type[R]:
         """The class below `base` that a `type` names: a public one, or `module:Class` where that is allowed."""
-        noun = an(base.__name__.lower())
+        article = an(noun(base))
         if not isinstance(node.value, str):
-            problem = f"the name of {noun} belongs here; {given(node)}."
+            problem = f"the name of {article} belongs here; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         name = node.value
         foreign = ":" in name or "." in name
         found = self._imported(node, key) if foreign else self.registry.find(name, base)
         if found is None:
             choices = self.registry.choices(base)
-            problem = f"there is no {base.__name__.lower()} {name!r}.{nearest(name, choices)}"
+            problem = f"there is no {noun(base)} {name!r}.{nearest(name, choices)}"
             raise node.at.error(key, problem, choices)
         if not (isinstance(found, type) and issubclass(found, base)):
             kind = kind_of(found)
-            problem = f"{name} is {an(kind) if kind else f'no {base.__name__.lower()}'}; {noun} belongs here."
+            problem = f"{name} is {an(kind) if kind else f'no {noun(base)}'}; {article} belongs here."
             raise node.at.error(key, problem, self.registry.choices(base))
         if inspect.isabstract(found):
             problem = f"{name} is what every {kind_of(found)} is built on; name one of them."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import unidiff
 from unidiff.renamed import RENAMED
 
-__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of"]
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "noun"]
 
 
 def is_component(annotation: object) -> bool:
@@ -27,9 +28,14 @@ def an(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def noun(base: type) -> str:
+    """What a base class is called in messages: `initial condition` for InitialCondition."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", base.__name__).lower()
+
+
 def kind_of(cls: object) -> str:
     """What a class is, in a word: `process` for NCSN; empty for anything that is no component."""
-    bases = [base.__name__.lower() for base in getattr(cls, "__mro__", ()) if ABC in base.__bases__]
+    bases = [noun(base) for base in getattr(cls, "__mro__", ()) if ABC in base.__bases__]
     return bases[-1] if bases else ""
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, crea
 
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.parameters import parameters
-from unidiff.recipe.registry import an, is_component
+from unidiff.recipe.registry import an, is_component, noun
 
 __all__ = ["is_blueprint", "is_record", "is_structured", "phrase", "plain_model", "written"]
 
@@ -107,4 +107,4 @@ def phrase(annotation: Any) -> str:
         return "a mapping"
     if is_record(annotation):
         return "a mapping"
-    return an(annotation.__name__.lower()) if is_component(annotation) else f"{annotation}, which only Python can give"
+    return an(noun(annotation)) if is_component(annotation) else f"{annotation}, which only Python can give"

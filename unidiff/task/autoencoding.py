@@ -68,7 +68,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         try:
             _ = self.latent_shape
         except (DataError, ValueError, TypeError) as error:
-            problem = error.problem if isinstance(error, ParameterError) else str(error)
+            problem = getattr(error, "problem", str(error))
             raise ParameterError("codec", problem) from error
 
     @property
