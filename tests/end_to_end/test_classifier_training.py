@@ -166,7 +166,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")
     assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
-    assert "trains a classifier, which draws nothing" in refused("sample", runs / "judge")
+    assert "the training of a classifier, which draws no samples" in refused("sample", runs / "judge")
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,6 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
     assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
     assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
-    assert "`unidiff compare tiny.yaml`" in refused("run", "tiny.yaml")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -288,6 +287,17 @@ def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     assert type(comparing) is ud.SolverComparison
     with pytest.raises(ParameterError, match="ddimm"):
         ud.SolverComparison(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+
+
+def test_run_takes_the_recipe_of_a_comparison(tmp_path):
+    path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform"], "nfe": [3], "count": 20})
+    words = ("run", path, "--out", tmp_path / "out")
+    assert json.loads(unidiff(*words, "--dry-run", "--json").out)["status"] == "dry run"
+    assert not (tmp_path / "out").exists()
+    found = json.loads(unidiff(*words, "--json").out)
+    kept = json.loads((tmp_path / "out/compare.json").read_text())
+    assert found == {"status": "finished", "directory": str(tmp_path / "out"), **kept}
+    assert "nothing to go on with" in refused(*words, "--resume")
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):
