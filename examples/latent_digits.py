@@ -39,7 +39,7 @@ def main() -> None:
     fresh = ud.AutoencoderKL(latent_channels=2, channels=(16, 32)).build(channels=1)
     settings = ud.Training(options.codec_steps, batch=32, lr=4e-3, warmup=30, ema=0.97, precision="fp32")
     latent_shape = fresh.layout.latent_shape(digits.shape)
-    codec = ud.train(ud.TrainableAutoencoder(fresh, latent_shape), train, ud.Variational(kl=5e-3), settings).backbone
+    codec = ud.train(fresh, train, ud.Variational(kl=5e-3), settings)
     codec.set_scale(ud.measure_latents(codec, train).scale)
     codec.save(options.out / "latent_digits_codec")
 

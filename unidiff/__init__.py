@@ -7,9 +7,11 @@ the registry of recipes: a `type:` in a recipe is one of these names.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 from unidiff._version import __version__
+from unidiff.renamed import RENAMED
 
 # name -> module inside the package. The folder or file a class lives in is its kind ("process", "solver", ...).
 EXPORTS: dict[str, str] = {
@@ -179,7 +181,7 @@ EXPORTS: dict[str, str] = {
     "Backbone": "backbone.base",
     # codec: pictures to latents and back
     "Autoencoder": "codec.codec",
-    "TrainableAutoencoder": "codec.codec",
+    "CodecInTraining": "codec.codec",
     "measure_latents": "codec.statistics",
     "load_codec": "codec.folder",
     "AutoencoderConfig": "codec.autoencoders",
@@ -209,18 +211,19 @@ EXPORTS: dict[str, str] = {
     # recipes, training, runs
     "Training": "training.settings",
     "Sampling": "sampling",
-    "Recipe": "recipe.recipe",
-    "load_recipe": "recipe.recipe",
     "train": "training.loop",
+    "Run": "run.task",
     "load": "run.load",
-    "Comparing": "run.comparing",
-    "Evolving": "run.evolving",
-    "load_evolving": "run.evolving",
-    "Classifying": "run.classifying",
-    "load_classifying": "run.classifying",
-    "load_classifier": "run.load",
-    "Coding": "run.coding",
-    "load_coding": "run.coding",
+    # task: what a recipe can ask for. The first is meant where no key tells
+    "Generation": "task.generation",
+    "ClassifierTask": "task.classification",
+    "AutoencoderTask": "task.autoencoding",
+    "SolverComparison": "task.comparison",
+    "HeatFlow": "task.heat_flow",
+    "Task": "run.task",
+    "TrainingTask": "run.execute",
+    "load_recipe": "run.task",
+    "load_classifier": "task.classification",
 }
 
 __all__ = ["EXPORTS", "__version__", *EXPORTS]
@@ -229,6 +232,10 @@ __all__ = ["EXPORTS", "__version__", *EXPORTS]
 def __getattr__(name: str) -> Any:
     if name == "pde":  # a namespace of its own: `ud.pde.evolve(...)`
         return importlib.import_module("unidiff.pde")
+    if name in RENAMED:
+        notice = f"unidiff.{name} is now called unidiff.{RENAMED[name]}."
+        warnings.warn(notice, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module("unidiff"), RENAMED[name])
     if name not in EXPORTS:
         raise AttributeError(f"module 'unidiff' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"unidiff.{EXPORTS[name]}"), name)

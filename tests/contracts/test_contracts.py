@@ -342,7 +342,7 @@ def test_backbones_map_pixels_to_pixels(cls):
         assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
 
 
-NAMES_FILES = ("path", "root", "offline", "codec")  # parameters of data that are read from a disk or a network
+NAMES_FILES = ("path", "root", "fallback", "codec")  # parameters of data that are read from a disk or a network
 
 
 @every(

@@ -202,7 +202,7 @@ def test_latents_that_cannot_be_are_refused(codec, tmp_path):
         ud.Latent(ud.Latent(ud.Digits(), codec), codec)
     with pytest.raises(RecipeError, match=r"data: codec: 'runs/vae' does not exist.*makes one"):
         ud.load_recipe(write(tmp_path, LDM))
-    stand_in = ud.Latent(ud.ImageFolder(tmp_path / "none", size=8, channels=1, offline="digits"), codec).open()
+    stand_in = ud.Latent(ud.ImageFolder(tmp_path / "none", size=8, channels=1, fallback="digits"), codec).open()
     assert "stand in" in stand_in.stand_in
 
 
@@ -284,7 +284,7 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
 
 
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._MOST_STEPS", 32)
+    monkeypatch.setattr("unidiff.task.comparison_models._MOST_STEPS", 32)
     folder, _ = runs
     picture = tmp_path / "x.npy"
     x = ud.Digits().open("test").batch(torch.tensor([3]))
@@ -305,3 +305,14 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     assert result.code == 0, result.err
     assert "latents of Digits test" in result.out
     assert equal(dict(data.network().state_dict()), dict(ud.load_codec(folder / "codec").state_dict()))
+
+
+def test_a_dry_run_encodes_nothing(codec, tmp_path, monkeypatch):
+    path = write(tmp_path, {**LDM, "data": {**LDM["data"], "codec": str(codec)}})
+    encoded = []
+    plain = ud.Autoencoder.encode
+    monkeypatch.setattr(ud.Autoencoder, "encode", lambda self, x: encoded.append(len(x)) or plain(self, x))
+    foreseen = json.loads(unidiff("run", path, "--out", tmp_path / "run", "--dry-run", "--json").out)
+    assert not encoded
+    assert json.loads(unidiff("run", path, "--out", tmp_path / "run", "--json").out)["data"] == foreseen["data"]
+    assert encoded

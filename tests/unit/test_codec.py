@@ -304,12 +304,12 @@ def test_a_codec_is_trained_and_reported(run):
     nats = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum() / len(x)
     assert abs(found["kl_nats"] - float(nats)) < 0.01
     assert abs(codec.layout.scale - manifest["latents"]["scale"]) < 1e-6
-    assert ud.load_coding(folder / "recipe.yaml").objective == ud.Variational()
+    assert ud.load_recipe(folder / "recipe.yaml").objective == ud.Variational()
 
 
 def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     folder, _ = run
-    recipe = ud.load_coding(folder / "recipe.yaml")
+    recipe = ud.load_recipe(folder / "recipe.yaml")
     from unidiff.run.directory import RunDirectory
     from unidiff.run.execute import execute
     from unidiff.training.loop import Interrupted
@@ -337,12 +337,12 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels: \[?\(?9"),
-        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder belongs here"),
+        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder config belongs here"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
-        ud.load_coding(write(tmp_path, {**VAE, **changes}))
+        ud.load_recipe(write(tmp_path, {**VAE, **changes}))
 
 
 def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
@@ -358,9 +358,9 @@ def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
 
 def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     folder, _ = run
-    assert "unidiff.load_coding" in refused("sample", folder)
+    assert "the training of a codec, which draws no samples" in refused("sample", folder)
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="so it trains none"):
-        ud.load_coding(write(tmp_path, plain))
+    with pytest.raises(RecipeError, match="process: this key is missing"):
+        ud.load_recipe(write(tmp_path, plain))

@@ -63,14 +63,11 @@ def describe(
         "doc": inspect.getdoc(value) or "",
     }
     from unidiff.recipe.registry import is_component
+    from unidiff.recipe.schema import is_record
 
-    named = (
-        is_component(value)
-        and not inspect.isabstract(value)
-        and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
-    )
-    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving", "Classifying"):
-        from unidiff.recipe import signature_rows
+    component = is_component(value) and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
+    if (component or is_record(value)) and not inspect.isabstract(value):
+        from unidiff.recipe.describe import signature_rows
 
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]
     if as_json:
