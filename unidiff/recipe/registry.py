@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import unidiff
+from unidiff.renamed import RENAMED
 
 __all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of"]
 
@@ -53,7 +55,8 @@ class Registry:
 
         Where two names differ in case only, the one that is a `base` is meant.
         """
-        found = [self.get(name) for name in self.names if _fold(name) == _fold(written)]
+        present = _fold(RENAMED.get(written, written))
+        found = [self.get(name) for name in self.names if _fold(name) == present]
         right = [value for value in found if isinstance(value, type) and issubclass(value, base)]
         return (right or found or [None])[0]
 
@@ -77,4 +80,8 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-PUBLIC = Registry(unidiff.EXPORTS, lambda name: getattr(unidiff, name))
+def _public(name: str) -> Any:
+    return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+
+
+PUBLIC = Registry(unidiff.EXPORTS, _public)
