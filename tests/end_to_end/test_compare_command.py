@@ -161,8 +161,8 @@ def test_a_trained_run_of_points(runs, tmp_path):
     # A row of the table is what `unidiff.sample` draws with the run's weights.
     run = ud.load(runs / "ring", device="cpu")
     x = ud.sample(run.denoiser, ud.DDIM(), ud.Uniform(4), (2,), 30).x
-    test = ud.Ring(count=300).open("test").values
-    assert facts["rows"][1]["energy"] == pytest.approx(ud.energy_distance(x, test).value, abs=1e-6)
+    test = ud.data.Ring(count=300).open("test").values
+    assert facts["rows"][1]["energy"] == pytest.approx(ud.evaluation.energy_distance(x, test).value, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -287,11 +287,11 @@ def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     with pytest.raises(RecipeError, match="unidiff compare"):
         ud.load_recipe(path)
     with pytest.raises(ParameterError, match="ddimm"):
-        Comparing(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+        Comparing(solvers=("ddimm",), data=ud.data.Ring(), process=ud.DDPM())
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):
-    model, options = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
+    model, options = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
     found = ud.compare(model, ["ddim"], [3], (2,), 20, **options)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

@@ -143,7 +143,7 @@ def test_a_recipe_has_one_kind(tmp_path):
         ud.load_evolving("ddpm_digits")
     assert "it is no comparison" in refused("compare", path)
     with pytest.raises(ParameterError, match="times"):
-        ud.Evolving(domain=ud.Interval(), times=())
+        ud.Evolving(domain=ud.pde.Interval(), times=())
 
 
 def test_the_current_directory_can_be_the_place(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_the_manifest_says_what_was_done(digits):
         "name": "Digits train",
         "count": 1500,
         "shape": [1, 8, 8],
-        "checksum": ud.Digits().open().checksum,
+        "checksum": ud.data.Digits().open().checksum,
         "stand_in": None,
     }
     assert manifest["parameters"] == recipe.count_weights()
@@ -393,7 +393,7 @@ def test_an_old_run_is_kept_unless_told(tmp_path):
 def test_places_that_cannot_be_used(tmp_path, monkeypatch):
     path = write(tmp_path, RING)
     opened = []
-    monkeypatch.setattr(ud.Ring, "open", lambda self, split="train": opened.append(split))
+    monkeypatch.setattr(ud.data.Ring, "open", lambda self, split="train": opened.append(split))
     assert "is a file" in refused("run", path, "--out", path)
     assert "is a file" in refused("run", path, "--out", path / "below" / "it")
     assert "cannot be used" in refused("run", path, "--out", tmp_path / ("x" * 300))
@@ -504,7 +504,7 @@ def test_what_the_process_measured_is_kept_with_the_run(tmp_path):
     recipe.write_text(HEAT)
     assert unidiff("run", recipe, "--out", run).code == 0
     kept = run / "process.safetensors"
-    digits = ud.Digits().open()
+    digits = ud.data.Digits().open()
     expected = ud.RenormalizedHeat((8, 8), 1.5).fit([digits.batch(torch.arange(len(digits)))])
     found = ud.load(run).denoiser.process
     torch.testing.assert_close(found.power(), expected.power(), rtol=1e-12, atol=1e-15)

@@ -573,7 +573,7 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe):
 
 def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
     made = Recipe(
-        data=ud.MNIST(size=32, offline="digits"),
+        data=ud.data.MNIST(size=32, offline="digits"),
         process=ud.NCSN(levels=10),
         parameterization=ud.Score(),
         backbone=Blueprint(ud.UNet, {"width": 32, "multipliers": (1, 2, 2)}),
@@ -585,7 +585,12 @@ def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
 
 
 def test_python_recipe_with_a_wrong_argument_names_the_part():
-    parts = {"data": ud.Ring(), "process": ud.DDPM(), "parameterization": ud.Eps(), "training": ud.Training(steps=1)}
+    parts = {
+        "data": ud.data.Ring(),
+        "process": ud.DDPM(),
+        "parameterization": ud.Eps(),
+        "training": ud.Training(steps=1),
+    }
     with pytest.raises(
         ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be made: .*unexpected keyword .*'widht'"
     ):
@@ -615,8 +620,8 @@ def test_real_parts_that_do_not_fit(recipe, override, start):
 
 
 def test_every_public_component_has_a_schema():
-    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Dataset",
-                 "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
+    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone",
+                 "data.base.Dataset", "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
                  "parameterization.Parameterization"):  # fmt: skip
         module, name = base.rsplit(".", 1)
         choices = PUBLIC.choices(getattr(importlib.import_module(f"unidiff.{module}"), name))
