@@ -494,26 +494,6 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     assert "unidiff = unidiff.cli:main" in zipfile.ZipFile(built).read(entry).decode()
 
 
-def test_the_stub_lists_the_public_names():
-    """The names are lazy, so type checkers read a stub: this is what it must say."""
-    imports = sorted(f"from unidiff.{module} import {name} as {name}" for name, module in ud.EXPORTS.items())
-    expected = [
-        '"""The public names with their types; `__init__.py` imports them when they are first used."""',
-        "",
-        "from unidiff import pde as pde",  # a namespace of its own
-        "from unidiff._version import __version__ as __version__",
-        *imports,
-        "",
-        "EXPORTS: dict[str, str]",
-    ]
-    stub = (ROOT / "unidiff/__init__.pyi").read_text().split("\n")
-    head = stub[:2]
-    assert head == expected[:2]
-    assert sorted(line for line in stub if line.startswith("from")) == sorted(
-        line for line in expected if line.startswith("from")
-    ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
-
-
 @pytest.mark.slow  # mypy reads the package
 def test_type_checkers_see_the_classes(tmp_path):
     api = pytest.importorskip("mypy.api")
