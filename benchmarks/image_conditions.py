@@ -12,7 +12,7 @@ import torch
 
 import unidiff as ud
 from unidiff.evaluation.conditional import rms
-from unidiff.task.generation_report import errors
+from unidiff.tasks.generation_report import errors
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def test_encoders_that_cannot_be_are_refused(make, message):
 def test_a_trained_classifier_comes_near_bayes_rule():
     # On the ring the best classifier is known at every noise level. Its cross entropy is the least; a small network of
     # 300 steps is to come within 0.2 nats of it, from log 8 = 2.08 at the start.
-    ring, process = ud.Ring(count=4000), ud.VPSDE()
+    ring, process = ud.data.Ring(count=4000), ud.VPSDE()
     torch.manual_seed(0)
     classifier = ud.NeuralClassifier(process, ud.MLPEncoder((2,), width=64, depth=2, classes=8))
     settings = ud.Training(steps=300, batch=256, lr=3e-3, warmup=20, ema=0.98, precision="fp32", tensorboard=False)

@@ -161,13 +161,13 @@ def test_a_trained_run_of_points(runs, tmp_path):
     # A row of the table is what `unidiff.sample` draws with the run's weights.
     run = ud.load(runs / "ring", device="cpu")
     x = ud.sample(run.denoiser, ud.DDIM(), ud.Uniform(4), (2,), 30).x
-    test = ud.Ring(count=300).open("test").values
-    assert facts["rows"][1]["energy"] == pytest.approx(ud.energy_distance(x, test).value, abs=1e-6)
+    test = ud.data.Ring(count=300).open("test").values
+    assert facts["rows"][1]["energy"] == pytest.approx(ud.evaluation.energy_distance(x, test).value, abs=1e-6)
 
 
 @pytest.mark.slow
 def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.task.comparison_models._TOLERANCE", 10.0)  # the first doubling is enough
+    monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)  # the first doubling is enough
     result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
     assert result.code == 0, result
     assert result.out.splitlines()[0].endswith("features")
@@ -182,7 +182,7 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_runs(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.task.comparison_models._TOLERANCE", 10.0)
+    monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)
     words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]
     result = unidiff(*words)
     assert result.code == 0, result
@@ -232,7 +232,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
     with pytest.raises(ParameterError, match=r"runs: .*each run once"):
-        ud.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
+        ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
@@ -284,9 +284,9 @@ def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     (tmp_path / "again.yaml").write_text(text)
     assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     assert json.loads(unidiff("check", path, "--json").out)["recipe"] == comparing.to_dict()
-    assert type(comparing) is ud.SolverComparison
+    assert type(comparing) is ud.tasks.SolverComparison
     with pytest.raises(ParameterError, match="ddimm"):
-        ud.SolverComparison(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+        ud.tasks.SolverComparison(solvers=("ddimm",), data=ud.data.Ring(), process=ud.DDPM())
 
 
 def test_run_takes_the_recipe_of_a_comparison(tmp_path):
@@ -301,7 +301,7 @@ def test_run_takes_the_recipe_of_a_comparison(tmp_path):
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):
-    model, options = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
+    model, options = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
     found = ud.compare(model, ["ddim"], [3], (2,), 20, **options)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

@@ -137,13 +137,13 @@ def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
 
 def test_a_recipe_has_one_kind(tmp_path):
     path = write(tmp_path, TINY)
-    assert type(ud.load_recipe(path)) is ud.HeatFlow
-    assert type(ud.load_recipe("ddpm_digits")) is ud.Generation
+    assert type(ud.load_recipe(path)) is ud.tasks.HeatFlow
+    assert type(ud.load_recipe("ddpm_digits")) is ud.tasks.Generation
     message = refused("compare", path)
     assert "a solution of the renormalised heat equation" in message
     assert "no `solvers`" in message
     with pytest.raises(ParameterError, match="times"):
-        ud.HeatFlow(domain=ud.Interval(), times=())
+        ud.tasks.HeatFlow(domain=ud.pde.Interval(), times=())
 
 
 def test_the_current_directory_can_be_the_place(tmp_path, monkeypatch):

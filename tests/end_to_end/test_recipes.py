@@ -71,7 +71,7 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
     monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
     changes = overrides(name)
-    if isinstance(ud.load_recipe(name).data, ud.ImageFolder):  # photographs, for which nothing can stand in
+    if isinstance(ud.load_recipe(name).data, ud.data.ImageFolder):  # photographs, for which nothing can stand in
         assert "cifar10-jpg" in refused("run", name, "--out", tmp_path / "run")
         for number in range(20):
             Image.new("RGB", (32, 32), (10 * number, 90, 200 - 10 * number)).save(tmp_path / f"{number:02d}.png")
@@ -108,7 +108,7 @@ def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     summary = json.loads(result.out.splitlines()[-1])
     assert bool(summary["data"]["stand_in"]) == ("fallback" in shipped_recipes()[name].read_text())
     assert {"reconstructions.png", "step-00000001.png"} <= {path.name for path in (tmp_path / "run/samples").iterdir()}
-    assert ud.load_codec(tmp_path / "run").layout.scale > 0
+    assert ud.codec.load_codec(tmp_path / "run").layout.scale > 0
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

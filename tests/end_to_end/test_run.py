@@ -26,7 +26,7 @@ from unidiff.errors import RecipeError, RunError, RunFailed
 from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
 from unidiff.run.execute import execute
-from unidiff.task import generation_report
+from unidiff.tasks import generation_report
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
 
@@ -103,7 +103,7 @@ def test_the_manifest_says_what_was_done(digits):
         "name": "Digits train",
         "count": 1500,
         "shape": [1, 8, 8],
-        "checksum": ud.Digits().open().checksum,
+        "checksum": ud.data.Digits().open().checksum,
         "stand_in": None,
     }
     assert manifest["parameters"] == recipe.count_weights()
@@ -394,7 +394,7 @@ def test_an_old_run_is_kept_unless_told(tmp_path):
 def test_places_that_cannot_be_used(tmp_path, monkeypatch):
     path = write(tmp_path, RING)
     opened = []
-    monkeypatch.setattr(ud.Ring, "open", lambda self, split="train": opened.append(split))
+    monkeypatch.setattr(ud.data.Ring, "open", lambda self, split="train": opened.append(split))
     assert "is a file" in refused("run", path, "--out", path)
     assert "is a file" in refused("run", path, "--out", path / "below" / "it")
     assert "cannot be used" in refused("run", path, "--out", tmp_path / ("x" * 300))
@@ -505,7 +505,7 @@ def test_what_the_process_measured_is_kept_with_the_run(tmp_path):
     recipe.write_text(HEAT)
     assert unidiff("run", recipe, "--out", run).code == 0
     kept = run / "process.safetensors"
-    digits = ud.Digits().open()
+    digits = ud.data.Digits().open()
     expected = ud.RenormalizedHeat((8, 8), 1.5).fit([digits.batch(torch.arange(len(digits)))])
     found = ud.load(run).denoiser.process
     torch.testing.assert_close(found.power(), expected.power(), rtol=1e-12, atol=1e-15)
@@ -564,6 +564,6 @@ def test_old_names_of_keys_and_classes_are_read(tmp_path):
     with pytest.raises(RecipeError, match="old name of 'smaller_recipe'"):
         ud.load_recipe(write(tmp_path, {**RING, "lighter": "a", "smaller_recipe": "b"}))
     with pytest.warns(DeprecationWarning, match="'offline' is now called 'fallback'"):
-        assert ud.MNIST(offline="digits") == ud.MNIST(fallback="digits")
-    with pytest.warns(DeprecationWarning, match="unidiff.Recipe is now called unidiff.Generation"):
-        assert ud.Recipe is ud.Generation
+        assert ud.data.MNIST(offline="digits") == ud.data.MNIST(fallback="digits")
+    with pytest.warns(DeprecationWarning, match="unidiff.tasks.Generation is now called unidiff.tasks.Generation"):
+        assert ud.tasks.Generation is ud.tasks.Generation

@@ -572,8 +572,8 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe):
 
 
 def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
-    made = ud.Generation(
-        data=ud.MNIST(size=32, fallback="digits"),
+    made = ud.tasks.Generation(
+        data=ud.data.MNIST(size=32, fallback="digits"),
         process=ud.NCSN(levels=10),
         parameterization=ud.Score(),
         backbone=Blueprint(ud.UNet, {"width": 32, "multipliers": (1, 2, 2)}),
@@ -585,13 +585,18 @@ def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
 
 
 def test_python_recipe_with_a_wrong_argument_names_the_part():
-    parts = {"data": ud.Ring(), "process": ud.DDPM(), "parameterization": ud.Eps(), "training": ud.Training(steps=1)}
+    parts = {
+        "data": ud.data.Ring(),
+        "process": ud.DDPM(),
+        "parameterization": ud.Eps(),
+        "training": ud.Training(steps=1),
+    }
     with pytest.raises(
         ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be made: .*unexpected keyword .*'widht'"
     ):
-        ud.Generation(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
     with pytest.raises(ParameterError, match=r"backbone.width must be an even number"):
-        ud.Generation(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from unidiff.errors import ParameterError, RecipeError, RunError
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
-    from unidiff.task.comparison import SolverComparison
+    from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare"]
 
@@ -45,8 +45,8 @@ def compare(
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.console import Console
-    from unidiff.task.comparison_models import compare_recipe
-    from unidiff.task.comparison_report import check_place, write_comparison
+    from unidiff.tasks.comparison_models import compare_recipe
+    from unidiff.tasks.comparison_report import check_place, write_comparison
 
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -90,7 +90,7 @@ def _comparing(
     """The comparison that the words of the command line mean, and its name."""
     from unidiff.run.directory import RunDirectory
     from unidiff.run.task import load_recipe
-    from unidiff.task.comparison import SolverComparison
+    from unidiff.tasks.comparison import SolverComparison
 
     are_runs = [RunDirectory(Path(word)).exists() for word in what]
     try:

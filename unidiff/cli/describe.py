@@ -55,7 +55,9 @@ def describe(
         near = difflib.get_close_matches(name, [*unidiff.EXPORTS, *shipped_recipes()], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
         raise UnidiffError(f"describe {name}: there is no such name. {hint}")
-    value = getattr(unidiff, public)
+    from unidiff.recipe.registry import PUBLIC
+
+    value = PUBLIC.get(public)
     facts: dict[str, Any] = {
         "name": public,
         "kind": _kind(public),

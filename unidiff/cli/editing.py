@@ -24,7 +24,7 @@ from unidiff.grid import Grid
 from unidiff.run.directory import RunDirectory
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution
-from unidiff.task.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "read_image", "read_map", "read_mask"]

@@ -10,8 +10,8 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
-from unidiff.task.classification import load_classifier
-from unidiff.task.generation import GenerationRun
+from unidiff.tasks.classification import load_classifier
+from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["check_classes", "guided", "read_classes", "read_classifier"]
 

@@ -12,7 +12,7 @@ from unidiff.cli.editing import read_image, read_mask
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.image import ImageConditioning
 from unidiff.errors import DataError, ParameterError, RunError
-from unidiff.task.generation import GenerationRun
+from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["conditioning_of", "read_examples"]
 

@@ -56,7 +56,7 @@ def likelihood(
     from unidiff.divergence import ExactTrace, Hutchinson
     from unidiff.grid import Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
-    from unidiff.task.generation import load_generation
+    from unidiff.tasks.generation import load_generation
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)

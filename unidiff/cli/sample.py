@@ -64,8 +64,8 @@ def sample(
     from unidiff.cli.image_conditions import conditioning_of, read_examples
     from unidiff.run.directory import RunDirectory
     from unidiff.run.load import draw
-    from unidiff.task.generation import load_generation
-    from unidiff.task.generation_report import errors, rows
+    from unidiff.tasks.generation import load_generation
+    from unidiff.tasks.generation_report import errors, rows
 
     asked = read_classes(classes)
     with Console() as console:

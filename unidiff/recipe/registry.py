@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import re
 from abc import ABC, ABCMeta
@@ -85,4 +86,8 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-PUBLIC = Registry(unidiff.EXPORTS, lambda name: getattr(unidiff, name))
+def _public(name: str) -> Any:
+    return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+
+
+PUBLIC = Registry(unidiff.EXPORTS, _public)

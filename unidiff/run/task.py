@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypedDict
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-import unidiff
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
 from unidiff.recipe.build import Builder
@@ -222,11 +221,10 @@ def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
         return builder.named(Task, written["type"], "type"), Node(rest, node.place, node.key)  # type: ignore[type-abstract]
     kinds = _public_kinds()
     marked = [kind for kind in kinds if kind.key in written]
-    # Of a recipe that lacks the key, perhaps by a slip, the kind that knows most of the others; the first, if several.
-    return (marked or [max(kinds, key=lambda kind: len(parameters(kind).keys() & written.keys()))])[0], node
+    # Without such a key: the kind that shares most keys with the recipe, and of several the one that needs no mark.
+    nearest = max(kinds, key=lambda kind: (len(parameters(kind).keys() & written.keys()), not kind.key))
+    return (marked or [nearest])[0], node
 
 
 def _public_kinds() -> list[type[Task]]:
-    named: Mapping[str, str] = unidiff.EXPORTS
-    found = [getattr(unidiff, name) for name, home in named.items() if home.startswith("task.")]
-    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, Task)]
+    return [kind for kind in PUBLIC.choices(Task).values() if kind.__module__.startswith("unidiff.tasks.")]

@@ -23,7 +23,7 @@ from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.interop.diffusers.timestep_shift import shift_timestep
-from unidiff.task.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import GenerationRun, load_generation
 
 __all__ = ["Exported", "export"]
 

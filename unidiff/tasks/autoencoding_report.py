@@ -18,7 +18,7 @@ from unidiff.run.execute import Session
 from unidiff.run.records import Report
 
 if TYPE_CHECKING:
-    from unidiff.task.autoencoding import AutoencoderTask
+    from unidiff.tasks.autoencoding import AutoencoderTask
 
 __all__ = ["AutoencoderReport", "report_autoencoder", "save_reconstructions"]
 

@@ -18,11 +18,11 @@ from unidiff.exact import GaussianMixture
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
 from unidiff.run.task import Reporter
-from unidiff.task.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
-    from unidiff.task.comparison import SolverComparison
+    from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare_recipe"]
 

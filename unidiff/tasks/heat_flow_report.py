@@ -16,11 +16,12 @@ import torch
 
 from unidiff import plot
 from unidiff.pde.evolution import Flow, evolve_modes
+from unidiff.precision import precise
 from unidiff.run import results
 from unidiff.run.directory import environment
 
 if TYPE_CHECKING:
-    from unidiff.task.heat_flow import HeatFlow
+    from unidiff.tasks.heat_flow import HeatFlow
 
 __all__ = ["HeatFlowOutcome", "check_place", "solve", "tabulate", "write_heat_flow"]
 
@@ -85,7 +86,7 @@ def solve(task: HeatFlow, device: torch.device) -> Flow:
 
 def _solve(task: HeatFlow, times: torch.Tensor, device: torch.device) -> Flow:
     domain = task.domain
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    dtype = precise(device)
     modes = task.start.modes(domain).to(device, dtype)
     return evolve_modes(domain, modes, times, diffusivity=task.diffusivity, R=task.R, clean=task.clean)
 

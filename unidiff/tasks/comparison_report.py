@@ -16,7 +16,7 @@ from unidiff.run import results
 from unidiff.run.directory import environment
 
 if TYPE_CHECKING:
-    from unidiff.task.comparison import SolverComparison
+    from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["ComparisonOutcome", "check_place", "write_comparison"]
 

@@ -15,8 +15,8 @@ from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.run.task import Options, Reporter, Task
 from unidiff.solver.base import Solver
-from unidiff.task.comparison_models import compare_recipe
-from unidiff.task.comparison_report import ComparisonOutcome, check_place, write_comparison
+from unidiff.tasks.comparison_models import compare_recipe
+from unidiff.tasks.comparison_report import ComparisonOutcome, check_place, write_comparison
 
 __all__ = ["SolverComparison"]
 

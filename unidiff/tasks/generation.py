@@ -33,7 +33,7 @@ from unidiff.run.task import Run
 from unidiff.sampling import Sampling
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Solution
-from unidiff.task.generation_report import caption, examples, report_generation
+from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.training.settings import Training
 
 __all__ = ["Generation", "GenerationRun", "load_generation"]

@@ -18,7 +18,7 @@ from unidiff.errors import DataError, ParameterError, require_whole
 from unidiff.recipe.read import inside
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session, TrainingTask
-from unidiff.task.autoencoding_report import AutoencoderReport, report_autoencoder, save_reconstructions
+from unidiff.tasks.autoencoding_report import AutoencoderReport, report_autoencoder, save_reconstructions
 from unidiff.training.settings import Training
 
 __all__ = ["AutoencoderTask"]

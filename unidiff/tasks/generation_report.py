@@ -25,7 +25,7 @@ from unidiff.training.device import arithmetic
 from unidiff.training.loop import Interrupted
 
 if TYPE_CHECKING:
-    from unidiff.task.generation import Generation
+    from unidiff.tasks.generation import Generation
 
 __all__ = ["Errors", "GenerationReport", "caption", "errors", "examples", "report_generation", "rows"]
 

@@ -13,7 +13,7 @@ from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.initial_condition import Broadband, InitialCondition
 from unidiff.run.task import Options, Reporter, Task
-from unidiff.task.heat_flow_report import HeatFlowOutcome, check_place, solve, write_heat_flow
+from unidiff.tasks.heat_flow_report import HeatFlowOutcome, check_place, solve, write_heat_flow
 from unidiff.training.device import resolve_device
 
 __all__ = ["HeatFlow"]
