@@ -17,6 +17,7 @@ from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise, Seeded, seeds_of
+from unidiff.precision import precise
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
 
@@ -184,7 +185,7 @@ def _solve(
         of_state = error[:, :size].square().mean(1).sqrt()
         return torch.maximum(of_state.max(), error[:, size:].abs().max())
 
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64  # MPS has no float64
+    dtype = precise(x.device)
     start = torch.cat([u0.flatten(1), u0.new_zeros(len(u0), trace.estimates)], 1).to(x.device, dtype)
     times = torch.tensor([process.t_min, 1.0], dtype=dtype, device=x.device)
     # A step ends exactly at t = 1 (step_t), so nothing is interpolated.

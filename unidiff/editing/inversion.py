@@ -128,7 +128,7 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     require_whole("count", count, 2)
     for name, latent in (("start", start), ("end", end)):  # 0 has no direction
         if not 0 < (length := float(latent.norm())) < math.inf:
-            raise ParameterError(name, f"a latent of norm {length:g} was given; allowed are finite numbers, not all 0.")
+            raise ParameterError(name, f"must be finite and not all 0, got a latent of norm {length:g}")
     share = torch.linspace(0, 1, count, dtype=start.dtype, device=start.device).reshape(-1, *[1] * start.ndim)
     cosine = (start * end).sum() / (start.norm() * end.norm())
     angle = torch.acos(cosine.clamp(-1, 1))

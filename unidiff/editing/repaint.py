@@ -15,7 +15,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.noise import Noise
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process, Scale, axpby, fresh_noise_fraction
+from unidiff.process.base import Level, Process, Scale, axpby, eps_of, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution
@@ -65,7 +65,7 @@ class Replacement(Denoiser):
         x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
         if variance is not None:
             variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
-        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from unidiff.editing.repaint import Replacement, check_strength
 from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded, seeds_of
+from unidiff.precision import precise
 from unidiff.process.base import axpby
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
@@ -69,7 +70,7 @@ def edit(
     process = denoiser.process
     _check_image(denoiser, image, latent)
     spread = check_strength(torch.as_tensor(strength, dtype=torch.float64), image)
-    spread = spread.to(image.device, torch.float32 if image.device.type == "mps" else torch.float64)
+    spread = spread.to(image.device, precise(image.device))
     spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
     _, seeds, cond = check_request(denoiser, image.shape, seeds, cond, image.device)
     start = float(spread.max())

@@ -114,7 +114,7 @@ def compare(
     for _, denoiser in labelled:
         cond = check_conditions(cond, denoiser, len(seeds), device)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
-    require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
+    require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
     for nfe in nfes:
         require_whole("nfe", nfe)
     require_whole("batch", batch)

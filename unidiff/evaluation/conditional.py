@@ -61,9 +61,10 @@ def mean_prediction(
     process, means = denoiser.process, []
     for part in batches(seeds, batch, cond):
         noise, x0 = Seeded(part.seeds), torch.zeros(len(part.seeds), *shape, dtype=dtype, device=device)
+        level = process.level(1.0, x0)
         for _ in range(draws):
             u = process.start(noise, x0)
-            x0 = x0 + process.basis.inverse(denoiser(u, process.level(1.0, u), **part.cond).x0).to(dtype) / draws
+            x0 = x0 + process.basis.inverse(denoiser(u, level, **part.cond).x0).to(dtype) / draws
         means.append(x0)
     return torch.cat(means)
 
