@@ -38,13 +38,13 @@ class ConditionSpec(Protocol):
     Attributes:
         classes: Number of classes; None if it knows none.
         image: Shape (C', H, W) of its images; None if it knows none.
-        conditions: Names of all conditions it accepts; None if any name may be one.
+        condition_names: Names of all conditions it accepts; None if any name may be one.
         required: Names of those it cannot do without, and what needs them.
     """
 
     classes: int | None
     image: tuple[int, ...] | None
-    conditions: tuple[str, ...] | None
+    condition_names: tuple[str, ...] | None
     required: Mapping[str, str]
 
 
@@ -151,8 +151,10 @@ def check_conditions(
             check_label(value, model.classes, count)
         elif name == "image":
             check_image(value, model.image, count)
-        elif model.conditions is not None and name not in model.conditions:
-            accepted = f"it accepts {' and '.join(model.conditions)}" if model.conditions else "it is unconditional"
+        elif model.condition_names is not None and name not in model.condition_names:
+            accepted = (
+                f"it accepts {' and '.join(model.condition_names)}" if model.condition_names else "it is unconditional"
+            )
             raise ParameterError(name, f"the model has no condition of this name; {accepted}")
         elif len(value) != count:
             raise ParameterError(name, f"must have one row for each of {count} samples, got {len(value)}")

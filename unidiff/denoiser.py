@@ -26,7 +26,7 @@ class Denoiser(nn.Module, ABC):
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
-        conditions: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
+        condition_names: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
         required: The conditions it cannot do without: their names, and what needs them ("classifier-free guidance").
         closed_form: Whether it is known exactly: at every alpha and sigma, below t_min too, with `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
@@ -36,14 +36,14 @@ class Denoiser(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     classes: int | None = None
     image: tuple[int, ...] | None = None
-    conditions: tuple[str, ...] | None = None
+    condition_names: tuple[str, ...] | None = None
     required: Mapping[str, str] = MappingProxyType({})
     closed_form: bool = False
     learned_variance: bool = False
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
         """Take over the process, the shape and the conditions of the denoiser that this one wraps."""
-        for name in ("process", "shape", "classes", "image", "conditions", "learned_variance"):
+        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance"):
             setattr(self, name, getattr(denoiser, name))
         self.required = dict(denoiser.required)
 
@@ -105,7 +105,7 @@ class NeuralDenoiser(Denoiser):
         channels = getattr(backbone, "image", None)
         self.image = (channels, *self.shape[1:]) if channels and self.shape else None
         self.required = {} if self.image is None else {"image": "this model"}
-        self.conditions = _accepted(backbone)
+        self.condition_names = _accepted(backbone)
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -139,7 +139,7 @@ class NeuralDenoiser(Denoiser):
 
 def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
     """The conditions that a network says it accepts, or that its signature has after state and time; None for any."""
-    if (declared := getattr(backbone, "conditions", None)) is not None:
+    if (declared := getattr(backbone, "condition_names", None)) is not None:
         return tuple(declared)
     parameters = list(inspect.signature(backbone.forward).parameters.values())
     if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):

@@ -35,7 +35,7 @@ class ClosedForm(Denoiser):
     """
 
     shape: tuple[int, ...]
-    conditions: tuple[str, ...] | None = ()
+    condition_names: tuple[str, ...] | None = ()
     closed_form = True
 
     @abstractmethod
@@ -60,7 +60,7 @@ class GaussianMixture(ClosedForm):
         weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
     """
 
-    conditions = ("label",)
+    condition_names = ("label",)
     means: Tensor
     log_weights: Tensor
     variances: Tensor

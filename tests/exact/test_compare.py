@@ -642,7 +642,7 @@ MISSING = "classifier-free guidance needs the condition 'label'"
 ENTRIES = {
     "sample": lambda model: ud.sample(model, seeds=2),
     "compare": lambda model: ud.compare(model, "ddim", [5], (2,), 20),
-    "reference_flow": lambda model: ud.reference_flow(model, (2,), 2),
+    "reference_flow": lambda model: ud.evaluation.reference_flow(model, (2,), 2),
     "encode": lambda model: ud.encode(model, torch.zeros(2, 2)),
     "decode": lambda model: ud.decode(model, torch.zeros(2, 2)),
     "round_trip": lambda model: ud.round_trip(model, torch.zeros(2, 2)),
@@ -651,7 +651,7 @@ ENTRIES = {
     "variations": lambda model: ud.variations(model, torch.zeros(2), 0.5),
     "log_likelihood": lambda model: ud.log_likelihood(model, torch.zeros(2, 2), ud.ExactTrace()),
     "variational_bound": lambda model: ud.variational_bound(model, torch.zeros(2, 2), ud.Uniform(5)),
-    "mean_prediction": lambda model: ud.mean_prediction(model, seeds=2),
+    "mean_prediction": lambda model: ud.evaluation.mean_prediction(model, seeds=2),
     "forward": lambda model: model(torch.zeros(2, 2), model.process.level(0.5)),
 }
 

@@ -43,7 +43,7 @@ class Backbone(nn.Module, ABC):
     learned_variance: bool = False
 
     @property
-    def conditions(self) -> tuple[str, ...]:
+    def condition_names(self) -> tuple[str, ...]:
         """Names of the conditions that the network was built for."""
         return ("image",) * (self.image is not None) + ("label",) * (self.classes is not None)
 
@@ -73,7 +73,7 @@ class Backbone(nn.Module, ABC):
                 hide a mistake.
         """
         name = type(self).__name__
-        known = self.conditions
+        known = self.condition_names
         if not known and cond:
             raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
         if unknown := sorted(set(cond) - set(known)):

@@ -53,8 +53,8 @@ class ClassifierGuidance(Guided):
         self.classifier = classifier
         self.classes = classifier.classes
         self.required = {**model.required, "label": "classifier guidance"}
-        if model.conditions is not None:
-            self.conditions = tuple(dict.fromkeys((*model.conditions, "label")))
+        if model.condition_names is not None:
+            self.condition_names = tuple(dict.fromkeys((*model.condition_names, "label")))
         self.scale = check_scale(scale)
         self.chunk = chunk
 
