@@ -21,7 +21,7 @@ def launch(launcher, *words):
         free.bind(("127.0.0.1", 0))
         module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1]).split())
     process = start(*words, "--device", "cpu", module=module)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=2000)
     return process.returncode, out, err
 
 

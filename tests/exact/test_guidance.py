@@ -257,7 +257,7 @@ MODEL = mixture(ud.DDPM(T=50))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale: nan was given; allowed is a number of size up to"),
+        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of size up to"),
         (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale: \[1.0, inf\] was given"),
         (lambda: ud.ClassifierFree(MODEL, "2"), r"scale: '2' was given"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: it was trained without conditions"),
@@ -281,7 +281,7 @@ MODEL = mixture(ud.DDPM(T=50))
             "class 12 was given; the 3 classes are 0 to 2",
         ),
         (lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])), r"shape \(1,\) was given; .* each of 2 samples"),
-        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are whole numbers"),
+        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are integers"),
         (lambda: ud.sample(unconditional(), seeds=1, label=torch.tensor([0])), "this model is unconditional"),
     ],
 )

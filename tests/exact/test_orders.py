@@ -19,7 +19,7 @@ from propagation import follow
 
 import unidiff as ud
 from unidiff.recipe.registry import PUBLIC
-from unidiff.solver.exponential import data_weights, log_ratio, weighted_sum
+from unidiff.solver.exponential import data_weights, log_ratio, log_ratios, weighted_sum
 
 F64 = torch.float64
 MEAN = torch.tensor([0.3, -0.2], dtype=F64)
@@ -50,7 +50,7 @@ CASES = [
 # Measured in distribution. ExponentialAdams and its like have no noise.
 RANDOM = [
     (ud.Ancestral(), ud.LogSNR),
-    (ud.Ancestral(variance=1.0), ud.LogSNR),
+    (ud.Ancestral(variance_interpolation=1.0), ud.LogSNR),
     (ud.DDIM(eta=0.5), ud.LogSNR),
     (ud.DDIM(eta=1.0), ud.LogSNR),
     (ud.EulerMaruyama(), ud.Quadratic),
@@ -154,7 +154,7 @@ def test_dpm_solver_of_order_3_integrates_the_quadratic_exactly(eta):
         torch.ones(1, 2, dtype=F64),
     ]
     u, (t, s) = torch.tensor([[0.5, 0.2]], dtype=F64), levels[2:]
-    weights = data_weights(lambda log_q: -log_q, levels, 3, eta=eta)[-1]
+    weights = data_weights(lambda log_q: -log_q, log_ratios(levels), 3, eta=eta)[-1]
     h = log_ratio(t) - log_ratio(s)
     expected = s.sigma / t.sigma * math.exp(-(eta**2) * h) * u + s.alpha * weighted_sum(weights, values)
     found = ud.DPMSolver(3, eta)._mean(u, values[0], t, s, levels[2::-1], values)

@@ -317,7 +317,7 @@ def gaussian_run(solver, process, levels: list[Level], m: float, C: float) -> tu
         bridge = s.sigma**2 * q / t.sigma**2
         if isinstance(solver, Ancestral):
             on_u, on_x0 = r * s.sigma**2 / t.sigma**2, s.alpha * q / t.sigma**2
-            share = solver.variance or 0.0
+            share = solver.variance_interpolation or 0.0
             b2 = q**share * bridge ** (1 - share)
         else:
             b2 = solver.eta**2 * bridge
@@ -476,7 +476,11 @@ def test_what_makes_no_sense_is_refused_before_any_step():
     denoiser = Untouchable(DDPM(10, ud.ZeroTerminalSNR()), MEANS, 0.04)
     with pytest.raises(ParameterError, match="alpha = 0"):
         ud.sample(denoiser, AnnealedLangevin(1, 1e-6), Uniform(3), (2,), 1)
-    for wrong in ({"variance": -0.1}, {"variance": 1.1}, {"variance": math.nan}):
+    for wrong in (
+        {"variance_interpolation": -0.1},
+        {"variance_interpolation": 1.1},
+        {"variance_interpolation": math.nan},
+    ):
         with pytest.raises(ParameterError, match="variance"):
             Ancestral(**wrong)
     for eta in (-0.1, 1.1, math.nan):

@@ -57,7 +57,7 @@ def ancestral(solver, hand, u, t, s, past):
     r, q = forward(t, s)
     mean = r * s.sigma**2 / t.sigma**2 * u + s.alpha * q / t.sigma**2 * x0_of(u, t)
     small = s.sigma**2 * q / t.sigma**2
-    share = solver.variance or 0.0  # None is what the model has learned, and the small one here
+    share = solver.variance_interpolation or 0.0  # None is what the model has learned, and the small one here
     return mean + math.sqrt(q**share * small ** (1 - share)) * hand.z()
 
 
