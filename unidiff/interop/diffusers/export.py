@@ -18,7 +18,8 @@ from torch import nn
 from unidiff.codec.layout import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
-from unidiff.interop.diffusers.files import WEIGHTS
+from unidiff.interop.diffusers.files import WEIGHTS, require_diffusers
+from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
@@ -85,7 +86,7 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
         pipeline = _pipeline(kind, model.backbone, layout)
     except ParameterError as error:
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
-    notices += _on_classes(pipeline, model.classes)
+    notices += _on_classes(pipeline, model.classes) + _on_patches(pipeline, kind.patch(model.backbone))
     network = model.backbone if pipeline is None else shift_timestep(model.backbone)
     native = Native(
         shape=data.shape,
@@ -100,9 +101,12 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
             parts[kind.codec] = layout.family
             for name, content in data.kept().items():
                 _write(folder / kind.codec / Path(name).name, content)
+        elif pipeline == kind.latents:
+            parts[kind.codec] = "AutoencoderDC"
+            write_unfolding(folder / kind.codec, data.shape[0])
         if pipeline is not None:
-            parts["scheduler"] = "DDPMScheduler" if layout is None else "DDIMScheduler"
-            if layout is None and model.learned_variance:
+            parts["scheduler"] = "DDPMScheduler" if pipeline == kind.pixels else "DDIMScheduler"
+            if pipeline == kind.pixels and model.learned_variance:
                 table["variance_type"] = "learned_range"
             _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table})
             index = {name: ["diffusers", part] for name, part in parts.items()}
@@ -119,20 +123,26 @@ def _pipeline(kind: Architecture, network: Any, layout: Layout | None) -> str:
     Raises:
         ParameterError: If there is none.
     """
-    if layout is None and kind.pixels is not None:
+    patch = kind.patch(network)
+    if layout is None and patch == 1 and kind.pixels is not None:
         return kind.pixels
-    if layout is None:
+    if layout is None and kind.pixels is None:
         raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
+    if patch != (FACTOR if layout is None else 1):
+        problem = f"diffusers has no pipeline that folds patches of {patch} x {patch} {'latents' if layout else 'pixels'}"
+        raise ParameterError("network", problem)
     _, height, breadth = network.shape
     if height != breadth:
-        problem = f"diffusers' {kind.latents} draws square latents only, and these are {height}x{breadth}"
+        problem = f"diffusers' {kind.latents} draws square samples only, and these are {height}x{breadth}"
         raise ParameterError("network", problem)
+    if layout is None:
+        require_diffusers()  # which makes the codec that unfolds them
     if network.learned_variance and kind.latents == "LDMPipeline":
         raise ParameterError("network", "diffusers' LDMPipeline knows no learned variance")
     if kind.latents == "DiTPipeline" and (network.classes or 0) > NULL:
         problem = f"diffusers' DiTPipeline takes index {NULL} for no class, and of {network.classes} it is one"
         raise ParameterError("network", problem)
-    if layout.shift:
+    if layout is not None and layout.shift:
         problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
         raise ParameterError("codec", problem)
     return kind.latents
@@ -146,6 +156,15 @@ def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
     if pipeline == "DiTPipeline" and classes is None:
         return ["DiTPipeline asks for class_labels, one for each sample; this model was told of none: give zeros."]
     return []
+
+
+def _on_patches(pipeline: str | None, patch: int) -> list[str]:
+    """How a network of patches is to be used in diffusers."""
+    if patch == 1:
+        return []
+    if pipeline is None:
+        return [f"The exported network takes pixel_unshuffle(image, {patch}) and answers in that form."]
+    return [f"{pipeline} draws images folded by pixel_unshuffle(image, {patch}), and its codec only unfolds them."]
 
 
 def _write_network(folder: Path, kind: Architecture, network: nn.Module) -> None:

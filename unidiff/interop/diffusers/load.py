@@ -126,7 +126,8 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         if not (folder / "config.json").is_file():
             problem = "neither model_index.json (a pipeline) nor config.json (a model) is there"
             raise RunError(f"{folder}: {problem}. Give the folder that save_pretrained wrote.")
-        return folder, None
+        config = folder / "scheduler_config.json"
+        return folder, read_json(config) if config.is_file() else None
     listed = read_json(index)
     pipeline = listed.get("_class_name")
     present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]
