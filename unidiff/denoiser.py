@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, axpby, scale_by
+from unidiff.process.base import Level, Process, eps_of, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -23,7 +23,7 @@ class Denoiser(nn.Module, ABC):
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
-        learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
+        learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
     """
 
     process: Process
@@ -62,7 +62,7 @@ class NeuralDenoiser(Denoiser):
         parameterization: What the network predicts.
         backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
             learned variance the answer is twice as long in the first axis, and its second half v gives
-            `Prediction.variance` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
+            `Prediction.variance_interpolation` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
 
     Raises:
         ParameterError: If process and parameterization do not fit, or a variance is to be learned on a process whose
@@ -95,7 +95,7 @@ class NeuralDenoiser(Denoiser):
         return self.network_output(u, level, **cond)[0]
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The same quantity, and `Prediction.variance`, (B, *modes), or None, from one evaluation."""
+        """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
         scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
         pixels = self.process.basis.inverse(scale_by(scale, u))
         if self.process.basis.shape:
@@ -185,7 +185,7 @@ class Rescheduled(Denoiser):
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
-        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
 @lru_cache(maxsize=100_000)

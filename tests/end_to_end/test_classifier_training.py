@@ -87,6 +87,7 @@ def test_encoders_that_cannot_be_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow  # trains for 5 s
 def test_a_trained_classifier_comes_near_bayes_rule():
     # On the ring the best classifier is known at every noise level. Its cross entropy is the least; a small network of
     # 300 steps is to come within 0.2 nats of it, from log 8 = 2.08 at the start.
@@ -183,6 +184,7 @@ def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
         ud.load_classifying(write(tmp_path, {**JUDGE, **changes}))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")

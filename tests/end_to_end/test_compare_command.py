@@ -165,6 +165,7 @@ def test_a_trained_run_of_points(runs, tmp_path):
     assert facts["rows"][1]["energy"] == pytest.approx(ud.energy_distance(x, test).value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)  # the first doubling is enough
     result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
@@ -179,6 +180,7 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
         assert picture.size == (732, 480)
 
 
+@pytest.mark.slow
 def test_several_runs(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)
     words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]
@@ -232,7 +234,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         Comparing(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
-    assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
+    assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
     assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)

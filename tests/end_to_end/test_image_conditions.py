@@ -325,7 +325,7 @@ def test_data_that_do_not_fit_are_refused():
     for make, words in (
         (lambda: ud.RandomMasks(0), "rectangles: 0"),
         (lambda: ud.RandomMasks(smallest=0), "smallest: 0"),
-        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest: 0.4 was given; allowed is a share from 0.5 to 1"),
+        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
         (lambda: ud.SuperResolution(1), "factor: 1"),
         (lambda: ud.Colorization(dropout=2), "dropout: 2"),
     ):

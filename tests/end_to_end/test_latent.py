@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_codec import KINDS, VAE
+from codecs_small import KINDS, VAE
 from tiny import DIGITS, equal, refused, unidiff, write
 from torch import nn
 

@@ -110,7 +110,7 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ({"domain": {"type": "Interval", "cells": 1}}, "domain.cells: 1 was given"),
         (
             {"domain": {"type": "Interval", "cells": 10**10}},
-            "(10000000000,) was given; allowed is at most",
+            "must be at most",
         ),
         ({"domain": {"type": "Rectangle", "cells": 4}}, "domain.cells"),
         ({"domain": {"type": "Intervall"}}, "Did you mean 'Interval'?"),

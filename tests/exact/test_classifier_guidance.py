@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_guidance import COVARIANCES, LABEL, MEANS, PROCESSES, WEIGHTS, D, U, densities, every, mixture, tilted_score
+from mixtures import COVARIANCES, LABEL, MEANS, PROCESSES, WEIGHTS, D, U, densities, every, mixture, tilted_score
 
 import unidiff as ud
 from unidiff.errors import ParameterError

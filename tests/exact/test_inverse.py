@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
+from parts import instances
 from scipy.special import dawsn
-from test_contracts import instances
 
 import unidiff as ud
 from unidiff.errors import ParameterError
@@ -287,6 +287,7 @@ def two_clusters(y: float) -> tuple[ud.GaussianMixture, ud.Operator, torch.Tenso
     return model, ud.Inpainting([1, 0]), measured, ud.conditioned(model, ud.Inpainting([1, 0]), measured[0], 0.3)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("solver", [ud.ExponentialAdams(), ud.Ancestral()], ids=repr)
 def test_the_posterior_of_a_mixture_by_sampling(solver):
     n, (*_, exact) = 4000, two_clusters(0.3)

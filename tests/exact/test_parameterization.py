@@ -145,10 +145,10 @@ def test_what_each_class_predicts(process, t):
     # derivative, at most (20 / t)^3 of the scale where sigma is sigma_max t^7 or e^(20 t), and by a few u |u| / h. The
     # curve of a table has jumps in its second derivative; its rates are in test_process.py.
     h = 1e-6
-    if process.native_times() is None and 1e-2 < level.t < 1:
+    if process.native_times() is None and 1e-2 < level.time < 1:
         velocity = Velocity().target(x0, eps, level)
-        after, before = (process.perturb(x0, eps, process.level(level.t + side * h)) for side in (1, -1))
-        bound = h**2 / 6 * (20 / level.t) ** 3 * (largest(u) + 1) + 16 * EPS / h * largest(u)
+        after, before = (process.perturb(x0, eps, process.level(level.time + side * h)) for side in (1, -1))
+        bound = h**2 / 6 * (20 / level.time) ** 3 * (largest(u) + 1) + 16 * EPS / h * largest(u)
         assert largest((after - before) / (2 * h) - velocity) <= bound
     # Karras et al. 2022, eq. 7: x0 = c_skip u + c_out F.
     for s in (0.5, 1.0, 3.0):
@@ -222,7 +222,7 @@ def test_preconditioned_on_edm_is_table_1_of_karras_et_al(t, s):
     assert largest(prediction.x0 - expected) <= 32 * EPS * largest(s**2 / root**2 * u, sigma * s / root * answer)
     torch.testing.assert_close(network.seen[0][0], u / root, rtol=8 * EPS, atol=0)
     # Not theirs: c_noise = log(sigma) / 4. Every network of unidiff is told 1000 t.
-    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], 1000 * level.t), rtol=8 * EPS, atol=0)
+    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], 1000 * level.time), rtol=8 * EPS, atol=0)
 
 
 @pytest.mark.parametrize("process", [DDPM(), DDPM(100, ud.ZeroTerminalSNR()), VPSDE()], ids=repr)

@@ -71,6 +71,7 @@ def test_the_exponential_method_is_exact_on_a_steady_state():
     torch.testing.assert_close(found[0], u0, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow  # many steps
 def test_long_runs_keep_gradient_energy_and_mean():
     u0 = CELLS.field(start) + 5
     times = [0.0, 0.5, 2.0]

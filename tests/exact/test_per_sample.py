@@ -206,6 +206,7 @@ def test_the_flow_has_the_distribution_of_the_process():
 # ---------------------------------------------------------------------------------------------- samplers
 
 
+@pytest.mark.slow  # many steps: the order is read from a limit
 def test_samplers_agree_in_the_limit_with_their_orders():
     # One flow, two ways to walk it, on steps equal in t to where the images are half decided.
     process = measured(X[:20])
@@ -337,6 +338,7 @@ def test_the_velocity_tells_the_data_where_heat_stands_still():
     torch.testing.assert_close(found, posterior.x0(u, t), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow  # trains for 4 s
 def test_a_network_learns_by_velocity_matching():
     torch.manual_seed(0)
     process = measured(X[:100])

@@ -78,6 +78,7 @@ def noise_grid():
     return torch.cartesian_prod(axis, axis), torch.outer(weight, weight).flatten()
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize("objective", WITHOUT_TARGET)
 @pytest.mark.parametrize("weighting", [EpsilonWeighting(), UniformWeighting(), MinSNR(2.0)], ids=repr)
 @pytest.mark.parametrize(
@@ -320,6 +321,7 @@ def test_gradients_through_a_unet_are_derivatives(objective):
     assert (values[0] - values[1]) / (2 * h) == pytest.approx(gradient.norm().item(), rel=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("objective", [Denoising(EpsilonWeighting()), *(cls() for cls in WITHOUT_TARGET)], ids=repr)
 def test_all_find_the_score_of_a_mixture(objective):
     # The truth is in closed form at every level. Least squares with k weights on n targets with noise of variance q
@@ -373,6 +375,7 @@ def test_a_resumed_run_is_the_same_run(objective, tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recipes_name_them(tmp_path, precision):
     for number, objective in enumerate(

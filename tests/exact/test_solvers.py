@@ -116,6 +116,7 @@ def test_the_last_step_is_a_mean(solver):
     assert (start.t, final.t) == (process.t_min, 0.0)
 
 
+@pytest.mark.cases(2)
 @every_process
 @pytest.mark.parametrize("grid", [Native(), Uniform(23)], ids=repr)
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(process, grid):
@@ -208,6 +209,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     return last.alpha * x
 
 
+@pytest.mark.cases(1)
 @every_process
 def test_ddim_converges_with_order_1(process):
     # The state at t_min, before the denoise that ends a run, against the exact flow to t_min. Halving the step should
@@ -245,6 +247,7 @@ def moments_at_t_min(solver, process, m: float, C: float, steps: int) -> tuple[f
     return mean, variance
 
 
+@pytest.mark.cases(5)
 @every_process
 @pytest.mark.parametrize(
     "solver", [Ancestral(), Ancestral(0.5), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr
@@ -314,7 +317,7 @@ def gaussian_run(solver, process, levels: list[Level], m: float, C: float) -> tu
         bridge = s.sigma**2 * q / t.sigma**2
         if isinstance(solver, Ancestral):
             on_u, on_x0 = r * s.sigma**2 / t.sigma**2, s.alpha * q / t.sigma**2
-            share = solver.variance or 0.0
+            share = solver.variance_interpolation or 0.0
             b2 = q**share * bridge ** (1 - share)
         else:
             b2 = solver.eta**2 * bridge
@@ -372,6 +375,7 @@ def test_langevin_settles_at_its_biased_variance():
     assert x.mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(expected / n))
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("process", [DDPM(), NCSN(0.02, 20.0, 12)], ids=["ddpm", "ncsn"])
 @pytest.mark.parametrize("solver", [Ancestral(), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr)
 def test_samples_become_the_mixture_as_steps_grow(process, solver):
@@ -472,7 +476,11 @@ def test_what_makes_no_sense_is_refused_before_any_step():
     denoiser = Untouchable(DDPM(10, ud.ZeroTerminalSNR()), MEANS, 0.04)
     with pytest.raises(ParameterError, match="alpha = 0"):
         ud.sample(denoiser, AnnealedLangevin(1, 1e-6), Uniform(3), (2,), 1)
-    for wrong in ({"variance": -0.1}, {"variance": 1.1}, {"variance": math.nan}):
+    for wrong in (
+        {"variance_interpolation": -0.1},
+        {"variance_interpolation": 1.1},
+        {"variance_interpolation": math.nan},
+    ):
         with pytest.raises(ParameterError, match="variance"):
             Ancestral(**wrong)
     for eta in (-0.1, 1.1, math.nan):

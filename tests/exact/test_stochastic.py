@@ -57,7 +57,7 @@ def ancestral(solver, hand, u, t, s, past):
     r, q = forward(t, s)
     mean = r * s.sigma**2 / t.sigma**2 * u + s.alpha * q / t.sigma**2 * x0_of(u, t)
     small = s.sigma**2 * q / t.sigma**2
-    share = solver.variance or 0.0  # None is what the model has learned, and the small one here
+    share = solver.variance_interpolation or 0.0  # None is what the model has learned, and the small one here
     return mean + math.sqrt(q**share * small ** (1 - share)) * hand.z()
 
 
@@ -72,7 +72,7 @@ def ddim(solver, hand, u, t, s, past):
 
 def euler_maruyama(solver, hand, u, t, s, past):
     # Song et al. 2021, eq. 6 between eq. 13 and itself, for VPSDE: f = -beta u / 2, g^2 = beta = 0.1 + 19.9 t.
-    h, beta = t.t - s.t, 0.1 + 19.9 * t.t
+    h, beta = t.time - s.time, 0.1 + 19.9 * t.time
     drift = -beta / 2 * u - (1 + solver.eta**2) / 2 * beta * score_of(u, t)
     return u - h * drift + solver.eta * math.sqrt(beta * h) * hand.z()
 

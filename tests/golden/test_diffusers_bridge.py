@@ -185,7 +185,7 @@ def test_flow(tmp_path, options):
     with torch.no_grad():
         velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
     assert (one.eps - one.x0 - velocity).abs().max() < 1e-5
-    assert (one.x0 - (x - level.t * velocity)).abs().max() < 1e-5
+    assert (one.x0 - (x - level.time * velocity)).abs().max() < 1e-5
 
 
 def test_scores_of_an_exploding_process(tmp_path, monkeypatch):
@@ -291,6 +291,6 @@ def test_flow_sigmas_of_the_multistep_solvers(tmp_path):
     scheduler._step_index = 3
     theirs = scheduler.convert_model_output(output, sample=x)
     level = model.process.level(float(load_grid(tmp_path, 9).given[3]))
-    # The scheduler rounds its timesteps to whole numbers: its noise scale is within 1 / 1000 of the time told.
+    # The scheduler rounds its timesteps to integers: its noise scale is within 1 / 1000 of the time told.
     ours = model.parameterization.solve(output, x, level).x0
     assert (ours - theirs).abs().max() < 1.1e-3 * float(output.abs().max())

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from codecs_small import KINDS, VAE
 from tiny import equal, metrics, refused, unidiff, write
 from torch.distributions import Normal, kl_divergence
 
@@ -17,20 +18,6 @@ from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_lay
 from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.registry import PUBLIC
 
-KINDS = [
-    ud.AutoencoderKL(latent_channels=3, channels=(8, 16)),
-    ud.VQModel(latent_channels=3, channels=(8, 16), codes=16),
-    ud.AutoencoderDC(latent_channels=4, channels=(8, 16)),
-    ud.AutoencoderTiny(latent_channels=3, width=8, levels=2),
-]
-VAE = {
-    "data": {"type": "Digits"},
-    "codec": {"type": "AutoencoderKL", "channels": [8, 8], "latent_channels": 2},
-    "training": {
-        **{"steps": 8, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 3, "checkpoint_every": 3},
-        **{"preview_every": 3, "tensorboard": False},
-    },
-}
 every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 
 

@@ -81,6 +81,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     assert all(torch.allclose(parts[name], whole[name], rtol=1e-3, atol=1e-5) for name in whole)
 
 
+@pytest.mark.slow  # trains for 4 s
 def test_a_trained_model_knows_its_classes():
     # Eight points: told its class, the network knows x0, so that the best denoiser at t = 1 is the point itself.
     trained = fit(model(), ud.Labels(0.2), settings={"steps": 400, "batch": 128, "warmup": 10, "ema": 0.99})
@@ -170,5 +171,5 @@ def test_what_the_command_line_refuses(runs):
     (run / "recipe.yaml").write_text(manifest.replace("dropout: 0.25", "dropout: 0"))
     assert "trained with dropout 0" in refused("sample", run, "--class", 3, "--guidance", 2)
     (run / "recipe.yaml").write_text(manifest)
-    assert "write whole numbers" in refused("sample", run, "--class", "three")
+    assert "write integers" in refused("sample", run, "--class", "three")
     assert "--count: 0 was given" in refused("sample", run, "--class", 3, "--count", 0)

@@ -269,5 +269,5 @@ def test_damaged_missing_and_foreign_files(tmp_path):
 @pytest.mark.parametrize("labels", [np.arange(3), np.full(4, -1), np.zeros(4), np.zeros((4, 1), dtype=int)])
 def test_wrong_labels_are_refused(tmp_path, labels):
     np.save(tmp_path / "y.npy", labels)
-    with pytest.raises(DataError, match="one whole number"):
+    with pytest.raises(DataError, match="one integer"):
         array(tmp_path, np.zeros((4, 2)), labels=str(tmp_path / "y.npy")).open()

@@ -237,6 +237,7 @@ CASES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
     make, data, changes = CASES[case]
@@ -361,6 +362,7 @@ def learned():
     return data, untrained, fit(model, data.open(), settings=plan)
 
 
+@pytest.mark.slow  # trains for 13 s
 def test_it_learns_the_ring(learned):
     data, untrained, model = learned
     count = 1000

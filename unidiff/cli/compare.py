@@ -81,7 +81,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise RunError(f"--nfe {text}: write whole numbers separated by commas, as in 5,10,20.") from None
+        raise RunError(f"--nfe {text}: write integers separated by commas, as in 5,10,20.") from None
 
 
 def _comparing(

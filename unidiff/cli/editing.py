@@ -57,7 +57,7 @@ class EditSession:
         given = any(change.startswith("sampling.count=") for change in overrides or [])
         changes = [*(overrides or []), *([] if count is None and given else [f"sampling.count={count or 8}"])]
         if count is not None and count < 1:
-            raise RunError(f"--count {count}: allowed is a whole number of at least 1.")
+            raise RunError(f"--count {count}: allowed is an integer >= 1.")
         with Console() as console:
             run = load(directory, changes, device=device, allow_imports=allow_imports, report=console.notice)
         shape = run.recipe.data.decoded_shape

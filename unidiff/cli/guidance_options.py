@@ -19,11 +19,11 @@ def read_classes(text: str | None) -> list[int]:
     """The classes of `--class 0,1,2`.
 
     Raises:
-        RunError: If these are no whole numbers.
+        RunError: If these are no integers.
     """
     words = [] if text is None else text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise RunError(f"--class {text}: write whole numbers from 0, with commas between them, such as --class 0,1,2.")
+        raise RunError(f"--class {text}: write integers from 0, with commas between them, such as --class 0,1,2.")
     return [int(word) for word in words]
 
 

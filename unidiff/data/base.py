@@ -192,7 +192,7 @@ class TensorSource(OpenDataset):
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Take samples by index: (B,) integers in, (B, *shape) float32 out."""
         # Moved before it is made float: a quarter of the bytes cross to the device.
-        taken = self.values[indices.to(self.values.device)].to(device)
+        taken = self.values[indices.to(self.values.device, non_blocking=True)].to(device, non_blocking=True)
         return taken.float().div_(127.5).sub_(1.0) if taken.dtype == torch.uint8 else taken
 
     def to(self, device: torch.device | str) -> TensorSource:

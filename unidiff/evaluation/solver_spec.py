@@ -56,7 +56,7 @@ class SolverSpec:
                 name, at, on = given.partition("@")
                 return cls(_part(Solver, name, given), _part(Grid, on, given) if at else grid)
         allowed = "a solver, a pair (solver, grid), or a text such as 'ddim:0.5@uniform'"
-        raise ParameterError("solvers", f"{given!r} was given; allowed is {allowed}.")
+        raise ParameterError("solvers", f"must be {allowed}, got {given!r}")
 
 
 def solver_specs(given: Any, grid: Grid) -> list[SolverSpec]:
@@ -91,7 +91,7 @@ def _part(base: type, written: str, whole: str) -> Any:
         try:
             arguments[chosen] = numeric[chosen](number)
         except ValueError as error:
-            kind = "a whole number" if numeric[chosen] is int else "a number"
+            kind = "an integer" if numeric[chosen] is int else "a number"
             problem = f"{whole!r}: {number!r} was given for {chosen}; {kind} belongs there."
             raise ParameterError("solvers", problem) from error
     try:

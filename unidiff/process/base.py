@@ -14,8 +14,19 @@ from torch import Tensor
 from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
+from unidiff.precision import precise
 
-__all__ = ["Level", "Process", "Scale", "axpby", "derivative", "fresh_noise_fraction", "posterior_kl", "scale_by"]
+__all__ = [
+    "Level",
+    "Process",
+    "Scale",
+    "axpby",
+    "derivative",
+    "eps_of",
+    "fresh_noise_fraction",
+    "posterior_kl",
+    "scale_by",
+]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
@@ -60,6 +71,11 @@ def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     if b == 0:
         return x if a == 1 else a * x
     return torch.add(a * x, y, alpha=b)
+
+
+def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
+    """The noise that explains a state u with data x0: (u - alpha x0) / sigma, each (B, *modes)."""
+    return (u - level.alpha * x0) / level.sigma
 
 
 def scale_by(a: Scale, x: Tensor) -> Tensor:
@@ -265,8 +281,9 @@ class Process(ABC):
         values = self._coefficients(torch.as_tensor(times, dtype=torch.float64, device="cpu"))
         if not self.basis.shape:
             return [Level(*row) for row in zip(*(value.tolist() for value in values))]
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        columns = [value.tolist() if value.ndim == 1 else value.to(device, dtype).unbind() for value in values]
+        columns = [
+            value.tolist() if value.ndim == 1 else value.to(device, precise(device)).unbind() for value in values
+        ]
         return [Level(*row) for row in zip(*columns)]
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, ...]:

@@ -95,7 +95,7 @@ def _words(annotation: Any) -> list[str]:
 def _remedy(value: Any, annotation: Any) -> str:
     """What to write instead, where the slip is a common one."""
     allowed = schema.phrase(annotation)
-    if isinstance(value, float) and value.is_integer() and "whole number" in allowed:
+    if isinstance(value, float) and value.is_integer() and "integer" in allowed:
         return f" Write {int(value)}."
     if isinstance(value, str):
         if value.lower() in ("yes", "no", "on", "off") and "true or false" in allowed:

@@ -91,7 +91,7 @@ def plain_model(cls: type) -> type[BaseModel]:
     """A pydantic model that knows a class's keys and checks its plain values.
 
     Values are taken as they are written: the word `"20"` is no number and 1 is not true. Two things are allowed: a
-    whole number where a number belongs, and a list where a tuple belongs. Components pass through unchecked.
+    integer where a number belongs, and a list where a tuple belongs. Components pass through unchecked.
     """
     fields: dict[str, Any] = {}
     for name, parameter in parameters(cls).items():
@@ -123,7 +123,7 @@ def _lenient(annotation: Any) -> Any:
 
 
 _PHRASES = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "a text",
@@ -137,7 +137,7 @@ _PHRASES = {
 
 
 def phrase(annotation: Any) -> str:
-    """What an annotation allows, in words: `a list of whole numbers`, `a process or null`."""
+    """What an annotation allows, in words: `a list of integers`, `a process or null`."""
     if annotation in _PHRASES:
         return _PHRASES[annotation]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)

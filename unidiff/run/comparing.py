@@ -51,7 +51,7 @@ class Comparing(Record):
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
         solver_specs(self.solvers, self.grid or Tapered())
-        require(len(self.nfe) > 0, "nfe", [], "a list of at least one whole number")
+        require(len(self.nfe) > 0, "nfe", [], "a list of at least one integer")
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)
         require_whole("count", self.count, 20, 10_000_000)

@@ -14,6 +14,7 @@ import torch
 
 from unidiff import plot
 from unidiff.pde.evolution import Flow, evolve_modes
+from unidiff.precision import precise
 from unidiff.run import results
 from unidiff.run.directory import environment
 from unidiff.run.evolving import Evolving
@@ -38,8 +39,7 @@ def solve(evolving: Evolving, device: torch.device) -> Flow:
 
 def _solve(evolving: Evolving, times: torch.Tensor, device: torch.device) -> Flow:
     domain = evolving.domain
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    modes = evolving.start.modes(domain).to(device, dtype)
+    modes = evolving.start.modes(domain).to(device, precise(device))
     return evolve_modes(domain, modes, times, diffusivity=evolving.diffusivity, R=evolving.R, clean=evolving.clean)
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
@@ -87,7 +88,7 @@ class Solver(ABC):
         levels = denoiser.process.levels_at(times[:-1], u.device)
         if isinstance(levels[0].alpha, Tensor):  # coefficients over modes are float64, and so is what they meet
             u = u.to(levels[0].alpha.dtype)
-        states = self.states(denoiser, u, levels, noise, **cond)
+        states = self.states(denoiser, u, levels, noise, **on_device(cond, u.device))
         return map(State, times.tolist(), chain([u], states))
 
 

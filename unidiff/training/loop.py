@@ -20,6 +20,7 @@ from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.objective.base import Objective
+from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
@@ -147,7 +148,7 @@ def train(
     )
     done, seconds = 0, 0.0
     # The losses since the last line of metrics, summed on the device: nobody waits for a number between lines.
-    window = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    window = torch.zeros((), dtype=precise(device), device=device)
     saved = checkpoints.load(report if main else _nobody, device) if checkpoints is not None else None
     if saved is not None:
         network.load_state_dict(saved.model)

@@ -113,7 +113,7 @@ class DiffusersBackbone(Backbone):
         Args:
             x: Noisy samples, (B, C, H, W).
             c: The network's own timestep, (B,).
-            **cond: `label`, (B,) whole numbers from -1 (no class), if it knows classes.
+            **cond: `label`, (B,) integers from -1 (no class), if it knows classes.
 
         Returns:
             The network's output, (B, C, H, W), or (B, 2 C, H, W) with a learned variance.

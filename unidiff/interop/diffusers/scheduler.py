@@ -121,7 +121,7 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
 
     Raises:
         RunError: If the scheduler is unsupported or has no times for that many steps.
-        ParameterError: If steps is no whole number of at least 1.
+        ParameterError: If steps is no integer of at least 1.
     """
     timestep = read_scheduler(config, place).timestep
     require_whole("steps", steps)
