@@ -271,14 +271,44 @@ def test_a_transformer_on_pixels_goes_alone(tmp_path):
         assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"patch": 4}, "no pipeline that folds patches of 4 x 4 pixels"),
+        ({"patch": 2, "learned_variance": True}, "LDMPipeline knows no learned variance"),
+    ],
+)
+def test_patches_that_no_pipeline_folds_go_alone(tmp_path, changes, reason):
+    objective = {"objective": "Hybrid"} if "learned_variance" in changes else {}
+    run = made(tmp_path, backbone={**SMALLEST, **changes}, **objective)
+    written = export(run, tmp_path / "model")
+    assert written.pipeline is None
+    assert reason in written.notices[0]
+    assert f"takes pixel_unshuffle(image, {changes['patch']})" in written.notices[1]
+    back = load(tmp_path / "model")
+    assert (back.shape, back.backbone.patch) == ((1, 8, 8), changes["patch"])
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_folded_images_read_as_those_of_a_stranger(tmp_path):
+    run = made(tmp_path, backbone={**SMALLEST, "patch": 2})
+    export(run, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "unidiff")
+    assert load(tmp_path / "model").shape == (4, 4, 4)
+    codec = ud.load_codec(tmp_path / "model")
+    x = torch.randn(2, 1, 8, 8)
+    folded = torch.nn.functional.pixel_unshuffle(x, 2)
+    assert torch.equal(codec.encode(x), folded)
+    assert torch.equal(codec.decode(folded), x)
+
+
 # ---------------------------------------------------------------------------------------------- errors, places
 
 
 def test_networks_that_diffusers_lacks(tmp_path):
     for backbone, message in (
         ({**UNET, "groups": None}, "groups; train with one number, groups"),
-        ({**UNET, "patch": 2, "attention": []}, "train with patch = 1"),
-        ({"type": "MLP", "width": 8}, "diffusers has no MLP; what it has as well are UNet and DiT"),
+        ({"type": "MLP", "width": 8}, "diffusers has no network like MLP, only like UNet and DiT"),
     ):
         with pytest.raises(RunError, match=message):
             export(made(tmp_path, backbone=backbone), tmp_path / "model")
@@ -286,7 +316,7 @@ def test_networks_that_diffusers_lacks(tmp_path):
 
 
 def test_a_network_that_is_told_an_image():
-    with pytest.raises(ParameterError, match="UNet2DModel cannot be told an image"):
+    with pytest.raises(ParameterError, match="UNet2DModel has no image condition"):
         kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
 
 
