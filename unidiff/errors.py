@@ -12,7 +12,6 @@ __all__ = [
     "RunFailed",
     "UnidiffError",
     "complaint",
-    "complaint",
     "is_whole",
     "require",
     "require_whole",
@@ -27,11 +26,6 @@ class UnidiffError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
-
-
-def complaint(name: str, problem: str) -> str:
-    """The sentence about a parameter or key: `steps must be an integer >= 1, got 0`, or `name: problem` for others."""
-    return f"{name} {problem}" if problem.startswith("must ") else f"{name}: {problem}"
 
 
 def complaint(name: str, problem: str) -> str:

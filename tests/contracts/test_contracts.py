@@ -196,13 +196,13 @@ def test_any_solver_runs_on_any_grid(solver, grid):
 
 def test_every_guidance_is_tested():
     public = {name for name, module in ud.EXPORTS.items() if module.startswith("guidance")}
-    public |= {name for name, cls in PUBLIC.choices(ud.Posterior).items()} | {"Replacement"}
+    public |= {name for name, cls in PUBLIC.choices(ud.inverse.Posterior).items()} | {"Replacement"}
     assert public == set(GUIDED)
 
 
 def refuses(name: str, process: ud.Process) -> bool:
     """Whether a guidance refuses a process: PiGDM modes that differ, every posterior one that keeps nothing."""
-    if not process.basis.shape or name not in PUBLIC.choices(ud.Posterior):
+    if not process.basis.shape or name not in PUBLIC.choices(ud.inverse.Posterior):
         return False
     level = process.level(1.0)
     return name == "PiGDM" or bool((torch.as_tensor(level.alpha / level.sigma) < 1e-6).any())
@@ -342,7 +342,7 @@ def test_backbones_map_pixels_to_pixels(cls):
         assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
 
 
-NAMES_FILES = ("path", "root", "offline", "codec")  # parameters of data that are read from a disk or a network
+NAMES_FILES = ("path", "root", "fallback", "codec")  # parameters of data that are read from a disk or a network
 
 
 @every(

@@ -33,9 +33,9 @@ def test_a_run_draws_what_it_drew(name, cond):
 
 
 def test_an_autoencoder_is_read():
-    codec = ud.load_codec(RUNS / "autoencoder")
+    codec = ud.codec.load_codec(RUNS / "autoencoder")
     assert codec.layout.scale > 0
-    x = ud.Digits(16).open("test").batch(torch.arange(2))
+    x = ud.data.Digits(16).open("test").batch(torch.arange(2))
     assert codec.decode(codec.encode(x)).shape == x.shape
 
 
@@ -76,10 +76,10 @@ def test_a_name_of_before_works_with_a_notice(name):
 def test_a_script_of_before_runs():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        process = ud.Heat((2,), 0.8, levels=8)
-        objective = ud.Denoising(weighting=ud.Sigma2())
+        process = ud.InverseHeat((2,), 0.8, levels=8)
+        objective = ud.Denoising(weighting=ud.EpsilonWeighting())
         assert objective == ud.Denoising(weighting=ud.EpsilonWeighting())
         assert isinstance(process, ud.InverseHeat)
         x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        assert abs(float(ud.energy_distance(x[:25], x[25:]).value)) < 1
-        assert ud.HeatBlur(shape=(2, 3), blur=0.7) is not None
+        assert abs(float(ud.evaluation.energy_distance(x[:25], x[25:]).value)) < 1
+        assert ud.inverse.HeatBlur(shape=(2, 3), blur=0.7) is not None

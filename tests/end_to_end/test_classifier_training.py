@@ -8,19 +8,18 @@ import shutil
 
 import pytest
 import torch
-from tiny import RING, equal, metrics, refused, unidiff, write
+from tiny import RING, equal, metrics, refused, shipped_with, unidiff, write
 
 import unidiff as ud
 from unidiff.backbone.encoder import Encoder
 from unidiff.errors import ParameterError, RecipeError
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.recipe.registry import PUBLIC
-from unidiff.recipe.shipped import recipe_command, shipped_recipes
 from unidiff.training.checkpoint import Checkpoints
 
 JUDGE = {name: RING[name] for name in ("data", "process", "training")}
 JUDGE["classifier"] = {"type": "MLPEncoder", "width": 16, "depth": 1}
-NAMES = [name for name in shipped_recipes() if recipe_command(name) == "classify"]
+NAMES = shipped_with("classifier")
 ENCODERS = [ud.MLPEncoder((2, 3), width=8, classes=5), ud.UNetEncoder((1, 8, 8), width=8, patch=2, classes=5)]
 
 
@@ -91,7 +90,7 @@ def test_encoders_that_cannot_be_are_refused(make, message):
 def test_a_trained_classifier_comes_near_bayes_rule():
     # On the ring the best classifier is known at every noise level. Its cross entropy is the least; a small network of
     # 300 steps is to come within 0.2 nats of it, from log 8 = 2.08 at the start.
-    ring, process = ud.Ring(count=4000), ud.VPSDE()
+    ring, process = ud.data.Ring(count=4000), ud.VPSDE()
     torch.manual_seed(0)
     classifier = ud.NeuralClassifier(process, ud.MLPEncoder((2,), width=64, depth=2, classes=8))
     settings = ud.Training(steps=300, batch=256, lr=3e-3, warmup=20, ema=0.98, precision="fp32", tensorboard=False)
@@ -143,7 +142,7 @@ def test_a_classifier_is_trained_and_read_back(runs):
     assert classifier.classes == 8
     saved = Checkpoints(runs / "judge/checkpoints").load(print)
     assert equal(dict(classifier.backbone.state_dict()), dict(saved.ema))
-    recipe = ud.load_classifying(runs / "judge/recipe.yaml")
+    recipe = ud.load_recipe(runs / "judge/recipe.yaml")
     assert recipe.classifier.arguments["classes"] == 8
 
 
@@ -166,8 +165,8 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
         *words, "--guidance", 2, "--classifier", runs / "other"
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")
-    assert "has no `classifier`" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
-    assert "trains a classifier, which draws nothing" in refused("sample", runs / "judge")
+    assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
+    assert "the training of a classifier, which draws no samples" in refused("sample", runs / "judge")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
 )
 def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
-        ud.load_classifying(write(tmp_path, {**JUDGE, **changes}))
+        ud.load_recipe(write(tmp_path, {**JUDGE, **changes}))
 
 
 @pytest.mark.cases(1)
@@ -196,11 +195,11 @@ def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     result = unidiff("run", name, "--out", tmp_path / "run", *words)
     assert result.code == 0, result.err
     assert "accuracy" in result.out
-    recipe = ud.load_classifying(name)
-    assert recipe.lighter is None or recipe.lighter in NAMES
+    recipe = ud.load_recipe(name)
+    assert recipe.smaller_recipe is None or recipe.smaller_recipe in NAMES
 
 
 def test_the_shipped_classifiers_know_the_noise_of_the_models():
     assert "classifier_mnist_noisy" in NAMES
     for judge, model in (("mnist", "mnist_cpu"), ("digits", "digits")):
-        assert ud.load_classifying(f"classifier_{judge}_noisy").process == ud.load_recipe(f"ddpm_{model}").process
+        assert ud.load_recipe(f"classifier_{judge}_noisy").process == ud.load_recipe(f"ddpm_{model}").process

@@ -143,7 +143,7 @@ MISTAKES = {
 def test_a_mistake_is_one_message(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr(ud.Ring, "open", lambda *args: pytest.fail("data were read before the mistake was found"))
+    monkeypatch.setattr(ud.data.Ring, "open", lambda *args: pytest.fail("data were read before the mistake was found"))
     words, expected = MISTAKES[mistake]
     write(tmp_path, RING)
     assert expected in refused("run", "tiny.yaml", *words)
@@ -183,7 +183,7 @@ def test_usage_errors(words):
 
 
 def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr(ud.Ring, "open", lambda self: 1 / 0)
+    monkeypatch.setattr(ud.data.Ring, "open", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -291,7 +291,7 @@ def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ud.Ring, "open", interrupted)
+        patch.setattr(ud.data.Ring, "open", interrupted)
         assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 130
         assert not (tmp_path / "run").exists()
     before = sorted((run / "samples").iterdir())
@@ -375,7 +375,7 @@ def test_likelihood_of_pictures(run):
     assert facts["stand_in"] is None
     assert "likelihood 3/3" in result.err
     assert "bound 50/50" in result.err
-    loaded, x = ud.load(run), ud.Digits().open("test").batch(torch.arange(3))
+    loaded, x = ud.load(run), ud.data.Digits().open("test").batch(torch.arange(3))
     options = {"levels": 256, "seeds": [4, 5, 6]}
     flow = ud.log_likelihood(loaded.denoiser, x, ud.Hutchinson(2), rtol=0.02, atol=0.02, **options)
     bound = ud.variational_bound(loaded.denoiser, x, ud.Native(), **options)
@@ -399,7 +399,7 @@ def test_likelihood_of_points(tmp_path):
     facts = json.loads(unidiff(*words, "--bound", "--json").out)
     assert facts["levels"] is None
     assert facts["bound"]["grid"] == "Uniform(steps=1000)"
-    source = ud.Ring(count=300).open("test")
+    source = ud.data.Ring(count=300).open("test")
     denoiser = ud.load(tmp_path / "run").denoiser
     expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-6, atol=1e-6)
     assert facts["flow"]["nats"] == expected.nats.mean
@@ -492,26 +492,6 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     assert not [name for name in names if name.startswith(("tests", "recipes", "docs"))]
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert "unidiff = unidiff.cli:main" in zipfile.ZipFile(built).read(entry).decode()
-
-
-def test_the_stub_lists_the_public_names():
-    """The names are lazy, so type checkers read a stub: this is what it must say."""
-    imports = sorted(f"from unidiff.{module} import {name} as {name}" for name, module in ud.EXPORTS.items())
-    expected = [
-        '"""The public names with their types; `__init__.py` imports them when they are first used."""',
-        "",
-        "from unidiff import pde as pde",  # a namespace of its own
-        "from unidiff._version import __version__ as __version__",
-        *imports,
-        "",
-        "EXPORTS: dict[str, str]",
-    ]
-    stub = (ROOT / "unidiff/__init__.pyi").read_text().split("\n")
-    head = stub[:2]
-    assert head == expected[:2]
-    assert sorted(line for line in stub if line.startswith("from")) == sorted(
-        line for line in expected if line.startswith("from")
-    ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
 
 
 @pytest.mark.slow  # mypy reads the package

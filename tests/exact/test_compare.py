@@ -104,7 +104,7 @@ def test_the_flow_of_a_gaussian(process):
     # u_T sqrt(C / (alpha_T^2 C + sigma_T^2)), also where alpha_T = 0.
     top, variance = process.level(1.0), 0.25
     exact = starts(process) * math.sqrt(variance / (top.alpha**2 * variance + top.sigma**2))
-    flow = ud.reference_flow(gaussian(process), (2,), 4, tolerance=1e-9)
+    flow = ud.evaluation.reference_flow(gaussian(process), (2,), 4, tolerance=1e-9)
     assert flow.error <= 1e-9
     # A fifteenth of 1e-9 by the steps, and q^2 / (2 C) = 2e-10 of |y| <= 2 by the denoise at q = 1e-5.
     torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-9)
@@ -128,35 +128,37 @@ def test_the_flow_of_a_model_that_ends_at_t_min(process):
     spread = [level.alpha**2 * variance + level.sigma**2 for level in (top, low)]
     # The state keeps its quantile down to t_min; there E[x0 | u] = alpha C / (alpha^2 C + sigma^2) u.
     exact = starts(process) * math.sqrt(spread[1] / spread[0]) * low.alpha * variance / spread[1]
-    flow = ud.reference_flow(Opaque(gaussian(process)), (2,), 4, tolerance=1e-8)
+    flow = ud.evaluation.reference_flow(Opaque(gaussian(process)), (2,), 4, tolerance=1e-8)
     # DDPM's time is found to 2^-53, and log SNR falls by up to 1e3 in a unit of time: 1e-13.
     torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-8)
 
 
 def test_the_flow_says_how_right_it_is():
-    ring = ud.Ring()
+    ring = ud.data.Ring()
     model = ud.GaussianMixture(ud.DDPM(), *ring.mixture)
-    rough = ud.reference_flow(model, (2,), 30, tolerance=1e-3)
-    fine = ud.reference_flow(model, (2,), 30, tolerance=1e-7)
+    rough = ud.evaluation.reference_flow(model, (2,), 30, tolerance=1e-3)
+    fine = ud.evaluation.reference_flow(model, (2,), 30, tolerance=1e-7)
     off = float((rough.x - fine.x).square().mean().sqrt())
     assert off < rough.error < 1e-3 < 1  # halving moves the ends by fifteen times what is left
     assert fine.error < 1e-7
     assert rough.steps < fine.steps
-    limited = ud.reference_flow(model, (2,), 30, tolerance=0.0, most_steps=64)
+    limited = ud.evaluation.reference_flow(model, (2,), 30, tolerance=0.0, most_steps=64)
     assert limited.steps == 64
     assert limited.error > 0
 
 
 def test_the_flow_does_not_depend_on_the_batch_and_takes_the_seeds():
-    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
-    whole, parts = (ud.reference_flow(model, (2,), 10, tolerance=1e-3, batch=batch).x for batch in (10, 3))
+    model = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture)
+    whole, parts = (ud.evaluation.reference_flow(model, (2,), 10, tolerance=1e-3, batch=batch).x for batch in (10, 3))
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
-    torch.testing.assert_close(ud.reference_flow(model, (2,), [7], tolerance=1e-3).x, whole[7:8], rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        ud.evaluation.reference_flow(model, (2,), [7], tolerance=1e-3).x, whole[7:8], rtol=0, atol=1e-2
+    )
 
 
 def test_the_flow_of_a_finite_data_set_ends_in_it():
     data = torch.tensor([[0.5, -0.2], [-0.4, 0.3], [0.1, 0.6]], dtype=F64)
-    flow = ud.reference_flow(ud.Empirical(ud.DDPM(), data), (2,), 20, tolerance=1e-4)
+    flow = ud.evaluation.reference_flow(ud.Empirical(ud.DDPM(), data), (2,), 20, tolerance=1e-4)
     assert torch.cdist(flow.x, data).min(1).values.max() < 1e-9
     drawn = ud.Empirical(ud.DDPM(), data).draw(torch.zeros(300, 2, dtype=F64), torch.linspace(0, 1, 300, dtype=F64))
     assert torch.equal(torch.cdist(drawn, data).argmin(1).bincount(), torch.tensor([100, 100, 100]))
@@ -313,7 +315,7 @@ def without_clock(found: Comparison):
 
 
 def ring():
-    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
+    model = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture)
     solvers = ["ddim", "ancestral", ud.AnnealedLangevin(3, 1e-9), (Adaptive(), UNIFORM)]
     options = {"grid": UNIFORM, "followed": 40, "tolerance": 1e-5}
     return ud.compare(model, solvers, [3, 10], (2,), 60, **options)
@@ -348,7 +350,7 @@ def test_a_comparison(found):
 
 
 def test_rows_are_samples_of_unidiff_sample(found):
-    model = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture)
+    model = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture)
     for row, solver in ((found.rows[1], ud.DDIM()), (found.rows[3], ud.Ancestral())):
         x = ud.sample(model, solver, ud.Uniform(10), (2,), 60, dtype=F64).x
         assert torch.equal(row.x, x)

@@ -20,7 +20,7 @@ from unidiff.process.base import Process
 
 F64 = torch.float64
 EPS = torch.finfo(F64).eps
-DIGITS = ud.Digits().open()
+DIGITS = ud.data.Digits().open()
 
 
 def digits() -> torch.Tensor:

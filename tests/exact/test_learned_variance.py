@@ -21,7 +21,7 @@ from unidiff.noise import Seeded
 from unidiff.process.base import fresh_noise_fraction
 
 F64 = torch.float64
-FIRST, MEASURED = ud.Inpainting([1, 0]), torch.tensor([[0.4]])
+FIRST, MEASURED = ud.inverse.Inpainting([1, 0]), torch.tensor([[0.4]])
 MEAN, SPREAD = torch.tensor([0.3, -0.2, 0.5], dtype=F64), torch.tensor([1e-3, 0.3, 2.0], dtype=F64)
 
 
@@ -225,7 +225,10 @@ def test_models_around_a_model_hand_the_variance_on():
         "auto": ud.AutoGuidance(model, ud.NeuralDenoiser(process, ud.Eps(), network), 2.0),
         "rescheduled": ud.Rescheduled(model, process),
         "classifier": ud.ClassifierGuidance(model, ud.NeuralClassifier(process, judge.double()), 2.0, chunk=3),
-        **{cls.__name__: cls(model, FIRST, MEASURED, 0.5, chunk=3) for cls in (ud.DPS, ud.PiGDM, ud.MomentMatching)},
+        **{
+            cls.__name__: cls(model, FIRST, MEASURED, 0.5, chunk=3)
+            for cls in (ud.inverse.DPS, ud.inverse.PiGDM, ud.inverse.MomentMatching)
+        },
         "all free": ud.Replacement(model, torch.zeros(2), torch.ones(2)),
     }
     for name, other in others.items():

@@ -348,7 +348,7 @@ def test_probabilities_of_bins_sum_to_at_most_one():
 
 
 def test_256_levels_are_grey_values():
-    source = ud.Digits().open("test")
+    source = ud.data.Digits().open("test")
     x = source.batch(torch.arange(2))
     model = ud.NeuralDenoiser(ud.FlowMatching(), ud.V(), ud.MLP((1, 8, 8), width=8, depth=1))
     found = ud.log_likelihood(model, x, ud.Hutchinson(), levels=256)

@@ -16,7 +16,7 @@ from unidiff.process.per_sample import PerSampleHeat
 from unidiff.velocity import PerSamplePosterior, VelocityNetwork
 
 F64 = torch.float64
-SOURCE = ud.Digits().open()
+SOURCE = ud.data.Digits().open()
 X = SOURCE.batch(torch.arange(len(SOURCE))).to(F64)
 TIMES = (1e-3, 0.1, 0.35, 0.7, 0.97, 1.0)
 

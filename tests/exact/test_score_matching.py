@@ -328,7 +328,7 @@ def test_all_find_the_score_of_a_mixture(objective):
     # errs by about k q / n: with k = 5634, n = 256000 and q = 0.56 against a signal of 0.44 per pixel at the lowest
     # level, by 0.03 of the signal. Score matching has no target, and noisier gradients. Asked for is 0.05; the best
     # linear score is off by more than 0.4 there.
-    ring, process = ud.Ring(components=4, std=0.15, count=100_000), ud.NCSN(0.3, 1.0, 3)
+    ring, process = ud.data.Ring(components=4, std=0.15, count=100_000), ud.NCSN(0.3, 1.0, 3)
     torch.manual_seed(0)
     model = ud.NeuralDenoiser(process, ud.Score(), ud.MLP((2,), width=32, depth=1))
     settings = ud.Training(steps=500, batch=512, lr=1e-2, ema=0.98, precision="fp32", log_every=500)
@@ -351,7 +351,7 @@ def test_all_find_the_score_of_a_mixture(objective):
 
 @pytest.mark.parametrize("objective", [cls() for cls in WITHOUT_TARGET], ids=repr)
 def test_a_resumed_run_is_the_same_run(objective, tmp_path):
-    source = ud.Ring(count=300).open()
+    source = ud.data.Ring(count=300).open()
 
     def model():
         torch.manual_seed(0)
@@ -399,7 +399,7 @@ def test_recipes_that_cannot_run_are_refused(tmp_path):
     with pytest.raises(ParameterError, match="compile"):
         ud.train(
             ud.NeuralDenoiser(ud.DDPM(50), ud.V(), ud.MLP((2,), width=16, depth=1)),
-            ud.Ring(count=300).open(),
+            ud.data.Ring(count=300).open(),
             ExplicitScoreMatching(),
             ud.Training(steps=1, compile=True),
         )

@@ -281,7 +281,7 @@ def test_conditions_go_with_their_samples(batch, calls):
 def test_pictures():
     net = ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1)
     model = ud.NeuralDenoiser(ud.DDPM(T=4), ud.Eps(), net)
-    x = ud.Digits().open("test").batch(torch.arange(4))
+    x = ud.data.Digits().open("test").batch(torch.arange(4))
     bound = ud.variational_bound(model, x, ud.Native(), levels=256)
     assert bound.terms.shape == (4, 5)
     assert bound.terms.isfinite().all()

@@ -100,7 +100,7 @@ def test_ldm_pipeline(tmp_path, monkeypatch, kind):
     pipeline.save_pretrained(tmp_path)
     same_noise(monkeypatch, *LDM_NOISE)
     theirs = drawn(pipeline, 10)
-    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    model, codec = load(tmp_path), ud.codec.load_codec(tmp_path)
     assert model.shape == (2, 8, 8)
     latents = ud.sample(model, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT).x
     ours = codec.decode(latents)
@@ -115,7 +115,7 @@ def test_dit_pipeline(tmp_path, monkeypatch, guidance, clip):
     pipeline.save_pretrained(tmp_path)
     same_noise(monkeypatch, *DIT_NOISE)
     theirs = drawn(pipeline, 10, [0, 999, 7], guidance_scale=guidance)
-    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.load_codec(tmp_path)
+    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.codec.load_codec(tmp_path)
     assert model.classes == 1000
     guided = (
         ClipSample(ud.ClassifierFree(model, guidance)) if clip else model

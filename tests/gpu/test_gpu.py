@@ -124,11 +124,11 @@ def test_a_checkpoint_of_the_card_goes_on_on_the_cpu(tmp_path):
     train("cpu", 4)  # the optimizer's state came over as well
 
 
-@pytest.mark.parametrize("name", PUBLIC.choices(ud.AutoencoderConfig))
+@pytest.mark.parametrize("name", PUBLIC.choices(ud.codec.AutoencoderConfig))
 def test_a_codec_computes_on_the_card_what_it_does_on_the_cpu(name):
     pytest.importorskip("diffusers")
     torch.manual_seed(0)
-    codec = PUBLIC.choices(ud.AutoencoderConfig)[name]().build(1).double()
+    codec = PUBLIC.choices(ud.codec.AutoencoderConfig)[name]().build(1).double()
     x = torch.rand(2, 1, 32, 32, dtype=torch.float64) * 2 - 1
     with torch.no_grad():
         expected = codec.encode(x)

@@ -6,11 +6,11 @@ from typing import Any
 
 import unidiff as ud
 
-KINDS: list[ud.AutoencoderConfig] = [
-    ud.AutoencoderKL(latent_channels=3, channels=(8, 16)),
-    ud.VQModel(latent_channels=3, channels=(8, 16), codes=16),
-    ud.AutoencoderDC(latent_channels=4, channels=(8, 16)),
-    ud.AutoencoderTiny(latent_channels=3, width=8, levels=2),
+KINDS: list[ud.codec.AutoencoderConfig] = [
+    ud.codec.AutoencoderKL(latent_channels=3, channels=(8, 16)),
+    ud.codec.VQModel(latent_channels=3, channels=(8, 16), codes=16),
+    ud.codec.AutoencoderDC(latent_channels=4, channels=(8, 16)),
+    ud.codec.AutoencoderTiny(latent_channels=3, width=8, levels=2),
 ]
 VAE: dict[str, Any] = {
     "data": {"type": "Digits"},

@@ -107,7 +107,7 @@ def solver_cases() -> list[Case]:
     return list({case.name: case for case in cases}.values())
 
 
-def _posterior(cls: Any, operator: ud.Operator, y: Tensor, options: dict[str, Any], model: Any) -> ud.Denoiser:
+def _posterior(cls: Any, operator: ud.inverse.Operator, y: Tensor, options: dict[str, Any], model: Any) -> ud.Denoiser:
     return cls(model, operator, y, 0.3, **options)
 
 
@@ -115,7 +115,7 @@ def guidance_cases() -> list[Case]:
     """Each guided model, told labels that are on the CPU, with a scale for each sample where it takes one."""
     scale = torch.tensor([0.5, 1.0, 2.0])
     image, strength = torch.tensor([0.4, 0.0], dtype=F64), torch.tensor([1.0, 0.0])
-    first, seen = ud.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=F64)
+    first, seen = ud.inverse.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=F64)
     made: dict[str, Callable[[Any], ud.Denoiser]] = {
         "ClassifierFree": lambda model: ud.ClassifierFree(model, scale),
         "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
@@ -127,7 +127,7 @@ def guidance_cases() -> list[Case]:
         "Rescheduled": lambda model: ud.Rescheduled(model, ud.CosineVP(t_min=0.05)),
         "Counted": lambda model: ud.Counted(model),
     }
-    for name, cls in PUBLIC.choices(ud.Posterior).items():
+    for name, cls in PUBLIC.choices(ud.inverse.Posterior).items():
         options = {"iterations": 2} if name == "MomentMatching" else {}
         made[name] = partial(_posterior, cls, first, seen, options)
     cases = []
@@ -147,7 +147,7 @@ def guidance_cases() -> list[Case]:
 def operator_cases() -> list[Case]:
     """Each operator: applied, transposed, and in a posterior on each process it runs on."""
 
-    def parts(operator: ud.Operator) -> Task:
+    def parts(operator: ud.inverse.Operator) -> Task:
         def task(device: torch.device, steps: int) -> list[Tensor]:
             x = POINTS[:3].to(device)
             out = []
@@ -158,15 +158,15 @@ def operator_cases() -> list[Case]:
 
         return task
 
-    def posterior(operator: ud.Operator) -> Task:
+    def posterior(operator: ud.inverse.Operator) -> Task:
         def task(device: torch.device, steps: int) -> Tensor:
             y = operator.apply(POINTS[:1])
-            model = ud.MomentMatching(mixture(ud.VPSDE(), device), operator, y, 0.3, iterations=2).to(device)
+            model = ud.inverse.MomentMatching(mixture(ud.VPSDE(), device), operator, y, 0.3, iterations=2).to(device)
             return sampled(model, ud.DDIM(), device, steps)
 
         return task
 
-    operators = instances(ud.Operator)
+    operators = instances(ud.inverse.Operator)
     return [
         Case(f"{type(operator).__name__}-{make.__name__}", make(operator))
         for operator in operators
@@ -267,7 +267,7 @@ def measurement_cases() -> list[Case]:
     def flow(device: torch.device, steps: int) -> list[Tensor]:
         models = [mixture(process, device) for process in (ud.VPSDE(), BLURRING)]
         options: dict[str, Any] = {"most_steps": 8 * steps, "device": device, "tolerance": 1e-30}
-        return [ud.reference_flow(model, (2,), 3, **options).x for model in models]
+        return [ud.evaluation.reference_flow(model, (2,), 3, **options).x for model in models]
 
     def compared(device: torch.device, steps: int) -> Tensor:
         table = ud.compare(
@@ -276,10 +276,14 @@ def measurement_cases() -> list[Case]:
         return torch.tensor([row.rms or 0.0 for row in table.rows], dtype=F64)
 
     def energy(device: torch.device, steps: int) -> Tensor:
-        return torch.tensor(ud.energy_distance(POINTS[:20].to(device), POINTS[20:].to(device)).value, dtype=F64)
+        return torch.tensor(
+            ud.evaluation.energy_distance(POINTS[:20].to(device), POINTS[20:].to(device)).value, dtype=F64
+        )
 
     def mean(device: torch.device, steps: int) -> Tensor:
-        return ud.mean_prediction(mixture(ud.VPSDE(), device), (2,), 3, dtype=F64, device=device, label=LABELS)
+        return ud.evaluation.mean_prediction(
+            mixture(ud.VPSDE(), device), (2,), 3, dtype=F64, device=device, label=LABELS
+        )
 
     def empirical(device: torch.device, steps: int) -> list[Tensor]:
         models = [ud.Empirical(process, POINTS).to(device) for process in (ud.VPSDE(), BLURRING)]

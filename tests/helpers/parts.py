@@ -29,11 +29,11 @@ FROZEN = (
         Objective,
         Dataset,
         ud.DivergenceEstimator,
-        ud.Operator,
+        ud.inverse.Operator,
         ud.Conditioning,
-        ud.AutoencoderConfig,
-        ud.CodecObjective,
-        ud.PixelError,
+        ud.codec.AutoencoderConfig,
+        ud.codec.CodecObjective,
+        ud.codec.PixelError,
     ),
 )
 
@@ -68,7 +68,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
     "MLP": [{"shape": (2, 3), "width": 8}],
     "ImageFolder": [{"root": "somewhere"}],
-    "Latent": [{"data": ud.Digits(16), "codec": "runs/none"}],
+    "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
 }
 
@@ -90,7 +90,7 @@ def every(name: str | tuple[str, ...], values: Iterable[object]) -> pytest.MarkD
 
 
 MEANS = [[-0.6, 0.3], [0.5, -0.2]]
-FIRST, MEASURED = ud.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=torch.float64)
+FIRST, MEASURED = ud.inverse.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=torch.float64)
 
 
 # A guided model is just another model: a way to make each, from a mixture whose classes are its components.
@@ -101,9 +101,9 @@ GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
     "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
     "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
     "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),
-    "DPS": lambda model: ud.DPS(model, FIRST, MEASURED, 1.0),
-    "PiGDM": lambda model: ud.PiGDM(model, FIRST, MEASURED, 0.3),
-    "MomentMatching": lambda model: ud.MomentMatching(model, FIRST, MEASURED, 0.3, iterations=2),
+    "DPS": lambda model: ud.inverse.DPS(model, FIRST, MEASURED, 1.0),
+    "PiGDM": lambda model: ud.inverse.PiGDM(model, FIRST, MEASURED, 0.3),
+    "MomentMatching": lambda model: ud.inverse.MomentMatching(model, FIRST, MEASURED, 0.3, iterations=2),
     "Replacement": lambda model: ud.Replacement(model, torch.tensor([0.4, 0.0]), torch.tensor([1.0, 0.0])),
 }
 

@@ -18,7 +18,7 @@ from unidiff.training.batches import BatchPlan
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
 
-SOURCE = ud.Ring(count=300).open()
+SOURCE = ud.data.Ring(count=300).open()
 SETTINGS = {"steps": 6, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 4, "checkpoint_every": 100}
 CLASSES: dict = {**RING, "conditioning": {"type": "Labels", "dropout": 0.25}}
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
 def test_a_trained_model_knows_its_classes():
     # Eight points: told its class, the network knows x0, so that the best denoiser at t = 1 is the point itself.
     trained = fit(model(), ud.Labels(0.2), settings={"steps": 400, "batch": 128, "warmup": 10, "ema": 0.99})
-    ring, label = ud.Ring(), torch.arange(8).repeat_interleave(20)
+    ring, label = ud.data.Ring(), torch.arange(8).repeat_interleave(20)
     for scale, share in ((1.0, 0.6), (3.0, 0.9)):
         guided = ud.ClassifierFree(trained, scale)
         x = ud.sample(guided, ud.DDIM(), ud.Uniform(20), seeds=160, label=label).x

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import unidiff as ud
 from unidiff.errors import ParameterError, RecipeError, UnidiffError, require
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.recipe import Recipe, read_recipe
+from unidiff.recipe.describe import signature_rows
+from unidiff.recipe.read import read_recipe
 from unidiff.recipe.registry import PUBLIC, Registry
 from unidiff.recipe.save import to_plain
-from unidiff.recipe.schema import signature_rows
 from unidiff.recipe.shipped import shipped_recipes
 from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 
@@ -522,14 +522,14 @@ def test_signature_rows_describe_a_class():
 
 def test_shipped_recipes_are_listed_without_torch():
     assert all(path.is_file() and path.suffix == ".yaml" for path in shipped_recipes().values())
-    code = "import sys, unidiff.recipe as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
+    code = "import sys, unidiff.recipe.shipped as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- The real classes.
 
 NCSN_MNIST = """\
-data:             {type: MNIST, size: 32, offline: digits}
+data:             {type: MNIST, size: 32, fallback: digits}
 process:          {type: NCSN, sigma_min: 0.01, sigma_max: 1.0, levels: 10}
 parameterization: Score
 backbone:         {type: UNet, width: 32, multipliers: [1, 2, 2]}
@@ -572,8 +572,8 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe):
 
 
 def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
-    made = Recipe(
-        data=ud.MNIST(size=32, offline="digits"),
+    made = ud.tasks.Generation(
+        data=ud.data.MNIST(size=32, fallback="digits"),
         process=ud.NCSN(levels=10),
         parameterization=ud.Score(),
         backbone=Blueprint(ud.UNet, {"width": 32, "multipliers": (1, 2, 2)}),
@@ -585,13 +585,18 @@ def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
 
 
 def test_python_recipe_with_a_wrong_argument_names_the_part():
-    parts = {"data": ud.Ring(), "process": ud.DDPM(), "parameterization": ud.Eps(), "training": ud.Training(steps=1)}
+    parts = {
+        "data": ud.data.Ring(),
+        "process": ud.DDPM(),
+        "parameterization": ud.Eps(),
+        "training": ud.Training(steps=1),
+    }
     with pytest.raises(
         ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be made: .*unexpected keyword .*'widht'"
     ):
-        Recipe(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
     with pytest.raises(ParameterError, match=r"backbone.width must be an even number"):
-        Recipe(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
 
 
 @pytest.mark.parametrize(

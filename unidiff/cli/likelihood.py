@@ -56,13 +56,13 @@ def likelihood(
     from unidiff.divergence import ExactTrace, Hutchinson
     from unidiff.grid import Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
-    from unidiff.run.load import load
+    from unidiff.tasks.generation import load_generation
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
     asked = None if steps is None else Uniform(steps)
     with Console() as console:
-        loaded = load(run, device=device, allow_imports=allow_imports, report=console.notice)
+        loaded = load_generation(run, device=device, allow_imports=allow_imports, report=console.notice)
         if loaded.recipe.data.coded:
             problem = "its density is one of latents, which says nothing of the likelihood of pictures"
             raise RunError(f"{run}: {problem}. In code, unidiff.log_likelihood takes latents.")

@@ -48,6 +48,10 @@ class Objective(ABC):
         u0 = process.basis.forward(x)
         return self.losses(model, u0, noise, process.level(process.training_times(uniform), u0), **cond)
 
+    def noise_shape(self, model: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise of one sample: that of the sample."""
+        return shape
+
     @abstractmethod
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,).

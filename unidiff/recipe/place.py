@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from unidiff.errors import RecipeError, complaint, complaint
+from unidiff.errors import RecipeError, complaint
 
 __all__ = ["Node", "Place", "SourceText"]
 

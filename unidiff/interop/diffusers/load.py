@@ -47,8 +47,8 @@ def load(
         device: Where the model is to be.
 
     Returns:
-        The model. Of a latent pipeline it is the model of its latents, which `unidiff.load_codec` of the same folder
-        decodes.
+        The model. Of a latent pipeline it is the model of its latents, which `unidiff.codec.load_codec` of the same
+        folder decodes.
 
     Raises:
         RunError: If files are missing or broken, or something in them is unsupported: it says what was found and what

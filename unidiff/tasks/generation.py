@@ -1,39 +1,51 @@
-"""The recipe of a run: which parts, and a check that they fit, before any data is read or weight is made."""
+"""Training a model that draws samples: which parts, and a check that they fit before any data is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, cast
 
+import torch
+from torch import Tensor
+
+from unidiff import plot
 from unidiff.backbone.base import Backbone
 from unidiff.conditioning.base import Conditioning
-from unidiff.data.base import Dataset
+from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
+from unidiff.errors import DataError, ParameterError, require_whole
+from unidiff.grid import Uniform
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.build import Builder
-from unidiff.recipe.overrides import apply_overrides
-from unidiff.recipe.record import Record
-from unidiff.recipe.registry import PUBLIC, Registry, is_component
-from unidiff.recipe.schema import parameters
-from unidiff.recipe.shipped import read_source, recipe_command
-from unidiff.recipe.yaml_tree import read_yaml
+from unidiff.recipe.read import inside
+from unidiff.renamed import renamed
+from unidiff.run.directory import RunDirectory
+from unidiff.run.execute import Session, TrainingTask
+from unidiff.run.load import draw, load
+from unidiff.run.records import Report
+from unidiff.run.task import Run
 from unidiff.sampling import Sampling
+from unidiff.solver.ddim import DDIM
+from unidiff.solver.sample import Solution
+from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.training.settings import Training
 
-__all__ = ["Recipe", "inside", "load_recipe", "read_recipe"]
+__all__ = ["Generation", "GenerationRun", "load_generation"]
+
+# A cheap look at the model in training: any process, a fraction of the cost of a training interval.
+_PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
 
 
+@renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Record):
-    """Everything that decides a run. Its parameters are the top-level keys of a recipe file.
+class Generation(TrainingTask[NeuralDenoiser]):
+    """Train a model that draws samples. Its parameters are the top-level keys of a recipe file.
 
     Args:
         data: What to learn from.
@@ -46,7 +58,7 @@ class Recipe(Record):
         training: How it is trained.
         sampling: How samples are drawn.
         seed: Seed of the weights and of the training noise, at least 0.
-        lighter: Name of a shipped recipe like this one that needs less time and memory, or None.
+        smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
 
     data: Dataset
@@ -58,7 +70,10 @@ class Recipe(Record):
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
-    lighter: str | None = None
+    smaller_recipe: str | None = None
+
+    key: ClassVar[str] = "backbone"
+    noun: ClassVar[str] = "the training of a model that draws samples"
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
@@ -117,89 +132,91 @@ class Recipe(Record):
         found: int | None = self.backbone.arguments.get("classes")
         return found
 
-    def model(self, process: Process) -> NeuralDenoiser:
-        """The model with fresh weights, of the process as fitted to the data."""
+    def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
+        """The model with fresh weights, of the process as fitted to the data; see `TrainingTask.model`."""
+        process = self.process.with_measured(measured) if self.measures else self.process
         return NeuralDenoiser(process, self.parameterization, self.backbone.build(shape=self.data.shape))
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""
         return self.backbone.count(shape=self.data.shape)
 
+    def loss(self) -> Objective:
+        """The objective; see `TrainingTask.loss`."""
+        return self.objective
 
-@contextmanager
-def inside(part: str, value: Any) -> Iterator[None]:
-    """Put the path of a part in front of the parameter that it complains about."""
-    try:
-        yield
-    except ParameterError as error:
-        if path := _path_to(error.parameter, value):
-            raise ParameterError(f"{part}.{path}", error.problem) from error
-        problem = error.problem if error.parameter == part else str(error)
-        raise ParameterError(part, problem) from error
+    def conditions(self) -> Conditioning | None:
+        """See `TrainingTask.conditions`."""
+        return self.conditioning
 
+    @property
+    def measures(self) -> bool:
+        """Whether the process measures the data."""
+        return self.process.measures
 
-def _path_to(parameter: str, value: Any) -> str:
-    """The path from a part to the one below it that has this parameter: `solver.step_size`; empty if none has."""
-    known = parameters(value.kind if isinstance(value, Blueprint) else type(value))
-    if parameter.split(".")[0] in known:
-        return parameter
-    for name in known:
-        below = getattr(value, name, None)
-        if is_component(type(below)) and (path := _path_to(parameter, below)):
-            return f"{name}.{path}"
-    return ""
+    def measure(self, source: OpenDataset) -> Mapping[str, Tensor]:
+        """What the process measures of the data, all read once."""
+        return self.process.fit(source.all_batches()).measured()
 
+    def check_data(self, source: OpenDataset) -> None:
+        """See `TrainingTask.check_data`."""
+        if self.conditioning is not None:
+            self.conditioning.check(source, self.classes)
+        examples(self, 1)  # they may come from a test split, which is better found missing now
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Recipe:
-    """Read a recipe and check all of it; no data is read and no weight is made.
+    def preview(self, average: NeuralDenoiser, session: Session, path: Path, title: str) -> None:
+        """A few samples; see `TrainingTask.preview`."""
+        cond = examples(self, _PREVIEW.count).cond
+        x = draw(average, _PREVIEW, self.data, session.precision, **cond).x
+        plot.save_samples(x, path, caption(title, _PREVIEW, self.process, session.source))
 
-    Args:
-        source: A path, or the name of a shipped recipe such as "ncsn_digits".
-        overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML: "training.steps=20",
-            "sampling.solver={type: DDIM, eta: 0}". Later ones win.
-        allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
+    def report(self, model: NeuralDenoiser, session: Session) -> Report:
+        """Samples, some of them on their way from noise, and errors; see `TrainingTask.report`."""
+        return report_generation(self, model, session)
 
-    Returns:
-        The recipe.
-
-    Raises:
-        RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
-    """
-    command = recipe_command(source)
-    if command == "compare":
-        raise RecipeError(f"{source}: this recipe compares solvers and trains nothing: `unidiff compare {source}`.")
-    if command == "classify":
-        problem = "this recipe trains a classifier, which draws nothing"
-        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_classifying.")
-    if command == "code":
-        problem = "this recipe trains a codec, which draws nothing"
-        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_coding.")
-    if command == "evolve":
-        problem = "this recipe solves the renormalised heat equation and trains nothing"
-        raise RecipeError(f"{source}: {problem}: `unidiff run {source}`, or unidiff.load_evolving.")
-    recipe: Recipe = read_recipe(Recipe, source, overrides, allow_imports=allow_imports)
-    return recipe
+    def read_back(self, directory: Path, model: NeuralDenoiser, step: int, precision: torch.dtype) -> GenerationRun:
+        """A run that can be sampled from; see `TrainingTask.read_back`."""
+        return GenerationRun(directory, self, RunDirectory(directory).read_manifest(), model, step, precision)
 
 
-def read_recipe(
-    cls: type,
-    source: str | Path,
+@dataclass(frozen=True)
+class GenerationRun(Run):
+    """A trained model that draws samples, with everything that made it; see `Run`."""
+
+    recipe: Generation
+    model: NeuralDenoiser
+
+    @property
+    def denoiser(self) -> NeuralDenoiser:
+        """The model."""
+        return self.model
+
+    def sample(
+        self,
+        sampling: Sampling | None = None,
+        *,
+        keep: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        **cond: Tensor,
+    ) -> Solution:
+        """Draw samples, by default as the recipe says; see `Run.sample`."""
+        chosen = sampling or self.recipe.sampling
+        return draw(self.model, chosen, self.recipe.data, self.precision, keep=keep, progress=progress, **cond)
+
+
+def load_generation(
+    directory: str | Path,
     overrides: Sequence[str] = (),
     *,
-    registry: Registry = PUBLIC,
+    device: str = "auto",
     allow_imports: bool = False,
-) -> Any:
-    """Read any record from a file, as `load_recipe` reads a Recipe."""
-    overrides = [overrides] if isinstance(overrides, str) else overrides
-    name, text = read_source(source)
-    written = read_yaml(text, name)
-    if written.value is None and not overrides:
-        raise written.at.error("", "the recipe is empty.", parameters(cls))
-    return Builder(registry, allow_imports, _home(Path(source))).record(cls, apply_overrides(written, overrides))
+    report: Callable[[str], None] = warnings.warn,
+) -> GenerationRun:
+    """Read a run that samples can be drawn from; see `unidiff.load`.
 
-
-def _home(path: Path) -> Path | None:
-    """The run directory that a recipe lies in; None for any other recipe."""
-    run = path.parent
-    beside = (run / "manifest.json").is_file() or (run / "checkpoints").is_dir()
-    return run if path.name == "recipe.yaml" and path.is_file() and beside else None
+    Raises:
+        RecipeError: If the run is of another kind.
+    """
+    run = load(directory, overrides, device=device, allow_imports=allow_imports, report=report)
+    _ = run.denoiser
+    return cast(GenerationRun, run)
