@@ -27,7 +27,7 @@ from unidiff.interop.diffusers.export import _pipeline as pipeline_of
 from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.interop.diffusers.timestep_shift import shift_timestep
 from unidiff.run.directory import RunDirectory
-from unidiff.run.load import Run
+from unidiff.tasks.generation import GenerationRun
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -37,16 +37,17 @@ SMALLEST = {**UNET, "multipliers": [1], "attention": []}
 DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
 
 
-def made(folder: Path, **parts: Any) -> Run:
+def made(folder: Path, **parts: Any) -> GenerationRun:
     """A run as if it had been trained: every weight random, none zero."""
     recipe = ud.load_recipe(write(folder, {**DIGITS, "backbone": UNET, **parts}))
-    model = recipe.model(recipe.process)
+    network = recipe.backbone.build(shape=recipe.data.shape)
+    model = ud.NeuralDenoiser(recipe.process, recipe.parameterization, network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.backbone.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
     model.backbone.eval().requires_grad_(False)
-    return Run(folder, recipe, {}, model, 8, torch.float32)
+    return GenerationRun(folder, recipe, {}, model, 8, torch.float32)
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -346,9 +347,11 @@ def test_places(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
     for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):
+        attempts: list[Path] = []
 
-        def fails(source: Path, target: Path, error: BaseException = error) -> None:
-            if source.name.endswith(".partial"):  # when the older export is out of its place
+        def fails(source: Path, target: Path, error: BaseException = error, attempts: list[Path] = attempts) -> None:
+            if target == place and not attempts:  # when the older export is out of its place
+                attempts.append(source)
                 raise error
             os.rename(source, target)
 

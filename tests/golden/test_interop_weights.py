@@ -91,9 +91,7 @@ def test_unet_2d_model_with_its_own_defaults_is_a_unet():
     x, c = inputs(ours.shape)
     label = torch.tensor([3, 0, 1])
     with torch.no_grad():
-        torch.testing.assert_close(
-            ours(x, c, label=label), theirs(x, c, class_labels=label).sample, rtol=0, atol=BOUND
-        )
+        torch.testing.assert_close(ours(x, c, label=label), theirs(x, c, class_labels=label).sample, rtol=0, atol=BOUND)
         config, state = unet_to_diffusers(ours)
         again = diffusers.UNet2DModel(**config).double().eval()
         again.load_state_dict(state)

@@ -9,7 +9,6 @@ They are compared before they are clipped to [-1, 1], which would hide most of t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ import unidiff as ud
 from unidiff.errors import RunError
 from unidiff.interop.diffusers import export, load, load_grid
 from unidiff.recipe.shipped import shipped_recipes
-from unidiff.run.load import Run
+from unidiff.tasks.generation import GenerationRun
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
@@ -36,20 +35,21 @@ DDPMS = [name for name, recipe in UNETS.items() if recipe["process"]["type"] == 
 OTHERS = [name for name in UNETS if name not in DDPMS + IMAGES]
 
 
-def untrained(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def untrained(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> GenerationRun:
     """A run of a shipped recipe whose network is eight channels wide, every weight random."""
     monkeypatch.chdir(folder)
     for codec in (name for name, recipe in WRITTEN.items() if "codec" in recipe):
-        coding = ud.load_coding(codec)
+        coding = ud.load_recipe(codec)
         coding.codec.build(coding.data.shape[0]).save(folder / "runs" / codec)
     recipe = ud.load_recipe(name, ["backbone.width=8"])
-    model = recipe.model(recipe.process)
+    network = recipe.backbone.build(shape=recipe.data.shape)
+    model = ud.NeuralDenoiser(recipe.process, recipe.parameterization, network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.backbone.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
     model.backbone.double().eval().requires_grad_(False)
-    return Run(folder, recipe, {}, model, 8, torch.float32)
+    return GenerationRun(folder, recipe, {}, model, 8, torch.float32)
 
 
 def test_there_are_recipes_of_each_kind():
@@ -79,7 +79,7 @@ def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     theirs = pixel_shuffle(states[-1].prev_sample, patch)
     assert (len(states), theirs.dtype) == (5, F64)
     assert (ours - theirs).abs().max() < BOUND * float(ours.abs().max())
-    codec = ud.load_codec(tmp_path / "model").double() if patch == 1 and not ddpm else None
+    codec = ud.codec.load_codec(tmp_path / "model").double() if patch == 1 and not ddpm else None
     whole = ours if codec is None else codec.decode(ours)
     assert (pictures(whole) - images).abs().max() < BOUND * float(ours.abs().max())
     back = load(tmp_path / "model").backbone

@@ -41,7 +41,7 @@ class Layout:
     shift: float
 
     @classmethod
-    def of(cls, family: str, config: Mapping[str, Any], where: str) -> Layout:
+    def of(cls, family: object, config: Mapping[str, Any], where: str) -> Layout:
         """Read a configuration.
 
         Args:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from unidiff.backbone.unet import UNet
+from unidiff.pretrained import import_diffusers
 
 __all__ = ["FACTOR", "fold", "write_unfolding"]
 
@@ -38,14 +39,12 @@ def fold(network: UNet) -> UNet:
 
 def write_unfolding(folder: Path, channels: int) -> None:
     """Save the AutoencoderDC whose latents are images of so many channels, folded by patches of 2 x 2 pixels."""
-    import diffusers
-
     latent = channels * FACTOR**2
     hidden = 4
     while hidden < 2 * latent + 1:
         hidden *= 4
     options: dict[str, Any] = {"encoder_layers_per_block": (0, 0), "decoder_layers_per_block": (0, 0)}
-    codec = diffusers.AutoencoderDC(
+    codec = import_diffusers().AutoencoderDC(
         in_channels=channels,
         latent_channels=latent,
         encoder_block_out_channels=(latent, latent),

@@ -16,6 +16,7 @@ from unidiff.errors import ParameterError, RunError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.interop.diffusers.network import FlowTime, NoiseScale, TableIndex, Timestep
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
+from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.process.flow import FlowMatching
@@ -201,9 +202,7 @@ def _is_number(value: object) -> bool:
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
     """The scheduler itself, told what it knows."""
-    import diffusers
-
-    kind = getattr(diffusers, config["_class_name"])
+    kind = getattr(import_diffusers(), config["_class_name"])
     known = inspect.signature(kind).parameters
     try:
         return kind.from_config({key: value for key, value in config.items() if key in known})
@@ -216,9 +215,7 @@ def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
 
     `from_config` of another scheduler keeps the options of the first, so those of all that are supported are let pass.
     """
-    import diffusers
-
-    name = config["_class_name"]
+    diffusers, name = import_diffusers(), config["_class_name"]
     scheduler = _made(config, place)
     unknown = {key for key, value in config.items() if not key.startswith("_") and value is not None}
     for kind in (name,) if name == "ScoreSdeVeScheduler" else (name, *_ON_A_TABLE, *_OTHERS):
