@@ -296,7 +296,7 @@ def test_folded_images_read_as_those_of_a_stranger(tmp_path):
     export(run, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "unidiff")
     assert load(tmp_path / "model").shape == (4, 4, 4)
-    codec = ud.load_codec(tmp_path / "model")
+    codec = ud.codec.load_codec(tmp_path / "model")
     x = torch.randn(2, 1, 8, 8)
     folded = torch.nn.functional.pixel_unshuffle(x, 2)
     assert torch.equal(codec.encode(x), folded)
