@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -131,12 +136,175 @@ def test_prefetching_changes_nothing_and_stays_bounded(tmp_path, monkeypatch):
     assert not source._pending
 
 
+def count(root, split="train"):
+    """Number of samples, where nothing is left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return len(ImageFolder(str(root), size=8).open(split))
+
+
+def left_out(root, split="train"):
+    """Number of samples and the warning of what is left out."""
+    with pytest.warns(UserWarning, match="Left out of") as caught:
+        number = len(ImageFolder(str(root), size=8).open(split))
+    return number, str(caught[0].message)
+
+
+def fill(folder, number, start=0):
+    for i in range(start, start + number):
+        save(folder / f"{i}.png", 8, 8)
+
+
+@pytest.mark.parametrize("target", [".", "../pictures", "..", "deep/er", "deep"])
+def test_links_in_a_circle_add_nothing(tmp_path, target):
+    fill(tmp_path / "pictures", 3)
+    fill(tmp_path / "pictures" / "deep" / "er", 2)
+    fill(tmp_path, 4)  # beside the folder: reached only by a link to what holds it
+    (tmp_path / "pictures" / "link").symlink_to(target)
+    number, said = left_out(tmp_path / "pictures")
+    assert number == 5
+    assert "1 links to a folder that is listed or holds this one (link)" in said
+
+
+def test_two_folders_that_hold_links_to_each_other(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        fill(tmp_path / name, 2)
+        (tmp_path / name / "link").symlink_to(f"../{other}")
+    source = ImageFolder(str(tmp_path), size=8).open()
+    assert source.class_names == ("a", "b")
+    assert source.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_linked_folders_and_files_are_read_once_each(tmp_path):
+    fill(tmp_path / "pool", 3)
+    fill(tmp_path / "root" / "own", 2)
+    for name in ("cat", "again"):
+        (tmp_path / "root" / name).symlink_to("../pool")
+    (tmp_path / "root" / "own" / "link.png").symlink_to("0.png")
+    (tmp_path / "root" / "own" / "from_pool.png").symlink_to("../../pool/0.png")
+    number, said = left_out(tmp_path / "root")
+    assert number == 5
+    assert "1 links to a folder that is listed or holds this one (cat)" in said  # again/ comes first
+    assert "2 links to an image that is listed (own/from_pool.png, own/link.png)" in said
+    source = ImageFolder(str(tmp_path / "root"), size=8).open()
+    assert source.class_names == ("again", "own")
+
+
+def test_what_is_no_file_is_left_out_and_named(tmp_path):
+    fill(tmp_path, 3)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "empty.png").touch()
+    number, said = left_out(tmp_path)
+    assert number == 3
+    for reason in ("2 that are no regular files, such as pipes and devices (device.png, pipe.png)",
+                   "2 broken links (gone.png, self.png)", "1 empty files (empty.png)"):  # fmt: skip
+        assert reason in said
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPG", ".jp2", ".tga", ".apng", ".webp", ".pbm", ".qoi", ".ico"])
+def test_every_format_that_pillow_reads_is_an_image(tmp_path, ending):
+    Image.new("L", (16, 16), 255).save(tmp_path / f"a{ending}", Image.registered_extensions()[ending.lower()])
+    assert count(tmp_path) == 1
+
+
+def test_other_endings_are_counted(tmp_path):
+    fill(tmp_path, 1)
+    for name in ("a.heic", "b.heic", "c.txt", "noend", "film.mpg", "data.h5"):
+        (tmp_path / name).write_text("x")
+    number, said = left_out(tmp_path)
+    assert number == 1
+    assert "6 without the ending of a readable image format (2 x .heic, 1 x " in said
+
+
+def test_a_file_without_permission_is_named_before_anything_is_decoded(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("1.png") and access(path, mode))
+    with pytest.raises(DataError, match=r"no permission to read .*1\.png"):
+        count(tmp_path)
+
+
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
+    fill(tmp_path / "a", 3)
+    fill(tmp_path / "b", 3)
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DataError, match=r"b cannot be read \(Permission denied\)"):
+        count(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    fill(tmp_path, 1)
+    os.rename(tmp_path / "0.png", os.fsencode(tmp_path) + b"/\xff.png")
+    assert count(tmp_path) == 1
+
+
+@pytest.mark.parametrize("train", ["train", "training", "Train"])
+@pytest.mark.parametrize("other", ["test", "testing", "val", "valid", "validation", "Val"])
+def test_the_usual_names_of_splits(tmp_path, train, other):
+    fill(tmp_path / train, 12)
+    fill(tmp_path / other, 3, 12)
+    assert (count(tmp_path), count(tmp_path, "test")) == (12, 3)
+    assert ImageFolder(str(tmp_path), size=8).open().class_names is None
+
+
+def test_with_three_splits_validation_is_left_out_and_said(tmp_path):
+    for i, name in enumerate(("train", "val", "test")):
+        fill(tmp_path / name, 2 + i, 10 * i)
+    number, said = left_out(tmp_path)
+    assert (number, left_out(tmp_path, "test")[0]) == (2, 4)
+    assert "1 split that is not used, as there is a test split (val/)" in said
+
+
+def test_what_lies_beside_the_splits_is_said_or_an_error(tmp_path):
+    fill(tmp_path / "train", 12)
+    assert (count(tmp_path), count(tmp_path, "test")) == (11, 1)
+    save(tmp_path / "preview.png", 8, 8)
+    number, said = left_out(tmp_path)
+    assert number == 11
+    assert "1 images that belong to no split (preview.png)" in said
+    fill(tmp_path / "plane", 2)  # train/ beside plane/: a class?
+    with pytest.raises(DataError, match=r"train/ is a split or a class, as there is plane/ with images as well"):
+        count(tmp_path)
+    fill(tmp_path / "test", 3, 12)
+    assert "1 folders of images that belong to no split (plane/)" in left_out(tmp_path)[1]
+
+
+def test_ambiguous_splits_are_an_error(tmp_path):
+    fill(tmp_path / "val", 2)
+    with pytest.raises(DataError, match=r"val/ but no train/"):
+        count(tmp_path)
+    fill(tmp_path / "train", 2)
+    (tmp_path / "train" / "link").symlink_to("../val")
+    with pytest.raises(DataError, match="train/ and val/ share 2 files"):
+        count(tmp_path)
+    fill(tmp_path / "validation", 2)
+    with pytest.raises(DataError, match="has both val/ and validation/"):
+        count(tmp_path)
+
+
+def test_an_opened_folder_can_be_pickled_and_copied(tmp_path):
+    fill(tmp_path, 3)
+    source = ImageFolder(str(tmp_path), size=8).open()
+    source.prefetch(torch.arange(3))
+    for twin in (pickle.loads(pickle.dumps(source)), copy.deepcopy(source)):
+        assert torch.equal(twin.batch(torch.arange(3)), source.batch(torch.arange(3)))
+
+
 def test_other_files_are_passed_over(tmp_path):
     save(tmp_path / "a.png", 8, 8)
     save(tmp_path / ".hidden.png", 8, 8)
     save(tmp_path / ".thumbnails" / "a.png", 8, 8)
-    (tmp_path / "readme.txt").write_text("not an image")
-    assert len(ImageFolder(str(tmp_path), size=8).open()) == 1
+    assert count(tmp_path) == 1
 
 
 def test_an_unreadable_image_is_named(tmp_path):
