@@ -206,7 +206,9 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPG", ".jp2", ".tga", ".apng", ".webp", ".pbm", ".qoi", ".ico"])
 def test_every_format_that_pillow_reads_is_an_image(tmp_path, ending):
-    Image.new("L", (16, 16), 255).save(tmp_path / f"a{ending}", Image.registered_extensions()[ending.lower()])
+    Image.new("1" if ending == ".pbm" else "RGB", (16, 16)).save(
+        tmp_path / f"a{ending}", Image.registered_extensions()[ending.lower()]
+    )
     assert count(tmp_path) == 1
 
 

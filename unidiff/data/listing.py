@@ -95,9 +95,8 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
     if "train" not in folders:
         if folders:
             other = next(iter(folders.values()))
-            raise DataError(
-                f"root: {root} has a folder {other.name}/ but no train/. Add train/, or give {other} as root."
-            )
+            problem = f"{root} has a folder {other.name}/ but no train/"
+            raise DataError(f"root: {problem}. Add train/, or give {other} as root.")
         listing = list_images(root).require_images()
         return listing, _every_tenth(listing, split), _classes(listing.files)
     beside = _beside(root, folders)
@@ -140,7 +139,7 @@ def list_images(top: Path) -> Listing:
         for entry in _entries(folder):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry):
                 (linked if entry.is_symlink() else folders).append(entry.path)
             elif entry.is_symlink():
                 linked_files.append(entry)
@@ -187,7 +186,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for entry in _entries(str(root)):
         split = next((split for split, names in SPLITS.items() if entry.name.lower() in names), None)
-        if split is None or not entry.is_dir():
+        if split is None or not os.path.isdir(entry):
             continue
         if split in found:
             raise DataError(f"root: {root} has both {found[split].name}/ and {entry.name}/. Keep one of them.")
@@ -209,7 +208,7 @@ def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
         if path == folders.get("validation"):
             if "test" in folders:
                 unused["split that is not used, as there is a test split"] = [f"{entry.name}/"]
-        elif entry.is_dir() and list_images(path).files:
+        elif os.path.isdir(entry) and list_images(path).files:
             if len(folders) == 1:
                 train = folders["train"]
                 problem = f"{train.name}/ is a split or a class, as there is {entry.name}/ with images as well"
