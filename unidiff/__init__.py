@@ -87,6 +87,16 @@ EXPORTS: dict[str, str] = {
     "EpsilonWeighting": "objective.weighting",
     "MinSNR": "objective.weighting",
     "Weighting": "objective.weighting",
+    "TimeSampling": "objective.times",
+    "UniformTimes": "objective.times",
+    "LogNormal": "objective.times",
+    "LogitNormal": "objective.times",
+    # noise_condition: what a network is passed of the noise level
+    "NoiseCondition": "noise_condition",
+    "Timestep": "noise_condition",
+    "TableIndex": "noise_condition",
+    "NoiseScale": "noise_condition",
+    "LogSigma": "noise_condition",
     # grid, noise, solver
     "Uniform": "grid",
     "Native": "grid",

@@ -85,7 +85,7 @@ def _draw(model: ClosedForm, generator: torch.Generator) -> Tensor:
 def _ask(model: ClosedForm, x: Tensor, scale: float) -> Tensor:
     """E[x0 | x0 + scale eps = x] in pixels."""
     basis, nan = model.process.basis, math.nan
-    level = Level(nan, 1.0, scale, -2 * math.log(scale), nan, nan, nan)
+    level = Level(nan, 1.0, scale, -2 * math.log(scale))
     u = basis.forward(x).to(next(model.buffers()).device)
     return basis.inverse(model(u, level).x0).cpu()
 

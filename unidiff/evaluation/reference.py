@@ -120,10 +120,7 @@ def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     log_snr = -2 * angles.tan().log()
     if closed:  # it looks at alpha and sigma alone, and no process need go as far down
         nan = math.nan
-        return [
-            Level(nan, math.cos(a), math.sin(a), ratio, nan, nan, nan)
-            for a, ratio in zip(angles.tolist(), log_snr.tolist())
-        ]
+        return [Level(nan, math.cos(a), math.sin(a), ratio) for a, ratio in zip(angles.tolist(), log_snr.tolist())]
     times = process.time_at(log_snr)
     times[0], times[-1] = 1.0, process.t_min
     return process.levels_at(times)

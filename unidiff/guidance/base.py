@@ -104,11 +104,11 @@ def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(torch.cat([value, value]) if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: torch.cat([value, value]))
 
 
 def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(value[rows] if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: value[rows])

@@ -42,6 +42,7 @@ class Hybrid(Objective):
 
     def check(self, process: Process) -> None:
         """Refuse a process without a table, whose steps the bound would sum, or whose modes differ."""
+        super().check(process)
         if process.native_times() is None:
             problem = f"Hybrid sums a bound over the steps of a table, and {process!r} has none. Use DDPM or NCSN."
             raise ParameterError("objective", problem)

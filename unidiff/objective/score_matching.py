@@ -45,6 +45,7 @@ class _ScoreMatching(Objective):
 
     def check(self, process: Process) -> None:
         """Refuse a process whose modes differ: a divergence has one weight, not one for each mode."""
+        super().check(process)
         if process.basis.shape:
             name = type(self).__name__
             problem = f"{name} needs one noise level for all modes; {process!r} has {math.prod(process.basis.shape)}."

@@ -72,7 +72,7 @@ def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Lev
     differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
     if ahead is not None:
         offsets, differences = [*offsets, 1.0], [*differences, ahead - values[0]]
-    growth = torch.expm1(-h) if isinstance(h, Tensor) else math.expm1(-h)
+    growth = expm1(-h)
     result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
     if not differences:
         return result
