@@ -131,7 +131,9 @@ class VelocityNetwork(VelocityField):
     def output(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity over r(t), (B, *modes), as the network predicts it."""
         basis = self.process.basis
-        condition = self.noise_condition.at(Level(t, *[math.nan] * 3))  # of modes that differ, the time alone is known
+        condition = self.noise_condition.at(
+            Level(t, math.nan, math.nan, math.nan)
+        )  # of modes that differ, the time alone is known
         return basis.forward(apply_network(self.backbone, basis, u, condition))
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:

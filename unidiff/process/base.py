@@ -34,7 +34,7 @@ __all__ = [
 Scale = float | Tensor
 
 
-Rates = tuple[Scale, Scale]
+_Pair = tuple[Scale, ...]  # d alpha / dt and d sigma / dt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,10 +57,10 @@ class Level:
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: Rates | Callable[[], Rates] = (math.nan, math.nan)
+    _rates: _Pair | Callable[[], _Pair] = (math.nan, math.nan)
 
     @property
-    def rates(self) -> Rates:
+    def rates(self) -> _Pair:
         """(d alpha / dt, d sigma / dt)."""
         if callable(self._rates):
             object.__setattr__(self, "_rates", self._rates())
@@ -82,8 +82,8 @@ class Level:
         def mapped(value: Scale) -> Scale:
             return function(value) if isinstance(value, Tensor) else value
 
-        values = (self.time, self.alpha, self.sigma, self.log_snr)
-        return Level(*map(mapped, values), lambda: (mapped(self.alpha_rate), mapped(self.sigma_rate)))
+        values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
+        return Level(*values, _rates=lambda: (mapped(self.alpha_rate), mapped(self.sigma_rate)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Level, (self.time, self.alpha, self.sigma, self.log_snr, self.rates)
@@ -288,10 +288,10 @@ class Process(ABC):
         def fitted(value: Tensor) -> Tensor:
             modes = value.shape[1:]
             value = value.to(like.device, like.dtype, non_blocking=True)
-            return value.reshape(len(t), *[1] * (like.ndim - 1 - len(modes)), *modes)
+            return value.reshape(len(value), *[1] * (like.ndim - 1 - len(modes)), *modes)
 
-        t = t.detach().to("cpu", torch.float64)
-        return Level(*map(fitted, self._coefficients(t)), lambda: tuple(map(fitted, self._rates(t))))
+        times = t.detach().to("cpu", torch.float64)
+        return Level(*map(fitted, self._coefficients(times)), _rates=lambda: tuple(map(fitted, self._rates(times))))
 
     def levels_at(self, times: Tensor | Sequence[float], device: torch.device | str = "cpu") -> list[Level]:
         """The coefficients at each of `times` (N,): computed together, for a sampling run.
@@ -310,7 +310,7 @@ class Process(ABC):
             return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, dtype).unbind() for v in values)))
 
         rates = cache(lambda: rows(self._rates(t)))
-        return [Level(*row, lambda i=i: rates()[i]) for i, row in enumerate(rows(self._coefficients(t)))]
+        return [Level(*row, _rates=lambda i=i: rates()[i]) for i, row in enumerate(rows(self._coefficients(t)))]
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

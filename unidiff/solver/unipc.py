@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale
+from unidiff.process.base import Level, Scale, expm1
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import as_float64, ddim_step, is_pure_noise, log_ratio, safe_divide, weighted_sum
 
