@@ -1,10 +1,11 @@
-# make demo: see digits being learned.  make test: check everything.  Both install what they need into .venv first.
+# make demo: see digits being learned.  make test: the everyday tests.  make test-all: every test.
+# Each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test test-all lint format wheel clean
 
 # torch alone and first: a bare range in a later install could replace it by another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,10 +24,15 @@ demo: $(VENV)/.installed
 	@ls runs/ncsn_digits/samples
 
 # One thread per process: two processes of many threads each would fight for the cores.
-test: export OMP_NUM_THREADS = 1
-test: export MKL_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export MKL_NUM_THREADS = 1
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: $(VENV)/.installed
+	$(PYTEST) -m "not gpu"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

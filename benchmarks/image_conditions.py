@@ -12,7 +12,7 @@ import torch
 
 import unidiff as ud
 from unidiff.evaluation.conditional import rms
-from unidiff.run.conditional import errors
+from unidiff.tasks.generation_report import errors
 
 
 def main() -> None:

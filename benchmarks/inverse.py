@@ -15,10 +15,10 @@ import unidiff as ud
 
 F64 = torch.float64
 VARIANTS = {
-    "DPS": lambda *given: ud.DPS(*given, chunk=10_000),
-    "PiGDM": lambda *given: ud.PiGDM(*given, chunk=10_000),
-    "MomentMatching": lambda *given: ud.MomentMatching(*given, chunk=10_000),
-    "exact": lambda model, operator, y, s: ud.conditioned(model, operator, y[0], s),
+    "DPS": lambda *given: ud.inverse.DPS(*given, chunk=10_000),
+    "PiGDM": lambda *given: ud.inverse.PiGDM(*given, chunk=10_000),
+    "MomentMatching": lambda *given: ud.inverse.MomentMatching(*given, chunk=10_000),
+    "exact": lambda model, operator, y, s: ud.inverse.conditioned(model, operator, y[0], s),
 }
 
 
@@ -37,13 +37,13 @@ def gaussian() -> None:
     model, y = ud.GaussianMixture(ud.VPSDE(), [[0.0]], 1.0), torch.ones(1, 1, dtype=F64)
     for s in (2.0, 1.0, 0.5, 0.3):
         for name, make in VARIANTS.items():
-            mean, variance = law(make(model, ud.Inpainting([1]), y, s), 1)
+            mean, variance = law(make(model, ud.inverse.Inpainting([1]), y, s), 1)
             print(f"  s = {s:3.1f}  {name:14}  mean {float(mean):.4f}  variance {float(variance):.5f}")
     print("correlated N(0, [[1, .8], [.8, 1]]), first coordinate known to s = 0.2, y = 1: mean and covariance")
     covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=F64)
     model = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], covariance)
     for name, make in VARIANTS.items():
-        mean, spread = law(make(model, ud.Inpainting([1, 0]), y, 0.2), 2)
+        mean, spread = law(make(model, ud.inverse.Inpainting([1, 0]), y, 0.2), 2)
         numbers = [*mean.tolist(), spread[0, 0], spread[0, 1], spread[1, 1]]
         print(f"  {name:14}", "  ".join(f"{float(number):7.4f}" for number in numbers))
 
@@ -54,7 +54,7 @@ def mixture(n: int = 2000) -> None:
     for value, s in ((1.0, 0.3), (0.3, 0.3), (0.3, 1.0)):
         y = torch.tensor([[value]], dtype=F64)
         for name, make in VARIANTS.items():
-            given = make(model, ud.Inpainting([1, 0]), y, s)
+            given = make(model, ud.inverse.Inpainting([1, 0]), y, s)
             x = ud.sample(given, ud.Ancestral(), ud.Tapered(100), (2,), n, dtype=F64).x
             share, spread = float((x[:, 0] > 0).double().mean()), x.mT.cov()
             numbers = [*x.mean(0).tolist(), spread[0, 0], spread[1, 1], share]

@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     picture = (1, options.size, options.size)
-    codec = ud.AutoencoderKL().build(1).eval().requires_grad_(False)
+    codec = ud.codec.AutoencoderKL().build(1).eval().requires_grad_(False)
     latent = codec.layout.latent_shape(picture)
     steppers = {"pixels": stepper(picture, options.width, options.batch)}
     steppers["latents"] = stepper(latent, options.width, options.batch)

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500, help="real MNIST test images that the score is exact for")
     parser.add_argument("--samples", type=int, default=300)
     arguments = parser.parse_args()
-    source = ud.MNIST().open("test")
+    source = ud.data.MNIST().open("test")
     images, labels = source.batch(torch.arange(arguments.images)), source.labels[: arguments.images]
     expected = torch.bincount(labels, minlength=10) * arguments.samples / arguments.images
     print(f"{'':28} {'seconds':>7}  digits 0 to 9")

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import unidiff as ud
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 F64 = torch.float64
 PROCESS = ud.DDPM()
@@ -47,11 +47,11 @@ class Problem(NamedTuple):
 
 
 def problems() -> dict[str, Problem]:
-    ring = ud.Ring()
+    ring = ud.data.Ring()
     grid = torch.cartesian_prod(torch.arange(8), torch.arange(8)).to(F64)
     smooth = 0.09 * (torch.exp(-(torch.cdist(grid, grid) ** 2) / 4.5) + 0.002 * torch.eye(64, dtype=F64))
     signs = torch.randint(0, 2, (10, 64), generator=torch.Generator().manual_seed(0)).to(F64) * 2 - 1
-    digits = ud.Digits().open().batch(torch.arange(200)).flatten(1).to(F64)
+    digits = ud.data.Digits().open().batch(torch.arange(200)).flatten(1).to(F64)
     corners = torch.tensor([[-1.0, 0.0], [0.2, 0.5], [1.0, -1.0]], dtype=F64)
     return {
         "mixture-2d": Problem(torch.as_tensor(ring.means, dtype=F64), ring.std**2, 10_000),

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    source = ud.Digits().open()
+    source = ud.data.Digits().open()
     data = source.batch(torch.arange(len(source)))
     weight, basis = ud.DCT((8, 8)).eigenvalues(), ud.DCT((8, 8))
 
@@ -62,7 +62,7 @@ def main() -> None:
         lines.append((name, times, energies))
         drawn[name], paths[name], ranges[name] = solution.x, solution.path, (min(energies), max(energies))
         near = torch.cdist(solution.x.flatten(1), data.flatten(1)).min(1).values.median()
-        distance = ud.energy_distance(solution.x, data)
+        distance = ud.evaluation.energy_distance(solution.x, data)
         print(f"  {name:5} {losses[-1]:9.4f}   {min(energies):14.3f} to {max(energies):.3f}", end="")
         print(f"   {near:19.2f}   {distance.value:+.4f} +- {distance.error:.4f}")
 

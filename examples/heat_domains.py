@@ -47,13 +47,13 @@ def main() -> None:
     # Domain, eigenvalues of the literature, and what the cells may cost.
     h = 2 / CELLS
     shapes: dict[str, tuple[pde.Domain, list[float], float]] = {
-        "rectangle": (ud.Rectangle((CELLS, 72), (2.0, 1.5), "fd"), cosines[1:6], h**2 * cosines[5] / 12),
+        "rectangle": (ud.pde.Rectangle((CELLS, 72), (2.0, 1.5), "fd"), cosines[1:6], h**2 * cosines[5] / 12),
         "L": (
-            ud.Polygon(corners, CELLS, MODES),
+            ud.pde.Polygon(corners, CELLS, MODES),
             [1.47562182408, 3.53403136678, math.pi**2, math.pi**2, 11.3894793979],
             h ** (4 / 3),
         ),
-        "disk": (ud.Mask.where(disk, (CELLS, CELLS), (2.0, 2.0), MODES), bessel[:5], h),
+        "disk": (ud.pde.Mask.where(disk, (CELLS, CELLS), (2.0, 2.0), MODES), bessel[:5], h),
     }
     print(f"Relative error of lambda_1 ... lambda_5, cells of side {h:.4f}:")
     pictures = []
@@ -64,7 +64,7 @@ def main() -> None:
         print(f"  {name:10}" + "  ".join(f"{error:8.1e}" for error in errors.tolist()) + f"   allowed {allowed:.1e}")
         assert errors.max() < allowed
 
-        flow = pde.evolve_modes(domain, ud.RandomField(1).modes(domain), TIMES, R=1.0)
+        flow = pde.evolve_modes(domain, ud.pde.RandomField(1).modes(domain), TIMES, R=1.0)
         shares = flow.shares.flatten(1)[:, order]
         assert (domain.gradient_energy(flow.modes) - 1).abs().max() < 1e-12
         assert (flow.r.diff() < 0).all()
@@ -75,12 +75,12 @@ def main() -> None:
         pictures.append(list(zip(domain.image(flow.values), titles)))
 
     print("How many modes? Relative difference from 120 modes on the L:")
-    fine = ud.Polygon(corners, 48, 120)
-    u0 = fine.to_values(ud.RandomField(1).modes(fine))
+    fine = ud.pde.Polygon(corners, 48, 120)
+    u0 = fine.to_values(ud.pde.RandomField(1).modes(fine))
     truth = pde.evolve(fine, u0, TIMES[1:], R=1.0).values
     print("  modes " + "  ".join(f"t = {t:<6g}" for t in TIMES[1:]))
     for modes in (10, 20, 40):
-        few = pde.evolve(ud.Polygon(corners, 48, modes), u0, TIMES[1:], R=1.0).values
+        few = pde.evolve(ud.pde.Polygon(corners, 48, modes), u0, TIMES[1:], R=1.0).values
         errors = (few - truth).norm(dim=1) / truth.norm(dim=1)
         print(f"  {modes:5} " + "  ".join(f"{error:10.1e}" for error in errors.tolist()))
         assert (errors.diff() < 0).all()

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    count, source = arguments.count, ud.Digits().open()
+    count, source = arguments.count, ud.data.Digits().open()
     data = source.batch(torch.arange(len(source)))
     digit_of = source.labels
     assert digit_of is not None
@@ -59,7 +59,7 @@ def main() -> None:
         near = torch.cdist(x.flatten(1).double(), data.flatten(1).double()).min(1)
         shares = torch.bincount(digit_of[near.indices], minlength=10) / count
         worst[name] = float(((shares - truth) / (truth * (1 - truth) / count).sqrt()).abs().max())
-        distances[name] = ud.energy_distance(x, data)
+        distances[name] = ud.evaluation.energy_distance(x, data)
         value, error = distances[name]
         print(f"  {name:40} {near.values.max():8.1e}  {shares.min():5.3f}  {shares.max():5.3f}", end="")
         print(f"  {worst[name]:14.1f}     {value:+.4f} +- {error:.4f}")

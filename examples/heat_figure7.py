@@ -37,8 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    domain = ud.Interval(100)
-    start = ud.Broadband().modes(domain)  # a_k proportional to cos(k^2)
+    domain = ud.pde.Interval(100)
+    start = ud.pde.Broadband().modes(domain)  # a_k proportional to cos(k^2)
     flow = pde.evolve_modes(domain, start, TIMES, diffusivity=1e-4, R=11.15)
 
     print("The time scale (D = 1e-4) and the start (a_k ~ cos k^2) are inferred; R and the times are the paper's.")

@@ -4,8 +4,9 @@ For blurs of 2, 4, 10 and 20 pixels and for white noise and noise of the data's 
 recipe `heat_mnist_cpu` with more width and steps, into a run directory each (`unidiff.run.execute.execute`, which is
 `unidiff run`), and so are VP and blurring diffusion with its floor of 0.001. A run that is there is loaded, so the
 experiment can be stopped between runs. For each the script prints the gradient energy along the reverse path over that
-of the data, and the energy distance of the samples to the test images in the features of `unidiff.Discriminants`. For
-the confidence of a classifier give the arrays it writes to benchmarks/mnist_classifier.py.
+of the data, and the energy distance of the samples to the test images in the features of
+`unidiff.evaluation.Discriminants`.
+For the confidence of a classifier give the arrays it writes to benchmarks/mnist_classifier.py.
 
 At full size (10 runs of 40,000 steps with 2.2 million parameters) it has not been run: no GPU was at hand. `--tiny`
 runs two of the processes for a few steps with a network that is too small, to show that all of it works; the asserted
@@ -85,8 +86,8 @@ def main() -> None:
         energies = [energy(state.u.cpu()) / R for state in solution.path]
         lines.append((name, [state.t for state in solution.path], energies))
         test, known = recipe.data.open("test"), torch.arange(min(len(source), 5000))
-        features = ud.Discriminants.fit(source.batch(known), source.labels[known])
-        distance = ud.energy_distance(features(x), features(test.batch(torch.arange(min(len(test), 2000)))))
+        features = ud.evaluation.Discriminants.fit(source.batch(known), source.labels[known])
+        distance = ud.evaluation.energy_distance(features(x), features(test.batch(torch.arange(min(len(test), 2000)))))
         rows.append((name, min(energies), max(energies), distance))
         drawn.append(x[:16])
 

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    source = ud.Digits().open()
+    source = ud.data.Digits().open()
     data = source.batch(torch.arange(len(source)))
     process = ud.PerSampleHeat(ud.RenormalizedHeat((8, 8), 3.0)).fit([data])
 
@@ -44,7 +44,7 @@ def main() -> None:
     losses = []
     for step in range(arguments.steps):
         x = data[torch.randint(len(data), (128,))]
-        t = process.linear.training_times(torch.rand(128, dtype=torch.float64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(128, dtype=torch.float64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -75,7 +75,7 @@ def main() -> None:
         near = torch.cdist(drawn.flatten(1), data.flatten(1)).min(1)
         shares = torch.bincount(labels[near.indices], minlength=10) / arguments.count
         largest[name] = float(shares.max())
-        distance = ud.energy_distance(drawn, data)
+        distance = ud.evaluation.energy_distance(drawn, data)
         away = f"nearest digit {near.values.median():.2f} away"
         print(f"  {name:8}  {away}   classes {shares.min():.3f} to {largest[name]:.3f}")
         print(f"  {'':8}  energy distance {distance.value:+.4f} +- {distance.error:.4f}")

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    domain = ud.Interval(64)
+    domain = ud.pde.Interval(64)
     times = torch.linspace(0, 1.5, 30_001, dtype=torch.float64)
 
     print("phi_k disturbed by delta phi_1 (by gradient norm): when does phi_1 have half of the energy?")
@@ -43,7 +43,7 @@ def main() -> None:
     for k in (2, 3, 5):
         unstable = pde.stability(domain, k).unstable
         for delta in DELTAS:
-            start = ud.Eigenmodes(((k, 1.0), (1, delta))).modes(domain)
+            start = ud.pde.Eigenmodes(((k, 1.0), (1, delta))).modes(domain)
             flow = pde.evolve_modes(domain, start, times)
             measured = float(times[int((flow.shares[:, 1] > 0.5).int().argmax())])
             predicted = pde.takeover_time(domain, k, 1, delta)

@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    images = ud.Digits().open().batch(torch.arange(1500))
+    images = ud.data.Digits().open().batch(torch.arange(1500))
     if arguments.run:
         model: ud.Denoiser = ud.load(arguments.run).denoiser
     else:

@@ -35,26 +35,26 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    digits = ud.Digits().open().batch(torch.arange(200)).double()
+    digits = ud.data.Digits().open().batch(torch.arange(200)).double()
     model = ud.GaussianMixture(ud.VPSDE(), digits, 0.02)
     truth = digits[20:21]
     hole = torch.ones(8, 8)
     hole[2:6, 2:6] = 0
     operators = {
-        "blur of 1.2 pixels": ud.HeatBlur((8, 8), 1.2),
-        "means of 2 x 2": ud.BlockMean((8, 8), 2),
-        "a hole of 4 x 4": ud.Inpainting(hole),
-        "16 projections of 64": ud.RandomProjection((8, 8), 16),
+        "blur of 1.2 pixels": ud.inverse.HeatBlur((8, 8), 1.2),
+        "means of 2 x 2": ud.inverse.BlockMean((8, 8), 2),
+        "a hole of 4 x 4": ud.inverse.Inpainting(hole),
+        "16 projections of 64": ud.inverse.RandomProjection((8, 8), 16),
     }
     rows, cells, errors = [], [], {}
     print(f"{'rms error of a sample':24} {'DPS':>8} {'PiGDM':>8} {'moments':>8} {'exact':>8}   without y")
     for name, operator in operators.items():
         y = operator.apply(truth) + NOISE * ud.Seeded([7])(operator.apply(truth))
         posteriors = {
-            "DPS": ud.DPS(model, operator, y, NOISE),
-            "PiGDM": ud.PiGDM(model, operator, y, NOISE, data_std=0.6),
-            "moments": ud.MomentMatching(model, operator, y, NOISE, iterations=3),
-            "exact": ud.conditioned(model, operator, y[0], NOISE),
+            "DPS": ud.inverse.DPS(model, operator, y, NOISE),
+            "PiGDM": ud.inverse.PiGDM(model, operator, y, NOISE, data_std=0.6),
+            "moments": ud.inverse.MomentMatching(model, operator, y, NOISE, iterations=3),
+            "exact": ud.inverse.conditioned(model, operator, y[0], NOISE),
         }
         grid, solver = ud.Tapered(40), ud.Ancestral()
         drawn = {

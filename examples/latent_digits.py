@@ -31,20 +31,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="samples to draw")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    digits = ud.Digits()
+    digits = ud.data.Digits()
     train, test = digits.open(), digits.open("test")
 
     # 1. The codec: reconstruction, and a little of the divergence that keeps latents near N(0, 1).
     torch.manual_seed(0)
-    fresh = ud.AutoencoderKL(latent_channels=2, channels=(16, 32)).build(channels=1)
+    fresh = ud.codec.AutoencoderKL(latent_channels=2, channels=(16, 32)).build(channels=1)
     settings = ud.Training(options.codec_steps, batch=32, lr=4e-3, warmup=30, ema=0.97, precision="fp32")
-    latent_shape = fresh.layout.latent_shape(digits.shape)
-    codec = ud.train(ud.TrainableAutoencoder(fresh, latent_shape), train, ud.Variational(kl=5e-3), settings).backbone
-    codec.set_scale(ud.measure_latents(codec, train).scale)
+    codec = ud.train(fresh, train, ud.codec.Variational(kl=5e-3), settings)
+    codec.set_scale(ud.codec.measure_latents(codec, train).scale)
     codec.save(options.out / "latent_digits_codec")
 
     # 2. The data in latents, and a model of them: nothing below knows of pictures.
-    data = ud.Latent(digits, options.out / "latent_digits_codec", cache=False)
+    data = ud.data.Latent(digits, options.out / "latent_digits_codec", cache=False)
     latents = data.open()
     process, network = ud.DDPM(), ud.UNet(data.shape, width=32, multipliers=(1, 2), blocks=1)
     settings = ud.Training(options.steps, batch=64, lr=2e-3, warmup=30, ema=0.99, precision="fp32")
@@ -59,7 +58,9 @@ def main() -> None:
     left = ((again - seen).var() / seen.var()).item()
     variance = latents.values.double().var(correction=0).item()
     noise = data.decode(torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))
-    drawn, decoded_noise = (ud.energy_distance(part.flatten(1), seen.flatten(1)).value for part in (x, noise))
+    drawn, decoded_noise = (
+        ud.evaluation.energy_distance(part.flatten(1), seen.flatten(1)).value for part in (x, noise)
+    )
     print(
         f"reconstructions leave {left:.1%} of the variance; latents of shape {data.shape} have variance {variance:.5f}"
     )

@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    images = ud.Digits().open().batch(torch.arange(1500))
+    images = ud.data.Digits().open().batch(torch.arange(1500))
     model = ud.load(arguments.run).denoiser if arguments.run else ud.Empirical(ud.DDPM(500), images)
     process, image = model.process, images[8:9]
     noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))

@@ -45,7 +45,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     # The exact model. A VP-SDE forgets its data by t = 1, so every sampler starts from pure noise.
-    ring = ud.Ring()
+    ring = ud.data.Ring()
     model = ud.GaussianMixture(ud.VPSDE(), ring.means, ring.std**2)
     samples = draw(model, arguments.count, arguments.evaluations)
 

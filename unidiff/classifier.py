@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
-from unidiff.process.base import Level, Process, scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import Level, scale_by
 
 __all__ = ["Classifier", "NeuralClassifier"]
 

@@ -1,6 +1,6 @@
 """Conditions: what a model is told beside state and time. Each is a tensor with a row per sample, handed on by name.
 
-`label` is the class of each sample, whole numbers (B,) from 0; -1 is the null class, "nothing is said". A model that
+`label` is the class of each sample, integers (B,) from 0; -1 is the null class, "nothing is said". A model that
 knows classes takes a missing `label` for -1 in every row.
 
 `image` is a picture for each sample, floats (B, C', H, W) in [-1, 1]; zeros say nothing. A model that knows images
@@ -17,7 +17,16 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "ConditionSpec", "check_conditions", "check_image", "check_label", "null_conditions"]
+__all__ = [
+    "NULL",
+    "ConditionSpec",
+    "check_conditions",
+    "check_image",
+    "check_label",
+    "check_label_form",
+    "null_conditions",
+    "on_device",
+]
 
 NULL = -1
 
@@ -35,20 +44,26 @@ class ConditionSpec(Protocol):
 
 
 def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same conditions with nothing said: the null class for whole numbers, 0 for everything else."""
+    """The same conditions with nothing said: the null class for integers, 0 for everything else."""
     return {name: torch.full_like(value, 0 if value.is_floating_point() else NULL) for name, value in cond.items()}
 
 
-def check_label(label: Tensor, classes: int | None, count: int) -> None:
+def check_label_form(label: Tensor, classes: int | None, count: int) -> None:
+    """Like `check_label`, in a loop: values on a device, which the host would have to wait for, are not looked at."""
+    check_label(label, classes, count, values=isinstance(label, Tensor) and label.device.type == "cpu")
+
+
+def check_label(label: Tensor, classes: int | None, count: int, *, values: bool = True) -> None:
     """Refuse labels that a model does not know.
 
     Args:
         label: What was given.
         classes: Number of classes that the model knows; None if it knows none.
         count: Samples, B.
+        values: Whether to look at the values.
 
     Raises:
-        ParameterError: If the model is unconditional, or a label is no whole number from -1 to classes - 1, or there is
+        ParameterError: If the model is unconditional, or a label is no integer from -1 to classes - 1, or there is
             not one for each sample.
     """
     if classes is None:
@@ -56,12 +71,19 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
     fits = isinstance(label, Tensor) and label.shape == (count,)
     if not fits or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         what = f"{label.dtype} of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
-        raise ParameterError("label", f"{what} was given; allowed are whole numbers, one for each of {count} samples.")
+        raise ParameterError("label", f"must be integers, one for each of {count} samples, got {what}")
+    if not values:
+        return
     label = label.to(torch.int64)  # in bytes -1 would be 255
     wrong = label[(label < NULL) | (label >= classes)]
     if len(wrong):
         problem = f"class {int(wrong[0])} was given; the {classes} classes are 0 to {classes - 1}, and -1 is none."
         raise ParameterError("label", problem)
+
+
+def on_device(cond: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The conditions on the device of a state, moved once for a run."""
+    return {name: value.to(device) for name, value in cond.items()}
 
 
 def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> None:
@@ -80,7 +102,7 @@ def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> Non
     needed = (count, *shape)
     if not isinstance(image, Tensor) or image.shape != needed or not image.is_floating_point():
         what = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else repr(image)
-        raise ParameterError("image", f"{what} was given; allowed are floats of shape {needed}.")
+        raise ParameterError("image", f"must be floats of shape {needed}, got {what}")
     if not bool((image.abs() <= 1.0001).all()):  # bicubic resizing and rounding may end a little outside
         low, high = float(image.min()), float(image.max())
         problem = f"values from {low:g} to {high:g} were given; allowed is [-1, 1]: x / 127.5 - 1 for bytes."

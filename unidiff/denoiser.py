@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from unidiff.errors import ParameterError
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, Scale, axpby, scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -24,7 +25,7 @@ class Denoiser(nn.Module, ABC):
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
-        learned_variance: Whether its predictions say what variance a reverse step has; see `Prediction.variance`.
+        learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
     """
 
     process: Process
@@ -63,7 +64,7 @@ class NeuralDenoiser(Denoiser):
         parameterization: What the network predicts.
         backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
             learned variance the answer is twice as long in the first axis, and its second half v gives
-            `Prediction.variance` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
+            `Prediction.variance_interpolation` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
         noise_condition: How the noise level is passed to the network; None for the parameterization's own: LogSigma
             with Preconditioned, Timestep with the others.
 
@@ -106,7 +107,7 @@ class NeuralDenoiser(Denoiser):
         return self.network_output(u, level, **cond)[0]
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The same quantity, and `Prediction.variance`, (B, *modes), or None, from one evaluation."""
+        """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
         into, out = self.scales(level)
         condition = self.noise_condition.at(level)
         output, variance = apply_network(self.backbone, self.process.basis, scale_by(into, u), condition, **cond), None
@@ -195,7 +196,7 @@ class Rescheduled(Denoiser):
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
-        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
 @lru_cache(maxsize=100_000)

@@ -15,7 +15,8 @@ from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.precision import precise
+from unidiff.process.level import Level, Scale, axpby, eps_of
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, asked_for
@@ -68,7 +69,7 @@ class Replacement(Denoiser):
         x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
         if variance is not None:
             variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
-        return Prediction(x0, axpby(1 / level.sigma, u, -level.alpha / level.sigma, x0), level, variance)
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
 @torch.no_grad()
@@ -152,7 +153,7 @@ def edit(
     process = denoiser.process
     _check_image(denoiser, image, latent)
     spread = _checked_map(torch.as_tensor(strength, dtype=torch.float64), image)
-    spread = spread.to(image.device, torch.float32 if image.device.type == "mps" else torch.float64)
+    spread = spread.to(image.device, precise(image.device))
     spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
     _, seeds = asked_for(denoiser, image.shape, seeds, cond)
     start, noise = float(spread.max()), Seeded(seeds)

@@ -11,10 +11,11 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.process.base import scale_by
+from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 
@@ -123,7 +124,7 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     require_whole("count", count, 2)
     for name, latent in (("start", start), ("end", end)):  # 0 has no direction
         if not 0 < (length := float(latent.norm())) < math.inf:
-            raise ParameterError(name, f"a latent of norm {length:g} was given; allowed are finite numbers, not all 0.")
+            raise ParameterError(name, f"must be finite and not all 0, got a latent of norm {length:g}")
     share = torch.linspace(0, 1, count, dtype=start.dtype, device=start.device).reshape(-1, *[1] * start.ndim)
     cosine = (start * end).sum() / (start.norm() * end.norm())
     angle = torch.acos(cosine.clamp(-1, 1))
@@ -145,5 +146,5 @@ def _walk(denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], solver
         raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be walked both ways.")
 
     levels = denoiser.process.levels_at(times, u.device)
-    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
+    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **on_device(cond, u.device)), len(levels) - 1)
     return last

@@ -11,6 +11,7 @@ __all__ = [
     "RunError",
     "RunFailed",
     "UnidiffError",
+    "complaint",
     "is_whole",
     "require",
     "require_whole",
@@ -27,18 +28,23 @@ class UnidiffError(Exception):
     exit_code: ClassVar[int] = 2
 
 
+def complaint(name: str, problem: str) -> str:
+    """The sentence about a parameter or key: `steps must be an integer >= 1, got 0`, or `name: problem` for others."""
+    return f"{name} {problem}" if problem.startswith("must ") else f"{name}: {problem}"
+
+
 class ParameterError(UnidiffError, ValueError):
     """A constructor argument out of range, or one that does not fit another.
 
     Attributes:
         parameter: Name of the constructor's parameter. A recipe's error message points at this key.
-        problem: What was given and what is allowed, in a sentence without the parameter's name in front.
+        problem: What is wrong, without the parameter's name in front: "must be an integer >= 1, got 0".
     """
 
     def __init__(self, parameter: str, problem: str) -> None:
         self.parameter = parameter
         self.problem = problem
-        super().__init__(f"{parameter}: {problem}")
+        super().__init__(complaint(parameter, problem))
 
 
 class RecipeError(UnidiffError):
@@ -66,24 +72,24 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
         condition: What must be true of the parameter.
         parameter: The parameter's name in the constructor.
         value: What was given.
-        allowed: What is allowed, as a phrase: "a whole number of at least 1".
+        allowed: What is allowed, as a phrase: "an integer >= 1".
 
     Raises:
         ParameterError: If the condition is false (or was computed from a NaN, which fails every comparison).
     """
     if not condition:
-        raise ParameterError(parameter, f"{value!r} was given; allowed is {allowed}.")
+        raise ParameterError(parameter, f"must be {allowed}, got {value!r}")
 
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
-    """Whether the value is a whole number (True and False are not) from `least` to `most`."""
+    """Whether the value is an integer (True and False are not) from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     return least <= value and (most is None or value <= most)
 
 
 def require_whole(parameter: str, value: object, least: int = 1, most: int | None = None) -> None:
-    """Raise a ParameterError unless `value` is a whole number (True and False are not) in a range.
+    """Raise a ParameterError unless `value` is an integer (True and False are not) in a range.
 
     Args:
         parameter: The parameter's name in the constructor.
@@ -92,5 +98,5 @@ def require_whole(parameter: str, value: object, least: int = 1, most: int | Non
         most: The largest value allowed; None for no limit. A limit far above any use turns a slip of the finger into a
             message instead of a full memory.
     """
-    allowed = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    allowed = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
     require(is_whole(value, least, most), parameter, value, allowed)

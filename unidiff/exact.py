@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label
+from unidiff.condition import check_label_form
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process, Scale
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of
 
 __all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 
@@ -22,8 +23,7 @@ __all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
     """The prediction in the dtype of u from x0, (B, D) float64: u - alpha x0 cancels, so it is not left to float32."""
     x0 = x0.reshape(u.shape)
-    eps = (u - level.alpha * x0) / level.sigma
-    return Prediction(x0.to(u.dtype), eps.to(u.dtype), level)
+    return Prediction(x0.to(u.dtype), eps_of(x0, u, level).to(u.dtype), level)
 
 
 class ClosedForm(Denoiser):
@@ -118,7 +118,7 @@ class GaussianMixture(ClosedForm):
     def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals u - alpha m_k along the components' axes (B, K, D), their variances, log joint densities (B, K)."""
         flat = u.flatten(1).to(self.means.dtype)
-        alpha, sigma = (_align(scale, self.shape)[..., None, :] for scale in (level.alpha, level.sigma))
+        alpha, sigma = (_align(scale, self.shape, flat)[..., None, :] for scale in (level.alpha, level.sigma))
         residual = flat[:, None, :] - alpha * self.means
         if self.axes is not None:
             residual = torch.einsum("bkd,kde->bke", residual, self.axes)
@@ -138,10 +138,10 @@ class GaussianMixture(ClosedForm):
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
         if (label := cond.get("label")) is not None:
-            check_label(label, self.classes, len(u))
+            check_label_form(label, self.classes, len(u))
             others = torch.arange(len(self.means), device=u.device) != label[:, None]
             log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
-        shift = _align(level.alpha, self.shape)[..., None, :] * self.variances / variance * residual
+        shift = _align(level.alpha, self.shape, residual)[..., None, :] * self.variances / variance * residual
         if self.axes is not None:
             shift = torch.einsum("bke,kde->bkd", shift, self.axes)
         x0 = torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means + shift)
@@ -149,10 +149,10 @@ class GaussianMixture(ClosedForm):
 
     def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
         """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
-        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(torch.float64)).clamp(
+        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(self.means.dtype)).clamp(
             max=len(self.means) - 1
         )
-        shift = self.variances[component].sqrt() * noise.flatten(1).to(torch.float64)
+        shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
         if self.axes is not None:
             shift = torch.einsum("be,bde->bd", shift, self.axes[component])
         modes = (self.means[component] + shift).reshape(noise.shape)
@@ -200,9 +200,9 @@ class Empirical(ClosedForm):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         if "label" in cond:
-            check_label(cond["label"], self.classes, len(u))
+            check_label_form(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
-        alpha, sigma = _align(level.alpha, self.shape), _align(level.sigma, self.shape)
+        alpha, sigma = (_align(scale, self.shape, flat) for scale in (level.alpha, level.sigma))
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.
         snr = ((alpha / sigma) ** 2).expand(1 if alpha.ndim < 2 else len(alpha), flat.shape[1])
         distance = snr @ self.data.square().T - 2 * (flat * alpha / sigma**2) @ self.data.T
@@ -211,15 +211,18 @@ class Empirical(ClosedForm):
 
     def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
         """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
-        chosen = (uniform.to(torch.float64) * len(self.data)).long().clamp(max=len(self.data) - 1)
+        chosen = (uniform.to(self.data.dtype) * len(self.data)).long().clamp(max=len(self.data) - 1)
         return self.process.basis.inverse(self.data[chosen].reshape(noise.shape)).to(noise.dtype)
 
 
-def _align(scale: Scale, shape: tuple[int, ...]) -> Tensor:
-    """A coefficient as float64: (1,) for a number, (B, 1) for one per sample, (D,) or (B, D) where modes differ."""
+def _align(scale: Scale, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A coefficient in dtype and on the device of `like`.
+
+    (1,) for a number, (B, 1) for one per sample, (D,) or (B, D) where modes differ.
+    """
     if not isinstance(scale, Tensor):
-        return torch.tensor([scale], dtype=torch.float64)
-    scale = scale.to(torch.float64)
+        return like.new_full((1,), scale)
+    scale = scale.to(like)
     if scale.ndim <= len(shape):  # (*modes): at one time
         return scale.expand(shape).flatten()
     return scale.flatten(1) if scale[0].numel() == 1 else scale.expand(len(scale), *shape).flatten(1)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise, Seeded
+from unidiff.precision import precise
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood", "seeds_of"]
 
@@ -129,7 +131,7 @@ def log_likelihood(
         for start in range(0, len(x), batch):
             part = slice(start, min(start + batch, len(x)))
             counted = Counted(denoiser)
-            given = {name: value[part].clone() for name, value in cond.items()}
+            given = {name: value[part].clone() for name, value in on_device(cond, x.device).items()}
             found.append(_solve(counted, x[part].clone(), trace, levels, Seeded(seeds[part]), rtol, atol, given))
             evaluations = max(evaluations, counted.nfe)
             if progress is not None:
@@ -182,7 +184,7 @@ def _solve(
         of_state = error[:, :size].square().mean(1).sqrt()
         return torch.maximum(of_state.max(), error[:, size:].abs().max())
 
-    dtype = torch.float32 if x.device.type == "mps" else torch.float64  # MPS has no float64
+    dtype = precise(x.device)
     start = torch.cat([u0.flatten(1), u0.new_zeros(len(u0), trace.estimates)], 1).to(x.device, dtype)
     times = torch.tensor([process.t_min, 1.0], dtype=dtype, device=x.device)
     # A step ends exactly at t = 1 (step_t), so nothing is interpolated.

@@ -23,11 +23,11 @@ class Seeded:
     which is another stream).
 
     Args:
-        seeds: One whole number of at least 0 per sample.
+        seeds: One integer of at least 0 per sample.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        require(all(seed >= 0 for seed in seeds), "seeds", seeds, "whole numbers of at least 0")
+        require(all(seed >= 0 for seed in seeds), "seeds", seeds, "integers >= 0")
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:

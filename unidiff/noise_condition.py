@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.process.base import Level, Process, Scale
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale
 
 __all__ = ["LogSigma", "NoiseCondition", "NoiseScale", "TableIndex", "Timestep", "apply_network"]
 

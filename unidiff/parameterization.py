@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, require
 from unidiff.noise_condition import LogSigma, NoiseCondition, Timestep
-from unidiff.process.base import Level, Process, Scale, axpby
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Score", "V", "Velocity"]
 
@@ -24,15 +26,21 @@ class Prediction(NamedTuple):
         x0: Expected clean state E[u_0 | u_t], (B, *modes).
         eps: Expected noise E[eps | u_t], (B, *modes).
         level: The time and coefficients it was made at.
-        variance: Where the variance of a reverse step lies between the small one, beta-tilde (0), and the large one,
-            beta (1), on a logarithmic scale, (B, *modes): Nichol & Dhariwal 2021, eq. 15, with their v. Not bounded.
-            None if the model has not learned one.
+        variance_interpolation: Where the variance of a reverse step lies between the small one, beta-tilde (0), and
+            the large one, beta (1), on a logarithmic scale, (B, *modes): Nichol & Dhariwal 2021, eq. 15, with their v.
+            Not bounded. None if the model has not learned one.
     """
 
     x0: Tensor
     eps: Tensor
     level: Level
-    variance: Tensor | None = None
+    variance_interpolation: Tensor | None = None
+
+    @property
+    def variance(self) -> Tensor | None:
+        """The old name of `variance_interpolation`."""
+        warnings.warn("Prediction.variance is now called variance_interpolation.", DeprecationWarning, stacklevel=2)
+        return self.variance_interpolation
 
     @property
     def score(self) -> Tensor:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
 from unidiff.noise import Noise, Seeded
-from unidiff.process.base import Level, Process, Scale, posterior_kl
+from unidiff.precision import precise
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, posterior_kl
 from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]
@@ -102,7 +105,7 @@ def variational_bound(
                 if progress is not None:
                     progress(before + done, len(starts) * len(times))
 
-            given = {name: value[part] for name, value in cond.items()}
+            given = {name: value[part] for name, value in on_device(cond, x.device).items()}
             noise = Seeded(seeds[part])
             found.append(_terms(denoiser, x[part], times, levels, variance, noise, batch // samples, report, given))
     terms = torch.cat(found)
@@ -136,7 +139,8 @@ def _terms(
         neighbours = zip(errors, scales[part], scales[first - 1 :], shares)
         terms += [_step(error, t, s, share) for error, t, s, share in neighbours]
         report(part.stop)
-    return torch.stack([*terms, _prior(process, u0, scales[-1])], 1)
+    steps: Sequence[Tensor] = list(torch.stack(terms[1:]).to("cpu", torch.float64)) if terms[1:] else []
+    return torch.stack([terms[0], *steps, _prior(process, u0, scales[-1])], 1)
 
 
 def _errors(
@@ -156,7 +160,10 @@ def _errors(
 def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
     """KL between q(u_s | u_t, x) and the model's Gaussian, in nats (B,), from the error of x0, (B, *modes)."""
     squares, spread = posterior_kl(error, t, s, variance)
-    return squares.flatten(1).sum(1).to("cpu", torch.float64) + as_float64(spread).expand(error.shape).flatten(1).sum(1)
+    dtype = precise(error.device)
+    if not isinstance(spread, Tensor):
+        return squares.flatten(1).sum(1).to(dtype) + spread * error[0].numel()
+    return squares.flatten(1).sum(1).to(dtype) + spread.to(dtype).expand(error.shape).flatten(1).sum(1)
 
 
 def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import ParameterError, require
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.process.per_sample import PerSampleHeat
 
 __all__ = ["PerSamplePosterior", "VelocityField", "VelocityNetwork"]
@@ -131,9 +131,8 @@ class VelocityNetwork(VelocityField):
     def output(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity over r(t), (B, *modes), as the network predicts it."""
         basis = self.process.basis
-        condition = self.noise_condition.at(
-            Level(t, math.nan, math.nan, math.nan)
-        )  # of modes that differ, the time alone is known
+        # What is passed where modes differ in SNR depends on the time alone.
+        condition = self.noise_condition.at(Level(t, math.nan, math.nan, math.nan))
         return basis.forward(apply_network(self.backbone, basis, u, condition))
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
     for name, recipe in (("run", {**DIGITS, "training": training}), ("ring", RING)):
         assert unidiff("run", write(home, recipe, f"{name}.yaml"), "--out", home / name).code == 0
-    digit = ((ud.Digits().open().batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte().numpy()
+    digit = ((ud.data.Digits().open().batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte().numpy()
     Image.fromarray(digit).save(home / "digit.png")
     np.save(home / "digit.npy", (digit[None] / 127.5 - 1).astype(np.float32))
     hole = np.zeros((8, 8), np.uint8)

@@ -8,19 +8,18 @@ import shutil
 
 import pytest
 import torch
-from tiny import RING, equal, metrics, refused, unidiff, write
+from tiny import RING, equal, metrics, refused, shipped_with, unidiff, write
 
 import unidiff as ud
 from unidiff.backbone.encoder import Encoder
 from unidiff.errors import ParameterError, RecipeError
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.recipe.registry import PUBLIC
-from unidiff.recipe.shipped import recipe_command, shipped_recipes
 from unidiff.training.checkpoint import Checkpoints
 
 JUDGE = {name: RING[name] for name in ("data", "process", "training")}
 JUDGE["classifier"] = {"type": "MLPEncoder", "width": 16, "depth": 1}
-NAMES = [name for name in shipped_recipes() if recipe_command(name) == "classify"]
+NAMES = shipped_with("classifier")
 ENCODERS = [ud.MLPEncoder((2, 3), width=8, classes=5), ud.UNetEncoder((1, 8, 8), width=8, patch=2, classes=5)]
 
 
@@ -67,10 +66,10 @@ def test_a_network_sees_states_of_size_1(process):
     sizes = [1.0 if process.basis.shape else math.hypot(level.alpha, level.sigma) for level in process.levels_at(times)]
     expected = pixels / torch.tensor(sizes, dtype=torch.float64)[:, None]
     torch.testing.assert_close(classifier(u, process.level(times, u)), expected, rtol=1e-14, atol=0)  # 5 roundings
-    assert network.told.tolist() == [level.condition for level in process.levels_at(times)]
+    assert network.told.tolist() == (1000 * times).tolist()
     found = classifier(u, process.level(0.5))
     torch.testing.assert_close(found, pixels / sizes[1], rtol=1e-14, atol=0)
-    assert network.told.tolist() == [process.level(0.5).condition] * 3
+    assert network.told.tolist() == [500.0] * 3
 
 
 @pytest.mark.parametrize(
@@ -87,10 +86,11 @@ def test_encoders_that_cannot_be_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow  # trains for 5 s
 def test_a_trained_classifier_comes_near_bayes_rule():
     # On the ring the best classifier is known at every noise level. Its cross entropy is the least; a small network of
     # 300 steps is to come within 0.2 nats of it, from log 8 = 2.08 at the start.
-    ring, process = ud.Ring(count=4000), ud.VPSDE()
+    ring, process = ud.data.Ring(count=4000), ud.VPSDE()
     torch.manual_seed(0)
     classifier = ud.NeuralClassifier(process, ud.MLPEncoder((2,), width=64, depth=2, classes=8))
     settings = ud.Training(steps=300, batch=256, lr=3e-3, warmup=20, ema=0.98, precision="fp32", tensorboard=False)
@@ -142,7 +142,7 @@ def test_a_classifier_is_trained_and_read_back(runs):
     assert classifier.classes == 8
     saved = Checkpoints(runs / "judge/checkpoints").load(print)
     assert equal(dict(classifier.backbone.state_dict()), dict(saved.ema))
-    recipe = ud.load_classifying(runs / "judge/recipe.yaml")
+    recipe = ud.load_recipe(runs / "judge/recipe.yaml")
     assert recipe.classifier.arguments["classes"] == 8
 
 
@@ -165,8 +165,8 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
         *words, "--guidance", 2, "--classifier", runs / "other"
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")
-    assert "has no `classifier`" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
-    assert "trains a classifier, which draws nothing" in refused("sample", runs / "judge")
+    assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
+    assert "the training of a classifier, which draws no samples" in refused("sample", runs / "judge")
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,10 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
 )
 def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
-        ud.load_classifying(write(tmp_path, {**JUDGE, **changes}))
+        ud.load_recipe(write(tmp_path, {**JUDGE, **changes}))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
@@ -194,11 +195,11 @@ def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     result = unidiff("run", name, "--out", tmp_path / "run", *words)
     assert result.code == 0, result.err
     assert "accuracy" in result.out
-    recipe = ud.load_classifying(name)
-    assert recipe.lighter is None or recipe.lighter in NAMES
+    recipe = ud.load_recipe(name)
+    assert recipe.smaller_recipe is None or recipe.smaller_recipe in NAMES
 
 
 def test_the_shipped_classifiers_know_the_noise_of_the_models():
     assert "classifier_mnist_noisy" in NAMES
     for judge, model in (("mnist", "mnist_cpu"), ("digits", "digits")):
-        assert ud.load_classifying(f"classifier_{judge}_noisy").process == ud.load_recipe(f"ddpm_{model}").process
+        assert ud.load_recipe(f"classifier_{judge}_noisy").process == ud.load_recipe(f"ddpm_{model}").process

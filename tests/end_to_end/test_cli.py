@@ -41,6 +41,7 @@ def run(tmp_path_factory):
 # --- without torch ---
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "words", [["--help"], ["run", "--help"], ["--version"], ["list"], ["list", "process"], ["sampel"]]
 )
@@ -82,6 +83,7 @@ def test_list():
     assert "Kinds: schedule, basis, process" in refused("list", "sampler")
 
 
+@pytest.mark.cases(30)
 @pytest.mark.parametrize("name", ud.EXPORTS)
 def test_describe_every_public_name(name):
     text = unidiff("describe", name)
@@ -122,7 +124,7 @@ def test_check(tmp_path):
 
 MISTAKES = {
     "unknown key": (["--set", "training.stepz=3"], "steps"),
-    "wrong type": (["--set", "training.steps=soon"], "whole number"),
+    "wrong type": (["--set", "training.steps=soon"], "integer"),
     "steps 0": (["--set", "training.steps=0"], "from 1 to"),
     "width -1": (["--set", "backbone.width=-1"], "width"),
     "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "above sigma_min"),
@@ -141,7 +143,7 @@ MISTAKES = {
 def test_a_mistake_is_one_message(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr(ud.Ring, "open", lambda *args: pytest.fail("data were read before the mistake was found"))
+    monkeypatch.setattr(ud.data.Ring, "open", lambda *args: pytest.fail("data were read before the mistake was found"))
     words, expected = MISTAKES[mistake]
     write(tmp_path, RING)
     assert expected in refused("run", "tiny.yaml", *words)
@@ -181,7 +183,7 @@ def test_usage_errors(words):
 
 
 def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr(ud.Ring, "open", lambda self: 1 / 0)
+    monkeypatch.setattr(ud.data.Ring, "open", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -245,6 +247,7 @@ def test_json_is_the_last_line_of_standard_output(tmp_path):
     assert "training 8/8" in result.err
 
 
+@pytest.mark.slow  # processes of their own
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     """A real SIGINT to a real process, then the very command that it printed."""
     path = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 3000, "log_every": 1}}, "a recipe.yaml")
@@ -253,9 +256,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     log, begun = run / "metrics.jsonl", time.monotonic()
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < begun + 120
+        assert time.monotonic() < begun + 1200
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in err
     stopped = json.loads(out.splitlines()[-1])
@@ -288,7 +291,7 @@ def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ud.Ring, "open", interrupted)
+        patch.setattr(ud.data.Ring, "open", interrupted)
         assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 130
         assert not (tmp_path / "run").exists()
     before = sorted((run / "samples").iterdir())
@@ -372,7 +375,7 @@ def test_likelihood_of_pictures(run):
     assert facts["stand_in"] is None
     assert "likelihood 3/3" in result.err
     assert "bound 50/50" in result.err
-    loaded, x = ud.load(run), ud.Digits().open("test").batch(torch.arange(3))
+    loaded, x = ud.load(run), ud.data.Digits().open("test").batch(torch.arange(3))
     options = {"levels": 256, "seeds": [4, 5, 6]}
     flow = ud.log_likelihood(loaded.denoiser, x, ud.Hutchinson(2), rtol=0.02, atol=0.02, **options)
     bound = ud.variational_bound(loaded.denoiser, x, ud.Native(), **options)
@@ -388,6 +391,7 @@ def test_likelihood_of_pictures(run):
     assert "nan" not in text
 
 
+@pytest.mark.slow
 def test_likelihood_of_points(tmp_path):
     recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
     assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
@@ -395,7 +399,7 @@ def test_likelihood_of_points(tmp_path):
     facts = json.loads(unidiff(*words, "--bound", "--json").out)
     assert facts["levels"] is None
     assert facts["bound"]["grid"] == "Uniform(steps=1000)"
-    source = ud.Ring(count=300).open("test")
+    source = ud.data.Ring(count=300).open("test")
     denoiser = ud.load(tmp_path / "run").denoiser
     expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-6, atol=1e-6)
     assert facts["flow"]["nats"] == expected.nats.mean
@@ -412,7 +416,7 @@ def test_likelihood_refuses(run, tmp_path):
     assert "probes: 0" in refused("likelihood", run, "--probes", 0)
     assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
     assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)
-    assert "--levels: 1 was given; allowed is 0 for continuous data" in refused("likelihood", run, "--levels", 1)
+    assert "--levels must be 0 for continuous data" in refused("likelihood", run, "--levels", 1)
     for tolerance in (-1, "nan"):
         assert "--tolerance: " in refused("likelihood", run, "--tolerance", tolerance)
     assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)
@@ -490,26 +494,7 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     assert "unidiff = unidiff.cli:main" in zipfile.ZipFile(built).read(entry).decode()
 
 
-def test_the_stub_lists_the_public_names():
-    """The names are lazy, so type checkers read a stub: this is what it must say."""
-    imports = sorted(f"from unidiff.{module} import {name} as {name}" for name, module in ud.EXPORTS.items())
-    expected = [
-        '"""The public names with their types; `__init__.py` imports them when they are first used."""',
-        "",
-        "from unidiff import pde as pde",  # a namespace of its own
-        "from unidiff._version import __version__ as __version__",
-        *imports,
-        "",
-        "EXPORTS: dict[str, str]",
-    ]
-    stub = (ROOT / "unidiff/__init__.pyi").read_text().split("\n")
-    head = stub[:2]
-    assert head == expected[:2]
-    assert sorted(line for line in stub if line.startswith("from")) == sorted(
-        line for line in expected if line.startswith("from")
-    ), "unidiff/__init__.pyi: it must hold these lines:\n" + "\n".join(expected)
-
-
+@pytest.mark.slow  # mypy reads the package
 def test_type_checkers_see_the_classes(tmp_path):
     api = pytest.importorskip("mypy.api")
     program = tmp_path / "use.py"

@@ -13,9 +13,9 @@ from tiny import DIGITS, RING, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.cli import compare as command
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import ParameterError
 from unidiff.evaluation.reference import Flow
-from unidiff.run.comparing import Comparing, load_comparing
+from unidiff.run.records import DataFacts, Manifest
 from unidiff.solver.base import OneStep
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
@@ -53,7 +53,7 @@ def test_an_exact_model(tmp_path):
     assert [(line["solver"], int(line["nfe"])) for line in table] == [
         (row["solver"], row["nfe"]) for row in facts["rows"]
     ]
-    assert facts["recipe"] == load_comparing(tmp_path / "tiny.yaml").to_dict()
+    assert facts["recipe"] == ud.load_recipe(tmp_path / "tiny.yaml").to_dict()
     assert facts["environment"]["unidiff"] == ud.__version__
     for name, size in {"errors.png": (1440, 624), "samples.png": (732, 480)}.items():
         with Image.open(tmp_path / "out" / name) as picture:
@@ -161,12 +161,13 @@ def test_a_trained_run_of_points(runs, tmp_path):
     # A row of the table is what `unidiff.sample` draws with the run's weights.
     run = ud.load(runs / "ring", device="cpu")
     x = ud.sample(run.denoiser, ud.DDIM(), ud.Uniform(4), (2,), 30).x
-    test = ud.Ring(count=300).open("test").values
-    assert facts["rows"][1]["energy"] == pytest.approx(ud.energy_distance(x, test).value, abs=1e-6)
+    test = ud.data.Ring(count=300).open("test").values
+    assert facts["rows"][1]["energy"] == pytest.approx(ud.evaluation.energy_distance(x, test).value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)  # the first doubling is enough
+    monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)  # the first doubling is enough
     result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
     assert result.code == 0, result
     assert result.out.splitlines()[0].endswith("features")
@@ -179,8 +180,9 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
         assert picture.size == (732, 480)
 
 
+@pytest.mark.slow
 def test_several_runs(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._TOLERANCE", 10.0)
+    monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)
     words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]
     result = unidiff(*words)
     assert result.code == 0, result
@@ -212,7 +214,8 @@ def test_a_stand_in_is_other_data(runs, tmp_path, monkeypatch):
         "other": {"name": "Digits", "checksum": "md5:2"},
     }
     monkeypatch.setattr(
-        "unidiff.run.directory.RunDirectory.read_manifest", lambda self: {"data": manifests[self.path.name]}
+        "unidiff.run.directory.RunDirectory.read_manifest",
+        lambda self: Manifest(data=DataFacts(count=1, shape=[2], **manifests[self.path.name])),
     )
     said = refused("compare", runs / "ring", runs / "other", *WORDS, "--out", tmp_path / "out")
     assert "learned Ring train (sha256:1)" in said
@@ -229,19 +232,18 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
     with pytest.raises(ParameterError, match=r"runs: .*each run once"):
-        Comparing(runs=(runs / "ring", same), solvers=("ddim",))
+        ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
-    assert "whole numbers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
+    assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
     assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "no such file" in refused("compare", "nowhere.yaml")
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
-    assert "it is no comparison" in refused("compare", "ddpm_digits")
+    assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
     assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
-    assert "`unidiff compare tiny.yaml`" in refused("run", "tiny.yaml")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -273,23 +275,33 @@ def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
 
 def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform", {"type": "DDIM", "eta": 0.5}, {"type": "Ancestral"}]})
-    comparing = load_comparing(path)
+    comparing = ud.load_recipe(path)
     assert comparing.solvers == ("ddim@uniform", ud.DDIM(eta=0.5), ud.Ancestral())
     (tmp_path / "again.yaml").write_text(comparing.to_yaml())
-    assert load_comparing(tmp_path / "again.yaml") == comparing
+    assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     text = unidiff("check", path).out
     assert "# This recipe is right." in text
     (tmp_path / "again.yaml").write_text(text)
-    assert load_comparing(tmp_path / "again.yaml") == comparing
+    assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     assert json.loads(unidiff("check", path, "--json").out)["recipe"] == comparing.to_dict()
-    with pytest.raises(RecipeError, match="unidiff compare"):
-        ud.load_recipe(path)
+    assert type(comparing) is ud.tasks.SolverComparison
     with pytest.raises(ParameterError, match="ddimm"):
-        Comparing(solvers=("ddimm",), data=ud.Ring(), process=ud.DDPM())
+        ud.tasks.SolverComparison(solvers=("ddimm",), data=ud.data.Ring(), process=ud.DDPM())
+
+
+def test_run_takes_the_recipe_of_a_comparison(tmp_path):
+    path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform"], "nfe": [3], "count": 20})
+    words = ("run", path, "--out", tmp_path / "out")
+    assert json.loads(unidiff(*words, "--dry-run", "--json").out)["status"] == "dry run"
+    assert not (tmp_path / "out").exists()
+    found = json.loads(unidiff(*words, "--json").out)
+    kept = json.loads((tmp_path / "out/compare.json").read_text())
+    assert found == {"status": "finished", "directory": str(tmp_path / "out"), **kept}
+    assert "nothing to go on with" in refused(*words, "--resume")
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):
-    model, options = ud.GaussianMixture(ud.DDPM(), *ud.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
+    model, options = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture), {"grid": ud.Uniform(), "tolerance": 1e-1}
     found = ud.compare(model, ["ddim"], [3], (2,), 20, **options)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

@@ -20,7 +20,7 @@ from unidiff.parameterization import Prediction
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
 
-SOURCE = ud.Digits().open()
+SOURCE = ud.data.Digits().open()
 SETTINGS = {"steps": 5, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 4, "checkpoint_every": 100}
 HOLES = ud.RandomMasks(rectangles=2, dropout=0.25)
 ALL = [ud.SuperResolution(2), ud.Colorization(), ud.RandomMasks()]
@@ -136,13 +136,13 @@ def test_the_image_enters_beside_the_noisy_one():
 def test_every_wrapper_hands_on_what_the_model_knows():
     inner = model(image=2, classes=4)
     guided = ud.ClassifierFree(inner, 2.0)
-    operator = ud.BlockMean((8, 8), 2)
+    operator = ud.inverse.BlockMean((8, 8), 2)
     wrapped = [
         *(ud.Counted(inner), ud.Rescheduled(inner, ud.DDPM(50)), guided, ud.AutoGuidance(inner, inner, 2.0)),
         *(ud.GuidanceInterval(guided), ud.RescaledGuidance(guided), ud.DynamicThreshold(inner)),
         *(
             ud.Replacement(inner, torch.zeros(1, 8, 8), torch.ones(8, 8)),
-            ud.DPS(inner, operator, torch.zeros(1, 1, 4, 4), 0.1),
+            ud.inverse.DPS(inner, operator, torch.zeros(1, 1, 4, 4), 0.1),
         ),
     ]
     for denoiser in wrapped:
@@ -176,7 +176,7 @@ def test_wrong_images_are_refused():
         with pytest.raises(ParameterError, match=words):
             sample(inner, **({} if image is None else {"image": image}))
         with pytest.raises(ParameterError, match=words):
-            ud.mean_prediction(inner, seeds=2, **({} if image is None else {"image": image}))
+            ud.evaluation.mean_prediction(inner, seeds=2, **({} if image is None else {"image": image}))
     with pytest.raises(ParameterError, match="this model was trained without images"):
         sample(model(image=None), image=good)
     with pytest.raises(ParameterError, match="knows the condition image, but was given label"):
@@ -235,19 +235,21 @@ def test_samples_err_by_the_square_root_of_two_more_than_the_mean():
     assert inside.double().mean() > 0.9
     x0, image = x0[inside], image[inside]
     # The same posterior as that of `conditioned`, for one picture.
-    operator = ud.BlockMean((4, 4), 2)
+    operator = ud.inverse.BlockMean((4, 4), 2)
     mixture = ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 1, 4, 4), C)
-    posterior = ud.conditioned(mixture, operator, operator.apply(x0[0]))
+    posterior = ud.inverse.conditioned(mixture, operator, operator.apply(x0[0]))
     u, level = torch.randn(1, 1, 4, 4, dtype=torch.float64), denoiser.process.level(0.3)
     torch.testing.assert_close(denoiser(u, level, image=image[:1]).x0, posterior(u, level).x0, rtol=0, atol=1e-9)
     # At t = 1 it is m + alpha S (alpha^2 S + sigma^2)^-1 (u - alpha m): off by up to alpha / sigma^2 |S| |u - alpha m|.
-    mean = ud.mean_prediction(denoiser, seeds=len(x0), dtype=torch.float64, image=image)
+    mean = ud.evaluation.mean_prediction(denoiser, seeds=len(x0), dtype=torch.float64, image=image)
     exact, level = denoiser.mean(image).reshape(x0.shape), denoiser.process.level(1.0)
     assert (mean - exact).flatten(1).norm(dim=1).max() < level.alpha / level.sigma**2 * denoiser.variances.max() * 9
     # The part of that which is linear in the noise u falls as 1 / sqrt(draws). Some 400 independent numbers give each
     # rms to 4%, the ratio to 0.014.
     few = image[:50]
-    once, often = (ud.mean_prediction(denoiser, seeds=50, draws=n, dtype=torch.float64, image=few) for n in (1, 16))
+    once, often = (
+        ud.evaluation.mean_prediction(denoiser, seeds=50, draws=n, dtype=torch.float64, image=few) for n in (1, 16)
+    )
     assert abs(rms(often, exact[:50]) / rms(once, exact[:50]) - 1 / 4) < 0.05
     # E|x0 - m|^2 = tr S and E|x - x0|^2 = 2 tr S. |d|^2 of d ~ N(0, k S) has the variance 2 k^2 tr S^2.
     x = ud.sample(denoiser, seeds=len(x0), dtype=torch.float64, image=image).x
@@ -274,7 +276,7 @@ def test_a_network_learns_the_conditional_mean():
     truth = source.batch(torch.arange(300))
     image = conditioning.measure(truth, torch.zeros(1, 0))
     for told in (image, -image):  # half of the 0.4 by which a network that is told nothing would be off
-        assert rms(ud.mean_prediction(trained, seeds=300, image=told), told) < 0.2
+        assert rms(ud.evaluation.mean_prediction(trained, seeds=300, image=told), told) < 0.2
 
 
 def test_which_networks_tell_their_mean():
@@ -319,13 +321,13 @@ def test_a_picture_is_read_once():
 
 def test_data_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="it is made of images"):
-        HOLES.check(ud.Ring().open(), None)
+        HOLES.check(ud.data.Ring().open(), None)
     with pytest.raises(DataError, match="colours have 3 channels, these images 1"):
         ud.Colorization().check(SOURCE, None)
     for make, words in (
         (lambda: ud.RandomMasks(0), "rectangles: 0"),
         (lambda: ud.RandomMasks(smallest=0), "smallest: 0"),
-        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest: 0.4 was given; allowed is a share from 0.5 to 1"),
+        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
         (lambda: ud.SuperResolution(1), "factor: 1"),
         (lambda: ud.Colorization(dropout=2), "dropout: 2"),
     ):
@@ -378,9 +380,9 @@ def folder(tmp_path_factory) -> Path:
         result = unidiff("run", write(home, recipe, f"{name}.yaml"), "--out", home / name, "--json")
         assert result.code == 0, result.err
         (home / f"{name}.json").write_text(result.out.splitlines()[-1])
-    digit = ((ud.Digits().open("test").batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte()
+    digit = ((ud.data.Digits().open("test").batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte()
     Image.fromarray(digit.numpy()).save(home / "digit.png")
-    reduced = ud.BlockMean((8, 8), 2).apply(digit.double() / 127.5 - 1)
+    reduced = ud.inverse.BlockMean((8, 8), 2).apply(digit.double() / 127.5 - 1)
     np.save(home / "reduced.npy", reduced[None].numpy().astype(np.float32))
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(home / "tiny.png")
     Image.fromarray(np.zeros((6, 6), np.uint8)).save(home / "six.png")
@@ -410,7 +412,9 @@ def test_a_run_shows_conditions_samples_and_truth(folder, name):
     x = ud.sample(loaded.denoiser, sampling.solver, sampling.grid, seeds=4, image=image).x
     x = conditioning.compose(x, {"image": image})
     assert rms(x, examples.truth) == pytest.approx(errors["samples"], abs=1e-4)
-    mean = conditioning.compose(ud.mean_prediction(loaded.denoiser, seeds=4, draws=8, image=image), {"image": image})
+    mean = conditioning.compose(
+        ud.evaluation.mean_prediction(loaded.denoiser, seeds=4, draws=8, image=image), {"image": image}
+    )
     assert rms(mean, examples.truth) == pytest.approx(errors["mean_prediction"], abs=1e-4)
     assert rms(conditioning.baseline(image), examples.truth) == pytest.approx(errors["guess"], abs=1e-4)
 
@@ -453,7 +457,7 @@ def test_without_a_picture_test_images_are_used(folder, tmp_path):
     x, facts = drawn(folder, tmp_path, folder / "holes", "--count", 2)
     assert len(x) == 12
     assert facts["errors"]["images"] == 12
-    truth = ud.load(folder / "holes").recipe.conditioning.examples(ud.Digits(), 6, None).truth
+    truth = ud.load(folder / "holes").recipe.conditioning.examples(ud.data.Digits(), 6, None).truth
     repeated = truth.repeat_interleave(2, 0)
     assert rms(torch.from_numpy(x), repeated.clamp(-1, 1)) <= facts["errors"]["samples"] + 1e-3  # written clipped
     result = unidiff("sample", folder / "holes", "--out", tmp_path / "y.png")

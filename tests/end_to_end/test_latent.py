@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_codec import KINDS, VAE
+from codecs_small import KINDS, VAE
 from tiny import DIGITS, equal, refused, unidiff, write
 from torch import nn
 
@@ -85,8 +85,8 @@ def test_a_linear_codec_gives_the_projected_gaussian():
     mixing, mean = 0.3 * torch.randn(4, 4, generator=generator), torch.tensor([0.5, -0.2, 0.1, 0.3])
     covariance = mixing @ mixing.T
     x = (mean + torch.randn(N, 4, generator=generator) @ mixing.T).reshape(N, 1, 2, 2)
-    codec = ud.Autoencoder(AutoencoderTiny(directions))
-    codec.set_scale(ud.measure_latents(codec, TensorSource(x, "Gaussian")).scale)
+    codec = ud.codec.Autoencoder(AutoencoderTiny(directions))
+    codec.set_scale(ud.codec.measure_latents(codec, TensorSource(x, "Gaussian")).scale)
     k = codec.layout.scale
     law, centre = k**2 * directions @ covariance @ directions.T, k * directions @ mean
     # The variance of all numbers of the latents:  has a relative error of about sqrt(2 / 20,000), times 5.
@@ -110,10 +110,10 @@ def test_a_linear_codec_gives_the_projected_gaussian():
 
 
 def test_latents_are_the_codecs(codec):
-    data = ud.Latent(ud.Digits(), codec)
+    data = ud.data.Latent(ud.data.Digits(), codec)
     assert (data.shape, data.decoded_shape, data.classes, data.coded) == ((3, 4, 4), (1, 8, 8), 10, True)
-    source, pictures = data.open("test"), ud.Digits().open("test")
-    network = ud.load_codec(codec)
+    source, pictures = data.open("test"), ud.data.Digits().open("test")
+    network = ud.codec.load_codec(codec)
     x = pictures.batch(torch.arange(len(pictures)))
     assert torch.equal(source.values, network.encode(x))
     assert torch.equal(source.labels, pictures.labels)
@@ -122,15 +122,15 @@ def test_latents_are_the_codecs(codec):
     assert source.checksum not in (pictures.checksum, data.open("train").checksum)
     assert torch.equal(data.encode(x[:3]), source.values[:3])
     assert torch.equal(data.decode(source.values[:3]), network.decode(source.values[:3]))
-    plain = ud.Digits()  # other data are what people look at
+    plain = ud.data.Digits()  # other data are what people look at
     assert (plain.decode(x) is x, plain.encode(x) is x, plain.kept(), plain.coded) == (True, True, {}, False)
 
 
 def test_latents_are_encoded_once_and_never_stale(codec, cache, monkeypatch):
-    data = ud.Latent(ud.Digits(), codec)
+    data = ud.data.Latent(ud.data.Digits(), codec)
     encoded = []
-    encode = ud.Latent.encode
-    monkeypatch.setattr(ud.Latent, "encode", lambda self, x: encoded.append(1) or encode(self, x))
+    encode = ud.data.Latent.encode
+    monkeypatch.setattr(ud.data.Latent, "encode", lambda self, x: encoded.append(1) or encode(self, x))
 
     def made(data, split="train"):
         encoded.clear()
@@ -151,7 +151,7 @@ def test_latents_are_encoded_once_and_never_stale(codec, cache, monkeypatch):
         assert torch.equal(first, again)
         assert path.read_bytes() == content
     assert made(data, "test")[1]
-    assert made(ud.Latent(ud.Digits(16), codec))[1]  # the same pixels in the checksum, another size
+    assert made(ud.data.Latent(ud.data.Digits(16), codec))[1]  # the same pixels in the checksum, another size
     monkeypatch.setattr("unidiff.data.latent.save_file", lambda *words: (_ for _ in ()).throw(OSError("full")))
     path.unlink()
     before = sorted(cache.iterdir())
@@ -161,22 +161,22 @@ def test_latents_are_encoded_once_and_never_stale(codec, cache, monkeypatch):
 
 def test_another_codec_and_other_arguments_are_other_latents(codec, tmp_path):
     """With the cache, and the same pictures by checksum: the scale, the weights, the range of the same bytes."""
-    first = ud.Latent(ud.Digits(), codec).open()
-    network = ud.load_codec(codec)
+    first = ud.data.Latent(ud.data.Digits(), codec).open()
+    network = ud.codec.load_codec(codec)
     network.set_scale(1.0)  # it was 0.5
     network.save(codec)
-    scaled = ud.Latent(ud.Digits(), codec).open()
+    scaled = ud.data.Latent(ud.data.Digits(), codec).open()
     assert torch.equal(scaled.values, 2 * first.values)
     next(network.model.encoder.parameters()).mul_(0.5)
     network.save(codec)
-    changed = ud.Latent(ud.Digits(), codec).open()
+    changed = ud.data.Latent(ud.data.Digits(), codec).open()
     assert not torch.equal(changed.values, scaled.values)
     assert len({first.checksum, scaled.checksum, changed.checksum}) == 3  # a run goes on with its own alone
     np.save(tmp_path / "x.npy", np.linspace(0, 1, 20 * 64, dtype="float32").reshape(20, 1, 8, 8))
     for high in (1.0, 2.0):
-        pictures = ud.ArrayFile(tmp_path / "x.npy", low=0.0, high=high)
+        pictures = ud.data.ArrayFile(tmp_path / "x.npy", low=0.0, high=high)
         x = pictures.open().batch(torch.arange(18))
-        assert torch.equal(ud.Latent(pictures, codec).open().values, network.encode(x))
+        assert torch.equal(ud.data.Latent(pictures, codec).open().values, network.encode(x))
 
 
 def test_a_changed_picture_is_encoded_again(codec, tmp_path):
@@ -184,7 +184,7 @@ def test_a_changed_picture_is_encoded_again(codec, tmp_path):
 
     for number in range(20):
         Image.new("L", (8, 8), 10 * number).save(tmp_path / f"{number:02d}.bmp")
-    data = ud.Latent(ud.ImageFolder(tmp_path, size=8, channels=1), codec)
+    data = ud.data.Latent(ud.data.ImageFolder(tmp_path, size=8, channels=1), codec)
     before = data.open().values
     Image.new("L", (8, 8), 255).save(tmp_path / "00.bmp")  # of the same size in bytes
     os.utime(tmp_path / "00.bmp", ns=(1, 1))
@@ -195,14 +195,16 @@ def test_a_changed_picture_is_encoded_again(codec, tmp_path):
 
 def test_latents_that_cannot_be_are_refused(codec, tmp_path):
     with pytest.raises(ParameterError, match="takes pictures of 1 channel"):
-        _ = ud.Latent(ud.ImageFolder("x", channels=3), codec).shape
+        _ = ud.data.Latent(ud.data.ImageFolder("x", channels=3), codec).shape
     with pytest.raises(ParameterError, match="divisible by 2"):
-        _ = ud.Latent(ud.Digits(9), codec).shape
+        _ = ud.data.Latent(ud.data.Digits(9), codec).shape
     with pytest.raises(ParameterError, match="no latents yet"):
-        ud.Latent(ud.Latent(ud.Digits(), codec), codec)
+        ud.data.Latent(ud.data.Latent(ud.data.Digits(), codec), codec)
     with pytest.raises(RecipeError, match=r"data: codec: 'runs/vae' does not exist.*makes one"):
         ud.load_recipe(write(tmp_path, LDM))
-    stand_in = ud.Latent(ud.ImageFolder(tmp_path / "none", size=8, channels=1, offline="digits"), codec).open()
+    stand_in = ud.data.Latent(
+        ud.data.ImageFolder(tmp_path / "none", size=8, channels=1, fallback="digits"), codec
+    ).open()
     assert "stand in" in stand_in.stand_in
 
 
@@ -284,10 +286,10 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
 
 
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidiff.run.compare._MOST_STEPS", 32)
+    monkeypatch.setattr("unidiff.tasks.comparison_models._MOST_STEPS", 32)
     folder, _ = runs
     picture = tmp_path / "x.npy"
-    x = ud.Digits().open("test").batch(torch.tensor([3]))
+    x = ud.data.Digits().open("test").batch(torch.tensor([3]))
     np.save(picture, x[0].numpy())
     edited = tmp_path / "y.npy"
     result = unidiff(
@@ -304,4 +306,15 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     result = unidiff("compare", folder / "ldm", *words, "--json")
     assert result.code == 0, result.err
     assert "latents of Digits test" in result.out
-    assert equal(dict(data.network().state_dict()), dict(ud.load_codec(folder / "codec").state_dict()))
+    assert equal(dict(data.network().state_dict()), dict(ud.codec.load_codec(folder / "codec").state_dict()))
+
+
+def test_a_dry_run_encodes_nothing(codec, tmp_path, monkeypatch):
+    path = write(tmp_path, {**LDM, "data": {**LDM["data"], "codec": str(codec)}})
+    encoded = []
+    plain = ud.codec.Autoencoder.encode
+    monkeypatch.setattr(ud.codec.Autoencoder, "encode", lambda self, x: encoded.append(len(x)) or plain(self, x))
+    foreseen = json.loads(unidiff("run", path, "--out", tmp_path / "run", "--dry-run", "--json").out)
+    assert not encoded
+    assert json.loads(unidiff("run", path, "--out", tmp_path / "run", "--json").out)["data"] == foreseen["data"]
+    assert encoded

@@ -21,10 +21,11 @@ def launch(launcher, *words):
         free.bind(("127.0.0.1", 0))
         module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1]).split())
     process = start(*words, "--device", "cpu", module=module)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=2000)
     return process.returncode, out, err
 
 
+@pytest.mark.slow  # two processes import torch
 def test_the_loss_curve_is_that_of_one_process(tmp_path):
     training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
     recipe = write(tmp_path, {**RING, "training": training})
@@ -53,6 +54,7 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
         assert mine["lr"] == theirs["lr"]
 
 
+@pytest.mark.slow  # two processes import torch
 def test_a_mistake_is_said_once_and_ends_both(tmp_path):
     recipe = write(tmp_path, RING)
     code, out, err = launch("torchrun", "run", recipe, "--out", tmp_path / "run", "--set", "training.batch=9")
@@ -63,6 +65,7 @@ def test_a_mistake_is_said_once_and_ends_both(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # two processes import torch
 def test_a_dry_run_of_two_speaks_once(tmp_path):
     code, out, err = launch("torchrun", "run", write(tmp_path, RING), "--out", tmp_path / "run", "--dry-run", "--json")
     assert code == 0, err

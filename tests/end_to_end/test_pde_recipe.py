@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import refused, unidiff, write
+from tiny import refused, shipped_with, unidiff, write
 
 import unidiff as ud
 from unidiff import pde
-from unidiff.errors import ParameterError, RecipeError
-from unidiff.recipe.shipped import recipe_command, shipped_recipes
+from unidiff.errors import ParameterError
+from unidiff.recipe.shipped import shipped_recipes
 
 FILES = ["evolution.csv", "evolution.json", "profiles.png", "shares.png", "values.npy"]
 TINY = {"domain": {"type": "Rectangle", "cells": [6, 8]}, "times": [0, 0.1], "start": {"type": "RandomField"}}
-EVOLUTIONS = [name for name in shipped_recipes() if recipe_command(name) == "evolve"]
+EVOLUTIONS = shipped_with("domain")
 
 
 def test_figure_7(tmp_path):
@@ -48,7 +48,7 @@ def test_figure_7(tmp_path):
     shown = result.out.splitlines()
     assert shown[4].split()[0] == "1500"
     assert shown[4].split()[4] == "0.99919"
-    evolving = ud.load_evolving("eigenmodes")
+    evolving = ud.load_recipe("eigenmodes")
     flow = pde.evolve_modes(evolving.domain, evolving.start.modes(evolving.domain), 150, diffusivity=1e-4, R=11.15)
     torch.testing.assert_close(torch.from_numpy(values[2]), flow.values, rtol=1e-14, atol=1e-14)
 
@@ -59,8 +59,8 @@ def test_a_shipped_evolution_is_right(name, tmp_path):
     assert checked.code == 0
     assert "# This recipe is right." in checked.out
     (tmp_path / "again.yaml").write_text(checked.out)
-    assert ud.load_evolving(tmp_path / "again.yaml") == ud.load_evolving(name)
-    assert json.loads(unidiff("check", name, "--json").out)["recipe"] == ud.load_evolving(name).to_dict()
+    assert ud.load_recipe(tmp_path / "again.yaml") == ud.load_recipe(name)
+    assert json.loads(unidiff("check", name, "--json").out)["recipe"] == ud.load_recipe(name).to_dict()
     assert shipped_recipes()[name].read_text().startswith("# ")
 
 
@@ -110,7 +110,7 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ({"domain": {"type": "Interval", "cells": 1}}, "domain.cells: 1 was given"),
         (
             {"domain": {"type": "Interval", "cells": 10**10}},
-            "(10000000000,) was given; allowed is at most",
+            "must be at most",
         ),
         ({"domain": {"type": "Rectangle", "cells": 4}}, "domain.cells"),
         ({"domain": {"type": "Intervall"}}, "Did you mean 'Interval'?"),
@@ -137,13 +137,13 @@ def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
 
 def test_a_recipe_has_one_kind(tmp_path):
     path = write(tmp_path, TINY)
-    with pytest.raises(RecipeError, match="renormalised heat equation"):
-        ud.load_recipe(path)
-    with pytest.raises(RecipeError, match="no `domain`"):
-        ud.load_evolving("ddpm_digits")
-    assert "it is no comparison" in refused("compare", path)
+    assert type(ud.load_recipe(path)) is ud.tasks.HeatFlow
+    assert type(ud.load_recipe("ddpm_digits")) is ud.tasks.Generation
+    message = refused("compare", path)
+    assert "a solution of the renormalised heat equation" in message
+    assert "no `solvers`" in message
     with pytest.raises(ParameterError, match="times"):
-        ud.Evolving(domain=ud.Interval(), times=())
+        ud.tasks.HeatFlow(domain=ud.pde.Interval(), times=())
 
 
 def test_the_current_directory_can_be_the_place(tmp_path, monkeypatch):

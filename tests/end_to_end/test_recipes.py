@@ -6,16 +6,18 @@ import dataclasses
 import json
 
 import pytest
+from pairs import some
 from PIL import Image
-from tiny import metrics, refused, unidiff
+from tiny import metrics, refused, shipped_with, unidiff
 
 import unidiff as ud
-from unidiff.recipe.shipped import recipe_command, shipped_recipes
-from unidiff.run.comparing import load_comparing
+from unidiff.recipe.shipped import shipped_recipes
 
-NAMES = [name for name in shipped_recipes() if recipe_command(name) == "run"]
-CODECS = [name for name in shipped_recipes() if recipe_command(name) == "code"]
-COMPARISONS = [name for name in shipped_recipes() if recipe_command(name) == "compare"]
+NAMES = shipped_with("backbone")
+CODECS = shipped_with("codec")
+# One of each kind in `make test`: a conditional U-Net, a transformer, blurring, images as conditions, latents.
+QUICK = {"ncsn_digits", "ddpm_digits_classes", "dit_digits", "heat_digits", "inpainting_mnist_cpu", "ldm_digits"}
+COMPARISONS = shipped_with("solvers")
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def codecs(tmp_path_factory, monkeypatch, made={}):  # noqa: B006 (made once for
     if not made:
         made["folder"] = tmp_path_factory.mktemp("codecs")
         for name in CODECS:
-            coding = ud.load_coding(name)
+            coding = ud.load_recipe(name)
             codec = dataclasses.replace(coding.codec, channels=(8,) * len(coding.codec.channels))
             codec.build(coding.data.shape[0]).save(made["folder"] / "runs" / name)
     monkeypatch.chdir(made["folder"])
@@ -54,21 +56,22 @@ def test_there_are_recipes():
     assert "compare_exact" in COMPARISONS
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_right(name):
     recipe = ud.load_recipe(name)
     assert unidiff("check", name).code == 0
-    assert recipe.lighter is None or recipe.lighter in NAMES
+    assert recipe.smaller_recipe is None or recipe.smaller_recipe in NAMES
     assert shipped_recipes()[name].read_text().startswith("# "), "the first line says what it is, for `unidiff list`"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some(NAMES, lambda name: name in QUICK))
 def test_a_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
     monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
     changes = overrides(name)
-    if isinstance(ud.load_recipe(name).data, ud.ImageFolder):  # photographs, for which nothing can stand in
+    if isinstance(ud.load_recipe(name).data, ud.data.ImageFolder):  # photographs, for which nothing can stand in
         assert "cifar10-jpg" in refused("run", name, "--out", tmp_path / "run")
         for number in range(20):
             Image.new("RGB", (32, 32), (10 * number, 90, 200 - 10 * number)).save(tmp_path / f"{number:02d}.png")
@@ -79,7 +82,7 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert [line["step"] for line in metrics(tmp_path / "run")] == [2]
     samples = {path.name for path in (tmp_path / "run/samples").iterdir()}
     assert {"grid.png", "trajectory.png", "trajectory.gif", "step-00000001.png"} <= samples
-    offline = "offline" in shipped_recipes()[name].read_text()
+    offline = "fallback" in shipped_recipes()[name].read_text()
     assert bool(summary["data"]["stand_in"]) == offline
     assert ("stand in" in result.err) == offline
     loaded = ud.load(tmp_path / "run")
@@ -88,14 +91,14 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert loaded.sample(**cond).x.isfinite().all()
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", some(CODECS, lambda name: name == "vae_digits"))
 def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
     monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
-    coding = ud.load_coding(name)
+    coding = ud.load_recipe(name)
     assert unidiff("check", name).code == 0
-    assert coding.lighter in (None, *CODECS)
+    assert coding.smaller_recipe in (None, *CODECS)
     assert shipped_recipes()[name].read_text().startswith("# ")
     changes = ["training.steps=2", "training.batch=4", "training.preview_every=1", "training.precision=fp32"]
     changes += [f"codec.channels={[8] * len(coding.codec.channels)}"]
@@ -103,14 +106,14 @@ def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     result = unidiff("run", name, "--out", tmp_path / "run", "--json", *words)
     assert result.code == 0, result.err
     summary = json.loads(result.out.splitlines()[-1])
-    assert bool(summary["data"]["stand_in"]) == ("offline" in shipped_recipes()[name].read_text())
+    assert bool(summary["data"]["stand_in"]) == ("fallback" in shipped_recipes()[name].read_text())
     assert {"reconstructions.png", "step-00000001.png"} <= {path.name for path in (tmp_path / "run/samples").iterdir()}
-    assert ud.load_codec(tmp_path / "run").layout.scale > 0
+    assert ud.codec.load_codec(tmp_path / "run").layout.scale > 0
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_a_comparison_is_right_and_runs(name, tmp_path):
-    comparing = load_comparing(name)
+    comparing = ud.load_recipe(name)
     assert unidiff("check", name).out.startswith("solvers:")
     assert not comparing.runs, "a shipped recipe knows of nobody's runs"
     assert shipped_recipes()[name].read_text().startswith("# ")
@@ -121,9 +124,10 @@ def test_a_comparison_is_right_and_runs(name, tmp_path):
     assert len({row["label"] for row in found["rows"]}) + len(found["notes"]) >= len(comparing.solvers)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_recipe_loads(name, tmp_path):
     made = ud.load_recipe(name)
     (tmp_path / "again.yaml").write_text(made.to_yaml())
     assert ud.load_recipe(tmp_path / "again.yaml") == made
-    assert made.lighter is None or made.lighter in shipped_recipes()
+    assert made.smaller_recipe is None or made.smaller_recipe in shipped_recipes()

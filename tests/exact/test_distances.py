@@ -46,7 +46,7 @@ def naive(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def test_energy_distance_and_its_jackknife_against_naive_loops():
     x, y = randn(7, 3, seed=1), randn(5, 3, seed=2) + 0.5
-    estimate = ud.energy_distance(x, y)
+    estimate = ud.evaluation.energy_distance(x, y)
     assert abs(estimate.value - naive(x, y)) < 1e-13  # sums of 35 numbers of size 1: 35 u
     variance = 0.0
     without_x = [naive(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(7)]
@@ -59,7 +59,7 @@ def test_energy_distance_and_its_jackknife_against_naive_loops():
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 2.0])
 def test_energy_distance_of_two_gaussians(shift):
-    estimate = ud.energy_distance(randn(3000, 1, seed=1), randn(2000, 1, seed=2) + shift)
+    estimate = ud.evaluation.energy_distance(randn(3000, 1, seed=1), randn(2000, 1, seed=2) + shift)
     assert 0 < abs(estimate.value - between_gaussians(shift)) < 5 * estimate.error
     assert estimate.error < 0.06
 
@@ -67,7 +67,10 @@ def test_energy_distance_of_two_gaussians(shift):
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_energy_distance_has_no_bias_and_knows_its_error(shift):
     repeats = 300
-    found = [ud.energy_distance(randn(40, 1, seed=2 * i), randn(60, 1, seed=2 * i + 1) + shift) for i in range(repeats)]
+    found = [
+        ud.evaluation.energy_distance(randn(40, 1, seed=2 * i), randn(60, 1, seed=2 * i + 1) + shift)
+        for i in range(repeats)
+    ]
     values, errors = torch.tensor(found, dtype=F64).T
     scatter = values.std()
     assert abs(values.mean() - between_gaussians(shift)) < 5 * scatter / math.sqrt(repeats)
@@ -94,10 +97,10 @@ def test_rows_in_parts_are_the_same_sums():
 def test_a_shift_and_a_stretch_are_exact(size):
     x, shift = randn(50, size, seed=1), randn(size, seed=2)
     # Over an orthonormal frame sum <w, d>^2 = |d|^2, and stretching by c moves each order statistic by c - 1 times it.
-    assert abs(ud.sliced_wasserstein(x, x + shift).value - float(shift.norm()) / math.sqrt(size)) < 1e-12
+    assert abs(ud.evaluation.sliced_wasserstein(x, x + shift).value - float(shift.norm()) / math.sqrt(size)) < 1e-12
     stretch = 0.5 * float(x.square().mean().sqrt())
-    assert abs(ud.sliced_wasserstein(x, 1.5 * x).value - stretch) < 1e-12
-    assert ud.sliced_wasserstein(x, x[torch.randperm(50)]).value < 1e-12
+    assert abs(ud.evaluation.sliced_wasserstein(x, 1.5 * x).value - stretch) < 1e-12
+    assert ud.evaluation.sliced_wasserstein(x, x[torch.randperm(50)]).value < 1e-12
 
 
 def test_sets_of_different_sizes():
@@ -106,40 +109,41 @@ def test_sets_of_different_sizes():
     longer = (
         (x.sort(0).values.repeat_interleave(3, 0) - y.sort(0).values.repeat_interleave(2, 0)).square().mean().sqrt()
     )
-    assert abs(ud.sliced_wasserstein(x, y).value - float(longer)) < 1e-13
-    assert ud.sliced_wasserstein(x, x.repeat(2, 1)).value < 1e-13
+    assert abs(ud.evaluation.sliced_wasserstein(x, y).value - float(longer)) < 1e-13
+    assert ud.evaluation.sliced_wasserstein(x, x.repeat(2, 1)).value < 1e-13
 
 
 def test_sliced_wasserstein_of_two_gaussians():
     # Between N(0, 1) and N(d, s^2): d^2 + (s - 1)^2. For finite samples the square is larger by about 2 log(n) / n.
     x, y = randn(4000, 1, seed=1), 0.5 + 1.5 * randn(4000, 1, seed=2)
-    estimate = ud.sliced_wasserstein(x, y)
+    estimate = ud.evaluation.sliced_wasserstein(x, y)
     assert abs(estimate.value - math.sqrt(0.5**2 + 0.5**2)) < 5 * estimate.error + 2 * math.log(4000) / 4000
     assert estimate.error < 0.05
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_knows_its_error():
     repeats = 200
     pairs = [(randn(100, 2, seed=2 * i), randn(150, 2, seed=2 * i + 1) + 1) for i in range(repeats)]
-    values, errors = torch.tensor([ud.sliced_wasserstein(x, y) for x, y in pairs], dtype=F64).T
+    values, errors = torch.tensor([ud.evaluation.sliced_wasserstein(x, y) for x, y in pairs], dtype=F64).T
     ratio = float(errors.square().mean().sqrt() / values.std())
     assert abs(ratio - 1) < 5 / math.sqrt(2 * repeats) + 0.1  # groups of a tenth: the jackknife's bias is of order 0.1
 
 
 def test_the_directions_are_fixed():
     x, y = randn(50, 3, seed=1), randn(60, 3, seed=2)
-    assert ud.sliced_wasserstein(x, y) == ud.sliced_wasserstein(x, y)
-    assert ud.sliced_wasserstein(x, y) != ud.sliced_wasserstein(x, y, seed=1)
+    assert ud.evaluation.sliced_wasserstein(x, y) == ud.evaluation.sliced_wasserstein(x, y)
+    assert ud.evaluation.sliced_wasserstein(x, y) != ud.evaluation.sliced_wasserstein(x, y, seed=1)
 
 
 def test_refusals():
     x = randn(10, 2)
     with pytest.raises(ParameterError, match="at least 3 samples"):
-        ud.energy_distance(x[:2], x)
+        ud.evaluation.energy_distance(x[:2], x)
     with pytest.raises(ParameterError, match="at least 3 samples"):
-        ud.energy_distance(x, x[:, 0])
+        ud.evaluation.energy_distance(x, x[:, 0])
     with pytest.raises(ParameterError, match="number of samples, 9"):
-        ud.sliced_wasserstein(x[:9], x)
+        ud.evaluation.sliced_wasserstein(x[:9], x)
 
 
 # ---------------------------------------------------------------------------------------------- discriminants
@@ -152,7 +156,7 @@ def test_discriminants_of_gaussian_classes():
     labels = torch.arange(20000) % 2
     apart = torch.tensor([1.0, 1.0, 0.5], dtype=F64)
     x = randn(20000, 3, seed=1) @ root.T + labels[:, None] * apart
-    features = ud.Discriminants.fit(x, labels)
+    features = ud.evaluation.Discriminants.fit(x, labels)
     found = features(x)
     assert found.shape == (20000, 1)
     expected = torch.linalg.solve(root @ root.T, apart)
@@ -165,9 +169,9 @@ def test_discriminants_of_gaussian_classes():
 
 
 def test_discriminants_of_the_digits():
-    train, test = ud.Digits().open(), ud.Digits().open("test")
+    train, test = ud.data.Digits().open(), ud.data.Digits().open("test")
     x = train.batch(torch.arange(len(train)))
-    features = ud.Discriminants.fit(x, train.labels)
+    features = ud.evaluation.Discriminants.fit(x, train.labels)
     seen = features(x)
     assert seen.shape == (1500, 9)
     means = torch.stack([seen[train.labels == k].mean(0) for k in range(10)])
@@ -175,4 +179,4 @@ def test_discriminants_of_the_digits():
     # Ten classes: chance is right in 0.1 of the cases; linear discriminants are known to be right in about 0.9.
     assert (nearest == test.labels).double().mean() > 0.85
     with pytest.raises(ParameterError, match="at least two classes"):
-        ud.Discriminants.fit(x, torch.zeros(1500, dtype=torch.long))
+        ud.evaluation.Discriminants.fit(x, torch.zeros(1500, dtype=torch.long))

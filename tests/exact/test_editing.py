@@ -53,6 +53,7 @@ def test_an_edit_is_the_image_at_strength_0_and_a_sample_at_1(process):
     assert (weak - image).square().mean() < (strong - image).square().mean()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("process", [ud.VPSDE(), ud.FlowMatching()], ids=repr)
 def test_an_edit_of_gaussian_data_is_in_closed_form(process, strength):
@@ -189,8 +190,8 @@ def test_inpainting_of_independent_pixels_is_exact(solver, bound):
 def test_resampling_takes_the_bias_of_replacement_away():
     # Against the exact conditional, N(0.8, 0.36); the moments are exact, nothing is drawn. Table: docs/inverse.md.
     model = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=F64))
-    operator, x = ud.Inpainting([1, 0]), torch.tensor([1.0, 0.0], dtype=F64)
-    exact = ud.conditioned(model, operator, x[:1])
+    operator, x = ud.inverse.Inpainting([1, 0]), torch.tensor([1.0, 0.0], dtype=F64)
+    exact = ud.inverse.conditioned(model, operator, x[:1])
     torch.testing.assert_close(exact.means, torch.tensor([[1.0, 0.8]], dtype=F64))
     strength = torch.tensor([0.0, 1.0])
     told = ud.Replacement(model, x, strength)

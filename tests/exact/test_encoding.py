@@ -22,6 +22,7 @@ def draws(process: ud.Process, count: int = 8) -> tuple[ud.GaussianMixture, torc
     return model, model.draw(noise, torch.rand(count, generator=generator, dtype=F64))
 
 
+@pytest.mark.cases(2)
 @every_process
 def test_latents_of_a_gaussian_are_in_closed_form(process):
     # u - alpha m is proportional to sqrt(alpha^2 C + sigma^2) along the flow; data start at u = alpha x at t_min.
@@ -39,6 +40,7 @@ def test_latents_of_a_gaussian_are_in_closed_form(process):
     assert (ud.decode(model, expected, tight) - x).abs().max() < bound
 
 
+@pytest.mark.cases(2)
 @every_process
 def test_the_round_trip_is_the_identity_up_to_the_order_of_the_solver(process):
     model, x = draws(process)

@@ -6,47 +6,13 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, MultivariateNormal
+from mixtures import COVARIANCES, LABEL, MEANS, PROCESSES, WEIGHTS, D, U, every, mixture, tilted_score
 
 import unidiff as ud
 from unidiff.condition import null_conditions
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
-
-D = torch.float64
-MEANS = torch.tensor([[-0.6, 0.3], [0.5, -0.2], [0.1, 0.7]], dtype=D)
-COVARIANCES = torch.tensor(
-    [[[0.05, 0.02], [0.02, 0.04]], [[0.1, -0.03], [-0.03, 0.02]], [[0.03, 0.0], [0.0, 0.06]]]
-).to(D)
-WEIGHTS = torch.tensor([0.5, 0.2, 0.3], dtype=D)
-PROCESSES = [ud.DDPM(T=50), ud.NCSN(levels=6), ud.VPSDE(), ud.FlowMatching(), ud.EDM()]
-LABEL = torch.tensor([0, 1, 2, 2])
-U = torch.randn(4, 2, dtype=D, generator=torch.Generator().manual_seed(0))
-
-
-def mixture(process: ud.Process) -> ud.GaussianMixture:
-    return ud.GaussianMixture(process, MEANS, COVARIANCES, WEIGHTS)
-
-
-def every(name, values):
-    return pytest.mark.parametrize(name, values, ids=repr)
-
-
-def densities(u, level):
-    """Log p(u) and log p(u | each class) of the noisy mixture, written with torch.distributions."""
-    alpha, sigma = level.alpha, level.sigma
-    noisy = MultivariateNormal(alpha * MEANS, alpha**2 * COVARIANCES + sigma**2 * torch.eye(2, dtype=D))
-    each = noisy.log_prob(u[:, None])
-    return (each + Categorical(WEIGHTS).logits).logsumexp(1), each
-
-
-def tilted_score(u, level, label, scale):
-    """The gradient of log [p(u) p(y | u)^scale] by automatic differentiation."""
-    u = u.clone().requires_grad_()
-    whole, each = densities(u, level)
-    wanted = each.gather(1, label[:, None])[:, 0] + Categorical(WEIGHTS).logits[label]  # log p(u, y)
-    return torch.autograd.grad((whole + scale * (wanted - whole)).sum(), u)[0]
+from unidiff.process.level import Level
 
 
 @every("process", PROCESSES)
@@ -291,7 +257,7 @@ MODEL = mixture(ud.DDPM(T=50))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale: nan was given; allowed is a number of size up to"),
+        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of size up to"),
         (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale: \[1.0, inf\] was given"),
         (lambda: ud.ClassifierFree(MODEL, "2"), r"scale: '2' was given"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: it was trained without conditions"),
@@ -315,7 +281,7 @@ MODEL = mixture(ud.DDPM(T=50))
             "class 12 was given; the 3 classes are 0 to 2",
         ),
         (lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])), r"shape \(1,\) was given; .* each of 2 samples"),
-        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are whole numbers"),
+        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are integers"),
         (lambda: ud.sample(unconditional(), seeds=1, label=torch.tensor([0])), "this model is unconditional"),
     ],
 )

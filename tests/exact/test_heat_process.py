@@ -20,7 +20,7 @@ from unidiff.process.base import Process
 
 F64 = torch.float64
 EPS = torch.finfo(F64).eps
-DIGITS = ud.Digits().open()
+DIGITS = ud.data.Digits().open()
 
 
 def digits() -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_the_drift_is_the_renormalised_heat_equation_with_noise():
     for t in (0.05, 0.3, 0.6, 0.95):
         at, h = over([t], process), 1e-6
         f, g2 = (rate[0] for rate in process.rates(at))
-        pace = float((process.spectral(at + h) - process.spectral(at - h)).flatten()[0]) / (2 * h)
+        pace = float((process.dissipation(at + h) - process.dissipation(at - h)).flatten()[0]) / (2 * h)
         r = (f + weight * pace)[weight > 0]
         assert torch.allclose(r, r[0].expand_as(r), rtol=0, atol=1e-7)  # the same for all modes
         m = process.alpha(at)[0] ** 2 * power + process.sigma(at)[0] ** 2
@@ -387,6 +387,7 @@ def test_fifty_steps_are_enough():
     assert energy_error(two, ud.Uniform(50), process) > 5 * energy_error(two, ud.ArcLength(50), process)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("blur", [20.0, 128.0])
 def test_float32_samples_are_finite(blur):
     process = ud.RenormalizedHeat((32, 32), blur)
@@ -408,7 +409,7 @@ def test_float32_samples_are_finite(blur):
 
 
 def in_float32(level):
-    return type(level)(*(value.float() if isinstance(value, torch.Tensor) else value for value in level))
+    return level.map(torch.Tensor.float)
 
 
 def test_ancestral_has_the_datas_spectrum():
@@ -452,6 +453,7 @@ def test_likelihood_of_gaussian_data():
     torch.testing.assert_close(found.log_prob, true + prior.sum(1), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_variational_bound_of_gaussian_data():
     # As on scalar processes: with an exact model the bound lies below the likelihood and closes at order 1.
     process = ud.RenormalizedHeat((6,), 0.6)
@@ -481,6 +483,7 @@ def test_encoding_and_decoding():
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_solvers_are_compared_on_it():
     # The reference is the default solver, halved until it stands still: held against the flow of Gaussian data.
     process = ud.RenormalizedHeat((6,), 2.0)

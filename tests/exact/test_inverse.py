@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from parts import instances
 from scipy.special import dawsn
-from test_contracts import instances
 
 import unidiff as ud
 from unidiff.errors import ParameterError
 
 F64 = torch.float64
 OPERATORS = [
-    ud.HeatBlur((4, 6), 1.3),
-    ud.BlockMean((4, 6), 2),
-    ud.Inpainting((torch.arange(24).reshape(4, 6) % 3 == 0).long()),
-    ud.RandomProjection((4, 6), 7),
+    ud.inverse.HeatBlur((4, 6), 1.3),
+    ud.inverse.BlockMean((4, 6), 2),
+    ud.inverse.Inpainting((torch.arange(24).reshape(4, 6) % 3 == 0).long()),
+    ud.inverse.RandomProjection((4, 6), 7),
 ]
 every_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda value: type(value).__name__)
 
@@ -26,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def matrix(operator: ud.Operator) -> torch.Tensor:
+def matrix(operator: ud.inverse.Operator) -> torch.Tensor:
     size = math.prod(operator.shape)
     return operator.apply(torch.eye(size, dtype=F64).reshape(size, *operator.shape)).flatten(1).mT
 
@@ -62,19 +63,22 @@ def test_functions_of_the_gram_matrix_are_those_of_the_dense_one(operator):
 
 def test_what_the_operators_measure():
     x = normal(1, 1, 4, 6)
-    torch.testing.assert_close(ud.BlockMean((4, 6), 2).apply(x), torch.nn.functional.avg_pool2d(x, 2))
-    torch.testing.assert_close(ud.HeatBlur((4, 6), 0.0).apply(x), x)
+    torch.testing.assert_close(ud.inverse.BlockMean((4, 6), 2).apply(x), torch.nn.functional.avg_pool2d(x, 2))
+    torch.testing.assert_close(ud.inverse.HeatBlur((4, 6), 0.0).apply(x), x)
     # One mode of the heat equation fades by exp(-lambda tau), lambda = (pi / 6)^2, tau = blur^2 / 2.
     mode = torch.cos(math.pi * (torch.arange(6, dtype=F64) + 0.5) / 6).expand(4, 6)
     faded = math.exp(-((math.pi / 6) ** 2) * 1.3**2 / 2) * mode
-    torch.testing.assert_close(ud.HeatBlur((4, 6), 1.3).apply(mode), faded, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(ud.inverse.HeatBlur((4, 6), 1.3).apply(mode), faded, rtol=1e-14, atol=1e-14)
     assert torch.equal(
-        ud.Inpainting([[0, 1], [1, 0]]).apply(x[..., :2, :2]), torch.stack([x[0, 0, 0, 1], x[0, 0, 1, 0]])[None, None]
+        ud.inverse.Inpainting([[0, 1], [1, 0]]).apply(x[..., :2, :2]),
+        torch.stack([x[0, 0, 0, 1], x[0, 0, 1, 0]])[None, None],
     )
-    assert ud.RandomProjection((4, 6), 7, 1) != ud.RandomProjection((4, 6), 7, 2)
+    assert ud.inverse.RandomProjection((4, 6), 7, 1) != ud.inverse.RandomProjection((4, 6), 7, 2)
 
 
-@pytest.mark.parametrize("make", [lambda: ud.Inpainting((1, 0, 1)), lambda: ud.RandomProjection((3,), 2)])
+@pytest.mark.parametrize(
+    "make", [lambda: ud.inverse.Inpainting((1, 0, 1)), lambda: ud.inverse.RandomProjection((3,), 2)]
+)
 def test_operators_made_without_autograd_serve_it(make):
     with torch.inference_mode():
         operator = make()
@@ -86,19 +90,19 @@ def test_operators_made_without_autograd_serve_it(make):
 
 def test_bad_operators_are_refused():
     for make, name in (
-        (lambda: ud.HeatBlur((4, 6), math.nan), "blur"),
-        (lambda: ud.HeatBlur((), 1.0), "shape"),
-        (lambda: ud.BlockMean((4, 6), 4), "shape"),
-        (lambda: ud.BlockMean((4, 6), 0), "factor"),
-        (lambda: ud.Inpainting([[0, 2]]), "known"),
-        (lambda: ud.Inpainting([[0, 0]]), "known"),
-        (lambda: ud.Inpainting("white"), "known"),
-        (lambda: ud.RandomProjection((4, 6), 25), "count"),
+        (lambda: ud.inverse.HeatBlur((4, 6), math.nan), "blur"),
+        (lambda: ud.inverse.HeatBlur((), 1.0), "shape"),
+        (lambda: ud.inverse.BlockMean((4, 6), 4), "shape"),
+        (lambda: ud.inverse.BlockMean((4, 6), 0), "factor"),
+        (lambda: ud.inverse.Inpainting([[0, 2]]), "known"),
+        (lambda: ud.inverse.Inpainting([[0, 0]]), "known"),
+        (lambda: ud.inverse.Inpainting("white"), "known"),
+        (lambda: ud.inverse.RandomProjection((4, 6), 25), "count"),
     ):
         with pytest.raises(ParameterError, match=name):
             make()
     with pytest.raises(ParameterError, match=r"operator.*\(4, 6\)"):
-        ud.HeatBlur((4, 6), 1.0).apply(torch.zeros(1, 6, 4))
+        ud.inverse.HeatBlur((4, 6), 1.0).apply(torch.zeros(1, 6, 4))
 
 
 # ---------------------------------------------------------------------------------------------- the exact posterior
@@ -108,15 +112,15 @@ def test_the_posterior_of_a_mixture_is_bayes_by_quadrature():
     # Components as wide as each other would not tell log det S_k apart, a number of all of them.
     covariances = torch.tensor([[[0.05, 0.0], [0.0, 0.05]], [[0.1, -0.03], [-0.03, 0.06]]], dtype=F64)
     mixture = ud.GaussianMixture(ud.VPSDE(), [[-0.8, 0.3], [0.4, 0.6]], covariances, [0.4, 0.6])
-    operator, y, s = ud.RandomProjection((2,), 1, 3), torch.tensor([0.2], dtype=F64), 0.3
+    operator, y, s = ud.inverse.RandomProjection((2,), 1, 3), torch.tensor([0.2], dtype=F64), 0.3
     axis = torch.linspace(-4, 4, 801, dtype=F64)  # h = 0.01, the smallest standard deviation 0.17: exact to rounding
     x = torch.cartesian_prod(axis, axis)
-    density = mixture.log_prob(x, ud.VPSDE().level(0.5)._replace(alpha=1.0, sigma=1e-9)).exp()
+    density = mixture.log_prob(x, replace(ud.VPSDE().level(0.5), alpha=1.0, sigma=1e-9)).exp()
     density *= torch.exp(-((operator.apply(x) - y) ** 2).sum(1) / (2 * s**2))
     density /= density.sum()
     mean = density @ x
     covariance = (x - mean).mT @ (density[:, None] * (x - mean))
-    actual = moments(ud.conditioned(mixture, operator, y, s))
+    actual = moments(ud.inverse.conditioned(mixture, operator, y, s))
     torch.testing.assert_close(actual[0], mean, rtol=1e-9, atol=1e-9)  # sigma = 1e-9 adds 1e-18; 641601 u = 7e-11
     torch.testing.assert_close(actual[1], covariance, rtol=1e-9, atol=1e-9)
 
@@ -147,8 +151,8 @@ def gaussian(process: ud.Process, size: int = 24, variance: float | None = None)
 def test_moment_matching_is_exact_on_gaussian_data(operator, process):
     model, s = gaussian(process), 0.2
     y = operator.apply(model.draw(normal(1, 1, 4, 6, seed=7), torch.zeros(1))) + s * normal(1, seed=8)
-    exact = ud.conditioned(model, operator, y[0], s)
-    guided = ud.MomentMatching(model, operator, y, s, iterations=60, tolerance=1e-12)
+    exact = ud.inverse.conditioned(model, operator, y[0], s)
+    guided = ud.inverse.MomentMatching(model, operator, y, s, iterations=60, tolerance=1e-12)
     for t in (1.0, 0.6, 0.2, process.t_min):
         level = process.level(t)
         u = normal(5, 1, 4, 6, seed=9) * math.hypot(level.alpha, level.sigma)
@@ -164,7 +168,10 @@ def test_pure_noise_is_asked_where_a_thousandth_of_data_is_left(process):
     # There E[x0 | u] and E[x0 | u, y] depend on u by alpha C / sigma <= 1e-3 |C|, with |u| < 4 and |C| < 4.
     model, operator = gaussian(process), OPERATORS[0]
     y, u = operator.apply(normal(1, 1, 4, 6, seed=7)), normal(5, 1, 4, 6, seed=9)
-    exact, guided = ud.conditioned(model, operator, y[0], 0.2), ud.MomentMatching(model, operator, y, 0.2, 60, 1e-12)
+    exact, guided = (
+        ud.inverse.conditioned(model, operator, y[0], 0.2),
+        ud.inverse.MomentMatching(model, operator, y, 0.2, 60, 1e-12),
+    )
     for level in (process.level(1.0), process.level(torch.ones(5, dtype=F64), u)):
         answer = guided(u, level)
         torch.testing.assert_close(answer.x0, exact(u, level).x0, rtol=0, atol=1.6e-2)
@@ -179,8 +186,8 @@ def test_pure_noise_is_asked_where_a_thousandth_of_data_is_left(process):
 def test_pigdm_is_exact_where_its_assumption_holds(operator):
     model, s, process = gaussian(ud.VPSDE(), variance=0.25), 0.2, ud.VPSDE()
     y = operator.apply(model.draw(normal(1, 1, 4, 6, seed=7), torch.zeros(1)))
-    exact = ud.conditioned(model, operator, y[0], s)
-    guided = ud.PiGDM(model, operator, y, s, data_std=0.5)
+    exact = ud.inverse.conditioned(model, operator, y[0], s)
+    guided = ud.inverse.PiGDM(model, operator, y, s, data_std=0.5)
     for t in (1.0, 0.6, 0.2, 1e-3):
         u, level = normal(5, 1, 4, 6, seed=9), process.level(t)
         torch.testing.assert_close(guided(u, level).x0, exact(u, level).x0, rtol=0, atol=2e-9)  # as above
@@ -197,15 +204,15 @@ def test_dps_is_its_formula():
     distance = (y - operator.apply(model(u, level).x0)).square().sum()
     (gradient,) = torch.autograd.grad(distance, u)
     expected = model(u, level).score - 0.7 * gradient / (2 * s**2)
-    actual = ud.DPS(model, operator, y, s, scale=0.7)(u.detach(), level).score
+    actual = ud.inverse.DPS(model, operator, y, s, scale=0.7)(u.detach(), level).score
     torch.testing.assert_close(actual, expected.detach(), rtol=1e-10, atol=1e-10)
 
 
 def test_moment_matching_stops_where_it_is_done_and_where_there_is_no_minimum():
     # By hand, A = I and s = 1 / 2: with Cov = diag(3.75, -1.25, 0.75), which a network's Jacobian may make, conjugate
     # gradients solve with M = Cov + s^2 = diag(4, -1, 1). Rows that are done stay as they are while others go on.
-    model, unit = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0, 0.0]], 1.0), ud.Inpainting([1, 1, 1])
-    guided = ud.MomentMatching(model, unit, torch.zeros(1, 3, dtype=F64), 0.5, tolerance=0.2)
+    model, unit = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0, 0.0]], 1.0), ud.inverse.Inpainting([1, 1, 1])
+    guided = ud.inverse.MomentMatching(model, unit, torch.zeros(1, 3, dtype=F64), 0.5, tolerance=0.2)
     covariance = torch.tensor([3.75, -1.25, 0.75], dtype=F64)
     solutions = {
         (0.0, 0.0, 0.0): (0.0, 0.0, 0.0),  # nothing is left to do, and nothing to divide by
@@ -229,18 +236,18 @@ def test_moment_matching_works_in_modes():
     V = process.basis.inverse(torch.eye(24, dtype=F64).reshape(24, 4, 6)).flatten(1)
     covariance = V.mT @ torch.diag(1 / (1 + torch.arange(24, dtype=F64))) @ V
     model = ud.GaussianMixture(process, normal(1, 4, 6) / 2, covariance)
-    operator, y, s = ud.HeatBlur((4, 6), 1.0), normal(1, 4, 6, seed=1), 0.1
-    exact = ud.conditioned(model, operator, y[0], s)
-    guided = ud.MomentMatching(model, operator, y, s, iterations=80, tolerance=1e-12)
+    operator, y, s = ud.inverse.HeatBlur((4, 6), 1.0), normal(1, 4, 6, seed=1), 0.1
+    exact = ud.inverse.conditioned(model, operator, y[0], s)
+    guided = ud.inverse.MomentMatching(model, operator, y, s, iterations=80, tolerance=1e-12)
     for t in (1.0, 0.5, 0.1):
         u, level = normal(3, 4, 6, seed=3), process.level(t)
         torch.testing.assert_close(
             guided(u, level).x0, exact(u, level).x0, rtol=0, atol=1e-7
         )  # sigma^2 / alpha^2 < 1e6
     with pytest.raises(ParameterError, match="MomentMatching"):
-        ud.PiGDM(model, operator, y, s)
+        ud.inverse.PiGDM(model, operator, y, s)
     with pytest.raises(ParameterError, match="floor"):
-        ud.DPS(ud.GaussianMixture(ud.RenormalizedHeat((4, 6)), normal(1, 4, 6), 1.0), operator, y, s)
+        ud.inverse.DPS(ud.GaussianMixture(ud.RenormalizedHeat((4, 6)), normal(1, 4, 6), 1.0), operator, y, s)
 
 
 # ---------------------------------------------------------------------------------------------- by sampling
@@ -270,9 +277,9 @@ def test_gaussian_posteriors_are_sampled_without_bias(solver, grid, bound):
     process, s = ud.VPSDE(), 0.1
     covariance = torch.tensor([[1.0, 0.6, 0.1], [0.6, 0.8, 0.2], [0.1, 0.2, 0.5]], dtype=F64)
     model = ud.GaussianMixture(process, [[0.2, -0.4, 0.1]], covariance)
-    operator, y = ud.Inpainting([1, 0, 1]), torch.tensor([[0.7, -0.2]], dtype=F64)
-    exact = ud.conditioned(model, operator, y[0], s)
-    mean, spread = law(ud.MomentMatching(model, operator, y, s, tolerance=1e-10), solver, grid, 3)
+    operator, y = ud.inverse.Inpainting([1, 0, 1]), torch.tensor([[0.7, -0.2]], dtype=F64)
+    exact = ud.inverse.conditioned(model, operator, y[0], s)
+    mean, spread = law(ud.inverse.MomentMatching(model, operator, y, s, tolerance=1e-10), solver, grid, 3)
     reference = law(exact, solver, grid, 3)
     torch.testing.assert_close(mean, reference[0], rtol=0, atol=1e-7)
     torch.testing.assert_close(spread, reference[1], rtol=0, atol=1e-7)
@@ -281,12 +288,18 @@ def test_gaussian_posteriors_are_sampled_without_bias(solver, grid, bound):
     assert (spread - truth[1]).abs().max() < bound
 
 
-def two_clusters(y: float) -> tuple[ud.GaussianMixture, ud.Operator, torch.Tensor, ud.GaussianMixture]:
+def two_clusters(y: float) -> tuple[ud.GaussianMixture, ud.inverse.Operator, torch.Tensor, ud.GaussianMixture]:
     model = ud.GaussianMixture(ud.VPSDE(), [[-1.0, -0.5], [1.0, 0.5]], 0.09)
     measured = torch.tensor([[y]], dtype=F64)
-    return model, ud.Inpainting([1, 0]), measured, ud.conditioned(model, ud.Inpainting([1, 0]), measured[0], 0.3)
+    return (
+        model,
+        ud.inverse.Inpainting([1, 0]),
+        measured,
+        ud.inverse.conditioned(model, ud.inverse.Inpainting([1, 0]), measured[0], 0.3),
+    )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("solver", [ud.ExponentialAdams(), ud.Ancestral()], ids=repr)
 def test_the_posterior_of_a_mixture_by_sampling(solver):
     n, (*_, exact) = 4000, two_clusters(0.3)
@@ -301,7 +314,9 @@ def test_the_posterior_of_a_mixture_by_sampling(solver):
 
 
 @pytest.mark.parametrize(
-    ("cls", "bias"), [(ud.DPS, 0.08), (ud.PiGDM, 0.04), (ud.MomentMatching, 0.04)], ids=["DPS", "PiGDM", "moments"]
+    ("cls", "bias"),
+    [(ud.inverse.DPS, 0.08), (ud.inverse.PiGDM, 0.04), (ud.inverse.MomentMatching, 0.04)],
+    ids=["DPS", "PiGDM", "moments"],
 )
 def test_clear_measurements_of_a_mixture_are_followed(cls, bias):
     # y says which component it is: the mean is right to the bias that docs/inverse.md states, and five standard errors.
@@ -318,13 +333,13 @@ def test_dps_is_biased_as_stated(s):
     # a = alpha^2. From a = 0 (pure noise) to 1 it makes N(y sqrt(2) F(1 / (sqrt(2) s)) / s, exp(-1 / s^2)) of N(0, 1),
     # F Dawson's integral; the truth is N(y / (1 + s^2), s^2 / (1 + s^2)).
     model, y = ud.GaussianMixture(ud.VPSDE(), [[0.0]], 1.0), torch.tensor([[1.0]], dtype=F64)
-    operator, grid, solver = ud.Inpainting([1]), ud.Tapered(200), ud.ExponentialAdams()
+    operator, grid, solver = ud.inverse.Inpainting([1]), ud.Tapered(200), ud.ExponentialAdams()
     biased = math.sqrt(2) / s * float(dawsn(1 / (math.sqrt(2) * s))), math.exp(-1 / s**2)
     truth = 1 / (1 + s**2), s**2 / (1 + s**2)
     for guided, expected in (
-        (ud.DPS(model, operator, y, s), biased),
-        (ud.PiGDM(model, operator, y, s), truth),
-        (ud.MomentMatching(model, operator, y, s, tolerance=1e-10), truth),
+        (ud.inverse.DPS(model, operator, y, s), biased),
+        (ud.inverse.PiGDM(model, operator, y, s), truth),
+        (ud.inverse.MomentMatching(model, operator, y, s, tolerance=1e-10), truth),
     ):
         mean, variance = law(guided, solver, grid, 1)
         # VP starts at alpha = 0.0066 instead of 0: with posterior mean 0.0066 E[x0 | y], which the flow does not
@@ -336,10 +351,12 @@ def test_dps_is_biased_as_stated(s):
 # ---------------------------------------------------------------------------------------------- as a denoiser
 
 
-@pytest.mark.parametrize("posterior", [ud.DPS, ud.PiGDM, ud.MomentMatching], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "posterior", [ud.inverse.DPS, ud.inverse.PiGDM, ud.inverse.MomentMatching], ids=lambda cls: cls.__name__
+)
 def test_posteriors_answer_alike_in_chunks_and_for_a_network(posterior):
     network = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2, 3), width=8))
-    operator = ud.BlockMean((3,), 3)
+    operator = ud.inverse.BlockMean((3,), 3)
     y = torch.randn(5, 2, 1, generator=torch.Generator().manual_seed(0))
     u, level = normal(5, 2, 3).float(), ud.VPSDE().level(0.5)
     whole = posterior(network, operator, y, 0.5)(u, level)
@@ -366,37 +383,37 @@ def test_memory_grows_with_the_chunk():
             seen.append(len(u))
             return ud.GaussianMixture(self.process, [[0.0, 0.1]], 1.0)(u, level)
 
-    guided = ud.DPS(Watched(), ud.Inpainting([1, 0]), torch.zeros(1, 1), 1.0, chunk=4)
+    guided = ud.inverse.DPS(Watched(), ud.inverse.Inpainting([1, 0]), torch.zeros(1, 1), 1.0, chunk=4)
     answer = guided(torch.zeros(10, 2), ud.VPSDE().level(0.5))
     assert seen == [4, 4, 2]
     assert answer.x0.grad_fn is None
 
 
 def test_bad_posteriors_are_refused():
-    model, operator = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.1]], 1.0), ud.Inpainting([1, 0])
+    model, operator = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.1]], 1.0), ud.inverse.Inpainting([1, 0])
     y = torch.zeros(1, 1)
     for bad in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ParameterError, match="noise_std"):
-            ud.DPS(model, operator, y, bad)
+            ud.inverse.DPS(model, operator, y, bad)
     for wrong in (torch.zeros(1, 2), torch.full((1, 1), math.nan), torch.zeros(1)):
         with pytest.raises(ParameterError, match="y: "):
-            ud.PiGDM(model, operator, wrong, 0.1)
+            ud.inverse.PiGDM(model, operator, wrong, 0.1)
     with pytest.raises(ParameterError, match="3 measurements were given for 2"):
-        ud.DPS(model, operator, torch.zeros(3, 1), 0.1)(torch.zeros(2, 2), ud.VPSDE().level(0.5))
+        ud.inverse.DPS(model, operator, torch.zeros(3, 1), 0.1)(torch.zeros(2, 2), ud.VPSDE().level(0.5))
     with pytest.raises(ParameterError, match="one measurement"):
-        ud.conditioned(model, operator, torch.zeros(2))
+        ud.inverse.conditioned(model, operator, torch.zeros(2))
     blurred = ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 16), 1.0)
     with pytest.raises(ParameterError, match="noise_std: 0 was given, where A C A"):
-        ud.conditioned(blurred, ud.HeatBlur((16,), 8.0), torch.zeros(16))
+        ud.inverse.conditioned(blurred, ud.inverse.HeatBlur((16,), 8.0), torch.zeros(16))
 
 
 @pytest.mark.parametrize("solver", instances(ud.Solver), ids=repr)
 def test_every_posterior_runs_under_every_solver(solver):
     process = ud.NCSN(0.05, 20.0, 6)
     model = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.04)
-    operator, y = ud.Inpainting([1, 0]), torch.zeros(3, 1, dtype=F64)
+    operator, y = ud.inverse.Inpainting([1, 0]), torch.zeros(3, 1, dtype=F64)
     image, known = torch.tensor([0.2, 0.0], dtype=F64), torch.tensor([0.0, 1.0])
-    guided = [cls(model, operator, y, 0.5) for cls in (ud.DPS, ud.PiGDM, ud.MomentMatching)]
+    guided = [cls(model, operator, y, 0.5) for cls in (ud.inverse.DPS, ud.inverse.PiGDM, ud.inverse.MomentMatching)]
     for denoiser in (*guided, ud.Replacement(model, image, known)):
         solution = ud.sample(denoiser, solver, ud.Uniform(4), (2,), 3, dtype=F64)
         assert solution.x.isfinite().all()

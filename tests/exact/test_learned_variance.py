@@ -18,10 +18,10 @@ from torch import nn
 import unidiff as ud
 from unidiff.errors import ParameterError
 from unidiff.noise import Seeded
-from unidiff.process.base import fresh_noise_fraction
+from unidiff.process.level import fresh_noise_fraction
 
 F64 = torch.float64
-FIRST, MEASURED = ud.Inpainting([1, 0]), torch.tensor([[0.4]])
+FIRST, MEASURED = ud.inverse.Inpainting([1, 0]), torch.tensor([[0.4]])
 MEAN, SPREAD = torch.tensor([0.3, -0.2, 0.5], dtype=F64), torch.tensor([1e-3, 0.3, 2.0], dtype=F64)
 
 
@@ -49,8 +49,8 @@ class Known(ud.Denoiser):
 
     def forward(self, u, level, **cond):
         prediction = self.exact(u, level)
-        shares = [best(t, s) for t, s in pairwise(self.levels) if t.t == level.t]
-        return prediction._replace(variance=shares[0].expand_as(u) if shares else None)
+        shares = [best(t, s) for t, s in pairwise(self.levels) if t.time == level.time]
+        return prediction._replace(variance_interpolation=shares[0].expand_as(u) if shares else None)
 
 
 class Answer(nn.Module):
@@ -209,9 +209,10 @@ def test_models_around_a_model_hand_the_variance_on():
     u, label = randn(4, 2), torch.tensor([0, 1, 2, -1])
     level = process.level(0.5)
     plain = model(u, level, label=label)
-    assert plain.variance.shape == u.shape
+    assert plain.variance_interpolation.shape == u.shape
     # The label counts, in every row that has one: the null class's variance would be seen.
-    assert ((plain.variance - model(u, level).variance).abs().amax(1) > 0.01).tolist() == [True, True, True, False]
+    change = (plain.variance_interpolation - model(u, level).variance_interpolation).abs().amax(1)
+    assert (change > 0.01).tolist() == [True, True, True, False]
     assert ud.sample(model, ud.Ancestral(), ud.Uniform(3), (2,), 4, dtype=F64, label=label).x.isfinite().all()
     guided = ud.ClassifierFree(model, 3.0)
     others = {
@@ -224,17 +225,22 @@ def test_models_around_a_model_hand_the_variance_on():
         "auto": ud.AutoGuidance(model, ud.NeuralDenoiser(process, ud.Eps(), network), 2.0),
         "rescheduled": ud.Rescheduled(model, process),
         "classifier": ud.ClassifierGuidance(model, ud.NeuralClassifier(process, judge.double()), 2.0, chunk=3),
-        **{cls.__name__: cls(model, FIRST, MEASURED, 0.5, chunk=3) for cls in (ud.DPS, ud.PiGDM, ud.MomentMatching)},
+        **{
+            cls.__name__: cls(model, FIRST, MEASURED, 0.5, chunk=3)
+            for cls in (ud.inverse.DPS, ud.inverse.PiGDM, ud.inverse.MomentMatching)
+        },
         "all free": ud.Replacement(model, torch.zeros(2), torch.ones(2)),
     }
     for name, other in others.items():
         assert other.learned_variance, name
         for asked in (level, process.level(torch.full((4,), 0.5, dtype=F64), u)):
-            found = other(u, asked, label=label).variance
-            torch.testing.assert_close(found, plain.variance, rtol=1e-6, atol=1e-6, msg=name)
+            found = other(u, asked, label=label).variance_interpolation
+            torch.testing.assert_close(found, plain.variance_interpolation, rtol=1e-6, atol=1e-6, msg=name)
     # A known pixel is data at a point, whose best variance is the small one; a free one keeps the model's.
-    known = ud.Replacement(model, torch.zeros(2), torch.tensor([0.0, 1.0]))(u, level, label=label).variance
-    torch.testing.assert_close(known, plain.variance * torch.tensor([0, 1]), rtol=0, atol=0)
+    known = ud.Replacement(model, torch.zeros(2), torch.tensor([0.0, 1.0]))(
+        u, level, label=label
+    ).variance_interpolation
+    torch.testing.assert_close(known, plain.variance_interpolation * torch.tensor([0, 1]), rtol=0, atol=0)
 
 
 def test_refusals():
@@ -246,13 +252,13 @@ def test_refusals():
         ud.VelocityNetwork(ud.PerSampleHeat(ud.RenormalizedHeat((2,), 1.0)), learned)
     with pytest.raises(ParameterError, match=r"objective: Hybrid sums a bound over the steps of a table, and VPSDE"):
         ud.Hybrid().check(ud.VPSDE())
-    with pytest.raises(ParameterError, match=r"objective: Hybrid learns a variance of pixels, and Heat"):
+    with pytest.raises(ParameterError, match=r"objective: Hybrid learns a variance of pixels, and InverseHeat"):
         ud.Hybrid().check(ud.InverseHeat(shape=(2,), blur_max=0.8, levels=8))
     x = torch.zeros(1, 2)
     with pytest.raises(ParameterError, match="which this network does not predict"):
         ud.Hybrid().losses(plain, x, x, plain.process.level(torch.ones(1), x))
     for weight in (0, math.inf, math.nan):
-        with pytest.raises(ParameterError, match=r"weight: .* was given; allowed is a number above 0"):
+        with pytest.raises(ParameterError, match=r"weight must be a number above 0"):
             ud.Hybrid(weight=weight)
     for variance in (-0.1, 1.1):
         with pytest.raises(ParameterError, match="from 0 \\(small\\) to 1 \\(large\\), or None"):
@@ -274,3 +280,11 @@ def test_recipes_train_what_the_network_predicts(tmp_path):
     wrong = {**recipe, "backbone": {"type": "MLP", "width": 8, "depth": 1}}
     assert "Write `learned_variance: true` there" in refused("check", write(tmp_path, wrong))
     assert "Hybrid sums a bound" in refused("check", write(tmp_path, {**recipe, "process": {"type": "VPSDE"}}))
+
+
+def test_the_old_names_of_the_interpolation_are_read_with_a_notice():
+    with pytest.warns(DeprecationWarning, match="'variance' is now called 'variance_interpolation'"):
+        assert ud.Ancestral(variance=0.5) == ud.Ancestral(variance_interpolation=0.5)
+    prediction = ud.Prediction(torch.zeros(1), torch.zeros(1), ud.DDPM(50).level(1.0), torch.ones(1))
+    with pytest.warns(DeprecationWarning, match="now called variance_interpolation"):
+        assert prediction.variance is prediction.variance_interpolation

@@ -75,6 +75,7 @@ class Gaussian:
 # ---------------------------------------------------------------------------------------------- exact trace
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 def test_exact_trace_is_the_closed_form_within_1e_5_nats(process):
     truth = Gaussian(process)
@@ -156,7 +157,7 @@ class Watched(ud.Counted):
         self.times, self.conditions = [], []
 
     def forward(self, u, level, **cond):
-        self.times.append(level.t)
+        self.times.append(level.time)
         self.conditions.append(cond.get("label"))
         return super().forward(u, level)
 
@@ -195,6 +196,7 @@ def test_float32_networks():
     assert (found.log_prob - truth.log_prob(x.double())).abs().max() < bound
 
 
+@pytest.mark.slow
 def test_a_network_under_every_gradient_mode():
     torch.manual_seed(0)
     net = ud.MLP((3,), width=16, depth=1)
@@ -249,6 +251,7 @@ def test_every_probe_gives_its_closed_form(cls):
     assert (single.log_prob - expected[0]).abs().max() < bound  # the first of five is the one alone
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("cls", [ud.Hutchinson, ud.GaussianHutchinson])
 def test_hutchinsons_mean_is_within_3_standard_errors(cls):
     truth = Gaussian(ud.FlowMatching())
@@ -345,7 +348,7 @@ def test_probabilities_of_bins_sum_to_at_most_one():
 
 
 def test_256_levels_are_grey_values():
-    source = ud.Digits().open("test")
+    source = ud.data.Digits().open("test")
     x = source.batch(torch.arange(2))
     model = ud.NeuralDenoiser(ud.FlowMatching(), ud.V(), ud.MLP((1, 8, 8), width=8, depth=1))
     found = ud.log_likelihood(model, x, ud.Hutchinson(), levels=256)
@@ -397,7 +400,7 @@ class Answers(nn.Module):
         self.answer = answer
 
     def forward(self, x, c):
-        return self.network_output(x)
+        return self.answer(x)
 
 
 def test_flows_that_cannot_be_followed_are_refused():

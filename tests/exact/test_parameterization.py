@@ -36,7 +36,7 @@ from unidiff import (
     Velocity,
 )
 from unidiff.errors import ParameterError
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.recipe.registry import PUBLIC
 
 EPS = 2.0**-53
@@ -145,10 +145,10 @@ def test_what_each_class_predicts(process, t):
     # derivative, at most (20 / t)^3 of the scale where sigma is sigma_max t^7 or e^(20 t), and by a few u |u| / h. The
     # curve of a table has jumps in its second derivative; its rates are in test_process.py.
     h = 1e-6
-    if process.native_times() is None and 1e-2 < level.t < 1:
+    if process.native_times() is None and 1e-2 < level.time < 1:
         velocity = Velocity().target(x0, eps, level)
-        after, before = (process.perturb(x0, eps, process.level(level.t + side * h)) for side in (1, -1))
-        bound = h**2 / 6 * (20 / level.t) ** 3 * (largest(u) + 1) + 16 * EPS / h * largest(u)
+        after, before = (process.perturb(x0, eps, process.level(level.time + side * h)) for side in (1, -1))
+        bound = h**2 / 6 * (20 / level.time) ** 3 * (largest(u) + 1) + 16 * EPS / h * largest(u)
         assert largest((after - before) / (2 * h) - velocity) <= bound
     # Karras et al. 2022, eq. 7: x0 = c_skip u + c_out F.
     for s in (0.5, 1.0, 3.0):
@@ -221,8 +221,8 @@ def test_preconditioned_on_edm_is_table_1_of_karras_et_al(t, s):
     # Cramer's rule: a few roundings of each term.
     assert largest(prediction.x0 - expected) <= 32 * EPS * largest(s**2 / root**2 * u, sigma * s / root * answer)
     torch.testing.assert_close(network.seen[0][0], u / root, rtol=8 * EPS, atol=0)
-    # Not theirs: c_noise = log(sigma) / 4. Every network of unidiff is told 1000 t.
-    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], 1000 * level.t), rtol=8 * EPS, atol=0)
+    # c_noise = log(sigma) / 4; at sigma near 1 the logarithm keeps the absolute error of its terms, log 80 = 4.4.
+    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], math.log(sigma) / 4), rtol=0, atol=64 * EPS)
 
 
 @pytest.mark.parametrize("process", [DDPM(), DDPM(100, ud.ZeroTerminalSNR()), VPSDE()], ids=repr)
@@ -321,7 +321,10 @@ def test_network_sees_and_answers_unit_variance(process, parameterization, t):
     assert (target / output).var().item() == pytest.approx(1, abs=bound)
     assert condition.shape == (n,)
     assert condition.dtype == u.dtype
-    assert (condition == level.condition).all()
+    # Karras et al. 2022, table 1: c_noise = log(sigma) / 4 of data left unscaled, if finite; 1000 t for the others.
+    theirs = parameterization == Preconditioned(parameterization.data_std) and process.level(1.0).alpha > 0
+    expected = -level.log_snr / 8 if theirs else 1000 * level.time
+    assert (condition == expected).all()
 
 
 def test_on_ddpm_the_network_is_the_papers():

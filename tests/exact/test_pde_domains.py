@@ -20,17 +20,17 @@ L_SHAPE = ((0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (1.0, 1.0), (1.0, 2.0), (0.0, 2.0
 DAUGE = [1.47562182408, 3.53403136678, math.pi**2, math.pi**2, 11.3894793979]
 
 
-def disk(n: int, modes: int = 8) -> ud.Mask:
-    return ud.Mask.where(lambda x, y: (x - 1) ** 2 + (y - 1) ** 2 < 1, (n, n), (2.0, 2.0), modes)
+def disk(n: int, modes: int = 8) -> ud.pde.Mask:
+    return ud.pde.Mask.where(lambda x, y: (x - 1) ** 2 + (y - 1) ** 2 < 1, (n, n), (2.0, 2.0), modes)
 
 
 DOMAINS = [
-    ud.Interval(9, 2.0),
-    ud.Rectangle((5, 8), (1.0, 3.0)),
-    ud.Box((3, 4, 5), (1.0, 2.0, 0.5), "fd"),
+    ud.pde.Interval(9, 2.0),
+    ud.pde.Rectangle((5, 8), (1.0, 3.0)),
+    ud.pde.Box((3, 4, 5), (1.0, 2.0, 0.5), "fd"),
     disk(16, 30),
-    ud.Polygon(L_SHAPE, 24, 40),
-    ud.Polygon(((0, 0), (1, 0), (0, 1)), 8, 28),
+    ud.pde.Polygon(L_SHAPE, 24, 40),
+    ud.pde.Polygon(((0, 0), (1, 0), (0, 1)), 8, 28),
 ]
 
 
@@ -84,10 +84,10 @@ def test_rectangles(ratio):
     sides = (1.3, 1.3 * ratio)
     pairs = [(m, n) for m in range(40) for n in range(40)]
     expected = sorted(math.pi**2 * ((m / sides[0]) ** 2 + (n / sides[1]) ** 2) for m, n in pairs)[:12]
-    smooth = ud.Rectangle((40, 40), sides)
+    smooth = ud.pde.Rectangle((40, 40), sides)
     found = smooth.eigenvalues.flatten()[smooth.order()[:12]]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-14)
-    cells = ud.Rectangle((40, 40), sides, "fd")
+    cells = ud.pde.Rectangle((40, 40), sides, "fd")
     coarse = cells.eigenvalues.flatten()[cells.order()[:12]].numpy()
     # (2 / h)^2 sin^2(w h / 2) is above w^2 (1 - w^2 h^2 / 12).
     h = max(sides) / 40
@@ -96,12 +96,12 @@ def test_rectangles(ratio):
 
 
 def test_a_full_mask_is_the_rectangle():
-    rectangle = ud.Rectangle((26, 20), (1.0, 1.7), "fd")
-    mask = ud.Mask(np.ones((26, 20)), (1.0, 1.7), 50)
+    rectangle = ud.pde.Rectangle((26, 20), (1.0, 1.7), "fd")
+    mask = ud.pde.Mask(np.ones((26, 20)), (1.0, 1.7), 50)
     expected = rectangle.eigenvalues.flatten()[rectangle.order()[:50]]
     torch.testing.assert_close(mask.eigenvalues, expected, rtol=1e-10, atol=1e-10)
-    polygon = ud.Polygon(((0, 0), (1, 0), (1, 1.7), (0, 1.7)), 34, 50)
-    same = ud.Rectangle((20, 34), (1.0, 1.7), "fd")
+    polygon = ud.pde.Polygon(((0, 0), (1, 0), (1, 1.7), (0, 1.7)), 34, 50)
+    same = ud.pde.Rectangle((20, 34), (1.0, 1.7), "fd")
     assert polygon.points[0].shape == (20 * 34,)
     expected = same.eigenvalues.flatten()[same.order()[:50]]
     torch.testing.assert_close(polygon.eigenvalues, expected, rtol=1e-10, atol=1e-10)
@@ -111,7 +111,7 @@ def test_the_l_shape():
     # The corner gives lambda_1 an error of order h^(4/3), the smooth modes of order h^2.
     errors = []
     for cells in (32, 64):
-        found = ud.Polygon(L_SHAPE, cells, 8).eigenvalues[1:6].numpy()
+        found = ud.pde.Polygon(L_SHAPE, cells, 8).eigenvalues[1:6].numpy()
         errors.append(np.abs(found / DAUGE - 1))
     assert errors[1].max() < 3e-3
     orders = np.log2(errors[0] / errors[1])
@@ -125,7 +125,7 @@ def test_the_disk():
     assert np.abs(found / expected[:6] - 1).max() < 2 / 96
 
 
-@every("domain", [ud.Polygon(L_SHAPE, 8, 48), disk(9, 69)])
+@every("domain", [ud.pde.Polygon(L_SHAPE, 8, 48), disk(9, 69)])
 def test_on_a_mask_it_is_the_direct_integration(domain):
     # All modes, so nothing is lost in the projection.
     assert domain.modes == domain.points[0].numel()
@@ -138,8 +138,8 @@ def test_on_a_mask_it_is_the_direct_integration(domain):
 def test_fewer_modes_mollify():
     # What is left out decays first: the difference falls like e^{-(lambda_K - lambda_1) t}, K the first left out, once
     # phi_1 has the energy; before, a little slower.
-    few, many = ud.Polygon(L_SHAPE, 16, 20), ud.Polygon(L_SHAPE, 16, 192)
-    u0 = many.to_values(ud.Broadband().modes(many))
+    few, many = ud.pde.Polygon(L_SHAPE, 16, 20), ud.pde.Polygon(L_SHAPE, 16, 192)
+    u0 = many.to_values(ud.pde.Broadband().modes(many))
     times = [0.5, 0.6]
     a, b = (pde.evolve(domain, u0, times, R=1.0).values for domain in (few, many))
     error = ((a - b).norm(dim=1) / b.norm(dim=1)).log()
@@ -162,25 +162,28 @@ HALVES[:, 2] = 0
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ud.Mask(np.zeros((4, 4))), "inside: no cells inside"),
-        (lambda: ud.Mask(HALVES, modes=4), "inside: the domain falls into 2 parts .of 10, 10 cells"),
-        (lambda: ud.Mask(np.eye(3), modes=2), "falls into 3 parts"),
-        (lambda: ud.Mask(np.ones((3, 3)), modes=10), "modes: 10 was given; allowed is at most 9"),
-        (lambda: ud.Mask(np.ones((3, 3)), modes=1), "modes: 1 was given"),
-        (lambda: ud.Mask(np.ones(3)), "inside: 'an array of shape"),
-        (lambda: ud.Mask([[True], [True, False]]), "inside: its rows are of different lengths"),
-        (lambda: ud.Mask(np.ones((3, 3)), (1.0, -1.0), 4), "sides: -1.0"),
-        (lambda: ud.Mask.where(lambda x, y: x < 0, (4, 4)), "inside: no cells"),
-        (lambda: ud.Polygon(((0, 0), (1, 0))), "vertices"),
-        (lambda: ud.Polygon(((0, 0), (1, 0), (2, 0))), "vertices: .* corners that do not lie on one line"),
-        (lambda: ud.Polygon(((0, 0), (1, 0), (math.nan, 1))), "vertices"),
-        (lambda: ud.Polygon(L_SHAPE, 4), "modes: 64 was given; allowed is at most 12"),
-        (lambda: ud.Polygon(((0, 0), (1, 1), (2, 2.0)), 10), "vertices: .* corners that do not lie on one line"),
-        (lambda: ud.Polygon(((0.1, 0.1), (0.7, 0.3), (0.4, 0.2))), "vertices: .* corners that do not lie on one line"),
+        (lambda: ud.pde.Mask(np.zeros((4, 4))), "inside: no cells inside"),
+        (lambda: ud.pde.Mask(HALVES, modes=4), "inside: the domain falls into 2 parts .of 10, 10 cells"),
+        (lambda: ud.pde.Mask(np.eye(3), modes=2), "falls into 3 parts"),
+        (lambda: ud.pde.Mask(np.ones((3, 3)), modes=10), "modes must be at most 9"),
+        (lambda: ud.pde.Mask(np.ones((3, 3)), modes=1), "modes: 1 was given"),
+        (lambda: ud.pde.Mask(np.ones(3)), "inside: 'an array of shape"),
+        (lambda: ud.pde.Mask([[True], [True, False]]), "inside: its rows are of different lengths"),
+        (lambda: ud.pde.Mask(np.ones((3, 3)), (1.0, -1.0), 4), "sides: -1.0"),
+        (lambda: ud.pde.Mask.where(lambda x, y: x < 0, (4, 4)), "inside: no cells"),
+        (lambda: ud.pde.Polygon(((0, 0), (1, 0))), "vertices"),
+        (lambda: ud.pde.Polygon(((0, 0), (1, 0), (2, 0))), "vertices: .* corners that do not lie on one line"),
+        (lambda: ud.pde.Polygon(((0, 0), (1, 0), (math.nan, 1))), "vertices"),
+        (lambda: ud.pde.Polygon(L_SHAPE, 4), "modes must be at most 12"),
+        (lambda: ud.pde.Polygon(((0, 0), (1, 1), (2, 2.0)), 10), "vertices: .* corners that do not lie on one line"),
+        (
+            lambda: ud.pde.Polygon(((0.1, 0.1), (0.7, 0.3), (0.4, 0.2))),
+            "vertices: .* corners that do not lie on one line",
+        ),
         (lambda: pde.evolve(disk(9), torch.ones(9, 9), 0.1), r"u0: .* shape \(9, 9\) .* last axes must be \(69,\)"),
         (lambda: disk(9).to_modes(torch.ones(9, 9)), r"values: .* shape \(9, 9\)"),
         (lambda: disk(9).image(torch.ones(9, 9)), r"values: .* shape \(9, 9\)"),
-        (lambda: ud.Interval(2**27), "cells"),
+        (lambda: ud.pde.Interval(2**27), "cells"),
     ],
 )
 def test_mistakes(make, said):
@@ -191,4 +194,4 @@ def test_mistakes(make, said):
 def test_a_domain_of_many_parts_tells_how_large_they_are():
     board = np.indices((6, 6)).sum(0) % 2
     with pytest.raises(ParameterError, match=r"18 parts \(of 1, 1, 1, 1, 1, ... cells"):
-        ud.Mask(board, modes=2)
+        ud.pde.Mask(board, modes=2)

@@ -57,10 +57,10 @@ def test_on_cells_it_is_the_direct_integration(t):
     n, side = 20, 1.7
     u0 = rough(n)
     true = integrate(second_difference(n, side), u0.numpy(), t)
-    found = pde.evolve(ud.Interval(n, side, "fd"), u0, t)
+    found = pde.evolve(ud.pde.Interval(n, side, "fd"), u0, t)
     assert relative(found.values.numpy(), true) < 1e-12
     # Single precision: the transform rounds a state of norm 1 by 6e-8 * sqrt(n) or so, and e^(-lambda t) in float64.
-    single = pde.evolve(ud.Interval(n, side, "fd"), u0.float(), t)
+    single = pde.evolve(ud.pde.Interval(n, side, "fd"), u0.float(), t)
     assert single.values.dtype == torch.float32
     assert relative(single.values.numpy(), true) < 5e-6
 
@@ -70,7 +70,7 @@ def test_on_a_rectangle_it_is_the_direct_integration():
     laplacian = np.kron(second_difference(m, sides[0]), np.eye(n)) + np.kron(np.eye(m), second_difference(n, sides[1]))
     u0 = rough(m, n)
     true = integrate(laplacian, u0.numpy().ravel(), 0.02)
-    assert relative(pde.evolve(ud.Rectangle((m, n), sides, "fd"), u0, 0.02).values.numpy().ravel(), true) < 1e-12
+    assert relative(pde.evolve(ud.pde.Rectangle((m, n), sides, "fd"), u0, 0.02).values.numpy().ravel(), true) < 1e-12
 
 
 def chebyshev(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,7 +102,7 @@ def test_in_the_continuum_it_is_the_direct_integration():
 
     t = 0.03
     true = solve_ivp(right, (0, t), start(x), "DOP853", rtol=1e-13, atol=1e-15).y[:, -1]
-    domain = ud.Interval(64)
+    domain = ud.pde.Interval(64)
     flow = pde.evolve(domain, lambda x: torch.from_numpy(start(x.numpy())), t)
     # The cosine interpolant of the result, at the collocation points.
     k = np.arange(64)
@@ -119,7 +119,7 @@ def test_cells_tend_to_the_continuum_with_order_2():
 
     errors = []
     for n in (64, 256, 1024):
-        smooth, cells = (pde.evolve(ud.Interval(n, 1.0, kind), start, 0.02, R=11.15) for kind in ("spectral", "fd"))
+        smooth, cells = (pde.evolve(ud.pde.Interval(n, 1.0, kind), start, 0.02, R=11.15) for kind in ("spectral", "fd"))
         errors.append(float((smooth.values - cells.values).norm() / smooth.values.norm()))
     assert math.log2(errors[0] / errors[1]) / 2 == pytest.approx(2, abs=0.02)
     assert math.log2(errors[1] / errors[2]) / 2 == pytest.approx(2, abs=0.02)
@@ -128,7 +128,9 @@ def test_cells_tend_to_the_continuum_with_order_2():
 # ---------------------------------------------------------------------------------------------- identities
 
 
-@pytest.mark.parametrize("domain", [ud.Interval(50, 2.0), ud.Rectangle((9, 12), (1.0, 3.0)), ud.Box((4, 5, 6))])
+@pytest.mark.parametrize(
+    "domain", [ud.pde.Interval(50, 2.0), ud.pde.Rectangle((9, 12), (1.0, 3.0)), ud.pde.Box((4, 5, 6))]
+)
 def test_the_gradient_energy_is_kept_at_any_time(domain):
     u0 = rough(3, *domain.cells)
     times = torch.tensor([0.0, 1e-6, 1e-3, 0.1, 1.0, 1e3, 1e6, 1e9, 1e12], dtype=F64)
@@ -149,7 +151,7 @@ def test_the_gradient_energy_is_kept_at_any_time(domain):
 
 
 def test_derivatives_in_time_are_those_of_the_equation():
-    domain, D = ud.Interval(24, 1.3), 0.7
+    domain, D = ud.pde.Interval(24, 1.3), 0.7
     modes = domain.to_modes(rough(24))
     eigenvalues = domain.eigenvalues
     for t in (0.0, 0.002, 0.03, 0.4):
@@ -171,14 +173,14 @@ def test_derivatives_in_time_are_those_of_the_equation():
 
 
 def test_r_is_the_integral_of_the_squared_laplacian():
-    domain = ud.Interval(40)
+    domain = ud.pde.Interval(40)
     flow = pde.evolve(domain, rough(40), [0.0, 1e-3, 0.1])
     laplacian = domain.to_values(-domain.eigenvalues * flow.modes)
     torch.testing.assert_close(flow.r, (laplacian**2).sum(-1) / 40 / flow.R, rtol=1e-12, atol=0)
 
 
 def test_growth_is_the_integral_of_r():
-    domain = ud.Interval(16)
+    domain = ud.pde.Interval(16)
     modes = domain.to_modes(rough(16))
     nodes, weights = np.polynomial.legendre.leggauss(60)
     t = torch.from_numpy(0.01 * (nodes + 1) / 2)
@@ -191,7 +193,7 @@ def test_growth_is_the_integral_of_r():
 
 
 def test_the_flow_is_a_group_on_the_modes():
-    domain = ud.Interval(32)
+    domain = ud.pde.Interval(32)
     modes = domain.to_modes(rough(32))
     there = pde.evolve_modes(domain, modes, 0.03)
     back = pde.evolve_modes(domain, there.modes, -0.03)
@@ -207,7 +209,7 @@ def test_the_flow_is_a_group_on_the_modes():
 
 
 def test_amplitudes_near_the_end_of_the_floating_point_range():
-    domain = ud.Interval(32)
+    domain = ud.pde.Interval(32)
     modes = torch.cos(torch.arange(32, dtype=F64) ** 2)
     modes[1], modes[2] = 1e-280, 1e-100
     times = torch.tensor([1e-3, 1.0, 5.0, 10.0, 14.0, 15.0, 40.0, 1e6], dtype=F64)
@@ -227,8 +229,8 @@ def test_amplitudes_near_the_end_of_the_floating_point_range():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 6])
 def test_steady_states_stay_when_cleaned(k):
-    domain = ud.Interval(64)
-    u0 = domain.to_values(ud.Eigenmodes(((k, 1.0),)).modes(domain))  # through the grid, so rounding is in all modes
+    domain = ud.pde.Interval(64)
+    u0 = domain.to_values(ud.pde.Eigenmodes(((k, 1.0),)).modes(domain))  # through the grid, so rounding is in all modes
     flow = pde.evolve(domain, u0, [0.1, 1.0, 1e9], clean=1e-13)
     assert (flow.modes[:, k].abs() * math.sqrt(k * k * PI2) - 1).abs().max() < 1e-14
     assert (flow.shares[:, k] == 1).all()
@@ -238,8 +240,8 @@ def test_steady_states_stay_when_cleaned(k):
 
 
 def test_an_unstable_steady_state_is_left_at_the_predicted_time():
-    domain = ud.Interval(64)
-    modes = ud.Eigenmodes(((3, 1.0), (1, 1e-6))).modes(domain)  # coefficients of gradient energy
+    domain = ud.pde.Interval(64)
+    modes = ud.pde.Eigenmodes(((3, 1.0), (1, 1e-6))).modes(domain)  # coefficients of gradient energy
     t = pde.takeover_time(domain, 3, 1, 1e-6)
     assert t == pytest.approx(0.174975, abs=1e-6)  # log(1e6) / (8 pi^2)
     flow = pde.evolve_modes(domain, modes, [0.98 * t, t, 1.02 * t])
@@ -253,7 +255,7 @@ def test_an_unstable_steady_state_is_left_at_the_predicted_time():
 
 
 def test_a_batch_is_its_parts():
-    domain = ud.Rectangle((6, 7))
+    domain = ud.pde.Rectangle((6, 7))
     u0 = rough(2, 3, 6, 7)
     u0[0, 1] *= 1e-3
     times = torch.tensor([[0.0, 0.01], [0.1, 2.0]], dtype=F64)
@@ -270,7 +272,7 @@ def test_a_batch_is_its_parts():
 
 
 def test_gradients():
-    domain = ud.Interval(7, 0.9)
+    domain = ud.pde.Interval(7, 0.9)
     u0 = rough(2, 7).requires_grad_()
     t = torch.tensor([0.0, 0.01, 0.3], dtype=F64, requires_grad=True)
     R = torch.tensor(2.0, dtype=F64, requires_grad=True)
@@ -292,7 +294,7 @@ def test_gradients():
 
 
 def test_the_mean_is_removed_or_kept():
-    domain = ud.Interval(10)
+    domain = ud.pde.Interval(10)
     u0 = rough(10) + 3
     assert float(pde.evolve(domain, u0, 5.0).values.mean()) == pytest.approx(0, abs=1e-15)
     kept = pde.evolve(domain, u0, 5.0, keep_mean=True)
@@ -328,11 +330,11 @@ def test_the_mean_is_removed_or_kept():
 )
 def test_mistakes(change, said):
     with pytest.raises(ParameterError, match=said):
-        pde.evolve(ud.Interval(8), **{"u0": rough(8), "times": 0.1, **change})
+        pde.evolve(ud.pde.Interval(8), **{"u0": rough(8), "times": 0.1, **change})
 
 
 def test_whole_numbers_and_arrays_are_fields():
-    domain, u0 = ud.Interval(8), torch.arange(8) ** 2
+    domain, u0 = ud.pde.Interval(8), torch.arange(8) ** 2
     expected = pde.evolve(domain, u0.double(), 0.01).values
     for given in (u0, u0.to(torch.uint8), u0.numpy(), u0.double().numpy(), lambda x: u0.numpy()):
         assert torch.equal(pde.evolve(domain, given, 0.01).values, expected)
@@ -348,6 +350,6 @@ def test_whole_numbers_and_arrays_are_fields():
 def test_a_constant_through_a_transform_is_still_constant():
     # Rounding of a constant field leaves gradients of 1e-16, which must not be blown up to R.
     with pytest.raises(ParameterError, match="constant"):
-        pde.evolve(ud.Interval(100), torch.full((100,), 0.1, dtype=F64), 1.0)
+        pde.evolve(ud.pde.Interval(100), torch.full((100,), 0.1, dtype=F64), 1.0)
     with pytest.raises(ParameterError, match="last axes must be"):
-        pde.evolve_modes(ud.Interval(8), torch.ones(9, dtype=F64), 1.0)
+        pde.evolve_modes(ud.pde.Interval(8), torch.ones(9, dtype=F64), 1.0)

@@ -13,7 +13,7 @@ import unidiff as ud
 from unidiff import pde
 from unidiff.errors import ParameterError
 
-CELLS = ud.Interval(32, 1.0, "fd")
+CELLS = ud.pde.Interval(32, 1.0, "fd")
 
 
 def start(x):
@@ -28,7 +28,7 @@ def error(simulator, domain=CELLS, times=(0.004, 0.02)):
 
 @pytest.mark.parametrize("shape", [(7,), (4, 6), (3, 4, 5)])
 def test_the_sparse_laplacian_has_the_eigenvalues_of_the_domain(shape):
-    cls = [ud.Interval, ud.Rectangle, ud.Box][len(shape) - 1]
+    cls = [ud.pde.Interval, ud.pde.Rectangle, ud.pde.Box][len(shape) - 1]
     sides = tuple(1.0 + 0.3 * i for i in range(len(shape)))
     domain = cls(shape, sides, "fd")
     matrix = domain.laplacian().toarray()
@@ -71,6 +71,7 @@ def test_the_exponential_method_is_exact_on_a_steady_state():
     torch.testing.assert_close(found[0], u0, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow  # many steps
 def test_long_runs_keep_gradient_energy_and_mean():
     u0 = CELLS.field(start) + 5
     times = [0.0, 0.5, 2.0]
@@ -85,7 +86,7 @@ def test_long_runs_keep_gradient_energy_and_mean():
 
 
 def test_meshes_in_two_dimensions():
-    domain = ud.Rectangle((9, 7), (1.0, 0.8), "fd")
+    domain = ud.pde.Rectangle((9, 7), (1.0, 0.8), "fd")
     u0 = torch.randn(9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     exact = pde.evolve(domain, u0, [0.01]).values
     for simulator, bound in ((pde.MethodOfLines("DOP853", 1e-11), 1e-9), (pde.SDIRK2(3000), 1e-5)):
@@ -116,7 +117,7 @@ def test_equation_22_amplifies_every_defect():
 
 def test_a_defect_grows_as_the_formula_says():
     # Started from c u_0, with the R of u_0: a defect q(0) = c^2 put in by hand.
-    domain = ud.Interval(8, 1.7, "fd")
+    domain = ud.pde.Interval(8, 1.7, "fd")
     u0 = domain.field(lambda x: torch.cos(math.pi * x / 1.7) + 0.3 * torch.cos(2 * math.pi * x / 1.7))
     times = [0.0, 0.15, 0.3, 0.6]
     # rho along the path of (22) itself: nu depends on the shape only, and the shape is that of the exact solution.
@@ -143,7 +144,7 @@ def test_mistakes_of_methods():
         (lambda: pde.MethodOfLines("RK4"), "method: 'RK4'"),
         (lambda: pde.MethodOfLines(rtol=0.0), "rtol"),
         (lambda: pde.ETDRK4(0), "steps"),
-        (lambda: pde.SDIRK2(1).simulate(ud.Interval(8), torch.arange(8.0), 1.0), "kind: 'spectral'"),
+        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind: 'spectral'"),
     ):
         with pytest.raises(ParameterError, match=said):
             make()
@@ -186,7 +187,7 @@ def test_a_field_is_checked_before_it_is_integrated(run):
 
 
 def test_the_exponential_method_refuses_a_field_without_part_in_its_modes():
-    fine, coarse = (ud.Mask(np.ones((12, 8)), modes=modes) for modes in (60, 4))
+    fine, coarse = (ud.pde.Mask(np.ones((12, 8)), modes=modes) for modes in (60, 4))
     u0 = fine.to_values(fine.eigenmode(40))
     with pytest.raises(ParameterError, match="u0: the field is constant"):
         pde.ETDRK4(5).simulate(coarse, u0, 0.1)

@@ -16,7 +16,7 @@ from unidiff.process.per_sample import PerSampleHeat
 from unidiff.velocity import PerSamplePosterior, VelocityNetwork
 
 F64 = torch.float64
-SOURCE = ud.Digits().open()
+SOURCE = ud.data.Digits().open()
 X = SOURCE.batch(torch.arange(len(SOURCE))).to(F64)
 TIMES = (1e-3, 0.1, 0.35, 0.7, 0.97, 1.0)
 
@@ -206,6 +206,7 @@ def test_the_flow_has_the_distribution_of_the_process():
 # ---------------------------------------------------------------------------------------------- samplers
 
 
+@pytest.mark.slow  # many steps: the order is read from a limit
 def test_samplers_agree_in_the_limit_with_their_orders():
     # One flow, two ways to walk it, on steps equal in t to where the images are half decided.
     process = measured(X[:20])
@@ -337,6 +338,7 @@ def test_the_velocity_tells_the_data_where_heat_stands_still():
     torch.testing.assert_close(found, posterior.x0(u, t), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow  # trains for 4 s
 def test_a_network_learns_by_velocity_matching():
     torch.manual_seed(0)
     process = measured(X[:100])
@@ -345,7 +347,7 @@ def test_a_network_learns_by_velocity_matching():
     losses = []
     for _ in range(120):
         x = X[torch.randint(100, (64,))].float()
-        t = process.linear.training_times(torch.rand(64, dtype=F64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(64, dtype=F64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()

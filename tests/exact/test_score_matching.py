@@ -78,6 +78,7 @@ def noise_grid():
     return torch.cartesian_prod(axis, axis), torch.outer(weight, weight).flatten()
 
 
+@pytest.mark.cases(9)
 @pytest.mark.parametrize("objective", WITHOUT_TARGET)
 @pytest.mark.parametrize("weighting", [EpsilonWeighting(), UniformWeighting(), MinSNR(2.0)], ids=repr)
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_slices_are_unbiased_with_the_variances_of_quadratic_forms():
 
 
 def level_of(level, count):
-    return ud.Level(*(value[:count] for value in level))
+    return level.map(lambda value: value[:count])
 
 
 def test_variance_reduction_grows_with_the_number_of_pixels():
@@ -320,13 +321,14 @@ def test_gradients_through_a_unet_are_derivatives(objective):
     assert (values[0] - values[1]) / (2 * h) == pytest.approx(gradient.norm().item(), rel=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("objective", [Denoising(EpsilonWeighting()), *(cls() for cls in WITHOUT_TARGET)], ids=repr)
 def test_all_find_the_score_of_a_mixture(objective):
     # The truth is in closed form at every level. Least squares with k weights on n targets with noise of variance q
     # errs by about k q / n: with k = 5634, n = 256000 and q = 0.56 against a signal of 0.44 per pixel at the lowest
     # level, by 0.03 of the signal. Score matching has no target, and noisier gradients. Asked for is 0.05; the best
     # linear score is off by more than 0.4 there.
-    ring, process = ud.Ring(components=4, std=0.15, count=100_000), ud.NCSN(0.3, 1.0, 3)
+    ring, process = ud.data.Ring(components=4, std=0.15, count=100_000), ud.NCSN(0.3, 1.0, 3)
     torch.manual_seed(0)
     model = ud.NeuralDenoiser(process, ud.Score(), ud.MLP((2,), width=32, depth=1))
     settings = ud.Training(steps=500, batch=512, lr=1e-2, ema=0.98, precision="fp32", log_every=500)
@@ -349,7 +351,7 @@ def test_all_find_the_score_of_a_mixture(objective):
 
 @pytest.mark.parametrize("objective", [cls() for cls in WITHOUT_TARGET], ids=repr)
 def test_a_resumed_run_is_the_same_run(objective, tmp_path):
-    source = ud.Ring(count=300).open()
+    source = ud.data.Ring(count=300).open()
 
     def model():
         torch.manual_seed(0)
@@ -373,6 +375,7 @@ def test_a_resumed_run_is_the_same_run(objective, tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recipes_name_them(tmp_path, precision):
     for number, objective in enumerate(
@@ -396,7 +399,7 @@ def test_recipes_that_cannot_run_are_refused(tmp_path):
     with pytest.raises(ParameterError, match="compile"):
         ud.train(
             ud.NeuralDenoiser(ud.DDPM(50), ud.V(), ud.MLP((2,), width=16, depth=1)),
-            ud.Ring(count=300).open(),
+            ud.data.Ring(count=300).open(),
             ExplicitScoreMatching(),
             ud.Training(steps=1, compile=True),
         )

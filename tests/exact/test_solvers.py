@@ -20,7 +20,7 @@ from torch import nn
 import unidiff as ud
 from unidiff import DDIM, DDPM, NCSN, Ancestral, AnnealedLangevin, Cosine, GaussianMixture, Native, Seeded, Uniform
 from unidiff.errors import ParameterError
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 F64 = torch.float64
 MEANS = torch.tensor([[-0.7, 0.2], [0.6, 0.5], [0.1, -0.8]], dtype=F64)
@@ -116,6 +116,7 @@ def test_the_last_step_is_a_mean(solver):
     assert (start.t, final.t) == (process.t_min, 0.0)
 
 
+@pytest.mark.cases(2)
 @every_process
 @pytest.mark.parametrize("grid", [Native(), Uniform(23)], ids=repr)
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(process, grid):
@@ -151,12 +152,12 @@ def test_langevin_is_algorithm_3():
     for sigma in sigmas:
         step = epsilon * sigma**2 / sigmas[-1] ** 2  # line 3
         for _ in range(T):
-            level = Level(math.nan, 1.0, sigma, *[math.nan] * 4)
+            level = Level(math.nan, 1.0, sigma, math.nan)
             x = x + step / 2 * denoiser(x, level).score + math.sqrt(step) * noise(x)  # line 6
     solver = AnnealedLangevin(steps_per_level=T, step_size=epsilon, denoise=False)
     close(end(solver.trajectory(denoiser, start, Native().times(process), stream(6))), x)
     # With the denoise: Tweedie's formula x + sigma_L^2 score on top.
-    level = Level(math.nan, 1.0, sigmas[-1], *[math.nan] * 4)
+    level = Level(math.nan, 1.0, sigmas[-1], math.nan)
     denoised = end(AnnealedLangevin(T, epsilon).trajectory(denoiser, start, Native().times(process), stream(6)))
     close(denoised, x + sigmas[-1] ** 2 * denoiser(x, level).score)
 
@@ -195,7 +196,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     def slope(y: float, x: torch.Tensor) -> torch.Tensor:
         ratio = math.exp(y)
         alpha = 1 / math.hypot(1, ratio) if isinstance(process, DDPM) else 1.0
-        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y, *[math.nan] * 3)).eps
+        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y)).eps
 
     x = u / first.alpha
     for i in range(steps):
@@ -208,6 +209,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     return last.alpha * x
 
 
+@pytest.mark.cases(1)
 @every_process
 def test_ddim_converges_with_order_1(process):
     # The state at t_min, before the denoise that ends a run, against the exact flow to t_min. Halving the step should
@@ -245,6 +247,7 @@ def moments_at_t_min(solver, process, m: float, C: float, steps: int) -> tuple[f
     return mean, variance
 
 
+@pytest.mark.cases(5)
 @every_process
 @pytest.mark.parametrize(
     "solver", [Ancestral(), Ancestral(0.5), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr
@@ -314,7 +317,7 @@ def gaussian_run(solver, process, levels: list[Level], m: float, C: float) -> tu
         bridge = s.sigma**2 * q / t.sigma**2
         if isinstance(solver, Ancestral):
             on_u, on_x0 = r * s.sigma**2 / t.sigma**2, s.alpha * q / t.sigma**2
-            share = solver.variance or 0.0
+            share = solver.variance_interpolation or 0.0
             b2 = q**share * bridge ** (1 - share)
         else:
             b2 = solver.eta**2 * bridge
@@ -372,6 +375,7 @@ def test_langevin_settles_at_its_biased_variance():
     assert x.mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(expected / n))
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("process", [DDPM(), NCSN(0.02, 20.0, 12)], ids=["ddpm", "ncsn"])
 @pytest.mark.parametrize("solver", [Ancestral(), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr)
 def test_samples_become_the_mixture_as_steps_grow(process, solver):
@@ -472,7 +476,11 @@ def test_what_makes_no_sense_is_refused_before_any_step():
     denoiser = Untouchable(DDPM(10, ud.ZeroTerminalSNR()), MEANS, 0.04)
     with pytest.raises(ParameterError, match="alpha = 0"):
         ud.sample(denoiser, AnnealedLangevin(1, 1e-6), Uniform(3), (2,), 1)
-    for wrong in ({"variance": -0.1}, {"variance": 1.1}, {"variance": math.nan}):
+    for wrong in (
+        {"variance_interpolation": -0.1},
+        {"variance_interpolation": 1.1},
+        {"variance_interpolation": math.nan},
+    ):
         with pytest.raises(ParameterError, match="variance"):
             Ancestral(**wrong)
     for eta in (-0.1, 1.1, math.nan):

@@ -17,7 +17,7 @@ import torch
 from propagation import follow
 
 import unidiff as ud
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.recipe.registry import PUBLIC
 
 F64 = torch.float64
@@ -57,7 +57,7 @@ def ancestral(solver, hand, u, t, s, past):
     r, q = forward(t, s)
     mean = r * s.sigma**2 / t.sigma**2 * u + s.alpha * q / t.sigma**2 * x0_of(u, t)
     small = s.sigma**2 * q / t.sigma**2
-    share = solver.variance or 0.0  # None is what the model has learned, and the small one here
+    share = solver.variance_interpolation or 0.0  # None is what the model has learned, and the small one here
     return mean + math.sqrt(q**share * small ** (1 - share)) * hand.z()
 
 
@@ -72,7 +72,7 @@ def ddim(solver, hand, u, t, s, past):
 
 def euler_maruyama(solver, hand, u, t, s, past):
     # Song et al. 2021, eq. 6 between eq. 13 and itself, for VPSDE: f = -beta u / 2, g^2 = beta = 0.1 + 19.9 t.
-    h, beta = t.t - s.t, 0.1 + 19.9 * t.t
+    h, beta = t.time - s.time, 0.1 + 19.9 * t.time
     drift = -beta / 2 * u - (1 + solver.eta**2) / 2 * beta * score_of(u, t)
     return u - h * drift + solver.eta * math.sqrt(beta * h) * hand.z()
 
@@ -202,7 +202,7 @@ def test_edm_is_algorithm_2(process, options):
     theirs, ours = (lambda like, g=g: torch.randn(like.shape, generator=g, dtype=like.dtype) for g in draws)
 
     def denoise(x: torch.Tensor, scale: float) -> torch.Tensor:
-        return model(x, Level(math.nan, 1.0, scale, *[math.nan] * 4)).x0
+        return model(x, Level(math.nan, 1.0, scale, math.nan)).x0
 
     start = process.prior(torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
     arguments = {"sigma_min": 0.0, "sigma_max": math.inf, "noise_scale": 1.0, **options}

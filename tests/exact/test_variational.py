@@ -67,6 +67,7 @@ class Gaussian:
 # ---------------------------------------------------------------------------------------------- every term
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("variance", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize(
     ("process", "grid"),
@@ -217,6 +218,7 @@ def test_the_decoders_probabilities_sum_to_one(centre, sigma):
     assert log_p.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_bound_of_data_in_bins_bounds_their_probability():
     # Points on a grid of 5 levels with known probabilities: the bound must be below the entropy's share, on average.
     probabilities = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=F64)
@@ -279,7 +281,7 @@ def test_conditions_go_with_their_samples(batch, calls):
 def test_pictures():
     net = ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1)
     model = ud.NeuralDenoiser(ud.DDPM(T=4), ud.Eps(), net)
-    x = ud.Digits().open("test").batch(torch.arange(4))
+    x = ud.data.Digits().open("test").batch(torch.arange(4))
     bound = ud.variational_bound(model, x, ud.Native(), levels=256)
     assert bound.terms.shape == (4, 5)
     assert bound.terms.isfinite().all()

@@ -100,7 +100,7 @@ def test_ldm_pipeline(tmp_path, monkeypatch, kind):
     pipeline.save_pretrained(tmp_path)
     same_noise(monkeypatch, *LDM_NOISE)
     theirs = drawn(pipeline, 10)
-    model, codec = load(tmp_path), ud.load_codec(tmp_path)
+    model, codec = load(tmp_path), ud.codec.load_codec(tmp_path)
     assert model.shape == (2, 8, 8)
     latents = ud.sample(model, ud.DDIM(), load_grid(tmp_path, 10), seeds=COUNT).x
     ours = codec.decode(latents)
@@ -115,7 +115,7 @@ def test_dit_pipeline(tmp_path, monkeypatch, guidance, clip):
     pipeline.save_pretrained(tmp_path)
     same_noise(monkeypatch, *DIT_NOISE)
     theirs = drawn(pipeline, 10, [0, 999, 7], guidance_scale=guidance)
-    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.load_codec(tmp_path)
+    model, codec = load(tmp_path, scheduler={"clip_sample": False}), ud.codec.load_codec(tmp_path)
     assert model.classes == 1000
     guided = (
         ClipSample(ud.ClassifierFree(model, guidance)) if clip else model
@@ -185,7 +185,7 @@ def test_flow(tmp_path, options):
     with torch.no_grad():
         velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
     assert (one.eps - one.x0 - velocity).abs().max() < 1e-5
-    assert (one.x0 - (x - level.t * velocity)).abs().max() < 1e-5
+    assert (one.x0 - (x - level.time * velocity)).abs().max() < 1e-5
 
 
 def test_scores_of_an_exploding_process(tmp_path, monkeypatch):
@@ -291,6 +291,6 @@ def test_flow_sigmas_of_the_multistep_solvers(tmp_path):
     scheduler._step_index = 3
     theirs = scheduler.convert_model_output(output, sample=x)
     level = model.process.level(float(load_grid(tmp_path, 9).given[3]))
-    # The scheduler rounds its timesteps to whole numbers: its noise scale is within 1 / 1000 of the time told.
+    # The scheduler rounds its timesteps to integers: its noise scale is within 1 / 1000 of the time told.
     ours = model.parameterization.solve(output, x, level).x0
     assert (ours - theirs).abs().max() < 1.1e-3 * float(output.abs().max())

@@ -167,7 +167,7 @@ def test_classes_of_a_unet(tmp_path):
 def codec(tmp_path: Path) -> dict[str, Any]:
     """Digits as latents of 2x4x4, by a codec that nobody has trained."""
     torch.manual_seed(1)
-    made = ud.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1)
+    made = ud.codec.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1)
     made.set_scale(0.7)
     made.save(tmp_path / "codec")
     return {"type": "Latent", "data": {"type": "Digits"}, "codec": str(tmp_path / "codec"), "cache": False}
@@ -183,7 +183,7 @@ def test_latents_of_a_unet(tmp_path, monkeypatch, codec):
     back = load(tmp_path / "model")
     assert same_weights(back.backbone, run.denoiser.backbone)
     latents = ud.sample(back, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT).x
-    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    ours = ud.codec.load_codec(tmp_path / "model").decode(latents)
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
@@ -201,7 +201,7 @@ def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
     guided = back if guidance == 1 else ud.ClassifierFree(back, guidance)
     label = torch.tensor([0, 9, 3])
     latents = ud.sample(guided, ud.DDIM(), load_grid(tmp_path / "model", 10), seeds=COUNT, label=label).x
-    ours = ud.load_codec(tmp_path / "model").decode(latents)
+    ours = ud.codec.load_codec(tmp_path / "model").decode(latents)
     assert (pictures(ours) - theirs).abs().max() < PICTURES
 
 
@@ -249,7 +249,7 @@ def test_what_a_process_measured_comes_back(tmp_path):
 
 
 def test_a_transformer_of_more_classes_than_its_pipeline_knows_goes_alone(codec):
-    layout = ud.load_codec(codec["codec"]).layout
+    layout = ud.codec.load_codec(codec["codec"]).layout
     dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1001)
     with pytest.raises(ParameterError, match="index 1000 for no class, and of 1001 it is one"):
         pipeline_of(kind_of(dit), dit, layout)

@@ -44,7 +44,7 @@ from unidiff import (
     Uniform,
     UniPC,
 )
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of numpy, in diffusers
@@ -126,6 +126,7 @@ def same(ours, theirs, tolerance=1e-9) -> None:
 # ---------------------------------------------------------------------------------------------- on the table
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("steps", [1000, 50])
 @pytest.mark.parametrize(("variance", "name"), [(0.0, "fixed_small"), (1.0, "fixed_large")])
 def test_ancestral(draws, variance, name, steps):
@@ -144,6 +145,7 @@ def test_ancestral(draws, variance, name, steps):
     same(ours[:count], states[:count])
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("steps", [1000, 50])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim(draws, eta, steps):
@@ -331,7 +333,7 @@ def test_euler_on_flow_matching(draws):
     model, u = GaussianMixture(process, *DATA), start(process)
     levels = process.levels_at(Uniform(40).times(process)[:-1])
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=[level.t for level in levels])
+    scheduler.set_timesteps(sigmas=[level.time for level in levels])
     states, v = [], u
     for level, time in zip(levels, scheduler.timesteps):
         v = scheduler.step(model(v, level).velocity, time, v).prev_sample

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from unidiff.cli import main
+from unidiff.recipe.shipped import shipped_recipes
 
 RING: dict[str, Any] = {
     "data": {"type": "Ring", "count": 300},
@@ -41,6 +42,11 @@ DIGITS: dict[str, Any] = {
     "backbone": {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1},
     "training": {**RING["training"], "batch": 4, "preview_every": 3, "tensorboard": True},
 }
+
+
+def shipped_with(key: str) -> list[str]:
+    """Names of the shipped recipes that have this key at their top."""
+    return [name for name, path in shipped_recipes().items() if key in yaml.safe_load(path.read_text())]
 
 
 class Result(NamedTuple):
@@ -82,7 +88,7 @@ def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options
     """The command as a process of its own."""
     command = [sys.executable, *module, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # A shell in the background ignores Ctrl-C, and its children inherit that.
     return subprocess.Popen(
         command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes

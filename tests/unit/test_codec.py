@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from codecs_small import KINDS, VAE
 from tiny import equal, metrics, refused, unidiff, write
 from torch.distributions import Normal, kl_divergence
 
@@ -17,25 +18,11 @@ from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_lay
 from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.registry import PUBLIC
 
-KINDS = [
-    ud.AutoencoderKL(latent_channels=3, channels=(8, 16)),
-    ud.VQModel(latent_channels=3, channels=(8, 16), codes=16),
-    ud.AutoencoderDC(latent_channels=4, channels=(8, 16)),
-    ud.AutoencoderTiny(latent_channels=3, width=8, levels=2),
-]
-VAE = {
-    "data": {"type": "Digits"},
-    "codec": {"type": "AutoencoderKL", "channels": [8, 8], "latent_channels": 2},
-    "training": {
-        **{"steps": 8, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 3, "checkpoint_every": 3},
-        **{"preview_every": 3, "tensorboard": False},
-    },
-}
 every = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 
 
 def test_every_codec_is_tested():
-    assert set(PUBLIC.choices(ud.AutoencoderConfig).values()) == {type(kind) for kind in KINDS}
+    assert set(PUBLIC.choices(ud.codec.AutoencoderConfig).values()) == {type(kind) for kind in KINDS}
 
 
 def coded(x, y, nats=0.0, commitment=0.0):
@@ -59,15 +46,15 @@ def test_losses_by_hand():
     x = torch.zeros(2, 1, 2, 3)
     y = x.clone()
     y[0, 0, 0, 1] = 2.0  # one wrong pixel: 1 difference down, 2 to the right, each of 2
-    plain = ud.Reconstruction().losses(coded(x, y), x)
+    plain = ud.codec.Reconstruction().losses(coded(x, y), x)
     torch.testing.assert_close(plain, torch.tensor([4.0 / 6, 0.0]))
-    absolute = ud.Reconstruction(ud.AbsoluteError(), edge=0.5).losses(coded(x, y), x)
+    absolute = ud.codec.Reconstruction(ud.codec.AbsoluteError(), edge=0.5).losses(coded(x, y), x)
     torch.testing.assert_close(absolute, torch.tensor([(2 + 0.5 * 3 * 2) / 6, 0.0]))
-    squared = ud.Reconstruction(edge=0.5).losses(coded(x, y), x)
+    squared = ud.codec.Reconstruction(edge=0.5).losses(coded(x, y), x)
     torch.testing.assert_close(squared, torch.tensor([(4 + 0.5 * 3 * 4) / 6, 0.0]))
-    with_nats = ud.Variational(kl=0.1).losses(coded(x, y, nats=30.0), x)
+    with_nats = ud.codec.Variational(kl=0.1).losses(coded(x, y, nats=30.0), x)
     torch.testing.assert_close(with_nats, torch.tensor([7.0 / 6, 0.5]))
-    with_codes = ud.Commitment(commitment=0.2).losses(coded(x, y, commitment=3.0), x)
+    with_codes = ud.codec.Commitment(commitment=0.2).losses(coded(x, y, commitment=3.0), x)
     torch.testing.assert_close(with_codes, torch.tensor([4.0 / 6 + 0.6, 0.6]))
 
 
@@ -76,7 +63,7 @@ def test_twice_the_variance_is_the_weight_of_the_bound():
     x, y, s = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), 0.3
     bound = -Normal(y, s).log_prob(x).flatten(1).sum(1) + 7.0
     constant = 16 * 0.5 * math.log(2 * math.pi * s**2)
-    loss = ud.Variational(kl=2 * s**2).losses(coded(x, y, nats=7.0), x)
+    loss = ud.codec.Variational(kl=2 * s**2).losses(coded(x, y, nats=7.0), x)
     torch.testing.assert_close(16 * loss, 2 * s**2 * (bound - constant), rtol=1e-5, atol=0)
 
 
@@ -91,7 +78,7 @@ def test_codecs_are_saved_and_read_bit_for_bit(kind, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["codec"]
     assert {path.name for path in (tmp_path / "codec").iterdir()} == {"mine", CONFIG, WEIGHTS}
     assert (tmp_path / "codec/mine/notes.txt").read_text() == "kept"
-    again = ud.load_codec(tmp_path / "codec")
+    again = ud.codec.load_codec(tmp_path / "codec")
     assert equal(dict(again.state_dict()), dict(codec.state_dict()))
     assert again.layout == codec.layout == read_layout(tmp_path / "codec")
     x = torch.rand(3, 1, 8, 12) * 2 - 1
@@ -125,7 +112,7 @@ def test_every_codec_has_a_loss_with_gradients(kind):
 
 def test_an_objective_refuses_codecs_without_such_latents():
     with pytest.raises(ParameterError, match="Variational is for AutoencoderKL; VQModel has no such latents"):
-        ud.Variational().check("VQModel")
+        ud.codec.Variational().check("VQModel")
 
 
 def test_tiles_are_the_whole():
@@ -174,7 +161,7 @@ def test_codecs_work_in_their_own_precision():
     assert codec.encode(x.float()).dtype == codec.decode(eps.float()).dtype == torch.float64
 
     def loss():
-        found = ud.Variational(kl=1.0).losses(codec(x, eps), x).sum()
+        found = ud.codec.Variational(kl=1.0).losses(codec(x, eps), x).sum()
         assert found.dtype == torch.float64
         return found
 
@@ -191,8 +178,8 @@ def test_codecs_work_in_their_own_precision():
 
 def test_the_scale_makes_the_variance_one():
     torch.manual_seed(0)
-    codec, source = KINDS[0].build(1), ud.Digits().open()
-    facts = ud.measure_latents(codec, source)
+    codec, source = KINDS[0].build(1), ud.data.Digits().open()
+    facts = ud.codec.measure_latents(codec, source)
     codec.set_scale(facts.scale)
     z = codec.encode(source.batch(torch.arange(len(source)))).detach().double()
     assert abs(float(z.std(correction=0)) - 1) < 1e-5
@@ -211,10 +198,10 @@ def test_what_is_no_codec_is_refused(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"no config.json in it"):
-        ud.load_codec(empty)
+        ud.codec.load_codec(empty)
     (empty / "recipe.yaml").write_text("seed: 0\n")
     with pytest.raises(DataError, match="this run has no codec"):
-        ud.load_codec(empty)
+        ud.codec.load_codec(empty)
     unet = UNet2DModel(
         sample_size=8,
         block_out_channels=(8,),
@@ -225,11 +212,11 @@ def test_what_is_no_codec_is_refused(tmp_path):
     )
     unet.save_pretrained(tmp_path / "unet")
     with pytest.raises(DataError, match=r"is of type UNet2DModel; supported are AutoencoderKL, VQModel"):
-        ud.load_codec(tmp_path / "unet")
+        ud.codec.load_codec(tmp_path / "unet")
     with pytest.raises(DataError, match="supported are"):
-        ud.Autoencoder(torch.nn.Linear(1, 1))
+        ud.codec.Autoencoder(torch.nn.Linear(1, 1))
     with pytest.raises(ParameterError, match="channels"):
-        ud.AutoencoderKL(channels=(8, 12))
+        ud.codec.AutoencoderKL(channels=(8, 12))
 
 
 def test_damaged_and_pickled_weights_are_refused(tmp_path):
@@ -245,26 +232,26 @@ def test_damaged_and_pickled_weights_are_refused(tmp_path):
     config = (pipeline / "vae" / CONFIG).read_text()
     (pipeline / "vae" / CONFIG).write_text(config.replace('"latent_channels": 3', '"latent_channels": 4'))
     with pytest.raises(DataError, match=r"\A[^\n]*not those of config.json[^\n]*\Z"):
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
     (pipeline / "vae" / CONFIG).write_text(config.replace('"AutoencoderTiny"', '["AutoencoderTiny"]'))
     with pytest.raises(DataError, match="supported are AutoencoderKL"):
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
     (pipeline / "vae" / CONFIG).write_text(config)
     weights.write_bytes(content[:100])
     with pytest.raises(DataError, match="cannot be read"):
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
     weights.unlink()
     with pytest.raises(DataError, match="safetensors is missing"):
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
     codec.model.save_pretrained(pipeline / "vae", safe_serialization=False)
     with pytest.raises(DataError, match=r"pickled.*allow_pickle=True") as said:
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
     remedy = str(said.value).split("If you trust them: ")[1].removesuffix(".")
     exec(remedy, {"unidiff": ud, "ANOTHER_FOLDER": str(tmp_path / "safe")})
-    assert equal(dict(ud.load_codec(tmp_path / "safe").state_dict()), dict(codec.state_dict()))
+    assert equal(dict(ud.codec.load_codec(tmp_path / "safe").state_dict()), dict(codec.state_dict()))
     (pipeline / "vae" / CONFIG).write_text("{}")
     with pytest.raises(DataError, match="no configuration of a model"):
-        ud.load_codec(pipeline)
+        ud.codec.load_codec(pipeline)
 
 
 def test_the_hub_is_asked_once(tmp_path, monkeypatch):
@@ -272,7 +259,7 @@ def test_the_hub_is_asked_once(tmp_path, monkeypatch):
     KINDS[3].build(1).save(tmp_path / "vae")
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **o: asked.append(name) or str(tmp_path))
-    data = ud.Latent(ud.Digits(), "hub:nobody/asked-once")
+    data = ud.data.Latent(ud.data.Digits(), "hub:nobody/asked-once")
     assert data.shape == (3, 4, 4)
     assert data.folder == tmp_path / "vae"
     assert asked == ["nobody/asked-once"]
@@ -306,8 +293,8 @@ def test_a_codec_is_trained_and_reported(run):
         "step-00000003.png",
         "step-00000006.png",
     }
-    codec = ud.load_codec(folder)
-    test = ud.Digits().open("test")
+    codec = ud.codec.load_codec(folder)
+    test = ud.data.Digits().open("test")
     x = test.batch(torch.arange(len(test)))
     rms = (codec.decode(codec.encode(x)) - x).square().mean().sqrt().item()
     found = manifest["reconstruction"]
@@ -317,12 +304,12 @@ def test_a_codec_is_trained_and_reported(run):
     nats = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum() / len(x)
     assert abs(found["kl_nats"] - float(nats)) < 0.01
     assert abs(codec.layout.scale - manifest["latents"]["scale"]) < 1e-6
-    assert ud.load_coding(folder / "recipe.yaml").objective == ud.Variational()
+    assert ud.load_recipe(folder / "recipe.yaml").objective == ud.codec.Variational()
 
 
 def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     folder, _ = run
-    recipe = ud.load_coding(folder / "recipe.yaml")
+    recipe = ud.load_recipe(folder / "recipe.yaml")
     from unidiff.run.directory import RunDirectory
     from unidiff.run.execute import execute
     from unidiff.training.loop import Interrupted
@@ -336,7 +323,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
         execute(recipe, tmp_path / "vae", Quiet(), device="cpu", stop=lambda: calls.append(0) or len(calls) == 5)
     assert not (tmp_path / "vae/codec").exists()
     with pytest.raises(DataError, match="Go on with it by --resume"):
-        ud.load_codec(tmp_path / "vae")
+        ud.codec.load_codec(tmp_path / "vae")
     execute(recipe, tmp_path / "vae", Quiet(), device="cpu", resume=True)
     assert metrics(tmp_path / "vae") == metrics(RunDirectory(folder).path)
     for name in (CONFIG, WEIGHTS):
@@ -350,30 +337,30 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels: \[?\(?9"),
-        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder belongs here"),
+        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder config belongs here"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
-        ud.load_coding(write(tmp_path, {**VAE, **changes}))
+        ud.load_recipe(write(tmp_path, {**VAE, **changes}))
 
 
 def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
-    def opened(self, split="train", open=ud.Digits.open):
+    def opened(self, split="train", open=ud.data.Digits.open):
         if split == "test":
             raise DataError("there are no test pictures")
         return open(self, split)
 
-    monkeypatch.setattr(ud.Digits, "open", opened)
+    monkeypatch.setattr(ud.data.Digits, "open", opened)
     assert "no test pictures" in refused("run", write(tmp_path, VAE), "--out", tmp_path / "vae")
     assert not (tmp_path / "vae").exists()
 
 
 def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     folder, _ = run
-    assert "unidiff.load_coding" in refused("sample", folder)
+    assert "the training of a codec, which draws no samples" in refused("sample", folder)
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="so it trains none"):
-        ud.load_coding(write(tmp_path, plain))
+    with pytest.raises(RecipeError, match="process: this key is missing"):
+        ud.load_recipe(write(tmp_path, plain))

@@ -86,7 +86,7 @@ def test_an_unknown_split_is_refused(data):
 
 def test_data_are_values():
     assert Digits(28) == Digits(28) != Digits(32)
-    assert eval(repr(MNIST(size=32, offline="digits"))) == MNIST(size=32, offline="digits")
+    assert eval(repr(MNIST(size=32, fallback="digits"))) == MNIST(size=32, fallback="digits")
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_data_are_values():
         (lambda: Digits(7), "size"),
         (lambda: Digits(8.0), "size"),
         (lambda: MNIST(size=True), "size"),
-        (lambda: MNIST(offline="cifar"), "offline"),
-        (lambda: FashionMNIST(offline=3), "offline"),
+        (lambda: MNIST(fallback="cifar"), "fallback"),
+        (lambda: FashionMNIST(fallback=3), "fallback"),
         (lambda: ImageFolder("x", channels=2), "channels"),
         (lambda: ImageFolder("x", flip=1), "flip"),
         (lambda: ArrayFile("x.npy", low=0.0), "high"),

@@ -152,7 +152,7 @@ def test_an_unreadable_image_is_named(tmp_path):
 
 def test_empty_missing_and_too_small_folders(tmp_path):
     with pytest.raises(DataError, match="holds no image"):
-        ImageFolder(str(tmp_path), offline="digits").open()
+        ImageFolder(str(tmp_path), fallback="digits").open()
     save(tmp_path / "a.png", 8, 8)
     with pytest.raises(DataError, match="at least 10"):
         ImageFolder(str(tmp_path)).open("test")
@@ -160,7 +160,7 @@ def test_empty_missing_and_too_small_folders(tmp_path):
         ImageFolder(str(tmp_path / "a.png")).open()
     with pytest.raises(DataError, match="does not exist"):
         ImageFolder(str(tmp_path / "nowhere")).open()
-    source = ImageFolder(str(tmp_path / "nowhere"), size=16, offline="digits").open()
+    source = ImageFolder(str(tmp_path / "nowhere"), size=16, fallback="digits").open()
     assert source.shape == (3, 16, 16)
     assert "could not be had (the folder does not exist)" in source.stand_in
 
@@ -269,5 +269,5 @@ def test_damaged_missing_and_foreign_files(tmp_path):
 @pytest.mark.parametrize("labels", [np.arange(3), np.full(4, -1), np.zeros(4), np.zeros((4, 1), dtype=int)])
 def test_wrong_labels_are_refused(tmp_path, labels):
     np.save(tmp_path / "y.npy", labels)
-    with pytest.raises(DataError, match="one whole number"):
+    with pytest.raises(DataError, match="one integer"):
         array(tmp_path, np.zeros((4, 2)), labels=str(tmp_path / "y.npy")).open()

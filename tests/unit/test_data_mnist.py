@@ -85,25 +85,25 @@ def test_found_under_the_shared_folder_and_in_the_cache(small, monkeypatch, tmp_
     assert len(MNIST().open()) == 20
 
 
-@pytest.mark.parametrize("offline", [None, "digits"])
-def test_a_wrong_checksum_is_an_error_with_or_without_stand_in(small, offline):
+@pytest.mark.parametrize("fallback", [None, "digits"])
+def test_a_wrong_checksum_is_an_error_with_or_without_stand_in(small, fallback):
     changed = PIXELS.copy()
     changed[0, 0, 0] ^= 1
     path = small / f"{IMAGES}.gz"
     path.write_bytes(gzip.compress(idx(changed)))
     with pytest.raises(DataError) as caught:
-        MNIST(root=str(small), offline=offline).open()
+        MNIST(root=str(small), fallback=fallback).open()
     for part in (str(path), md5(idx(changed)), md5(idx(PIXELS)), "Delete it"):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("offline", [None, "digits"])
-def test_a_truncated_file_is_an_error_with_or_without_stand_in(small, offline):
+@pytest.mark.parametrize("fallback", [None, "digits"])
+def test_a_truncated_file_is_an_error_with_or_without_stand_in(small, fallback):
     path = small / f"{IMAGES}.gz"
     cut = path.read_bytes()[:-100]
     path.write_bytes(cut)
     with pytest.raises(DataError) as caught:
-        MNIST(root=str(small), offline=offline).open()
+        MNIST(root=str(small), fallback=fallback).open()
     for part in (str(path), md5(cut), md5(idx(PIXELS)), "Delete it"):
         assert part in str(caught.value)
 
@@ -136,21 +136,21 @@ def test_labels_beyond_nine_are_an_error(small, monkeypatch):
 
 def test_a_root_that_does_not_exist_is_an_error_even_with_stand_in(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
-        MNIST(root=str(tmp_path / "nowhere"), offline="digits").open()
+        MNIST(root=str(tmp_path / "nowhere"), fallback="digits").open()
 
 
 def test_absent_data_name_the_places_and_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("UNIDIFF_DATA", str(tmp_path))
     with pytest.raises(DataError) as caught:
         MNIST().open()
-    for part in (str(tmp_path / "mnist"), str(tmp_path / "cache" / "mnist"), MNIST.mirrors[0], "offline: digits"):
+    for part in (str(tmp_path / "mnist"), str(tmp_path / "cache" / "mnist"), MNIST.mirrors[0], "fallback: digits"):
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_stand_in_says_so(kind, split):
-    source = kind(size=28, offline="Digits").open(split)
+    source = kind(size=28, fallback="Digits").open(split)
     assert source.stand_in.startswith(f"{kind.title} could not be had (downloading")
     assert source.stand_in.endswith("the 8x8 digits of scikit-learn, enlarged to 28x28, stand in.")
     assert torch.equal(source.values, Digits(28).open(split).values)
@@ -163,7 +163,7 @@ def test_downloads_can_be_switched_off(monkeypatch):
 
     monkeypatch.setattr(download, "download", fail)
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
-    assert "UNIDIFF_OFFLINE" in MNIST(offline="digits").open().stand_in
+    assert "UNIDIFF_OFFLINE" in MNIST(fallback="digits").open().stand_in
     with pytest.raises(DataError, match="UNIDIFF_OFFLINE"):
         MNIST().open()
 

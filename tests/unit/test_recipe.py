@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import unidiff as ud
 from unidiff.errors import ParameterError, RecipeError, UnidiffError, require
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.recipe import Recipe, read_recipe
+from unidiff.recipe.describe import signature_rows
+from unidiff.recipe.read import read_recipe
 from unidiff.recipe.registry import PUBLIC, Registry
 from unidiff.recipe.save import to_plain
-from unidiff.recipe.schema import signature_rows
 from unidiff.recipe.shipped import shipped_recipes
 from unidiff.recipe.yaml_tree import read_yaml, write_yaml
 
@@ -105,7 +105,7 @@ class Settings:
     pair: tuple[int, float] = (1, 2.0)
 
     def __post_init__(self):
-        require(self.steps >= 1, "steps", self.steps, "a whole number of at least 1")
+        require(self.steps >= 1, "steps", self.steps, "an integer >= 1")
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ MISTAKES = [
         (3, 12),
         ["settings.stepz: there is no such key. Did you mean 'steps'?", "clip, fast"],
     ),
-    ("missing key", "lr: 1", (3, 1), ["settings.steps: this key is missing", "a whole number"]),
-    ("word for int", "steps: twenty", (3, 12), ["settings.steps: 'twenty' was given", "Allowed here: a whole number"]),
-    ("bool for int", "steps: true", (3, 12), ["settings.steps: true was given", "Allowed here: a whole number"]),
+    ("missing key", "lr: 1", (3, 1), ["settings.steps: this key is missing", "an integer"]),
+    ("word for int", "steps: twenty", (3, 12), ["settings.steps: 'twenty' was given", "Allowed here: an integer"]),
+    ("bool for int", "steps: true", (3, 12), ["settings.steps: true was given", "Allowed here: an integer"]),
     ("float for int", "steps: 2e4", (3, 12), ["20000.0 was given. Write 20000."]),
     ("quoted int", "steps: '20'", (3, 12), ["'20' was given. Write 20 without quotes."]),
     ("list for int", "steps: [1]", (3, 12), ["settings.steps: a list was given"]),
@@ -210,10 +210,10 @@ MISTAKES = [
         "too short",
         "steps: 1, pair: [1]",
         (3, 22),
-        ["settings.pair: a list was given", "a list of 2: a whole number, a number"],
+        ["settings.pair: a list was given", "a list of 2: an integer, a number"],
     ),
     ("in a list", "steps: 1, pair: [a, 2]", (3, 29), ["settings.pair[0]: 'a' was given"]),
-    ("range", "lr: 1, steps: 0", (3, 19), ["settings.steps: 0 was given; allowed is a whole number of at least 1."]),
+    ("range", "lr: 1, steps: 0", (3, 19), ["settings.steps must be an integer >= 1, got 0"]),
 ]
 
 
@@ -282,7 +282,7 @@ def test_section_that_is_no_mapping(message):
 
 def test_parts_that_do_not_fit_point_at_the_offender(message):
     said = message("curve: Straight\nnet:\n  type: Tower\n  floors: [5]\nsettings: {steps: 1}")
-    assert said.startswith("x.yaml:4:3: net.floors: (5,) was given; allowed is a first floor that divides 16.")
+    assert said.startswith("x.yaml:4:3: net.floors must be a first floor that divides 16, got (5,)")
     said = message("net: Tower\ncurve: {type: Straight, slope: 7}\nwalker: Slow\nsettings: {steps: 1}")
     assert said.startswith("x.yaml:3:1: walker: Slow(steps=3) cannot walk a slope of 7.")
     # The walker is a default, written nowhere: the recipe as a whole is the place.
@@ -314,7 +314,7 @@ SYNTAX = [
     ("- a\n- b\n", ["x.yaml:1:1: a mapping of plan keys to values belongs here; a list was given."]),
     ("words\n", ["x.yaml:1:1: a mapping of plan keys to values belongs here; 'words' was given."]),
     (b"curve: Straight\nnet: \xff\n", ["x.yaml:2:6: the byte 0xff is not UTF-8", "save it as UTF-8"]),
-    ("a: " + "9" * 5000, ["x.yaml:1:4: a whole number of 5000 digits is too long."]),
+    ("a: " + "9" * 5000, ["x.yaml:1:4: an integer of 5000 digits is too long."]),
     ("[" * 2000, ["x.yaml:1:51: this is not a readable recipe: the values are nested too deeply"]),
 ]
 
@@ -356,7 +356,7 @@ def test_excerpt_of_a_very_long_line_is_cut_round_the_caret(message):
     ],
 )  # fmt: skip
 def test_scalars(text, value):
-    read = read_yaml(f"a: {text}", "x").unguided()["a"]
+    read = read_yaml(f"a: {text}", "x").plain()["a"]
     assert read == value
     assert type(read) is type(value)
 
@@ -375,7 +375,7 @@ keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 )
 def test_what_is_written_is_what_is_read(value):
     for flow in (False, True):
-        read = read_yaml(write_yaml(value, flow=flow), "x").unguided()
+        read = read_yaml(write_yaml(value, flow=flow), "x").plain()
         assert read == value
         assert repr(read) == repr(value)  # 1, 1.0 and true are equal, and not the same
 
@@ -383,7 +383,7 @@ def test_what_is_written_is_what_is_read(value):
 @settings(deadline=None)
 @given(scalars)
 def test_scalar_alone_in_one_line(value):
-    assert repr(read_yaml(write_yaml([value], flow=True), "x").unguided()) == repr([value])
+    assert repr(read_yaml(write_yaml([value], flow=True), "x").plain()) == repr([value])
 
 
 def test_save_and_load_round_trip(load):
@@ -421,10 +421,10 @@ def test_overrides(load):
 
 OVERRIDES = [
     ("settings.stepz=20", "--set settings.stepz=20: settings.stepz: there is no such key. Did you mean 'steps'?"),
-    ("settings.steps=x", "--set settings.steps=x: settings.steps: 'x' was given.\nAllowed here: a whole number"),
+    ("settings.steps=x", "--set settings.steps=x: settings.steps: 'x' was given.\nAllowed here: an integer"),
     (
         "settings.steps=0",
-        "--set settings.steps=0: settings.steps: 0 was given; allowed is a whole number of at least 1.",
+        "--set settings.steps=0: settings.steps must be an integer >= 1, got 0",
     ),
     ("walker.steps=4", "--set walker.steps=4: walker: the key 'type' is missing"),
     ("curve=Slow", "--set curve=Slow: curve: Slow is a walker; a curve belongs here."),
@@ -511,7 +511,7 @@ def test_signature_rows_describe_a_class():
         ("inner", "a curve", "required", "The curve that is bent."),
         ("where", "a number", "0.5", "Where it bends: a number from 0 to 1."),
     ]
-    assert signature_rows(Tower)[0] == ("floors", "a list of whole numbers", "[8, 8]", "Width of each floor.")
+    assert signature_rows(Tower)[0] == ("floors", "a list of integers", "[8, 8]", "Width of each floor.")
     rows = {row.name: row for row in signature_rows(Plan)}
     assert rows["net"].type == "a net"
     assert rows["extra"].type == "a curve or null"
@@ -522,18 +522,18 @@ def test_signature_rows_describe_a_class():
 
 def test_shipped_recipes_are_listed_without_torch():
     assert all(path.is_file() and path.suffix == ".yaml" for path in shipped_recipes().values())
-    code = "import sys, unidiff.recipe as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
+    code = "import sys, unidiff.recipe.shipped as r; r.shipped_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- The real classes.
 
 NCSN_MNIST = """\
-data:             {type: MNIST, size: 32, offline: digits}
+data:             {type: MNIST, size: 32, fallback: digits}
 process:          {type: NCSN, sigma_min: 0.01, sigma_max: 1.0, levels: 10}
 parameterization: Score
 backbone:         {type: UNet, width: 32, multipliers: [1, 2, 2]}
-objective:        {type: Denoising, weighting: sigma2}
+objective:        {type: Denoising, weighting: EpsilonWeighting}
 training:         {steps: 20000, batch: 128, lr: 2e-4, ema: 0.999}
 sampling:         {solver: {type: AnnealedLangevin, steps_per_level: 100, step_size: 2e-5}, grid: Native, count: 64}
 seed: 0
@@ -572,8 +572,8 @@ def test_resolved_recipe_gives_an_equal_recipe(recipe):
 
 
 def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
-    made = Recipe(
-        data=ud.MNIST(size=32, offline="digits"),
+    made = ud.tasks.Generation(
+        data=ud.data.MNIST(size=32, fallback="digits"),
         process=ud.NCSN(levels=10),
         parameterization=ud.Score(),
         backbone=Blueprint(ud.UNet, {"width": 32, "multipliers": (1, 2, 2)}),
@@ -585,27 +585,32 @@ def test_recipe_made_in_python_equals_the_one_from_a_file(recipe):
 
 
 def test_python_recipe_with_a_wrong_argument_names_the_part():
-    parts = {"data": ud.Ring(), "process": ud.DDPM(), "parameterization": ud.Eps(), "training": ud.Training(steps=1)}
+    parts = {
+        "data": ud.data.Ring(),
+        "process": ud.DDPM(),
+        "parameterization": ud.Eps(),
+        "training": ud.Training(steps=1),
+    }
     with pytest.raises(
         ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be made: .*unexpected keyword .*'widht'"
     ):
-        Recipe(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
-    with pytest.raises(ParameterError, match=r"backbone.width: 3 was given; allowed is an even number"):
-        Recipe(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
+    with pytest.raises(ParameterError, match=r"backbone.width must be an even number"):
+        ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"width": 3}))
 
 
 @pytest.mark.parametrize(
     ("override", "start"),
     [
         ("process=DDIM", "--set process=DDIM: process: DDIM is a solver; a process belongs here.\nAllowed here: "),
-        ("process.levels=1", "--set process.levels=1: process.levels: 1 was given; allowed is"),
+        ("process.levels=1", "--set process.levels=1: process.levels must be "),
         ("training.stepz=20", "--set training.stepz=20: training.stepz: there is no such key. Did you"),
         ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size: 4.0 was"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
         ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),
         ("process={type: DDPM, schedule: ZeroTerminalSNR}", "r.yaml:3:1: parameterization: Score"),
-        ("data=fashion_mnis", "--set data=fashion_mnis: data: there is no data 'fashion_mnis'. Did you mean 'Fash"),
+        ("data=fashion_mnis", "--set data=fashion_mnis: data: there is no dataset 'fashion_mnis'. Did you mean 'Fash"),
     ],
 )  # fmt: skip
 def test_real_parts_that_do_not_fit(recipe, override, start):
@@ -615,8 +620,8 @@ def test_real_parts_that_do_not_fit(recipe, override, start):
 
 
 def test_every_public_component_has_a_schema():
-    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone", "data.base.Data",
-                 "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
+    for base in ("process.base.Process", "solver.base.Solver", "grid.Grid", "backbone.base.Backbone",
+                 "data.base.Dataset", "objective.base.Objective", "objective.weighting.Weighting", "schedule.Schedule",
                  "parameterization.Parameterization"):  # fmt: skip
         module, name = base.rsplit(".", 1)
         choices = PUBLIC.choices(getattr(importlib.import_module(f"unidiff.{module}"), name))

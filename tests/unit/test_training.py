@@ -35,7 +35,7 @@ def dropout_model():
     return ud.NeuralDenoiser(ud.NCSN(), ud.Score(), backbone)
 
 
-RING, OBJECTIVE = ud.Ring(count=300).open(), ud.Denoising()
+RING, OBJECTIVE = ud.data.Ring(count=300).open(), ud.Denoising()
 
 
 def fit(model, source=RING, **options):
@@ -237,10 +237,11 @@ CASES = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
     make, data, changes = CASES[case]
-    source = RING if data == "ring" else ud.Digits().open()
+    source = RING if data == "ring" else ud.data.Digits().open()
     plan = settings(**changes)
 
     def metrics_of(seen):
@@ -354,13 +355,14 @@ def energy_distance(x, y):
 @pytest.fixture(scope="module")
 def learned():
     torch.manual_seed(0)
-    data = ud.Ring(count=10000, std=0.1)
+    data = ud.data.Ring(count=10000, std=0.1)
     model = ud.NeuralDenoiser(ud.DDPM(100, ud.Linear(1e-3, 0.1)), ud.Eps(), ud.MLP((2,), width=64, depth=2))
     plan = ud.Training(steps=1000, batch=256, lr=3e-3, ema=0.99, precision="fp32", log_every=500)
     untrained = copy.deepcopy(model)
     return data, untrained, fit(model, data.open(), settings=plan)
 
 
+@pytest.mark.slow  # trains for 13 s
 def test_it_learns_the_ring(learned):
     data, untrained, model = learned
     count = 1000

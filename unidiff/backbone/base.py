@@ -34,7 +34,7 @@ class Backbone(nn.Module, ABC):
         image: Channels of the condition `image` that the network was built for; None if it knows none.
         learned_variance: Whether the output's first axis is twice that of `shape`: what the network predicts, then for
             each number of it where the variance of a reverse step lies, from -1 (beta-tilde) to 1 (beta); see
-            `Prediction.variance`.
+            `Prediction.variance_interpolation`.
     """
 
     shape: tuple[int, ...]

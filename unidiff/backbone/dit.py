@@ -106,7 +106,7 @@ class DiT(Backbone):
         Args:
             x: Noisy images, (B, C, H, W).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
+            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes.
 
         Returns:
             The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
@@ -187,7 +187,7 @@ def position_table(height: int, breadth: int, width: int) -> Tensor:
 def _check(shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int) -> None:
     """Raise a ParameterError if the arguments are out of range or do not fit one another."""
     triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
-    require(triple, "shape", shape, "(channels, height, width), three whole numbers of at least 1")
+    require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
     require_whole("patch", patch)
     require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
     require_whole("depth", depth)

@@ -36,8 +36,8 @@ class MLP(Backbone):
     ) -> None:
         super().__init__()
         sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
-        require(sizes, "shape", shape, "one or more whole numbers of at least 1")
-        require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
+        require(sizes, "shape", shape, "one or more integers >= 1")
+        require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
         require_whole("depth", depth)
         require_classes(classes)
         self.shape = tuple(shape)
@@ -56,7 +56,7 @@ class MLP(Backbone):
         Args:
             x: Noisy samples, (B, *shape).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes.
+            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes.
 
         Returns:
             The network's output, (B, *shape); twice as long in the first axis with a learned variance.

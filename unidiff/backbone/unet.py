@@ -139,7 +139,7 @@ class UNet(Backbone):
         Args:
             x: Noisy images, (B, C, H, W).
             c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) whole numbers from -1 (no class), if the network was built with classes; `image`,
+            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes; `image`,
                 (B, C', H, W), if it was built with one.
 
         Returns:
@@ -201,13 +201,13 @@ def _check(
 ) -> None:
     """Raise a ParameterError if the arguments are out of range or do not fit one another."""
     triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
-    require(triple, "shape", shape, "(channels, height, width), three whole numbers of at least 1")
-    require(is_whole(width) and width % 2 == 0, "width", width, "an even number of at least 2")
+    require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
+    require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
     several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(is_whole(m) for m in multipliers)
-    require(several, "multipliers", multipliers, "one or more whole numbers of at least 1")
+    require(several, "multipliers", multipliers, "one or more integers >= 1")
     require_whole("blocks", blocks)
     sizes = isinstance(attention, (tuple, list)) and all(is_whole(a) for a in attention)
-    require(sizes, "attention", attention, "a list of resolutions, whole numbers of at least 1; () is none")
+    require(sizes, "attention", attention, "a list of resolutions, integers >= 1; () is none")
     require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
     require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -62,13 +63,29 @@ def _options(
     pass
 
 
+def _show_deprecations() -> None:
+    """Print what is deprecated as a note; other warnings as ever."""
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, DeprecationWarning):
+            print(f"Note: {message}", file=sys.stderr)
+        else:
+            plain(message, category, *where, **more)
+
+    warnings.filterwarnings("default", category=DeprecationWarning, module=r"unidiff\.")
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130."""
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with warnings.catch_warnings():
+            _show_deprecations()
+            app()
     except UnidiffError as error:
         speaker = "unidiff"
         if not is_speaker():

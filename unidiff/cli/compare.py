@@ -8,17 +8,17 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
-    from unidiff.run.comparing import Comparing
+    from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare"]
 
@@ -45,8 +45,8 @@ def compare(
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.console import Console
-    from unidiff.run.compare import compare_recipe
-    from unidiff.run.comparison_files import check_place, write_comparison
+    from unidiff.tasks.comparison_models import compare_recipe
+    from unidiff.tasks.comparison_report import check_place, write_comparison
 
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -81,22 +81,29 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise RunError(f"--nfe {text}: write whole numbers separated by commas, as in 5,10,20.") from None
+        raise RunError(f"--nfe {text}: write integers separated by commas, as in 5,10,20.") from None
 
 
 def _comparing(
     what: list[str], changes: dict[str, Any], overrides: list[str], allow_imports: bool
-) -> tuple[Comparing, str]:
+) -> tuple[SolverComparison, str]:
     """The comparison that the words of the command line mean, and its name."""
-    from unidiff.run.comparing import Comparing, load_comparing
     from unidiff.run.directory import RunDirectory
+    from unidiff.run.task import load_recipe
+    from unidiff.tasks.comparison import SolverComparison
 
     are_runs = [RunDirectory(Path(word)).exists() for word in what]
     try:
         if len(what) == 1 and not are_runs[0]:
             if Path(what[0]).is_dir():
                 raise RunError(f"{what[0]}: this is no run directory. `unidiff run RECIPE --out {what[0]}` makes one.")
-            loaded = load_comparing(what[0], overrides, allow_imports=allow_imports)
+            task = load_recipe(what[0], overrides, allow_imports=allow_imports)
+            if task.key != SolverComparison.key:
+                problem = (
+                    f"this recipe asks for {task.noun}, and lists no `solvers` to compare. To run it: `unidiff run"
+                )
+                raise RecipeError(f"{what[0]}: {problem} {what[0]}`.")
+            loaded = cast(SolverComparison, task)
             return dataclasses.replace(loaded, **changes), Path(what[0]).stem
         for word, is_run in zip(what, are_runs):
             if not is_run:
@@ -109,7 +116,7 @@ def _comparing(
             if times > 1:
                 raise RunError(f"{place}: this run is named {times} times. Name each run once.")
         name = "-".join(["compare", *(RunDirectory(Path(word)).name for word in what)])
-        return Comparing(runs=tuple(map(Path, what)), **changes), name
+        return SolverComparison(runs=tuple(map(Path, what)), **changes), name
     except ParameterError as error:  # of an option: a recipe's own mistake names its place
         raise RunError(f"--{error}") from error
 

@@ -55,7 +55,9 @@ def describe(
         near = difflib.get_close_matches(name, [*unidiff.EXPORTS, *shipped_recipes()], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
         raise UnidiffError(f"describe {name}: there is no such name. {hint}")
-    value = getattr(unidiff, public)
+    from unidiff.recipe.registry import PUBLIC
+
+    value = PUBLIC.get(public)
     facts: dict[str, Any] = {
         "name": public,
         "kind": _kind(public),
@@ -63,14 +65,11 @@ def describe(
         "doc": inspect.getdoc(value) or "",
     }
     from unidiff.recipe.registry import is_component
+    from unidiff.recipe.schema import is_record
 
-    named = (
-        is_component(value)
-        and not inspect.isabstract(value)
-        and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
-    )
-    if named or public in ("Recipe", "Training", "Sampling", "Comparing", "Evolving", "Classifying"):
-        from unidiff.recipe import signature_rows
+    component = is_component(value) and facts["kind"] not in ("denoiser", "exact", "guidance", "classifier")
+    if (component or is_record(value)) and not inspect.isabstract(value):
+        from unidiff.recipe.describe import signature_rows
 
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]
     if as_json:

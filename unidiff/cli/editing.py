@@ -22,9 +22,9 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError, RunFailed
 from unidiff.grid import Grid
 from unidiff.run.directory import RunDirectory
-from unidiff.run.load import Run, load
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution
+from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "read_image", "read_map", "read_mask"]
@@ -36,7 +36,7 @@ Alter = Callable[[Denoiser, torch.device, Grid, Sequence[int], Callable[[int, in
 class EditSession:
     """A loaded run of images, how it is to be sampled, and where picture and values are to go."""
 
-    run: Run
+    run: GenerationRun
     sampling: Sampling
     picture: Path
     array: Path | None
@@ -57,9 +57,9 @@ class EditSession:
         given = any(change.startswith("sampling.count=") for change in overrides or [])
         changes = [*(overrides or []), *([] if count is None and given else [f"sampling.count={count or 8}"])]
         if count is not None and count < 1:
-            raise RunError(f"--count {count}: allowed is a whole number of at least 1.")
+            raise RunError(f"--count {count}: allowed is an integer >= 1.")
         with Console() as console:
-            run = load(directory, changes, device=device, allow_imports=allow_imports, report=console.notice)
+            run = load_generation(directory, changes, device=device, allow_imports=allow_imports, report=console.notice)
         shape = run.recipe.data.decoded_shape
         if len(shape) != 3:
             raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be altered.")

@@ -10,7 +10,8 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
-from unidiff.run.load import Run, load_classifier
+from unidiff.tasks.classification import load_classifier
+from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["check_classes", "guided", "read_classes", "read_classifier"]
 
@@ -19,15 +20,15 @@ def read_classes(text: str | None) -> list[int]:
     """The classes of `--class 0,1,2`.
 
     Raises:
-        RunError: If these are no whole numbers.
+        RunError: If these are no integers.
     """
     words = [] if text is None else text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise RunError(f"--class {text}: write whole numbers from 0, with commas between them, such as --class 0,1,2.")
+        raise RunError(f"--class {text}: write integers from 0, with commas between them, such as --class 0,1,2.")
     return [int(word) for word in words]
 
 
-def check_classes(run: Run, asked: Sequence[int], judge: Classifier | None) -> None:
+def check_classes(run: GenerationRun, asked: Sequence[int], judge: Classifier | None) -> None:
     """Refuse classes that neither the model nor the classifier knows.
 
     Raises:
@@ -47,7 +48,7 @@ def check_classes(run: Run, asked: Sequence[int], judge: Classifier | None) -> N
 
 
 def read_classifier(
-    run: Run, path: Path | None, device: str, allow_imports: bool, report: Callable[[str], None]
+    run: GenerationRun, path: Path | None, device: str, allow_imports: bool, report: Callable[[str], None]
 ) -> Classifier | None:
     """The classifier of a run, if one is named.
 
@@ -62,7 +63,7 @@ def read_classifier(
     return load_classifier(path, device=device, allow_imports=allow_imports, report=report)
 
 
-def guided(run: Run, asked: Sequence[int], scale: float | None, judge: Classifier | None) -> Denoiser:
+def guided(run: GenerationRun, asked: Sequence[int], scale: float | None, judge: Classifier | None) -> Denoiser:
     """The run's model, steered as the user asked.
 
     Raises:

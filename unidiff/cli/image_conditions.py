@@ -12,14 +12,14 @@ from unidiff.cli.editing import read_image, read_mask
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.image import ImageConditioning
 from unidiff.errors import DataError, ParameterError, RunError
-from unidiff.run.load import Run
+from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["conditioning_of", "read_examples"]
 
 TEST_IMAGES = 6  # shown where no picture is named
 
 
-def conditioning_of(run: Run, images: Sequence[Path], mask: Path | None) -> ImageConditioning | None:
+def conditioning_of(run: GenerationRun, images: Sequence[Path], mask: Path | None) -> ImageConditioning | None:
     """How the run's model was told images; None if it was told none.
 
     Raises:
@@ -39,7 +39,9 @@ def conditioning_of(run: Run, images: Sequence[Path], mask: Path | None) -> Imag
     return conditioning
 
 
-def read_examples(conditioning: ImageConditioning, run: Run, images: Sequence[Path], mask: Path | None) -> Examples:
+def read_examples(
+    conditioning: ImageConditioning, run: GenerationRun, images: Sequence[Path], mask: Path | None
+) -> Examples:
     """The conditions of the user's pictures; of a few test images, with their truth, if there are none.
 
     Raises:

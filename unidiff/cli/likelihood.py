@@ -44,7 +44,7 @@ def likelihood(
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 2**62)
     require(0 < tolerance < math.inf, "--tolerance", tolerance, "a number above 0")
-    allowed = "0 for continuous data, or a whole number from 2 to 65536"
+    allowed = "0 for continuous data, or an integer from 2 to 65536"
     require(levels is None or levels == 0 or is_whole(levels, 2, 2**16), "--levels", levels, allowed)
     if exact and probes is not None:
         raise RunError(f"--probes {probes}: the exact divergence takes none. Leave out --probes or --exact.")
@@ -56,13 +56,13 @@ def likelihood(
     from unidiff.divergence import ExactTrace, Hutchinson
     from unidiff.grid import Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
-    from unidiff.run.load import load
+    from unidiff.tasks.generation import load_generation
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
     asked = None if steps is None else Uniform(steps)
     with Console() as console:
-        loaded = load(run, device=device, allow_imports=allow_imports, report=console.notice)
+        loaded = load_generation(run, device=device, allow_imports=allow_imports, report=console.notice)
         if loaded.recipe.data.coded:
             problem = "its density is one of latents, which says nothing of the likelihood of pictures"
             raise RunError(f"{run}: {problem}. In code, unidiff.log_likelihood takes latents.")

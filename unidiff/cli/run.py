@@ -1,9 +1,8 @@
-"""`unidiff run`: train a recipe and draw samples."""
+"""`unidiff run`: do what a recipe asks for."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -29,38 +28,26 @@ def run(
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
 ) -> None:
-    """Train a recipe and draw samples, into a run directory; or train a `classifier`, or solve on a `domain`."""
+    """Do what a recipe asks for, into a directory: train a model, a classifier or a codec; compare solvers; solve."""
     if resume and overwrite:
         raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
-    from unidiff.recipe.shipped import recipe_command
-
-    if recipe_command(recipe) == "evolve":
-        from unidiff.cli.evolve import evolve
-
-        if resume:
-            raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
-        place = out or _directory(Path(recipe), resume)
-        evolve(recipe, overrides or [], place, device, overwrite, dry_run, as_json, allow_imports)
-        return
     from unidiff.cli.console import Console, is_speaker
-    from unidiff.recipe import load_recipe
-    from unidiff.run.execute import READERS, execute, resumed_recipe
+    from unidiff.run.task import load_recipe
     from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
+    own = directory / "recipe.yaml"
     try:
-        loaded = READERS.get(recipe_command(recipe), load_recipe)(recipe, overrides or [], allow_imports=allow_imports)
+        task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
     except RecipeError as error:
-        own = directory / "recipe.yaml"
         if not (resume and own.is_file()) or own == Path(recipe):
             raise
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
-    if resume:
-        loaded = resumed_recipe(directory, loaded, allow_imports=allow_imports)
+    if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
+        task = task.resumed(directory, allow_imports=allow_imports)
     try:
         with _StopOnSignal() as asked, Console() as console:
-            summary = execute(
-                loaded,
+            outcome = task.run(
                 directory,
                 console,
                 device=device,
@@ -68,6 +55,7 @@ def run(
                 overwrite=overwrite,
                 dry_run=dry_run,
                 stop=asked,
+                allow_imports=allow_imports,
             )
     except Interrupted as stopped:
         if is_speaker():
@@ -76,8 +64,8 @@ def run(
             if as_json:
                 print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
         raise typer.Exit(130) from None
-    if summary:
-        _print(summary, as_json)
+    if outcome is not None:
+        print(json.dumps(outcome.to_dict()) if as_json else outcome.text())
 
 
 def _directory(recipe: Path, resume: bool) -> Path:
@@ -121,39 +109,3 @@ def _again(recipe: str, overrides: list[str] | None, out: Path | None, device: s
     words += ["--out", str(out)] if out else []
     words += ["--device", device] if device != "auto" else []
     return shlex.join([*words, *(["--allow-imports"] if allow_imports else []), "--resume"])
-
-
-def _print(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary))
-        return
-    from unidiff.run.conditional import in_words
-
-    data, finished = summary["data"], summary["status"] == "finished"
-    drawn = finished and "nfe" in summary
-    pace = f"{summary['sampling_seconds']:.0f} s, {summary['nfe']} evaluations per sample" if drawn else None
-    worth, latents = summary.get("reconstruction"), summary.get("latents")
-    accuracy = ", ".join(f"{value:.1%} at t = {t}" for t, value in summary.get("accuracy", {}).items())
-    errors = summary.get("errors")
-    rows = {
-        "data": f"{data['name']}, {data['count']} samples of shape {tuple(data['shape'])}",
-        "note": data["stand_in"],
-        "network": f"{summary['parameters']:,} parameters, {summary['precision']} on {summary['device']}",
-        "training": f"{summary['training_seconds']:.0f} s, final loss {summary['loss']:.4f}" if finished else None,
-        "sampling": pace,
-        "accuracy": accuracy,
-        "errors": in_words(errors) if errors else None,
-        "codec": summary.get("codec"),
-        "reconstruction": worth and f"rms {worth['rms']:.4f}, PSNR {worth['psnr_db']} dB, KL {worth['kl_nats']} nats",
-        "latents": latents
-        and f"{tuple(latents['shape'])}, mean {latents['mean']}, std {latents['channel_std']} by channel",
-        "samples": summary.get("samples"),
-        "conditions": summary.get("conditions"),
-        "trajectory": summary.get("trajectory"),
-        "scale": latents and f"{latents['scale']:.6f}",
-        "run": f"{summary['directory']}{os.sep}" + ("" if finished else " (dry run: nothing was written there)"),
-    }
-    width = max(10, *(len(name) for name, value in rows.items() if value))
-    for name, value in rows.items():
-        if value:
-            print(f"{name:>{width}}  {value}")

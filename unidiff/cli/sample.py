@@ -62,13 +62,16 @@ def sample(
     from unidiff.cli.console import Console
     from unidiff.cli.guidance_options import check_classes, guided, read_classes, read_classifier
     from unidiff.cli.image_conditions import conditioning_of, read_examples
-    from unidiff.run.conditional import errors, in_words, rows
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.load import draw, load
+    from unidiff.run.load import draw
+    from unidiff.tasks.generation import load_generation
+    from unidiff.tasks.generation_report import errors, rows
 
     asked = read_classes(classes)
     with Console() as console:
-        loaded = load(run, overrides or [], device=device, allow_imports=allow_imports, report=console.notice)
+        loaded = load_generation(
+            run, overrides or [], device=device, allow_imports=allow_imports, report=console.notice
+        )
         sampling, model = loaded.recipe.sampling, loaded.denoiser
         judge = read_classifier(loaded, classifier, device, allow_imports, console.notice)
         check_classes(loaded, asked, judge)
@@ -89,7 +92,7 @@ def sample(
             sampling = dataclasses.replace(sampling, count=len(value))
         picture = out or free_name(RunDirectory(run).samples)
         check_place("--out", picture)
-        if stand_in := loaded.manifest.get("data", {}).get("stand_in"):
+        if stand_in := loaded.manifest.data and loaded.manifest.data.stand_in:
             console.notice(stand_in)
         started = time.perf_counter()
         solution = draw(
@@ -134,7 +137,7 @@ def sample(
         "classes": asked or None,
         "guidance": guidance,
         "images": [str(path) for path in images or []] or None,
-        "errors": found,
+        "errors": found and dataclasses.asdict(found),
         "nfe": solution.nfe,
         "seconds": round(seconds, 2),
         "samples": str(picture),
@@ -146,6 +149,6 @@ def sample(
     else:
         print(f"{sampling.count} samples, {solution.nfe} evaluations each, {seconds:.1f} s: {picture}")
         if found is not None:
-            print(f"errors: {in_words(found)}")
+            print(f"errors: {found}")
         if array is not None:
             print(f"values: {array}")

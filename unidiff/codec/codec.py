@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
 
-__all__ = ["Autoencoder", "AutoencoderOutput", "TrainableAutoencoder", "at_least_float32"]
+__all__ = ["Autoencoder", "AutoencoderOutput", "CodecInTraining", "at_least_float32"]
 
 _PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
@@ -86,6 +87,20 @@ class Autoencoder(nn.Module):
                 os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    @property
+    def backbone(self) -> Autoencoder:
+        """Itself: all of it is trained."""
+        return self
+
+    @property
+    def classes(self) -> None:
+        """None: it is not conditioned on a class."""
+        return
+
+    def with_backbone(self, backbone: nn.Module) -> Autoencoder:
+        """Another one, perhaps wrapped for several processes."""
+        return cast(Autoencoder, backbone)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -181,23 +196,10 @@ class Autoencoder(nn.Module):
         return total
 
 
-class TrainableAutoencoder:
-    """A codec as the training loop sees it: reached through `backbone`, which several processes may wrap.
-
-    Args:
-        backbone: The codec.
-        noise_shape: Shape of the noise of one sample's posterior, (c, h, w).
-    """
-
-    classes = None
-
-    def __init__(self, backbone: Any, noise_shape: tuple[int, ...]) -> None:
-        self.backbone = backbone
-        self.noise_shape = noise_shape
-
-    def with_backbone(self, backbone: Any) -> TrainableAutoencoder:
-        """The same with another network."""
-        return TrainableAutoencoder(backbone, self.noise_shape)
+def CodecInTraining(codec: Autoencoder, noise_shape: tuple[int, ...]) -> Autoencoder:
+    """The codec itself: `unidiff.train` takes it as it is. Kept for one release."""
+    warnings.warn("CodecInTraining is not needed any more: pass the codec to unidiff.train.", DeprecationWarning, 2)
+    return codec
 
 
 def at_least_float32(x: Tensor) -> Tensor:

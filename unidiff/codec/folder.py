@@ -129,7 +129,7 @@ def _require_weights(folder: Path) -> None:
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
         problem = "its weights are pickled, and reading them may run any code"
-        remedy = f"If you trust them: unidiff.load_codec({str(folder)!r}, allow_pickle=True).save(ANOTHER_FOLDER)"
+        remedy = f"If you trust them: unidiff.codec.load_codec({str(folder)!r}, allow_pickle=True).save(ANOTHER_FOLDER)"
         raise DataError(f"codec: {folder}: {problem}. {remedy}.")
     raise DataError(f"codec: {folder}: {WEIGHTS} is missing. Save the model again, in one piece, as safetensors.")
 

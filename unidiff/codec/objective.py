@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from unidiff.codec.codec import AutoencoderOutput, at_least_float32
+from unidiff.codec.codec import Autoencoder, AutoencoderOutput, at_least_float32
 from unidiff.errors import ParameterError, require
 
 __all__ = [
@@ -97,9 +97,13 @@ class CodecObjective(ABC):
                 total = total + self.edge * self.error.of(difference.diff(dim=axis)).flatten(1).sum(1)
         return (total + self.latents(coding)) / x[0].numel()
 
-    def batch_losses(self, model: Any, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+    def noise_shape(self, model: Autoencoder, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise of one sample's posterior: that of a latent."""
+        return model.layout.latent_shape(shape)
+
+    def batch_losses(self, model: Autoencoder, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         """The loss of each sample of a batch, (B,), as the training loop asks for it; see `Objective.batch_losses`."""
-        return self.losses(model.backbone(x, noise), x)
+        return self.losses(model(x, noise), x)
 
 
 @dataclass(frozen=True)

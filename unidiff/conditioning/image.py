@@ -141,7 +141,7 @@ class SuperResolution(ImageConditioning):
         """As many as the pictures have; see `ImageConditioning.channels`."""
         _, height, width = shape
         if height % self.factor or width % self.factor:
-            problem = f"{self.factor} was given; allowed is a divisor of the images' {height} x {width} pixels."
+            problem = f"must divide the images' {height} x {width} pixels, got {self.factor}"
             raise ParameterError("conditioning.factor", problem)
         return shape[0]
 
@@ -240,7 +240,7 @@ class RandomMasks(ImageConditioning):
         return shape[0] + 1
 
     def known(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """Where nothing is left out, (B, H, W) bool: sides and places are uniform over the whole numbers.
+        """Where nothing is left out, (B, H, W) bool: sides and places are uniform over the integers.
 
         Args:
             uniform: Height, width, top and left of each rectangle in turn, as uniform draws, (B, 4 * rectangles).

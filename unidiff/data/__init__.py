@@ -6,6 +6,8 @@ verifies and gives an `OpenDataset`, from which batches are taken by index.
 
 from __future__ import annotations
 
-from unidiff.data.base import Dataset, OpenDataset, TensorSource
+from unidiff.lazy import attach, exports
 
-__all__ = ["Dataset", "OpenDataset", "TensorSource"]
+EXPORTS = exports(__file__)
+__all__ = list(EXPORTS)
+__getattr__ = attach(__name__, EXPORTS, {})

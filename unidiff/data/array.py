@@ -33,7 +33,7 @@ class ArrayFile(Dataset):
         low: The value that becomes -1. With `high`, no value may lie outside [low, high].
         high: The value that becomes 1. Without `low` and `high`, uint8 means 0 to 255, and floating-point values are
             taken as they are: finite, and in [-1, 1] if they are images.
-        labels: A .npy file of (N,) whole numbers of at least 0, looked up likewise, or None.
+        labels: A .npy file of (N,) integers >= 0, looked up likewise, or None.
     """
 
     path: str
@@ -174,7 +174,7 @@ def _labels(path: Path, count: int) -> Tensor:
     found = _map(path, "labels")
     if found.shape != (count,) or found.dtype.kind not in "ui" or found.min() < 0:
         raise DataError(
-            f"labels: {path} holds {found.dtype} values of shape {found.shape}; one whole number of at least 0 is "
+            f"labels: {path} holds {found.dtype} values of shape {found.shape}; one integer of at least 0 is "
             f"needed for each of the {count} samples, shape ({count},)."
         )
     return torch.from_numpy(found.astype(np.int64))

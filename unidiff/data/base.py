@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,8 @@ from torch import Tensor
 from unidiff.errors import require
 
 __all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
+
+_READ_TOGETHER = 1000  # samples
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ class Dataset(ABC):
             ParameterError: If the split is neither "train" nor "test".
         """
 
+    def look(self, split: str = "train") -> OpenDataset:
+        """Everything about one split but the values of its samples, where these cost time to make; see `open`."""
+        return self.open(split)
+
 
 class OpenDataset(ABC):
     """Opened data. A batch is a function of its indices alone, which is what lets training resume exactly.
@@ -146,6 +153,11 @@ class OpenDataset(ABC):
             DataError: If a sample turns out to be unreadable (streams only).
         """
 
+    def all_batches(self) -> Iterator[Tensor]:
+        """All of the samples once, in order."""
+        for indices in torch.arange(len(self)).split(_READ_TOGETHER):
+            yield self.batch(indices)
+
     def to(self, device: torch.device | str) -> OpenDataset:
         """Move the samples to a device once and for all, if they are held in memory; a stream returns itself."""
         return self
@@ -192,7 +204,7 @@ class TensorSource(OpenDataset):
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Take samples by index: (B,) integers in, (B, *shape) float32 out."""
         # Moved before it is made float: a quarter of the bytes cross to the device.
-        taken = self.values[indices.to(self.values.device)].to(device)
+        taken = self.values[indices.to(self.values.device, non_blocking=True)].to(device, non_blocking=True)
         return taken.float().div_(127.5).sub_(1.0) if taken.dtype == torch.uint8 else taken
 
     def to(self, device: torch.device | str) -> TensorSource:
@@ -211,7 +223,7 @@ def require_split(split: str) -> None:
     require(split in ("train", "test"), "split", split, '"train" or "test"')
 
 
-def require_stand_in(offline: str | None) -> None:
-    """Raise a ParameterError unless `offline` is None or "digits" (in capitals or not)."""
-    known = offline is None or (isinstance(offline, str) and offline.lower() == "digits")
-    require(known, "offline", offline, 'None (missing data are an error) or "digits" (they stand in)')
+def require_stand_in(fallback: str | None) -> None:
+    """Raise a ParameterError unless `fallback` is None or "digits" (in capitals or not)."""
+    known = fallback is None or (isinstance(fallback, str) and fallback.lower() == "digits")
+    require(known, "fallback", fallback, 'None (missing data are an error) or "digits" (they stand in)')

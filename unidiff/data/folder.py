@@ -17,6 +17,7 @@ from unidiff.data.digits import stand_in
 from unidiff.data.picture import decode
 from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError, require, require_whole
+from unidiff.renamed import renamed
 
 __all__ = ["ImageFolder"]
 
@@ -25,6 +26,7 @@ THREADS = 4
 PENDING = 512  # images decoded or being decoded ahead of time, at most
 
 
+@renamed(offline="fallback")
 @dataclass(frozen=True)
 class ImageFolder(Dataset):
     """The images under a folder, short side resized to `size` (antialiased), then the centre cut out.
@@ -44,21 +46,21 @@ class ImageFolder(Dataset):
         channels: 1 for grey, 3 for colour; images of the other kind are converted.
         flip: Whether each image also comes mirrored left to right: N images become 2N samples, of which sample N + i
             is the mirror of sample i. So a batch stays a function of its indices, which random flips would break.
-        offline: "digits" lets scikit-learn's digits (never mirrored) stand in when `root` does not exist, or None.
+        fallback: "digits" lets scikit-learn's digits (never mirrored) stand in when `root` does not exist, or None.
     """
 
     root: str
     size: int = 32
     channels: int = 3
     flip: bool = False
-    offline: str | None = None
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", os.fspath(self.root))  # a Path is welcome; the repr is a recipe: plain text
         require_whole("size", self.size, 8, 8192)
         require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
         require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
-        require_stand_in(self.offline)
+        require_stand_in(self.fallback)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +77,7 @@ class ImageFolder(Dataset):
         try:
             root = find(self.root, "root")
         except Absent:
-            if self.offline is None:
+            if self.fallback is None:
                 raise
             why = "the folder does not exist"
             return stand_in(f"The image folder {self.root}", why, self.size, self.channels, split)

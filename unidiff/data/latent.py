@@ -125,6 +125,11 @@ class Latent(Dataset):
         object.__setattr__(twin, "_kept", directory / KEPT)
         return twin
 
+    def look(self, split: str = "train") -> TensorSource:
+        """Zeros in place of the latents: nothing is encoded; see `Dataset.look`."""
+        source = self.data.look(split)
+        return self._source(source, torch.zeros(()).expand(len(source), *self.shape))
+
     def open(self, split: str = "train") -> TensorSource:
         """Open the pictures and encode them, or read the latents that were kept.
 
@@ -134,7 +139,6 @@ class Latent(Dataset):
         shape = self.shape
         source = self.data.open(split)
         codec = digest(self.folder)
-        said = f"{codec} {source.checksum}"
         told = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
         key = hashlib.sha256(told.encode()).hexdigest()
         path = search_paths.cache() / "latents" / f"{key}.safetensors"
@@ -144,6 +148,10 @@ class Latent(Dataset):
             values = self._encoded(source, expected)
             if self.cache:
                 _keep(values, path)
+        return self._source(source, values)
+
+    def _source(self, source: OpenDataset, values: Tensor) -> TensorSource:
+        said = f"{digest(self.folder)} {source.checksum}"
         return TensorSource(
             values,
             f"latents of {source.name}",

@@ -19,6 +19,7 @@ from unidiff.data.idx import REMEDY, parse, unpack
 from unidiff.data.resize import resize
 from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError, require_whole
+from unidiff.renamed import renamed
 
 __all__ = ["MNIST", "FashionMNIST"]
 
@@ -29,7 +30,7 @@ class _IDXImages(Dataset):
 
     size: int = 28
     root: str | None = None
-    offline: str | None = None
+    fallback: str | None = None
 
     title: ClassVar[str]
     folder: ClassVar[str]
@@ -41,7 +42,7 @@ class _IDXImages(Dataset):
 
     def __post_init__(self) -> None:
         require_whole("size", self.size, 8, 8192)
-        require_stand_in(self.offline)
+        require_stand_in(self.fallback)
         if self.root is not None:  # a Path is welcome, but the repr of a Data is a recipe: plain text
             object.__setattr__(self, "root", os.fspath(self.root))
 
@@ -72,7 +73,7 @@ class _IDXImages(Dataset):
             image_file = self._find(f"{prefix}-images-idx3-ubyte", folders)
             label_file = self._find(f"{prefix}-labels-idx1-ubyte", folders)
         except Absent as absent:
-            if self.offline is None:
+            if self.fallback is None:
                 raise
             return stand_in(self.title, str(absent.__cause__), self.size, 1, split)
         count = self.counts[split]
@@ -110,7 +111,7 @@ class _IDXImages(Dataset):
             raise Absent(
                 f"{self.title}: {name}.gz is in none of {', '.join(map(str, folders))}, and {failure}. Put the four "
                 f"files into a folder and give it as root, or set UNIDIFF_DATA to a folder that holds "
-                f"{self.folder}/, or allow a stand-in with offline: digits."
+                f"{self.folder}/, or allow a stand-in with fallback: digits."
             ) from failure
 
     def _content(self, path: Path) -> bytes:
@@ -134,6 +135,7 @@ class _IDXImages(Dataset):
         return content
 
 
+@renamed(offline="fallback")
 @dataclass(frozen=True)
 class MNIST(_IDXImages):
     """MNIST (LeCun et al., 1998): handwritten digits, 60,000 images to train on and 10,000 to test.
@@ -146,7 +148,7 @@ class MNIST(_IDXImages):
         size: Height and width in pixels, at least 8; other than 28 by bilinear interpolation with antialiasing
             (Higham, Higham & Grindrod use 32).
         root: Folder that holds the files. If relative, it is looked up as given, then under $UNIDIFF_DATA.
-        offline: "digits" lets scikit-learn's digits stand in when the files cannot be had; the source says so in
+        fallback: "digits" lets scikit-learn's digits stand in when the files cannot be had; the source says so in
             `stand_in`. None: that is an error. A damaged file is an error in both cases.
     """
 
@@ -165,6 +167,7 @@ class MNIST(_IDXImages):
     }
 
 
+@renamed(offline="fallback")
 @dataclass(frozen=True)
 class FashionMNIST(_IDXImages):
     """Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017): ten kinds of clothing in MNIST's own format.
@@ -175,7 +178,7 @@ class FashionMNIST(_IDXImages):
     Args:
         size: Height and width in pixels, at least 8.
         root: Folder that holds the files. If relative, it is looked up as given, then under $UNIDIFF_DATA.
-        offline: "digits" lets scikit-learn's digits stand in when the files cannot be had, or None.
+        fallback: "digits" lets scikit-learn's digits stand in when the files cannot be had, or None.
     """
 
     title: ClassVar[str] = "Fashion-MNIST"

@@ -107,7 +107,7 @@ def compare(
     check_same_data(labelled)
     seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
-    require(len(nfes) > 0, "nfe", nfes, "a list of at least one whole number")
+    require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
     for nfe in nfes:
         require_whole("nfe", nfe)
     require_whole("batch", batch)

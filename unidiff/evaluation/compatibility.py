@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.exact import ClosedForm
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["check_same_data", "check_samples", "one_shape"]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Seeded
@@ -57,9 +58,10 @@ def mean_prediction(
     require_whole("draws", draws)
     process, noise = denoiser.process, Seeded(seeds)
     x0 = torch.zeros(len(seeds), *shape, dtype=dtype, device=device)
+    level, cond = process.level(1.0, x0), on_device(cond, x0.device)
     for _ in range(draws):
         u = process.draw_prior(noise, x0)
-        x0 = x0 + process.basis.inverse(denoiser(u, process.level(1.0, u), **cond).x0).to(dtype) / draws
+        x0 = x0 + process.basis.inverse(denoiser(u, level, **cond).x0).to(dtype) / draws
     return x0
 
 

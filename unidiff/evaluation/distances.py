@@ -149,7 +149,7 @@ class _Sorted:
 
     def __init__(self, projections: Tensor, groups: int) -> None:
         count = len(projections)
-        require(2 <= groups <= count, "groups", groups, f"a whole number from 2 to the number of samples, {count}")
+        require(2 <= groups <= count, "groups", groups, f"an integer from 2 to the number of samples, {count}")
         self._groups = groups
         self.values, order = projections.T.contiguous().sort(dim=1)
         self._group = order % groups

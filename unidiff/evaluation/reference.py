@@ -14,7 +14,8 @@ from unidiff.denoiser import Denoiser
 from unidiff.exact import ClosedForm
 from unidiff.grid import ArcLength
 from unidiff.noise import Seeded
-from unidiff.process.base import Level, axpby
+from unidiff.precision import precise
+from unidiff.process.level import Level, axpby
 from unidiff.solver.exponential_adams import ExponentialAdams
 
 __all__ = ["Flow", "reference_flow"]
@@ -132,8 +133,7 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
     def ask(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         u = (math.hypot(level.alpha, level.sigma) * w).to(device, start.dtype)
         x0, eps, *_ = denoiser(u, level)
-        # Sums are kept on the CPU: not every device has float64.
-        return x0.to("cpu", torch.float64), eps.to("cpu", torch.float64)
+        return x0.to(w.dtype), eps.to(w.dtype)
 
     def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))
         cos, sin = math.cos(_angle(level)), math.sin(_angle(level))
@@ -141,7 +141,7 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
         return sin * (cos + _K * sin) * axpby(cos, eps, -sin, x0)
 
     first = denoiser.process.level(1.0)
-    w = start.double() / math.hypot(first.alpha, first.sigma)
+    w = start.to(device, precise(device)) / math.hypot(first.alpha, first.sigma)
     for left, middle, right in zip(levels[:-1:2], levels[1::2], levels[2::2]):
         h = _progress(right) - _progress(left)
         k1 = slope(w, left)
@@ -149,4 +149,4 @@ def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: t
         k3 = slope(w + h / 2 * k2, middle)
         k4 = slope(w + h * k3, right)
         w = w + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return denoiser.process.basis.inverse(ask(w, levels[-1])[0])
+    return denoiser.process.basis.inverse(ask(w, levels[-1])[0]).to("cpu", torch.float64)

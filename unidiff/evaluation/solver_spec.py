@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
+import unidiff
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
-from unidiff.recipe.refusal import nearest
-from unidiff.recipe.registry import PUBLIC
-from unidiff.recipe.schema import parameters
 from unidiff.solver.base import Solver
 
 __all__ = ["SolverSpec", "short", "solver_specs"]
@@ -56,7 +56,7 @@ class SolverSpec:
                 name, at, on = given.partition("@")
                 return cls(_part(Solver, name, given), _part(Grid, on, given) if at else grid)
         allowed = "a solver, a pair (solver, grid), or a text such as 'ddim:0.5@uniform'"
-        raise ParameterError("solvers", f"{given!r} was given; allowed is {allowed}.")
+        raise ParameterError("solvers", f"must be {allowed}, got {given!r}")
 
 
 def solver_specs(given: Any, grid: Grid) -> list[SolverSpec]:
@@ -67,14 +67,17 @@ def solver_specs(given: Any, grid: Grid) -> list[SolverSpec]:
 
 def short(part: Solver | Grid) -> str:
     """A solver or grid as one would write it, without defaults and without the `steps` of a grid."""
-    known = {field.name: field for field in dataclasses.fields(part) if not (isinstance(part, Grid) and _steps(field))}
-    default = {name: parameter.default for name, parameter in parameters(type(part)).items()}
-    changed = [f"{name}={getattr(part, name)!r}" for name in known if getattr(part, name) != default[name]]
+    fields = [field for field in dataclasses.fields(part) if not (isinstance(part, Grid) and _steps(field))]
+    changed = [f"{f.name}={getattr(part, f.name)!r}" for f in fields if getattr(part, f.name) != _default(f)]
     return type(part).__name__ + (f"({', '.join(changed)})" if changed else "")
 
 
 def _steps(field: dataclasses.Field[Any]) -> bool:
     return field.name == "steps"
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _part(base: type, written: str, whole: str) -> Any:
@@ -83,7 +86,8 @@ def _part(base: type, written: str, whole: str) -> Any:
     cls = _find(base, name.strip(), whole)
     arguments = {}
     if colon:
-        kinds = {n: _number(p.annotation) for n, p in parameters(cls).items() if n != "steps"}
+        hints = get_type_hints(cls)
+        kinds = {n: _number(hints[n]) for n in inspect.signature(cls).parameters if n != "steps"}
         numeric = {n: kind for n, kind in kinds.items() if kind is not None}
         if not numeric:
             raise ParameterError("solvers", f"{whole!r}: {cls.__name__} has no number that ':{number}' could set.")
@@ -91,7 +95,7 @@ def _part(base: type, written: str, whole: str) -> Any:
         try:
             arguments[chosen] = numeric[chosen](number)
         except ValueError as error:
-            kind = "a whole number" if numeric[chosen] is int else "a number"
+            kind = "an integer" if numeric[chosen] is int else "a number"
             problem = f"{whole!r}: {number!r} was given for {chosen}; {kind} belongs there."
             raise ParameterError("solvers", problem) from error
     try:
@@ -107,7 +111,9 @@ def _number(annotation: Any) -> type | None:
 
 
 def _find(base: type, name: str, whole: str) -> type:
-    choices = {cls_name.lower(): cls for cls_name, cls in PUBLIC.choices(base).items()}
+    homes = sorted((name, home) for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in ("solver", "grid"))
+    public = {name.lower(): getattr(unidiff, name) for name, _ in homes}
+    choices = {name: cls for name, cls in public.items() if _is_concrete(cls, base)}
     folded = name.replace("_", "").lower()
     found = [known for known in choices if known.startswith(folded)] if folded else []
     if folded in choices or (found and all(known.startswith(min(found, key=len)) for known in found)):
@@ -116,5 +122,11 @@ def _find(base: type, name: str, whole: str) -> type:
     if found:
         problem = f"{name!r} may be {' or '.join(found)}. Write more of the name."
     else:
-        problem = f"there is no {kind} {name!r}.{nearest(name, choices)} There are: {', '.join(choices)}."
+        close = difflib.get_close_matches(folded, choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        problem = f"there is no {kind} {name!r}.{hint} There are: {', '.join(choices)}."
     raise ParameterError("solvers", f"{whole!r}: {problem}")
+
+
+def _is_concrete(cls: object, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["Guided", "check_scale", "extrapolate", "repeat_level", "replace_x0", "row_scale", "slice_level"]
 
@@ -63,7 +63,7 @@ def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
         require(bool((scale.abs() <= _MOST).all()), "scale", scale.tolist(), allowed)
         return scale if scale.ndim else float(scale)
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not abs(scale) <= _MOST:
-        raise ParameterError("scale", f"{scale!r} was given; allowed is {allowed}.")
+        raise ParameterError("scale", f"must be {allowed}, got {scale!r}")
     return float(scale)
 
 
@@ -76,7 +76,7 @@ def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
         raise ParameterError(
             "scale", f"{problem}, or one number inside a model that works in chunks or doubles a batch."
         )
-    return scale.to(u.device, u.dtype).reshape(-1, *[1] * (u.ndim - 1))
+    return scale.to(u.device, u.dtype, non_blocking=True).reshape(-1, *[1] * (u.ndim - 1))
 
 
 def extrapolate(scale: Scale, there: Prediction, here: Prediction) -> Prediction:
@@ -87,7 +87,7 @@ def extrapolate(scale: Scale, there: Prediction, here: Prediction) -> Prediction
     `there`: it is no mean, and the line would lead out of its range.
     """
     x0, eps = (axpby(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
-    return Prediction(x0, eps, there.level, there.variance)
+    return Prediction(x0, eps, there.level, there.variance_interpolation)
 
 
 def replace_x0(prediction: Prediction, x0: Tensor) -> Prediction:
@@ -97,7 +97,7 @@ def replace_x0(prediction: Prediction, x0: Tensor) -> Prediction:
     """
     level = prediction.level
     eps = prediction.eps + level.alpha / level.sigma * (prediction.x0 - x0)
-    return Prediction(x0, eps, level, prediction.variance)
+    return Prediction(x0, eps, level, prediction.variance_interpolation)
 
 
 def repeat_level(level: Level) -> Level:

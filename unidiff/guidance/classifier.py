@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label
+from unidiff.condition import check_label_form
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["ClassifierGuidance"]
 
@@ -62,7 +62,7 @@ class ClassifierGuidance(Guided):
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
-        check_label(label, self.classes, len(u))
+        check_label_form(label, self.classes, len(u))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
@@ -92,4 +92,4 @@ class ClassifierGuidance(Guided):
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)
-        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance)
+        return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance_interpolation)

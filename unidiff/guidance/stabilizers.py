@@ -9,7 +9,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.guidance.base import Guided, replace_x0
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["DynamicThreshold", "GuidanceInterval", "RescaledGuidance"]
 
@@ -53,7 +53,7 @@ class GuidanceInterval(Guided):
             inside = (level.time >= self.low) & (level.time <= self.high)
             plain, guided = self.guided.both(u, level, **cond)
             x0, eps = (torch.where(inside, a, b) for a, b in ((guided.x0, plain.x0), (guided.eps, plain.eps)))
-            return plain, Prediction(x0, eps, level, plain.variance)
+            return plain, Prediction(x0, eps, level, plain.variance_interpolation)
         if self.low <= level.time <= self.high:
             return self.guided.both(u, level, **cond)
         plain = self.unguided(u, level, **cond)

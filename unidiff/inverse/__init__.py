@@ -1,1 +1,9 @@
 """Inverse problems: linear measurements of data, and models of the data given what was measured."""
+
+from __future__ import annotations
+
+from unidiff.lazy import attach, exports
+
+EXPORTS = exports(__file__)
+__all__ = list(EXPORTS)
+__getattr__ = attach(__name__, EXPORTS, {})

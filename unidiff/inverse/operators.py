@@ -52,7 +52,7 @@ class Operator(ABC):
             y: A measurement, (..., *measured).
             function: f, elementwise on tensors.
         """
-        factors = function(self.singular_values**2).to(y.device, y.dtype)
+        factors = function(self.singular_values**2).to(y.device, y.dtype, non_blocking=True)
         return self.left.inverse(factors * self.left.forward(y))
 
     def _require_pixels(self, x: Tensor, shape: tuple[int, ...]) -> None:
@@ -103,7 +103,7 @@ class HeatBlur(Operator):
     def apply(self, x: Tensor) -> Tensor:
         """The blurred image; see `Operator.apply`."""
         self._require_pixels(x, self.shape)
-        return self.left.inverse(self.singular_values.to(x.device, x.dtype) * self.left.forward(x))
+        return self.left.inverse(self.singular_values.to(x.device, x.dtype, non_blocking=True) * self.left.forward(x))
 
     def transpose(self, y: Tensor) -> Tensor:
         """The same blur; see `Operator.transpose`."""
@@ -174,6 +174,12 @@ class Inpainting(Operator):
         with torch.inference_mode(False):  # autograd keeps it, wherever it is made
             return torch.tensor(self.known, dtype=torch.bool)
 
+    @cached_property
+    def _indices(self) -> Tensor:
+        """Where the known pixels lie in a flattened image, (n,): a mask as an index would make the host wait."""
+        with torch.inference_mode(False):
+            return self.mask.flatten().nonzero().flatten()
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the mask."""
@@ -187,14 +193,14 @@ class Inpainting(Operator):
     def apply(self, x: Tensor) -> Tensor:
         """The known pixels; see `Operator.apply`."""
         self._require_pixels(x, self.shape)
-        return x[..., self.mask.to(x.device)]
+        return x.flatten(x.ndim - len(self.shape))[..., self._indices.to(x.device, non_blocking=True)]
 
     def transpose(self, y: Tensor) -> Tensor:
         """An image that is 0 where nothing is known; see `Operator.transpose`."""
-        self._require_pixels(y, (int(self.mask.sum()),))
-        x = y.new_zeros(*y.shape[:-1], *self.shape)
-        x[..., self.mask.to(y.device)] = y
-        return x
+        self._require_pixels(y, (len(self._indices),))
+        x = y.new_zeros(*y.shape[:-1], self.mask.numel())
+        x[..., self._indices.to(y.device, non_blocking=True)] = y
+        return x.reshape(*y.shape[:-1], *self.shape)
 
 
 def _nested(value: object) -> tuple[object, ...]:
@@ -237,14 +243,14 @@ class RandomProjection(Operator):
     def apply(self, x: Tensor) -> Tensor:
         """The projections, (..., count); see `Operator.apply`."""
         self._require_pixels(x, self.shape)
-        signs, modes = (drawn.to(x.device) for drawn in self._drawn)
+        signs, modes = (drawn.to(x.device, non_blocking=True) for drawn in self._drawn)
         flat = x.flatten(x.ndim - len(self.shape))
         return DCT((len(signs),)).forward(flat * signs)[..., modes]
 
     def transpose(self, y: Tensor) -> Tensor:
         """The combination of the directions; see `Operator.transpose`."""
         self._require_pixels(y, (self.count,))
-        signs, modes = (drawn.to(y.device) for drawn in self._drawn)
+        signs, modes = (drawn.to(y.device, non_blocking=True) for drawn in self._drawn)
         spread = y.new_zeros(*y.shape[:-1], len(signs))
         spread[..., modes] = y
         return (DCT((len(signs),)).inverse(spread) * signs).reshape(*y.shape[:-1], *self.shape)

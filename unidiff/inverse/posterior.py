@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.guidance.base import slice_level
+from unidiff.guidance.base import replace_x0, slice_level
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, axpby, scale_by
+from unidiff.process.level import Level, eps_of, scale_by
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
 
@@ -114,11 +114,9 @@ class Posterior(Denoiser):
 
             shift = self.shift(y - measured.detach(), push, level).detach()
         x0 = prediction.x0.detach() + shift
-        if asked is given:  # u - alpha x0 would cancel
-            eps = prediction.eps.detach() - level.alpha / level.sigma * shift
-        else:
-            eps = axpby(1 / given.sigma, u, -given.alpha / given.sigma, x0)
-        variance = prediction.variance
+        # At the level itself by the difference: u - alpha x0 would cancel.
+        eps = replace_x0(prediction, x0).eps.detach() if asked is given else eps_of(x0, u, given)
+        variance = prediction.variance_interpolation
         return x0.to(u.dtype), eps.to(u.dtype), None if variance is None else variance.detach().to(u.dtype)
 
     def _asked(self, u: Tensor, level: Level) -> Level:
@@ -252,7 +250,7 @@ class MomentMatching(Posterior):
         enough = self.tolerance**2 * square
         active = square > enough
         for _ in range(self.iterations):
-            if not bool(active.any()):
+            if residual.device.type == "cpu" and not active.any():  # elsewhere the host would wait for the answer
                 break
             spread = self.operator.apply(self.process.basis.inverse(push(direction.reshape(shape)))).to(residual.dtype)
             image = spread.flatten(1) + self.noise_std**2 * direction

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.objective.times import TimeSampling, UniformTimes
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["Objective"]
 
@@ -53,6 +54,10 @@ class Objective(ABC):
         process: Process = model.process
         u0 = process.basis.forward(x)
         return self.losses(model, u0, noise, process.level(self.times.draw(process, uniform), u0), **cond)
+
+    def noise_shape(self, model: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise of one sample: that of the sample."""
+        return shape
 
     @abstractmethod
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:

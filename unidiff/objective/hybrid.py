@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import UniformWeighting, Weighting
-from unidiff.process.base import Level, Process, posterior_kl
+from unidiff.process.base import Process
+from unidiff.process.level import Level, posterior_kl
 
 __all__ = ["Hybrid"]
 
@@ -65,11 +67,21 @@ class Hybrid(Objective):
 
     def _bound(self, process: Process, error: Tensor, level: Level, variance: Tensor) -> Tensor:
         """The length of the table times the term of each sample's step, in nats per pixel: (B,)."""
-        table = process.native_times()
-        assert table is not None
-        t = torch.as_tensor(level.time).flatten().to("cpu", torch.float64).contiguous()
-        index = torch.searchsorted((table[1:] + table[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
-        below = process.level(table[(index - 1).clamp(min=0)], error)
+        table = _table(process, error.device, error.dtype)
+        times = torch.as_tensor(table.time).flatten()
+        t = torch.as_tensor(level.time, device=error.device).flatten().contiguous()
+        index = torch.searchsorted((times[1:] + times[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
+        rows = (index - 1).clamp(min=0)
+        sizes = len(rows), *[1] * (error.ndim - 1)
+        below = table.map(lambda value: value[rows].reshape(sizes))
         squares, spread = posterior_kl(error, level, below, variance)
         terms = (squares + spread).flatten(1).mean(1)
-        return len(table) * torch.where(index.to(terms.device) > 0, terms, 0.0)
+        return len(times) * torch.where(index > 0, terms, 0.0)
+
+
+@lru_cache(maxsize=16)
+def _table(process: Process, device: torch.device, dtype: torch.dtype) -> Level:
+    """The levels of the process's table, each field (L, 1), made once: a step picks its own without the host."""
+    table = process.native_times()
+    assert table is not None
+    return process.level(table, torch.empty(len(table), 1, device=device, dtype=dtype))

@@ -25,7 +25,8 @@ from unidiff.errors import ParameterError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import EpsilonWeighting, Weighting
 from unidiff.parameterization import Parameterization
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["ExplicitScoreMatching", "SlicedScoreMatching", "SlicedScoreMatchingVR"]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, refuse_constants
+from unidiff.precision import precise
 
 __all__ = ["Flow", "evolve", "evolve_modes"]
 
@@ -186,8 +187,7 @@ def evolve_modes(
 
 def _as_times(times: Times, like: Tensor) -> Tensor:
     """Times on the field's device, float64 where the device has it; at least one."""
-    dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    found = torch.as_tensor(times, dtype=dtype, device=like.device)
+    found = torch.as_tensor(times, dtype=precise(like.device), device=like.device)
     require(found.numel() > 0, "times", times, "at least one time")
     return found
 

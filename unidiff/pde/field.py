@@ -44,7 +44,7 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
 
 
 def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any], parameter: str = "modes") -> Tensor:
-    """Modes, (*B, *modes), as they were given; whole numbers become float64.
+    """Modes, (*B, *modes), as they were given; integers become float64.
 
     Raises:
         ParameterError: If they are not the domain's or not finite.
@@ -96,7 +96,7 @@ def _floating(values: Any, parameter: str) -> Tensor:
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ParameterError(parameter, f"{type(values).__name__} was given; allowed are numbers.") from error
+        raise ParameterError(parameter, f"must be numbers, got {type(values).__name__}") from error
     if tensor.is_complex():
         raise ParameterError(parameter, "complex numbers were given; allowed are real ones.")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unidiff.basis import DCT
+from unidiff.precision import precise
 from unidiff.process.base import derivative
 from unidiff.process.heat import RenormalizedHeat
 from unidiff.process.spectral import log_fading
@@ -133,13 +134,14 @@ class PerSampleHeat:
         if like.shape[like.ndim - len(modes) :] != modes:
             raise ValueError(f"the state has shape {tuple(like.shape)}; its last axes must be {modes}.")
         values = _at_one_time(self.linear, float(times)) if len(times) == 1 else _coefficients(self.linear, times)
-        dtype = torch.float32 if like.device.type == "mps" else torch.float64
         shape = len(times), *[1] * (like.ndim - 1 - len(modes)), *modes
-        return _Coefficients(*(value.to(like.device, dtype).reshape(shape) for value in values))
+        return _Coefficients(
+            *(value.to(like.device, precise(like.device), non_blocking=True).reshape(shape) for value in values)
+        )
 
     def _energies(self, u0: Tensor, at: _Coefficients) -> tuple[Tensor, Tensor, Tensor]:
         """Lambda_k u_0k^2; the same times (d_k e^-c)^2; and c, log d_k of the mode that fades least: (B, 1, ...)."""
-        energies = self.linear.eigenvalues.to(at.log_keep) * u0.to(at.log_keep.dtype).square()
+        energies = self.linear.eigenvalues.to(at.log_keep, non_blocking=True) * u0.to(at.log_keep.dtype).square()
         axes = tuple(range(1, u0.ndim))
         # Relative to the mode that fades least of those an image has, so that no blur underflows.
         least = torch.where(energies > 0, at.log_fading.expand_as(energies), -torch.inf).amax(axes, keepdim=True)
@@ -152,7 +154,7 @@ class PerSampleHeat:
         axes = tuple(range(1, u0.ndim))
         total, left = energies.sum(axes, keepdim=True), faded.sum(axes, keepdim=True)
         rho = 0.5 * (torch.where(total > 0, total, 1.0).log() - torch.where(left > 0, left, 1.0).log()) - least
-        renormalised = self.linear.eigenvalues.to(rho) > 0
+        renormalised = self.linear.eigenvalues.to(rho, non_blocking=True) > 0
         # Where an image lacks a mode, e^rho may overflow against it: 0 times that is to be 0.
         log_scale = at.log_keep + at.log_fading + torch.where(renormalised, rho, 0.0)
         return torch.where(u0 == 0, 0.0, log_scale).exp() * u0
@@ -163,7 +165,7 @@ class PerSampleHeat:
         left = faded.sum(axes, keepdim=True)
         shares = faded / torch.where(left > 0, left, 1.0)
         rho_rate = -(shares * at.log_fading_rate).sum(axes, keepdim=True)
-        renormalised = self.linear.eigenvalues.to(rho_rate) > 0
+        renormalised = self.linear.eigenvalues.to(rho_rate, non_blocking=True) > 0
         return (at.log_keep_rate + torch.where(renormalised, rho_rate, 0.0) + at.log_fading_rate) * self._mean(u0, at)
 
 

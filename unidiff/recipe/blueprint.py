@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from unidiff.recipe.schema import parameters
+from unidiff.recipe.parameters import parameters
 
 __all__ = ["Blueprint"]
 

@@ -6,9 +6,10 @@ import importlib
 import inspect
 import types
 import typing
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from pydantic import ValidationError
 
@@ -16,11 +17,15 @@ from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 from unidiff.recipe.refusal import given, join, nearest, refusal
-from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of
+from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun
+from unidiff.renamed import renamed_parameters
 
 __all__ = ["Builder"]
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,13 @@ class Builder:
     allow_imports: bool = False
     home: Path | None = None
 
-    def record(self, cls: type, node: Node, key: str = "") -> Any:
+    def record(self, cls: type[R], node: Node, key: str = "") -> R:
         """Make a record, such as the recipe itself or its training section, from a mapping without `type`."""
         if not isinstance(node.value, dict):
             what = f"a mapping of {cls.__name__.lower()} keys to values belongs here; {given(node)}."
-            raise node.at.error(key, what, schema.parameters(cls))
-        return self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
+            raise node.at.error(key, what, parameters(cls))
+        made: R = self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
+        return made
 
     def component(self, base: type, node: Node, key: str) -> Any:
         """Make a component from `{type: Name, ...}` or a bare name."""
@@ -50,34 +56,36 @@ class Builder:
         return self._construct(cls, arguments, node, key)
 
     def _component(self, base: type, node: Node, key: str) -> tuple[type, dict[str, Any]]:
-        noun = an(base.__name__.lower())
+        article = an(noun(base))
         if isinstance(node.value, str):
-            return (cls := self._class(base, node, key)), self._arguments(cls, {}, node, key)
+            short: type = self.named(base, node, key)
+            return short, self._arguments(short, {}, node, key)
         if not isinstance(node.value, dict):
-            problem = f"{noun} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
+            problem = f"{article} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
-            problem = f"the key 'type' is missing, which says which {base.__name__.lower()} is meant."
+            problem = f"the key 'type' is missing, which says which {noun(base)} is meant."
             raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
-        cls = self._class(base, node.value["type"], f"{key}.type")
+        cls: type = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
         return cls, self._arguments(cls, rest, node, key)
 
-    def _class(self, base: type, node: Node, key: str) -> type:
-        noun = an(base.__name__.lower())
+    def named(self, base: type[R], node: Node, key: str) -> type[R]:
+        """The class below `base` that a `type` names: a public one, or `module:Class` where that is allowed."""
+        article = an(noun(base))
         if not isinstance(node.value, str):
-            problem = f"the name of {noun} belongs here; {given(node)}."
+            problem = f"the name of {article} belongs here; {given(node)}."
             raise node.at.error(key, problem, self.registry.choices(base))
         name = node.value
         foreign = ":" in name or "." in name
         found = self._imported(node, key) if foreign else self.registry.find(name, base)
         if found is None:
             choices = self.registry.choices(base)
-            problem = f"there is no {base.__name__.lower()} {name!r}.{nearest(name, choices)}"
+            problem = f"there is no {noun(base)} {name!r}.{nearest(name, choices)}"
             raise node.at.error(key, problem, choices)
         if not (isinstance(found, type) and issubclass(found, base)):
             kind = kind_of(found)
-            problem = f"{name} is {an(kind) if kind else f'no {base.__name__.lower()}'}; {noun} belongs here."
+            problem = f"{name} is {an(kind) if kind else f'no {noun(base)}'}; {article} belongs here."
             raise node.at.error(key, problem, self.registry.choices(base))
         if inspect.isabstract(found):
             problem = f"{name} is what every {kind_of(found)} is built on; name one of them."
@@ -104,12 +112,13 @@ class Builder:
         return found
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
+        children = self._present_names(cls, children, key)
         plain = {name: child.plain() for name, child in children.items()}
         try:
             values = schema.written(schema.plain_model(cls).model_validate(plain))
         except ValidationError as error:
             raise refusal(cls, children, node, key, error) from None
-        for name, parameter in schema.parameters(cls).items():
+        for name, parameter in parameters(cls).items():
             if name in children and schema.is_structured(parameter.annotation):
                 values[name] = self._structured(parameter.annotation, children[name], join(key, name))
         return values
@@ -143,7 +152,7 @@ class Builder:
         except ParameterError as error:
             parts = error.parameter.split(".")
             reached = node.reach(parts)
-            known = parts[0] in schema.parameters(cls)
+            known = parts[0] in parameters(cls)
             place = node.at if reached is node else reached.at
             if known:
                 raise place.error(join(key, error.parameter), error.problem) from error
@@ -156,3 +165,18 @@ class Builder:
         if self.home is None or (data.replaced and node.reach([data.replaced]).place.source.is_override):
             return data
         return data.kept_in(self.home)
+
+    def _present_names(self, cls: type, children: dict[str, Node], key: str) -> dict[str, Node]:
+        """The children under the names that parameters have now; of both names, an override of the old one wins."""
+        renamed = renamed_parameters(cls)
+        present = {name: child for name, child in children.items() if name not in renamed}
+        for old in renamed.keys() & children.keys():
+            new, child = renamed[old], children[old]
+            if new in present and not child.at.source.is_override:
+                problem = f"this is the old name of {new!r}, which is also given. Remove it."
+                raise child.at.error(join(key, old), problem)
+            if self.home is None:  # the recipe of a run is nobody's to change
+                notice = f"{child.at.source.name}: the key {join(key, old)!r} is now called {new!r}."
+                warnings.warn(notice, DeprecationWarning, stacklevel=2)
+            present[new] = child
+        return present

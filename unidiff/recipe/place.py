@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from unidiff.errors import RecipeError
+from unidiff.errors import RecipeError, complaint
 
-__all__ = ["Node", "OpenDataset", "Place"]
+__all__ = ["Node", "Place", "SourceText"]
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
@@ -16,7 +16,7 @@ _WIDTH = 120  # characters of a source line that an error message shows
 
 
 @dataclass(frozen=True)
-class OpenDataset:
+class SourceText:
     """A text that recipes are read from: a file, or one override of the command line.
 
     Args:
@@ -37,7 +37,7 @@ class OpenDataset:
 class Place:
     """One point in a source; line and column count from 1."""
 
-    source: OpenDataset
+    source: SourceText
     line: int = 1
     column: int = 1
 
@@ -52,7 +52,7 @@ class Place:
         Returns:
             The error, to be raised by the caller.
         """
-        head = f"{key}: {problem}" if key else problem
+        head = complaint(key, problem) if key else problem
         if self.source.lines:
             text = f"{self.source.name}:{self.line}:{self.column}: {head}{self._excerpt()}"
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.yaml_tree import write_yaml
@@ -12,6 +12,8 @@ __all__ = ["Record"]
 
 class Record:
     """A frozen dataclass whose parameters are the top-level keys of a recipe file."""
+
+    is_record: ClassVar[bool] = True  # also below an abstract base: a mapping without `type`
 
     def to_dict(self) -> dict[str, Any]:
         """Every parameter with its value, defaults included, as plain values."""

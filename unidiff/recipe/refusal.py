@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from unidiff.errors import RecipeError
 from unidiff.recipe import schema
+from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 
 __all__ = ["given", "join", "nearest", "refusal"]
@@ -43,7 +44,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 def refusal(cls: type, children: dict[str, Node], node: Node, key: str, failure: ValidationError) -> RecipeError:
     """The error for the first thing that is wrong; an unknown key first, since it is often a misspelt required one."""
-    known = schema.parameters(cls)
+    known = parameters(cls)
     urgency = {"extra_forbidden": 0, "missing": 1}
     errors = failure.errors(include_url=False, include_context=False)
     # Deeper down, "missing" is an element of a list that is too short.
@@ -65,12 +66,10 @@ def refusal(cls: type, children: dict[str, Node], node: Node, key: str, failure:
 
 
 def _unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:
-    known = schema.parameters(cls)
+    known = parameters(cls)
     hint = nearest(name, known)
     if not hint:  # right key, wrong section?
-        sections = [
-            n for n, p in known.items() if schema.is_record(p.annotation) and name in schema.parameters(p.annotation)
-        ]
+        sections = [n for n, p in known.items() if schema.is_record(p.annotation) and name in parameters(p.annotation)]
         hint = f" It belongs in {sections[0]!r}." if sections else ""
     chosen = node.value.get("type") if isinstance(node.value, dict) else None
     override = chosen.at.source if chosen else None
@@ -95,7 +94,7 @@ def _words(annotation: Any) -> list[str]:
 def _remedy(value: Any, annotation: Any) -> str:
     """What to write instead, where the slip is a common one."""
     allowed = schema.phrase(annotation)
-    if isinstance(value, float) and value.is_integer() and "whole number" in allowed:
+    if isinstance(value, float) and value.is_integer() and "integer" in allowed:
         return f" Write {int(value)}."
     if isinstance(value, str):
         if value.lower() in ("yes", "no", "on", "off") and "true or false" in allowed:

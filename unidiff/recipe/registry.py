@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
+import re
 from abc import ABC, ABCMeta
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import unidiff
+from unidiff.renamed import RENAMED
 
-__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of"]
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "noun"]
 
 
 def is_component(annotation: object) -> bool:
     """Whether this is a class that a recipe names with `type`: a base class such as Process, or one below it."""
-    return isinstance(annotation, ABCMeta)
+    return isinstance(annotation, ABCMeta) and not getattr(annotation, "is_record", False)
 
 
 def an(noun: str) -> str:
@@ -26,9 +29,14 @@ def an(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def noun(base: type) -> str:
+    """What a base class is called in messages: `initial condition` for InitialCondition."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", base.__name__).lower()
+
+
 def kind_of(cls: object) -> str:
     """What a class is, in a word: `process` for NCSN; empty for anything that is no component."""
-    bases = [base.__name__.lower() for base in getattr(cls, "__mro__", ()) if ABC in base.__bases__]
+    bases = [noun(base) for base in getattr(cls, "__mro__", ()) if ABC in base.__bases__]
     return bases[-1] if bases else ""
 
 
@@ -53,7 +61,8 @@ class Registry:
 
         Where two names differ in case only, the one that is a `base` is meant.
         """
-        found = [self.get(name) for name in self.names if _fold(name) == _fold(written)]
+        present = {_fold(old): _fold(new) for old, new in RENAMED.items()}.get(_fold(written), _fold(written))
+        found = [self.get(name) for name in self.names if _fold(name) == present]
         right = [value for value in found if isinstance(value, type) and issubclass(value, base)]
         return (right or found or [None])[0]
 
@@ -77,4 +86,8 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-PUBLIC = Registry(unidiff.EXPORTS, lambda name: getattr(unidiff, name))
+def _public(name: str) -> Any:
+    return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+
+
+PUBLIC = Registry(unidiff.EXPORTS, _public)

@@ -8,8 +8,9 @@ from typing import Any
 
 from unidiff.errors import RecipeError
 from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.parameters import parameters
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
-from unidiff.recipe.schema import is_record, parameters
+from unidiff.recipe.schema import is_record
 
 __all__ = ["to_plain"]
 

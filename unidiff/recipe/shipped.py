@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 from unidiff.errors import RecipeError
-from unidiff.recipe.yaml_tree import read_yaml
 
-__all__ = ["read_source", "recipe_command", "shipped_recipes"]
+__all__ = ["read_source", "shipped_recipes"]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -62,26 +61,6 @@ def read_source(source: str | Path) -> tuple[str, str]:
             f"{_shown(path)}:{line}:{column}: the byte 0x{data[error.start]:02x} is not UTF-8. "
             "A recipe is a UTF-8 text file: save it as UTF-8 in your editor."
         ) from error
-
-
-def recipe_command(source: str | Path) -> str:
-    """What a recipe is for, by the keys at its top.
-
-    "compare" if it has `solvers`, "evolve" if a `domain`, "classify" if a `classifier`, "code" if a `codec`, else
-    "run". `unidiff run` takes all but the first.
-
-    Args:
-        source: A path, or the name of a shipped recipe.
-
-    Raises:
-        RecipeError: If it cannot be read.
-    """
-    name, text = read_source(source)
-    written = read_yaml(text, name).value
-    if not isinstance(written, dict):
-        return "run"
-    kinds = {"solvers": "compare", "domain": "evolve", "classifier": "classify", "codec": "code"}
-    return next((kind for key, kind in kinds.items() if key in written), "run")
 
 
 def _nearest(path: Path) -> str:

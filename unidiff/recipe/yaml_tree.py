@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from unidiff.recipe.place import Node, OpenDataset, Place, Scalar
+from unidiff.recipe.place import Node, Place, Scalar, SourceText
 
 __all__ = ["read_yaml", "write_yaml"]
 
@@ -107,7 +107,7 @@ def read_yaml(text: str, name: str, *, show: bool = True) -> Node:
     Raises:
         RecipeError: If the text is not YAML, writes a key twice, or uses tags or aliases.
     """
-    source = OpenDataset(name, tuple(text.splitlines()) or ("",) if show else ())
+    source = SourceText(name, tuple(text.splitlines()) or ("",) if show else ())
     try:
         # The loader finds characters outside YAML while it is made, everything else while it composes.
         tree = _Loader(text).get_single_node()
@@ -142,7 +142,7 @@ def write_yaml(value: Any, *, flow: bool = False) -> str:
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=None, **options)
 
 
-def _node(tree: yaml.Node, source: OpenDataset, key: Place | None = None) -> Node:
+def _node(tree: yaml.Node, source: SourceText, key: Place | None = None) -> Node:
     place = Place(source, tree.start_mark.line + 1, tree.start_mark.column + 1)
     if isinstance(tree, yaml.MappingNode) and tree.tag == f"{_TAG}map":
         return Node(_mapping(tree, source), place, key)
@@ -153,7 +153,7 @@ def _node(tree: yaml.Node, source: OpenDataset, key: Place | None = None) -> Nod
     raise _tag_error(tree, place)
 
 
-def _mapping(tree: yaml.MappingNode, source: OpenDataset) -> dict[str, Node]:
+def _mapping(tree: yaml.MappingNode, source: SourceText) -> dict[str, Node]:
     children: dict[str, Node] = {}
     for key_tree, value_tree in tree.value:
         place = Place(source, key_tree.start_mark.line + 1, key_tree.start_mark.column + 1)
@@ -182,8 +182,8 @@ def _scalar(tree: yaml.ScalarNode, place: Place) -> Scalar:
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     try:
         return int(text)
-    except ValueError as error:  # Python refuses to read whole numbers of more than 4300 digits
-        raise place.error("", f"a whole number of {len(text)} digits is too long.") from error
+    except ValueError as error:  # Python refuses to read integers of more than 4300 digits
+        raise place.error("", f"an integer of {len(text)} digits is too long.") from error
 
 
 def _tag_error(tree: yaml.Node, place: Place) -> Exception:

@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from unidiff._version import __version__
 from unidiff.errors import RunError
-from unidiff.process.base import Process
+from unidiff.run.records import Manifest
 
 __all__ = ["RunDirectory", "environment"]
 
@@ -151,30 +152,29 @@ class RunDirectory:
         Raises:
             RunError: If one is missing or has changed.
         """
-        for name, expected in self.read_manifest().get("kept", {}).items():
+        for name, expected in self.read_manifest().kept.items():
             path = self.path / name
             if not path.is_file() or _digest(path.read_bytes()) != expected:
                 problem = f"this file is missing, or not the one that the run was made with ({expected})"
                 raise RunError(f"{path}: {problem}. The model means nothing with another: bring it back.")
 
-    def measured(self, process: Process) -> Process:
-        """The process with what it measured when the run began.
+    @contextmanager
+    def measured(self) -> Iterator[dict[str, Tensor]]:
+        """What was measured of the data when the run began, to build a model with.
 
         Raises:
             RunError: If that is missing or damaged.
         """
         path = self.path / _MEASURED
-        if not process.measures:
-            return process
         remedy = "The model means nothing without it: bring the file back, or train again with --overwrite."
         try:
-            return process.with_measured(load_file(path))
+            yield load_file(path)
         except FileNotFoundError as error:
             raise RunError(f"{path}: what the process measured of the data is missing. {remedy}") from error
         except (OSError, ValueError, SafetensorError) as error:  # a ParameterError is a ValueError
             raise RunError(f"{path}: the file is damaged ({error}). {remedy}") from error
 
-    def read_manifest(self) -> dict[str, Any]:
+    def read_manifest(self) -> Manifest:
         """The manifest; empty if there is none yet.
 
         Raises:
@@ -182,14 +182,13 @@ class RunDirectory:
         """
         path = self.path / _MANIFEST
         try:
-            manifest: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+            return Manifest.read(path.read_text()) if path.is_file() else Manifest()
         except ValueError as error:
             raise RunError(f"{path}: the file is damaged ({error}). Remove it: the run works without it.") from error
-        return manifest
 
     def update_manifest(self, **values: Any) -> None:
         """Set entries of the manifest."""
-        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest(), **values}, indent=2).encode() + b"\n")
+        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest().entries, **values}, indent=2).encode() + b"\n")
 
     def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
         """Add a line to metrics.jsonl."""

@@ -1,173 +1,206 @@
-"""What `unidiff run` does: train a recipe into a run directory, then draw from what was learned."""
+"""Tasks that train a model, and how one is trained into a run directory."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from unidiff import plot
-from unidiff.classifier import NeuralClassifier
-from unidiff.codec.codec import TrainableAutoencoder
-from unidiff.conditioning.base import Examples
-from unidiff.conditioning.image import ImageConditioning
-from unidiff.data.base import OpenDataset
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import RunError, RunFailed
-from unidiff.grid import Uniform
-from unidiff.noise import Seeded
-from unidiff.process.base import Process
-from unidiff.recipe.recipe import Recipe, load_recipe
-from unidiff.recipe.shipped import recipe_command
-from unidiff.run.classifying import Classifying, load_classifying
-from unidiff.run.codec_report import report_codec, save_reconstructions
-from unidiff.run.coding import Coding, load_coding
-from unidiff.run.conditional import errors, rows
 from unidiff.run.directory import RunDirectory, environment
-from unidiff.run.load import draw
+from unidiff.run.load import trained
+from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
+from unidiff.run.task import Options, Reporter, Run, Task, resumed_recipe
 from unidiff.run.trackers import Trackers, check_trackers
-from unidiff.sampling import Sampling
-from unidiff.solver.ddim import DDIM
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_precision
 from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
+from unidiff.training.settings import Training
+from unidiff.training.trainable import Conditions, Loss, Trainable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["READERS", "Reporter", "execute", "resumed_recipe"]
+__all__ = ["Session", "TrainingTask", "execute"]
 
-# A cheap look at the model in training: any process, a fraction of the cost of a training interval.
-_PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
-_PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
-_ROWS, _EACH = 6, 3  # test images shown with their conditions, and samples of each
-_BATCH = 1000  # samples read together where the process measures them
+M = TypeVar("M", bound=Trainable)
 _HOUR = 3600.0
 _PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
 
 
-Runnable = Recipe | Classifying | Coding
-# How the recipe of each command of `recipe_command` that trains is read.
-READERS: dict[str, Callable[..., Any]] = {"run": load_recipe, "classify": load_classifying, "code": load_coding}
+@dataclass(frozen=True)
+class Session:
+    """A training run as its task sees it: where its files are, its data, and who watches.
 
-
-class Reporter(Protocol):
-    """Who is told how the run goes."""
-
-    def notice(self, text: str) -> None:
-        """Something that the user must see."""
-
-    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """How far a stage ("train", "sample") is."""
-
-
-def resumed_recipe(directory: Path, recipe: Runnable, *, allow_imports: bool = False) -> Runnable:
-    """The recipe that a run was started with, provided that `recipe` is the same.
-
-    Raises:
-        RunError: If there is no run to resume, or it was started with another recipe.
+    Attributes:
+        files: The run directory.
+        source: The opened data.
+        reporter: Receives progress and notices.
+        precision: Number format of the network's arithmetic.
+        stop: Whether the user wants it to end.
     """
-    files = RunDirectory(directory)
-    if not files.exists():
-        raise RunError(f"{directory}: there is no run to resume. Leave --resume out to start one.")
-    saved: Runnable = READERS[recipe_command(files.recipe)](files.recipe, allow_imports=allow_imports)
-    if changed := _differences(saved.to_dict(), recipe.to_dict()):
-        raise RunError(
-            f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
-            f"Resume it with its own (`unidiff run {files.recipe} --resume`), or start another with --out."
-        )
-    return saved
+
+    files: RunDirectory
+    source: OpenDataset
+    reporter: Reporter
+    precision: torch.dtype
+    stop: Callable[[], bool]
+
+    def trained(self) -> tuple[float, float]:
+        """Seconds of training and the last loss, after drawing the curve of the loss."""
+        metrics = self.files.read_metrics()
+        steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
+        plot.save_loss_curve(steps, losses, self.files.loss_curve, self.files.name)
+        return metrics[-1]["seconds"], losses[-1]
 
 
-def _differences(saved: Any, given: Any, path: str = "") -> list[str]:
-    if isinstance(saved, dict) and isinstance(given, dict):
-        keys = [*saved, *(key for key in given if key not in saved)]
-        return [
-            line
-            for key in keys
-            for line in _differences(saved.get(key), given.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if saved == given else [f"{path} was {saved!r}, is {given!r}"]
+class TrainingTask(Task, Generic[M]):
+    """A task that trains a model: what `run/` trains, saves, resumes and reads back.
+
+    Attributes:
+        data: What to learn from.
+        training: How it is trained.
+        seed: Seed of the weights and of the training noise.
+        smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+    """
+
+    data: Dataset
+    training: Training
+    seed: int
+    smaller_recipe: str | None
+
+    @abstractmethod
+    def model(self, measured: Mapping[str, Tensor]) -> M:
+        """The model with fresh weights.
+
+        Args:
+            measured: What `measure` found of the data.
+        """
+
+    @abstractmethod
+    def loss(self) -> Loss[M]:
+        """What training minimises."""
+
+    @abstractmethod
+    def count_weights(self) -> int:
+        """The number of scalars in the network's parameters, counted without making them."""
+
+    @abstractmethod
+    def report(self, model: M, session: Session) -> Report:
+        """What the trained model is worth: measured and drawn into the run directory."""
+
+    def conditions(self) -> Conditions | None:
+        """What the network is conditioned on; None for nothing."""
+        return None
+
+    def check_data(self, source: OpenDataset) -> None:
+        """Reject opened data that cannot be trained or reported on, before anything is written.
+
+        Raises:
+            DataError: With the reason.
+        """
+
+    def measure(self, source: OpenDataset) -> Mapping[str, Tensor]:
+        """What the model needs to know of the data before training; kept in the run directory."""
+        return {}
+
+    @property
+    def measures(self) -> bool:
+        """Whether `measure` returns anything."""
+        return False
+
+    def preview(self, average: M, session: Session, path: Path, title: str) -> None:
+        """Draw a cheap image of what the model has learnt so far; nothing by default."""
+
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
+        """Train, and report; see `Task.run` and `execute`."""
+        return execute(self, directory, reporter, **options)
+
+    def facts(self) -> dict[str, Any]:
+        """The number of weights; see `Task.facts`."""
+        return {"parameters": self.count_weights()}
+
+    def verdict(self) -> str:
+        """With the number of weights; see `Task.verdict`."""
+        return f"This recipe is right. Its network has {self.count_weights():,} parameters."
+
+    def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
+        """See `Task.resumed`."""
+        return resumed_recipe(directory, self, allow_imports=allow_imports)
+
+    def load(self, directory: Path, *, device: str = "auto", report: Callable[[str], None]) -> Run:
+        """See `Task.load`."""
+        files = RunDirectory(directory)
+        model, step = trained(_restored(self, files), files, device, report)
+        precision = resolve_precision(self.training.precision, next(model.backbone.parameters()).device)
+        return self.read_back(directory, model, step, precision)
+
+    def read_back(self, directory: Path, model: M, step: int, precision: torch.dtype) -> Run:
+        """The run of a model with its trained weights."""
+        return Run(directory, self, RunDirectory(directory).read_manifest(), model, step, precision)
 
 
 def execute(
-    recipe: Runnable,
-    directory: Path,
-    reporter: Reporter,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
-    """Train a recipe and draw samples, all into a run directory.
-
-    Args:
-        recipe: What to do.
-        directory: The run directory.
-        reporter: Who is told how it goes.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        resume: Go on with the run that is there.
-        overwrite: Replace the run that is there.
-        dry_run: Stop before anything is written; say what would be done.
-        stop: Asked after every step; True saves a checkpoint and raises Interrupted.
-
-    Returns:
-        What was done, for people and programs; empty on all but the first of several processes.
+    task: TrainingTask[M], directory: Path, reporter: Reporter, **options: Unpack[Options]
+) -> TrainingOutcome | None:
+    """Train a task's model and report on it, all into a run directory; see `Task.run`.
 
     Raises:
         UnidiffError: If something does not fit; nothing has been written then.
         RunFailed: If training diverged or the disk is full.
         Interrupted: If `stop` said so.
     """
-    check_trackers(recipe.training)
-    accelerator = accelerator_for(recipe.training, device)
+    resume, dry_run = options.get("resume", False), options.get("dry_run", False)
+    check_trackers(task.training)
+    accelerator = accelerator_for(task.training, options.get("device", "auto"))
     main = accelerator.is_main_process
     files = RunDirectory(directory)
-    needed = 16 * recipe.count_weights() * (recipe.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
-    files.check_writable(needed) if resume else files.check_new(overwrite, needed)
-    source = recipe.data.open()
+    needed = 16 * task.count_weights() * (task.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
+    files.check_writable(needed) if resume else files.check_new(options.get("overwrite", False), needed)
+    source = task.data.look() if dry_run else task.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
-    if recipe.conditioning is not None:
-        recipe.conditioning.check(source, recipe.classes)
-        if isinstance(recipe, Recipe):
-            _examples(recipe, 1)  # they may come from a test split, which is better found missing now
-    if not isinstance(recipe, Recipe):
-        recipe.data.open("test")  # measured on at the end, and likewise
-    precision = resolve_precision(recipe.training.precision, accelerator.device)
-    facts = _facts(recipe, source, accelerator, precision)
+    task.check_data(source)
+    precision = resolve_precision(task.training.precision, accelerator.device)
+    facts = Facts(
+        seed=task.seed,
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+        precision=str(precision).removeprefix("torch."),
+        data=DataFacts.of(source),
+        parameters=task.count_weights(),
+    )
     if resume:
-        _check_same_data(files, facts["data"])
+        _check_same_data(files, facts.data)
     if dry_run:
-        return {"status": "dry run", "directory": str(directory), **facts} if main else {}
-    denoiser, measured = _fresh(recipe, files, source, resume)
+        return TrainingOutcome("dry run", str(directory), facts) if main else None
+    measured: Mapping[str, Tensor] = {} if resume else task.measure(source)
+    torch.manual_seed(task.seed)
+    fresh = _restored(task, files) if resume else task.model(measured)
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
     surroundings = environment()
     if main:
         if not resume:
-            files.create(recipe.to_yaml(), measured, recipe.data.kept())
+            files.create(task.to_yaml(), measured, task.data.kept())
             files.update_manifest(started=_now())
-        files.update_manifest(status="training", **facts, **surroundings)
+        files.update_manifest(status="training", **asdict(facts), **surroundings)
     begun, status = time.perf_counter(), "failed"
+    session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
     try:
-        model = _train(recipe, files, denoiser, source, accelerator, reporter, precision, stop)
-        summary: dict[str, Any] = {}
-        if main and isinstance(recipe, Recipe):
-            summary = _draw(recipe, files, model, source, reporter, precision, stop)
-        elif main and isinstance(recipe, Classifying):
-            summary = _measure(recipe, files, model)
-        elif main and isinstance(recipe, Coding):
-            summary = report_codec(recipe, files, model.backbone, source)
+        model = _train(task, session, fresh, accelerator)
+        report = task.report(model, session) if main else None
         status = "finished"
     except Interrupted:
         status = "interrupted"
@@ -179,81 +212,44 @@ def execute(
             with suppress(OSError):
                 files.update_manifest(status=status)
     if not main:
-        return {}
-    summary = {"status": status, "finished": _now(), **summary, "seconds": round(time.perf_counter() - begun, 2)}
-    files.update_manifest(**summary)
-    return {"directory": str(directory), **facts, **summary}
+        return None
+    seconds = round(time.perf_counter() - begun, 2)
+    outcome = TrainingOutcome(status, str(directory), facts, report, _now(), seconds)
+    files.update_manifest(**outcome.summary())
+    return outcome
 
 
-def _fresh(
-    recipe: Runnable, files: RunDirectory, source: OpenDataset, resume: bool
-) -> tuple[Any, Mapping[str, Tensor]]:
-    """The model with fresh weights, and what its process measured of the data."""
-    if isinstance(recipe, Coding):
-        torch.manual_seed(recipe.seed)
-        return recipe.model(), {}
-    process = files.measured(recipe.process) if resume else recipe.process.fit(_batches(source))
-    torch.manual_seed(recipe.seed)
-    return recipe.model(process), process.measured()
-
-
-def _batches(source: OpenDataset) -> Iterator[Tensor]:
-    """All of the data once."""
-    for indices in torch.arange(len(source)).split(_BATCH):
-        yield source.batch(indices)
+def _restored(task: TrainingTask[M], files: RunDirectory) -> M:
+    """The model with fresh weights, and what was measured of the data when the run began."""
+    if not task.measures:
+        return task.model({})
+    with files.measured() as measured:
+        return task.model(measured)
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _check_same_data(files: RunDirectory, found: Mapping[str, Any]) -> None:
+def _check_same_data(files: RunDirectory, found: DataFacts) -> None:
     """Refuse to go on with other data: a stand-in, say, where the run had begun on the real ones."""
-    before = files.read_manifest().get("data", found)
-    if before["checksum"] != found["checksum"]:
+    before = files.read_manifest().data or found
+    if before.checksum != found.checksum:
         raise RunError(
-            f"{files.path}: this run was trained on {before['name']} ({before['checksum']}), but what is found now is "
-            f"{found['name']} ({found['checksum']}). Bring the data back, or start another run with --out."
+            f"{files.path}: this run was trained on {before.name} ({before.checksum}), but what is found now is "
+            f"{found.name} ({found.checksum}). Bring the data back, or start another run with --out."
         )
 
 
-def _facts(recipe: Runnable, source: OpenDataset, accelerator: Accelerator, precision: torch.dtype) -> dict[str, Any]:
-    return {
-        "seed": recipe.seed,
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "precision": str(precision).removeprefix("torch."),
-        "data": {
-            "name": source.name,
-            "count": len(source),
-            "shape": list(source.shape),
-            "checksum": source.checksum,
-            "stand_in": source.stand_in,
-        },
-        "parameters": recipe.count_weights(),
-    }
-
-
-def _train(
-    recipe: Runnable,
-    files: RunDirectory,
-    denoiser: Any,
-    source: OpenDataset,
-    accelerator: Accelerator,
-    reporter: Reporter,
-    precision: torch.dtype,
-    stop: Callable[[], bool],
-) -> Any:
+def _train(task: TrainingTask[M], session: Session, fresh: M, accelerator: Accelerator) -> M:
     """The trained model; metrics, previews and the warning of a long run on the way."""
-    settings, objective = recipe.training, recipe.objective
-    assert objective is not None  # a Coding has filled its own in
-    started = files.read_manifest().get("started", "")
-    trackers = Trackers(settings, files.tensorboard, files.name, started, recipe.to_dict())
+    settings, files, reporter = task.training, session.files, session.reporter
+    trackers = Trackers(settings, files.tensorboard, files.name, files.read_manifest().started, task.to_dict())
     start = begun = time.perf_counter()
     first = 0  # the step after which the pace is measured, since `begun`
     opened = warned = False
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: Progress[M]) -> None:
         nonlocal begun, first, opened, warned
         if not accelerator.is_main_process:
             return
@@ -268,148 +264,34 @@ def _train(
         if not warned and now - start > _PACE_SECONDS and step > first:
             warned = True
             if (left := (now - begun) / (step - first) * (steps - step)) > _HOUR:
-                reporter.notice(_long(left, recipe.lighter))
+                reporter.notice(_long(left, task.smaller_recipe))
         if progress.loss is not None and progress.grad_norm is not None:
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
             files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
             trackers.track(step, line)
-        preview = files.samples / f"step-{step:08d}.png"
-        due = settings.preview_every and step % settings.preview_every == 0 and step < steps
-        if due and isinstance(recipe, Recipe) and isinstance(progress.average, NeuralDenoiser):
-            cond = _examples(recipe, _PREVIEW.count).cond
-            x = draw(progress.average, _PREVIEW, recipe.data, precision, **cond).x
-            caption = _caption(f"{files.name}, step {step} of {steps}", _PREVIEW, recipe.process, source)
-            plot.save_samples(x, preview, caption)
-        elif due and isinstance(recipe, Coding) and isinstance(progress.average, TrainableAutoencoder):
-            caption = f"{files.name}, step {step} of {steps}: pictures, and below each its reconstruction."
-            x = source.batch(torch.arange(min(_PREVIEW.count, len(source))))
-            save_reconstructions(progress.average.backbone, x, preview, caption)
+        if settings.preview_every and step % settings.preview_every == 0 and step < steps:
+            path = files.samples / f"step-{step:08d}.png"
+            task.preview(progress.average, session, path, f"{files.name}, step {step} of {steps}")
 
     try:
         return train(
-            denoiser,
-            source,
-            objective,
+            fresh,
+            session.source,
+            task.loss(),
             settings,
-            conditioning=recipe.conditioning,
-            seed=recipe.seed,
+            conditioning=task.conditions(),
+            seed=task.seed,
             accelerator=accelerator,
             checkpoints=Checkpoints(files.checkpoints, settings.keep),
             on_step=on_step,
-            stop=stop,
+            stop=session.stop,
             report=reporter.notice,
         )
     finally:
         trackers.close()
 
 
-def _draw(
-    recipe: Recipe,
-    files: RunDirectory,
-    model: NeuralDenoiser,
-    source: OpenDataset,
-    reporter: Reporter,
-    precision: torch.dtype,
-    stop: Callable[[], bool],
-) -> dict[str, Any]:
-    """The pictures of a trained model: loss, samples, and a few of these on their way from noise."""
-    sampling, data = recipe.sampling, recipe.data
-    metrics = files.read_metrics()
-    steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
-    plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
-
-    def progress(done: int, total: int) -> None:
-        reporter.progress("sample", done, total)
-        if stop():  # training is saved whole: a resumed run draws again
-            raise Interrupted(recipe.training.steps)
-
-    started = time.perf_counter()
-    examples = _examples(recipe, sampling.count)
-    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **examples.cond)
-    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, examples.cond)
-    seconds = time.perf_counter() - started
-    if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
-        reporter.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`.")
-    picture = files.samples / "grid.png"
-    plot.save_samples(x, picture, _caption(files.name, sampling, recipe.process, source))
-    pictures = len(data.decoded_shape) == 3
-    shown = _PATH_IMAGES if pictures else _PATH_POINTS
-    states, times = [data.decode(state.u[:shown]) for state in solution.path], [state.t for state in solution.path]
-    strip = files.samples / "trajectory.png"
-    plot.save_strip(
-        states, times, strip, _caption(f"{files.name}: from noise to data", sampling, recipe.process, source)
-    )
-    if pictures:
-        plot.save_animation(states, files.samples / "trajectory.gif")
-    told = _show(recipe, files, model, source, examples, x.cpu(), precision) if examples.truth is not None else {}
-    return {
-        "training_seconds": metrics[-1]["seconds"],
-        "loss": losses[-1],
-        "samples": str(picture),
-        "trajectory": str(strip),
-        "nfe": solution.nfe,
-        "sampling_seconds": round(seconds, 2),
-        **told,
-    }
-
-
-def _examples(recipe: Recipe, count: int) -> Examples:
-    """Conditions for pictures: all classes in turn, or test images, if the model is told any."""
-    known = recipe.conditioning
-    return Examples({}) if known is None else known.examples(recipe.data, count, recipe.classes)
-
-
-def _show(
-    recipe: Recipe,
-    files: RunDirectory,
-    model: NeuralDenoiser,
-    source: OpenDataset,
-    shown: Examples,
-    x: Tensor,
-    precision: torch.dtype,
-) -> dict[str, Any]:
-    """What a model told images is worth: rows of condition, samples and truth; errors beside the mean prediction."""
-    conditioning, sampling = recipe.conditioning, recipe.sampling
-    assert isinstance(conditioning, ImageConditioning)
-    assert shown.truth is not None
-    few = _examples(recipe, _ROWS)
-    image = few.cond["image"].repeat_interleave(_EACH, 0)
-    several = draw(model, replace(sampling, count=len(image)), recipe.data, precision, image=image).x.cpu()
-    several = conditioning.compose(several, {"image": image})
-    pictures, columns = rows(conditioning, few.cond["image"], several, few.truth)
-    place = files.samples / "conditions.png"
-    title = f"{files.name}: condition, {_EACH} samples, truth, of test images"
-    plot.save_samples(pictures, place, _caption(title, sampling, recipe.process, source), columns)
-    found = errors(model, conditioning, sampling, shown.cond["image"], shown.truth, x, precision)
-    return {"conditions": str(place), "errors": found}
-
-
-def _measure(recipe: Classifying, files: RunDirectory, classifier: NeuralClassifier) -> dict[str, Any]:
-    """What a trained classifier is worth: its accuracy on the test split, by noise level."""
-    metrics = files.read_metrics()
-    steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
-    plot.save_loss_curve(steps, losses, files.loss_curve, files.name)
-    process, test = classifier.process, recipe.data.open("test")
-    assert test.labels is not None
-    u0 = process.basis.forward(test.batch(torch.arange(min(_BATCH, len(test)))))
-    label, device = test.labels[: len(u0)], next(classifier.parameters()).device
-    eps = Seeded([recipe.seed])(u0[None])[0]
-    accuracy = {}
-    for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
-        level = process.level(t, u0)
-        with torch.no_grad():
-            u = process.perturb(u0, eps, level).to(u0.dtype).split(_BATCH // 10)
-            found = torch.cat([classifier(part.to(device), process.level(t, part.to(device))).cpu() for part in u])
-        accuracy[f"{t:g}"] = round(float((found.argmax(1) == label).double().mean()), 4)
-    return {"training_seconds": metrics[-1]["seconds"], "loss": losses[-1], "accuracy": accuracy}
-
-
-def _caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
-    text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
-    return f"{text}\n{source.stand_in}" if source.stand_in else text
-
-
-def _long(seconds: float, lighter: str | None) -> str:
+def _long(seconds: float, smaller: str | None) -> str:
     hours = seconds / 3600
-    remedy = f" A lighter recipe: `unidiff run {lighter}`." if lighter else " Fewer training.steps make it shorter."
+    remedy = f" A smaller recipe: `unidiff run {smaller}`." if smaller else " Fewer training.steps make it shorter."
     return f"This run will take about {hours:.1f} hours on this machine.{remedy} Ctrl-C saves it at any time."

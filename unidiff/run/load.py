@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from unidiff.classifier import NeuralClassifier
 from unidiff.condition import check_conditions
 from unidiff.data.base import Dataset
-from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError
-from unidiff.recipe.recipe import Recipe, load_recipe
-from unidiff.run.classifying import Classifying, load_classifying
 from unidiff.run.directory import RunDirectory
+from unidiff.run.task import Run, load_recipe
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution, sample
 from unidiff.training.checkpoint import Checkpoints
-from unidiff.training.device import arithmetic, resolve_device, resolve_precision
+from unidiff.training.device import arithmetic, resolve_device
+from unidiff.training.trainable import Trainable
 
-__all__ = ["Run", "draw", "load", "load_classifier"]
+__all__ = ["draw", "load", "trained"]
+
+M = TypeVar("M", bound=Trainable)
 
 
 def draw(
@@ -82,36 +82,6 @@ def draw(
     return Solution(torch.cat(samples), solutions[0].times, solutions[0].nfe, solutions[0].path)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A trained model with everything that made it.
-
-    Attributes:
-        directory: Where it was read from.
-        recipe: The resolved recipe, with any overrides of its `sampling` section.
-        manifest: What was recorded when it was made.
-        denoiser: The model with averaged weights, in evaluation mode.
-        step: Optimiser steps that the weights have seen.
-        precision: Number format of the network's arithmetic on its device.
-    """
-
-    directory: Path
-    recipe: Recipe
-    manifest: dict[str, Any]
-    denoiser: NeuralDenoiser
-    step: int
-    precision: torch.dtype
-
-    def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
-        """Draw samples, by default as the recipe says.
-
-        Args:
-            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            **options: `keep` and `progress` of `unidiff.sample`; conditions, such as `label`, (count,).
-        """
-        return draw(self.denoiser, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
-
-
 def load(
     directory: str | Path,
     overrides: Sequence[str] = (),
@@ -120,14 +90,14 @@ def load(
     allow_imports: bool = False,
     report: Callable[[str], None] = warnings.warn,
 ) -> Run:
-    """Read a run: its recipe, and its newest checkpoint that is whole.
+    """Read a run of any kind: its recipe, and its newest checkpoint that is whole.
 
     Args:
         directory: The run directory.
         overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1".
         device: Where the model is to be: auto, cpu, cuda, cuda:1, mps.
         allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
-        report: Told of damaged checkpoints that were passed over.
+        report: Receives a sentence for each damaged checkpoint that was passed over.
 
     Raises:
         RunError: If the directory holds no run, one without a usable checkpoint, or has lost what its data need.
@@ -142,48 +112,19 @@ def load(
             remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
             raise RunError(f"--set {override}: {remedy}")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
-    denoiser, step = _trained(recipe, files, device, report)
-    precision = resolve_precision(recipe.training.precision, next(denoiser.parameters()).device)
-    return Run(Path(directory), recipe, files.read_manifest(), denoiser, step, precision)
+    return recipe.load(Path(directory), device=device, report=report)
 
 
-def load_classifier(
-    directory: str | Path,
-    *,
-    device: str = "auto",
-    allow_imports: bool = False,
-    report: Callable[[str], None] = warnings.warn,
-) -> NeuralClassifier:
-    """Read a trained classifier of noisy states.
-
-    Args:
-        directory: The run directory of a recipe that has a `classifier`.
-        device: Where it is to be: auto, cpu, cuda, cuda:1, mps.
-        allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
-        report: Told of damaged checkpoints that were passed over.
+def trained(model: M, files: RunDirectory, device: str, report: Callable[[str], None]) -> tuple[M, int]:
+    """A model with the averaged weights of the newest whole checkpoint, and the steps they have seen.
 
     Raises:
-        RunError: If the directory holds no run, or one without a usable checkpoint.
-        RecipeError: If the run is not that of a classifier.
+        RunError: If there is no such checkpoint, or its weights are not those of this model.
     """
-    files = RunDirectory(Path(directory))
-    if not files.exists():
-        raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
-    files.check_kept()
-    recipe = load_classifying(files.recipe, allow_imports=allow_imports)
-    classifier: NeuralClassifier = _trained(recipe, files, device, report)[0]
-    return classifier
-
-
-def _trained(
-    recipe: Recipe | Classifying, files: RunDirectory, device: str, report: Callable[[str], None]
-) -> tuple[Any, int]:
-    """The model with the averaged weights of the newest whole checkpoint, and the steps they have seen."""
     place = resolve_device(device)
     checkpoint = Checkpoints(files.checkpoints).load(report, place)
     if checkpoint is None:
         raise RunError(f"{files.path}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
-    model = recipe.model(files.measured(recipe.process))
     model.backbone.to(place).eval().requires_grad_(False)
     try:
         model.backbone.load_state_dict(checkpoint.ema)

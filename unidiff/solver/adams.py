@@ -13,9 +13,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import ddim_step, is_pure_noise, noise_weights, weighted_sum
+from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, pure_noise, to_device, weighted_sum
 
 __all__ = ["DEIS", "AdamsBashforth"]
 
@@ -42,12 +43,15 @@ class _NoiseInterpolation(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         """One evaluation a step; the first steps are of lower order; see `Solver.states`."""
-        with_data = [level for level in levels if not is_pure_noise(level)]
-        weights = iter(noise_weights(partial(self.variable, denoiser.process), with_data, self.order))
+        log_q = log_ratios(levels)
+        pure = pure_noise(log_q)
+        with_data = log_q[[not without for without in pure]]
+        steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
+        weights = iter(to_device(steps, u.device))
         values: list[Tensor] = []
-        for t, s in pairwise(levels):
+        for (t, s), without_data in zip(pairwise(levels), map(any, pairwise(pure))):
             prediction = denoiser(u, t, **cond)
-            if is_pure_noise(t) or is_pure_noise(s):
+            if without_data:
                 u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][: self.order]

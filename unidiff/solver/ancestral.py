@@ -10,12 +10,14 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, fresh_noise_fraction
+from unidiff.process.level import Level, fresh_noise_fraction
+from unidiff.renamed import renamed
 from unidiff.solver.base import OneStep
 
 __all__ = ["Ancestral"]
 
 
+@renamed(variance="variance_interpolation")
 @dataclass(frozen=True)
 class Ancestral(OneStep):
     """Draw from q(u_s | u_t, x0) with x0 replaced by its prediction (Ho et al. 2020, algorithm 2; thesis algorithm 2).
@@ -24,24 +26,26 @@ class Ancestral(OneStep):
     in Ho et al.: the last step is a mean, and here the denoise that ends every run.
 
     Args:
-        variance: Where the variance lies between the small one, beta-tilde (0), and the large one, beta (1), on a
-            logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a point, large
-            for standard normal data. None is what the model has learned, and small if it has not.
+        variance_interpolation: Where the variance lies between the small one, beta-tilde (0), and the large one, beta
+            (1), on a logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a
+            point, large for standard normal data. None is what the model has learned, and small if it has not.
     """
 
-    variance: float | None = None
+    variance_interpolation: float | None = None
     order: ClassVar[int | None] = 1  # of the distribution of the final state
 
     def __post_init__(self) -> None:
-        fits = self.variance is None or 0 <= self.variance <= 1
-        require(fits, "variance", self.variance, "a number from 0 (small) to 1 (large), or None")
+        fits = self.variance_interpolation is None or 0 <= self.variance_interpolation <= 1
+        require(
+            fits, "variance_interpolation", self.variance_interpolation, "a number from 0 (small) to 1 (large), or None"
+        )
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
-        x0, share = prediction.x0, self.variance
+        x0, share = prediction.x0, self.variance_interpolation
         if share is None:
-            share = 0.0 if prediction.variance is None else prediction.variance
+            share = 0.0 if prediction.variance_interpolation is None else prediction.variance_interpolation
         renewed = fresh_noise_fraction(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0

@@ -12,10 +12,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.condition import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["OneStep", "Solver", "State", "refuse_many_snrs", "refuse_pure_noise"]
 
@@ -87,7 +89,7 @@ class Solver(ABC):
         levels = denoiser.process.levels_at(times[:-1], u.device)
         if isinstance(levels[0].alpha, Tensor):  # coefficients over modes are float64, and so is what they meet
             u = u.to(levels[0].alpha.dtype)
-        states = self.states(denoiser, u, levels, noise, **cond)
+        states = self.states(denoiser, u, levels, noise, **on_device(cond, u.device))
         return map(State, times.tolist(), chain([u], states))
 
 

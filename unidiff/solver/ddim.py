@@ -10,8 +10,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, axpby, fresh_noise_fraction
+from unidiff.process.level import Level, fresh_noise_fraction
 from unidiff.solver.base import OneStep
+from unidiff.solver.exponential import ddim_step
 
 __all__ = ["DDIM"]
 
@@ -34,9 +35,6 @@ class DDIM(OneStep):
         """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         if self.eta == 0:
-            return axpby(s.alpha, prediction.x0, s.sigma, prediction.eps)  # eq. (13)
-        drawn = self.eta**2 * fresh_noise_fraction(
-            t, s
-        )  # share of the variance at s that is drawn anew: (16) over sigma_s^2
-        mean = axpby(s.alpha, prediction.x0, s.sigma * (1 - drawn) ** 0.5, prediction.eps)  # eq. (12)
-        return mean + s.sigma * drawn**0.5 * noise(u)
+            return ddim_step(s, prediction)
+        drawn = self.eta**2 * fresh_noise_fraction(t, s)  # share of the variance at s drawn anew: (16) over sigma_s^2
+        return ddim_step(s, prediction, drawn) + s.sigma * drawn**0.5 * noise(u)

@@ -12,9 +12,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, axpby, expm1
+from unidiff.process.base import Process
+from unidiff.process.level import Level, axpby, expm1
 from unidiff.solver.base import OneStep, Solver, refuse_many_snrs
-from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, safe_divide
+from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, log_ratios, pure_noise, safe_divide
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -51,11 +52,11 @@ class DPMSolver(Solver):
         """One evaluation a step; see `Solver.states`."""
         values: list[Tensor] = []
         nodes: list[Level] = []
-        for t, s in pairwise(levels):
+        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(pure_noise(log_ratios(levels)))):
             prediction = denoiser(u, t, **cond)
-            if not is_pure_noise(t):  # which has no lambda
+            if not no_data:  # which has no lambda
                 values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
-            u = ddim_step(s, prediction) if is_pure_noise(s) else self._mean(u, prediction.x0, t, s, nodes, values)
+            u = ddim_step(s, prediction) if no_data_after else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
                 u = u + s.sigma * (-expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)

@@ -13,9 +13,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio
+from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, log_ratios, pure_noise
 
 __all__ = ["EDMStochastic"]
 
@@ -65,11 +66,12 @@ class EDMStochastic(Solver):
         """Noise, then Heun's step; see `Solver.states`."""
         gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
         ceiling = min(levels, key=lambda level: level.log_snr) if gamma > 0 else levels[0]
-        for t, s in pairwise(levels):
+        pure = pure_noise(log_ratios(levels))
+        for (t, s), without_data in zip(pairwise(levels), map(any, pairwise(pure))):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
             u = ddim_step(s, start)
-            if not is_pure_noise(t) and not is_pure_noise(s):
+            if not without_data:
                 step = s.sigma - s.alpha * t.sigma / t.alpha  # alpha_s (q_s - q_t)
                 u = u + (step / 2) * (denoiser(u, s, **cond).eps - start.eps)
             yield u

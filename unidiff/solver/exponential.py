@@ -12,6 +12,7 @@ steps of a run together, before it begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.precision import precise
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = [
     "Variable",
@@ -29,8 +31,11 @@ __all__ = [
     "is_pure_noise",
     "lagrange",
     "log_ratio",
+    "log_ratios",
     "noise_weights",
+    "pure_noise",
     "safe_divide",
+    "to_device",
     "weighted_sum",
 ]
 
@@ -48,14 +53,38 @@ def log_ratio(level: Level) -> Scale:
     return -0.5 * level.log_snr
 
 
+def log_ratios(levels: Sequence[Level]) -> Tensor:
+    """log(sigma / alpha) at all levels of a run, (N, *modes), float64 on the CPU: in one copy from a device.
+
+    What a solver decides on and computes weights from is here, so that no step makes the host wait.
+    """
+    values = [log_ratio(level) for level in levels]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return torch.stack(tensors).to("cpu", torch.float64) if tensors else torch.tensor(values, dtype=torch.float64)
+
+
+def pure_noise(log_q: Tensor) -> list[bool]:
+    """For each level whether alpha = 0, in one mode or all: no variable of sigma / alpha reaches there."""
+    return log_q.isposinf().flatten(1).any(1).tolist() if log_q.ndim > 1 else log_q.isposinf().tolist()
+
+
 def is_pure_noise(level: Level) -> bool:
-    """Whether nothing of the data is left, alpha = 0: no variable of sigma / alpha reaches there."""
-    return bool(as_float64(level.log_snr).isneginf().any())
+    """Whether alpha = 0 at a level of numbers."""
+    return bool(level.log_snr == -math.inf)
 
 
 def as_float64(value: Scale) -> Tensor:
-    """A coefficient as float64 on the CPU, where all weights are computed: not every device has float64."""
+    """A coefficient as float64 on the CPU."""
     return value.cpu().to(torch.float64) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
+def to_device(weights: Sequence[Sequence[Scale]], device: torch.device) -> list[list[Scale]]:
+    """The weights of all steps, moved in one copy where they are tensors over modes."""
+    tensors = [weight for step in weights for weight in step if isinstance(weight, Tensor)]
+    if not tensors:
+        return [list(step) for step in weights]
+    moved = iter(torch.stack(tensors).to(device, precise(device)).unbind())
+    return [[next(moved) if isinstance(weight, Tensor) else weight for weight in step] for step in weights]
 
 
 def safe_divide(a: Scale, b: Scale) -> Scale:
@@ -65,9 +94,15 @@ def safe_divide(a: Scale, b: Scale) -> Scale:
     return a / b
 
 
-def ddim_step(s: Level, prediction: Prediction) -> Tensor:
-    """The state at s of this data and noise: the step of first order, DDIM's (Song, Meng & Ermon 2021, eq. 13)."""
-    return axpby(s.alpha, prediction.x0, s.sigma, prediction.eps)
+def ddim_step(s: Level, prediction: Prediction, drawn: Scale = 0.0) -> Tensor:
+    """The state at s of this data and noise: the step of first order, DDIM's (Song, Meng & Ermon 2021, eq. 12-13).
+
+    Args:
+        s: Where to go.
+        prediction: Data and noise.
+        drawn: Share of the variance sigma_s^2 that is left for new noise.
+    """
+    return axpby(s.alpha, prediction.x0, s.sigma * (1 - drawn) ** 0.5, prediction.eps)
 
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
@@ -105,10 +140,11 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     return torch.stack(columns)
 
 
-def noise_weights(variable: Variable, levels: Sequence[Level], order: int) -> list[list[Scale]]:
-    """For each step from levels[i] to levels[i + 1] the weights c with int_{q_t}^{q_s} eps dq = sum_j c_j eps_j.
+def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Scale]]:
+    """For each step from level i to level i + 1 the weights c with int_{q_t}^{q_s} eps dq = sum_j c_j eps_j.
 
-    eps_0 is the value at levels[i], eps_1 at levels[i - 1], and so on: `order` of them, fewer in the first steps.
+    eps_0 is the value at level i, eps_1 at level i - 1, and so on: `order` of them, fewer in the first steps. The
+    levels are given by their `log_ratios`.
     """
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
@@ -116,20 +152,20 @@ def noise_weights(variable: Variable, levels: Sequence[Level], order: int) -> li
         measure = points.exp() * half * _column(_WEIGHTS, points)  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, levels, order)
+    return _for_each_step(weigh, log_q, order)
 
 
 def data_weights(
-    variable: Variable, levels: Sequence[Level], order: int, *, corrector: bool = False, eta: float = 0.0
+    variable: Variable, log_q: Tensor, order: int, *, corrector: bool = False, eta: float = 0.0
 ) -> list[list[Scale]]:
     """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
 
     Args:
         variable: The interpolation variable.
-        levels: The levels of the run. The first may be pure noise, if the variable is finite there.
-        order: Values at levels[i], levels[i - 1], ... that a step from levels[i] uses; fewer in the first steps.
-        corrector: The first value is the one at levels[i + 1], before the `order` others. The first `order` steps then
-            begin at levels[0]: the polynomial through all values so far, integrated over the whole way.
+        log_q: The `log_ratios` of the run's levels. The first may be pure noise, if the variable is finite there.
+        order: Values at level i, i - 1, ... that a step from level i uses; fewer in the first steps.
+        corrector: The first value is the one at level i + 1, before the `order` others. The first `order` steps then
+            begin at level 0: the polynomial through all values so far, integrated over the whole way.
         eta: Share of the process's own noise in the reverse SDE: its linear part decays by eta^2 h more.
     """
     rate = 1 + eta**2
@@ -139,19 +175,16 @@ def data_weights(
         measure = -rate * torch.exp(rate * (end - points)) * half * _column(_WEIGHTS, points)  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, levels, order, corrector)
+    return _for_each_step(weigh, log_q, order, corrector)
 
 
 def _for_each_step(
-    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], levels: Sequence[Level], order: int, corrector: bool = False
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, order: int, corrector: bool = False
 ) -> list[list[Scale]]:
     """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
-    if len(levels) < 2:
-        return []
-    log_q = torch.stack([as_float64(log_ratio(level)) for level in levels])
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
-        steps = torch.arange(count - 1, len(levels) - 1)[: 1 if count < order else None]
+        steps = torch.arange(count - 1, max(count, len(log_q)) - 1)[: 1 if count < order else None]
         if len(steps) == 0:
             break
         nodes = torch.stack([log_q[steps + corrector - j] for j in range(count + corrector)])

@@ -13,15 +13,15 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale
+from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import (
-    as_float64,
     data_weights,
     ddim_step,
-    is_pure_noise,
     lagrange,
-    log_ratio,
+    log_ratios,
+    pure_noise,
+    to_device,
     weighted_sum,
 )
 
@@ -68,50 +68,52 @@ class ExponentialAdams(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         """One evaluation a step; see `Solver.states`."""
-        steps = [levels[0], *(level for level in levels[1:] if not is_pure_noise(level))]
-        predictor = iter(data_weights(self.variable, steps, self.order - 1))
-        corrector = iter(data_weights(self.variable, steps, self.order - 1, corrector=True))
-        wanted = self._last_nodes(steps)
+        log_q = log_ratios(levels)
+        pure = pure_noise(log_q)
+        steps = log_q[[i == 0 or not without for i, without in enumerate(pure)]]
+        predictor = iter(to_device(data_weights(self.variable, steps, self.order - 1), u.device))
+        corrector = iter(to_device(data_weights(self.variable, steps, self.order - 1, corrector=True), u.device))
+        wanted = self._last_nodes(log_q, pure)
+        (at_the_data,) = to_device([self._at_the_data(log_q[wanted])], u.device)
         values: list[Tensor] = []  # the newest first
         kept: list[Tensor] = []  # those that the end will ask for
         start = before = levels[0], u  # the corrected state one level back
         for number, (t, s) in enumerate(pairwise(levels)):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
-            if any(t is level for level in wanted):
+            if number in wanted:
                 kept = [prediction.x0, *kept]
             if number > 0:
                 u = _step(*(start if number < self.order else before), t, next(corrector), values)
             before = t, u
-            u = ddim_step(s, prediction) if is_pure_noise(s) else _step(t, u, s, next(predictor), values)
+            u = ddim_step(s, prediction) if pure[number + 1] else _step(t, u, s, next(predictor), values)
             yield u
         last = denoiser(u, levels[-1], **cond).x0
-        yield weighted_sum(self._at_the_data(wanted), [last, *kept])
+        yield weighted_sum(at_the_data, [last, *kept])
 
-    def _last_nodes(self, levels: Sequence[Level]) -> list[Level]:
-        """Where the polynomial that ends the run takes its values: the last level first, at most `order` of them.
+    def _last_nodes(self, log_q: Tensor, pure: Sequence[bool]) -> list[int]:
+        """At which levels the polynomial that ends the run takes its values: the last first, at most `order` of them.
 
         They lie at least half as far apart as the last level lies from q = 0: closer values would multiply rounding and
         the network's errors.
         """
-        end, *nodes = self._variables(levels[::-1])
-        chosen = [0]
-        for i in range(1, len(nodes)):
-            far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[0] - end)
-            if len(chosen) < self.order and bool(far.all()):
+        nodes, end = self.variable(log_q), self._end(log_q)
+        last = len(log_q) - 1
+        chosen = [last]
+        for i in range(last - 1, -1, -1):
+            far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[last] - end)
+            if len(chosen) < self.order and (i == 0 or not pure[i]) and bool(far.all()):
                 chosen.append(i)
-        return [levels[::-1][i] for i in chosen]
+        return chosen
 
-    def _at_the_data(self, levels: Sequence[Level]) -> list[Scale]:
+    def _at_the_data(self, log_q: Tensor) -> list[Scale]:
         """The weights of values at these levels for the polynomial's value at q = 0."""
-        end, *nodes = self._variables(levels)
-        weights = lagrange(torch.stack(nodes), end[None])[:, 0]
+        weights = lagrange(self.variable(log_q), self._end(log_q)[None])[:, 0]
         return list(weights) if weights.ndim > 1 else weights.tolist()
 
-    def _variables(self, levels: Sequence[Level]) -> Sequence[Tensor]:
-        """The interpolation variable at q = 0, then at the levels."""
-        log_q = [as_float64(log_ratio(level)) for level in levels]
-        return self.variable(torch.stack([torch.full_like(log_q[0], -math.inf), *log_q])).unbind()
+    def _end(self, log_q: Tensor) -> Tensor:
+        """The interpolation variable at q = 0."""
+        return self.variable(torch.full_like(log_q[0], -math.inf))
 
 
 def _step(t: Level, u: Tensor, s: Level, weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.grid import ArcLength, Grid
 from unidiff.noise import Seeded
+from unidiff.precision import precise
 from unidiff.solver.base import State
 from unidiff.velocity import PerSamplePosterior, VelocityField
 
@@ -45,7 +46,7 @@ class PerSampleSolver(ABC):
         """
         self.check(model)
         *noisy, _ = torch.as_tensor(times).tolist()
-        u = u if u.device.type == "mps" else u.double()
+        u = u.to(precise(u.device))
         yield State(noisy[0], u)
         for t, s in pairwise(noisy):
             u = self.step(model, u, t, s)

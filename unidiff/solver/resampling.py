@@ -11,7 +11,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, axpby, fresh_noise_fraction
+from unidiff.process.base import Process
+from unidiff.process.level import Level, axpby, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 

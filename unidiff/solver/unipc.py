@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,9 +13,17 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale, expm1
+from unidiff.process.level import Level, Scale, expm1
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import as_float64, ddim_step, is_pure_noise, log_ratio, safe_divide, weighted_sum
+from unidiff.solver.exponential import (
+    ddim_step,
+    log_ratio,
+    log_ratios,
+    pure_noise,
+    safe_divide,
+    to_device,
+    weighted_sum,
+)
 
 __all__ = ["UniPC"]
 
@@ -45,45 +54,68 @@ class UniPC(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         """One evaluation a step; see `Solver.states`."""
+        pure = pure_noise(log_q := log_ratios(levels))
+        weights = iter(to_device(self._all_weights(log_q, pure), u.device))
         nodes: list[Level] = []
         values: list[Tensor] = []  # x0 at the nodes, newest first
         before: Tensor | None = None  # the corrected state at nodes[0]
         for i, t in enumerate(levels):
             prediction = denoiser(u, t, **cond)
             if before is not None:
-                u = _unified(before, nodes, values, t, prediction.x0)  # UniC
+                u = _unified(before, nodes, values, t, next(weights), prediction.x0)  # UniC
             if i == len(levels) - 1:
                 break
             s = levels[i + 1]
-            if is_pure_noise(t) or is_pure_noise(s):
+            if pure[i] or pure[i + 1]:
                 u = ddim_step(s, prediction)
             else:
                 nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
-                before, u = u, _unified(u, nodes, values, s, None)  # UniP
+                before, u = u, _unified(u, nodes, values, s, next(weights))  # UniP
             yield u
         yield prediction.x0
 
+    def _all_weights(self, log_q: Tensor, pure: Sequence[bool]) -> list[list[Scale]]:
+        """The weights of each step's predictor and corrector, in the order in which they are used."""
+        weights = []
+        nodes: list[Tensor] = []
+        for (t, s), without_data in zip(pairwise(log_q), map(any, pairwise(pure))):
+            if not without_data:
+                nodes = [t, *nodes][: self.order]
+                offsets = [torch.as_tensor(safe_divide(t - node, t - s)) for node in nodes[1:]]
+                weights += [_weights(t - s, offsets), _weights(t - s, [*offsets, torch.ones_like(t)])]
+        return weights
 
-def _unified(u: Tensor, nodes: Sequence[Level], values: Sequence[Tensor], s: Level, ahead: Tensor | None) -> Tensor:
+
+def _unified(
+    u: Tensor,
+    nodes: Sequence[Level],
+    values: Sequence[Tensor],
+    s: Level,
+    weights: Sequence[Scale],
+    ahead: Tensor | None = None,
+) -> Tensor:
     """The step from nodes[0] to s through the values, and through the one at s if it is known (`ahead`)."""
     t = nodes[0]
     h = log_ratio(t) - log_ratio(s)
     offsets = [safe_divide(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
     differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
     if ahead is not None:
-        offsets, differences = [*offsets, 1.0], [*differences, ahead - values[0]]
+        differences.append(ahead - values[0])
     growth = expm1(-h)
     result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
     if not differences:
         return result
-    weights = [0.5] if len(differences) == 1 else _weights(h, offsets)
     return result - s.alpha * growth * weighted_sum(weights, differences)
 
 
-def _weights(h: Scale, offsets: Sequence[Scale]) -> list[Scale]:
-    """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5)."""
-    h = as_float64(h)
-    r = torch.stack([as_float64(offset).expand(h.shape) for offset in offsets], -1)
+def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Scale]:
+    """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5).
+
+    A single one is 1/2 as published.
+    """
+    if len(offsets) < 2:
+        return [0.5] * len(offsets)
+    r = torch.stack(list(offsets), -1)
     still = h == 0  # modes whose SNR stands still take no step
     h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
     matrix = torch.stack([r**n for n in range(len(offsets))], -2)

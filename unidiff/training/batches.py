@@ -18,7 +18,7 @@ _ORDER, _NOISE, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's
 
 
 def stream_seed(*key: int) -> int:
-    """A 63-bit seed that is a well-mixed function of whole numbers of at least 0."""
+    """A 63-bit seed that is a well-mixed function of integers >= 0."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

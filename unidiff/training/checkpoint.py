@@ -72,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        require(keep >= 1, "keep", keep, "a whole number of at least 1")
+        require(keep >= 1, "keep", keep, "an integer >= 1")
         self.folder = folder
         self.keep = keep
 

@@ -7,29 +7,23 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import torch
 from torch import Tensor, nn
 
-from unidiff.classifier import NeuralClassifier
-from unidiff.codec.codec import TrainableAutoencoder
-from unidiff.codec.objective import CodecObjective
-from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import OpenDataset
-from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunFailed, require
-from unidiff.objective.base import Objective
+from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.settings import Training
+from unidiff.training.trainable import Conditions, Loss, Trained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Trained = TypeVar("Trained", NeuralDenoiser, NeuralClassifier, TrainableAutoencoder)
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
@@ -49,7 +43,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Generic[Trained]):
     """Where a training run is, after a step.
 
     Attributes:
@@ -68,7 +62,7 @@ class Progress:
     lr: float
     grad_norm: float | None
     seconds: float
-    average: NeuralDenoiser | NeuralClassifier | TrainableAutoencoder
+    average: Trained
 
 
 def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
@@ -96,14 +90,14 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 def train(
     denoiser: Trained,
     source: OpenDataset,
-    objective: Objective | CodecObjective,
+    objective: Loss[Trained],
     settings: Training,
     *,
-    conditioning: Conditioning | None = None,
+    conditioning: Conditions | None = None,
     seed: int = 0,
     accelerator: Accelerator | None = None,
     checkpoints: Checkpoints | None = None,
-    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[Progress[Trained]], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = print,
 ) -> Trained:
@@ -147,7 +141,7 @@ def train(
     )
     done, seconds = 0, 0.0
     # The losses since the last line of metrics, summed on the device: nobody waits for a number between lines.
-    window = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    window = torch.zeros((), dtype=precise(device), device=device)
     saved = checkpoints.load(report if main else _nobody, device) if checkpoints is not None else None
     if saved is not None:
         network.load_state_dict(saved.model)
@@ -160,6 +154,7 @@ def train(
     parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
+    noise_shape = objective.noise_shape(denoiser, source.shape)
     source = source.to(device)
     plan = BatchPlan(seed, settings.batch, len(source))
     start = time.perf_counter() - seconds
@@ -170,7 +165,16 @@ def train(
             group["lr"] = lr
         with arithmetic(precision, device):
             window += _accumulate_gradients(
-                model, source, objective, conditioning, plan, step - 1, settings.accumulate, accelerator
+                model,
+                parallel,
+                source,
+                objective,
+                noise_shape,
+                conditioning,
+                plan,
+                step - 1,
+                settings.accumulate,
+                accelerator,
             )
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
@@ -200,15 +204,17 @@ def train(
             accelerator.wait_for_everyone()
         if stopping and not last:
             raise Interrupted(step)
-    denoiser.backbone = network.eval()
+    network.eval()
     return averaged
 
 
 def _accumulate_gradients(
-    model: Any,
+    model: Trained,
+    parallel: nn.Module,
     source: OpenDataset,
-    objective: Objective | CodecObjective,
-    conditioning: Conditioning | None,
+    objective: Loss[Trained],
+    noise_shape: tuple[int, ...],
+    conditioning: Conditions | None,
     plan: BatchPlan,
     step: int,
     parts: int,
@@ -218,7 +224,7 @@ def _accumulate_gradients(
     rank, processes = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
     indices = plan.indices(step)
-    uniform, noise = plan.draws(step, getattr(model, "noise_shape", source.shape))
+    uniform, noise = plan.draws(step, noise_shape)
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
@@ -231,7 +237,7 @@ def _accumulate_gradients(
             cond = conditioning.conditions(x, label, drawn)
         eps = eps.to(accelerator.device, non_blocking=True)
         given = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
-        with nullcontext() if part == parts - 1 else accelerator.no_sync(model.backbone):
+        with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
             loss = objective.batch_losses(model, x, draw, eps, **given).mean() / parts
             accelerator.backward(loss)
         total += loss.detach()
@@ -258,4 +264,4 @@ def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
 
 
 def _nobody(text: str) -> None:
-    """Who is told by the processes that do not speak."""
+    """No-op reporter of processes other than the first."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from unidiff.errors import ParameterError, require, require_whole
 
 if TYPE_CHECKING:
-    from unidiff.codec.objective import CodecObjective
-    from unidiff.objective.base import Objective
+    from unidiff.training.trainable import Loss, Trained
 
 __all__ = ["Precision", "Training"]
 
@@ -75,7 +74,7 @@ class Training:
             self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
         )
 
-    def check(self, objective: Objective | CodecObjective) -> None:
+    def check(self, objective: Loss[Trained]) -> None:
         """Refuse an objective that cannot be trained so.
 
         Raises:

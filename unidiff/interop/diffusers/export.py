@@ -23,7 +23,7 @@ from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.interop.diffusers.timestep_shift import shift_timestep
-from unidiff.run.load import Run, load
+from unidiff.tasks.generation import GenerationRun, load_generation
 
 __all__ = ["Exported", "export"]
 
@@ -45,7 +45,7 @@ class Exported:
     notices: tuple[str, ...]
 
 
-def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = False) -> Exported:
+def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite: bool = False) -> Exported:
     """Write a run's model as a pipeline of diffusers: the averaged weights, as samples are drawn with.
 
     The pipeline draws what is drawn here from the same noise, on its scheduler's times (`load_grid`). A folder
@@ -67,9 +67,9 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
     """
     place = Path(directory)
     _check_place(place, overwrite)
-    if not isinstance(run, (Run, str, Path)):
+    if not isinstance(run, (GenerationRun, str, Path)):
         raise RunError(f"A {type(run).__name__} was given; what is exported is a run, or its directory.")
-    run = run if isinstance(run, Run) else load(run, device="cpu")
+    run = load_generation(run, device="cpu") if isinstance(run, (str, Path)) else run
     model, data = run.denoiser, run.recipe.data
     try:
         kind = kind_of(model.backbone)
@@ -92,6 +92,7 @@ def export(run: Run | str | Path, directory: str | Path, *, overwrite: bool = Fa
         process=run.recipe.process,
         parameterization=model.parameterization,
         backbone=run.recipe.backbone,
+        noise_condition=model.noise_condition,
     )
     with _written_whole(place) as folder:
         _write_network(folder / kind.folder, kind, network)

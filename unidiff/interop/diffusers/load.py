@@ -48,8 +48,8 @@ def load(
         device: Where the model is to be.
 
     Returns:
-        The model. Of a latent pipeline it is the model of its latents, which `unidiff.load_codec` of the same folder
-        decodes.
+        The model. Of a latent pipeline it is the model of its latents, which `unidiff.codec.load_codec` of the same
+        folder decodes.
 
     Raises:
         RunError: If files are missing or broken, or something in them is unsupported: it says what was found and what
@@ -110,7 +110,7 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
 
     Raises:
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.
-        ParameterError: If `steps` is no whole number of at least 1.
+        ParameterError: If `steps` is no integer of at least 1.
     """
     require_diffusers()
     folder = local_folder(path_or_name, False)
@@ -193,9 +193,7 @@ def _facts(network: Any, place: Path) -> _Facts:
             f"{place}: the config has no sample_size, so nothing says how large a sample is. Write it there."
         )
     if not is_whole(size) and not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_whole, size))):
-        raise RunError(
-            f"{place}: sample_size {size!r} was found; supported are a whole number or two, [height, width]."
-        )
+        raise RunError(f"{place}: sample_size {size!r} was found; supported are an integer or two, [height, width].")
     shape = (channels, size, size) if isinstance(size, int) else (channels, *size)
     if "num_embeds_ada_norm" in config:
         classes = config.num_embeds_ada_norm

@@ -21,7 +21,7 @@ from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.recipe import read_recipe
+from unidiff.recipe.read import read_recipe
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.yaml_tree import write_yaml
 
@@ -85,7 +85,7 @@ def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
         RunError: If a file is missing or damaged.
         RecipeError: If model.yaml is.
     """
-    native: Native = read_recipe(Native, folder / MODEL)
+    native = read_recipe(Native, folder / MODEL)
     network = native.backbone.build(shape=native.shape)
     kind = kind_of(network)
     part = folder / kind.folder

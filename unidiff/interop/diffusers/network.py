@@ -9,7 +9,7 @@ from unidiff.backbone.base import Backbone
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale
+from unidiff.process.level import Level, Scale
 
 __all__ = ["ClipSample", "DiffusersBackbone", "DiffusersDenoiser"]
 
@@ -46,7 +46,7 @@ class DiffusersBackbone(Backbone):
         Args:
             x: Noisy samples, (B, C, H, W).
             c: The network's own timestep, (B,).
-            **cond: `label`, (B,) whole numbers from -1 (no class), if it knows classes.
+            **cond: `label`, (B,) integers from -1 (no class), if it knows classes.
 
         Returns:
             The network's output, (B, C, H, W), or (B, 2 C, H, W) with a learned variance.

@@ -123,7 +123,7 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
 
     Raises:
         RunError: If the scheduler is unsupported or has no times for that many steps.
-        ParameterError: If steps is no whole number of at least 1.
+        ParameterError: If steps is no integer of at least 1.
     """
     reading = read_scheduler(config, place)
     require_whole("steps", steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from unidiff.evaluation.compare import compare
 from unidiff.evaluation.comparison import Comparison
 from unidiff.evaluation.features import Discriminants
 from unidiff.exact import GaussianMixture
-from unidiff.run.comparing import Comparing
 from unidiff.run.directory import RunDirectory
-from unidiff.run.execute import Reporter
-from unidiff.run.load import Run, load
+from unidiff.run.records import DataFacts
+from unidiff.run.task import Reporter
+from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import resolve_device
+
+if TYPE_CHECKING:
+    from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare_recipe"]
 
@@ -32,12 +35,12 @@ _TOLERANCE, _MOST_STEPS = 1e-3, 128
 
 
 def compare_recipe(
-    comparing: Comparing, reporter: Reporter, *, device: str = "auto", allow_imports: bool = False
+    task: SolverComparison, reporter: Reporter, *, device: str = "auto", allow_imports: bool = False
 ) -> tuple[Comparison, dict[str, Any]]:
     """Make a comparison.
 
     Args:
-        comparing: What to compare.
+        task: What to compare.
         reporter: Who is told how it goes.
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_imports: Accept classes from outside unidiff in the recipes of runs.
@@ -49,42 +52,44 @@ def compare_recipe(
         UnidiffError: If something does not fit.
     """
     options: dict[str, Any] = {
-        "seeds": range(comparing.seed, comparing.seed + comparing.count),
-        "grid": comparing.grid,
-        "batch": comparing.batch,
+        "seeds": range(task.seed, task.seed + task.count),
+        "grid": task.grid,
+        "batch": task.batch,
         "device": resolve_device(device),
         "progress": lambda done, total: reporter.progress("compare", done, total),
     }
-    if comparing.runs:
-        return _compare_runs(comparing, reporter, options, device, allow_imports)
-    assert comparing.data is not None
-    assert comparing.data.mixture is not None
-    assert comparing.process is not None
-    denoiser = GaussianMixture(comparing.process, *comparing.data.mixture).to(options["device"])
-    found = compare(denoiser, comparing.solvers, comparing.nfe, comparing.data.shape, **options)
-    facts = {"model": "exact", "reference": f"the density of {comparing.data!r}", "features": None}
+    if task.runs:
+        return _compare_runs(task, reporter, options, device, allow_imports)
+    assert task.data is not None
+    assert task.data.mixture is not None
+    assert task.process is not None
+    denoiser = GaussianMixture(task.process, *task.data.mixture).to(options["device"])
+    found = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
+    facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
     return found, {"device": str(options["device"]), "precision": "float64", **facts}
 
 
 def _compare_runs(
-    comparing: Comparing, reporter: Reporter, options: dict[str, Any], device: str, allow_imports: bool
+    task: SolverComparison, reporter: Reporter, options: dict[str, Any], device: str, allow_imports: bool
 ) -> tuple[Comparison, dict[str, Any]]:
-    runs = [load(run, device=device, allow_imports=allow_imports, report=reporter.notice) for run in comparing.runs]
+    runs = [
+        load_generation(run, device=device, allow_imports=allow_imports, report=reporter.notice) for run in task.runs
+    ]
     _check_same_data(runs)
     data = runs[0].recipe.data
     train, test = _splits(data)
     source = test or train
     if source.stand_in:
         reporter.notice(source.stand_in)
-    fresh = None if test is None else _some(train, comparing.count)
+    fresh = None if test is None else _some(train, task.count)
     features = _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
     labels = names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
     size = max(1, torch.Size(data.shape).numel())
     found = compare(
         [("" if len(runs) == 1 else label, run.denoiser) for label, run in zip(labels, runs)],
-        comparing.solvers,
-        comparing.nfe,
+        task.solvers,
+        task.nfe,
         data.shape,
         reference_data=_some(source, _MOST_DATA),
         fresh_data=fresh,
@@ -115,19 +120,23 @@ def _seen(data: Dataset, x: Tensor) -> Tensor:
     return data.decode(x[:_SHOWN])
 
 
-def _check_same_data(runs: Sequence[Run]) -> None:
+def _check_same_data(runs: Sequence[GenerationRun]) -> None:
     """Refuse to compare models of different data: a stand-in, too, is other data."""
     first, *others = runs
     for other in others:
-        pairs = [(run.directory, run.recipe.data, run.manifest.get("data", {})) for run in (first, other)]
+        pairs = [(run.directory, run.recipe.data, run.manifest.data) for run in (first, other)]
         if pairs[0][1] != pairs[1][1]:
             said = " and ".join(f"{directory} learned {data!r}" for directory, data, _ in pairs)
             raise RunError(f"{said}: models of different data cannot be compared.")
-        if pairs[0][2].get("checksum") != pairs[1][2].get("checksum"):
+        if _checksum(pairs[0][2]) != _checksum(pairs[1][2]):
             said = " and ".join(
-                f"{directory} learned {found.get('name')} ({found.get('checksum')})" for directory, _, found in pairs
+                f"{directory} learned {found.name} ({found.checksum})" for directory, _, found in pairs if found
             )
             raise RunError(f"{said}: models of different data cannot be compared.")
+
+
+def _checksum(found: DataFacts | None) -> str | None:
+    return None if found is None else found.checksum
 
 
 def _splits(data: Dataset) -> tuple[OpenDataset, OpenDataset | None]:

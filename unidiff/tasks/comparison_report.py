@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from unidiff import plot
 from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.run import results
-from unidiff.run.comparing import Comparing
 from unidiff.run.directory import environment
 
-__all__ = ["check_place", "write_comparison"]
+if TYPE_CHECKING:
+    from unidiff.tasks.comparison import SolverComparison
+
+__all__ = ["ComparisonOutcome", "check_place", "write_comparison"]
 
 _TABLE, _RESULT, _ERRORS, _SAMPLES = "compare.csv", "compare.json", "errors.png", "samples.png"
 _SIZE = 20_000_000  # bytes of all files, about; the pictures are most of it
+
+
+@dataclass(frozen=True)
+class ComparisonOutcome:
+    """What was compared.
+
+    Attributes:
+        status: "finished" or "dry run".
+        directory: Where the files are.
+        result: The content of compare.json.
+        comparison: What came of it; None for a dry run.
+    """
+
+    status: str
+    directory: str
+    result: dict[str, Any]
+    comparison: Comparison | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `Outcome.to_dict`."""
+        return {"status": self.status, "directory": self.directory, **self.result}
+
+    def text(self) -> str:
+        """The table of compare.csv, and the files."""
+        if self.comparison is None:
+            return f"{self.directory}{os.sep} (dry run: nothing was written)"
+        files = ", ".join((_TABLE, _RESULT, _ERRORS, _SAMPLES))
+        return f"{self.comparison.to_csv().rstrip()}\n{self.directory}{os.sep}: {files}"
 
 
 def check_place(directory: Path, overwrite: bool) -> None:
@@ -29,11 +61,13 @@ def check_place(directory: Path, overwrite: bool) -> None:
     results.check_place(directory, _RESULT, "comparison", overwrite, _SIZE)
 
 
-def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, Any], directory: Path) -> dict[str, Any]:
+def write_comparison(
+    task: SolverComparison, found: Comparison, facts: dict[str, Any], directory: Path
+) -> dict[str, Any]:
     """Write a comparison: compare.csv, compare.json, errors.png, samples.png, all of them or none.
 
     Args:
-        comparing: The recipe.
+        task: The recipe.
         found: What came of it.
         facts: What it depends on beside the recipe.
         directory: Where to; the files of an older comparison there are replaced.
@@ -44,21 +78,19 @@ def write_comparison(comparing: Comparing, found: Comparison, facts: dict[str, A
     Raises:
         RunFailed: If they cannot be written.
     """
-    result = {"recipe": comparing.to_dict(), **facts, **found.to_dict(), "environment": environment()}
+    result = {"recipe": task.to_dict(), **facts, **found.to_dict(), "environment": environment()}
     with results.written_whole(directory, (_TABLE, _ERRORS, _SAMPLES, _RESULT)) as folder:
         (folder / _TABLE).write_text(found.to_csv())
         (folder / _RESULT).write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-        caption = _caption(comparing, found, facts)
+        caption = _caption(task, found, facts)
         _plot_errors(found, folder / _ERRORS, caption)
-        _plot_samples(comparing, found, folder / _SAMPLES, caption)
+        _plot_samples(task, found, folder / _SAMPLES, caption)
     return result
 
 
-def _caption(comparing: Comparing, found: Comparison, facts: dict[str, Any]) -> str:
-    what = (
-        ", ".join(str(run) for run in comparing.runs) or f"Exact model of {comparing.data!r} with {comparing.process!r}"
-    )
-    text = f"{what}. {found.count} samples, seeds from {comparing.seed}."
+def _caption(task: SolverComparison, found: Comparison, facts: dict[str, Any]) -> str:
+    what = ", ".join(str(run) for run in task.runs) or f"Exact model of {task.data!r} with {task.process!r}"
+    text = f"{what}. {found.count} samples, seeds from {task.seed}."
     return f"{text}\n{facts['stand_in']}" if facts.get("stand_in") else text
 
 
@@ -93,8 +125,8 @@ def _plot_errors(found: Comparison, path: Path, caption: str) -> None:
     plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
 
 
-def _plot_samples(comparing: Comparing, found: Comparison, path: Path, caption: str) -> None:
-    lines, asked = found.lines, sorted(set(comparing.nfe))
+def _plot_samples(task: SolverComparison, found: Comparison, path: Path, caption: str) -> None:
+    lines, asked = found.lines, sorted(set(task.nfe))
     cells: list[list[tuple[Tensor, str] | None]] = []
     for line in lines:
         by_request = {asked[-1] if row.requested is None else row.requested: row for row in line.rows}

@@ -1,27 +1,29 @@
-"""The recipe of a comparison."""
+"""Comparing solvers, on an exact model or on trained runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from typing_extensions import Unpack
 
 from unidiff.data.base import Dataset
-from unidiff.errors import ParameterError, RecipeError, require, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
-from unidiff.recipe.recipe import read_recipe
-from unidiff.recipe.record import Record
-from unidiff.recipe.shipped import recipe_command
+from unidiff.run.task import Options, Reporter, Task
 from unidiff.solver.base import Solver
+from unidiff.tasks.comparison_models import compare_recipe
+from unidiff.tasks.comparison_report import ComparisonOutcome, check_place, write_comparison
 
-__all__ = ["Comparing", "load_comparing"]
+__all__ = ["SolverComparison"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparing(Record):
-    """What to compare. Its parameters are the top-level keys of a comparison's recipe.
+class SolverComparison(Task):
+    """Compare solvers. Its parameters are the top-level keys of the recipe.
 
     Either `runs`, or `data` and `process`: then the model is exact and nothing is trained.
 
@@ -48,10 +50,13 @@ class Comparing(Record):
     batch: int = 500
     seed: int = 0
 
+    key: ClassVar[str] = "solvers"
+    noun: ClassVar[str] = "a comparison of solvers"
+
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
         solver_specs(self.solvers, self.grid or Tapered())
-        require(len(self.nfe) > 0, "nfe", [], "a list of at least one whole number")
+        require(len(self.nfe) > 0, "nfe", [], "a list of at least one integer")
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)
         require_whole("count", self.count, 20, 10_000_000)
@@ -73,20 +78,16 @@ class Comparing(Record):
             )
             raise ParameterError("data", problem)
 
-
-def load_comparing(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Comparing:
-    """Read the recipe of a comparison and check all of it; no data and no run is read.
-
-    Args:
-        source: A path, or the name of a shipped recipe such as "compare_exact".
-        overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML.
-        allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
-
-    Raises:
-        RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
-    """
-    if recipe_command(source) != "compare":
-        problem = "this recipe lists no `solvers`; it is no comparison. To run it: `unidiff run"
-        raise RecipeError(f"{source}: {problem} {source}`; runs that were trained can then be compared.")
-    comparing: Comparing = read_recipe(Comparing, source, overrides, allow_imports=allow_imports)
-    return comparing
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> ComparisonOutcome:
+        """Compare, and write table and pictures; see `Task.run`."""
+        if options.get("resume"):
+            self.resumed(directory)
+        check_place(directory, options.get("overwrite", False))
+        if options.get("dry_run"):
+            return ComparisonOutcome("dry run", str(directory), {"recipe": self.to_dict()})
+        device, allow_imports = options.get("device", "auto"), options.get("allow_imports", False)
+        found, facts = compare_recipe(self, reporter, device=device, allow_imports=allow_imports)
+        for note in found.notes:
+            reporter.notice(note)
+        result = write_comparison(self, found, facts, directory)
+        return ComparisonOutcome("finished", str(directory), result, found)

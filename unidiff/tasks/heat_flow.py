@@ -1,25 +1,27 @@
-"""The recipe of an evolution: the renormalised heat equation on a domain, solved exactly."""
+"""Solving the renormalised heat equation on a domain, exactly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from unidiff.errors import ParameterError, RecipeError, require
+from typing_extensions import Unpack
+
+from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.initial_condition import Broadband, InitialCondition
-from unidiff.recipe.recipe import read_recipe
-from unidiff.recipe.record import Record
-from unidiff.recipe.shipped import recipe_command
+from unidiff.run.task import Options, Reporter, Task
+from unidiff.tasks.heat_flow_report import HeatFlowOutcome, check_place, solve, write_heat_flow
+from unidiff.training.device import resolve_device
 
-__all__ = ["Evolving", "load_evolving"]
+__all__ = ["HeatFlow"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evolving(Record):
-    """Which equation to solve. Its parameters are the top-level keys of the recipe of an evolution.
+class HeatFlow(Task):
+    """Solve an equation. Its parameters are the top-level keys of the recipe.
 
     u_t = diffusivity * (Laplace u + r u) with the integral of |grad u|^2 kept at R (Higham, Higham & Grindrod,
     equations 20 and 21).
@@ -40,6 +42,9 @@ class Evolving(Record):
     R: float = 1.0
     clean: float = 0.0
 
+    key: ClassVar[str] = "domain"
+    noun: ClassVar[str] = "a solution of the renormalised heat equation"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", tuple(self.times))
         require(len(self.times) > 0, "times", [], "a list of at least one number")
@@ -53,19 +58,12 @@ class Evolving(Record):
         except ParameterError as error:  # such as a mode that this domain does not have
             raise ParameterError(f"start.{error.parameter}", error.problem) from error
 
-
-def load_evolving(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Evolving:
-    """Read the recipe of an evolution and check all of it.
-
-    Args:
-        source: A path, or the name of a shipped recipe such as "eigenmodes".
-        overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML.
-        allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
-
-    Raises:
-        RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
-    """
-    if recipe_command(source) != "evolve":
-        raise RecipeError(f"{source}: this recipe has no `domain`, so there is no equation to solve in it.")
-    evolving: Evolving = read_recipe(Evolving, source, overrides, allow_imports=allow_imports)
-    return evolving
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> HeatFlowOutcome:
+        """Solve it, and write table and pictures; see `Task.run`."""
+        if options.get("resume"):
+            self.resumed(directory)
+        where = resolve_device(options.get("device", "auto"))
+        check_place(self, directory, options.get("overwrite", False))
+        if options.get("dry_run"):
+            return HeatFlowOutcome("dry run", str(directory), self.to_dict())
+        return write_heat_flow(self, solve(self, where), directory, where)

@@ -1,0 +1,34 @@
+"""The device path without a GPU: no mix of devices, the numbers of the CPU, and no look of the host inside a loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from device_cases import CASES, on_cpu
+from pretend_gpu import AVAILABLE, pretend_gpu
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="torch < 2.9 has no Python backend")
+FEW, MANY = 4, 7
+
+
+@pytest.mark.cases(45)  # 25 s; all take a minute
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_runs_on_a_device_as_on_the_cpu(case):
+    expected = on_cpu(case.task(torch.device("cpu"), FEW))
+    waits = []
+    for steps in (FEW, MANY):
+        with pretend_gpu() as gpu:
+            out = case.task(gpu.device, steps)
+            waits.append(Counter(gpu.waits))
+            if steps == FEW:
+                found = on_cpu(out)
+        if case.adaptive:  # its steps are chosen by the host
+            break
+    for a, b in zip(found, expected, strict=True):
+        # The same operations on the same processor, in float64; weights in training are float32, 1e-7 a step.
+        torch.testing.assert_close(a, b, rtol=1e-5 if case.name.startswith("train") else 1e-9, atol=1e-6)
+    if not case.adaptive:
+        grown = {event: count - waits[0][event] for event, count in waits[1].items() if count > waits[0][event]}
+        assert not grown, grown

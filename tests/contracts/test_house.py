@@ -1,0 +1,87 @@
+"""What CONTRIBUTING.md promises of the files: each has its tests, none is long, and no object is asked for its type."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "unidiff"
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+ROWS = {
+    match[1]: re.findall(r"`([\w/]+\.py)`", match[2])
+    for match in re.finditer(r"^\| `([\w/]+\.py)` \| (.+) \|$", TEXT, re.M)
+}
+# A row of the list of isinstance: file, what is looked for, why.
+LISTED = set(re.findall(r"^- `([\w/]+\.py)`: `(\w+)`: .{10,}", TEXT, re.M))
+OWN = {
+    node.name
+    for path in FILES.values()
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.ClassDef)
+}
+
+
+def types_asked(source: str) -> set[str]:
+    """Our own classes that a source passes to isinstance."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            found |= set(re.findall(r"(?<!nn\.)\b\w+", ast.unparse(node.args[1]))) & OWN
+    return found
+
+
+def test_every_file_has_its_tests():
+    expected = {name for name, path in FILES.items() if path.name != "__init__.py" and path.read_text().strip()}
+    assert not expected - set(ROWS), "files without a row in CONTRIBUTING.md"
+    assert not set(ROWS) - expected, "rows of CONTRIBUTING.md without a file"
+    missing = {test for tests in ROWS.values() for test in tests if not (ROOT / "tests" / test).is_file()}
+    assert not missing, "tests that CONTRIBUTING.md names and that are not there"
+    assert all(ROWS.values())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_is_long(name):
+    assert len(FILES[name].read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_objects_are_not_asked_for_their_type(name):
+    asked = {(name, cls) for cls in types_asked(FILES[name].read_text())}
+    if name.split("/")[0] in ("run", "task", "cli"):
+        assert not asked
+    assert asked <= LISTED, "not in the list of CONTRIBUTING.md"
+
+
+def test_the_list_names_what_is_there():
+    gone = {(name, cls) for name, cls in LISTED if name not in FILES or cls not in types_asked(FILES[name].read_text())}
+    assert not gone
+
+
+def test_an_isinstance_is_seen():
+    assert types_asked("isinstance(x, (int, ud.DDPM))") == {"DDPM"}
+    assert types_asked("isinstance(x, (int, nn.Linear))") == set()  # torch's, not our schedule
+
+
+MACHINE = re.compile(r"""["'`\s=(]/(?!usr/|bin/|dev/|tmp/|far/|proc/|etc/)[a-z]+/[\w.-]+/[\w./-]+""")
+
+
+def test_no_path_of_a_machine_is_mentioned():
+    assert MACHINE.search(' "/home/somebody/unidiff/x.py"')
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("not a checkout")
+    text = {".py", ".md", ".yaml", ".json", ".toml", ".jsonl", ".txt", ".pyi", ""}
+    paths = [ROOT / name for name in listed.splitlines() if Path(name).suffix in text]
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in paths
+        if path.is_file() and path != Path(__file__)
+        for match in MACHINE.finditer(path.read_text(errors="replace"))
+    ]
+    assert not found

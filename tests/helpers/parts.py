@@ -1,0 +1,133 @@
+"""The parts under contract: an instance of each public class, small, and the models that try them.
+
+A class that cannot be built without arguments needs a line in EXAMPLES, and so does one whose defaults are too large
+for a quick test; everything else is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+
+import unidiff as ud
+from unidiff.basis import Basis
+from unidiff.data.base import Dataset
+from unidiff.grid import Grid
+from unidiff.objective.base import Objective
+from unidiff.objective.weighting import Weighting
+from unidiff.process.level import Level
+from unidiff.recipe.registry import PUBLIC
+from unidiff.schedule import Schedule
+from unidiff.solver.per_sample import PerSampleSolver
+
+FROZEN = (
+    *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
+    *(
+        Objective,
+        Dataset,
+        ud.DivergenceEstimator,
+        ud.inverse.Operator,
+        ud.Conditioning,
+        ud.codec.AutoencoderConfig,
+        ud.codec.CodecObjective,
+        ud.codec.PixelError,
+    ),
+)
+
+# Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
+EXAMPLES: dict[str, list[dict[str, object]]] = {
+    "DDPM": [{"T": 12, "schedule": cls()} for name, cls in PUBLIC.choices(Schedule).items() if name != "BetaTable"],
+    "BetaTable": [{"entries": [0.01, 0.2, 1.0]}],  # of one T only: tests/exact/test_process.py
+    "DCT": [{"shape": (2,)}, {"shape": (3, 4)}],
+    "RenormalizedHeat": [{"shape": (2,), "blur_max": 0.5}, {"shape": (2,), "blur_max": 40.0, "noise": "data"}],
+    "Blurring": [{"shape": (2,), "blur_max": 2.0}],
+    "InverseHeat": [{"shape": (2,), "blur_max": 0.8, "levels": 8}],
+    "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],
+    **{name: [{"steps": 7}, {"steps": 1}] for name in PUBLIC.choices(Grid) if name != "Native"},
+    "Ancestral": [{}, {"variance_interpolation": 1.0}],
+    "DDIM": [{}, {"eta": 0.5}],
+    "EulerMaruyama": [{}, {"eta": 0.0}],
+    "ProbabilityFlow": [{}, {"method": "rk4"}],
+    "EDMStochastic": [{}, {"churn": 0.0}],
+    "DPMSolver": [{"order": order, "eta": eta} for order in (1, 2, 3) for eta in (0.0, 1.0)],
+    **{name: [{"order": order} for order in (1, 2, 3)] for name in ("DPMSolverSinglestep", "UniPC", "DEIS")},
+    "AdamsBashforth": [{"order": 1}, {"order": 4}],
+    "ExponentialAdams": [{}, {"order": 2}, {"order": 5}],
+    # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
+    "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],
+    "Hutchinson": [{}, {"probes": 3}],
+    "HeatBlur": [{"shape": (2, 3), "blur": 0.7}],
+    "BlockMean": [{"shape": [2, 4], "factor": 2}],
+    "Inpainting": [{"known": [1, 0]}, {"known": ((True, False), (False, True))}],
+    "RandomProjection": [{"shape": (2, 3), "count": 4}],
+    "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
+    "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
+    "MLP": [{"shape": (2, 3), "width": 8}],
+    "ImageFolder": [{"root": "somewhere"}],
+    "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
+    "ArrayFile": [{"path": "points.npy"}],
+}
+
+
+def instances(*bases: type) -> list[Any]:
+    made: list[Any] = []
+    for base in bases:
+        for name, cls in PUBLIC.choices(base).items():
+            made += [cls(**arguments) for arguments in EXAMPLES.get(name, [{}])]
+    return made
+
+
+def classes(*bases: type) -> list[Any]:
+    return [cls for base in bases for cls in PUBLIC.choices(base).values()]
+
+
+def every(name: str | tuple[str, ...], values: Iterable[object]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(name, values, ids=lambda value: getattr(value, "__name__", None) or repr(value))
+
+
+MEANS = [[-0.6, 0.3], [0.5, -0.2]]
+FIRST, MEASURED = ud.inverse.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=torch.float64)
+
+
+# A guided model is just another model: a way to make each, from a mixture whose classes are its components.
+GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
+    "ClassifierFree": lambda model: ud.ClassifierFree(model, 2.5),
+    "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
+    "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
+    "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
+    "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
+    "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),
+    "DPS": lambda model: ud.inverse.DPS(model, FIRST, MEASURED, 1.0),
+    "PiGDM": lambda model: ud.inverse.PiGDM(model, FIRST, MEASURED, 0.3),
+    "MomentMatching": lambda model: ud.inverse.MomentMatching(model, FIRST, MEASURED, 0.3, iterations=2),
+    "Replacement": lambda model: ud.Replacement(model, torch.tensor([0.4, 0.0]), torch.tensor([1.0, 0.0])),
+}
+
+
+# The solvers that need one SNR for all modes; the others run where the modes differ.
+NEED_ONE_SNR = [
+    *(ud.DEIS(order=order) for order in (1, 2, 3)),
+    *(ud.DPMSolverSinglestep(order=order) for order in (2, 3)),
+    ud.EDMStochastic(),  # with churn
+]
+
+
+class Through(ud.Denoiser):
+    """The exact denoiser of a mixture, its answer handed through a parameterization as a network's would be."""
+
+    def __init__(self, process: ud.Process, parameterization: ud.Parameterization) -> None:
+        super().__init__()
+        parameterization.check(process)
+        self.process = process
+        self.parameterization = parameterization
+        self.exact = ud.GaussianMixture(process, MEANS, 0.04)
+        self.calls = [0]
+
+    def forward(self, u: torch.Tensor, level: Level, **cond: Any) -> ud.Prediction:
+        self.calls[0] += 1
+        x0, eps, *_ = self.exact(u, level)
+        return self.parameterization.solve(self.parameterization.target(x0, eps, level), u, level)

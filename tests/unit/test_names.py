@@ -1,0 +1,44 @@
+"""The public names: lazily imported, in namespaces, and the old names for one release."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import unidiff as ud
+from unidiff.recipe.registry import PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Digits", ud.data.Digits),
+        ("Domain", ud.pde.Domain),
+        ("energy_distance", ud.evaluation.energy_distance),
+        ("Posterior", ud.inverse.Posterior),
+        ("Heat", ud.InverseHeat),
+        ("Codec", ud.codec.Autoencoder),
+        ("Start", ud.pde.InitialCondition),
+        ("Trace", ud.DivergenceEstimator),
+    ],
+)
+def test_an_old_name_is_the_new_object_with_a_notice(old: str, new: object) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"unidiff\.{old} is now unidiff\.") as caught:
+        assert getattr(ud, old) is new
+    assert caught[0].filename == __file__
+
+
+def test_recipes_resolve_names_over_all_namespaces_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert PUBLIC.find("digits", ud.data.Dataset) is ud.data.Digits
+        assert PUBLIC.find("Heat", ud.Process) is ud.InverseHeat
+        assert PUBLIC.find("Posterior", ud.inverse.Posterior) is ud.inverse.Posterior
+
+
+def test_import_leaves_torch_out() -> None:
+    code = "import sys, unidiff; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

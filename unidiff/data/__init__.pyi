@@ -1,0 +1,15 @@
+"""The registry of unidiff.data: each name is imported when it is first used."""
+
+from unidiff.data.array import ArrayFile as ArrayFile
+from unidiff.data.base import Dataset as Dataset
+from unidiff.data.base import OpenDataset as OpenDataset
+from unidiff.data.base import TensorSource as TensorSource
+from unidiff.data.digits import Digits as Digits
+from unidiff.data.folder import ImageFolder as ImageFolder
+from unidiff.data.latent import Latent as Latent
+from unidiff.data.mnist import MNIST as MNIST
+from unidiff.data.mnist import FashionMNIST as FashionMNIST
+from unidiff.data.toy import Checkerboard as Checkerboard
+from unidiff.data.toy import Ring as Ring
+from unidiff.data.toy import Spiral as Spiral
+from unidiff.data.toy import TwoMoons as TwoMoons

@@ -1,0 +1,57 @@
+"""The public names of a package, listed once, in its `__init__.pyi`: each is imported when it is first used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["attach", "exports"]
+
+
+def exports(file: str) -> dict[str, str]:
+    """Name -> module, for the stub beside the `__init__.py` at `file`, or for that file itself."""
+    stub = Path(file).with_suffix(".pyi")
+    tree = ast.parse((stub if stub.exists() else Path(file)).read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    return {
+        alias.name: f"{node.module}"
+        for node in imports
+        for alias in node.names
+        if node.module not in ("unidiff", "__future__")
+    }
+
+
+def attach(
+    package: str, names: dict[str, str], renamed: dict[str, str], namespaces: tuple[str, ...] = ()
+) -> Callable[[str], object]:
+    """The `__getattr__` of a package that imports its names when they are first used.
+
+    Args:
+        package: The package's name.
+        names: Name -> the module that defines it.
+        renamed: Old name -> the dotted name that replaces it; an old name still works, with a DeprecationWarning.
+        namespaces: The packages below this one that are imported when they are first used.
+    """
+
+    def getattr_(name: str) -> object:
+        if name in namespaces:
+            return importlib.import_module(f"{package}.{name}")
+        if name in names:
+            value: object = getattr(importlib.import_module(names[name]), name)
+            setattr(sys.modules[package], name, value)
+            return value
+        if name in renamed:
+            new = renamed[name]
+            message = f"{package}.{name} is now {package}.{new}; the old name goes with the next release"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            value = sys.modules[package]
+            for part in new.split("."):
+                value = getattr(value, part)
+            return value
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return getattr_

@@ -1,0 +1,63 @@
+"""Names of the last release that are still read for this one: public names, and parameters of constructors."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+__all__ = ["RENAMED", "renamed", "renamed_parameters"]
+
+T = TypeVar("T")
+
+# Old public name -> new public name.
+RENAMED: dict[str, str] = {
+    "Codec": "Autoencoder",
+    "Data": "Dataset",
+    "Heat": "InverseHeat",
+    "RandomHoles": "RandomMasks",
+    "Sigma2": "EpsilonWeighting",
+    "Simple": "UniformWeighting",
+    "Start": "InitialCondition",
+    "Trace": "DivergenceEstimator",
+    "Recipe": "Generation",
+    "Classifying": "ClassifierTask",
+    "Coding": "AutoencoderTask",
+    "Comparing": "SolverComparison",
+    "Evolving": "HeatFlow",
+    "load_classifying": "load_recipe",
+    "load_coding": "load_recipe",
+    "load_evolving": "load_recipe",
+}
+
+
+def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
+    """Let a class still take parameters under their old names, in Python with a notice and as keys of a recipe.
+
+    Args:
+        **parameters: Old name = "new name".
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        plain: Callable[..., None] = vars(cls)["__init__"]
+
+        @functools.wraps(plain)
+        def init(self: T, *args: Any, **values: Any) -> None:
+            for old in parameters.keys() & values.keys():
+                notice = f"{cls.__name__}: the parameter {old!r} is now called {parameters[old]!r}."
+                warnings.warn(notice, DeprecationWarning, stacklevel=2)
+                values[parameters[old]] = values.pop(old)
+            plain(self, *args, **values)
+
+        for name, value in (("__init__", init), ("_renamed", parameters)):
+            setattr(cls, name, value)
+        return cls
+
+    return decorate
+
+
+def renamed_parameters(cls: type) -> Mapping[str, str]:
+    """Old name -> present name of the parameters of a class."""
+    found: Mapping[str, str] = vars(cls).get("_renamed", {})
+    return found

@@ -1,0 +1,193 @@
+"""What a trained model draws: samples, paths, answers to image conditions, and how far these are from the truth."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from unidiff import plot
+from unidiff.conditioning.base import Examples
+from unidiff.conditioning.image import ImageConditioning
+from unidiff.data.base import OpenDataset
+from unidiff.denoiser import NeuralDenoiser
+from unidiff.evaluation.conditional import mean_prediction, rms, tells_mean
+from unidiff.process.base import Process
+from unidiff.run.execute import Session
+from unidiff.run.load import draw
+from unidiff.run.records import Report
+from unidiff.sampling import Sampling
+from unidiff.training.device import arithmetic
+from unidiff.training.loop import Interrupted
+
+if TYPE_CHECKING:
+    from unidiff.tasks.generation import Generation
+
+__all__ = ["Errors", "GenerationReport", "caption", "errors", "examples", "report_generation", "rows"]
+
+_NOISES = 8  # over which the mean prediction is averaged
+_PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
+_ROWS, _EACH = 6, 3  # test images shown with their conditions, and samples of each
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Root mean square error per value, over all pixels, of three answers to some conditions.
+
+    Attributes:
+        images: Number of conditions.
+        samples: Of samples.
+        mean_prediction: Of the model's E[x0 | image]; None where it cannot be read off.
+        guess: Of a guess without a model.
+    """
+
+    images: int
+    samples: float
+    mean_prediction: float | None
+    guess: float
+
+    def __str__(self) -> str:
+        mean = "" if self.mean_prediction is None else f"{self.mean_prediction:.4f} of the mean prediction, "
+        return f"rms {self.samples:.4f} of samples, {mean}{self.guess:.4f} of a guess; {self.images} answers"
+
+
+@dataclass(frozen=True)
+class GenerationReport(Report):
+    """What was drawn, and where it is; `conditions` and `errors` of a model conditioned on images only."""
+
+    samples: str
+    trajectory: str
+    nfe: int
+    sampling_seconds: float
+    conditions: str | None = None
+    errors: Errors | None = None
+
+    def rows(self) -> dict[str, str | None]:
+        """See `Report.rows`."""
+        return {
+            "sampling": f"{self.sampling_seconds:.0f} s, {self.nfe} evaluations per sample",
+            "errors": None if self.errors is None else str(self.errors),
+            "samples": self.samples,
+            "conditions": self.conditions,
+            "trajectory": self.trajectory,
+        }
+
+
+def rows(conditioning: ImageConditioning, image: Tensor, x: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
+    """Pictures in rows of condition, samples and, where it is known, truth; and how many a row has."""
+    cells = [conditioning.as_image(image)[:, None], x.unflatten(0, (len(image), -1))]
+    cells += [] if truth is None else [truth[:, None]]
+    table = torch.cat(cells, dim=1)
+    return table.flatten(0, 1), table.shape[1]
+
+
+def errors(
+    model: NeuralDenoiser,
+    conditioning: ImageConditioning,
+    sampling: Sampling,
+    image: Tensor,
+    truth: Tensor,
+    x: Tensor,
+    precision: torch.dtype,
+) -> Errors:
+    """Root mean square error per value, over all pixels, of three answers to some conditions.
+
+    Args:
+        model: The model.
+        conditioning: What made the conditions.
+        sampling: Its `batch` and `seed` are used.
+        image: The conditions, (B, C', H, W).
+        truth: What they were made from, (B, C, H, W).
+        x: A sample for each, (B, C, H, W).
+        precision: Number format of the network's arithmetic.
+    """
+    mean = None
+    if tells_mean(model):
+        device = next(model.parameters()).device
+        parts = []
+        for start in range(0, len(image), sampling.batch):
+            part = image[start : start + sampling.batch].to(device)
+            seeds = range(sampling.seed + start, sampling.seed + start + len(part))
+            with arithmetic(precision, device):
+                parts.append(mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, image=part).cpu())
+        mean = round(rms(conditioning.compose(torch.cat(parts), {"image": image}), truth), 4)
+    guess = round(rms(conditioning.baseline(image), truth), 4)
+    return Errors(len(image), round(rms(x, truth), 4), mean, guess)
+
+
+def report_generation(recipe: Generation, model: NeuralDenoiser, session: Session) -> GenerationReport:
+    """Draw the images of a trained model: loss, samples, and a few of these on their way from noise."""
+    sampling, data, files, source, precision = (
+        recipe.sampling,
+        recipe.data,
+        session.files,
+        session.source,
+        session.precision,
+    )
+    training_seconds, loss = session.trained()
+
+    def progress(done: int, total: int) -> None:
+        session.reporter.progress("sample", done, total)
+        if session.stop():  # training is saved whole: a resumed run draws again
+            raise Interrupted(recipe.training.steps)
+
+    started = time.perf_counter()
+    shown = examples(recipe, sampling.count)
+    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **shown.cond)
+    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, shown.cond)
+    seconds = time.perf_counter() - started
+    if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
+        session.reporter.notice(
+            f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`."
+        )
+    picture = files.samples / "grid.png"
+    plot.save_samples(x, picture, caption(files.name, sampling, recipe.process, source))
+    pictures = len(data.decoded_shape) == 3
+    few = _PATH_IMAGES if pictures else _PATH_POINTS
+    states, times = [data.decode(state.u[:few]) for state in solution.path], [state.t for state in solution.path]
+    strip = files.samples / "trajectory.png"
+    plot.save_strip(
+        states, times, strip, caption(f"{files.name}: from noise to data", sampling, recipe.process, source)
+    )
+    if pictures:
+        plot.save_animation(states, files.samples / "trajectory.gif")
+    report = GenerationReport(training_seconds, loss, str(picture), str(strip), solution.nfe, round(seconds, 2))
+    if shown.truth is None:
+        return report
+    place = _show(recipe, session, model)
+    found = errors(model, _image(recipe), sampling, shown.cond["image"], shown.truth, x.cpu(), precision)
+    return replace(report, conditions=str(place), errors=found)
+
+
+def examples(recipe: Generation, count: int) -> Examples:
+    """Conditions for pictures: all classes in turn, or test images, if the model is conditioned on any."""
+    known = recipe.conditioning
+    return Examples({}) if known is None else known.examples(recipe.data, count, recipe.classes)
+
+
+def _show(recipe: Generation, session: Session, model: NeuralDenoiser) -> Path:
+    """Rows of condition, samples and truth of a model conditioned on images."""
+    conditioning, sampling, files = _image(recipe), recipe.sampling, session.files
+    few = examples(recipe, _ROWS)
+    image = few.cond["image"].repeat_interleave(_EACH, 0)
+    x = draw(model, replace(sampling, count=len(image)), recipe.data, session.precision, image=image).x.cpu()
+    pictures, columns = rows(conditioning, few.cond["image"], conditioning.compose(x, {"image": image}), few.truth)
+    path = files.samples / "conditions.png"
+    title = f"{files.name}: condition, {_EACH} samples, truth, of test images"
+    plot.save_samples(pictures, path, caption(title, sampling, recipe.process, session.source), columns)
+    return path
+
+
+def _image(recipe: Generation) -> ImageConditioning:
+    """The conditioning of a model whose examples have a truth: that is what image conditions are."""
+    return cast(ImageConditioning, recipe.conditioning)
+
+
+def caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
+    """A title with solver, grid, seeds and, where there is one, the stand-in."""
+    text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
+    return f"{text}\n{source.stand_in}" if source.stand_in else text

@@ -1,0 +1,66 @@
+"""What the training loop asks of a model, of a loss and of conditions; it knows nothing else of them."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from unidiff.data.base import OpenDataset
+
+__all__ = ["Conditions", "Loss", "Trainable", "Trained"]
+
+
+class Trainable(Protocol):
+    """A model around the network that is trained, which several processes may wrap."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that it is conditioned on or tells apart; None for neither."""
+
+    def with_backbone(self: Trained, backbone: nn.Module) -> Trained:
+        """The same model around another network."""
+
+
+Trained = TypeVar("Trained", bound=Trainable)
+Model = TypeVar("Model", bound=Trainable, contravariant=True)
+
+
+class Loss(Protocol[Model]):
+    """What training minimises."""
+
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether the loss contains a derivative of the network in its input."""
+
+    def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise that a sample of this shape needs."""
+
+    def batch_losses(self, model: Model, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """The loss of each sample of a batch, (B,).
+
+        Args:
+            model: The model in training.
+            x: Clean data, (B, *shape).
+            uniform: Draws of the uniform distribution on [0, 1), (B,) float64 on the CPU.
+            noise: Standard normal noise, (B, *noise_shape).
+            **cond: Conditions, each (B, ...).
+        """
+
+
+class Conditions(Protocol):
+    """Conditions made from clean data."""
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that each sample needs, at least 1."""
+
+    def check(self, source: OpenDataset, classes: int | None) -> None:
+        """Raise a DataError for data that cannot be conditioned on."""
+
+    def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
+        """The conditions of a batch, each with B rows, by name."""
