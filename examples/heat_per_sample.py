@@ -58,7 +58,7 @@ def main() -> None:
     # Drawing, from the same noise as the exact flow of the data.
     exact = ud.PerSamplePosterior(process, data)
     grid, flow = ud.ArcLength(50), ud.VelocityFlow()
-    start = process.linear.draw_prior(ud.Seeded(range(arguments.count)), torch.empty(arguments.count, 1, 8, 8))
+    start = process.linear.start(ud.Seeded(range(arguments.count)), torch.empty(arguments.count, 1, 8, 8))
     lines, x = [], {}
     for name, field in (("network", network), ("exact", exact)):
         with torch.no_grad():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,9 @@ class Denoiser(nn.Module, ABC):
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
+        condition_names: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
+        required: The conditions it cannot do without: their names, and what needs them ("classifier-free guidance").
+        closed_form: Whether it is known exactly: at every alpha and sigma, below t_min too, with `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
     """
 
@@ -30,13 +36,26 @@ class Denoiser(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     classes: int | None = None
     image: tuple[int, ...] | None = None
+    condition_names: tuple[str, ...] | None = None
+    required: Mapping[str, str] = MappingProxyType({})
+    closed_form: bool = False
     learned_variance: bool = False
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
-        """Be of the process, the shape and the conditions of the denoiser that this one wraps."""
-        self.process, self.shape = denoiser.process, denoiser.shape
-        self.classes, self.image = denoiser.classes, denoiser.image
-        self.learned_variance = denoiser.learned_variance
+        """Take over the process, the shape and the conditions of the denoiser that this one wraps."""
+        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance"):
+            setattr(self, name, getattr(denoiser, name))
+        self.required = dict(denoiser.required)
+
+    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
+        """Exact samples of the data, (B, *shape), of a denoiser in closed form.
+
+        Args:
+            noise: Standard normal, (B, *shape).
+            uniform: Draws of the uniform distribution on [0, 1), (B,).
+            **cond: Conditions, each (B, ...).
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not known in closed form")
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -85,6 +104,8 @@ class NeuralDenoiser(Denoiser):
         self.classes = getattr(backbone, "classes", None)
         channels = getattr(backbone, "image", None)
         self.image = (channels, *self.shape[1:]) if channels and self.shape else None
+        self.required = {} if self.image is None else {"image": "this model"}
+        self.condition_names = _accepted(backbone)
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -114,6 +135,17 @@ class NeuralDenoiser(Denoiser):
         """Expected data and noise of the state; see `Denoiser.forward`."""
         output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
+
+
+def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
+    """The conditions that a network says it accepts, or that its signature has after state and time; None for any."""
+    if (declared := getattr(backbone, "condition_names", None)) is not None:
+        return tuple(declared)
+    parameters = list(inspect.signature(backbone.forward).parameters.values())
+    if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):
+        return None
+    parameters = parameters[2:]
+    return tuple(parameter.name for parameter in parameters)
 
 
 class Counted(Denoiser):

@@ -191,7 +191,10 @@ def test_little_data_are_enough_to_know_a_class(each):
     [
         (lambda: guided(ud.VPSDE(), math.nan), "scale: nan was given"),
         (lambda: guided(ud.VPSDE(), 1.0, chunk=0), "chunk: 0 was given"),
-        (lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1), "label: none was given"),
+        (
+            lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1),
+            "classifier guidance needs the condition 'label'",
+        ),
         (
             lambda: ud.ClassifierGuidance(
                 mixture(ud.VPSDE()), ud.NeuralClassifier(ud.VPSDE(), ud.MLPEncoder((3,), width=8, classes=3)), 1.0

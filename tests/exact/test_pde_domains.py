@@ -175,12 +175,18 @@ HALVES[:, 2] = 0
         (lambda: ud.pde.Polygon(((0, 0), (1, 0), (2, 0))), "vertices must be corners that do not lie on one line"),
         (lambda: ud.pde.Polygon(((0, 0), (1, 0), (math.nan, 1))), "vertices"),
         (lambda: ud.pde.Polygon(L_SHAPE, 4), "modes must be at most 12"),
-        (lambda: ud.pde.Polygon(((0, 0), (1, 1), (2, 2.0)), 10), "vertices must be corners that do not lie on one line"),
+        (
+            lambda: ud.pde.Polygon(((0, 0), (1, 1), (2, 2.0)), 10),
+            "vertices must be corners that do not lie on one line",
+        ),
         (
             lambda: ud.pde.Polygon(((0.1, 0.1), (0.7, 0.3), (0.4, 0.2))),
             "vertices must be corners that do not lie on one line",
         ),
-        (lambda: pde.evolve(disk(9), torch.ones(9, 9), 0.1), r"u0 must be a tensor with last axes \(69,\), got \(9, 9\)"),
+        (
+            lambda: pde.evolve(disk(9), torch.ones(9, 9), 0.1),
+            r"u0 must be a tensor with last axes \(69,\), got \(9, 9\)",
+        ),
         (lambda: disk(9).to_modes(torch.ones(9, 9)), r"values must be .* got \(9, 9\)"),
         (lambda: disk(9).image(torch.ones(9, 9)), r"values must be .* got \(9, 9\)"),
         (lambda: ud.pde.Interval(2**27), "cells"),

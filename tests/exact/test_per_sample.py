@@ -280,7 +280,7 @@ def test_a_sample_depends_on_its_seed_alone(few):
 def test_mean_gradient_energy_along_the_run_is_R(few):
     # E |grad u_t|^2 = (1 - eta) E R(u_0) + eta R = R, at every time of the exact flow; 300 paths.
     process = few.process
-    start = process.linear.draw_prior(ud.Seeded(range(300)), torch.empty(300, 1, 8, 8, dtype=F64))
+    start = process.linear.start(ud.Seeded(range(300)), torch.empty(300, 1, 8, 8, dtype=F64))
     for state in ud.VelocityFlow().trajectory(few, start, ud.ArcLength(40).times(process.linear)):
         energy = process.gradient_energy(state.u) / process.linear.energy
         assert abs(float(energy.mean()) - 1) < 5 * float(energy.std()) / math.sqrt(300) + 0.01, state.t

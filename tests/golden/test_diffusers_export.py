@@ -27,7 +27,7 @@ from unidiff.interop.diffusers.export import _pipeline as pipeline_of
 from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.interop.diffusers.timestep_shift import shift_timestep
 from unidiff.run.directory import RunDirectory
-from unidiff.run.load import Run
+from unidiff.tasks.generation import GenerationRun
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -37,16 +37,17 @@ SMALLEST = {**UNET, "multipliers": [1], "attention": []}
 DIT = {"type": "DiT", "width": 16, "depth": 2, "heads": 2}
 
 
-def made(folder: Path, **parts: Any) -> Run:
+def made(folder: Path, **parts: Any) -> GenerationRun:
     """A run as if it had been trained: every weight random, none zero."""
     recipe = ud.load_recipe(write(folder, {**DIGITS, "backbone": UNET, **parts}))
-    model = recipe.model(recipe.process)
+    network = recipe.backbone.build(shape=recipe.data.shape)
+    model = ud.NeuralDenoiser(recipe.process, recipe.parameterization, network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.backbone.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
     model.backbone.eval().requires_grad_(False)
-    return Run(folder, recipe, {}, model, 8, torch.float32)
+    return GenerationRun(folder, recipe, {}, model, 8, torch.float32)
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -271,14 +272,44 @@ def test_a_transformer_on_pixels_goes_alone(tmp_path):
         assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"patch": 4}, "no pipeline that folds patches of 4 x 4 pixels"),
+        ({"patch": 2, "learned_variance": True}, "LDMPipeline knows no learned variance"),
+    ],
+)
+def test_patches_that_no_pipeline_folds_go_alone(tmp_path, changes, reason):
+    objective = {"objective": "Hybrid"} if "learned_variance" in changes else {}
+    run = made(tmp_path, backbone={**SMALLEST, **changes}, **objective)
+    written = export(run, tmp_path / "model")
+    assert written.pipeline is None
+    assert reason in written.notices[0]
+    assert f"takes pixel_unshuffle(image, {changes['patch']})" in written.notices[1]
+    back = load(tmp_path / "model")
+    assert (back.shape, back.backbone.patch) == ((1, 8, 8), changes["patch"])
+    assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_folded_images_read_as_those_of_a_stranger(tmp_path):
+    run = made(tmp_path, backbone={**SMALLEST, "patch": 2})
+    export(run, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "unidiff")
+    assert load(tmp_path / "model").shape == (4, 4, 4)
+    codec = ud.codec.load_codec(tmp_path / "model")
+    x = torch.randn(2, 1, 8, 8)
+    folded = torch.nn.functional.pixel_unshuffle(x, 2)
+    assert torch.equal(codec.encode(x), folded)
+    assert torch.equal(codec.decode(folded), x)
+
+
 # ---------------------------------------------------------------------------------------------- errors, places
 
 
 def test_networks_that_diffusers_lacks(tmp_path):
     for backbone, message in (
         ({**UNET, "groups": None}, "groups; train with one number, groups"),
-        ({**UNET, "patch": 2, "attention": []}, "train with patch = 1"),
-        ({"type": "MLP", "width": 8}, "diffusers has no MLP; what it has as well are UNet and DiT"),
+        ({"type": "MLP", "width": 8}, "diffusers has no network like MLP, only like UNet and DiT"),
     ):
         with pytest.raises(RunError, match=message):
             export(made(tmp_path, backbone=backbone), tmp_path / "model")
@@ -286,7 +317,7 @@ def test_networks_that_diffusers_lacks(tmp_path):
 
 
 def test_a_network_that_is_told_an_image():
-    with pytest.raises(ParameterError, match="UNet2DModel cannot be told an image"):
+    with pytest.raises(ParameterError, match="UNet2DModel has no image condition"):
         kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
 
 
@@ -316,9 +347,11 @@ def test_places(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
     for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):
+        attempts: list[Path] = []
 
-        def fails(source: Path, target: Path, error: BaseException = error) -> None:
-            if source.name.endswith(".partial"):  # when the older export is out of its place
+        def fails(source: Path, target: Path, error: BaseException = error, attempts: list[Path] = attempts) -> None:
+            if target == place and not attempts:  # when the older export is out of its place
+                attempts.append(source)
                 raise error
             os.rename(source, target)
 

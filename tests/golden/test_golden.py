@@ -12,13 +12,13 @@ forgotten. 1e-9 is asked for.
 from __future__ import annotations
 
 import importlib
-import types
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from theirs import InFloat64
 
 from unidiff import (
     DDIM,
@@ -55,19 +55,6 @@ FILES = (
     *("ddpm", "ddim", "euler_discrete", "euler_ancestral_discrete", "heun_discrete", "lms_discrete", "sde_ve"),
     *("dpmsolver_multistep", "dpmsolver_singlestep", "unipc_multistep", "deis_multistep", "flow_match_euler_discrete"),
 )
-
-
-class InFloat64:
-    """A module whose float32 is float64, and so are its ones."""
-
-    def __init__(self, module: types.ModuleType) -> None:
-        self._module = module
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._module, "float64" if name == "float32" else name)
-
-    def ones(self, *shape: object, **kwargs: object) -> object:
-        return self._module.ones(*shape, **{**kwargs, "dtype": self._module.float64})
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,26 @@ SMALLEST: dict[str, Any] = {
     "down_block_types": ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",),
 }
+
+
+class InFloat64:
+    """A module whose float32 is float64, and so are its ones."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._module, "float64" if name == "float32" else name)
+
+    def ones(self, *shape: object, **kwargs: object) -> object:
+        return self._module.ones(*shape, **{**kwargs, "dtype": self._module.float64})
+
+
+@pytest.fixture
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets diffusers keep its tables and its embedding of the time in float64, where it names float32."""
+    for name in ("schedulers.scheduling_ddpm", "schedulers.scheduling_ddim", "models.embeddings"):
+        monkeypatch.setattr(f"diffusers.{name}.torch", InFloat64(torch))
 
 
 def unet(**changes: Any) -> Any:
@@ -56,12 +77,23 @@ def transformer(**changes: Any) -> Any:
     return network.eval()
 
 
-def same_noise(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1."""
+def same_noise(
+    monkeypatch: pytest.MonkeyPatch, *modules: str, dtype: torch.dtype = torch.float32, patch: int = 1
+) -> None:
+    """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1.
+
+    With a patch it is the noise of the unfolded images, folded.
+    """
     noise = Seeded(range(COUNT))
+
+    def draw(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.nn.functional.pixel_unshuffle(
+            noise(torch.nn.functional.pixel_shuffle(torch.empty(shape, dtype=dtype), patch)), patch
+        )
+
     for module in modules:
         path = f"diffusers.{module}.randn_tensor"
-        monkeypatch.setattr(path, lambda shape, *_, **__: noise(torch.empty(tuple(shape))))
+        monkeypatch.setattr(path, lambda shape, *_, **__: draw(tuple(shape)))
 
 
 DDPM_NOISE = ("pipelines.ddpm.pipeline_ddpm", "schedulers.scheduling_ddpm")

@@ -8,6 +8,7 @@ import torch
 
 from unidiff.codec.codec import Autoencoder
 from unidiff.data.base import OpenDataset
+from unidiff.noise import generator_of
 
 __all__ = ["LatentStatistics", "measure_latents"]
 
@@ -42,7 +43,7 @@ def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> L
     The scale is 1 / s, with s^2 the variance of all elements of the latents about their common mean (Rombach et al.
     2022, appendix G). It is one number: the proportions of channels are preserved, and diffusers' format has one.
     """
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
+    order = torch.randperm(len(source), generator=generator_of(seed))[:_MOST].sort().values
     device = next(codec.parameters()).device
     z = torch.cat([codec.encode(source.batch(rows, device)).cpu().double() for rows in order.split(_BATCH)])
     std = float(z.std(correction=0))

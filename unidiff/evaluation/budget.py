@@ -82,7 +82,7 @@ def probe(
     """
     times = entrant.grid.times(process)
     counted = Counted(_Free(process, allowed))
-    start = process.prior(torch.ones(1, *shape, dtype=torch.float64))
+    start = process.start(torch.ones_like, torch.empty(1, *shape, dtype=torch.float64))
     try:
         *_, last = entrant.solver.trajectory(counted, start, times, lambda like: torch.full_like(like, drawn))
     except _Spent:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.condition import check_required
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
@@ -44,7 +45,8 @@ class Guided(Denoiser):
         return prediction
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The guided prediction; see `Denoiser.forward`."""
+        """The guided prediction; see `Denoiser.forward`. Without the condition that guides it, an error."""
+        check_required(cond, self)
         return self.both(u, level, **cond)[1]
 
 

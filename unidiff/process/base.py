@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -301,19 +302,28 @@ class Process(ABC):
         one = torch.ones([1] * len(self.basis.shape), dtype=torch.float64)
         return self.sigma(one) if self.basis.shape else float(self.sigma(one))
 
-    def prior(self, noise: Tensor) -> Tensor:
-        """The state at t = 1, (B, *modes), from standard normal `noise` of that shape."""
-        scale = self.prior_scale()
-        return (scale.to(noise) if isinstance(scale, Tensor) else scale) * noise
+    def start(self, noise: Noise, like: Tensor) -> Tensor:
+        """States at t = 1 from which sampling starts, shaped like (B, *modes): the one place where they are drawn.
+
+        Args:
+            noise: Source of standard normal noise.
+            like: A tensor of their shape, dtype and device.
+        """
+        return self._at_prior_scale(noise(like))
 
     def draw_prior(self, noise: Noise, like: Tensor) -> Tensor:
-        """Random states at t = 1, shaped like (B, *modes), from a source of standard normal noise."""
-        return self.prior(noise(like))
+        """Deprecated: `start`."""
+        warnings.warn("Process.draw_prior is deprecated; use Process.start", DeprecationWarning, stacklevel=2)
+        return self.start(noise, like)
 
-    def prior_noise(self, u: Tensor) -> Tensor:
-        """The noise, (B, *modes), of which `prior` makes the state u."""
+    def prior(self, noise: Tensor) -> Tensor:
+        """Deprecated: `start`, or `prior_scale` times the noise."""
+        warnings.warn("Process.prior is deprecated; use Process.start", DeprecationWarning, stacklevel=2)
+        return self._at_prior_scale(noise)
+
+    def _at_prior_scale(self, z: Tensor) -> Tensor:
         scale = self.prior_scale()
-        return u / (scale.to(u) if isinstance(scale, Tensor) else scale)
+        return scale_by(scale.to(z) if isinstance(scale, Tensor) else scale, z)
 
     def prior_log_density(self, u: Tensor) -> Tensor:
         """Log density of the prior at u, (B, *modes), in nats: (B,)."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from unidiff.backbone.base import Backbone
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError
-from unidiff.interop.diffusers.files import WEIGHTS, read_json
 from unidiff.interop.diffusers.kinds import kind_of
 from unidiff.parameterization import Parameterization
+from unidiff.pretrained import WEIGHTS, read_json
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import read_recipe

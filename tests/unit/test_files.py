@@ -1,0 +1,171 @@
+"""Files and folders are written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from unidiff import files
+from unidiff.errors import RunError
+from unidiff.files import digest, digest_of, require_writable, whole_file, whole_files, whole_folder
+
+
+class Stop(Exception):
+    """Stands for whatever ends a block early."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.txt", "no_suffix", "n" * 250 + ".npy"])
+def test_a_file_is_replaced_when_the_block_ends_and_kept_when_it_fails(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    target.write_text("old")
+    with pytest.raises(Stop), whole_file(target) as partial:  # noqa: PT012 - what fails is the block
+        assert partial.suffix == target.suffix
+        partial.write_text("half")
+        raise Stop
+    assert target.read_text() == "old"
+    assert names(tmp_path) == [name]
+    with whole_file(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert names(tmp_path) == [name]
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "a") as partial:
+            partial.write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_a_link_at_the_target_is_replaced_and_what_it_points_to_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to("mine")
+    with whole_file(tmp_path / "link") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "new"
+
+
+def test_the_temporary_file_is_made_anew_and_never_through_a_planted_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda count: "known")
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f"{files.PARTIAL}known.txt").symlink_to("mine")
+    with pytest.raises(FileExistsError), whole_file(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_content_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+    with whole_file(tmp_path / "a") as partial:
+        partial.write_text("x")
+    assert calls == ["fsync", "replace", "fsync"]  # the content, the name, the folder that holds the name
+
+
+def test_a_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "x" / "folder"
+    with pytest.raises(Stop), whole_folder(target):
+        raise Stop
+    assert names(tmp_path) == []  # the parent that had been made is removed
+    for content in ("one", "two"):
+        with whole_folder(target) as partial:
+            (partial / content).write_text(content)
+    assert names(target) == ["two"]
+    assert names(tmp_path / "x") == ["folder"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_that_cannot_be_replaced_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    target, calls, replace = tmp_path / "folder", [0], os.replace
+    target.mkdir()
+    (target / "old").write_text("old")
+
+    def fails(source: Path, to: Path) -> None:
+        calls[0] += 1
+        if calls[0] == failing:
+            raise OSError("disk")
+        replace(source, to)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):  # noqa: PT012 - what fails is the block
+        patch.setattr(os, "replace", fails)
+        with whole_folder(target) as partial:
+            (partial / "new").write_text("new")
+    assert names(tmp_path) == ["folder"]
+    assert names(target) == ["old"]
+
+
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with whole_folder(tmp_path / "link") as partial:
+        (partial / "new").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == ["new"]
+
+
+def test_files_reach_a_folder_together_the_mark_last_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").write_text("other")
+    moved: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b))[1])
+    for stop in (True, False):
+        try:
+            with whole_files(tmp_path, "a.json") as partial:
+                (partial / "a.json").write_text("mark")
+                (partial / "b.bin").write_text("content")
+                if stop:
+                    raise Stop
+        except Stop:
+            assert names(tmp_path) == ["other"]
+    assert moved == ["b.bin", "a.json"]
+    assert names(tmp_path) == ["a.json", "b.bin", "other"]
+
+
+def test_digests(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000  # more than one block of 1 MiB
+    (tmp_path / "a").write_bytes(content)
+    expected = "sha256:" + hashlib.sha256(content).hexdigest()
+    assert digest(tmp_path / "a") == expected == digest_of([content[:7], content[7:]])
+
+
+def test_where_nothing_can_be_written_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_writable(tmp_path / "new" / "folder")
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for name in ("file", "broken"):
+        with pytest.raises(RunError, match=rf"--out: .*{name} is not a directory\. Choose another path"):
+            require_writable(tmp_path / name / "folder", "--out")
+    with pytest.raises(RunError, match="cannot be used"):
+        require_writable(tmp_path / ("n" * 300))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 10**6))
+    with pytest.raises(RunError, match=r"3 MB are needed, but only 1 MB are free"):
+        require_writable(tmp_path, needed=3 * 10**6)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RunError, match="no permission to write in"):
+        require_writable(tmp_path)

@@ -1,0 +1,182 @@
+"""Write a file or a folder whole or not at all; digests; whether a place can be written to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unidiff.errors import RunError
+
+__all__ = ["PARTIAL", "digest", "digest_of", "require_writable", "whole_file", "whole_files", "whole_folder"]
+
+PARTIAL = ".partial-"  # how the name of what is not finished begins
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, which replaces `path` when the block ends.
+
+    If the block fails, the temporary file is removed and `path` is as it was. A symbolic link at `path` is replaced,
+    not followed. Permissions are those of the umask.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    partial = _beside(path)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.absolute().parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """An empty temporary folder beside `path` to fill, which replaces `path` when the block ends.
+
+    Missing parents are made. If the block fails, all is as it was. A symbolic link at `path` stays; the folder that it
+    points to is replaced.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    final = Path(path).resolve()
+    partial, old = _beside(final), _beside(final)
+    with _parents(final.parent):
+        try:
+            partial.mkdir()
+            yield partial
+            _sync_tree(partial)
+            if final.is_dir():
+                os.replace(final, old)
+            os.replace(partial, final)
+            _sync(final.parent)
+        finally:
+            if old.is_dir() and not final.exists():
+                os.replace(old, final)
+            for left in (partial, old):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
+    """A temporary folder inside `folder` for files, each of which replaces the one of its name when the block ends.
+
+    Nothing else in `folder` is touched. If the block fails, nothing is. The files must lie in no subfolder.
+
+    Args:
+        folder: Where the files go; made if missing.
+        last: Name of the file by which the others are recognised: it is moved after them.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    folder = Path(folder).absolute()
+    partial = _beside(folder / last)
+    with _parents(folder):
+        try:
+            partial.mkdir()
+            yield partial
+            _sync_tree(partial)
+            for file in sorted(partial.iterdir(), key=lambda file: (file.name == last, file.name)):
+                os.replace(file, folder / file.name)
+            _sync(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, as "sha256:..."."""
+    with open(path, "rb") as file:
+        return digest_of(iter(lambda: file.read(1 << 20), b""))
+
+
+def digest_of(parts: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of bytes one after another, as "sha256:..."."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return f"sha256:{total.hexdigest()}"
+
+
+def require_writable(
+    folder: str | Path, subject: object = None, needed: int = 0, remedy: str = "Choose another path."
+) -> None:
+    """Check that files can be written into a folder, which may not exist yet; nothing is changed.
+
+    Args:
+        folder: The folder.
+        subject: What the message begins with; the folder by default.
+        needed: Free bytes required.
+        remedy: What the message ends with.
+
+    Raises:
+        RunError: With the reason.
+    """
+    place = Path(folder).absolute()
+    subject = folder if subject is None else subject
+    try:
+        there = next(parent for parent in (place, *place.parents) if _is_there(parent))
+        if not there.is_dir():
+            raise RunError(f"{subject}: {there} is not a directory. {remedy}")
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise RunError(f"{subject}: no permission to write in {there}. {remedy}")
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise RunError(f"{subject}: this path cannot be used ({error.strerror}). {remedy}") from error
+    if free < needed:
+        raise RunError(f"{subject}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a name is taken, be it by a broken link; raises OSError if it cannot be a name."""
+    try:
+        return bool(os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _beside(path: Path) -> Path:
+    """A new name beside a path, with its suffix, which some writers look at; short however long the name is."""
+    return path.absolute().with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.suffix[:16]}")
+
+
+@contextmanager
+def _parents(folder: Path) -> Iterator[None]:
+    """Make a folder and its missing parents; after a failure, remove those of them that are empty."""
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for parent in new:
+                parent.rmdir()
+        raise
+
+
+def _sync_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder's list of names durable."""
+    with suppress(PermissionError):  # Windows opens no folder
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
