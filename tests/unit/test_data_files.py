@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import pickle
+import struct
 import warnings
 
 import numpy as np
@@ -74,6 +76,125 @@ def test_transparency_is_laid_on_white_and_16_bits_are_scaled(tmp_path):
     assert batch[0, 0, 0, 0] == -1
     assert (batch[0].flatten()[1:] == 1).all()
     assert ((batch[1, 0, 0, :4] + 1) * 127.5).round().tolist() == [0, 1, 255, 128]
+
+
+def tiff(values, bits, sample_format=1, white_is_zero=False, order="<"):
+    """A plain TIFF of grey values (8, 8), each in `bits` bits; SampleFormat 1 is unsigned, 2 signed, 3 floating."""
+    if bits == 12:
+        digits = "".join(f"{int(value):03x}" for value in values.flatten())
+        data = bytes.fromhex(digits)
+    else:
+        data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    photometric = 0 if white_is_zero else 1
+    tags = {
+        256: 8,
+        257: 8,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 8,
+        279: len(data),
+        339: sample_format,
+    }
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
+
+
+def grey_of(tmp_path, content, ending):
+    """Grey values, 0 to 255, of an image file."""
+    (tmp_path / f"a.{ending}").write_bytes(content)
+    batch = ImageFolder(str(tmp_path), size=8, channels=1).open().batch(torch.tensor([0]))
+    return ((batch[0, 0] + 1) * 127.5).round().int().numpy()
+
+
+def encoded(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+EIGHT = np.arange(64).reshape(8, 8) * 4  # up to 252
+SIXTEEN = (EIGHT * 257).astype(np.uint16)  # 65535 / 255 = 257
+TWELVE = np.round(EIGHT * 4095 / 255).astype(np.uint16)
+WIDE = {
+    "TIFF of 8 bits": (tiff(EIGHT.astype(np.uint8), 8), "tif"),
+    "TIFF of 12 bits": (tiff(TWELVE, 12), "tif"),
+    "TIFF of 16 bits": (tiff(SIXTEEN, 16), "tif"),
+    "TIFF of 16 bits, big-endian": (tiff(SIXTEEN, 16, order=">"), "tif"),
+    "TIFF of 16 bits, white is zero": (tiff(65535 - SIXTEEN, 16, white_is_zero=True), "tif"),
+    "TIFF of 8 bits, white is zero": (tiff((255 - EIGHT).astype(np.uint8), 8, white_is_zero=True), "tif"),
+    "PNG of 16 bits": (encoded(Image.fromarray(SIXTEEN), "PNG"), "png"),
+    "JPEG 2000 of 16 bits": (encoded(Image.fromarray(SIXTEEN), "JPEG2000"), "jp2"),
+    "PGM of 16 bits": (b"P5 8 8 65535\n" + SIXTEEN.astype(">u2").tobytes(), "pgm"),
+    "PGM up to 1020": (b"P5 8 8 1020\n" + (EIGHT * 4).astype(">u2").tobytes(), "pgm"),
+    "PGM up to 85": (b"P5 8 8 85\n" + bytes((EIGHT // 3).flatten().tolist()), "pgm"),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_grey_values_of_any_depth_span_the_same_range(tmp_path, case):
+    # 12 bits: a value is off by at most 1/2 of 4095, 1/32 of 255, and rounds back. 85 = 255 / 3: multiples of 3 only.
+    expected = EIGHT // 3 * 3 if "85" in case else EIGHT
+    assert np.array_equal(grey_of(tmp_path, *WIDE[case]), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "sample_format"),
+    [
+        (EIGHT.astype(np.int32), 32, 2),
+        (EIGHT.astype(np.uint32), 32, 1),
+        ((EIGHT.astype(np.uint32) << 23), 32, 1),
+        (SIXTEEN.astype(np.int16), 16, 2),
+        ((EIGHT - 128).astype(np.int8), 8, 2),
+        (EIGHT.astype(np.float32) / 255, 32, 3),
+        (EIGHT.astype(np.float64), 64, 3),
+    ],
+)
+def test_grey_values_without_a_known_range_are_an_error(tmp_path, values, bits, sample_format):
+    with pytest.raises(DataError, match=r"a\.tif is not a readable image"):
+        grey_of(tmp_path, tiff(values, bits, sample_format), "tif")
+
+
+def test_a_portable_float_map_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="floating-point numbers"):
+        grey_of(tmp_path, b"Pf 8 8\n-1.0\n" + EIGHT.astype("<f4").tobytes(), "pfm")
+
+
+RED, HALF = (255, 0, 0), (255, 128, 128)  # half-transparent red on white
+MODES = {
+    "1": ("1", 1, (255, 255, 255), ("png", "tif", "gif", "bmp", "pbm")),
+    "L": ("L", 77, (77, 77, 77), ("png", "tif", "gif", "bmp", "pgm")),
+    "LA": ("LA", (0, 127), (128, 128, 128), ("png", "tif", "webp")),
+    "RGB": ("RGB", RED, RED, ("png", "tif", "bmp", "ppm", "qoi")),
+    "RGBA": ("RGBA", (*RED, 127), HALF, ("png", "tif", "webp")),
+    "CMYK": ("CMYK", (0, 255, 255, 0), RED, ("tif", "jpg")),
+    "YCbCr": ("YCbCr", (76, 85, 255), RED, ("tif",)),
+}
+
+
+@pytest.mark.parametrize(("mode", "ending"), [(mode, ending) for mode in MODES for ending in MODES[mode][3]])
+def test_every_mode_has_its_colours(tmp_path, mode, ending):
+    kind, colour, expected, _ = MODES[mode]
+    options = {"lossless": True} if ending == "webp" else {"quality": 100} if ending == "jpg" else {}
+    Image.new(kind, (8, 8), colour).save(tmp_path / f"a.{ending}", **options)
+    pixel = (ImageFolder(str(tmp_path), size=8).open().batch(torch.tensor([0]))[0, :, 3, 3] + 1) * 127.5
+    # YCbCr in whole numbers is 1 or 2 off; transparency is rounded to 127/255.
+    assert (pixel - torch.tensor(expected)).abs().max() <= (2 if mode in ("YCbCr", "CMYK") else 0.6)
+
+
+@pytest.mark.parametrize("transparent", [None, 1])
+@pytest.mark.parametrize("ending", ["png", "gif", "tif"])
+def test_palettes_have_their_colours(tmp_path, ending, transparent):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, *RED, 0, 255, 0])
+    if transparent is not None and ending == "tif":
+        pytest.skip("a TIFF has no transparent colour of a palette")
+    image.save(tmp_path / f"a.{ending}", **({} if transparent is None else {"transparency": transparent}))
+    pixel = (ImageFolder(str(tmp_path), size=8).open().batch(torch.tensor([0]))[0, :, 3, 3] + 1) * 127.5
+    assert pixel.tolist() == ([*RED] if transparent is None else [255, 255, 255])
 
 
 def test_exif_orientation_is_obeyed(tmp_path):
@@ -206,9 +327,8 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPG", ".jp2", ".tga", ".apng", ".webp", ".pbm", ".qoi", ".ico"])
 def test_every_format_that_pillow_reads_is_an_image(tmp_path, ending):
-    Image.new("1" if ending == ".pbm" else "RGB", (16, 16)).save(
-        tmp_path / f"a{ending}", Image.registered_extensions()[ending.lower()]
-    )
+    image = Image.new("1" if ending == ".pbm" else "RGB", (16, 16))
+    image.save(tmp_path / f"a{ending}", Image.registered_extensions()[ending.lower()])
     assert count(tmp_path) == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ def decode(path: Path, size: int, channels: int) -> Tensor:
 
     try:
         with Image.open(path) as opened:
-            image = _plain(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+            ends = _ends(opened)
+            image = _plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a readable image ({error}). Delete it or replace it.") from error
     width, height = image.size
@@ -48,18 +49,34 @@ def decode(path: Path, size: int, channels: int) -> Tensor:
     )
 
 
-def _plain(image: Image, mode: str) -> Image:
-    """The image in mode "L" or "RGB": 16-bit grey reduced to 8 bits, transparent pixels laid on white."""
+def _plain(image: Image, ends: tuple[int, int] | None, mode: str) -> Image:
+    """The image in mode "L" or "RGB": grey of more than 8 bits reduced to 8, transparent pixels laid on white."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip everything above 255 to white
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its grey values have more than 16 bits")
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))  # 65535 / 257 = 255
-    elif image.mode == "F":
-        raise ValueError("it holds floating-point values; save them as .npy and use ArrayFile")
+    if ends is not None:  # Pillow's own conversion would clip all above 255 to white
+        black, white = ends
+        grey = 255 * ((np.asarray(image).astype(np.float64) - black) / (white - black))
+        image = Image.fromarray(np.round(grey).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert(mode)
+
+
+def _ends(image: Image) -> tuple[int, int] | None:
+    """The values of black and white of a file just opened; None where Pillow's conversion to 8 bits is right.
+
+    Pillow scales the values of a PNG, PGM or JPEG 2000 to 16 bits, but gives those of a TIFF as they are stored.
+
+    Raises:
+        ValueError: If the format has no such values: 32-bit, signed and floating-point numbers.
+    """
+    tags: dict[int, Any] = dict(getattr(image, "tag_v2", {})) if image.format == "TIFF" else {}
+    signed = 2 in tags.get(339, ())  # SampleFormat
+    if image.mode == "F" or signed or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+        raise ValueError(f"it holds {kind}, which have no black and white; save it with 8 or 16 bits, or use ArrayFile")
+    if not image.mode.startswith("I"):
+        return None
+    largest = 2 ** int(tags.get(258, (16,))[0]) - 1  # BitsPerSample
+    return (largest, 0) if tags.get(262) == 0 else (0, largest)  # PhotometricInterpretation: 0 is WhiteIsZero
