@@ -87,7 +87,7 @@ def test_an_evolution_is_not_overwritten_by_accident(tmp_path):
     assert json.loads((tmp_path / "out/evolution.json").read_text())["recipe"]["R"] == 3
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
-    assert "no evolution" in refused("run", tmp_path / "tiny.yaml", "--out", tmp_path / "full", "--overwrite")
+    assert "not an evolution" in refused("run", tmp_path / "tiny.yaml", "--out", tmp_path / "full", "--overwrite")
     assert "does not train a model" in refused(*words, "--resume")
 
 

@@ -531,8 +531,8 @@ def test_the_modes_must_be_those_of_the_data(tmp_path):
     refused = unidiff("check", recipe)
     assert refused.code == 2
     assert "heat.yaml:3:" in refused.err
-    assert "[28, 28] was given" in refused.err
-    assert "Write [8, 8]" in refused.err
+    assert "process.shape must be [8, 8]" in refused.err
+    assert "got [28, 28]" in refused.err
 
 
 @pytest.mark.parametrize("words", [("run", "--dry-run"), ("check",), ("run", "--resume")])

@@ -41,7 +41,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def rejection(cls: type, children: dict[str, Node], node: Node, key: str, failure: ValidationError) -> RecipeError:
-    """The error for the first thing that is wrong; an unkeys key first, since it is often a misspelt required one."""
+    """The error for the first thing that is wrong; an unknown key first, since it is often a misspelt required one."""
     keys = parameters(cls)
     urgency = {"extra_forbidden": 0, "missing": 1}
     errors = failure.errors(include_url=False, include_context=False)
@@ -50,7 +50,7 @@ def rejection(cls: type, children: dict[str, Node], node: Node, key: str, failur
     name, *inner = first["loc"]
     name = str(name)
     if name not in keys:
-        return _unkeys_key(cls, name, children[name], node, key)
+        return _unknown_key(cls, name, children[name], node, key)
     if name not in children:
         problem = f"missing required key ({schema.phrase(keys[name].annotation)})"
         return node.at.error(join(key, name), problem, keys)
@@ -62,7 +62,7 @@ def rejection(cls: type, children: dict[str, Node], node: Node, key: str, failur
     return wrong.at.error(path, f"expected {expected}, got {written(wrong)}{'.' + remedy if remedy else ''}")
 
 
-def _unkeys_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:
+def _unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:
     keys = parameters(cls)
     hint = nearest(name, keys)
     if not hint:  # right key, wrong section?
@@ -75,7 +75,7 @@ def _unkeys_key(cls: type, name: str, child: Node, node: Node, key: str) -> Reci
         hint += f" ({cls.__name__} was chosen by {override.name}; {whole} replaces all of it.)"
     if name == "shape" and not hint:
         hint = " The shape of a sample comes from the data."
-    return child.at.error(join(key, name), f"unkeys key.{hint}", keys or f"no keys: {cls.__name__} has no parameters")
+    return child.at.error(join(key, name), f"unknown key.{hint}", keys or f"no keys: {cls.__name__} has no parameters")
 
 
 def _words(annotation: Any) -> list[str]:
@@ -96,7 +96,7 @@ def _remedy(value: Any, annotation: Any) -> str:
             return f" Write {'true' if value.lower() in ('yes', 'on') else 'false'}."
         if value == "None" and "null" in allowed:
             return " Write null."
-        if "number" in allowed and value.strip("+-").replace(".", "", 1).isdigit():
+        if ("number" in allowed or "integer" in allowed) and value.strip("+-").replace(".", "", 1).isdigit():
             return f" Write {value} without quotes."
         return nearest(value, _words(annotation))
     return ""
