@@ -212,7 +212,12 @@ MISTAKES = [
         (3, 22),
         ["settings.pair: expected a list of 2: an integer, a number, got a list"],
     ),
-    ("in a list", "steps: 1, pair: [a, 2]", (3, 29), ["settings.pair[0]: expected a list of 2: an integer, a number, got 'a'"]),
+    (
+        "in a list",
+        "steps: 1, pair: [a, 2]",
+        (3, 29),
+        ["settings.pair[0]: expected a list of 2: an integer, a number, got 'a'"],
+    ),
     ("range", "lr: 1, steps: 0", (3, 19), ["settings.steps must be an integer >= 1, got 0"]),
 ]
 
@@ -244,7 +249,7 @@ COMPONENTS = [
     ("{type: walk}", "1:9: curve.type: expected a curve, got walk", "Allowed here: MinBend, Straight"),
     ("{type: Curve}", "1:9: curve.type: Curve is abstract; choose one of its subclasses", "MinBend"),
     ("{type: 3}", "1:9: curve.type: expected the name of a curve, got 3", "MinBend, Straight"),
-    ("{slope: 3}", "1:1: curve: the key 'type' is missing, which says which curve is meant.", "type: MinBend"),
+    ("{slope: 3}", "1:1: curve: missing required key 'type' (the name of a curve)", "type: MinBend"),
     ("[Straight]", "1:1: curve: expected a curve, as a name or as {type: NAME, ...}, got a list", "MinBend"),
     ("null", "1:1: curve: expected a curve, as a name", "got null"),
     (
@@ -274,9 +279,7 @@ def test_key_of_the_right_name_in_the_wrong_section(message):
 
 
 def test_section_that_is_no_mapping(message):
-    assert "x.yaml:3:1: settings: expected a mapping, got 3" in message(
-        "curve: Straight\nnet: Tower\nsettings: 3"
-    )
+    assert "x.yaml:3:1: settings: expected a mapping, got 3" in message("curve: Straight\nnet: Tower\nsettings: 3")
     assert "x.yaml:4:1: many: expected a list of curves, got 'Straight'" in message(GOOD + "many: Straight")
 
 
@@ -330,9 +333,7 @@ def test_alias_is_refused_so_a_billion_laughs_cost_nothing(message):
     laughs = "a: &a [x, x]\n" + "".join(
         f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefghi", "bcdefghij")
     )
-    assert message(laughs).startswith(
-        "x.yaml:2:8: not valid YAML: aliases (*name) are not part of a recipe"
-    )
+    assert message(laughs).startswith("x.yaml:2:8: not valid YAML: aliases (*name) are not part of a recipe")
     assert "aliases" in message("a: &a [*a]\n")
     assert "unknown key" in message(GOOD + "base: &base {x: 1}\n")
 
@@ -426,7 +427,7 @@ OVERRIDES = [
         "settings.steps=0",
         "--set settings.steps=0: settings.steps must be an integer >= 1, got 0",
     ),
-    ("walker.steps=4", "--set walker.steps=4: walker: the key 'type' is missing"),
+    ("walker.steps=4", "--set walker.steps=4: walker: missing required key 'type'"),
     ("curve=Slow", "--set curve=Slow: curve: expected a curve, got Slow, a walker"),
     ("net.floors.0=3", "--set net.floors.0=3: net.floors.0: net.floors is a list; set it as a whole."),
     ("seed.x=3", "--set seed.x=3: seed.x: unknown key."),
@@ -449,9 +450,7 @@ def test_message_about_an_override(message, override, start):
 
 def test_changed_type_says_why_a_key_is_unknown(message):
     said = message(GOOD, "curve.type=MinBend")
-    assert said.startswith(
-        "x.yaml:1:28: curve.slope: unknown key. (MinBend was chosen by --set curve.type=MinBend;"
-    )
+    assert said.startswith("x.yaml:1:28: curve.slope: unknown key. (MinBend was chosen by --set curve.type=MinBend;")
     assert "--set curve='{type: MinBend}' replaces all of it." in said
 
 
@@ -462,7 +461,9 @@ def test_import_is_refused_unless_allowed(load, message, tmp_path, monkeypatch):
     )
     text = "curve: {type: outside_parts:%s}\nnet: Tower\nsettings: {steps: 1}"
     said = message(text % "Mine")
-    assert said.startswith("x.yaml:1:9: curve.type: outside_parts:Mine is not part of unidiff, and loading it would run")
+    assert said.startswith(
+        "x.yaml:1:9: curve.type: outside_parts:Mine is not part of unidiff, and loading it would run"
+    )
     assert "--allow-imports" in said
     assert not (tmp_path / "ran").exists()
     assert "is not part of unidiff" in message("curve: os.system\nnet: Tower\nsettings: {steps: 1}")

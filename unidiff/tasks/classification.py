@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -17,7 +17,9 @@ from unidiff.conditioning.labels import Labels
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import RecipeError
 from unidiff.noise import Seeded
+from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.objective.cross_entropy import CrossEntropy
+from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.renamed import renamed
@@ -52,7 +54,9 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
         data: What to learn from; data with labels.
         process: How data become noise: that of the model which is to be guided.
         classifier: The network, not built yet. It gets its `classes`, as many as the data have.
+        times: How training times are drawn.
         training: How it is trained.
+        noise_condition: How the noise level is passed to the network.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
@@ -60,12 +64,19 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
     data: Dataset
     process: Process
     classifier: Blueprint[Encoder]
+    times: TimeSampling = field(default_factory=UniformTimes)
     training: Training
+    noise_condition: NoiseCondition = field(default_factory=Timestep)
     seed: int = 0
     smaller_recipe: str | None = None
 
     key: ClassVar[str] = "classifier"
     noun: ClassVar[str] = "the training of a classifier"
+
+    def __post_init__(self) -> None:
+        self.times.check(self.process)
+        self.noise_condition.check(self.process)
+        super().__post_init__()
 
     @property
     def network(self) -> Blueprint[Encoder]:
@@ -78,11 +89,11 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
 
     def loss(self) -> CrossEntropy:
         """The cross entropy; see `TrainingTask.loss`."""
-        return CrossEntropy()
+        return CrossEntropy(times=self.times)
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
         """The classifier with fresh weights; see `TrainingTask.model`."""
-        return NeuralClassifier(self.fitted(measured), self.build())
+        return NeuralClassifier(self.fitted(measured), self.build(), self.noise_condition)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""

@@ -17,6 +17,7 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError
 from unidiff.grid import Uniform
+from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
@@ -81,6 +82,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
+        noise_condition: How the noise level is passed to the network; null for the parameterization's own.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
@@ -93,6 +95,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
+    noise_condition: NoiseCondition | None = None
     seed: int = 0
     smaller_recipe: str | None = None
 
@@ -101,7 +104,9 @@ class Generation(ProcessTask[NeuralDenoiser]):
     run_class: ClassVar[type[Run]] = GenerationRun
 
     def __post_init__(self) -> None:
-        for name in ("parameterization", "objective", "sampling"):
+        if self.noise_condition is None:
+            object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
+        for name in ("parameterization", "objective", "noise_condition", "sampling"):
             part = getattr(self, name)
             with inside(name, part):
                 part.check(self.process)
@@ -140,7 +145,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
-        return NeuralDenoiser(self.fitted(measured), self.parameterization, self.build())
+        return NeuralDenoiser(self.fitted(measured), self.parameterization, self.build(), self.noise_condition)
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""
