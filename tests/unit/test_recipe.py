@@ -254,7 +254,7 @@ COMPONENTS = [
     ),
     (
         "{type: MinBend, inner: {type: MinBend, inner: Straight, where: 2}}",
-        "1:64: curve.inner.where: 2.0 was given",
+        "1:64: curve.inner.where must be a number from 0 to 1, got 2.0",
         "",
     ),
     ("MinBend", "1:1: curve.inner: this key is missing, and MinBend needs it: a curve.", "inner, where"),
@@ -436,7 +436,7 @@ OVERRIDES = [
     ("a..b=3", "--set a..b=3: write KEY=VALUE"),
     ("settings.clip=", "--set settings.clip=: there is no value after '='. Write null if none is meant."),
     ("curve={type: ", "--set curve={type: : this is not a readable recipe"),
-    ("net.floors=[5]", "--set net.floors=[5]: net.floors: (5,) was given"),
+    ("net.floors=[5]", "--set net.floors=[5]: net.floors must be a first floor that divides 16, got (5,)"),
 ]
 
 
@@ -605,7 +605,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("process=DDIM", "--set process=DDIM: process: DDIM is a solver; a process belongs here.\nAllowed here: "),
         ("process.levels=1", "--set process.levels=1: process.levels must be "),
         ("training.stepz=20", "--set training.stepz=20: training.stepz: there is no such key. Did you"),
-        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size: 4.0 was"),
+        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less than 0.0004, where the"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
         ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),

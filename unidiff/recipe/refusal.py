@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -101,7 +102,7 @@ def _remedy(value: Any, annotation: Any) -> str:
             return f" Write {'true' if value.lower() in ('yes', 'on') else 'false'}."
         if value == "None" and "null" in allowed:
             return " Write null."
-        if "number" in allowed and value.strip("+-").replace(".", "", 1).isdigit():
+        if re.search("number|integer", allowed) and value.strip("+-").replace(".", "", 1).isdigit():
             return f" Write {value} without quotes."
         return nearest(value, _words(annotation))
     return ""
