@@ -23,7 +23,7 @@ def law(model: ud.Denoiser, solver: ud.Solver, grid: ud.Grid, x: torch.Tensor, f
         list(solver.trajectory(model, x[None], times, lambda like: draws.append(like) or torch.zeros_like(like)))
         start = torch.zeros((1 + len(draws)) * size + 1, size, dtype=F64)
         start[1 : size + 1] = torch.eye(size, dtype=F64)
-        u = torch.where(free, process.prior(start), first.alpha * x + first.sigma * start)
+        u = torch.where(free, process.prior_scale() * start, first.alpha * x + first.sigma * start)
         count = iter(range(1, len(draws) + 1))
 
         def noise(like: torch.Tensor) -> torch.Tensor:

@@ -80,7 +80,7 @@ def energy_error(model: ud.GaussianMixture, solver: ud.Solver, grid: ud.Uniform 
     """Relative error of sum_k lambda_k std_k^2 at the end of a run from noise 1 in every mode."""
     process = model.process
     assert isinstance(process, ud.RenormalizedHeat)
-    start = process.prior(torch.ones(1, *process.shape, dtype=torch.float64))
+    start = process.start(torch.ones_like, torch.empty(1, *process.shape, dtype=torch.float64))
     *_, end = solver.trajectory(model, start, grid.times(process), torch.zeros_like)
     return abs(float((process.eigenvalues * end.u[0] ** 2).sum()) / process.energy - 1)
 

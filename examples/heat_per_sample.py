@@ -44,7 +44,7 @@ def main() -> None:
     losses = []
     for step in range(arguments.steps):
         x = data[torch.randint(len(data), (128,))]
-        t = process.linear.training_times(torch.rand(128, dtype=torch.float64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(128, dtype=torch.float64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -58,7 +58,7 @@ def main() -> None:
     # Drawing, from the same noise as the exact flow of the data.
     exact = ud.PerSamplePosterior(process, data)
     grid, flow = ud.ArcLength(50), ud.VelocityFlow()
-    start = process.linear.draw_prior(ud.Seeded(range(arguments.count)), torch.empty(arguments.count, 1, 8, 8))
+    start = process.linear.start(ud.Seeded(range(arguments.count)), torch.empty(arguments.count, 1, 8, 8))
     lines, x = [], {}
     for name, field in (("network", network), ("exact", exact)):
         with torch.no_grad():

@@ -38,7 +38,7 @@ def main() -> None:
     noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 
     # Figure 5: nine runs from the same Gaussian noise at t = 1.
-    from_noise = denoise(model, process.prior(noise), 1.0, arguments.steps)
+    from_noise = denoise(model, process.prior_scale() * noise, 1.0, arguments.steps)
     # Figure 6: the same from a training image noised to t = 1; and, which the paper does not show, to t = 0.1.
     starts = {t: process.perturb(image, noise, process.level(t)) for t in (1.0, 0.1)}
     from_image = {t: denoise(model, u, t, arguments.steps) for t, u in starts.items()}

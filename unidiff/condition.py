@@ -24,6 +24,7 @@ __all__ = [
     "check_image",
     "check_label",
     "check_label_form",
+    "check_required",
     "null_conditions",
     "on_device",
 ]
@@ -37,10 +38,14 @@ class ConditionSpec(Protocol):
     Attributes:
         classes: Number of classes; None if it knows none.
         image: Shape (C', H, W) of its images; None if it knows none.
+        condition_names: Names of all conditions it accepts; None if any name may be one.
+        required: Names of those it cannot do without, and what needs them.
     """
 
     classes: int | None
     image: tuple[int, ...] | None
+    condition_names: tuple[str, ...] | None
+    required: Mapping[str, str]
 
 
 def null_conditions(cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ def check_label(label: Tensor, classes: int | None, count: int, *, values: bool 
         raise ParameterError("label", problem)
 
 
-def on_device(cond: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def on_device(cond: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
     """The conditions on the device of a state, moved once for a run."""
     return {name: value.to(device) for name, value in cond.items()}
 
@@ -109,19 +114,48 @@ def check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> Non
         raise ParameterError("image", problem)
 
 
-def check_conditions(cond: Mapping[str, Tensor], model: ConditionSpec, count: int) -> None:
-    """Refuse conditions before a run begins; see `check_label` and `check_image`.
+def check_required(cond: Mapping[str, Tensor], model: ConditionSpec) -> None:
+    """Raise unless the conditions that a model cannot do without are there.
+
+    Raises:
+        ParameterError: Such as "classifier-free guidance needs the condition 'label'".
+    """
+    for name, who in model.required.items():
+        if name not in cond:
+            if name == "image" and model.image is not None:
+                who += f" needs the condition 'image', {tuple(model.image)} for each sample (all zeros = unconditional)"
+                raise ParameterError(name, who)
+            raise ParameterError(name, f"{who} needs the condition {name!r}")
+
+
+def check_conditions(
+    cond: Mapping[str, Tensor], model: ConditionSpec, count: int, device: torch.device | str | None = None
+) -> dict[str, Tensor]:
+    """Check conditions before a run begins; see `check_label`, `check_image` and `check_required`.
+
+    Args:
+        cond: The conditions.
+        model: The model.
+        count: Samples, B.
+        device: Where the model is; conditions are moved there, once. None to leave them where they are.
+
+    Returns:
+        The conditions, on the device.
 
     Raises:
         ParameterError: With the reason.
     """
-    if model.image is not None and "image" not in cond:
-        problem = f"this model needs one, {(count, *model.image)}, of each sample. Zeros say nothing."
-        raise ParameterError("image", problem)
+    check_required(cond, model)
     for name, value in cond.items():
         if name == "label":
             check_label(value, model.classes, count)
         elif name == "image":
             check_image(value, model.image, count)
+        elif model.condition_names is not None and name not in model.condition_names:
+            accepted = (
+                f"it accepts {' and '.join(model.condition_names)}" if model.condition_names else "it is unconditional"
+            )
+            raise ParameterError(name, f"the model has no condition of this name; {accepted}")
         elif len(value) != count:
-            raise ParameterError(name, f"{len(value)} rows were given; there are {count} samples.")
+            raise ParameterError(name, f"must have one row for each of {count} samples, got {len(value)}")
+    return dict(cond) if device is None else on_device(cond, device)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
+from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, eps_of, scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -23,6 +28,9 @@ class Denoiser(nn.Module, ABC):
         shape: Shape of one sample, without the batch axis; None if the model does not know it.
         classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
         image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
+        condition_names: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
+        required: The conditions it cannot do without: their names, and what needs them ("classifier-free guidance").
+        closed_form: Whether it is known exactly: at every alpha and sigma, below t_min too, with `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
     """
 
@@ -30,13 +38,26 @@ class Denoiser(nn.Module, ABC):
     shape: tuple[int, ...] | None = None
     classes: int | None = None
     image: tuple[int, ...] | None = None
+    condition_names: tuple[str, ...] | None = None
+    required: Mapping[str, str] = MappingProxyType({})
+    closed_form: bool = False
     learned_variance: bool = False
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
-        """Be of the process, the shape and the conditions of the denoiser that this one wraps."""
-        self.process, self.shape = denoiser.process, denoiser.shape
-        self.classes, self.image = denoiser.classes, denoiser.image
-        self.learned_variance = denoiser.learned_variance
+        """Take over the process, the shape and the conditions of the denoiser that this one wraps."""
+        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance"):
+            setattr(self, name, getattr(denoiser, name))
+        self.required = dict(denoiser.required)
+
+    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
+        """Exact samples of the data, (B, *shape), of a denoiser in closed form.
+
+        Args:
+            noise: Standard normal, (B, *shape).
+            uniform: Draws of the uniform distribution on [0, 1), (B,).
+            **cond: Conditions, each (B, ...).
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not known in closed form")
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -63,15 +84,25 @@ class NeuralDenoiser(Denoiser):
         backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
             learned variance the answer is twice as long in the first axis, and its second half v gives
             `Prediction.variance_interpolation` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
+        noise_condition: How the noise level is passed to the network; None for the parameterization's own: LogSigma
+            with Preconditioned, Timestep with the others.
 
     Raises:
         ParameterError: If process and parameterization do not fit, or a variance is to be learned on a process whose
             modes differ.
     """
 
-    def __init__(self, process: Process, parameterization: Parameterization, backbone: nn.Module) -> None:
+    def __init__(
+        self,
+        process: Process,
+        parameterization: Parameterization,
+        backbone: nn.Module,
+        noise_condition: NoiseCondition | None = None,
+    ) -> None:
         super().__init__()
         parameterization.check(process)
+        self.noise_condition = noise_condition or parameterization.noise_condition(process)
+        self.noise_condition.check(process)
         self.learned_variance = getattr(backbone, "learned_variance", False)
         if self.learned_variance and process.basis.shape:
             problem = (
@@ -85,10 +116,12 @@ class NeuralDenoiser(Denoiser):
         self.classes = getattr(backbone, "classes", None)
         channels = getattr(backbone, "image", None)
         self.image = (channels, *self.shape[1:]) if channels and self.shape else None
+        self.required = {} if self.image is None else {"image": "this model"}
+        self.condition_names = _accepted(backbone)
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
-        return NeuralDenoiser(self.process, self.parameterization, backbone)
+        return type(self)(self.process, self.parameterization, backbone, self.noise_condition)
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
@@ -96,24 +129,34 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        pixels = self.process.basis.inverse(scale_by(scale, u))
-        if self.process.basis.shape:
-            pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
-        if isinstance(level.condition, Tensor):
-            condition = level.condition.flatten()
-        else:
-            condition = u.new_full((len(u),), level.condition)
-        output, variance = self.backbone(pixels, condition, **cond).to(u.dtype), None
+        into, out = self.scales(level)
+        condition = self.noise_condition.at(level)
+        output, variance = apply_network(self.backbone, self.process.basis, scale_by(into, u), condition, **cond), None
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scale_by(self.parameterization.scale(level), self.process.basis.forward(output)), variance
+        return scale_by(out, self.process.basis.forward(output)), variance
+
+    def scales(self, level: Level) -> tuple[Scale, Scale]:
+        """The factors of the network's input and output."""
+        into = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
+        return into, self.parameterization.scale(level)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
         output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
+
+
+def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
+    """The conditions that a network says it accepts, or that its signature has after state and time; None for any."""
+    if (declared := getattr(backbone, "condition_names", None)) is not None:
+        return tuple(declared)
+    parameters = list(inspect.signature(backbone.forward).parameters.values())
+    if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):
+        return None
+    parameters = parameters[2:]
+    return tuple(parameter.name for parameter in parameters)
 
 
 class Counted(Denoiser):

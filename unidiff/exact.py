@@ -14,7 +14,8 @@ from unidiff.condition import check_label_form
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process, Scale, eps_of
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of
 
 __all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 
@@ -35,10 +36,12 @@ class ClosedForm(Denoiser):
     """
 
     shape: tuple[int, ...]
+    condition_names: tuple[str, ...] | None = ()
+    closed_form = True
 
     @abstractmethod
-    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
-        """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
+    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
+        """Exact samples of the data; see `Denoiser.draw`."""
 
 
 class GaussianMixture(ClosedForm):
@@ -58,6 +61,7 @@ class GaussianMixture(ClosedForm):
         weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
     """
 
+    condition_names = ("label",)
     means: Tensor
     log_weights: Tensor
     variances: Tensor
@@ -146,11 +150,13 @@ class GaussianMixture(ClosedForm):
         x0 = torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means + shift)
         return _prediction(x0, u, level)
 
-    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
-        """Exact samples of the data, (B, *shape), from standard normal (B, *shape) and uniform draws (B,)."""
+    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
+        """Exact samples of the whole mixture, or of the components that are the labels; see `Denoiser.draw`."""
         component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(self.means.dtype)).clamp(
             max=len(self.means) - 1
         )
+        if (label := cond.get("label")) is not None:
+            component = torch.where(label >= 0, label, component)
         shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
         if self.axes is not None:
             shift = torch.einsum("be,bde->bd", shift, self.axes[component])
@@ -208,7 +214,7 @@ class Empirical(ClosedForm):
         x0 = (-distance / 2).softmax(-1) @ self.data
         return _prediction(x0, u, level)
 
-    def draw(self, noise: Tensor, uniform: Tensor) -> Tensor:
+    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
         """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
         chosen = (uniform.to(self.data.dtype) * len(self.data)).long().clamp(max=len(self.data) - 1)
         return self.process.basis.inverse(self.data[chosen].reshape(noise.shape)).to(noise.dtype)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from unidiff.condition import on_device
+from unidiff.batching import batches
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.noise import Noise, Seeded
+from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 
-__all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood", "seeds_of"]
+__all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
 
 _MOST_STEPS = 100_000  # of the adaptive solver, per batch
 
@@ -122,20 +123,20 @@ def log_likelihood(
     """
     check_data(x, levels)
     seeds = seeds_of(seeds, len(x))
+    cond = check_conditions(cond, denoiser, len(x), x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
         require(0 < value < math.inf, name, value, "a number above 0")
-    require_whole("batch", batch, 1, 10_000_000)
     found, evaluations = [], 0
     # Automatic differentiation works under no_grad, where it is switched on again, but not under inference_mode.
     with torch.inference_mode(False), torch.no_grad():
-        for start in range(0, len(x), batch):
-            part = slice(start, min(start + batch, len(x)))
+        for part in batches(seeds, batch, cond):
             counted = Counted(denoiser)
-            given = {name: value[part].clone() for name, value in on_device(cond, x.device).items()}
-            found.append(_solve(counted, x[part].clone(), trace, levels, Seeded(seeds[part]), rtol, atol, given))
+            given = {name: value.clone() for name, value in part.cond.items()}
+            noise = Seeded(part.seeds)
+            found.append(_solve(counted, x[part.rows].clone(), trace, levels, noise, rtol, atol, given))
             evaluations = max(evaluations, counted.nfe)
             if progress is not None:
-                progress(part.stop, len(x))
+                progress(part.rows.stop, len(x))
         log_prob = torch.cat(found)
     several = log_prob.shape[1] > 1
     error = log_prob.std(1) / math.sqrt(log_prob.shape[1]) if several else None
@@ -230,16 +231,3 @@ def check_data(x: Tensor, levels: int | None) -> None:
     # Rounding moves 256 levels by 0.03 of their distance in float16, 65536 by 0.002 in float32.
     if float((position - position.round()).abs().max()) > 0.05:
         raise ParameterError("levels", f"x has values between the {levels} levels. Give their number, or None.")
-
-
-def seeds_of(seeds: Sequence[int] | None, count: int) -> Sequence[int]:
-    """The seeds given, one per sample, or 0, ..., count - 1.
-
-    Raises:
-        ParameterError: If there is not one for each sample.
-    """
-    if seeds is None:
-        return range(count)
-    if len(seeds) != count:
-        raise ParameterError("seeds", f"{len(seeds)} were given for {count} samples; give one for each.")
-    return seeds

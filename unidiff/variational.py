@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unidiff.condition import on_device
+from unidiff.batching import Progress, batches
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
-from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data, seeds_of
-from unidiff.noise import Noise, Seeded
+from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data
+from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
-from unidiff.process.base import Level, Process, Scale, posterior_kl
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, posterior_kl
 from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]
@@ -50,7 +52,7 @@ def variational_bound(
     variance: float | None = None,
     seeds: Sequence[int] | None = None,
     batch: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **cond: Tensor,
 ) -> Bound:
     """Variational bound for the chain that `Ancestral(variance)` walks down a grid t_N = 1 > ... > t_1, decoded at t_1.
@@ -89,24 +91,17 @@ def variational_bound(
     """
     check_data(x, levels)
     seeds = seeds_of(seeds, len(x))
+    cond = check_conditions(cond, denoiser, len(x), x.device)
     fits = variance is None or 0 <= variance <= 1
     require(fits, "variance", variance, "a number from 0 (small) to 1 (large), or None")
     require_whole("batch", batch, 1, 10_000_000)
     times = grid.times(denoiser.process)[:-1].flip(0)
     samples = min(batch, len(x))
-    starts = range(0, len(x), samples)
     found: list[Tensor] = []
     with torch.inference_mode(False), torch.no_grad():  # rates are found by automatic differentiation
-        for start in starts:
-            part = slice(start, start + samples)
-
-            def report(done: int, before: int = len(found) * len(times)) -> None:
-                if progress is not None:
-                    progress(before + done, len(starts) * len(times))
-
-            given = {name: value[part] for name, value in on_device(cond, x.device).items()}
-            noise = Seeded(seeds[part])
-            found.append(_terms(denoiser, x[part], times, levels, variance, noise, batch // samples, report, given))
+        for part in batches(seeds, samples, cond, progress):
+            some, noise, together = x[part.rows], Seeded(part.seeds), batch // samples
+            found.append(_terms(denoiser, some, times, levels, variance, noise, together, part.progress, part.cond))
     terms = torch.cat(found)
     return Bound(-terms.sum(1), None, x[0].numel(), len(times), terms, times)
 
@@ -119,7 +114,7 @@ def _terms(
     variance: float | None,
     noise: Noise,
     together: int,
-    report: Callable[[int], None],
+    report: Progress,
     cond: dict[str, Tensor],
 ) -> Tensor:
     """The terms of some samples, (B, N + 1), with `together` times in one evaluation."""
@@ -128,7 +123,7 @@ def _terms(
     # The first time alone, because the decoder needs the predicted pixels there.
     (error,), _ = _errors(denoiser, u0, times[:1], noise, cond)
     terms = [_decoder(x, process.basis.inverse(error), scales[0], levels)]
-    report(1)
+    report(1, len(times))
     for first in range(1, len(times), together):
         part = slice(first, min(first + together, len(times)))
         errors, learned = _errors(denoiser, u0, times[part], noise, cond)
@@ -137,7 +132,7 @@ def _terms(
             shares = list(learned)
         neighbours = zip(errors, scales[part], scales[first - 1 :], shares)
         terms += [_step(error, t, s, share) for error, t, s, share in neighbours]
-        report(part.stop)
+        report(part.stop, len(times))
     steps: Sequence[Tensor] = list(torch.stack(terms[1:]).to("cpu", torch.float64)) if terms[1:] else []
     return torch.stack([terms[0], *steps, _prior(process, u0, scales[-1])], 1)
 

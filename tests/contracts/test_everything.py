@@ -87,7 +87,7 @@ def test_samples_are_those_of_the_data(process, name):
     except ParameterError:
         assert process.basis.shape or process.level(1.0).alpha == 0
         return
-    start = process.draw_prior(noise, torch.empty(COUNT, 2, dtype=F64))
+    start = process.start(noise, torch.empty(COUNT, 2, dtype=F64))
     *_, last = solver.trajectory(model, start, grid.times(process), noise)
     x = process.basis.inverse(last.u)
     assert x.isfinite().all()

@@ -41,7 +41,7 @@ def test_super_resolution_by_hand():
     seen = ud.SuperResolution(2).measure(x0, torch.zeros(1, 0))
     a, b, c, d = (x / 16 for x in (2.5, 4.5, 10.5, 12.5))  # (0 + 1 + 4 + 5) / 4, ...
     assert seen[0, 0].tolist() == [[a, a, b, b], [a, a, b, b], [c, c, d, d], [c, c, d, d]]
-    told = ud.SuperResolution(2).told
+    told = ud.SuperResolution(2).from_user
     assert torch.equal(told(x0[0], (1, 4, 4)), told(torch.tensor([[[a, b], [c, d]]]), (1, 4, 4)))
     # Bicubic weights sum to 1: what is flat is guessed exactly, up to their rounding.
     torch.testing.assert_close(
@@ -166,7 +166,7 @@ def test_wrong_images_are_refused():
     inner, good = model(), torch.zeros(2, 2, 8, 8)
     sample = lambda denoiser, **cond: ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), seeds=2, **cond)  # noqa: E731
     for image, words in {
-        "missing": (None, r"image: this model needs one, \(2, 2, 8, 8\)"),
+        "missing": (None, r"needs the condition .image., \(2, 8, 8\)"),
         "shape": (good[:, :1], r"float32 of shape \(2, 1, 8, 8\) was given"),
         "rows": (good[:1], r"float32 of shape \(1, 2, 8, 8\)"),
         "bytes": (good.byte(), "uint8 of shape"),
@@ -325,7 +325,7 @@ def test_data_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="colours have 3 channels, these images 1"):
         ud.Colorization().check(SOURCE, None)
     for make, words in (
-        (lambda: ud.RandomMasks(0), "rectangles: 0"),
+        (lambda: ud.RandomMasks(0), "rectangles must be .* got 0"),
         (lambda: ud.RandomMasks(smallest=0), "smallest: 0"),
         (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
         (lambda: ud.SuperResolution(1), "factor: 1"),
@@ -481,5 +481,5 @@ def test_what_the_command_line_refuses(folder, tmp_path):
         assert message in refused("sample", folder / words[0], *words[1:], *out), words
     assert "trained with images as conditions" in refused("inpaint", folder / "holes", digit, hole, *out)
     assert "trained with images as conditions" in refused("edit", folder / "holes", digit, *out)
-    assert "image: none was given; this network needs" in refused("likelihood", folder / "small", "--count", 2)
+    assert "this model needs the condition 'image'" in refused("likelihood", folder / "small", "--count", 2)
     assert not (tmp_path / "x.png").exists()

@@ -31,7 +31,7 @@ def gaussian(process, variance=0.25):
 
 
 def starts(process, count=4, dtype=F64):
-    return process.prior(ud.Seeded(range(count))(torch.empty(count, 2, dtype=dtype)))
+    return process.start(ud.Seeded(range(count)), torch.empty(count, 2, dtype=dtype))
 
 
 # ---------------------------------------------------------------------------------------------- solvers for the tests
@@ -570,3 +570,116 @@ def test_results_are_frozen(found):
         found.count = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.rows[0].rms = 0.0
+
+
+# ---------------------------------------------------------------------------------------------- one start, conditions
+
+MEANS = [[-0.6, 0.3], [0.5, -0.2]]
+
+
+def public_processes():
+    data = 0.3 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    known = {
+        "NCSN": ud.NCSN(0.01, 5.0, 60),
+        "RenormalizedHeat": ud.RenormalizedHeat((2,), 0.5).fit([data]),
+        "Blurring": ud.Blurring((2,), 2.0),
+        "InverseHeat": ud.InverseHeat((2,), 0.8, levels=100).fit([data]),  # starts from these data, blurred
+    }
+    return [known.get(name) or cls() for name, cls in PUBLIC.choices(ud.Process).items()]
+
+
+@pytest.mark.parametrize("process", public_processes(), ids=lambda process: type(process).__name__)
+def test_the_error_of_every_process_falls_to_its_floor(process):
+    model = Opaque(gaussian(process))  # both the solver and the true flow end with a denoise at t_min: the floor is 0
+    found = ud.compare(model, "ddim", [16, 64, 256], (2,), 20, tolerance=1e-7, most_steps=512)
+    few, more, most = (row.rms for row in found.rows)
+    # DDIM is of order 1: the error falls by 4 each time. A third leaves room for the terms of higher order; starts
+    # other than the true flow's leave an error of the size of the data, 0.5, at any number of steps.
+    assert more < few / 3
+    assert most < more / 3
+    assert most < 0.02
+
+
+class Tilted(ud.Denoiser):
+    """The score of p(u) p(label | u)^scale of a mixture, by automatic differentiation."""
+
+    def __init__(self, mixture, label, scale):
+        super().__init__()
+        self.mixture, self.process, self.label, self.scale = mixture, mixture.process, label, scale
+
+    def forward(self, u, level, **cond):
+        with torch.enable_grad():
+            state = u.detach().requires_grad_()
+            joint = self.mixture.log_joint(state, level)
+            whole = joint.logsumexp(1)
+            (score,) = torch.autograd.grad((whole + self.scale * (joint[:, self.label] - whole)).sum(), state)
+        eps = -level.sigma * score
+        return ud.Prediction((u - level.sigma * eps) / level.alpha, eps, level)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_a_guided_model_is_compared_as_guided(scale):
+    mixture = ud.GaussianMixture(ud.VPSDE(), MEANS, 0.05)
+    label = torch.zeros(20, dtype=torch.long)
+    found = ud.compare(ud.ClassifierFree(mixture, scale), "ddim", [32, 128], (2,), 20, most_steps=256, label=label)
+    truth = ud.compare(Tilted(mixture, 0, scale), "ddim", [32, 128], (2,), 20, most_steps=256)
+    # 1e-9: rounding of the score, 1e-16 / sigma^2 with sigma^2 = 1e-4 at t_min, through at most 512 steps.
+    torch.testing.assert_close(found.truth[""], truth.truth[""], rtol=0, atol=1e-9)
+    for row, true in zip(found.rows, truth.rows):
+        torch.testing.assert_close(row.x, true.x, rtol=0, atol=1e-9)
+    assert found.rows[1].rms < found.rows[0].rms / 3  # order 1
+
+
+def test_true_samples_are_of_the_conditions():
+    mixture = ud.GaussianMixture(ud.VPSDE(), [[-3.0, 0.0], [3.0, 0.0]], 0.01)
+    label = torch.zeros(40, dtype=torch.long)
+    distances = ud.compare(mixture, "ddim", [50], (2,), 40, label=label).rows[0].distances
+    # Half of the true samples would be 6 away if the labels were not theirs: the energy distance would be about 3.
+    assert distances.energy.value < 0.05
+
+
+MISSING = "classifier-free guidance needs the condition 'label'"
+ENTRIES = {
+    "sample": lambda model: ud.sample(model, seeds=2),
+    "compare": lambda model: ud.compare(model, "ddim", [5], (2,), 20),
+    "reference_flow": lambda model: ud.evaluation.reference_flow(model, (2,), 2),
+    "encode": lambda model: ud.encode(model, torch.zeros(2, 2)),
+    "decode": lambda model: ud.decode(model, torch.zeros(2, 2)),
+    "round_trip": lambda model: ud.round_trip(model, torch.zeros(2, 2)),
+    "edit": lambda model: ud.edit(model, torch.zeros(2), 0.5),
+    "inpaint": lambda model: ud.inpaint(model, torch.zeros(2), torch.tensor([1, 0])),
+    "variations": lambda model: ud.variations(model, torch.zeros(2), 0.5),
+    "log_likelihood": lambda model: ud.log_likelihood(model, torch.zeros(2, 2), ud.ExactTrace()),
+    "variational_bound": lambda model: ud.variational_bound(model, torch.zeros(2, 2), ud.Uniform(5)),
+    "mean_prediction": lambda model: ud.evaluation.mean_prediction(model, seeds=2),
+    "forward": lambda model: model(torch.zeros(2, 2), model.process.level(0.5)),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_guided_model_without_its_condition_is_an_error(entry):
+    guided = ud.ClassifierFree(ud.GaussianMixture(ud.VPSDE(), MEANS, 0.05), 2.0)
+    for model in (guided, ud.GuidanceInterval(guided, 0.2, 0.3), ud.RescaledGuidance(guided)):
+        model.shape = (2,)
+        with pytest.raises(ParameterError, match=MISSING):
+            ENTRIES[entry](model)
+
+
+@pytest.mark.parametrize("model", [gaussian(ud.VPSDE()), ud.Empirical(ud.VPSDE(), torch.zeros(3, 2))])
+def test_unknown_conditions_of_exact_models_are_errors(model):
+    with pytest.raises(ParameterError, match="labels: the model has no condition of this name"):
+        ud.sample(model, shape=(2,), labels=torch.zeros(1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("solver", [ud.DDIM(), ud.Ancestral(), ud.ExponentialAdams()])
+def test_samples_do_not_depend_on_the_batch(solver):
+    model = ud.ClassifierFree(ud.GaussianMixture(ud.VPSDE(), MEANS, 0.05), 2.0)
+    label, seen = torch.tensor([0, 1, 1, 0, 1]), []
+    options = {"label": label, "dtype": F64}
+    whole = ud.sample(model, solver, ud.Uniform(10), (2,), [3, 1, 4, 1, 5], **options)
+    parts = ud.sample(
+        model, solver, ud.Uniform(10), (2,), [3, 1, 4, 1, 5], batch=2, progress=lambda *at: seen.append(at), **options
+    )
+    torch.testing.assert_close(parts.x, whole.x, rtol=1e-12, atol=1e-12)  # sums may round unlike in another batch
+    assert parts.nfe == whole.nfe
+    assert seen == [(done, 30) for done in range(1, 31)]

@@ -10,9 +10,9 @@ import torch
 from propagation import F64
 
 import unidiff as ud
+from unidiff.editing.repaint import _noised
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
-from unidiff.solver.resampling import _noised
 
 PROCESSES = [ud.VPSDE(), ud.DDPM(100), ud.EDM(), ud.FlowMatching(), ud.RenormalizedHeat((4, 6)), ud.InverseHeat((4, 6))]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
@@ -160,7 +160,7 @@ def law(
         list(solver.trajectory(model, x[None], times, lambda like: draws.append(like) or torch.zeros_like(like)))
         start = torch.zeros((1 + len(draws)) * size + 1, size, dtype=F64)
         start[1 : size + 1] = torch.eye(size, dtype=F64)
-        u = torch.where(free, process.prior(start), first.alpha * x + first.sigma * start)
+        u = torch.where(free, process.prior_scale() * start, first.alpha * x + first.sigma * start)
         count = iter(range(1, len(draws) + 1))
 
         def noise(like: torch.Tensor) -> torch.Tensor:
@@ -286,5 +286,5 @@ def test_models_told_images_are_edited():
     image, known = torch.zeros(1, 4, 4), torch.arange(4) < 2
     x = ud.inpaint(model, image, known, ud.DDIM(), ud.Uniform(2), seeds=2, image=told).x
     assert torch.equal(x[..., :2], torch.zeros(2, 1, 4, 2))
-    with pytest.raises(ParameterError, match="image: this model needs one"):
+    with pytest.raises(ParameterError, match="image: this model needs the condition 'image'"):
         ud.edit(model, image, 0.5, seeds=2)

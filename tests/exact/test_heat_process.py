@@ -243,7 +243,7 @@ def test_heats_prior_is_a_blurred_image_with_noise():
     level = process.level(1.0)
     blurred = (level.alpha * process.basis.forward(digits())).flatten(1)
     count = 1500
-    u = process.draw_prior(ud.Seeded(range(count)), torch.empty(count, 1, 8, 8, dtype=F64)).flatten(1)
+    u = process.start(ud.Seeded(range(count)), torch.empty(count, 1, 8, 8, dtype=F64)).flatten(1)
     distance = torch.cdist(u, blurred)
     nearest = distance.min(1).values
     # |noise|^2 is sigma^2 chi^2 of 64 degrees: mean 64, standard deviation sqrt(128); five of them, over all draws. The
@@ -253,7 +253,7 @@ def test_heats_prior_is_a_blurred_image_with_noise():
     chosen = distance.argmin(1).unique()
     assert abs(len(chosen) - count * (1 - 1 / math.e)) < 5 * 0.3 * math.sqrt(count) + 0.02 * count
     # Sample i depends on its own seed alone.
-    alone = process.draw_prior(ud.Seeded([7]), torch.empty(1, 1, 8, 8, dtype=F64)).flatten(1)
+    alone = process.start(ud.Seeded([7]), torch.empty(1, 1, 8, 8, dtype=F64)).flatten(1)
     assert torch.equal(alone[0], u[7])
 
 
@@ -261,7 +261,7 @@ def test_heats_prior_density_is_that_of_its_draws():
     # A mixture of three images: log density against the sum written out.
     x = digits()[:3]
     process = ud.InverseHeat((8, 8), 3.0).fit([x])
-    u = process.draw_prior(ud.Seeded(range(4)), torch.empty(4, 1, 8, 8, dtype=F64))
+    u = process.start(ud.Seeded(range(4)), torch.empty(4, 1, 8, 8, dtype=F64))
     means = (process.level(1.0).alpha * process.basis.forward(x)).float().double() * process._left
     normal = torch.distributions.Normal(means[None], 0.02)
     expected = normal.log_prob(u[:, None]).sum((2, 3, 4)).logsumexp(1) - math.log(3)
@@ -401,7 +401,7 @@ def test_float32_samples_are_finite(blur):
         # Where a device has no float64, coefficients and states are float32 all the way.
         levels = [in_float32(level) for level in process.levels_at(ud.ArcLength(steps).times(process)[:-1])]
         noise = ud.Seeded([3])
-        u = process.draw_prior(noise, torch.empty(1, 1, 32, 32))
+        u = process.start(noise, torch.empty(1, 1, 32, 32))
         *_, last = solver.states(model, u, levels, noise)
         assert last.dtype == torch.float32
         assert process.basis.inverse(last).abs().max() < 10
@@ -409,7 +409,7 @@ def test_float32_samples_are_finite(blur):
 
 
 def in_float32(level):
-    return type(level)(*(value.float() if isinstance(value, torch.Tensor) else value for value in level))
+    return level.map(torch.Tensor.float)
 
 
 def test_ancestral_has_the_datas_spectrum():

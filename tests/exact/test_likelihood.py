@@ -158,14 +158,14 @@ class Watched(ud.Counted):
 
     def forward(self, u, level, **cond):
         self.times.append(level.time)
-        self.conditions.append(cond.get("label"))
+        self.conditions.append(cond["label"])
         return super().forward(u, level)
 
 
 def test_no_time_beyond_the_interval_and_conditions_go_with_their_samples():
     truth = Gaussian(ud.EDM(), size=2)  # its log sigma is NaN below t = 0
     watched = Watched(truth.model)
-    label = torch.tensor([5, 6, 7])
+    watched.classes, label = 8, torch.tensor([5, 6, 7])
     found = ud.log_likelihood(watched, truth.draw(3), EXACT, batch=2, label=label)
     assert min(watched.times) == truth.process.t_min
     assert max(watched.times) == 1.0
@@ -370,9 +370,9 @@ def test_256_levels_are_grey_values():
         ({"x": torch.zeros(2, 2, dtype=torch.uint8)}, "floating point"),
         ({"x": torch.full((1, 2), 1.5), "levels": 256}, r"\[-1, 1\]"),
         ({"x": torch.full((1, 2), 0.3), "levels": 3}, "between the 3 levels"),
-        ({"levels": 1}, "levels: 1"),
-        ({"levels": 2.5}, "levels: 2.5"),
-        ({"seeds": [1]}, "1 were given for 2 samples"),
+        ({"levels": 1}, "levels must be .* got 1"),
+        ({"levels": 2.5}, "levels must be .* got 2.5"),
+        ({"seeds": [1]}, "one for each of 2 samples, got 1"),
         ({"seeds": [1, -2]}, "seeds"),
         ({"rtol": 0.0}, "rtol"),
         ({"atol": math.nan}, "atol"),

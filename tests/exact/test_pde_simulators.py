@@ -37,7 +37,7 @@ def test_the_sparse_laplacian_has_the_eigenvalues_of_the_domain(shape):
     by_modes = domain.to_values(-domain.eigenvalues * domain.to_modes(u))
     scale = float(domain.eigenvalues.max())
     np.testing.assert_allclose(matrix @ u.flatten().numpy(), by_modes.flatten().numpy(), rtol=0, atol=1e-14 * scale)
-    with pytest.raises(ParameterError, match="kind: 'spectral'"):
+    with pytest.raises(ParameterError, match="kind must be .* got 'spectral'"):
         cls(shape, sides).laplacian()
 
 
@@ -141,10 +141,10 @@ def test_mistakes(times):
 
 def test_mistakes_of_methods():
     for make, said in (
-        (lambda: pde.MethodOfLines("RK4"), "method: 'RK4'"),
+        (lambda: pde.MethodOfLines("RK4"), "method must be .* got 'RK4'"),
         (lambda: pde.MethodOfLines(rtol=0.0), "rtol"),
         (lambda: pde.ETDRK4(0), "steps"),
-        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind: 'spectral'"),
+        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind must be .* got 'spectral'"),
     ):
         with pytest.raises(ParameterError, match=said):
             make()

@@ -280,7 +280,7 @@ def test_a_sample_depends_on_its_seed_alone(few):
 def test_mean_gradient_energy_along_the_run_is_R(few):
     # E |grad u_t|^2 = (1 - eta) E R(u_0) + eta R = R, at every time of the exact flow; 300 paths.
     process = few.process
-    start = process.linear.draw_prior(ud.Seeded(range(300)), torch.empty(300, 1, 8, 8, dtype=F64))
+    start = process.linear.start(ud.Seeded(range(300)), torch.empty(300, 1, 8, 8, dtype=F64))
     for state in ud.VelocityFlow().trajectory(few, start, ud.ArcLength(40).times(process.linear)):
         energy = process.gradient_energy(state.u) / process.linear.energy
         assert abs(float(energy.mean()) - 1) < 5 * float(energy.std()) / math.sqrt(300) + 0.01, state.t
@@ -347,7 +347,7 @@ def test_a_network_learns_by_velocity_matching():
     losses = []
     for _ in range(120):
         x = X[torch.randint(100, (64,))].float()
-        t = process.linear.training_times(torch.rand(64, dtype=F64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(64, dtype=F64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()

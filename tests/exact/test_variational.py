@@ -259,7 +259,7 @@ class Told(ud.Counted):
     """Expects each state to be near its own label."""
 
     def forward(self, u, level, **cond):
-        torch.testing.assert_close(u.mean(1), cond["label"], rtol=0, atol=1e-3)  # noise of 1e-4 at most
+        torch.testing.assert_close(u.mean(1), cond["mean"], rtol=0, atol=1e-3)  # noise of 1e-4 at most
         return super().forward(u, level)
 
 
@@ -267,9 +267,10 @@ class Told(ud.Counted):
 def test_conditions_go_with_their_samples(batch, calls):
     labels = torch.tensor([-0.5, 0.0, 0.5, 1.0], dtype=F64)
     model = Told(Gaussian(ud.NCSN(1e-5, 1e-4, 6)).model)
+    model.condition_names = ("mean",)
     seen = []
     x = labels[:, None].expand(4, 4)
-    options = {"batch": batch, "progress": lambda *at: seen.append(at), "label": labels}
+    options = {"batch": batch, "progress": lambda *at: seen.append(at), "mean": labels}
     ud.variational_bound(model, x, ud.Native(), **options)
     total = 12 if batch == 3 else 6
     assert seen[-1] == (total, total)
@@ -294,7 +295,7 @@ def test_pictures():
     [
         ({"variance": 1.5}, "variance"),
         ({"batch": 0}, "batch"),
-        ({"seeds": [0]}, "1 were given for 2"),
+        ({"seeds": [0]}, "one for each of 2 samples, got 1"),
         ({"levels": 4}, "between the 4 levels"),
         ({"x": torch.full((1, 2), math.nan)}, "NaN"),
         ({"grid": ud.Native()}, "grid: Native needs a table"),

@@ -1,14 +1,16 @@
 """Our networks and diffusers' with the same weights compute the same, and a round trip keeps every weight.
 
-Two programs that sum the same numbers in other orders differ by a few roundings of float32 a layer: 1e-5 of outputs
-of about unit size, for some thirty layers of rounding 6e-8 with a wide margin. Wrong names or layouts give 0.1 and
-more, because every weight is random.
+In float64, by which order a processor sums does not matter. A layer sums at most 64 * 9 * 2 = 1152 products of about
+unit variance in all: its rounding errors are below 1152 u = 1.3e-13 with u = 2^-53, and the phases of the time, up to
+1000, are off by 1000 u. Some thirty layers whose slopes are about 1 add them up: 30 * 1.3e-13 = 4e-12, and 1e-10 leaves
+room for steeper norms. Wrong names or layouts give 0.1 and more, because every weight is random.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+from theirs import diffusers, in_float64  # noqa: F401 (a fixture)
 
 from unidiff.backbone.dit import DiT
 from unidiff.backbone.unet import UNet
@@ -16,8 +18,9 @@ from unidiff.errors import ParameterError
 from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
-diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.usefixtures("in_float64")
 
+F64, BOUND = torch.float64, 1e-10
 SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}
 UNETS = {
     "plain": {"shape": (1, 8, 8), **SMALL},
@@ -40,19 +43,19 @@ def randomized(network: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         for p in network.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
-    return network.eval()
+    return network.double().eval()
 
 
 def inputs(shape, count=3):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, *shape, generator=generator), torch.tensor([0.0, 17.0, 999.0])
+    return torch.randn(count, *shape, generator=generator, dtype=F64), torch.tensor([0.0, 17.0, 999.0], dtype=F64)
 
 
 @pytest.mark.parametrize("settings", UNETS.values(), ids=UNETS)
 def test_unet_is_a_unet_2d_model(settings):
     ours = randomized(UNet(**settings))
     config, state = unet_to_diffusers(ours)
-    theirs = diffusers.UNet2DModel(**config).eval()
+    theirs = diffusers.UNet2DModel(**config).double().eval()
     theirs.load_state_dict(state)  # strict: every name, no other
     x, c = inputs(ours.shape)
     with torch.no_grad():
@@ -66,7 +69,7 @@ def test_unet_is_a_unet_2d_model(settings):
     for a, b in pairs:
         assert a.shape == b.shape == (3, ours.outputs, *ours.shape[1:])
         assert a.abs().max() > 0.1
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=0, atol=BOUND)
     # And back, from the config as diffusers keeps it.
     back = unet_from_diffusers(theirs.config, theirs.state_dict())
     assert back.state_dict().keys() == ours.state_dict().keys()
@@ -88,14 +91,12 @@ def test_unet_2d_model_with_its_own_defaults_is_a_unet():
     x, c = inputs(ours.shape)
     label = torch.tensor([3, 0, 1])
     with torch.no_grad():
-        torch.testing.assert_close(
-            ours(x, c, label=label), theirs(x, c, class_labels=label).sample, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(ours(x, c, label=label), theirs(x, c, class_labels=label).sample, rtol=0, atol=BOUND)
         config, state = unet_to_diffusers(ours)
-        again = diffusers.UNet2DModel(**config).eval()
+        again = diffusers.UNet2DModel(**config).double().eval()
         again.load_state_dict(state)
         torch.testing.assert_close(
-            again(x, c, class_labels=label).sample, theirs(x, c, class_labels=label).sample, rtol=1e-5, atol=1e-5
+            again(x, c, class_labels=label).sample, theirs(x, c, class_labels=label).sample, rtol=0, atol=BOUND
         )
 
 
@@ -155,7 +156,7 @@ DITS = {
 def test_dit_is_a_dit_transformer_2d_model(settings):
     ours = randomized(DiT(**settings))
     config, state = dit_to_diffusers(ours)
-    theirs = diffusers.DiTTransformer2DModel(**config).eval()
+    theirs = diffusers.DiTTransformer2DModel(**config).double().eval()
     theirs.load_state_dict(state)
     x, c = inputs(ours.shape)
     last = 0 if ours.classes is None else ours.classes
@@ -167,7 +168,7 @@ def test_dit_is_a_dit_transformer_2d_model(settings):
     for a, b in pairs:
         assert a.shape == b.shape == (3, ours.outputs, *ours.shape[1:])
         assert a.abs().max() > 0.1
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=0, atol=BOUND)
     back = dit_from_diffusers(theirs.config, theirs.state_dict())
     assert back.state_dict().keys() == ours.state_dict().keys()
     assert all(torch.equal(value, back.state_dict()[name]) for name, value in ours.state_dict().items())

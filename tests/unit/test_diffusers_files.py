@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from theirs import SMALLEST, autoencoder, changed, diffusers, transformer, unet
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError
 from unidiff.interop.diffusers import ClipSample, DiffusersDenoiser, load, load_grid
-from unidiff.interop.diffusers.scheduler import Timesteps
+from unidiff.interop.diffusers.scheduler import _ON_A_TABLE, _OTHERS, Timesteps
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+SCHEDULERS = (*_ON_A_TABLE, *_OTHERS)
 
 
 def test_a_dit_of_other_latents(tmp_path):
@@ -101,11 +104,11 @@ def saved(tmp_path: Path) -> Path:
         ({"beta_end": 2.0}, "beta_max must be .* got 2.0"),
         ({"trained_betas": [0.1, 0.2, 0.3]}, "T: 1000 was given; the schedule is a table of 3 entries"),
         ({"num_train_timesteps": -5}, "num_train_timesteps must be an integer >= 1"),
-        ({"num_train_timesteps": "1000"}, "num_train_timesteps must be .* got '1000'"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps must be an integer >= 1, got '1000'"),
         ({"trained_betas": [[0.1]]}, "trained_betas must be a list of numbers"),
         ({"clip_sample_range": "a"}, "clip_sample_range must be a number above 0"),
         ({"variance_type": "bogus"}, "variance_type must be fixed_small or"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "shift must be .* got 0"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "shift must be a number above 0, got 0"),
         ({"new_option": 3}, "knows no option new_option of DDPMScheduler"),
         (
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
@@ -127,6 +130,104 @@ def test_unsupported_schedulers(saved, entries, message):
         changed(path, **entries)
     with pytest.raises(RunError, match=message):
         load(saved)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({"predict_epsilon": False}, ud.X0()),
+        ({"predict_epsilon": False, "prediction_type": "sample"}, ud.X0()),
+        ({"predict_epsilon": True}, ud.Eps()),
+        ({"predict_epsilon": True, "prediction_type": "epsilon"}, ud.Eps()),
+        ({"predict_epsilon": None, "prediction_type": "v_prediction"}, ud.V()),
+        ({"tensor_format": "np"}, ud.Eps()),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler"])
+def test_old_options_say_what_they_said_in_2022(saved, name, entries, expected):
+    old = {"_class_name": name, "beta_start": 0.001, "clip_sample": False, "timesteps": 500, **entries}
+    (saved / "scheduler" / "scheduler_config.json").write_text(json.dumps(old))
+    model = load(saved)
+    assert (model.process, model.parameterization) == (ud.DDPM(500, ud.Linear(0.001, 0.02)), expected)
+    assert len(load_grid(saved, 10).given) == 10
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"predict_epsilon": False, "prediction_type": "epsilon"}, "predict_epsilon=False contradicts prediction_type"),
+        ({"predict_epsilon": True, "prediction_type": "v_prediction"}, "predict_epsilon=True contradicts"),
+        ({"predict_epsilon": "no"}, "predict_epsilon must be true or false, got 'no'"),
+        ({"timesteps": 500, "num_train_timesteps": 1000}, "timesteps=500 contradicts num_train_timesteps=1000"),
+        *(({"new_option": value}, "knows no option new_option") for value in (False, 0, "", [], {}, 0.0)),
+    ],
+    ids=str,
+)
+def test_options_are_used_or_named_whatever_their_value(saved, entries, message):
+    (saved / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler", **entries}))
+    with pytest.raises(RunError, match=message):
+        load(saved)
+    with pytest.raises(RunError, match=message):
+        load_grid(saved, 10)
+
+
+def test_every_option_of_a_scheduler_is_known_with_any_value_it_may_have(saved):
+    """As diffusers writes it: what `load` does not use is how diffusers samples."""
+    for name in SCHEDULERS:
+        scheduler = getattr(diffusers, name)()
+        scheduler.save_pretrained(saved / "scheduler")
+        if name == "DDIMScheduler":
+            changed(saved / "scheduler" / "scheduler_config.json", set_alpha_to_one=False, steps_offset=1)
+        if name == "PNDMScheduler":
+            changed(saved / "scheduler" / "scheduler_config.json", skip_prk_steps=True, set_alpha_to_one=True)
+        assert load(saved).shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_as_many_times_as_steps_or_an_error(saved, name, spacing):
+    path = saved / "scheduler" / "scheduler_config.json"
+    options = {} if name in _OTHERS else {"timestep_spacing": spacing}
+    path.write_text(json.dumps({"_class_name": name, "num_train_timesteps": 100, **options}))
+    multistep = name.startswith(("DPMSolver", "UniPC", "DEIS"))
+    for steps in (1, 2, 10, 50, 99, 100):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of DDIM's own step
+            # They spread one time more than that over the table, and leave one out: 101 do not fit.
+            if steps == 100 and multistep and (spacing != "trailing" or "Singlestep" in name):
+                with pytest.raises(RunError, match="has no times for 100 steps"):
+                    load_grid(saved, steps)
+            else:
+                given = load_grid(saved, steps).given
+                assert len(given) == steps
+
+
+def test_times_of_two_stage_steps_are_those_of_the_steps(saved):
+    """Heun's and KDPM2's lists name each evaluation; sigma halves of KDPM2 are no times of its steps."""
+    path = saved / "scheduler" / "scheduler_config.json"
+
+    def given(name: str) -> tuple[float, ...]:
+        path.write_text(json.dumps({"_class_name": name, "timestep_spacing": "linspace"}))
+        return load_grid(saved, 10).given
+
+    expected = pytest.approx([(999 * i / 9 + 1) / 1000 for i in range(9, -1, -1)], abs=1e-6)
+    for name in ("Heun", "KDPM2", "KDPM2Ancestral", "Euler", "LMS"):
+        assert list(given(f"{name}DiscreteScheduler")) == expected
+    for skip in (False, True):
+        path.write_text(json.dumps({"_class_name": "PNDMScheduler", "skip_prk_steps": skip}))
+        assert load_grid(saved, 10).given == tuple((100 * i + 1) / 1000 for i in range(9, -1, -1))
+
+
+def test_a_model_beside_a_scheduler(saved, tmp_path):
+    """Both configs in one folder, without model_index.json."""
+    flat = tmp_path / "flat"
+    shutil.copytree(saved / "unet", flat)
+    diffusers.DDIMScheduler(clip_sample=False, prediction_type="sample").save_pretrained(flat)
+    assert load(flat).parameterization == ud.X0()
+    assert len(load_grid(flat, 10).given) == 10
+    with pytest.raises(ParameterError, match="has a scheduler"):
+        load(flat, process=ud.DDPM())
 
 
 def test_a_pipeline_in_one_folder(saved, tmp_path):
@@ -212,8 +313,8 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
 
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
-    refused("no folder, and no name on the hub", tmp_path / "nothing")
-    refused("the hub does not give it: offline", "somebody/something")
+    refused("not a folder, nor a name on the hub", tmp_path / "nothing")
+    refused(r"something cannot be downloaded from the Hugging Face hub \(offline\)", "somebody/something")
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     refused("switched off by the environment variable UNIDIFF_OFFLINE", "somebody/something")
     refused(r"neither model_index.json \(a pipeline\) nor config.json \(a model\) is there", tmp_path)
@@ -242,11 +343,11 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
     index.write_text(json.dumps({"_class_name": "WuerstchenPipeline", "prior": ["a", "b"]}))
     refused("the WuerstchenPipeline consists of prior; supported is a pipeline of a unet or a transformer")
     index.write_text("no json")
-    refused("no readable JSON")
+    refused("not readable JSON")
     shutil.rmtree(saved)
 
 
 def test_without_diffusers(saved, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(RunError, match=r"pip install 'unidiff\[diffusers\]'"):
         load(saved)

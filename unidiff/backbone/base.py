@@ -43,6 +43,11 @@ class Backbone(nn.Module, ABC):
     learned_variance: bool = False
 
     @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions that the network was built for."""
+        return ("image",) * (self.image is not None) + ("label",) * (self.classes is not None)
+
+    @property
     def outputs(self) -> int:
         """Size of the output's first axis."""
         return (2 if self.learned_variance else 1) * self.shape[0]
@@ -68,7 +73,7 @@ class Backbone(nn.Module, ABC):
                 hide a mistake.
         """
         name = type(self).__name__
-        known = [key for key, built in (("image", self.image), ("label", self.classes)) if built is not None]
+        known = self.condition_names
         if not known and cond:
             raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
         if unknown := sorted(set(cond) - set(known)):

@@ -35,7 +35,7 @@ def edit(
     import torch
 
     from unidiff.cli.editing import EditSession, read_image, read_map
-    from unidiff.editing import edit as change
+    from unidiff.editing.sdedit import edit as change
 
     altering = EditSession.load(run, overrides, count, device, allow_imports, out, array)
     given = read_image(image, altering.shape)
@@ -55,6 +55,7 @@ def edit(
             grid,
             seeds,
             latent=data.coded,
+            batch=altering.sampling.batch,
             progress=progress,
         ),
         [given],

@@ -83,18 +83,12 @@ class EditSession:
         sampling, denoiser = self.sampling, self.run.denoiser
         place = next(denoiser.parameters()).device
         started = time.perf_counter()
-        solutions: list[Solution] = []
+        seeds = range(sampling.seed, sampling.seed + sampling.count)
         with Console() as console, arithmetic(self.run.precision, place):
-            for first in range(0, sampling.count, sampling.batch):
-                seeds = range(sampling.seed + first, sampling.seed + min(first + sampling.batch, sampling.count))
-                batches = -(-sampling.count // sampling.batch)
-
-                def report(done: int, steps: int, before: int = len(solutions), batches: int = batches) -> None:
-                    console.progress("sample", before * steps + done, batches * steps)
-
-                grid = sampling.grid_for(self.run.recipe.process)
-                solutions.append(alter(denoiser, place, grid, seeds, report))
-        x = torch.cat([self.run.recipe.data.decode(solution.x).cpu() for solution in solutions])
+            grid = sampling.grid_for(self.run.recipe.process)
+            solution = alter(denoiser, place, grid, seeds, lambda done, total: console.progress("sample", done, total))
+        data = self.run.recipe.data
+        x = torch.cat([data.decode(part).cpu() for part in solution.x.split(sampling.batch)])
         seconds = time.perf_counter() - started
         title = f"{self.run.directory.absolute().name}: {caption}, seeds from {sampling.seed}."
         try:
@@ -109,7 +103,7 @@ class EditSession:
             "step": self.run.step,
             **facts,
             "count": sampling.count,
-            "nfe": solutions[0].nfe,
+            "nfe": solution.nfe,
             "seconds": round(seconds, 2),
             "samples": str(self.picture),
             "array": str(self.array) if self.array else None,
@@ -117,7 +111,7 @@ class EditSession:
         if as_json:
             print(json.dumps(result))
             return
-        print(f"{sampling.count} samples, {solutions[0].nfe} evaluations each, {seconds:.1f} s: {self.picture}")
+        print(f"{sampling.count} samples, {solution.nfe} evaluations each, {seconds:.1f} s: {self.picture}")
         if self.array is not None:
             print(f"values: {self.array}")
 

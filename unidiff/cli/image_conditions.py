@@ -10,7 +10,7 @@ from PIL import Image
 
 from unidiff.cli.editing import read_image, read_mask
 from unidiff.conditioning.base import Examples
-from unidiff.conditioning.image import ImageConditioning
+from unidiff.conditioning.palette import ImageConditioning
 from unidiff.errors import DataError, ParameterError, RunError
 from unidiff.tasks.generation import GenerationRun
 

@@ -33,10 +33,10 @@ def inpaint(
     import torch
 
     from unidiff.cli.editing import EditSession, read_image, read_mask
-    from unidiff.editing import inpaint as complete
+    from unidiff.editing.repaint import Resampling
+    from unidiff.editing.repaint import inpaint as complete
     from unidiff.errors import RunError
     from unidiff.solver.base import OneStep
-    from unidiff.solver.resampling import Resampling
 
     altering = EditSession.load(run, overrides, count, device, allow_imports, out, array)
     if altering.run.recipe.data.coded:
@@ -54,7 +54,14 @@ def inpaint(
     shown = torch.where(free, 0.0, given)
     altering.draw(
         lambda denoiser, at, grid, seeds, progress: complete(
-            denoiser, given.to(at), ~free.to(at), solver, grid, seeds, progress=progress
+            denoiser,
+            given.to(at),
+            ~free.to(at),
+            solver,
+            grid,
+            seeds,
+            batch=altering.sampling.batch,
+            progress=progress,
         ),
         [given, shown],
         f"picture, what was kept, then samples ({solver!r})",

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from unidiff.codec.codec import Autoencoder
-from unidiff.codec.folder import import_diffusers
 from unidiff.codec.objective import CodecObjective, Commitment, Reconstruction, Variational
 from unidiff.errors import is_whole, require, require_whole
+from unidiff.pretrained import import_diffusers
 
 __all__ = ["AutoencoderConfig", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny", "VQModel"]
 

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unidiff.codec.codec import Autoencoder
-from unidiff.codec.layout import Layout
+from unidiff.codec.layout import FAMILIES, Layout
 from unidiff.data.search_paths import Absent, find
-from unidiff.errors import DataError
+from unidiff.errors import DataError, RunError
+from unidiff.files import digest as file_digest
+from unidiff.files import digest_of
+from unidiff.pretrained import CONFIG, download, load_part, read_json
+from unidiff.pretrained import WEIGHTS as _STEM
 
-__all__ = ["CONFIG", "KEPT", "WEIGHTS", "codec_folder", "digest", "import_diffusers", "load_codec", "read_layout"]
+__all__ = ["CONFIG", "KEPT", "WEIGHTS", "codec_folder", "digest", "load_codec", "read_layout"]
 
-CONFIG, WEIGHTS, PICKLE = "config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+WEIGHTS = f"{_STEM}.safetensors"
 KEPT = "codec"  # the folder of a run directory that holds its codec
 _HUB = "hub:"
 _INSIDE = (KEPT, "vae", "vqvae")  # where a run, or a pipeline of diffusers, keeps its codec
-
-
-def import_diffusers() -> Any:
-    """The package diffusers, which is imported only when a codec is used.
-
-    Raises:
-        DataError: If it is not installed.
-    """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise DataError(f"Codecs need the package diffusers ({error}): pip install 'unidiff[diffusers]'.") from error
-    return diffusers
 
 
 def codec_folder(name: str) -> Path:
@@ -66,21 +54,11 @@ def codec_folder(name: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
-        raise Absent(f"codec: hub:{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
-    files = [f"{inside}{file}" for inside in ("", *(f"{part}/" for part in _INSIDE[1:])) for file in (CONFIG, WEIGHTS)]
+    parts = ("", *(f"{part}/" for part in _INSIDE[1:]))
     try:
-        return codec_folder(_snapshot(name, tuple(files)))
-    except (OSError, ValueError) as error:  # what the hub's client raises are these
-        raise Absent(f"codec: hub:{name} could not be downloaded ({error}).") from error
-
-
-@lru_cache(maxsize=8)
-def _snapshot(name: str, files: tuple[str, ...]) -> str:
-    """The folder of a download, asked for once: the hub is spoken to each time, even for what is there."""
-    from huggingface_hub import snapshot_download
-
-    return snapshot_download(name, allow_patterns=list(files))
+        return codec_folder(str(download(name, [f"{part}{file}" for part in parts for file in (CONFIG, WEIGHTS)])))
+    except RunError as error:
+        raise Absent(f"codec: {_HUB}{error}") from error
 
 
 def read_layout(folder: Path) -> Layout:
@@ -89,14 +67,11 @@ def read_layout(folder: Path) -> Layout:
     Raises:
         DataError: If the file is damaged, or is that of another model.
     """
-    path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
-        family = config["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"{path} is no configuration of a model ({type(error).__name__}: {error})"
-        raise DataError(f"codec: {problem}. Supported are folders saved by diffusers.") from error
-    layout = Layout.of(family, config, f"codec: {folder}")
+        config = read_json(folder / CONFIG)
+    except RunError as error:
+        raise DataError(f"codec: {error}") from error
+    layout = Layout.of(config.get("_class_name"), config, f"codec: {folder}")
     layout.check_scale()
     return layout
 
@@ -114,14 +89,8 @@ def digest(folder: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _digest(folder: Path, marks: tuple[tuple[int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            one = hashlib.sha256()
-            while block := file.read(1 << 20):
-                one.update(block)
-        total.update(one.digest())
-    return f"sha256:{total.hexdigest()}"
+    digests = (file_digest(folder / name).removeprefix("sha256:") for name in (CONFIG, WEIGHTS))
+    return digest_of(map(bytes.fromhex, digests))
 
 
 def _require_weights(folder: Path) -> None:
@@ -146,19 +115,11 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
         DataError: If there is no codec, its weights are damaged, or diffusers is missing.
     """
     folder = codec_folder(os.fspath(name))
-    layout = read_layout(folder)
-    if not allow_pickle:
+    _ = read_layout(folder)
+    if not allow_pickle and not (folder / f"{WEIGHTS}.index.json").is_file():
         _require_weights(folder)
-    cls = getattr(import_diffusers(), layout.family)
-    safe = (folder / WEIGHTS).is_file()
     try:
-        model, found = cls.from_pretrained(
-            folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
-        if missing := found["missing_keys"]:
-            raise ValueError(f"{missing[0]} and {len(missing) - 1} others are missing")
-    except Exception as error:  # a damaged file shows itself in many ways
-        reason = str(error).strip().partition("\n")[0]  # of a size that does not fit, diffusers writes many lines
-        problem = f"the weights cannot be read, or are not those of {CONFIG} ({reason.rstrip('.: ')})"
-        raise DataError(f"codec: {folder}: {problem}. Bring the files back.") from error
-    return Autoencoder(model).to(device).eval().requires_grad_(False)
+        model = load_part(folder, tuple(FAMILIES), allow_pickle)
+    except RunError as error:
+        raise DataError(f"codec: {error}") from error
+    return Autoencoder(model).to(device)

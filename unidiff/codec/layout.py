@@ -41,7 +41,7 @@ class Layout:
     shift: float
 
     @classmethod
-    def of(cls, family: str, config: Mapping[str, Any], where: str) -> Layout:
+    def of(cls, family: object, config: Mapping[str, Any], where: str) -> Layout:
         """Read a configuration.
 
         Args:
@@ -55,7 +55,7 @@ class Layout:
         if not isinstance(family, str) or family not in FAMILIES:
             raise DataError(f"{where} is of type {family}; supported are {', '.join(FAMILIES)}.")
         try:
-            latent = config["vq_embed_dim"] or config["latent_channels"] if family == "VQModel" else 0
+            latent = config.get("vq_embed_dim") if family == "VQModel" else None  # absent in configs of 2022
             scale, shift = config.get("scaling_factor"), config.get("shift_factor")
             return cls(
                 family,

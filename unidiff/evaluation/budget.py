@@ -15,7 +15,8 @@ from unidiff.errors import ParameterError
 from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.grid import Grid
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["Planned", "plan", "probe"]
 
@@ -82,7 +83,7 @@ def probe(
     """
     times = entrant.grid.times(process)
     counted = Counted(_Free(process, allowed))
-    start = process.prior(torch.ones(1, *shape, dtype=torch.float64))
+    start = process.start(torch.ones_like, torch.empty(1, *shape, dtype=torch.float64))
     try:
         *_, last = entrant.solver.trajectory(counted, start, times, lambda like: torch.full_like(like, drawn))
     except _Spent:

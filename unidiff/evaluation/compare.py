@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.evaluation.budget import Planned, plan
@@ -17,8 +19,8 @@ from unidiff.evaluation.compatibility import check_same_data, check_samples, one
 from unidiff.evaluation.distances import Target
 from unidiff.evaluation.reference import Flow, reference_flow
 from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
-from unidiff.exact import ClosedForm
 from unidiff.grid import Grid, default_grid
+from unidiff.noise import seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
 
@@ -67,6 +69,7 @@ def compare(
     device: torch.device | str = "cpu",
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
+    **cond: Tensor,
 ) -> Comparison:
     """Compare solvers at equal numbers of evaluations, from the same starts.
 
@@ -94,6 +97,8 @@ def compare(
         device: Where the denoisers are.
         batch: Samples drawn together; bounds the memory.
         progress: Called with (runs done, runs in all).
+        **cond: Conditions of all models, each with one row per sample: of the samples, of the true flow, and of the
+            true samples of a closed form.
 
     Raises:
         ParameterError: If an argument is out of range or does not fit the others, a solver's name means nothing, the
@@ -105,7 +110,9 @@ def compare(
     require(len(set(labels)) == len(labels), "models", labels, "one label for each model, all different")
     shape = one_shape(labelled, shape)
     check_same_data(labelled)
-    seeds = list(range(seeds) if isinstance(seeds, int) else seeds)
+    seeds = list(seeds_of(seeds))
+    for _, denoiser in labelled:
+        cond = check_conditions(cond, denoiser, len(seeds), device)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
     for nfe in nfes:
@@ -130,14 +137,15 @@ def compare(
             planned += [(label, denoiser, run) for run in runs]
             notes += [f"{label}: {note}" if label and note else note] if note else []
     require(len(planned) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
-    exact = next((denoiser for _, denoiser in labelled if isinstance(denoiser, ClosedForm)), None)
+    exact = next((denoiser for _, denoiser in labelled if denoiser.closed_form), None)
     if reference_data is None and exact is not None:
         wanted = min(_TRUTH * len(seeds), _MOST_TRUTH)
-        drawn = _draw(exact, wanted + len(seeds), shape)
+        drawn = _draw(exact, wanted + len(seeds), shape, cond)
         reference_data, fresh_data = drawn[:wanted], drawn[wanted:]
     truth = _Truth(reference_data, features)
     baseline = Distances() if fresh_data is None else truth.distances(fresh_data)
 
+    first = {name: value[:followed] for name, value in cond.items()}
     flows: dict[str, Flow] = {}
     rows = []
     for done, (label, denoiser, run) in enumerate(planned):
@@ -145,8 +153,8 @@ def compare(
             progress(done, len(planned))
         if run.deterministic and label not in flows:
             options = {"tolerance": tolerance, "most_steps": most_steps, "dtype": dtype, "device": device}
-            flows[label] = reference_flow(denoiser, shape, seeds[:followed], batch=batch, **options)  # type: ignore[arg-type]
-        x, nfe, seconds = _run(run.entrant, denoiser, shape, seeds, batch, dtype, device)
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], batch=batch, **options, **first)  # type: ignore[arg-type]
+        x, nfe, seconds = _run(run.entrant, denoiser, shape, seeds, batch, dtype, device, cond)
         if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
             notes.append(f"{run.entrant.label} at {nfe} evaluations: {broken} of {len(x)} samples are not finite.")
         rms = None
@@ -160,12 +168,14 @@ def compare(
     return Comparison(tuple(rows), len(seeds), followed, errors, baseline, tuple(notes), ends)
 
 
-def _draw(exact: ClosedForm, count: int, shape: Sequence[int]) -> Tensor:
+def _draw(exact: Denoiser, count: int, shape: Sequence[int], cond: Mapping[str, Tensor]) -> Tensor:
+    """True samples, (count, *shape), under the conditions in turn."""
     generator = torch.Generator().manual_seed(_TRUTH_SEED)
     noise = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
     uniform = torch.rand(count, generator=generator, dtype=torch.float64)
     place = next(exact.buffers()).device
-    return exact.draw(noise.to(place), uniform.to(place)).cpu()
+    given = {name: value[torch.arange(count, device=value.device) % len(value)] for name, value in cond.items()}
+    return exact.draw(noise.to(place), uniform.to(place), **given).cpu()
 
 
 def _run(
@@ -176,17 +186,14 @@ def _run(
     batch: int,
     dtype: torch.dtype,
     device: torch.device | str,
+    cond: Mapping[str, Tensor],
 ) -> tuple[Tensor, int, float]:
     """The samples on the CPU, the evaluations of each (the most of any batch), and the seconds that all took."""
-    parts, nfe, seconds = [], 0, 0.0
-    for start in range(0, len(seeds), batch):
-        begun = time.perf_counter()
-        chosen = seeds[start : start + batch]
-        solution = sample(denoiser, entrant.solver, entrant.grid, shape, chosen, dtype=dtype, device=device)
-        parts.append(solution.x.cpu())  # waits for the device
-        seconds += time.perf_counter() - begun
-        nfe = max(nfe, solution.nfe)
-    return torch.cat(parts), nfe, seconds
+    begun = time.perf_counter()
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, **cond}
+    solution = sample(denoiser, entrant.solver, entrant.grid, shape, seeds, **options)
+    x = solution.x.cpu()  # waits for the device
+    return x, solution.nfe, time.perf_counter() - begun
 
 
 def _row(

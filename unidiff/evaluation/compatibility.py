@@ -11,8 +11,7 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
-from unidiff.exact import ClosedForm
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["check_same_data", "check_samples", "one_shape"]
 
@@ -43,7 +42,7 @@ def one_shape(models: Sequence[tuple[str, Denoiser]], shape: Sequence[int] | Non
             raise ParameterError("shape", problem)
         return next(iter(known.values()))
     for _, model in models:
-        if isinstance(model, ClosedForm) and tuple(shape) != model.shape:
+        if model.closed_form and tuple(shape) != model.shape:
             raise ParameterError("shape", f"{tuple(shape)} was given; the data have {model.shape}. Leave it out.")
     return tuple(shape)
 
@@ -59,7 +58,7 @@ def check_same_data(models: Sequence[tuple[str, Denoiser]]) -> None:
     Raises:
         ParameterError: If two of them disagree.
     """
-    closed = [(label, model) for label, model in models if isinstance(model, ClosedForm)]
+    closed = [(label, model) for label, model in models if model.closed_form]
     for (label, first), (other_label, other) in pairwise(closed):
         generator = torch.Generator().manual_seed(0)
         data = torch.cat([_draw(model, generator) for model in (first, other)])
@@ -74,18 +73,18 @@ def check_same_data(models: Sequence[tuple[str, Denoiser]]) -> None:
                 raise ParameterError("models", f"{said} {apart:.1e}. Compare models of the same data.")
 
 
-def _draw(model: ClosedForm, generator: torch.Generator) -> Tensor:
+def _draw(model: Denoiser, generator: torch.Generator) -> Tensor:
     """Some of a model's data in pixels, (B, *shape) float64 on the CPU."""
-    noise = torch.randn(_ASKED, *model.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(_ASKED, *(model.shape or ()), generator=generator, dtype=torch.float64)
     uniform = torch.rand(_ASKED, generator=generator, dtype=torch.float64)
     place = next(model.buffers()).device
     return model.draw(noise.to(place), uniform.to(place)).cpu()
 
 
-def _ask(model: ClosedForm, x: Tensor, scale: float) -> Tensor:
+def _ask(model: Denoiser, x: Tensor, scale: float) -> Tensor:
     """E[x0 | x0 + scale eps = x] in pixels."""
     basis, nan = model.process.basis, math.nan
-    level = Level(nan, 1.0, scale, -2 * math.log(scale), nan, nan, nan)
+    level = Level(nan, 1.0, scale, -2 * math.log(scale))
     u = basis.forward(x).to(next(model.buffers()).device)
     return basis.inverse(model(u, level).x0).cpu()
 

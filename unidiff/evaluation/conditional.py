@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unidiff.condition import on_device
+from unidiff.batching import batches
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Seeded
-from unidiff.solver.sample import asked_for
+from unidiff.solver.sample import check_request
 
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 
@@ -27,6 +27,7 @@ def mean_prediction(
     draws: int = 1,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    batch: int | None = None,
     **cond: Tensor,
 ) -> Tensor:
     """The mean of all samples that fit the conditions, E[x0 | y]: what the denoiser expects of pure noise.
@@ -46,6 +47,7 @@ def mean_prediction(
         draws: States u to take the mean over, at least 1: as many evaluations.
         dtype: Floating type of the state.
         device: Where the state lives.
+        batch: Samples evaluated together; all if not given.
         **cond: Conditions, each (B, ...).
 
     Returns:
@@ -54,15 +56,17 @@ def mean_prediction(
     Raises:
         ParameterError: If the model does not know the conditions, or needs one that is missing.
     """
-    shape, seeds = asked_for(denoiser, shape, seeds, cond)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
     require_whole("draws", draws)
-    process, noise = denoiser.process, Seeded(seeds)
-    x0 = torch.zeros(len(seeds), *shape, dtype=dtype, device=device)
-    level, cond = process.level(1.0, x0), on_device(cond, x0.device)
-    for _ in range(draws):
-        u = process.draw_prior(noise, x0)
-        x0 = x0 + process.basis.inverse(denoiser(u, level, **cond).x0).to(dtype) / draws
-    return x0
+    process, means = denoiser.process, []
+    for part in batches(seeds, batch, cond):
+        noise, x0 = Seeded(part.seeds), torch.zeros(len(part.seeds), *shape, dtype=dtype, device=device)
+        level = process.level(1.0, x0)
+        for _ in range(draws):
+            u = process.start(noise, x0)
+            x0 = x0 + process.basis.inverse(denoiser(u, level, **part.cond).x0).to(dtype) / draws
+        means.append(x0)
+    return torch.cat(means)
 
 
 def tells_mean(model: NeuralDenoiser) -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from unidiff.batching import batches
 from unidiff.denoiser import Denoiser
-from unidiff.exact import ClosedForm
 from unidiff.grid import ArcLength
 from unidiff.noise import Seeded
 from unidiff.precision import precise
-from unidiff.process.base import Level, axpby
+from unidiff.process.level import Level, axpby
 from unidiff.solver.exponential_adams import ExponentialAdams
+from unidiff.solver.sample import check_request
 
 __all__ = ["Flow", "reference_flow"]
 
@@ -52,6 +53,7 @@ def reference_flow(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     batch: int = 1024,
+    **cond: Tensor,
 ) -> Flow:
     """Follow the probability flow from noise to data, from the same starts as `unidiff.sample` with the same seeds.
 
@@ -73,19 +75,25 @@ def reference_flow(
         dtype: Floating type in which starts are drawn and the denoiser is asked; sums are kept in float64.
         device: Where the denoiser is.
         batch: Samples followed together; bounds the memory.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
+
+    Raises:
+        ParameterError: If the seeds or the conditions are not usable.
     """
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    parts = [seeds[start : start + batch] for start in range(0, len(seeds), batch)]
-    prior = denoiser.process.prior
-    starts = [prior(Seeded(part)(torch.empty(len(part), *shape, dtype=dtype))) for part in parts]
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
+    begin = denoiser.process.start
+    starts = [
+        (begin(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)
+        for part in batches(seeds, batch, cond)
+    ]
     before = None
     for doublings in count():
         steps = _FEWEST * 2**doublings
         if denoiser.process.basis.shape:
-            x = torch.cat([_solve(denoiser, start, steps, device) for start in starts])
+            x = torch.cat([_solve(denoiser, start, steps, device, part) for start, part in starts])
         else:
             levels = _levels(denoiser, steps)
-            x = torch.cat([_integrate(denoiser, start, levels, device) for start in starts])
+            x = torch.cat([_integrate(denoiser, start, levels, device, part) for start, part in starts])
         error = math.inf if before is None else float((x - before).square().mean().sqrt())
         if error <= tolerance or 2 * steps > most_steps:
             return Flow(x, error, steps)
@@ -93,10 +101,12 @@ def reference_flow(
     raise AssertionError
 
 
-def _solve(denoiser: Denoiser, start: Tensor, steps: int, device: torch.device | str) -> Tensor:
+def _solve(
+    denoiser: Denoiser, start: Tensor, steps: int, device: torch.device | str, cond: Mapping[str, Tensor]
+) -> Tensor:
     """The end in pixels, (B, *shape) float64, of the default solver's run on a process whose modes differ."""
     times = ArcLength(steps).times(denoiser.process)
-    *_, last = ExponentialAdams().trajectory(denoiser, start.to(device), times, torch.zeros_like)
+    *_, last = ExponentialAdams().trajectory(denoiser, start.to(device), times, torch.zeros_like, **cond)
     return denoiser.process.basis.inverse(last.u).to("cpu", torch.float64)
 
 
@@ -113,7 +123,7 @@ def _angle(level: Level) -> float:
 def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     """The levels of `steps` equal steps, with one in the middle of each: 2 steps + 1."""
     process = denoiser.process
-    closed = isinstance(denoiser, ClosedForm)
+    closed = denoiser.closed_form
     first, last = process.levels_at([1.0, process.t_min])
     end = math.log(_CLEAN) if closed else _progress(last)
     ratios = torch.linspace(_progress(first), end, 2 * steps + 1, dtype=torch.float64).exp()
@@ -121,21 +131,20 @@ def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     log_snr = -2 * angles.tan().log()
     if closed:  # it looks at alpha and sigma alone, and no process need go as far down
         nan = math.nan
-        return [
-            Level(nan, math.cos(a), math.sin(a), ratio, nan, nan, nan)
-            for a, ratio in zip(angles.tolist(), log_snr.tolist())
-        ]
+        return [Level(nan, math.cos(a), math.sin(a), ratio) for a, ratio in zip(angles.tolist(), log_snr.tolist())]
     times = process.time_at(log_snr)
     times[0], times[-1] = 1.0, process.t_min
     return process.levels_at(times)
 
 
-def _integrate(denoiser: Denoiser, start: Tensor, levels: list[Level], device: torch.device | str) -> Tensor:
+def _integrate(
+    denoiser: Denoiser, start: Tensor, levels: list[Level], device: torch.device | str, cond: Mapping[str, Tensor]
+) -> Tensor:
     """The end in pixels, (B, *shape) float64, of the flow from the start at the first level."""
 
     def ask(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         u = (math.hypot(level.alpha, level.sigma) * w).to(device, start.dtype)
-        x0, eps, *_ = denoiser(u, level)
+        x0, eps, *_ = denoiser(u, level, **cond)
         return x0.to(w.dtype), eps.to(w.dtype)
 
     def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))

@@ -111,7 +111,9 @@ def _number(annotation: Any) -> type | None:
 
 
 def _find(base: type, name: str, whole: str) -> type:
-    homes = sorted((name, home) for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in ("solver", "grid"))
+    homes = sorted(
+        (name, home) for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in ("solver", "grid", "editing")
+    )
     public = {name.lower(): getattr(unidiff, name) for name, _ in homes}
     choices = {name: cls for name, cls in public.items() if _is_concrete(cls, base)}
     folded = name.replace("_", "").lower()

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.condition import check_required
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["Guided", "check_scale", "extrapolate", "repeat_level", "replace_x0", "row_scale", "slice_level"]
 
@@ -44,7 +45,8 @@ class Guided(Denoiser):
         return prediction
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The guided prediction; see `Denoiser.forward`."""
+        """The guided prediction; see `Denoiser.forward`. Without the condition that guides it, an error."""
+        check_required(cond, self)
         return self.both(u, level, **cond)[1]
 
 
@@ -104,11 +106,11 @@ def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(torch.cat([value, value]) if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: torch.cat([value, value]))
 
 
 def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(value[rows] if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: value[rows])

@@ -11,7 +11,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["ClassifierGuidance"]
 
@@ -52,13 +52,16 @@ class ClassifierGuidance(Guided):
         require_whole("chunk", chunk)
         self.classifier = classifier
         self.classes = classifier.classes
+        self.required = {**model.required, "label": "classifier guidance"}
+        if model.condition_names is not None:
+            self.condition_names = tuple(dict.fromkeys((*model.condition_names, "label")))
         self.scale = check_scale(scale)
         self.chunk = chunk
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The model's own prediction; it is told the label if it knows classes."""
-        told = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
-        return super().unguided(u, level, **told)
+        """The model's own prediction, conditioned on the label if it is a model with classes."""
+        own = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
+        return super().unguided(u, level, **own)
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
@@ -80,8 +83,6 @@ class ClassifierGuidance(Guided):
         """The model's prediction and the guided one; see `Guided.both`."""
         scale = row_scale(self.scale, u)
         plain = self.unguided(u, level, **cond)
-        if "label" not in cond:
-            raise ParameterError("label", "none was given, so there is nothing to guide to; -1 is none for a sample.")
         if not isinstance(scale, Tensor) and scale == 0:
             return plain, plain
         alpha, sigma = level.alpha, level.sigma

@@ -9,16 +9,16 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.guidance.base import Guided, replace_x0
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["DynamicThreshold", "GuidanceInterval", "RescaledGuidance"]
 
 
 def _guided(model: Guided) -> Guided:
-    """The model, provided that it is guided: only then is there a plain one beside it."""
-    if not isinstance(model, Guided):
-        problem = f"{type(model).__name__} was given, which is not guided. Wrap ClassifierFree or another of its kind."
-        raise ParameterError("guided", problem)
+    """The model, if it is guided: only then is there an unguided prediction beside it."""
+    if not hasattr(model, "both"):
+        name = type(model).__name__
+        raise ParameterError("guided", f"{name} is not guided; wrap it in ClassifierFree or another guidance")
     return model
 
 
@@ -37,10 +37,10 @@ class GuidanceInterval(Guided):
 
     def __init__(self, guided: Guided, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(_guided(guided).model)
+        self._copy_interface(guided)
         require(0 <= low <= 1, "low", low, "a time from 0 to 1")
         require(low <= high <= 1, "high", high, f"a time from low = {low:g} to 1")
         self.guided = guided
-        self.classes = guided.classes
         self.low, self.high = low, high
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -77,9 +77,9 @@ class RescaledGuidance(Guided):
 
     def __init__(self, guided: Guided, share: float = 0.7) -> None:
         super().__init__(_guided(guided).model)
+        self._copy_interface(guided)
         require(0 <= share <= 1, "share", share, "a number from 0 to 1")
         self.guided = guided
-        self.classes = guided.classes
         self.share = share
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:

@@ -91,11 +91,11 @@ class InverseHeat(SpectralProcess):
         fitted = super().fit(watched())
         return fitted.with_measured({**fitted.measured(), "images": torch.cat(kept)})
 
-    def draw_prior(self, noise: Noise, like: Tensor) -> Tensor:
-        """A blurred image at random, and noise on it; see `Process.draw_prior`."""
-        z = noise(like)
+    def start(self, noise: Noise, like: Tensor) -> Tensor:
+        """A blurred image at random, and noise on it; see `Process.start`."""
         if "images" not in self.measured():
-            return self.prior(z)
+            return super().start(noise, like)
+        z = noise(like)
         images = self.measured()["images"]
         # The image is chosen by a number of another draw: a uniform one is the normal distribution of a normal one.
         uniform = torch.special.ndtr(noise(like).flatten(1)[:, 0].double())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from unidiff.condition import check_conditions
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError
@@ -52,34 +52,11 @@ def draw(
         The samples, decoded; states of the path are as the model sees them.
     """
     device = next(denoiser.parameters()).device
-    check_conditions(cond, denoiser, sampling.count)
-    starts = range(0, sampling.count, sampling.batch)
-    solutions: list[Solution] = []
-    samples: list[Tensor] = []
-    for start in starts:
-        seeds = range(sampling.seed + start, sampling.seed + min(start + sampling.batch, sampling.count))
-
-        rows: dict[str, Any] = {name: value[start : start + len(seeds)].to(device) for name, value in cond.items()}
-
-        def report(done: int, steps: int, before: int = len(solutions)) -> None:
-            if progress is not None:
-                progress(before * steps + done, len(starts) * steps)
-
-        with arithmetic(precision, device):
-            solution = sample(
-                denoiser,
-                sampling.solver,
-                sampling.grid,
-                data.shape,
-                seeds,
-                device=device,
-                keep=keep,
-                progress=report,
-                **rows,
-            )
-        solutions.append(solution)
-        samples.append(data.decode(solution.x))
-    return Solution(torch.cat(samples), solutions[0].times, solutions[0].nfe, solutions[0].path)
+    seeds = range(sampling.seed, sampling.seed + sampling.count)
+    options: dict[str, Any] = {"device": device, "batch": sampling.batch, "keep": keep, "progress": progress, **cond}
+    with arithmetic(precision, device):
+        solution = sample(denoiser, sampling.solver, sampling.grid, data.shape, seeds, **options)
+    return replace(solution, x=torch.cat([data.decode(part) for part in solution.x.split(sampling.batch)]))
 
 
 def load(

@@ -83,7 +83,7 @@ class PerSampleSolver(ABC):
             raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
         seeds = range(seeds) if isinstance(seeds, int) else seeds
         require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-        u = linear.draw_prior(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
+        u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
         *_, last = self.trajectory(model, u, (grid or ArcLength(50)).times(linear))
         return linear.basis.inverse(last.u).to(dtype)
 

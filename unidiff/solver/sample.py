@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from unidiff.batching import Progress, batches
 from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError
 from unidiff.grid import Grid, default_grid
-from unidiff.noise import Seeded
+from unidiff.noise import Seeded, seeds_of
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 
-__all__ = ["DEFAULT_SOLVER", "Solution", "asked_for", "sample"]
+__all__ = ["DEFAULT_SOLVER", "Solution", "check_request", "sample"]
 
 # What a user gets without asking, on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
@@ -29,7 +30,7 @@ class Solution:
     Attributes:
         x: Samples in pixels, (B, *shape).
         times: The grid, (N + 1,), float64.
-        nfe: Evaluations of the denoiser per sample, counted.
+        nfe: Evaluations of the denoiser per sample, counted; the most of any batch.
         path: States along the run, u in pixels, (B, *shape), from t = 1 to 0; empty unless asked for.
     """
 
@@ -49,8 +50,9 @@ def sample(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    batch: int | None = None,
     keep: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **cond: Tensor,
 ) -> Solution:
     """Draw samples: noise at t = 1, carried to t = 0 by the solver.
@@ -63,8 +65,11 @@ def sample(
         seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
         dtype: Floating type of the state.
         device: Where the state lives; the denoiser must be there too.
-        keep: States of the run to keep, spread evenly over the grid, first and last included; 0 for none.
-        progress: Called with (steps done, steps in all) after each step.
+        batch: Samples drawn together; all of them if not given. It bounds the memory and changes no sample, but for a
+            solver that adapts its steps to the batch, which then changes within its tolerance.
+        keep: States of the run to keep, of the first batch, spread evenly over the grid, first and last included; 0 for
+            none.
+        progress: Called with (steps done, steps in all) after each step, over all batches.
         **cond: Conditions, each (B, ...), handed to the denoiser.
 
     Returns:
@@ -72,38 +77,43 @@ def sample(
 
     Raises:
         ParameterError: If the grid has no times for the process, the solver is meaningless on it, or the model does
-            not know the conditions, or needs one that is missing.
+            not have the conditions, or needs one that is missing.
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
-    shape, seeds = asked_for(denoiser, shape, seeds, cond)
-    noise = Seeded(seeds)
-    u = process.draw_prior(noise, torch.empty(len(seeds), *shape, dtype=dtype, device=device))
-    counted = Counted(denoiser)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
-    path = []
-    for done, state in enumerate(solver.trajectory(counted, u, times, noise, **cond)):
-        u = state.u
-        if done in kept:
-            path.append(State(state.t, process.basis.inverse(u).to(dtype)))
-        if progress is not None and done > 0:
-            progress(done, steps)
-    return Solution(process.basis.inverse(u).to(dtype), times, counted.nfe, tuple(path))
+    path: list[State] = []
+    samples, nfe = [], 0
+    for part in batches(seeds, batch, cond, progress):
+        noise, counted = Seeded(part.seeds), Counted(denoiser)
+        u = process.start(noise, torch.empty(len(part.seeds), *shape, dtype=dtype, device=device))
+        for done, state in enumerate(solver.trajectory(counted, u, times, noise, **part.cond)):
+            u = state.u
+            if done in kept and part.rows.start == 0:
+                path.append(State(state.t, process.basis.inverse(u).to(dtype)))
+            if done > 0:
+                part.progress(done, steps)
+        samples.append(process.basis.inverse(u).to(dtype))
+        nfe = max(nfe, counted.nfe)
+    return Solution(torch.cat(samples), times, nfe, tuple(path))
 
 
-def asked_for(
-    denoiser: Denoiser, shape: Sequence[int] | None, seeds: Sequence[int] | int, cond: Mapping[str, Tensor]
-) -> tuple[Sequence[int], Sequence[int]]:
-    """The shape of a sample and the seeds, one for each, of a run that a model can be asked for.
+def check_request(
+    denoiser: Denoiser,
+    shape: Sequence[int] | None,
+    seeds: Sequence[int] | int,
+    cond: Mapping[str, Tensor],
+    device: torch.device | str,
+) -> tuple[Sequence[int], Sequence[int], dict[str, Tensor]]:
+    """The shape of a sample, the seeds, and the conditions on the device, of a run that a model can make.
 
     Raises:
-        ParameterError: If the shape is not known, there is no seed, or the conditions are not the model's.
+        ParameterError: If the shape is unknown, the seeds are not usable, or the conditions are not the model's.
     """
     shape = denoiser.shape if shape is None else shape
     if shape is None:
         raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
-    check_conditions(cond, denoiser, len(seeds))
-    return shape, seeds
+    seeds = seeds_of(seeds)
+    return shape, seeds, check_conditions(cond, denoiser, len(seeds), device)

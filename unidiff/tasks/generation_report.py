@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unidiff import plot
 from unidiff.conditioning.base import Examples
-from unidiff.conditioning.image import ImageConditioning
+from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.evaluation.conditional import mean_prediction, rms, tells_mean
@@ -108,13 +108,10 @@ def errors(
     mean = None
     if tells_mean(model):
         device = next(model.parameters()).device
-        parts = []
-        for start in range(0, len(image), sampling.batch):
-            part = image[start : start + sampling.batch].to(device)
-            seeds = range(sampling.seed + start, sampling.seed + start + len(part))
-            with arithmetic(precision, device):
-                parts.append(mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, image=part).cpu())
-        mean = round(rms(conditioning.compose(torch.cat(parts), {"image": image}), truth), 4)
+        seeds, batch = range(sampling.seed, sampling.seed + len(image)), sampling.batch
+        with arithmetic(precision, device):
+            expected = mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, batch=batch, image=image).cpu()
+        mean = round(rms(conditioning.compose(expected, {"image": image}), truth), 4)
     guess = round(rms(conditioning.baseline(image), truth), 4)
     return Errors(len(image), round(rms(x, truth), 4), mean, guess)
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +14,13 @@ from torch import nn
 from unidiff.codec.layout import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
-from unidiff.interop.diffusers.files import WEIGHTS
+from unidiff.files import whole_folder
+from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.interop.diffusers.timestep_shift import shift_timestep
+from unidiff.pretrained import WEIGHTS, import_diffusers
 from unidiff.tasks.generation import GenerationRun, load_generation
 
 __all__ = ["Exported", "export"]
@@ -85,31 +83,40 @@ def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite:
         pipeline = _pipeline(kind, model.backbone, layout)
     except ParameterError as error:
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
-    notices += _on_classes(pipeline, model.classes)
+    notices += _on_classes(pipeline, model.classes) + _on_patches(pipeline, kind.patch(model.backbone))
     network = model.backbone if pipeline is None else shift_timestep(model.backbone)
     native = Native(
         shape=data.shape,
         process=run.recipe.process,
         parameterization=model.parameterization,
         backbone=run.recipe.backbone,
+        noise_condition=model.noise_condition,
     )
-    with _written_whole(place) as folder:
-        _write_network(folder / kind.folder, kind, network)
-        parts = {kind.folder: kind.name}
-        if layout is not None:
-            parts[kind.codec] = layout.family
-            for name, content in data.kept().items():
-                _write(folder / kind.codec / Path(name).name, content)
-        if pipeline is not None:
-            parts["scheduler"] = "DDPMScheduler" if layout is None else "DDIMScheduler"
-            if layout is None and model.learned_variance:
-                table["variance_type"] = "learned_range"
-            _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table})
-            index = {name: ["diffusers", part] for name, part in parts.items()}
-            _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
-        ours, theirs = model.backbone.state_dict(), network.state_dict()
-        changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
-        write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
+    try:
+        with whole_folder(place) as folder:
+            _write_network(folder / kind.folder, kind, network)
+            parts = {kind.folder: kind.name}
+            if layout is not None:
+                parts[kind.codec] = layout.family
+                for name, content in data.kept().items():
+                    _write(folder / kind.codec / Path(name).name, content)
+            elif pipeline == kind.latents:
+                parts[kind.codec] = "AutoencoderDC"
+                write_unfolding(folder / kind.codec, data.shape[0])
+            if pipeline is not None:
+                parts["scheduler"] = "DDPMScheduler" if pipeline == kind.pixels else "DDIMScheduler"
+                if pipeline == kind.pixels and model.learned_variance:
+                    table["variance_type"] = "learned_range"
+                _write_json(
+                    folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table}
+                )
+                index = {name: ["diffusers", part] for name, part in parts.items()}
+                _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
+            ours, theirs = model.backbone.state_dict(), network.state_dict()
+            changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
+            write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
+    except OSError as error:
+        raise RunFailed(f"{place}: {error}. Choose another folder.") from error
     return Exported(place, pipeline, tuple(notices))
 
 
@@ -119,20 +126,28 @@ def _pipeline(kind: Architecture, network: Any, layout: Layout | None) -> str:
     Raises:
         ParameterError: If there is none.
     """
-    if layout is None and kind.pixels is not None:
+    patch = kind.patch(network)
+    if layout is None and patch == 1 and kind.pixels is not None:
         return kind.pixels
-    if layout is None:
+    if layout is None and kind.pixels is None:
         raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
+    if patch != (FACTOR if layout is None else 1):
+        problem = (
+            f"diffusers has no pipeline that folds patches of {patch} x {patch} {'latents' if layout else 'pixels'}"
+        )
+        raise ParameterError("network", problem)
     _, height, breadth = network.shape
     if height != breadth:
-        problem = f"diffusers' {kind.latents} draws square latents only, and these are {height}x{breadth}"
+        problem = f"diffusers' {kind.latents} draws square samples only, and these are {height}x{breadth}"
         raise ParameterError("network", problem)
+    if layout is None:
+        import_diffusers()  # which makes the codec that unfolds them
     if network.learned_variance and kind.latents == "LDMPipeline":
         raise ParameterError("network", "diffusers' LDMPipeline knows no learned variance")
     if kind.latents == "DiTPipeline" and (network.classes or 0) > NULL:
         problem = f"diffusers' DiTPipeline takes index {NULL} for no class, and of {network.classes} it is one"
         raise ParameterError("network", problem)
-    if layout.shift:
+    if layout is not None and layout.shift:
         problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
         raise ParameterError("codec", problem)
     return kind.latents
@@ -146,6 +161,15 @@ def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
     if pipeline == "DiTPipeline" and classes is None:
         return ["DiTPipeline asks for class_labels, one for each sample; this model was told of none: give zeros."]
     return []
+
+
+def _on_patches(pipeline: str | None, patch: int) -> list[str]:
+    """How a network of patches is to be used in diffusers."""
+    if patch == 1:
+        return []
+    if pipeline is None:
+        return [f"The exported network takes pixel_unshuffle(image, {patch}) and answers in that form."]
+    return [f"{pipeline} draws images folded by pixel_unshuffle(image, {patch}), and its codec only unfolds them."]
 
 
 def _write_network(folder: Path, kind: Architecture, network: nn.Module) -> None:
@@ -183,37 +207,3 @@ def _check_place(place: Path, overwrite: bool) -> None:
         raise RunError(f"{place}: {problem}. Move it away. {elsewhere}")
     if not overwrite:
         raise RunError(f"{place}: an exported model is already there. Replace it by --overwrite. {elsewhere}")
-
-
-@contextmanager
-def _written_whole(place: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `place` when all is written, or is removed.
-
-    Raises:
-        RunFailed: If it cannot be written.
-    """
-    final = place.resolve()  # so that a link stays one
-    new = [folder for folder in final.parents if not folder.exists()]
-    partial, old = (final.with_name(f".{final.name}.{word}") for word in ("partial", "old"))
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        try:
-            if final.is_dir():
-                shutil.rmtree(old, ignore_errors=True)
-                os.replace(final, old)
-            os.replace(partial, final)
-        except BaseException:  # an interrupt as well
-            if old.is_dir() and not final.exists():
-                os.replace(old, final)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise RunFailed(f"{place}: {error}. Choose another folder.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not final.exists():
-            with suppress(OSError):
-                for folder in new:
-                    folder.rmdir()

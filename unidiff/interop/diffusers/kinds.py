@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unidiff.backbone.dit import DiT
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
+from unidiff.interop.diffusers.folding import fold
 from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
 from unidiff.interop.unet import unet_from_diffusers, unet_to_diffusers
 
@@ -37,6 +38,10 @@ class Architecture(ABC):
     latents: str
     pixels: str | None
 
+    def patch(self, network: Any) -> int:
+        """Pixels a side of the patches that the network folds and diffusers' does not; see `fold`."""
+        return 1
+
     @abstractmethod
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Config and weights there.
@@ -58,16 +63,21 @@ class _UNet(Architecture):
     folder, name = "unet", "UNet2DModel"
     codec, latents, pixels = "vqvae", "LDMPipeline", "DDPMPipeline"
 
+    def patch(self, network: Any) -> int:
+        """See `Architecture.patch`."""
+        return int(network.patch)
+
     def exported(self, network: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """See `Architecture.exported`."""
-        _, height, breadth = network.shape
-        config, state = unet_to_diffusers(network)
+        folded = fold(network)
+        _, height, breadth = folded.shape
+        config, state = unet_to_diffusers(folded)
         size = height if height == breadth else [height, breadth]
         return {**config, "sample_size": size}, state
 
     def restored(self, config: Mapping[str, Any], state: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
         """See `Architecture.restored`."""
-        return unet_from_diffusers(config, state, network.shape).state_dict()
+        return unet_from_diffusers(config, state, fold(network).shape).state_dict()
 
 
 class _DiT(Architecture):
@@ -112,8 +122,8 @@ def kind_of(network: nn.Module) -> Architecture:
     kind = _KINDS.get(type(network))
     if kind is None:
         known = " and ".join(known.__name__ for known in _KINDS)
-        problem = f"diffusers has no {type(network).__name__}; what it has as well are {known}."
+        problem = f"diffusers has no network like {type(network).__name__}, only like {known}."
         raise ParameterError("network", problem)
     if getattr(network, "image", None) is not None:
-        raise ParameterError("network", f"diffusers' {kind.name} cannot be told an image, which this network needs.")
+        raise ParameterError("network", f"diffusers' {kind.name} has no image condition, which this network needs.")
     return kind

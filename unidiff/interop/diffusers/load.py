@@ -11,11 +11,12 @@ import torch
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole
-from unidiff.interop.diffusers.files import load_part, local_folder, model_type, read_json, require_diffusers
 from unidiff.interop.diffusers.native import is_native, read_native
-from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
+from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
+from unidiff.noise_condition import NoiseCondition, TableIndex, Timestep
 from unidiff.parameterization import Parameterization
+from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
 
 __all__ = ["load", "load_grid"]
@@ -62,7 +63,7 @@ def load(
             if value is not None:
                 raise ParameterError(name, f"{folder} was exported from unidiff, and says it. Leave it out.")
         return read_native(folder, device)
-    require_diffusers()
+    import_diffusers()
     part, config = _parts(folder)
     if config is not None:
         for name, value in given.items():
@@ -79,8 +80,8 @@ def load(
             example = "load(folder, process=DDPM(), parameterization=Eps())"
             raise ParameterError(missing, f"{problem} {example}.")
         table = process.native_times()
-        timestep = FlowTime(1000) if table is None else TableIndex(len(table))
-        reading = Reading(process, parameterization, timestep)
+        condition: NoiseCondition = Timestep() if table is None else TableIndex(len(table))
+        reading = Reading(process, parameterization, condition)
     network = load_part(part, _SUPPORTED, allow_pickle)
     facts = _facts(network, part)
     _check_codec(folder, facts.shape)
@@ -90,7 +91,7 @@ def load(
     backbone = DiffusersBackbone(network, *facts).to(device)
     denoiser: Denoiser
     try:
-        denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.timestep)
+        denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
     return denoiser if reading.clip is None else ClipSample(denoiser, reading.clip)
@@ -111,7 +112,7 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.
         ParameterError: If `steps` is no integer of at least 1.
     """
-    require_diffusers()
+    import_diffusers()
     folder = local_folder(path_or_name, False)
     config = _parts(folder)[1]
     if config is None:
@@ -126,7 +127,8 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         if not (folder / "config.json").is_file():
             problem = "neither model_index.json (a pipeline) nor config.json (a model) is there"
             raise RunError(f"{folder}: {problem}. Give the folder that save_pretrained wrote.")
-        return folder, None
+        config = folder / "scheduler_config.json"
+        return folder, read_json(config) if config.is_file() else None
     listed = read_json(index)
     pipeline = listed.get("_class_name")
     present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]

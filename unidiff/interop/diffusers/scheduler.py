@@ -14,8 +14,9 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, RunError, require, require_whole
 from unidiff.grid import Grid
-from unidiff.interop.diffusers.network import FlowTime, NoiseScale, TableIndex, Timestep
+from unidiff.noise_condition import NoiseCondition, NoiseScale, TableIndex, Timestep
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
+from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.process.flow import FlowMatching
@@ -33,7 +34,12 @@ _ON_A_TABLE = (
 )
 _OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
-_DEAD = frozenset({"tensor_format"})  # which diffusers itself forgot
+_DEAD = frozenset({"tensor_format"})  # chose NumPy or torch arrays in 2022; no part of the model
+# Old option -> its name of today and, for a switch, what false and true mean.
+_OLD: dict[str, tuple[str, tuple[str, str] | None]] = {
+    "predict_epsilon": ("prediction_type", ("sample", "epsilon")),
+    "timesteps": ("num_train_timesteps", None),
+}
 _PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
 
 
@@ -44,16 +50,24 @@ class Reading:
     Attributes:
         process: The process of the noisy states.
         parameterization: What the network predicts.
-        timestep: What it is told of the time.
+        noise_condition: What it is passed of the time: its `timestep`.
         clip: Where the expected data are clipped; None if they are not.
         variance: Its `variance_type`; None if it has none.
+        T: `timesteps` that make up the time 1: `num_train_timesteps`, or 1 where they are times.
+        first: The number of the first entry of a table in units of 1 / T; 0 without a table.
     """
 
     process: Process
     parameterization: Parameterization
-    timestep: Timestep
+    noise_condition: NoiseCondition
     clip: float | None = None
     variance: str | None = None
+    T: int = 1
+    first: int = 0
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """The times in [0, 1] that the scheduler's `timesteps`, (N,) float64, stand for."""
+        return (timesteps + self.first) / self.T
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,7 @@ def read_scheduler(config: Mapping[str, Any], place: str) -> Reading:
     if name not in (*_ON_A_TABLE, *_OTHERS):
         known = ", ".join((*_ON_A_TABLE, *_OTHERS))
         raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {known}.")
+    config = _modernized(config, place)
     try:
         _check_values(config)
     except ParameterError as error:
@@ -117,26 +132,58 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
         RunError: If the scheduler is unsupported or has no times for that many steps.
         ParameterError: If steps is no integer of at least 1.
     """
-    timestep = read_scheduler(config, place).timestep
+    reading = read_scheduler(config, place)
     require_whole("steps", steps)
-    scheduler = _made(config, place)
+    # PNDM's Runge-Kutta start evaluates between its times; without it, the times are the same.
+    scheduler = _made({**_modernized(config, place), "skip_prk_steps": True}, place)
     try:
         scheduler.set_timesteps(steps)
     except (ValueError, IndexError) as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
     found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
-    if isinstance(timestep, TableIndex) and config["_class_name"].startswith("DDIM"):
-        stride = timestep.T // steps
+    if reading.first and config["_class_name"].startswith("DDIM"):
+        stride = reading.T // steps
         meant = torch.cat([found[1:], found.new_tensor([-1.0])])
         if not torch.equal((found - stride).clamp(min=-1), meant):
-            stepped = f"{config['_class_name']} steps by {timestep.T} // {steps} = {stride}, past its own times"
+            stepped = f"{config['_class_name']} steps by {reading.T} // {steps} = {stride}, past its own times"
             remedy = "The grid has the times themselves, so diffusers draws something else"
             warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
-    times = timestep.times(found).unique().flip(0)  # some name a time again for each stage of a step
+    times = reading.times(_without_stages(config["_class_name"], found)).tolist()
     try:
-        return Timesteps(tuple(times.tolist()))
+        require(len(times) == steps, "steps", steps, f"as many as its times, {len(times)}")
+        return Timesteps(tuple(times))
     except ParameterError as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
+
+
+def _without_stages(name: str, timesteps: Tensor) -> Tensor:
+    """The times at which steps begin, out of a list that names each evaluation of the network."""
+    if name == "PNDMScheduler":  # evaluates the second time twice: t0, t1, t1, t2, ...
+        return torch.cat([timesteps[:1], timesteps[2:]])
+    if name.startswith(("HeunDiscrete", "KDPM2")):  # t0, stage, t1, stage, t2, ...
+        return timesteps[::2]
+    return timesteps
+
+
+def _modernized(config: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A config with the options of 2022 under their names of today, as the diffusers of that time translated them.
+
+    Raises:
+        RunError: If the old and the new option contradict each other.
+    """
+    modern = {key: value for key, value in config.items() if key not in (*_OLD, *_DEAD)}
+    for old, (new, values) in _OLD.items():
+        if config.get(old) is None:
+            continue
+        value = config[old]
+        if values is not None:
+            if not isinstance(value, bool):
+                raise RunError(f"{place}: {old} must be true or false, got {value!r}.")
+            value = values[value]
+        if modern.get(new) not in (None, value):
+            raise RunError(f"{place}: {old}={config[old]!r} contradicts {new}={modern[new]!r}. Remove the wrong one.")
+        modern[new] = value
+    return modern
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
@@ -163,9 +210,7 @@ def _is_number(value: object) -> bool:
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
     """The scheduler itself, told what it knows."""
-    import diffusers
-
-    kind = getattr(diffusers, config["_class_name"])
+    kind = getattr(import_diffusers(), config["_class_name"])
     known = inspect.signature(kind).parameters
     try:
         return kind.from_config({key: value for key, value in config.items() if key in known})
@@ -178,11 +223,9 @@ def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
 
     `from_config` of another scheduler keeps the options of the first, so those of all that are supported are let pass.
     """
-    import diffusers
-
-    name = config["_class_name"]
+    diffusers, name = import_diffusers(), config["_class_name"]
     scheduler = _made(config, place)
-    unknown = {key for key, value in config.items() if key[0] != "_" and value} - _DEAD
+    unknown = {key for key, value in config.items() if not key.startswith("_") and value is not None}
     for kind in (name,) if name == "ScoreSdeVeScheduler" else (name, *_ON_A_TABLE, *_OTHERS):
         unknown = unknown and unknown - inspect.signature(getattr(diffusers, kind)).parameters.keys()
     if unknown:
@@ -201,7 +244,7 @@ def _flow(full: Mapping[str, Any], place: str) -> Reading:
     if prediction != "flow_prediction":
         raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a flow is 'flow_prediction'.")
     T = full["num_train_timesteps"]
-    return Reading(FlowMatching(t_min=1 / T), Velocity(), FlowTime(T))
+    return Reading(FlowMatching(t_min=1 / T), Velocity(), Timestep(T), T=T)
 
 
 def _table(full: Mapping[str, Any], place: str) -> Reading:
@@ -218,7 +261,7 @@ def _table(full: Mapping[str, Any], place: str) -> Reading:
     if full.get("rescale_betas_zero_snr"):
         schedule = ZeroTerminalSNR(schedule)
     clip = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None
-    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"))
+    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"), T, 1)
 
 
 def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:

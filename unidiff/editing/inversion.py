@@ -1,4 +1,4 @@
-"""Data as latents and back: the probability flow, walked both ways."""
+"""Inversion: data to latents and back, along the probability flow."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from unidiff.condition import on_device
+from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.process.base import scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 
@@ -45,15 +46,16 @@ class RoundTrip:
 def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor) -> Tensor:
     """The latents of data: the noise that the probability flow carries to them (Song et al. 2021, section 4.3).
 
-    The data are taken for the state at t_min, divided by alpha(t_min), and the latents are in units of the prior: for
-    a perfect model and the data it models they are standard normal noise.
+    The data are taken for the state at t_min, divided by alpha(t_min), and the latents are states at t = 1 divided by
+    `Process.prior_scale`: for a perfect model and the data it models they are standard normal noise, wherever sampling
+    starts from a Gaussian.
 
     Args:
         denoiser: The model.
         x: Data in pixels, (B, *shape).
         solver: A deterministic solver.
         grid: The times, walked from t_min to 1.
-        **cond: Conditions, each (B, ...), handed to the denoiser.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Returns:
         The latents, (B, *shape).
@@ -62,10 +64,11 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | N
         ParameterError: If the data hold numbers that are not finite, or the solver draws noise.
     """
     require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
+    cond = check_conditions(cond, denoiser, len(x), x.device)
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid).flip(0)
     start = scale_by(process.level(process.t_min, x).alpha, process.basis.forward(x))
     end = _walk(denoiser, start, times, solver, **cond)
-    return process.basis.inverse(process.prior_noise(end)).to(x.dtype)
+    return process.basis.inverse(end / _unit(process, end)).to(x.dtype)
 
 
 @torch.no_grad()
@@ -79,7 +82,7 @@ def decode(
         latent: Latents, (B, *shape).
         solver: A deterministic solver.
         grid: The times, walked from 1 to t_min.
-        **cond: Conditions, each (B, ...), handed to the denoiser.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Returns:
         Data in pixels, (B, *shape).
@@ -88,8 +91,10 @@ def decode(
         ParameterError: If the latents hold numbers that are not finite, or the solver draws noise.
     """
     require(bool(latent.isfinite().all()), "latent", "latents with NaN or infinity", "finite numbers")
+    cond = check_conditions(cond, denoiser, len(latent), latent.device)
     process, times = denoiser.process, _noisy_times(denoiser, solver, grid)
-    start = process.prior(process.basis.forward(latent))
+    modes = process.basis.forward(latent)
+    start = _unit(process, modes) * modes
     end = _walk(denoiser, start, times, solver, **cond)
     return process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
 
@@ -133,6 +138,11 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
 
 
+def _unit(process: Process, like: Tensor) -> Tensor:
+    """The unit of latents: the scale of a state at t = 1, () or (*modes)."""
+    return torch.as_tensor(process.prior_scale(), dtype=torch.float64).to(like)
+
+
 def _noisy_times(denoiser: Denoiser, solver: Solver, grid: Grid | None) -> Tensor:
     solver.check(denoiser.process)
     grid = grid or default_grid(denoiser.process)
@@ -146,5 +156,5 @@ def _walk(denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], solver
         raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be walked both ways.")
 
     levels = denoiser.process.levels_at(times, u.device)
-    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **on_device(cond, u.device)), len(levels) - 1)
+    *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
     return last

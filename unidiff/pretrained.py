@@ -1,25 +1,60 @@
-"""The files of a saved model or pipeline, checked before diffusers opens them."""
+"""Models and pipelines that diffusers saved, on the disk or on the Hugging Face hub, checked before it opens them."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from unidiff.errors import RunError
 
-__all__ = ["WEIGHTS", "load_part", "local_folder", "model_type", "read_json", "require_diffusers"]
+__all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
 
-WEIGHTS = "diffusion_pytorch_model"
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
+_HOW = "Give the folder that save_pretrained wrote"
 
 
-def require_diffusers() -> None:
-    """Raise a RunError unless diffusers is installed."""
-    if importlib.util.find_spec("diffusers") is None:
-        raise RunError("This needs the package diffusers: pip install 'unidiff[diffusers]'.")
+def import_diffusers() -> Any:
+    """The package diffusers, which is imported only when it is used.
+
+    Raises:
+        RunError: If it is not installed.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise RunError(f"This needs the package diffusers ({error}): pip install 'unidiff[diffusers]'.") from error
+    return diffusers
+
+
+def download(name: str, files: Sequence[str]) -> Path:
+    """The folder of a model on the hub.
+
+    Args:
+        name: owner/name.
+        files: Patterns of the files to fetch.
+
+    Raises:
+        RunError: If it cannot be fetched, or downloads are switched off.
+    """
+    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
+        raise RunError(f"{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
+    try:
+        return Path(_snapshot(name, tuple(files)))
+    except Exception as error:  # of the network, of the hub, of a cache: all kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(f"{name} cannot be downloaded from the Hugging Face hub ({reason}).") from error
+
+
+@lru_cache(maxsize=8)
+def _snapshot(name: str, files: tuple[str, ...]) -> str:
+    """The folder of a download, requested once: the client contacts the hub even for what is cached."""
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(name, allow_patterns=list(files))
 
 
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
@@ -33,20 +68,12 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
         return folder
     parts = str(path_or_name).split("/")
     if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
-        problem = "this is no folder, and no name on the hub, which is owner/name"
-        raise RunError(f"{path_or_name}: {problem}. Give the folder that save_pretrained wrote.")
-    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
-        problem = "no such folder here, and downloads are switched off by the environment variable UNIDIFF_OFFLINE"
-        raise RunError(f"{path_or_name}: {problem}.")
-    require_diffusers()
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])]
+        problem = "this is not a folder, nor a name on the hub, which is owner/name"
+        raise RunError(f"{path_or_name}: {problem}. {_HOW}.")
     try:
-        return Path(snapshot_download(str(path_or_name), allow_patterns=wanted))
-    except Exception as error:  # of the network, of the hub, of a cache: all kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(f"{path_or_name}: no such folder here, and the hub does not give it: {reason}") from error
+        return download(str(path_or_name), ("*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])))
+    except RunError as error:
+        raise RunError(f"There is no such folder here, and {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -58,11 +85,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{path.parent}: {path.name} is missing. Give the folder that save_pretrained wrote.") from error
+        raise RunError(f"{path.parent}: {path.name} is missing. {_HOW}.") from error
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: this is no readable JSON ({error}).") from error
+        raise RunError(f"{path}: this is not readable JSON ({error}).") from error
     if not isinstance(found, dict):
-        raise RunError(f"{path}: a mapping belongs here.")
+        raise RunError(f"{path}: expected a mapping, got a {type(found).__name__}.")
     return found
 
 
@@ -76,7 +103,7 @@ def model_type(folder: Path, supported: Sequence[str]) -> str:
     Raises:
         RunError: If it is another, or config.json is missing or broken.
     """
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG)
     name = config.get("_class_name") or config.get("architectures")  # the latter of transformers
     if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
         return "DiTTransformer2DModel"  # as it was called when its first models were saved
@@ -113,12 +140,10 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
     if not safe and not allow_pickle:
         problem = "the weights are a pickle, which may run any code when it is read"
         raise RunError(f"{folder}: {problem}. If you trust it, pass allow_pickle=True.")
-    import diffusers
-
+    kind = getattr(import_diffusers(), name)
     try:
-        kind = getattr(diffusers, name)
         model, found = kind.from_pretrained(
-            folder, use_safetensors=safe, low_cpu_mem_usage=False, output_loading_info=True
+            folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except Exception as error:  # whatever diffusers, safetensors or pickle make of a broken file
         reason = " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,178 @@
+"""RePaint: the pixels that are known replaced in every prediction, and steps repeated with their noise put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from unidiff.batching import Progress
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, require, require_whole
+from unidiff.grid import Grid
+from unidiff.noise import Noise
+from unidiff.parameterization import Prediction
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, axpby, eps_of, fresh_noise_fraction
+from unidiff.solver.ancestral import Ancestral
+from unidiff.solver.base import OneStep, Solver
+from unidiff.solver.sample import DEFAULT_SOLVER, Solution
+
+__all__ = ["Replacement", "Resampling", "check_strength", "inpaint"]
+
+
+class Replacement(Denoiser):
+    """A model with some pixels fixed, or fixed until some time: there its E[x0 | u] is replaced by the image.
+
+    Whatever the solver, such a pixel then follows a path of the forward process that ends in the image: its noise stays
+    what it was under a deterministic solver, and is renewed as the posterior q(u_s | u_t, x0) says under a random one.
+    This is the replacement of Song et al. 2021, section 5 and appendix I.2, with noise that is consistent from step to
+    step. The other pixels follow the model's unconditional score of the whole, which is not the conditional one: the
+    known pixels are noisy where they are asked, so that samples are biased; see docs/inverse.md.
+
+    With a strength between 0 and 1 a pixel is tied to the image while t > strength, and free from then on (Levin &
+    Fried 2023, differential diffusion).
+
+    Args:
+        denoiser: The model.
+        image: The image in pixels, (*shape), or one per sample, (B, *shape).
+        strength: 0 where a pixel is known, 1 where it is free; tied until t = strength in between. Broadcasts against
+            the image.
+    """
+
+    picture: Tensor
+    strength: Tensor
+
+    def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
+        super().__init__()
+        self._copy_interface(denoiser)
+        self.denoiser = denoiser
+        self.register_buffer("picture", image.detach().clone())
+        self.register_buffer("strength", check_strength(strength, image))
+
+    def free(self, t: Scale, device: torch.device | str = "cpu") -> Tensor:
+        """Where the model decides at time t, () or (B, 1, ..., 1): bool, of the shape of the strength."""
+        strength = self.strength.to(device)
+        return (strength > 0) & (strength >= t)
+
+    def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """Expected data and noise with what is known; see `Denoiser.forward`."""
+        basis = self.process.basis
+        x0, _, _, variance = self.denoiser(u, level, **cond)
+        pixels, free = basis.inverse(x0), self.free(level.time, u.device)
+        x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
+        if variance is not None:
+            variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
+        return Prediction(x0, eps_of(x0, u, level), level, variance)
+
+
+@dataclass(frozen=True)
+class Resampling(Solver):
+    """Some steps of a solver, the noise they took away put back, and again (Lugmayr et al. 2022, algorithm 1).
+
+    For `inpaint`: each pass carries what is known farther into the rest. From s back to t the state is noised by the
+    process's own transition, u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s. A run costs
+    `repeats` times the evaluations.
+
+    Args:
+        solver: Whose steps are repeated.
+        repeats: The paper's r: how often each step is taken, at least 1; the paper's value is 10.
+        jump: The paper's j: how many steps are taken before they are repeated, at least 1; the paper's value is 10.
+    """
+
+    solver: OneStep = field(default_factory=Ancestral)
+    repeats: int = 10
+    jump: int = 10
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.solver, "step"):
+            raise ParameterError("solver", f"{self.solver!r} has no single step to repeat; use Ancestral or DDIM")
+        require_whole("repeats", self.repeats)
+        require_whole("jump", self.jump)
+
+    def check(self, process: Process) -> None:
+        """Refuse what the solver refuses."""
+        self.solver.check(process)
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        """The states of the last pass over each level; see `Solver.states`."""
+        for first in range(0, len(levels) - 1, self.jump):
+            block = levels[first : first + self.jump + 1]
+            for left in reversed(range(self.repeats)):
+                for t, s in pairwise(block):
+                    u = self.solver.step(denoiser, u, t, s, noise, **cond)
+                    if left == 0:
+                        yield u
+                if left > 0:
+                    u = _noised(u, block[-1], block[0], noise)
+        yield self.solver.finish(denoiser, u, levels[-1], noise, **cond)
+
+
+def _noised(u: Tensor, s: Level, t: Level, noise: Noise) -> Tensor:
+    """The state at t > s from that at s, r = sigma_t / sigma_s sqrt(SNR_t / SNR_s): finite where alpha is 0."""
+    renewed = fresh_noise_fraction(t, s)
+    return axpby(t.sigma / s.sigma * (1 - renewed) ** 0.5, u, t.sigma * renewed**0.5, noise(u))
+
+
+def check_strength(strength: Tensor, image: Tensor) -> Tensor:
+    """The strength as float64; an error if it is out of range or does not broadcast against the image."""
+    strength = strength.to(torch.float64)
+    allowed = "numbers from 0 (keep) to 1 (free)" if strength.ndim else "a number from 0 (keep) to 1 (free)"
+    fits = bool(((strength >= 0) & (strength <= 1)).all())
+    require(fits, "strength", tuple(strength.shape) if strength.ndim else strength.item(), allowed)
+    try:
+        fits = torch.broadcast_shapes(strength.shape, image.shape) == image.shape
+    except RuntimeError:
+        fits = False
+    require(fits, "strength", tuple(strength.shape), f"one for each pixel of the image, {tuple(image.shape)}")
+    return strength
+
+
+@torch.no_grad()
+def inpaint(
+    denoiser: Denoiser,
+    image: Tensor,
+    /,
+    known: Tensor,
+    solver: Solver = DEFAULT_SOLVER,
+    grid: Grid | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+    **cond: Tensor,
+) -> Solution:
+    """Complete an image: the known pixels are kept exactly, the others are drawn by the model (`Replacement`).
+
+    With `Resampling` for a solver this is RePaint (Lugmayr et al. 2022), the known pixels' noise carried on instead of
+    drawn anew at each step: of the same distribution at every time.
+
+    Args:
+        denoiser: The model.
+        image: The image in pixels, (*shape), in [-1, 1] if it has three axes; what it holds at unknown pixels is not
+            used, as long as it is a number.
+        known: True or 1 where pixels are known, (*shape) or broadcast against it, such as (H, W).
+        solver: The method.
+        grid: The times; the process's default if not given.
+        seeds: One seed per sample, or their number.
+        batch: Samples drawn together; all if not given.
+        progress: Called with (steps done, steps in all) after each step.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
+
+    Returns:
+        The samples, in the image's dtype and on its device.
+
+    Raises:
+        ParameterError: If image and known do not fit each other or the model.
+    """
+    known = torch.as_tensor(known)
+    require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
+    from unidiff.editing.sdedit import edit  # which builds on `Replacement`
+
+    strength = 1 - known.to(torch.float64)
+    return edit(denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, progress=progress, **cond)

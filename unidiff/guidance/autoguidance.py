@@ -1,0 +1,51 @@
+"""Autoguidance: along the line from a weaker version of a model to the model itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError
+from unidiff.guidance.base import Guided, check_scale, extrapolate, row_scale
+from unidiff.parameterization import Prediction
+from unidiff.process.level import Level
+
+__all__ = ["AutoGuidance"]
+
+
+class AutoGuidance(Guided):
+    """A model guided by a weaker version of itself: weaker + scale (model - weaker) (Karras et al. 2024).
+
+    The weaker one is smaller or was trained for less time, on the same data and conditions: both err in the same
+    directions, and the line leads away from the errors.
+
+    Args:
+        model: The model.
+        weaker_model: The weaker one, of the same process.
+        scale: 1 is the model alone, 0 the weaker one. A number, or (B,).
+
+    Raises:
+        ParameterError: If the two are models of different processes, or the scale is not finite.
+    """
+
+    def __init__(self, model: Denoiser, weaker_model: Denoiser, scale: float | Tensor) -> None:
+        super().__init__(model)
+        if weaker_model.process != model.process:
+            problem = f"it is a model of {weaker_model.process!r}, the other one of {model.process!r}. Use Rescheduled."
+            raise ParameterError("weaker_model", problem)
+        if weaker_model.classes != model.classes:
+            problem = f"it knows {weaker_model.classes or 'no'} classes, the other one {model.classes or 'none'}."
+            raise ParameterError("weaker_model", problem)
+        if weaker_model.image != model.image:
+            problem = f"it knows images {weaker_model.image}, the other one {model.image}."
+            raise ParameterError("weaker_model", problem)
+        self.weaker_model = weaker_model
+        self.scale = check_scale(scale)
+
+    def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
+        """The model's prediction and the guided one; see `Guided.both`."""
+        scale = row_scale(self.scale, u)
+        plain = self.unguided(u, level, **cond)
+        if not isinstance(scale, Tensor) and scale == 1:
+            return plain, plain
+        return plain, extrapolate(scale, plain, self.weaker_model(u, level, **cond))

@@ -1,0 +1,73 @@
+"""A U-Net of patches as diffusers can have it: a network of folded images, and a codec that unfolds them.
+
+Patches of p x p pixels become p^2 channels (`pixel_unshuffle`). This permutes the pixels, so independent noise stays
+independent noise, and a diffusion of folded images is that of the images. diffusers' U-Net folds nothing, but its
+AutoencoderDC ends with `pixel_shuffle`, and the weights here leave nothing else of it: the identity where a ReLU lies
+between, z = relu(z) - relu(-z), and a large constant beside z by which its RMS norm divides everything alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unidiff.backbone.unet import UNet
+from unidiff.pretrained import import_diffusers
+
+__all__ = ["FACTOR", "fold", "write_unfolding"]
+
+FACTOR = 2  # pixels a side of the patches that AutoencoderDC's last layer unfolds
+# The norm is n / sqrt(mean n^2 + 1e-5) over C' channels, a power of 4. With the constant 2^26 among them the root is
+# 2^26 / sqrt(C'), exactly in float32 and to |z|^2 2^-53 in exact arithmetic, and a power of 2.
+_LARGE = 2.0**26
+
+
+def fold(network: UNet) -> UNet:
+    """The same weights as a network of folded images, (C p^2, H / p, W / p); the network itself where p = 1."""
+    if network.patch == 1:
+        return network
+    channels, height, breadth = network.shape
+    folded = copy.copy(network)
+    folded.shape = (channels * network.patch**2, height // network.patch, breadth // network.patch)
+    folded.patch = 1
+    return folded
+
+
+def write_unfolding(folder: Path, channels: int) -> None:
+    """Save the AutoencoderDC whose latents are images of so many channels, folded by patches of 2 x 2 pixels."""
+    latent = channels * FACTOR**2
+    hidden = 4
+    while hidden < 2 * latent + 1:
+        hidden *= 4
+    options: dict[str, Any] = {"encoder_layers_per_block": (0, 0), "decoder_layers_per_block": (0, 0)}
+    codec = import_diffusers().AutoencoderDC(
+        in_channels=channels,
+        latent_channels=latent,
+        encoder_block_out_channels=(latent, latent),
+        decoder_block_out_channels=(hidden, hidden),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        decoder_in_shortcut=False,
+        scaling_factor=1.0,
+        **options,
+    )
+    with torch.no_grad():
+        for weight in codec.parameters():
+            weight.zero_()
+        _centre(codec.encoder.conv_in.conv, torch.eye(channels))  # then pixel_unshuffle; its shortcut is the rest
+        both = torch.zeros(hidden, latent)
+        both[:latent], both[latent : 2 * latent] = torch.eye(latent), -torch.eye(latent)
+        _centre(codec.decoder.conv_in, both)
+        codec.decoder.conv_in.bias[-1] = _LARGE
+        codec.decoder.norm_out.weight.fill_(_LARGE / hidden**0.5)
+        _centre(codec.decoder.conv_out.conv, both.T)
+    codec.save_pretrained(folder, safe_serialization=True)
+
+
+def _centre(layer: nn.Conv2d, matrix: torch.Tensor) -> None:
+    """Make a 3 x 3 convolution the product with a matrix, pixel by pixel."""
+    layer.weight[:, :, 1, 1] = matrix
