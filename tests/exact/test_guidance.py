@@ -279,8 +279,14 @@ MODEL = mixture(ud.DDPM(T=50))
             lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0, 12])),
             "class 12 was given; the 3 classes are 0 to 2",
         ),
-        (lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])), r"shape \(1,\) was given; .* each of 2 samples"),
-        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are integers"),
+        (
+            lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])),
+            r"label must be integers, one for each of 2 samples, got .* shape \(1,\)",
+        ),
+        (
+            lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])),
+            "label must be integers, one for each of 1 samples, got torch.float32",
+        ),
         (lambda: ud.sample(unconditional(), seeds=1, label=torch.tensor([0])), "this model is unconditional"),
     ],
 )

@@ -379,7 +379,9 @@ def test_errors_name_the_parameter():
         "modes: .* not finite": lambda: recover_modes(domain, modes * math.nan, 1.0, TruncatedInverse(), R),
         "modes: .* the last axes": lambda: recover_modes(domain, torch.ones(7), 1.0, TruncatedInverse(), R),
         "values: .* not finite": lambda: recover(domain, modes * math.inf, 1.0, TruncatedInverse(), R),
-        "spectrum must be .* got -1": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.linspace(-1, 1, 7)), R, 0.1),
+        "spectrum must be .* got -1": lambda: recover_modes(
+            domain, modes, 1.0, Wiener(torch.linspace(-1, 1, 7)), R, 0.1
+        ),
         "spectrum: nan": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.full((7,), math.nan)), R, 0.1),
         "run": lambda: SpectralCutoff(run=0),
         "sigmas": lambda: SpectralCutoff(sigmas=-1.0),
