@@ -259,7 +259,7 @@ COMPONENTS = [
     ),
     (
         "{type: MinBend, inner: {type: MinBend, inner: Straight, where: 2}}",
-        "1:64: curve.inner.where must be ",
+        "1:64: curve.inner.where must be a number from 0 to 1, got 2.0",
         "",
     ),
     ("MinBend", "1:1: curve.inner: missing required key (a curve)", "inner, where"),
@@ -437,7 +437,7 @@ OVERRIDES = [
     ("a..b=3", "--set a..b=3: write KEY=VALUE"),
     ("settings.clip=", "--set settings.clip=: missing value after '='. Write null for none."),
     ("curve={type: ", "--set curve={type: : not valid YAML"),
-    ("net.floors=[5]", "--set net.floors=[5]: net.floors must be "),
+    ("net.floors=[5]", "--set net.floors=[5]: net.floors must be a first floor that divides 16, got (5,)"),
 ]
 
 
