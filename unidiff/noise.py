@@ -5,31 +5,56 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require
 
-__all__ = ["Noise", "Seeded", "seeds_of"]
+__all__ = ["Noise", "Seeded", "generator_of", "seed_everything", "seeds_of"]
 
 # Given a tensor, standard normal noise of its shape, dtype and device.
 Noise = Callable[[Tensor], Tensor]
+
+_WORDS = slice(24, 24 + 8 * 624)  # of the state of torch's CPU generator: the words of its Mersenne Twister, as int64
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A CPU generator with a stream of its own for each seed from 0 to 2^64 - 1.
+
+    torch seeds its Mersenne Twister with the low 32 bits alone. Seeds that have more fill the twister's state by
+    `init_by_array` of Matsumoto & Nishimura (2002) with both halves as the key, which is invertible: the key can be
+    read off the state, so no two seeds share one. Seeds below 2^32 are torch's own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if seed >= 2**32:
+        words = np.random.RandomState([seed % 2**32, seed >> 32]).get_state(legacy=False)["state"]["key"]
+        state = generator.get_state()
+        state[_WORDS].view(torch.int64).copy_(torch.from_numpy(words.astype(np.int64)))
+        generator.set_state(state)
+    return generator
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generators: of the CPU as `generator_of` does, of other devices as torch does."""
+    torch.manual_seed(seed)
+    torch.set_rng_state(generator_of(seed).get_state())
 
 
 class Seeded:
     """One stream of standard normal noise per sample.
 
-    Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same picture in a batch of 1, in
+    Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same image in a batch of 1, in
     a batch of 64, or on another device (numbers are drawn on the CPU, in float32 or, for a float64 state, in float64,
     which is another stream).
 
     Args:
-        seeds: One integer of at least 0 per sample.
+        seeds: One integer from 0 to 2^64 - 1 per sample.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        require(all(seed >= 0 for seed in seeds), "seeds", seeds, "integers >= 0")
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        require(all(0 <= seed < 2**64 for seed in seeds), "seeds", seeds, "integers from 0 to 2^64 - 1")
+        self._generators = [generator_of(seed) for seed in seeds]
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""

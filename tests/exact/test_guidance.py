@@ -12,7 +12,7 @@ import unidiff as ud
 from unidiff.condition import null_conditions
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 
 @every("process", PROCESSES)

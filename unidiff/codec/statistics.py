@@ -8,6 +8,7 @@ import torch
 
 from unidiff.codec.codec import Autoencoder
 from unidiff.data.base import OpenDataset
+from unidiff.noise import generator_of
 
 __all__ = ["LatentStatistics", "measure_latents"]
 
@@ -47,7 +48,7 @@ def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> L
         source: The pictures.
         seed: Seed of the choice.
     """
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[:_MOST].sort().values
+    order = torch.randperm(len(source), generator=generator_of(seed))[:_MOST].sort().values
     device = next(codec.parameters()).device
     parts = [codec.encode(source.batch(part, device)).cpu().double() for part in order.split(_BATCH)]
     z = torch.cat(parts)

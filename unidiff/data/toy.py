@@ -35,10 +35,14 @@ class _Toy(Dataset):
     def open(self, split: str = "train") -> TensorSource:
         """Draw the split's `count` points; the checksum is the SHA-256 of the float32 coordinates."""
         require_split(split)
-        points, labels = self._draw(np.random.default_rng([self.seed, 0 if split == "train" else 1]))
+        points, labels = self._draw(np.random.default_rng(self._key(split)))
         values = torch.from_numpy(points.astype(np.float32))
         classes = None if labels is None else torch.from_numpy(labels)
         return TensorSource(values, f"{type(self).__name__} {split}", labels=classes)
+
+    def _key(self, split: str) -> list[int]:
+        """The words of the random stream; the split has a fixed position, whatever the length of the seed."""
+        return [self.seed % 2**32, 0 if split == "train" else 1, self.seed >> 32]
 
     @abstractmethod
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:

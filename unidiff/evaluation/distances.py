@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import require
+from unidiff.noise import generator_of
 
 __all__ = ["Estimate", "Target", "energy_distance", "sliced_wasserstein"]
 
@@ -139,7 +140,7 @@ def _row_sums(x: Tensor, y: Tensor) -> Tensor:
 
 def _frames(size: int, count: int, seed: int) -> Tensor:
     """Unit vectors, at least `count`, in random orthonormal frames: (directions, D) float64."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     drawn = [torch.randn(size, size, generator=generator, dtype=torch.float64) for _ in range(-(-count // size))]
     return torch.cat([torch.linalg.qr(gaussian)[0].T for gaussian in drawn])
 

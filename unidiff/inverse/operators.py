@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unidiff.basis import DCT, Basis, Pixel
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.noise import generator_of
 
 __all__ = ["BlockMean", "HeatBlur", "Inpainting", "Operator", "RandomProjection"]
 
@@ -229,7 +230,7 @@ class RandomProjection(Operator):
         size = math.prod(_sizes(self, self.shape))
         require_whole("count", self.count, 1, size)
         require_whole("seed", self.seed, 0, 2**62)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = generator_of(self.seed)
         with torch.inference_mode(False):  # autograd keeps them, wherever they are made
             signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
             modes = torch.randperm(size, generator=generator)[: self.count]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import require, require_whole
+from unidiff.noise import generator_of
 from unidiff.pde.domain import Domain
 
 __all__ = ["Broadband", "Eigenmodes", "InitialCondition", "RandomField"]
@@ -55,7 +56,7 @@ class RandomField(InitialCondition):
 
     def modes(self, domain: Domain) -> Tensor:
         """See `InitialCondition.modes`."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = generator_of(self.seed)
         return _in_order(torch.randn(domain.eigenvalues.numel(), dtype=torch.float64, generator=generator), domain)
 
 

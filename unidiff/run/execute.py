@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 from unidiff import plot
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import RunError, RunFailed
+from unidiff.noise import seed_everything
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import trained
 from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
@@ -186,7 +187,7 @@ def execute(
     if dry_run:
         return TrainingOutcome("dry run", str(directory), facts) if main else None
     measured: Mapping[str, Tensor] = {} if resume else task.measure(source)
-    torch.manual_seed(task.seed)
+    seed_everything(task.seed)
     fresh = _restored(task, files) if resume else task.model(measured)
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it

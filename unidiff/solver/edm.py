@@ -13,7 +13,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
 from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, log_ratios, pure_noise
 

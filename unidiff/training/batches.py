@@ -17,9 +17,14 @@ __all__ = ["BatchPlan", "stream_seed"]
 _ORDER, _NOISE, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
 
 
-def stream_seed(*key: int) -> int:
-    """A 63-bit seed that is a well-mixed function of integers >= 0."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def stream_seed(seed: int, *key: int) -> int:
+    """A 63-bit seed that is a well-mixed function of integers >= 0, those of the key below 2^32.
+
+    SeedSequence joins 32-bit words, so the high ones of `seed` come last: elsewhere they would be taken for the key.
+    """
+    high = [seed >> 32] if seed >> 32 else []
+    words = np.random.SeedSequence([seed % 2**32, *key, *high]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
 
 
 @lru_cache(maxsize=2)
