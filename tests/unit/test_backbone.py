@@ -110,7 +110,7 @@ def test_meta_construction_has_the_same_parameters(request, network):
 
 def test_conditions_are_refused(network):
     x, c = batch(network)
-    with pytest.raises(ParameterError, match=r"(UNet|DiT|MLP) is unconditional, but was given label\."):
+    with pytest.raises(ParameterError, match=r"(UNet|DiT|MLP) is unconditional, but was passed label\."):
         network(x, c, label=torch.zeros(4))
 
 
