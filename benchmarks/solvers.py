@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import unidiff as ud
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 F64 = torch.float64
 PROCESS = ud.DDPM()

@@ -44,7 +44,7 @@ def main() -> None:
     losses = []
     for step in range(arguments.steps):
         x = data[torch.randint(len(data), (128,))]
-        t = process.linear.training_times(torch.rand(128, dtype=torch.float64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(128, dtype=torch.float64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()

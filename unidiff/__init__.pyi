@@ -64,12 +64,21 @@ from unidiff.guidance.stabilizers import RescaledGuidance as RescaledGuidance
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded
+from unidiff.noise_condition import LogSigma as LogSigma
+from unidiff.noise_condition import NoiseCondition as NoiseCondition
+from unidiff.noise_condition import NoiseScale as NoiseScale
+from unidiff.noise_condition import TableIndex as TableIndex
+from unidiff.noise_condition import Timestep as Timestep
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.hybrid import Hybrid as Hybrid
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR
+from unidiff.objective.times import LogitNormal as LogitNormal
+from unidiff.objective.times import LogNormal as LogNormal
+from unidiff.objective.times import TimeSampling as TimeSampling
+from unidiff.objective.times import UniformTimes as UniformTimes
 from unidiff.objective.weighting import EpsilonWeighting as EpsilonWeighting
 from unidiff.objective.weighting import MinSNR as MinSNR
 from unidiff.objective.weighting import UniformWeighting as UniformWeighting
@@ -82,7 +91,6 @@ from unidiff.parameterization import Prediction as Prediction
 from unidiff.parameterization import Score as Score
 from unidiff.parameterization import V as V
 from unidiff.parameterization import Velocity as Velocity
-from unidiff.process.base import Level as Level
 from unidiff.process.base import Process as Process
 from unidiff.process.ddpm import DDPM as DDPM
 from unidiff.process.edm import EDM as EDM
@@ -90,6 +98,7 @@ from unidiff.process.flow import FlowMatching as FlowMatching
 from unidiff.process.heat import Blurring as Blurring
 from unidiff.process.heat import RenormalizedHeat as RenormalizedHeat
 from unidiff.process.inverse_heat import InverseHeat as InverseHeat
+from unidiff.process.level import Level as Level
 from unidiff.process.ncsn import NCSN as NCSN
 from unidiff.process.per_sample import PerSampleHeat as PerSampleHeat
 from unidiff.process.sde import VESDE as VESDE

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from unidiff.process.base import Level, Process, scale_by
+from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
+from unidiff.process.base import Process
+from unidiff.process.level import Level, scale_by
 
 __all__ = ["Classifier", "NeuralClassifier"]
 
@@ -49,10 +51,13 @@ class NeuralClassifier(Classifier):
     Args:
         process: The process of the noisy states.
         backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, classes).
+        noise_condition: How the noise level is passed to the network; None for Timestep.
     """
 
-    def __init__(self, process: Process, backbone: nn.Module) -> None:
+    def __init__(self, process: Process, backbone: nn.Module, noise_condition: NoiseCondition | None = None) -> None:
         super().__init__()
+        self.noise_condition = noise_condition or Timestep()
+        self.noise_condition.check(process)
         self.process = process
         self.backbone = backbone
         self.classes = int(getattr(backbone, "classes", 0))
@@ -60,15 +65,10 @@ class NeuralClassifier(Classifier):
 
     def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
         """The same classifier with another network."""
-        return NeuralClassifier(self.process, backbone)
+        return NeuralClassifier(self.process, backbone, self.noise_condition)
 
     def forward(self, u: Tensor, level: Level) -> Tensor:
         """The network's logits; see `Classifier.forward`."""
         basis = self.process.basis
         scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        pixels = basis.inverse(scale_by(scale, u))
-        pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
-        told = level.condition
-        condition = told.flatten() if isinstance(told, Tensor) else u.new_full((len(u),), told)
-        logits: Tensor = self.backbone(pixels, condition)
-        return logits.to(u.dtype)
+        return apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.at(level))

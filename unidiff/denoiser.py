@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
+from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, eps_of, scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of, scale_by
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
@@ -82,15 +84,25 @@ class NeuralDenoiser(Denoiser):
         backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
             learned variance the answer is twice as long in the first axis, and its second half v gives
             `Prediction.variance_interpolation` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
+        noise_condition: How the noise level is passed to the network; None for the parameterization's own: LogSigma
+            with Preconditioned, Timestep with the others.
 
     Raises:
         ParameterError: If process and parameterization do not fit, or a variance is to be learned on a process whose
             modes differ.
     """
 
-    def __init__(self, process: Process, parameterization: Parameterization, backbone: nn.Module) -> None:
+    def __init__(
+        self,
+        process: Process,
+        parameterization: Parameterization,
+        backbone: nn.Module,
+        noise_condition: NoiseCondition | None = None,
+    ) -> None:
         super().__init__()
         parameterization.check(process)
+        self.noise_condition = noise_condition or parameterization.noise_condition(process)
+        self.noise_condition.check(process)
         self.learned_variance = getattr(backbone, "learned_variance", False)
         if self.learned_variance and process.basis.shape:
             problem = (
@@ -109,7 +121,7 @@ class NeuralDenoiser(Denoiser):
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
-        return NeuralDenoiser(self.process, self.parameterization, backbone)
+        return type(self)(self.process, self.parameterization, backbone, self.noise_condition)
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
@@ -117,19 +129,18 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        pixels = self.process.basis.inverse(scale_by(scale, u))
-        if self.process.basis.shape:
-            pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
-        if isinstance(level.condition, Tensor):
-            condition = level.condition.flatten()
-        else:
-            condition = u.new_full((len(u),), level.condition)
-        output, variance = self.backbone(pixels, condition, **cond).to(u.dtype), None
+        into, out = self.scales(level)
+        condition = self.noise_condition.at(level)
+        output, variance = apply_network(self.backbone, self.process.basis, scale_by(into, u), condition, **cond), None
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scale_by(self.parameterization.scale(level), self.process.basis.forward(output)), variance
+        return scale_by(out, self.process.basis.forward(output)), variance
+
+    def scales(self, level: Level) -> tuple[Scale, Scale]:
+        """The factors of the network's input and output."""
+        into = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
+        return into, self.parameterization.scale(level)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""

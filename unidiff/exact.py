@@ -14,7 +14,8 @@ from unidiff.condition import check_label_form
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process, Scale, eps_of
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, eps_of
 
 __all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 

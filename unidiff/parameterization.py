@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require
-from unidiff.process.base import Level, Process, Scale, axpby
+from unidiff.noise_condition import LogSigma, NoiseCondition, Timestep
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Score", "V", "Velocity"]
 
@@ -91,6 +93,10 @@ class Parameterization(ABC):
     def input_scale(self, level: Level) -> Scale:
         """Root mean square of the state, sqrt(alpha^2 data_std^2 + sigma^2)."""
         return (level.alpha**2 * self.data_std**2 + level.sigma**2) ** 0.5
+
+    def noise_condition(self, process: Process) -> NoiseCondition:
+        """What a network of this parameterization is passed of the noise level, unless it is made with another."""
+        return Timestep()
 
     def solve(self, output: Tensor, u: Tensor, level: Level, variance: Tensor | None = None) -> Prediction:
         """The data and noise that explain state and output: [u; output] = [[alpha, sigma], [a, b]] [x0; eps].
@@ -188,8 +194,7 @@ class Preconditioned(Parameterization):
 
     Karras et al. 2022, eq. 7 and table 1: x0 = c_skip u + c_out F with c_skip = alpha s^2 / r^2, c_out = sigma s / r,
     r^2 = alpha^2 s^2 + sigma^2 the variance of the state and s = data_std. Their process has alpha = 1. On a
-    variance-preserving process with s = 1 it is minus V. Not theirs is what the network is told of the noise: 1000 t,
-    as with every parameterization, in place of c_noise = log(sigma) / 4.
+    variance-preserving process with s = 1 it is minus V. The network is passed their c_noise = log(sigma) / 4.
 
     Args:
         data_std: s, standard deviation of the data, above 0; the paper's value is 0.5.
@@ -204,3 +209,11 @@ class Preconditioned(Parameterization):
         """(sigma / (s r), -alpha s / r), from F = (x0 - c_skip u) / c_out."""
         r = self.input_scale(level)
         return level.sigma / (self.data_std * r), -level.alpha * self.data_std / r
+
+    def noise_condition(self, process: Process) -> NoiseCondition:
+        """LogSigma; Timestep where it is not finite, as at alpha = 0."""
+        try:
+            (condition := LogSigma()).check(process)
+        except ParameterError:
+            return super().noise_condition(process)
+        return condition

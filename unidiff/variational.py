@@ -17,7 +17,8 @@ from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
-from unidiff.process.base import Level, Process, Scale, posterior_kl
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, posterior_kl
 from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.errors import ParameterError, require
+from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
+from unidiff.process.level import Level
 from unidiff.process.per_sample import PerSampleHeat
 
 __all__ = ["PerSamplePosterior", "VelocityField", "VelocityNetwork"]
@@ -99,14 +102,19 @@ class VelocityNetwork(VelocityField):
 
     Args:
         process: The process of the noisy states, fitted to the data.
-        backbone: The network: called with pixels (B, *shape) and 1000 t, (B,), answers (B, *shape).
+        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape).
+        noise_condition: How the noise level is passed to the network; None for Timestep.
     """
 
-    def __init__(self, process: PerSampleHeat, backbone: nn.Module) -> None:
+    def __init__(
+        self, process: PerSampleHeat, backbone: nn.Module, noise_condition: NoiseCondition | None = None
+    ) -> None:
         super().__init__()
         if getattr(backbone, "learned_variance", False):
             raise ParameterError("backbone", "a velocity has no variance to learn. Leave learned_variance out.")
         self.process = process
+        self.noise_condition = noise_condition or Timestep()
+        self.noise_condition.check(process.linear)
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
 
@@ -122,10 +130,10 @@ class VelocityNetwork(VelocityField):
 
     def output(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity over r(t), (B, *modes), as the network predicts it."""
-        pixels = self.process.basis.inverse(u)
-        pixels = pixels.to(next((p.dtype for p in self.backbone.parameters()), pixels.dtype))
-        condition = 1000.0 * torch.as_tensor(t, dtype=pixels.dtype, device=u.device).expand(len(u))
-        return self.process.basis.forward(self.backbone(pixels, condition).to(u.dtype))
+        basis = self.process.basis
+        # What is passed where modes differ in SNR depends on the time alone.
+        condition = self.noise_condition.at(Level(t, math.nan, math.nan, math.nan))
+        return basis.forward(apply_network(self.backbone, basis, u, condition))
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity; see `VelocityField.forward`."""

@@ -66,10 +66,10 @@ def test_a_network_sees_states_of_size_1(process):
     sizes = [1.0 if process.basis.shape else math.hypot(level.alpha, level.sigma) for level in process.levels_at(times)]
     expected = pixels / torch.tensor(sizes, dtype=torch.float64)[:, None]
     torch.testing.assert_close(classifier(u, process.level(times, u)), expected, rtol=1e-14, atol=0)  # 5 roundings
-    assert network.told.tolist() == [level.condition for level in process.levels_at(times)]
+    assert network.told.tolist() == (1000 * times).tolist()
     found = classifier(u, process.level(0.5))
     torch.testing.assert_close(found, pixels / sizes[1], rtol=1e-14, atol=0)
-    assert network.told.tolist() == [process.level(0.5).condition] * 3
+    assert network.told.tolist() == [500.0] * 3
 
 
 @pytest.mark.parametrize(

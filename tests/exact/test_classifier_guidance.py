@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_little_data_are_enough_to_know_a_class(each):
     process, model = ud.VPSDE(), mixture(ud.VPSDE())
     level = process.level(torch.ones(4, dtype=D), U) if each else process.level(1.0)
     for alpha, on in ((2e-6, True), (5e-7, False)):
-        asked = level._replace(alpha=0 * level.alpha + alpha, sigma=0 * level.sigma + 1.0)
+        asked = replace(level, alpha=0 * level.alpha + alpha, sigma=0 * level.sigma + 1.0)
         found = guided(process, 3.0)(U, asked, label=LABEL)
         free, plain = ud.ClassifierFree(model, 3.0)(U, asked, label=LABEL), model(U, asked)
         assert (free.x0 - plain.x0).abs().amin() > 0.01

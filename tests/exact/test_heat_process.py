@@ -409,7 +409,7 @@ def test_float32_samples_are_finite(blur):
 
 
 def in_float32(level):
-    return type(level)(*(value.float() if isinstance(value, torch.Tensor) else value for value in level))
+    return level.map(torch.Tensor.float)
 
 
 def test_ancestral_has_the_datas_spectrum():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_the_posterior_of_a_mixture_is_bayes_by_quadrature():
     operator, y, s = ud.inverse.RandomProjection((2,), 1, 3), torch.tensor([0.2], dtype=F64), 0.3
     axis = torch.linspace(-4, 4, 801, dtype=F64)  # h = 0.01, the smallest standard deviation 0.17: exact to rounding
     x = torch.cartesian_prod(axis, axis)
-    density = mixture.log_prob(x, ud.VPSDE().level(0.5)._replace(alpha=1.0, sigma=1e-9)).exp()
+    density = mixture.log_prob(x, replace(ud.VPSDE().level(0.5), alpha=1.0, sigma=1e-9)).exp()
     density *= torch.exp(-((operator.apply(x) - y) ** 2).sum(1) / (2 * s**2))
     density /= density.sum()
     mean = density @ x

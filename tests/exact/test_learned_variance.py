@@ -18,7 +18,7 @@ from torch import nn
 import unidiff as ud
 from unidiff.errors import ParameterError
 from unidiff.noise import Seeded
-from unidiff.process.base import fresh_noise_fraction
+from unidiff.process.level import fresh_noise_fraction
 
 F64 = torch.float64
 FIRST, MEASURED = ud.inverse.Inpainting([1, 0]), torch.tensor([[0.4]])

@@ -36,7 +36,7 @@ from unidiff import (
     Velocity,
 )
 from unidiff.errors import ParameterError
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.recipe.registry import PUBLIC
 
 EPS = 2.0**-53
@@ -221,8 +221,8 @@ def test_preconditioned_on_edm_is_table_1_of_karras_et_al(t, s):
     # Cramer's rule: a few roundings of each term.
     assert largest(prediction.x0 - expected) <= 32 * EPS * largest(s**2 / root**2 * u, sigma * s / root * answer)
     torch.testing.assert_close(network.seen[0][0], u / root, rtol=8 * EPS, atol=0)
-    # Not theirs: c_noise = log(sigma) / 4. Every network of unidiff is told 1000 t.
-    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], 1000 * level.time), rtol=8 * EPS, atol=0)
+    # c_noise = log(sigma) / 4; at sigma near 1 the logarithm keeps the absolute error of its terms, log 80 = 4.4.
+    torch.testing.assert_close(network.seen[0][1], torch.full_like(u[:, 0], math.log(sigma) / 4), rtol=0, atol=64 * EPS)
 
 
 @pytest.mark.parametrize("process", [DDPM(), DDPM(100, ud.ZeroTerminalSNR()), VPSDE()], ids=repr)
@@ -321,7 +321,10 @@ def test_network_sees_and_answers_unit_variance(process, parameterization, t):
     assert (target / output).var().item() == pytest.approx(1, abs=bound)
     assert condition.shape == (n,)
     assert condition.dtype == u.dtype
-    assert (condition == level.condition).all()
+    # Karras et al. 2022, table 1: c_noise = log(sigma) / 4 of data left unscaled, if finite; 1000 t for the others.
+    theirs = parameterization == Preconditioned(parameterization.data_std) and process.level(1.0).alpha > 0
+    expected = -level.log_snr / 8 if theirs else 1000 * level.time
+    assert (condition == expected).all()
 
 
 def test_on_ddpm_the_network_is_the_papers():

@@ -37,7 +37,7 @@ def test_the_sparse_laplacian_has_the_eigenvalues_of_the_domain(shape):
     by_modes = domain.to_values(-domain.eigenvalues * domain.to_modes(u))
     scale = float(domain.eigenvalues.max())
     np.testing.assert_allclose(matrix @ u.flatten().numpy(), by_modes.flatten().numpy(), rtol=0, atol=1e-14 * scale)
-    with pytest.raises(ParameterError, match="kind must be .* got .spectral."):
+    with pytest.raises(ParameterError, match=r"kind must be .* got .spectral."):
         cls(shape, sides).laplacian()
 
 

@@ -347,7 +347,7 @@ def test_a_network_learns_by_velocity_matching():
     losses = []
     for _ in range(120):
         x = X[torch.randint(100, (64,))].float()
-        t = process.linear.training_times(torch.rand(64, dtype=F64))
+        t = ud.UniformTimes().draw(process.linear, torch.rand(64, dtype=F64))
         loss = model.losses(x, torch.randn_like(x), t).mean()
         optimizer.zero_grad()
         loss.backward()

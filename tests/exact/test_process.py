@@ -28,7 +28,7 @@ from unidiff import (
     SubVPSDE,
     ZeroTerminalSNR,
 )
-from unidiff.process.base import axpby, fresh_noise_fraction
+from unidiff.process.level import axpby, fresh_noise_fraction
 
 EPS = 2.0**-53
 
@@ -240,13 +240,6 @@ def test_log_snr_falls_strictly_and_is_that_of_the_scales(process):
     assert_close(2 * (process.alpha(t) / process.sigma(t)).log()[finite], log_snr[finite], abs_=64 * EPS * 20)
 
 
-@cases(ALL)
-def test_condition_is_the_index_of_a_thousand(process):
-    level = process.level(0.25)
-    assert level.condition == 250.0
-    assert process.level(1.0).condition == 1000.0
-
-
 # ---- rates of the forward SDE
 
 
@@ -327,6 +320,8 @@ def test_a_process_can_be_copied_and_pickled_after_its_first_derivative(process,
 
 # ---- levels
 
+FIELDS = ("time", "alpha", "sigma", "log_snr", "alpha_rate", "sigma_rate")
+
 
 @cases(ALL)
 def test_one_level_many_levels_and_a_batch_agree(process):
@@ -336,7 +331,8 @@ def test_one_level_many_levels_and_a_batch_agree(process):
     assert many == [process.level(torch.tensor(t, dtype=torch.float64)) for t in times]
     assert many == process.levels_at(torch.tensor(times, dtype=torch.float64))
     batch = process.level(torch.tensor(times, dtype=torch.float64), torch.zeros(4, 3, 2, 2, dtype=torch.float64))
-    for name, value in zip(batch._fields, batch):
+    for name in FIELDS:
+        value = getattr(batch, name)
         assert value.shape == (4, 1, 1, 1)
         assert value.flatten().tolist() == [getattr(level, name) for level in many]
 
@@ -348,7 +344,8 @@ def test_a_batch_is_computed_in_float64_and_cast_once(process, dtype, shape):
     t = torch.tensor([0.3, 0.6, 1.0])  # float32, as a user may pass it
     level = process.level(t, torch.zeros(shape, dtype=dtype))
     exact = process.levels_at(t.double())
-    for name, value in zip(level._fields, level):
+    for name in FIELDS:
+        value = getattr(level, name)
         assert value.dtype == dtype
         assert value.shape == (3, *[1] * (len(shape) - 1))
         expected = torch.tensor([getattr(e, name) for e in exact], dtype=torch.float64)
@@ -413,17 +410,6 @@ def test_prior_density(process):
     assert process.prior_scale() == pytest.approx(scale, rel=20 * EPS)
     assert_close(process.prior(u), scale * u, rel=20 * EPS)
     assert_close(process.prior_log_density(u), normal.log_prob(u).sum((1, 2)), rel=1e-13)
-
-
-@cases(TABLES)
-def test_training_times_are_uniform_over_the_table(process):
-    # Draws at the midpoints of 4 L equal cells: each entry of the table is met exactly four times.
-    table = process.native_times()
-    cells = 4 * len(table)
-    times = process.training_times((torch.arange(cells, dtype=torch.float64) + 0.5) / cells)
-    assert torch.equal(times, table.repeat_interleave(4))
-    # The ends of [0, 1): the largest number below 1 stays inside the table.
-    assert process.training_times(torch.tensor([0.0, 1 - EPS], dtype=torch.float64)).tolist() == [table[0], table[-1]]
 
 
 @cases(ALL)

@@ -212,7 +212,7 @@ def test_slices_are_unbiased_with_the_variances_of_quadratic_forms():
 
 
 def level_of(level, count):
-    return ud.Level(*(value[:count] for value in level))
+    return level.map(lambda value: value[:count])
 
 
 def test_variance_reduction_grows_with_the_number_of_pixels():

@@ -20,7 +20,7 @@ from torch import nn
 import unidiff as ud
 from unidiff import DDIM, DDPM, NCSN, Ancestral, AnnealedLangevin, Cosine, GaussianMixture, Native, Seeded, Uniform
 from unidiff.errors import ParameterError
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 F64 = torch.float64
 MEANS = torch.tensor([[-0.7, 0.2], [0.6, 0.5], [0.1, -0.8]], dtype=F64)
@@ -152,12 +152,12 @@ def test_langevin_is_algorithm_3():
     for sigma in sigmas:
         step = epsilon * sigma**2 / sigmas[-1] ** 2  # line 3
         for _ in range(T):
-            level = Level(math.nan, 1.0, sigma, *[math.nan] * 4)
+            level = Level(math.nan, 1.0, sigma, math.nan)
             x = x + step / 2 * denoiser(x, level).score + math.sqrt(step) * noise(x)  # line 6
     solver = AnnealedLangevin(steps_per_level=T, step_size=epsilon, denoise=False)
     close(end(solver.trajectory(denoiser, start, Native().times(process), stream(6))), x)
     # With the denoise: Tweedie's formula x + sigma_L^2 score on top.
-    level = Level(math.nan, 1.0, sigmas[-1], *[math.nan] * 4)
+    level = Level(math.nan, 1.0, sigmas[-1], math.nan)
     denoised = end(AnnealedLangevin(T, epsilon).trajectory(denoiser, start, Native().times(process), stream(6)))
     close(denoised, x + sigmas[-1] ** 2 * denoiser(x, level).score)
 
@@ -196,7 +196,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     def slope(y: float, x: torch.Tensor) -> torch.Tensor:
         ratio = math.exp(y)
         alpha = 1 / math.hypot(1, ratio) if isinstance(process, DDPM) else 1.0
-        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y, *[math.nan] * 3)).eps
+        return ratio * denoiser(alpha * x, Level(math.nan, alpha, alpha * ratio, -2 * y)).eps
 
     x = u / first.alpha
     for i in range(steps):

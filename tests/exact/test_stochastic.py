@@ -17,7 +17,7 @@ import torch
 from propagation import follow
 
 import unidiff as ud
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.recipe.registry import PUBLIC
 
 F64 = torch.float64
@@ -202,7 +202,7 @@ def test_edm_is_algorithm_2(process, options):
     theirs, ours = (lambda like, g=g: torch.randn(like.shape, generator=g, dtype=like.dtype) for g in draws)
 
     def denoise(x: torch.Tensor, scale: float) -> torch.Tensor:
-        return model(x, Level(math.nan, 1.0, scale, *[math.nan] * 4)).x0
+        return model(x, Level(math.nan, 1.0, scale, math.nan)).x0
 
     start = process.prior(torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
     arguments = {"sigma_min": 0.0, "sigma_max": math.inf, "noise_scale": 1.0, **options}

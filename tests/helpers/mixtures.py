@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, MultivariateNormal
 
 import unidiff as ud
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 D = torch.float64
 MEANS = torch.tensor([[-0.6, 0.3], [0.5, -0.2], [0.1, 0.7]], dtype=D)

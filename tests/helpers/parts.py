@@ -18,7 +18,7 @@ from unidiff.data.base import Dataset
 from unidiff.grid import Grid
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import Weighting
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.recipe.registry import PUBLIC
 from unidiff.schedule import Schedule
 from unidiff.solver.per_sample import PerSampleSolver

@@ -62,9 +62,9 @@ def test_a_step_of_training_by_hand():
     indices, (uniform, eps) = plan.indices(0), plan.draws(0, (2,))
     label = SOURCE.labels[indices].masked_fill(plan.condition_draws(0)[:, 0] < 0.25, -1)
     u0 = SOURCE.batch(indices)
-    level = hand.process.level(hand.process.training_times(uniform), u0)
+    level = hand.process.level(ud.UniformTimes().draw(hand.process, uniform), u0)
     u = level.alpha * u0 + level.sigma * eps
-    (hand.backbone(u, level.condition.flatten(), label=label) - eps).square().mean(1).mean().backward()
+    (hand.backbone(u, 1000 * level.time.flatten(), label=label) - eps).square().mean(1).mean().backward()
     for (name, before), after in zip(hand.backbone.named_parameters(), trained.backbone.parameters()):
         gradient = before.grad
         expected = before - 0.01 * gradient / (gradient.abs() + 1e-8)

@@ -35,9 +35,11 @@ class DiT(Backbone):
 
     Every patch is mapped linearly to a token, a fixed position embedding is added, and `depth` blocks follow. Noise
     condition and class determine the scale and shift of their norms and the gates of their branches (adaLN-zero, their
-    section 3.2). A last norm and a linear layer map tokens to patches. It works on pixels and on latents. The arithmetic
-    is that of diffusers' `DiTTransformer2DModel`, so square networks can be exported exactly; it differs from the
-    authors' code in the frequencies of the noise embedding, exp(-ln(10000) i / 127) for exp(-ln(10000) i / 128).
+    section 3.2). A last norm and a linear layer map tokens to patches. It works on pixels and on latents.
+
+    The arithmetic is that of diffusers' `DiTTransformer2DModel`, so square networks can be exported exactly; it differs
+    from the authors' code in the frequencies of the noise embedding, exp(-ln(10000) i / 127) for
+    exp(-ln(10000) i / 128).
 
     Args:
         shape: (C, H, W) of one image. Not necessarily square.

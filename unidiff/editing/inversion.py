@@ -15,7 +15,8 @@ from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.process.base import Process, scale_by
+from unidiff.process.base import Process
+from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 

@@ -15,7 +15,8 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.noise import Noise
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process, Scale, axpby, eps_of, fresh_noise_fraction
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, axpby, eps_of, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution

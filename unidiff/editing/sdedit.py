@@ -18,7 +18,7 @@ from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
-from unidiff.process.base import axpby
+from unidiff.process.level import axpby
 from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request

@@ -15,7 +15,8 @@ from unidiff.errors import ParameterError
 from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.grid import Grid
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["Planned", "plan", "probe"]
 

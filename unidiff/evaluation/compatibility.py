@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["check_same_data", "check_samples", "one_shape"]
 
@@ -84,7 +84,7 @@ def _draw(model: Denoiser, generator: torch.Generator) -> Tensor:
 def _ask(model: Denoiser, x: Tensor, scale: float) -> Tensor:
     """E[x0 | x0 + scale eps = x] in pixels."""
     basis, nan = model.process.basis, math.nan
-    level = Level(nan, 1.0, scale, -2 * math.log(scale), nan, nan, nan)
+    level = Level(nan, 1.0, scale, -2 * math.log(scale))
     u = basis.forward(x).to(next(model.buffers()).device)
     return basis.inverse(model(u, level).x0).cpu()
 

@@ -15,7 +15,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
 from unidiff.noise import Seeded
 from unidiff.precision import precise
-from unidiff.process.base import Level, axpby
+from unidiff.process.level import Level, axpby
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.sample import check_request
 
@@ -131,10 +131,7 @@ def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     log_snr = -2 * angles.tan().log()
     if closed:  # it looks at alpha and sigma alone, and no process need go as far down
         nan = math.nan
-        return [
-            Level(nan, math.cos(a), math.sin(a), ratio, nan, nan, nan)
-            for a, ratio in zip(angles.tolist(), log_snr.tolist())
-        ]
+        return [Level(nan, math.cos(a), math.sin(a), ratio) for a, ratio in zip(angles.tolist(), log_snr.tolist())]
     times = process.time_at(log_snr)
     times[0], times[-1] = 1.0, process.t_min
     return process.levels_at(times)

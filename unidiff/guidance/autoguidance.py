@@ -8,7 +8,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.guidance.base import Guided, check_scale, extrapolate, row_scale
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["AutoGuidance"]
 

@@ -12,7 +12,7 @@ from unidiff.condition import check_required
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["Guided", "check_scale", "extrapolate", "repeat_level", "replace_x0", "row_scale", "slice_level"]
 
@@ -106,11 +106,11 @@ def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(torch.cat([value, value]) if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: torch.cat([value, value]))
 
 
 def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
     if not isinstance(level.time, Tensor):
         return level
-    return Level(*(value[rows] if isinstance(value, Tensor) else value for value in level))
+    return level.map(lambda value: value[rows])

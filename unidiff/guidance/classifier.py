@@ -11,7 +11,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["ClassifierGuidance"]
 

@@ -9,7 +9,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.guidance.base import Guided, replace_x0
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["DynamicThreshold", "GuidanceInterval", "RescaledGuidance"]
 

@@ -14,7 +14,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.guidance.base import replace_x0, slice_level
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
-from unidiff.process.base import Level, eps_of, scale_by
+from unidiff.process.level import Level, eps_of, scale_by
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.process.base import Level, Process
+from unidiff.objective.times import TimeSampling, UniformTimes
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["Objective"]
 
@@ -17,6 +19,9 @@ __all__ = ["Objective"]
 @dataclass(frozen=True)
 class Objective(ABC):
     """A loss of a network, averaged over data, noise and time by the training loop.
+
+    Args:
+        times: How training times are drawn, by default uniformly.
 
     Attributes:
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
@@ -26,13 +31,15 @@ class Objective(ABC):
     differentiates_twice: ClassVar[bool] = False
     learns_variance: ClassVar[bool] = False
 
+    times: TimeSampling = field(default_factory=UniformTimes, kw_only=True)
+
     def check(self, process: Process) -> None:
         """Refuse a process on which this objective is meaningless.
 
         Raises:
             ParameterError: With the reason.
         """
-        return
+        self.times.check(process)
 
     def batch_losses(self, model: Any, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         """The loss of each sample of a batch, (B,), as the training loop asks for it.
@@ -46,7 +53,7 @@ class Objective(ABC):
         """
         process: Process = model.process
         u0 = process.basis.forward(x)
-        return self.losses(model, u0, noise, process.level(process.training_times(uniform), u0), **cond)
+        return self.losses(model, u0, noise, process.level(self.times.draw(process, uniform), u0), **cond)
 
     def noise_shape(self, model: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the noise of one sample: that of the sample."""

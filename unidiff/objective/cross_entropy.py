@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from unidiff.objective.base import Objective
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["CrossEntropy"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import UniformWeighting, Weighting
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 
 __all__ = ["Denoising"]
 

@@ -14,7 +14,8 @@ from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import UniformWeighting, Weighting
-from unidiff.process.base import Level, Process, posterior_kl
+from unidiff.process.base import Process
+from unidiff.process.level import Level, posterior_kl
 
 __all__ = ["Hybrid"]
 
@@ -43,6 +44,7 @@ class Hybrid(Objective):
 
     def check(self, process: Process) -> None:
         """Refuse a process without a table, whose steps the bound would sum, or whose modes differ."""
+        super().check(process)
         if process.native_times() is None:
             problem = f"Hybrid sums a bound over the steps of a table, and {process!r} has none. Use DDPM or NCSN."
             raise ParameterError("objective", problem)
@@ -71,7 +73,7 @@ class Hybrid(Objective):
         index = torch.searchsorted((times[1:] + times[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
         rows = (index - 1).clamp(min=0)
         sizes = len(rows), *[1] * (error.ndim - 1)
-        below = Level(*(torch.as_tensor(value)[rows].reshape(sizes) for value in table))
+        below = table.map(lambda value: value[rows].reshape(sizes))
         squares, spread = posterior_kl(error, level, below, variance)
         terms = (squares + spread).flatten(1).mean(1)
         return len(times) * torch.where(index > 0, terms, 0.0)

@@ -25,7 +25,8 @@ from unidiff.errors import ParameterError, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import EpsilonWeighting, Weighting
 from unidiff.parameterization import Parameterization
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["ExplicitScoreMatching", "SlicedScoreMatching", "SlicedScoreMatchingVR"]
 
@@ -45,6 +46,7 @@ class _ScoreMatching(Objective):
 
     def check(self, process: Process) -> None:
         """Refuse a process whose modes differ: a divergence has one weight, not one for each mode."""
+        super().check(process)
         if process.basis.shape:
             name = type(self).__name__
             problem = f"{name} needs one noise level for all modes; {process!r} has {math.prod(process.basis.shape)}."

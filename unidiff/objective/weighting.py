@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from unidiff.errors import require
 from unidiff.parameterization import Parameterization
-from unidiff.process.base import Level, Scale
+from unidiff.process.level import Level, Scale
 
 __all__ = ["EpsilonWeighting", "MinSNR", "UniformWeighting", "Weighting"]
 

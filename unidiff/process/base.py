@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,107 +16,9 @@ from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 from unidiff.precision import precise
+from unidiff.process.level import Level, Scale, axpby, scale_by
 
-__all__ = [
-    "Level",
-    "Process",
-    "Scale",
-    "axpby",
-    "derivative",
-    "eps_of",
-    "fresh_noise_fraction",
-    "posterior_kl",
-    "scale_by",
-]
-
-# A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
-# *basis.shape) where it differs from mode to mode.
-Scale = float | Tensor
-
-
-class Level(NamedTuple):
-    """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
-
-    Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
-    step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training. In a basis
-    with a shape all but `time` and `condition` are tensors that broadcast against its modes.
-
-    Attributes:
-        time: The time, in [0, 1].
-        alpha: Scale of the data.
-        sigma: Scale of the noise.
-        log_snr: log(alpha^2 / sigma^2).
-        condition: What the network is told of the time, in [0, 1000].
-        alpha_rate: d alpha / dt.
-        sigma_rate: d sigma / dt.
-    """
-
-    time: Scale
-    alpha: Scale
-    sigma: Scale
-    log_snr: Scale
-    condition: Scale
-    alpha_rate: Scale
-    sigma_rate: Scale
-
-
-def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
-    """The linear combination a x + b y, in as few passes as the coefficients allow.
-
-    A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
-    """
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a * x + b * y
-    if a == 0:
-        return y if b == 1 else b * y
-    if b == 0:
-        return x if a == 1 else a * x
-    return torch.add(a * x, y, alpha=b)
-
-
-def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
-    """The noise that explains a state u with data x0: (u - alpha x0) / sigma, each (B, *modes)."""
-    return (u - level.alpha * x0) / level.sigma
-
-
-def scale_by(a: Scale, x: Tensor) -> Tensor:
-    """The multiple a x; x itself where the number a is 1, to the rounding of float64.
-
-    So the factors that are 1 by mathematics, as those around the network of a DDPM, cost nothing.
-    """
-    return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
-
-
-def fresh_noise_fraction(t: Level, s: Level) -> Scale:
-    """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
-
-    For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
-    """
-    difference = t.log_snr - s.log_snr
-    return -torch.expm1(difference) if isinstance(difference, Tensor) else -math.expm1(difference)
-
-
-def posterior_kl(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:
-    """KL between q(u_s | u_t, u_0) and a reverse step from t to s, in nats, for each mode: a sum of two parts.
-
-    The first variance is the small one, beta-tilde = sigma_s^2 renewed, the step's r times that; the means differ by
-    alpha_s renewed times the error of x0 (Ho et al. 2020, eq. 5 and 7).
-
-    Args:
-        error: u_0 - x0, (B, *modes).
-        t: The level that the step starts from.
-        s: The level below.
-        variance: Where the step's variance lies between beta-tilde (0) and beta (1) on a logarithmic scale.
-
-    Returns:
-        (SNR_s - SNR_t) error^2 / (2 r), (B, *modes), and (log r + 1 / r - 1) / 2, as the variance and coefficients are.
-    """
-    ratio = t.sigma / s.sigma
-    log_r = 2 * variance * (ratio.log() if isinstance(ratio, Tensor) else math.log(ratio))
-    less = torch.expm1(-log_r) if isinstance(log_r, Tensor) else math.expm1(-log_r)  # 1 / r - 1
-    weight = 0.5 * (s.alpha / s.sigma) ** 2 * fresh_noise_fraction(t, s) / ratio ** (2 * variance)
-    return weight * error.square(), 0.5 * (log_r + less)
-
+__all__ = ["Process", "derivative"]
 
 _PIXEL = Pixel()
 
@@ -199,10 +101,6 @@ class Process(ABC):
         """The process's own table of times, increasing, (L,) float64; None if its time is continuous."""
         return None
 
-    def condition(self, t: Tensor) -> Tensor:
-        """What the network is told of time t: 1000 t, which is the index of a DDPM with T = 1000."""
-        return 1000.0 * t
-
     def alpha(self, t: Tensor) -> Tensor:
         """Scale of the data at t."""
         return self.log_alpha(t).exp()
@@ -265,9 +163,10 @@ class Process(ABC):
         def fitted(value: Tensor) -> Tensor:
             modes = value.shape[1:]
             value = value.to(like.device, like.dtype, non_blocking=True)
-            return value.reshape(len(t), *[1] * (like.ndim - 1 - len(modes)), *modes)
+            return value.reshape(len(value), *[1] * (like.ndim - 1 - len(modes)), *modes)
 
-        return Level(*map(fitted, self._coefficients(t.detach().to("cpu", torch.float64))))
+        times = t.detach().to("cpu", torch.float64)
+        return Level(*map(fitted, self._coefficients(times)), _rates=lambda: tuple(map(fitted, self._rates(times))))
 
     def levels_at(self, times: Tensor | Sequence[float], device: torch.device | str = "cpu") -> list[Level]:
         """The coefficients at each of `times` (N,): computed together, for a sampling run.
@@ -279,19 +178,34 @@ class Process(ABC):
         Returns:
             Levels of numbers; with tensors (*basis.shape) in a basis that has a shape.
         """
-        values = self._coefficients(torch.as_tensor(times, dtype=torch.float64, device="cpu"))
-        if not self.basis.shape:
-            return [Level(*row) for row in zip(*(value.tolist() for value in values))]
-        columns = [
-            value.tolist() if value.ndim == 1 else value.to(device, precise(device)).unbind() for value in values
-        ]
-        return [Level(*row) for row in zip(*columns)]
+        t = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+
+        def rows(values: tuple[Tensor, ...]) -> list[tuple[Scale, ...]]:
+            return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)))
+
+        @cache
+        def rates() -> list[tuple[Scale, ...]]:
+            return rows(self._rates(t))
+
+        def row_of(i: int) -> tuple[Scale, ...]:
+            return rates()[i]
+
+        return [Level(*row, _rates=partial(row_of, i)) for i, row in enumerate(rows(self._coefficients(t)))]
+
+    def _scales(self, at: Tensor) -> Tensor:
+        """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""
+        return torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at)))
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, ...]:
         """The fields of a Level at times t, (N,): each (N,) or (N, *basis.shape)."""
-        at = t.reshape(-1, *[1] * len(self.basis.shape))
-        scales, rates = derivative(lambda at: torch.stack(torch.broadcast_tensors(self.alpha(at), self.sigma(at))), at)
-        return t, scales[0], scales[1], self.log_snr(at), self.condition(t), rates[0], rates[1]
+        # Not in inference mode, since what a process caches here is differentiated later.
+        with torch.inference_mode(False), torch.no_grad():
+            at = t.clone().reshape(-1, *[1] * len(self.basis.shape))
+            return t, *self._scales(at), self.log_snr(at)
+
+    def _rates(self, t: Tensor) -> tuple[Tensor, ...]:
+        """The derivatives of alpha and sigma at times t, (N,): each (N,) or (N, *basis.shape)."""
+        return derivative(self._scales, t.reshape(-1, *[1] * len(self.basis.shape)))[1].unbind()
 
     def perturb(self, u0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The noisy state alpha u0 + sigma eps, (B, *modes), of data u0 and noise eps, (B, *modes)."""
@@ -331,12 +245,12 @@ class Process(ABC):
         return (-0.5 * (u / scale).square() - (scale * math.sqrt(2 * math.pi)).log()).flatten(1).sum(1)
 
     def training_times(self, uniform: Tensor) -> Tensor:
-        """Times to train at, (B,) float64, from draws of the uniform distribution on [0, 1), (B,) float64.
+        """Deprecated: training times are drawn by `Objective.times`, by default `UniformTimes`."""
+        import unidiff
 
-        Uniform over the table of a discrete process (Ho et al. 2020, algorithm 1; Song & Ermon 2019, eq. 6), uniform
-        over [t_min, 1] for a continuous one.
-        """
-        table = self.native_times()
-        if table is None:
-            return self.t_min + (1 - self.t_min) * uniform
-        return table[(uniform * len(table)).long()]
+        problem = (
+            "Process.training_times is deprecated; use UniformTimes().draw(process, uniform), or LogNormal for EDM."
+        )
+        warnings.warn(problem, DeprecationWarning, stacklevel=2)
+        times: Tensor = unidiff.UniformTimes().draw(self, uniform)
+        return times

@@ -20,29 +20,24 @@ class EDM(Process):
 
     Karras et al. 2022, table 1, column "ours": their time is the noise scale itself, and their N steps are equal in
     sigma^(1 / rho) (eq. 5). Here the warp is part of the process, so `Uniform(N)` is their schedule and t_min =
-    (sigma_min / sigma_max)^(1 / rho). With rho = 1, t is sigma / sigma_max.
+    (sigma_min / sigma_max)^(1 / rho). With rho = 1, t is sigma / sigma_max. Their "noise distribution" is
+    `LogNormal`, the `times` of an objective.
 
     Args:
         sigma_min: The smallest noise scale asked of a network, above 0.
         sigma_max: The noise scale at t = 1, above sigma_min.
         rho: The warp, above 0; larger values take shorter steps at low noise.
-        log_sigma_mean: Mean of log sigma in training (the paper's P_mean).
-        log_sigma_std: Its standard deviation (P_std), above 0.
     """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
-    log_sigma_mean: float = -1.2
-    log_sigma_std: float = 1.2
 
     def __post_init__(self) -> None:
         require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number above 0")
         allowed = f"a number above sigma_min ({self.sigma_min})"
         require(self.sigma_min < self.sigma_max < math.inf, "sigma_max", self.sigma_max, allowed)
         require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
-        require(math.isfinite(self.log_sigma_mean), "log_sigma_mean", self.log_sigma_mean, "a finite number")
-        require(0 < self.log_sigma_std < math.inf, "log_sigma_std", self.log_sigma_std, "a number above 0")
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """0: the data keep their scale."""
@@ -57,9 +52,7 @@ class EDM(Process):
         """Where sigma = sigma_min."""
         return float((self.sigma_min / self.sigma_max) ** (1 / self.rho))
 
-    def training_times(self, uniform: Tensor) -> Tensor:
-        """Times to train at, (B,): log sigma is normal (table 1, "noise distribution"), held within the schedule."""
-        normal = torch.special.ndtri(uniform.to(torch.float64))
-        log_sigma = self.log_sigma_mean + self.log_sigma_std * normal
-        log_sigma = log_sigma.clamp(math.log(self.sigma_min), math.log(self.sigma_max))
-        return torch.exp((log_sigma - math.log(self.sigma_max)) / self.rho)
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The times at which log SNR has the given values, in closed form; see `Process.time_at`."""
+        log_sigma = log_snr.to("cpu", torch.float64) / -2
+        return torch.exp((log_sigma - math.log(self.sigma_max)) / self.rho).clamp(max=1.0)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from unidiff.errors import ParameterError
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.build import Builder
+from unidiff.recipe.last_release import as_now
 from unidiff.recipe.overrides import apply_overrides
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
@@ -55,11 +56,12 @@ def read_record(
     overrides = [overrides] if isinstance(overrides, str) else overrides
     name, text = read_source(source)
     written = read_yaml(text, name)
-    builder = Builder(builder.registry, builder.allow_imports, _home(Path(source)))
+    home = _home(Path(source))
+    builder = Builder(builder.registry, builder.allow_imports, home)
     cls, node = choose(builder, apply_overrides(written, overrides))
     if written.value is None and not overrides:
         raise written.at.error("", "the recipe is empty.", parameters(cls))
-    return builder.record(cls, node)
+    return builder.record(cls, as_now(node, parameters(cls), in_run=home is not None))
 
 
 def _home(path: Path) -> Path | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum, zero_alphas
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, fresh_noise_fraction
+from unidiff.process.level import Level, fresh_noise_fraction
 from unidiff.renamed import renamed
 from unidiff.solver.base import OneStep
 

@@ -16,7 +16,8 @@ from unidiff.condition import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 
 __all__ = ["OneStep", "Solver", "State", "require_one_snr", "require_positive_alpha"]
 

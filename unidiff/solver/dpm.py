@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,15 +12,12 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, Scale, axpby
+from unidiff.process.base import Process
+from unidiff.process.level import Level, axpby, expm1
 from unidiff.solver.base import OneStep, Solver, require_one_snr
 from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, safe_divide, zero_alphas
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
-
-
-def _expm1(x: Scale) -> Scale:
-    return torch.expm1(x) if isinstance(x, Tensor) else math.expm1(x)
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class DPMSolver(Solver):
             u = ddim_step(s, prediction) if no_data_after else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
-                u = u + s.sigma * (-_expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
+                u = u + s.sigma * (-expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 
@@ -74,9 +70,9 @@ class DPMSolver(Solver):
         h = log_ratio(t) - log_ratio(s)
         rate = 1 + self.eta**2
         k = rate * h
-        phi1 = -_expm1(-k)  # the integral of rate e^y over the step
+        phi1 = -expm1(-k)  # the integral of rate e^y over the step
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
-        decay = s.sigma / t.sigma * (1 + _expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
+        decay = s.sigma / t.sigma * (1 + expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
         if len(values) < 2:
             return axpby(decay, u, s.alpha * phi1, x0)
         h0 = log_ratio(nodes[1]) - log_ratio(t)
@@ -127,15 +123,15 @@ class DPMSolverSinglestep(OneStep):
             return process.level(process.time_at(log_snr))
 
         def towards(at: Level, r: float) -> Tensor:
-            return axpby(at.sigma / t.sigma, u, -at.alpha * _expm1(-r * h), start.x0)
+            return axpby(at.sigma / t.sigma, u, -at.alpha * expm1(-r * h), start.x0)
 
         if self.order == 2:
             middle = between(0.5)
             x0 = denoiser(towards(middle, 0.5), middle, **cond).x0  # r = 1/2: D is the value in the middle
-            return axpby(s.sigma / t.sigma, u, -s.alpha * _expm1(-h), x0)
+            return axpby(s.sigma / t.sigma, u, -s.alpha * expm1(-h), x0)
         first, second = between(1 / 3), between(2 / 3)
         rise = denoiser(towards(first, 1 / 3), first, **cond).x0 - start.x0
-        phi2 = _expm1(-2 / 3 * h) / (2 / 3 * h) + 1
+        phi2 = expm1(-2 / 3 * h) / (2 / 3 * h) + 1
         rise = denoiser(towards(second, 2 / 3) + (2 * second.alpha * phi2) * rise, second, **cond).x0 - start.x0
-        phi2 = _expm1(-h) / h + 1
+        phi2 = expm1(-h) / h + 1
         return towards(s, 1.0) + (1.5 * s.alpha * phi2) * rise

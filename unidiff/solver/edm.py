@@ -13,7 +13,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
 from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, zero_alphas
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unidiff.parameterization import Prediction
 from unidiff.precision import precise
-from unidiff.process.base import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, axpby
 
 __all__ = [
     "Variable",

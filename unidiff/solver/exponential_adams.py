@@ -13,7 +13,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale
+from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import (
     data_weights,

@@ -11,7 +11,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process
+from unidiff.process.base import Process
+from unidiff.process.level import Level
 from unidiff.solver.base import OneStep, require_positive_alpha
 
 __all__ = ["AnnealedLangevin"]

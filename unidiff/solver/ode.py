@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.noise import Noise
-from unidiff.process.base import Level
+from unidiff.process.level import Level
 from unidiff.solver.base import OneStep, Solver
 
 __all__ = ["Euler", "Heun", "ProbabilityFlow"]

@@ -10,7 +10,8 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Process, axpby
+from unidiff.process.base import Process
+from unidiff.process.level import Level, axpby
 from unidiff.solver.base import OneStep, require_positive_alpha
 
 __all__ = ["EulerMaruyama", "PredictorCorrector", "ReverseDiffusion"]

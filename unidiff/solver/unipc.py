@@ -13,7 +13,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Level, Scale
+from unidiff.process.level import Level, Scale, expm1
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import (
     ddim_step,
@@ -101,7 +101,7 @@ def _unified(
     differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
     if ahead is not None:
         differences.append(ahead - values[0])
-    growth = torch.expm1(-h) if isinstance(h, Tensor) else math.expm1(-h)
+    growth = expm1(-h)
     result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
     if not differences:
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -17,7 +17,9 @@ from unidiff.conditioning.labels import Labels
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
 from unidiff.noise import Seeded
+from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.objective.cross_entropy import CrossEntropy
+from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import inside
@@ -52,7 +54,9 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
         data: What to learn from; data with labels.
         process: How data become noise: that of the model which is to be guided.
         classifier: The network, not built yet. It gets its `classes`, as many as the data have.
+        times: How training times are drawn.
         training: How it is trained.
+        noise_condition: How the noise level is passed to the network.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
@@ -60,7 +64,9 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
     data: Dataset
     process: Process
     classifier: Blueprint[Encoder]
+    times: TimeSampling = field(default_factory=UniformTimes)
     training: Training
+    noise_condition: NoiseCondition = field(default_factory=Timestep)
     seed: int = 0
     smaller_recipe: str | None = None
 
@@ -69,6 +75,8 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
+        self.times.check(self.process)
+        self.noise_condition.check(self.process)
         try:
             modes, shape = self.process.basis.shape, self.data.shape
         except DataError as error:
@@ -101,7 +109,7 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
 
     def loss(self) -> CrossEntropy:
         """The cross entropy; see `TrainingTask.loss`."""
-        return CrossEntropy()
+        return CrossEntropy(times=self.times)
 
     @property
     def classes(self) -> int | None:
@@ -112,7 +120,7 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
     def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
         """The classifier with fresh weights, of the process as fitted to the data; see `TrainingTask.model`."""
         process = self.process.with_measured(measured) if self.measures else self.process
-        return NeuralClassifier(process, self.classifier.build(shape=self.data.shape))
+        return NeuralClassifier(process, self.classifier.build(shape=self.data.shape), self.noise_condition)
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""

@@ -18,6 +18,7 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, require_whole
 from unidiff.grid import Uniform
+from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
 from unidiff.parameterization import Parameterization
@@ -57,6 +58,7 @@ class Generation(TrainingTask[NeuralDenoiser]):
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
+        noise_condition: How the noise level is passed to the network; null for the parameterization's own.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
     """
@@ -69,6 +71,7 @@ class Generation(TrainingTask[NeuralDenoiser]):
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
+    noise_condition: NoiseCondition | None = None
     seed: int = 0
     smaller_recipe: str | None = None
 
@@ -77,7 +80,9 @@ class Generation(TrainingTask[NeuralDenoiser]):
 
     def __post_init__(self) -> None:
         require_whole("seed", self.seed, 0, 2**62)
-        for part in ("parameterization", "objective", "sampling"):
+        if self.noise_condition is None:
+            object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
+        for part in ("parameterization", "objective", "noise_condition", "sampling"):
             check = getattr(getattr(self, part), "check", None)
             if check is not None:
                 with inside(part, getattr(self, part)):
@@ -135,7 +140,8 @@ class Generation(TrainingTask[NeuralDenoiser]):
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights, of the process as fitted to the data; see `TrainingTask.model`."""
         process = self.process.with_measured(measured) if self.measures else self.process
-        return NeuralDenoiser(process, self.parameterization, self.backbone.build(shape=self.data.shape))
+        network = self.backbone.build(shape=self.data.shape)
+        return NeuralDenoiser(process, self.parameterization, network, self.noise_condition)
 
     def count_weights(self) -> int:
         """The number of scalars in the network's parameters, counted without making them."""

@@ -90,6 +90,7 @@ def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite:
         process=run.recipe.process,
         parameterization=model.parameterization,
         backbone=run.recipe.backbone,
+        noise_condition=model.noise_condition,
     )
     try:
         with whole_folder(place) as folder:

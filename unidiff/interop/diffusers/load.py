@@ -12,8 +12,9 @@ from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole
 from unidiff.interop.diffusers.native import is_native, read_native
-from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser, FlowTime, TableIndex
+from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
 from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
+from unidiff.noise_condition import NoiseCondition, TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
@@ -79,8 +80,8 @@ def load(
             example = "load(folder, process=DDPM(), parameterization=Eps())"
             raise ParameterError(missing, f"{problem} {example}.")
         table = process.native_times()
-        timestep = FlowTime(1000) if table is None else TableIndex(len(table))
-        reading = Reading(process, parameterization, timestep)
+        condition: NoiseCondition = Timestep() if table is None else TableIndex(len(table))
+        reading = Reading(process, parameterization, condition)
     network = load_part(part, _SUPPORTED, allow_pickle)
     facts = _facts(network, part)
     _check_codec(folder, facts.shape)
@@ -90,7 +91,7 @@ def load(
     backbone = DiffusersBackbone(network, *facts).to(device)
     denoiser: Denoiser
     try:
-        denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.timestep)
+        denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
     return denoiser if reading.clip is None else ClipSample(denoiser, reading.clip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from unidiff.backbone.base import Backbone
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError
 from unidiff.interop.diffusers.kinds import kind_of
+from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import WEIGHTS, read_json
 from unidiff.process.base import Process
@@ -40,12 +41,14 @@ class Native:
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network.
+        noise_condition: How the noise level is passed to it.
     """
 
     shape: tuple[int, ...]
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
+    noise_condition: NoiseCondition = field(default_factory=Timestep)
 
 
 def is_native(folder: Path) -> bool:
@@ -96,7 +99,7 @@ def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
     except (ParameterError, RuntimeError, KeyError) as error:
         raise RunError(f"{part}: the weights are not those of {folder / MODEL} ({error}). Export it again.") from error
     network = network.to(device).eval().requires_grad_(False)
-    return NeuralDenoiser(process, native.parameterization, network)
+    return NeuralDenoiser(process, native.parameterization, network, native.noise_condition)
 
 
 def _read(path: Path) -> dict[str, Any]:

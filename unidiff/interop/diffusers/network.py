@@ -2,83 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from unidiff.backbone.base import Backbone
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError, require
-from unidiff.parameterization import Parameterization, Prediction
-from unidiff.process.base import Level, Process, Scale
+from unidiff.parameterization import Prediction
+from unidiff.process.level import Level, Scale
 
-__all__ = ["ClipSample", "DiffusersBackbone", "DiffusersDenoiser", "FlowTime", "NoiseScale", "TableIndex", "Timestep"]
-
-
-@dataclass(frozen=True)
-class Timestep(ABC):
-    """What a network of diffusers is told of the time: its argument `timestep`."""
-
-    @abstractmethod
-    def at(self, level: Level) -> Scale:
-        """The argument at a level."""
-
-    @abstractmethod
-    def times(self, timesteps: Tensor) -> Tensor:
-        """The times in [0, 1] that a scheduler's `timesteps`, (N,) float64, stand for."""
-
-
-@dataclass(frozen=True)
-class TableIndex(Timestep):
-    """The index of a table's entry, counted from 0: entry i = 1, ..., T of `DDPM` is i - 1.
-
-    Args:
-        T: Number of entries.
-    """
-
-    T: int
-
-    def at(self, level: Level) -> Scale:
-        """T t - 1, from 0 to T - 1 on the table and between its entries."""
-        return self.T * level.time - 1
-
-    def times(self, timesteps: Tensor) -> Tensor:
-        """Index + 1, over T."""
-        return (timesteps + 1) / self.T
-
-
-@dataclass(frozen=True)
-class NoiseScale(Timestep):
-    """The noise scale itself: models of ScoreSdeVeScheduler."""
-
-    def at(self, level: Level) -> Scale:
-        """Sigma."""
-        return level.sigma
-
-    def times(self, timesteps: Tensor) -> Tensor:
-        """Themselves: ScoreSdeVeScheduler counts time from 1 to `sampling_eps`."""
-        return timesteps
-
-
-@dataclass(frozen=True)
-class FlowTime(Timestep):
-    """The time of a straight path in units of 1 / T: models of FlowMatchEulerDiscreteScheduler.
-
-    Args:
-        T: `num_train_timesteps`.
-    """
-
-    T: int
-
-    def at(self, level: Level) -> Scale:
-        """T t, from 0 to T."""
-        return self.T * level.time
-
-    def times(self, timesteps: Tensor) -> Tensor:
-        """Timestep / T."""
-        return timesteps / self.T
+__all__ = ["ClipSample", "DiffusersBackbone", "DiffusersDenoiser"]
 
 
 class DiffusersBackbone(Backbone):
@@ -138,38 +71,11 @@ class DiffusersDenoiser(NeuralDenoiser):
 
     Where `NeuralDenoiser` scales input and output to unit variance, diffusers does not: for a table of alpha-bar the
     two are the same, for noise scales and flows they are not.
-
-    Args:
-        process: The process of the noisy states.
-        parameterization: What the network predicts.
-        backbone: The network.
-        timestep: What it is told of the time.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        parameterization: Parameterization,
-        backbone: nn.Module,
-        timestep: Timestep,
-    ) -> None:
-        super().__init__(process, parameterization, backbone)
-        self.timestep = timestep
-
-    def with_backbone(self, backbone: nn.Module) -> DiffusersDenoiser:
-        """The same model with another network of diffusers."""
-        return DiffusersDenoiser(self.process, self.parameterization, backbone, self.timestep)
-
-    def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the network predicts, (B, C, H, W), and the variance, in the dtype of u; it is shown u in its own."""
-        told = self.timestep.at(level)
-        kind = next((p.dtype for p in self.backbone.parameters()), u.dtype)
-        c = told.flatten().to(u) if isinstance(told, Tensor) else u.new_full((len(u),), told)
-        output: Tensor = self.backbone(u.to(kind), c, **cond).to(u.dtype)
-        if not self.learned_variance:
-            return output, None
-        output, v = output.chunk(2, dim=1)
-        return output, (1 + v) / 2  # Nichol & Dhariwal 2021, eq. 15: `learned_range` of diffusers
+    def scales(self, level: Level) -> tuple[Scale, Scale]:
+        """1 and 1."""
+        return 1.0, 1.0
 
 
 class ClipSample(Denoiser):

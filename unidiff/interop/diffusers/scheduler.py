@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, RunError, require, require_whole
 from unidiff.grid import Grid
-from unidiff.interop.diffusers.network import FlowTime, NoiseScale, TableIndex, Timestep
+from unidiff.noise_condition import NoiseCondition, NoiseScale, TableIndex, Timestep
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
 from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
@@ -50,16 +50,24 @@ class Reading:
     Attributes:
         process: The process of the noisy states.
         parameterization: What the network predicts.
-        timestep: What it is told of the time.
+        noise_condition: What it is passed of the time: its `timestep`.
         clip: Where the expected data are clipped; None if they are not.
         variance: Its `variance_type`; None if it has none.
+        T: `timesteps` that make up the time 1: `num_train_timesteps`, or 1 where they are times.
+        first: The number of the first entry of a table in units of 1 / T; 0 without a table.
     """
 
     process: Process
     parameterization: Parameterization
-    timestep: Timestep
+    noise_condition: NoiseCondition
     clip: float | None = None
     variance: str | None = None
+    T: int = 1
+    first: int = 0
+
+    def times(self, timesteps: Tensor) -> Tensor:
+        """The times in [0, 1] that the scheduler's `timesteps`, (N,) float64, stand for."""
+        return (timesteps + self.first) / self.T
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
         RunError: If the scheduler is unsupported or has no times for that many steps.
         ParameterError: If steps is no integer of at least 1.
     """
-    timestep = read_scheduler(config, place).timestep
+    reading = read_scheduler(config, place)
     require_whole("steps", steps)
     # PNDM's Runge-Kutta start evaluates between its times; without it, the times are the same.
     scheduler = _made({**_modernized(config, place), "skip_prk_steps": True}, place)
@@ -133,14 +141,14 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
     except (ValueError, IndexError) as error:
         raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
     found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
-    if isinstance(timestep, TableIndex) and config["_class_name"].startswith("DDIM"):
-        stride = timestep.T // steps
+    if reading.first and config["_class_name"].startswith("DDIM"):
+        stride = reading.T // steps
         meant = torch.cat([found[1:], found.new_tensor([-1.0])])
         if not torch.equal((found - stride).clamp(min=-1), meant):
-            stepped = f"{config['_class_name']} steps by {timestep.T} // {steps} = {stride}, past its own times"
+            stepped = f"{config['_class_name']} steps by {reading.T} // {steps} = {stride}, past its own times"
             remedy = "The grid has the times themselves, so diffusers draws something else"
             warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
-    times = timestep.times(_without_stages(config["_class_name"], found)).tolist()
+    times = reading.times(_without_stages(config["_class_name"], found)).tolist()
     try:
         require(len(times) == steps, "steps", steps, f"as many as its times, {len(times)}")
         return Timesteps(tuple(times))
@@ -236,7 +244,7 @@ def _flow(full: Mapping[str, Any], place: str) -> Reading:
     if prediction != "flow_prediction":
         raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a flow is 'flow_prediction'.")
     T = full["num_train_timesteps"]
-    return Reading(FlowMatching(t_min=1 / T), Velocity(), FlowTime(T))
+    return Reading(FlowMatching(t_min=1 / T), Velocity(), Timestep(T), T=T)
 
 
 def _table(full: Mapping[str, Any], place: str) -> Reading:
@@ -253,7 +261,7 @@ def _table(full: Mapping[str, Any], place: str) -> Reading:
     if full.get("rescale_betas_zero_snr"):
         schedule = ZeroTerminalSNR(schedule)
     clip = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None
-    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"))
+    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"), T, 1)
 
 
 def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:

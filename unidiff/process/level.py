@@ -1,0 +1,135 @@
+"""A time of a process with its coefficients, and the arithmetic of coefficients that are numbers or tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction", "posterior_kl", "scale_by"]
+
+# A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
+# *basis.shape) where it differs from mode to mode.
+Scale = float | Tensor
+
+
+_Pair = tuple[Scale, ...]  # d alpha / dt and d sigma / dt
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
+
+    Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
+    step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training. In a basis
+    with a shape all but `time` are tensors that broadcast against its modes. The rates are differentiated when they are
+    first read, for the whole grid or batch.
+
+    Attributes:
+        time: The time, in [0, 1].
+        alpha: Scale of the data.
+        sigma: Scale of the noise.
+        log_snr: log(alpha^2 / sigma^2).
+    """
+
+    time: Scale
+    alpha: Scale
+    sigma: Scale
+    log_snr: Scale
+    _rates: _Pair | Callable[[], _Pair] = field(default=(math.nan, math.nan), kw_only=True, repr=False, compare=False)
+
+    @property
+    def rates(self) -> _Pair:
+        """(d alpha / dt, d sigma / dt)."""
+        if callable(self._rates):
+            object.__setattr__(self, "_rates", self._rates())
+        return self._rates  # type: ignore[return-value]
+
+    @property
+    def alpha_rate(self) -> Scale:
+        """D alpha / dt."""
+        return self.rates[0]
+
+    @property
+    def sigma_rate(self) -> Scale:
+        """D sigma / dt."""
+        return self.rates[1]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Level:
+        """The level with a function applied to each tensor, such as one that picks rows of a batch."""
+
+        def mapped(value: Scale) -> Scale:
+            return function(value) if isinstance(value, Tensor) else value
+
+        values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
+        return Level(*values, _rates=lambda: (mapped(self.alpha_rate), mapped(self.sigma_rate)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rates = {"_rates": self.rates}
+        return partial(Level, self.time, self.alpha, self.sigma, self.log_snr, **rates), ()
+
+
+def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
+    """The linear combination a x + b y, in as few passes as the coefficients allow.
+
+    A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
+    """
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a * x + b * y
+    if a == 0:
+        return y if b == 1 else b * y
+    if b == 0:
+        return x if a == 1 else a * x
+    return torch.add(a * x, y, alpha=b)
+
+
+def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
+    """The noise that explains a state u with data x0: (u - alpha x0) / sigma, each (B, *modes)."""
+    return (u - level.alpha * x0) / level.sigma
+
+
+def scale_by(a: Scale, x: Tensor) -> Tensor:
+    """The multiple a x; x itself where the number a is 1, to the rounding of float64.
+
+    So the factors that are 1 by mathematics, as those around the network of a DDPM, cost nothing.
+    """
+    return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
+
+
+def expm1(x: Scale) -> Scale:
+    """exp(x) - 1 of a number or a tensor, without loss near 0."""
+    return torch.expm1(x) if isinstance(x, Tensor) else math.expm1(x)
+
+
+def fresh_noise_fraction(t: Level, s: Level) -> Scale:
+    """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
+
+    For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
+    """
+    return -expm1(t.log_snr - s.log_snr)
+
+
+def posterior_kl(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:
+    """KL between q(u_s | u_t, u_0) and a reverse step from t to s, in nats, for each mode: a sum of two parts.
+
+    The first variance is the small one, beta-tilde = sigma_s^2 renewed, the step's r times that; the means differ by
+    alpha_s renewed times the error of x0 (Ho et al. 2020, eq. 5 and 7).
+
+    Args:
+        error: u_0 - x0, (B, *modes).
+        t: The level that the step starts from.
+        s: The level below.
+        variance: Where the step's variance lies between beta-tilde (0) and beta (1) on a logarithmic scale.
+
+    Returns:
+        (SNR_s - SNR_t) error^2 / (2 r), (B, *modes), and (log r + 1 / r - 1) / 2, as the variance and coefficients are.
+    """
+    ratio = t.sigma / s.sigma
+    log_r = 2 * variance * (ratio.log() if isinstance(ratio, Tensor) else math.log(ratio))
+    weight = 0.5 * (s.alpha / s.sigma) ** 2 * fresh_noise_fraction(t, s) / ratio ** (2 * variance)
+    return weight * error.square(), 0.5 * (log_r + expm1(-log_r))
