@@ -403,7 +403,7 @@ def test_bad_posteriors_are_refused():
     with pytest.raises(ParameterError, match="one measurement"):
         ud.inverse.conditioned(model, operator, torch.zeros(2))
     blurred = ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 16), 1.0)
-    with pytest.raises(ParameterError, match="noise_std: 0 was given, where A C A"):
+    with pytest.raises(ParameterError, match="noise_std must be > 0 where A C A"):
         ud.inverse.conditioned(blurred, ud.inverse.HeatBlur((16,), 8.0), torch.zeros(16))
 
 
