@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "complaint",
     "is_whole",
     "require",
+    "require_shape",
     "require_whole",
 ]
 
@@ -79,6 +81,19 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
     """
     if not condition:
         raise ParameterError(parameter, f"must be {allowed}, got {value!r}")
+
+
+def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise a ParameterError unless a tensor has the expected shape; broadcasting would hide another.
+
+    Args:
+        parameter: The parameter that the tensor comes from.
+        what: What the tensor holds, in the plural: "predictions".
+        shape: Its shape.
+        expected: The shape it must have.
+    """
+    if tuple(shape) != tuple(expected):
+        raise ParameterError(parameter, f"{what} must have shape {tuple(expected)}, got {tuple(shape)}")
 
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from theirs import InFloat64
+from theirs import SCHEDULERS, diffusers, in_float64  # noqa: F401 (a fixture)
 
 from unidiff import (
     DDIM,
@@ -46,15 +46,13 @@ from unidiff import (
 )
 from unidiff.process.level import Level
 
-diffusers = pytest.importorskip("diffusers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of numpy, in diffusers
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of numpy, in diffusers
+    pytest.mark.usefixtures("in_float64"),
+]
 
 F64 = torch.float64
 DATA = ([[-0.7, 0.2], [0.6, 0.5], [0.1, -0.8]], torch.tensor([0.01, 0.05, 0.02], dtype=F64), [0.5, 0.3, 0.2])
-FILES = (
-    *("ddpm", "ddim", "euler_discrete", "euler_ancestral_discrete", "heun_discrete", "lms_discrete", "sde_ve"),
-    *("dpmsolver_multistep", "dpmsolver_singlestep", "unipc_multistep", "deis_multistep", "flow_match_euler_discrete"),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +63,8 @@ def draws(monkeypatch) -> Callable[[torch.Tensor], torch.Tensor]:
     def randn_tensor(shape, *args, **kwargs) -> torch.Tensor:
         return torch.randn(shape, generator=theirs, dtype=F64)
 
-    for name in FILES:
+    for name in SCHEDULERS:
         module = importlib.import_module(f"diffusers.schedulers.scheduling_{name}")
-        monkeypatch.setattr(module, "torch", InFloat64(torch))
-        if hasattr(module, "np"):
-            monkeypatch.setattr(module, "np", InFloat64(np))
         if hasattr(module, "randn_tensor"):
             monkeypatch.setattr(module, "randn_tensor", randn_tensor)
     return lambda like: torch.randn(like.shape, generator=ours, dtype=F64)

@@ -40,14 +40,14 @@ def untrained(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Gener
     monkeypatch.chdir(folder)
     for codec in (name for name, recipe in WRITTEN.items() if "codec" in recipe):
         coding = ud.load_recipe(codec)
-        coding.codec.build(coding.data.shape[0]).save(folder / "runs" / codec)
+        coding.codec.build(coding.data.shape[0]).float().save(folder / "runs" / codec)
     recipe = ud.load_recipe(name, ["backbone.width=8"])
     network = recipe.backbone.build(shape=recipe.data.shape)
     model = ud.NeuralDenoiser(recipe.process, recipe.parameterization, network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.backbone.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=torch.float32) / max(1, p[0].numel()) ** 0.5)
     model.backbone.double().eval().requires_grad_(False)
     return GenerationRun(folder, recipe, {}, model, 8, torch.float32)
 
@@ -70,7 +70,7 @@ def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
         plain = pipeline.unet.forward
         pipeline.unet.forward = lambda x, t, **options: plain(x, t, class_labels=named, **options)
     ddpm = written.pipeline == "DDPMPipeline"
-    same_noise(monkeypatch, *(DDPM_NOISE if ddpm else (*LDM_NOISE, *DDIM_NOISE)), dtype=F64, patch=patch)
+    same_noise(monkeypatch, *(DDPM_NOISE if ddpm else (*LDM_NOISE, *DDIM_NOISE)), patch=patch)
     states, step = [], pipeline.scheduler.step
     pipeline.scheduler.step = lambda *given, **options: states.append(step(*given, **options)) or states[-1]
     images = drawn(pipeline, 5)

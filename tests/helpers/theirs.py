@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import unidiff as ud
 from unidiff.noise import Seeded
 
 diffusers = pytest.importorskip("diffusers")
 
-PICTURES = 1e-4  # derived in test_diffusers_bridge.py
+F64 = torch.float64
+PICTURES = 1e-9  # derived in test_diffusers_bridge.py
+SCHEDULERS = (
+    *("ddpm", "ddim", "euler_discrete", "euler_ancestral_discrete", "heun_discrete", "lms_discrete", "sde_ve"),
+    *("dpmsolver_multistep", "dpmsolver_singlestep", "unipc_multistep", "deis_multistep", "flow_match_euler_discrete"),
+)
 COUNT = 3
 SMALLEST: dict[str, Any] = {
     "block_out_channels": (8,),
@@ -37,10 +46,17 @@ class InFloat64:
 
 
 @pytest.fixture
-def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets diffusers keep its tables and its embedding of the time in float64, where it names float32."""
-    for name in ("schedulers.scheduling_ddpm", "schedulers.scheduling_ddim", "models.embeddings"):
-        monkeypatch.setattr(f"diffusers.{name}.torch", InFloat64(torch))
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything in float64: what is made without a dtype, and what diffusers keeps in float32 by name."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(F64)
+    for name in (*(f"schedulers.scheduling_{name}" for name in SCHEDULERS), "models.embeddings"):
+        module = importlib.import_module(f"diffusers.{name}")
+        monkeypatch.setattr(module, "torch", InFloat64(torch))
+        if hasattr(module, "np"):
+            monkeypatch.setattr(module, "np", InFloat64(np))
+    yield
+    torch.set_default_dtype(before)
 
 
 def unet(**changes: Any) -> Any:
@@ -77,9 +93,7 @@ def transformer(**changes: Any) -> Any:
     return network.eval()
 
 
-def same_noise(
-    monkeypatch: pytest.MonkeyPatch, *modules: str, dtype: torch.dtype = torch.float32, patch: int = 1
-) -> None:
+def same_noise(monkeypatch: pytest.MonkeyPatch, *modules: str, patch: int = 1) -> None:
     """Lets modules of diffusers draw the noise that `unidiff.sample` draws from the seeds 0, ..., COUNT - 1.
 
     With a patch it is the noise of the unfolded images, folded.
@@ -88,7 +102,7 @@ def same_noise(
 
     def draw(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.nn.functional.pixel_unshuffle(
-            noise(torch.nn.functional.pixel_shuffle(torch.empty(shape, dtype=dtype), patch)), patch
+            noise(torch.nn.functional.pixel_shuffle(torch.empty(shape, dtype=F64), patch)), patch
         )
 
     for module in modules:
@@ -102,12 +116,18 @@ LDM_NOISE = ("pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffu
 DIT_NOISE = ("pipelines.dit.pipeline_dit",)
 
 
+def sampled(model: Any, *given: Any, **options: Any) -> torch.Tensor:
+    """COUNT samples of `unidiff.sample` in float64."""
+    return ud.sample(model.double(), *given, seeds=COUNT, dtype=F64, **options).x
+
+
 def pictures(x: torch.Tensor) -> torch.Tensor:
     return (x / 2 + 0.5).clamp(0, 1)
 
 
 def drawn(pipeline: Any, steps: int, *given: Any, **options: Any) -> torch.Tensor:
     """What a pipeline of diffusers draws, in [0, 1]: COUNT pictures, or what its own first argument asks for."""
+    pipeline.to(F64)
     pipeline.set_progress_bar_config(disable=True)
     kind = "np" if type(pipeline).__name__ == "LDMPipeline" else "pt"  # which knows no other
     images = pipeline(*(given or (COUNT,)), num_inference_steps=steps, output_type=kind, **options).images

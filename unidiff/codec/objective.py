@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from unidiff.codec.codec import Autoencoder, AutoencoderOutput, at_least_float32
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require, require_shape
 
 __all__ = [
     "AbsoluteError",
@@ -89,6 +89,7 @@ class CodecObjective(ABC):
             coding: What the codec made of the pictures.
             x: The pictures, (B, C, H, W).
         """
+        require_shape("codec", "reconstructions", coding.x.shape, x.shape)
         difference = at_least_float32(coding.x) - x
         total = self.error.of(difference).flatten(1).sum(1)
         if self.edge:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.data.base import OpenDataset
-from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.errors import ParameterError, RunFailed, require, require_shape
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -238,7 +238,9 @@ def _accumulate_gradients(
         eps = eps.to(accelerator.device, non_blocking=True)
         given = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
-            loss = objective.batch_losses(model, x, draw, eps, **given).mean() / parts
+            losses = objective.batch_losses(model, x, draw, eps, **given)
+            require_shape("objective", "losses", losses.shape, x.shape[:1])
+            loss = losses.mean() / parts
             accelerator.backward(loss)
         total += loss.detach()
     return total
