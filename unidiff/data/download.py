@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError
-from unidiff.files import whole_file
+from unidiff.files import whole_files
 
 __all__ = ["download", "fetch"]
 
@@ -51,9 +51,9 @@ def fetch(name: str, mirrors: Sequence[str], folder: Path, check: Callable[[Path
     for mirror in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder / name) as arrived:
-                download(mirror + name, arrived)
-                check(arrived)
+            with whole_files(folder, name) as temporary:
+                download(mirror + name, temporary / name)
+                check(temporary / name)
             return folder / name
         except OSError as error:
             failures.append(f"{mirror}: {error.strerror or type(error).__name__}")
