@@ -33,7 +33,7 @@ ORDER = [
     "training",
     "run",
     "interop",
-    "task",
+    "tasks",
     "cli",
 ]
 APART = {"__init__", "__main__", "exports"}

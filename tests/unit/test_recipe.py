@@ -605,7 +605,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("process=DDIM", "--set process=DDIM: process: DDIM is a solver; a process belongs here.\nAllowed here: "),
         ("process.levels=1", "--set process.levels=1: process.levels must be "),
         ("training.stepz=20", "--set training.stepz=20: training.stepz: there is no such key. Did you"),
-        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less than 0.0004, where the"),
+        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less than"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
         ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),

@@ -15,9 +15,9 @@ from torch import Tensor
 from unidiff.data.base import Dataset, OpenDataset, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.picture import decode
-from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError, require, require_whole
 from unidiff.renamed import renamed
+from unidiff.search_paths import Absent, find
 
 __all__ = ["ImageFolder"]
 
