@@ -195,7 +195,7 @@ def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     monkeypatch.setattr(app_module.time, "sleep", waited.append)
     result = unidiff("check", "nowhere.yaml")
     assert result.code == 2
-    assert result.err.startswith("unidiff (process 1): nowhere.yaml: there is no such file")
+    assert result.err.startswith("unidiff (process 1): nowhere.yaml: neither a file nor a shipped recipe")
     assert waited == [5.0]
 
 
