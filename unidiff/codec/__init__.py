@@ -1,4 +1,4 @@
-"""Codecs: networks that turn pictures into small latents and back, with diffusers' autoencoders inside."""
+"""Codecs: autoencoders between images and latents, built on the networks of diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The renormalised heat equation as a PDE: domains, eigenmodes, exact evolution, stability, forcing, backward runs."""
+"""The renormalised heat equation as a PDE: domains, exact evolution, stability, stochastic forcing, backward runs."""
 
 from unidiff.pde.backward import mode_deviation, recover, recover_modes, resolution, resolvable_modes
 from unidiff.pde.domain import Box, Domain, Interval, Rectangle
