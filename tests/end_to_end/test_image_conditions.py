@@ -185,7 +185,7 @@ def test_wrong_images_are_refused():
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5))
     with pytest.raises(ParameterError, match=r"it knows images \(2, 8, 8\), the other one None"):
         ud.AutoGuidance(model(image=None), inner, 2.0)
-    with pytest.raises(ParameterError, match="image must be .*, got 0"):
+    with pytest.raises(ParameterError, match=r"image must be .*, got 0"):
         ud.UNet((1, 8, 8), image=0)
 
 
