@@ -362,5 +362,5 @@ def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="missing required key"):
+    with pytest.raises(RecipeError, match="process: missing required key"):
         ud.load_recipe(write(tmp_path, plain))
