@@ -56,6 +56,7 @@ from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
 from unidiff.guidance.autoguidance import AutoGuidance as AutoGuidance
+from unidiff.guidance.base import Guided as Guided
 from unidiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree as ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold

@@ -75,10 +75,10 @@ def test_a_network_sees_states_of_size_1(process):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.UNetEncoder((1, 8, 8)), "classes: None was given"),
+        (lambda: ud.UNetEncoder((1, 8, 8)), "classes must be .*, got None"),
         (lambda: ud.UNetEncoder((2,), classes=3), "shape"),
         (lambda: ud.UNetEncoder((1, 6, 6), multipliers=(1, 2, 2), classes=3), "6x6 is not divisible by 4"),
-        (lambda: ud.MLPEncoder((2,), width=3, classes=3), "width: 3 was given"),
+        (lambda: ud.MLPEncoder((2,), width=3, classes=3), "width must be .* got 3"),
     ],
 )
 def test_encoders_that_cannot_be_are_refused(make, message):
@@ -166,7 +166,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
     )
     assert "say how much it counts" in refused(*words, "--classifier", runs / "judge")
     assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
-    assert "the training of a classifier, which draws no samples" in refused("sample", runs / "judge")
+    assert "the training of a classifier; it does not generate samples" in refused("sample", runs / "judge")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
         ({"data": {"type": "Spiral"}}, r"classifier\.classes: only reading"),
         ({"classifier": {"type": "MLPEncoder", "classes": 3}}, r"classifier\.classes: 3 was given"),
         ({"classifier": {"type": "UNetEncoder"}}, r"classifier: it cannot take the samples of Ring"),
-        ({"classifier": {"type": "MLP"}}, r"MLP is a backbone; an encoder belongs here"),
+        ({"classifier": {"type": "MLP"}}, r"expected an encoder, got MLP, a backbone"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):

@@ -231,12 +231,12 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
-    with pytest.raises(ParameterError, match=r"runs: .*each run once"):
+    with pytest.raises(ParameterError, match="runs must be each run once"):
         ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
-    assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
+    assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
     assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
@@ -252,16 +252,16 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     [
         ({"solvers": ["ddim", "heunn"]}, "solvers: 'heunn': there is no solver 'heunn'"),
         ({"solvers": []}, "solvers"),
-        ({"solvers": [{"type": "DDIM", "etta": 1}]}, "solvers[0].etta: there is no such key. Did you mean 'eta'?"),
+        ({"solvers": [{"type": "DDIM", "etta": 1}]}, "solvers[0].etta: unknown key. Did you mean 'eta'?"),
         ({"solvers": [3]}, "solvers[0]"),
-        ({"nfe": [0]}, "nfe: 0 was given"),
+        ({"nfe": [0]}, "nfe must be an integer from 1 to 1000000, got 0"),
         ({"nfe": []}, "nfe"),
         ({"process": None}, "process: it is missing"),
         ({"data": None}, "data: it is missing"),
         ({"data": {"type": "TwoMoons"}}, "no mixture of Gaussians"),
         ({"runs": ["runs/a"]}, "data: a trained run has its own"),
         ({"count": 5}, "count: 5 was given"),
-        ({"steps": 5}, "steps: there is no such key"),
+        ({"steps": 5}, "steps: unknown key"),
     ],
 )
 def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):
@@ -280,7 +280,7 @@ def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
     (tmp_path / "again.yaml").write_text(comparing.to_yaml())
     assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     text = unidiff("check", path).out
-    assert "# This recipe is right." in text
+    assert "# Valid. Nothing is trained" in text
     (tmp_path / "again.yaml").write_text(text)
     assert ud.load_recipe(tmp_path / "again.yaml") == comparing
     assert json.loads(unidiff("check", path, "--json").out)["recipe"] == comparing.to_dict()
@@ -297,7 +297,7 @@ def test_run_takes_the_recipe_of_a_comparison(tmp_path):
     found = json.loads(unidiff(*words, "--json").out)
     kept = json.loads((tmp_path / "out/compare.json").read_text())
     assert found == {"status": "finished", "directory": str(tmp_path / "out"), **kept}
-    assert "nothing to go on with" in refused(*words, "--resume")
+    assert "does not train a model" in refused(*words, "--resume")
 
 
 def test_a_table_in_a_terminal(monkeypatch, capsys):

@@ -57,7 +57,7 @@ def test_figure_7(tmp_path):
 def test_a_shipped_evolution_is_right(name, tmp_path):
     checked = unidiff("check", name)
     assert checked.code == 0
-    assert "# This recipe is right." in checked.out
+    assert "# Valid. Nothing is trained" in checked.out
     (tmp_path / "again.yaml").write_text(checked.out)
     assert ud.load_recipe(tmp_path / "again.yaml") == ud.load_recipe(name)
     assert json.loads(unidiff("check", name, "--json").out)["recipe"] == ud.load_recipe(name).to_dict()
@@ -87,8 +87,8 @@ def test_an_evolution_is_not_overwritten_by_accident(tmp_path):
     assert json.loads((tmp_path / "out/evolution.json").read_text())["recipe"]["R"] == 3
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
-    assert "no evolution" in refused("run", tmp_path / "tiny.yaml", "--out", tmp_path / "full", "--overwrite")
-    assert "nothing to go on with" in refused(*words, "--resume")
+    assert "not an evolution" in refused("run", tmp_path / "tiny.yaml", "--out", tmp_path / "full", "--overwrite")
+    assert "does not train a model" in refused(*words, "--resume")
 
 
 @pytest.mark.parametrize("failing", ["unidiff.plot.save_fields", "unidiff.plot.save_graphs"])
@@ -107,7 +107,7 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"domain": {"type": "Interval", "cells": 1}}, "domain.cells: 1 was given"),
+        ({"domain": {"type": "Interval", "cells": 1}}, "domain.cells must be an integer >= 2, got 1"),
         (
             {"domain": {"type": "Interval", "cells": 10**10}},
             "must be at most",
@@ -115,15 +115,18 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ({"domain": {"type": "Rectangle", "cells": 4}}, "domain.cells"),
         ({"domain": {"type": "Intervall"}}, "Did you mean 'Interval'?"),
         ({"domain": {"type": "Interval", "kind": "spectrum"}}, "domain.kind: 'spectrum' was given"),
-        ({"domain": {"type": "DDPM"}}, "a domain belongs here"),
-        ({"start": {"type": "Eigenmodes", "terms": [[48, 1.0]]}}, "start.terms: 48 was given"),
+        ({"domain": {"type": "DDPM"}}, "expected a domain, got DDPM, a process"),
+        (
+            {"start": {"type": "Eigenmodes", "terms": [[48, 1.0]]}},
+            "start.terms must be an integer from 1 to 47, got 48",
+        ),
         ({"start": {"type": "Eigenmodes", "terms": [[3]]}}, "start.terms"),
         ({"times": []}, "times"),
-        ({"times": [1, -2]}, "times: -2.0 was given"),
-        ({"R": 0}, "R: 0.0 was given"),
-        ({"diffusivity": -1}, "diffusivity: -1.0 was given"),
-        ({"clean": 1}, "clean: 1.0 was given"),
-        ({"steps": 5}, "steps: there is no such key"),
+        ({"times": [1, -2]}, ", got -2.0"),
+        ({"R": 0}, "R must be a finite number above 0, got 0.0"),
+        ({"diffusivity": -1}, "diffusivity must be a finite number above 0, got -1.0"),
+        ({"clean": 1}, "clean must be a number from 0 to below 1, got 1.0"),
+        ({"steps": 5}, "steps: unknown key"),
     ],
 )
 def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):

@@ -257,7 +257,7 @@ def test_another_recipe_or_other_data_are_not_resumed(tmp_path):
     )
     assert "training.lr was 0.01, is 0.5" in message
     assert "process.T was 50, is 60" in message
-    assert "there is no run to resume" in refused("run", path, "--out", tmp_path / "none", "--resume")
+    assert "no run to resume" in refused("run", path, "--out", tmp_path / "none", "--resume")
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     manifest["data"] |= {"name": "MNIST train", "checksum": "md5:0"}
     (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))
@@ -368,9 +368,9 @@ def test_a_directory_that_is_no_run_is_never_deleted(tmp_path):
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
     for words in ([], ["--overwrite"]):
-        assert "files that are no run" in refused("run", path, "--out", precious, *words)
+        assert "files that are not a run" in refused("run", path, "--out", precious, *words)
     (precious / "recipe.yaml").write_text("soup")  # a recipe.yaml does not make a run
-    assert "files that are no run" in refused("run", path, "--out", precious, "--overwrite")
+    assert "files that are not a run" in refused("run", path, "--out", precious, "--overwrite")
     assert (precious / "thesis.txt").read_text() == "years of work"
     assert (precious / "recipe.yaml").read_text() == "soup"
 
@@ -395,8 +395,8 @@ def test_places_that_cannot_be_used(tmp_path, monkeypatch):
     path = write(tmp_path, RING)
     opened = []
     monkeypatch.setattr(ud.data.Ring, "open", lambda self, split="train": opened.append(split))
-    assert "is a file" in refused("run", path, "--out", path)
-    assert "is a file" in refused("run", path, "--out", path / "below" / "it")
+    assert "is not a directory" in refused("run", path, "--out", path)
+    assert "is not a directory" in refused("run", path, "--out", path / "below" / "it")
     assert "cannot be used" in refused("run", path, "--out", tmp_path / ("x" * 300))
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda place, mode: False)
@@ -404,7 +404,7 @@ def test_places_that_cannot_be_used(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 1000))
         message = refused("run", path, "--out", tmp_path / "new")
-        assert "needs about 50 MB, but 0 MB are free" in message
+        assert "50 MB are needed, but only 0 MB are free" in message
     assert opened == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
@@ -512,7 +512,11 @@ def test_what_the_process_measured_is_kept_with_the_run(tmp_path):
     content = kept.read_bytes()
     # Gone, cut short, or of another shape: nothing is drawn or trained with a guess.
     other = safetensors.torch.save({"power": torch.ones(9, 8)})
-    for broken, said in ((None, "is missing"), (content[:40], "is damaged"), (other, r"damaged \(power: \(9, 8\)")):
+    for broken, said in (
+        (None, "is missing"),
+        (content[:40], "is damaged"),
+        (other, r"damaged \(power must be .*, got \(9, 8\)"),
+    ):
         kept.unlink(missing_ok=True)
         if broken is not None:
             kept.write_bytes(broken)
@@ -531,8 +535,8 @@ def test_the_modes_must_be_those_of_the_data(tmp_path):
     refused = unidiff("check", recipe)
     assert refused.code == 2
     assert "heat.yaml:3:" in refused.err
-    assert "[28, 28] was given" in refused.err
-    assert "Write [8, 8]" in refused.err
+    assert "process.shape must be [8, 8]" in refused.err
+    assert "got [28, 28]" in refused.err
 
 
 @pytest.mark.parametrize("words", [("run", "--dry-run"), ("check",), ("run", "--resume")])

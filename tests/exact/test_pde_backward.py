@@ -376,11 +376,17 @@ def test_errors_name_the_parameter():
         "deviation": lambda: recover_modes(domain, modes, 1.0, Tikhonov(), R),
         "spectrum": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.ones(3)), R, 0.1),
         "modes": lambda: recover_modes(domain, torch.zeros(8), 1.0, TruncatedInverse(), R),
-        "modes: .* not finite": lambda: recover_modes(domain, modes * math.nan, 1.0, TruncatedInverse(), R),
-        "modes: .* the last axes": lambda: recover_modes(domain, torch.ones(7), 1.0, TruncatedInverse(), R),
-        "values: .* not finite": lambda: recover(domain, modes * math.inf, 1.0, TruncatedInverse(), R),
-        "spectrum: -1": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.linspace(-1, 1, 7)), R, 0.1),
-        "spectrum: nan": lambda: recover_modes(domain, modes, 1.0, Wiener(torch.full((7,), math.nan)), R, 0.1),
+        "modes must be finite": lambda: recover_modes(domain, modes * math.nan, 1.0, TruncatedInverse(), R),
+        "modes must be a tensor with last axes": lambda: recover_modes(
+            domain, torch.ones(7), 1.0, TruncatedInverse(), R
+        ),
+        "values must be finite": lambda: recover(domain, modes * math.inf, 1.0, TruncatedInverse(), R),
+        "spectrum must be .* got -1": lambda: recover_modes(
+            domain, modes, 1.0, Wiener(torch.linspace(-1, 1, 7)), R, 0.1
+        ),
+        "spectrum must be .* got nan": lambda: recover_modes(
+            domain, modes, 1.0, Wiener(torch.full((7,), math.nan)), R, 0.1
+        ),
         "run": lambda: SpectralCutoff(run=0),
         "sigmas": lambda: SpectralCutoff(sigmas=-1.0),
         "relative_noise": lambda: resolution(1.0, 1.0),

@@ -311,21 +311,21 @@ def test_the_mean_is_removed_or_kept():
     [
         ({"u0": torch.ones(8, dtype=F64)}, "u0: the field is constant"),
         ({"u0": torch.stack([rough(8), torch.zeros(8, dtype=F64)])}, "number 1 of the batch"),
-        ({"u0": torch.full((8,), math.nan, dtype=F64)}, "u0: the field has values that are not finite"),
-        ({"times": -1.0}, "times: -1.0 was given"),
-        ({"times": [0.0, math.inf]}, "times: "),
-        ({"diffusivity": 0.0}, "diffusivity: 0.0 was given"),
-        ({"clean": 1.0}, "clean: 1.0 was given"),
-        ({"R": -1.0}, "R: -1.0 was given"),
-        ({"R": torch.ones(3)}, r"R: 'a tensor of shape \(3,\)'"),
-        ({"R": torch.ones(2, 3), "u0": rough(3, 8)}, r"R: 'a tensor of shape \(2, 3\)'"),
-        ({"times": []}, "times: .* at least one time"),
-        ({"u0": rough(9)}, r"u0: .* the last axes must be \(8,\)"),
+        ({"u0": torch.full((8,), math.nan, dtype=F64)}, "u0 must be finite"),
+        ({"times": -1.0}, "times must be .* got -1.0"),
+        ({"times": [0.0, math.inf]}, "times must be finite"),
+        ({"diffusivity": 0.0}, "diffusivity must be .* got 0.0"),
+        ({"clean": 1.0}, "clean must be .* got 1.0"),
+        ({"R": -1.0}, "R must be .* got -1.0"),
+        ({"R": torch.ones(3)}, r"R must be .* got \(3,\)"),
+        ({"R": torch.ones(2, 3), "u0": rough(3, 8)}, r"R must be .* got \(2, 3\)"),
+        ({"times": []}, "times must be at least one time"),
+        ({"u0": rough(9)}, r"u0 must be a tensor with last axes \(8,\)"),
         ({"u0": lambda x: 2.0}, "u0: the field is constant"),
-        ({"u0": lambda x: x[1:]}, "u0: .* the last axes"),
+        ({"u0": lambda x: x[1:]}, "u0 must be a tensor with last axes"),
         ({"u0": 1e200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
         ({"u0": 1e-200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
-        ({"u0": "field"}, "u0: str was given"),
+        ({"u0": "field"}, "u0 must be numbers, got str"),
     ],
 )
 def test_mistakes(change, said):
@@ -351,5 +351,5 @@ def test_a_constant_through_a_transform_is_still_constant():
     # Rounding of a constant field leaves gradients of 1e-16, which must not be blown up to R.
     with pytest.raises(ParameterError, match="constant"):
         pde.evolve(ud.pde.Interval(100), torch.full((100,), 0.1, dtype=F64), 1.0)
-    with pytest.raises(ParameterError, match="last axes must be"):
+    with pytest.raises(ParameterError, match="with last axes"):
         pde.evolve_modes(ud.pde.Interval(8), torch.ones(9, dtype=F64), 1.0)

@@ -37,7 +37,7 @@ def test_the_sparse_laplacian_has_the_eigenvalues_of_the_domain(shape):
     by_modes = domain.to_values(-domain.eigenvalues * domain.to_modes(u))
     scale = float(domain.eigenvalues.max())
     np.testing.assert_allclose(matrix @ u.flatten().numpy(), by_modes.flatten().numpy(), rtol=0, atol=1e-14 * scale)
-    with pytest.raises(ParameterError, match="kind: 'spectral'"):
+    with pytest.raises(ParameterError, match=r"kind must be .* got .spectral."):
         cls(shape, sides).laplacian()
 
 
@@ -141,10 +141,10 @@ def test_mistakes(times):
 
 def test_mistakes_of_methods():
     for make, said in (
-        (lambda: pde.MethodOfLines("RK4"), "method: 'RK4'"),
+        (lambda: pde.MethodOfLines("RK4"), "method must be .* got 'RK4'"),
         (lambda: pde.MethodOfLines(rtol=0.0), "rtol"),
         (lambda: pde.ETDRK4(0), "steps"),
-        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind: 'spectral'"),
+        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind must be .* got 'spectral'"),
     ):
         with pytest.raises(ParameterError, match=said):
             make()
@@ -170,10 +170,10 @@ def test_a_field_is_checked_before_it_is_integrated(run):
     for u0, said in (
         (torch.full((32,), 0.1, dtype=torch.float64), "u0: the field is constant"),
         (lambda x: 0.1 + 0 * x, "u0: the field is constant"),
-        (nan, "u0: .* not finite"),
-        (torch.ones(31), r"u0: .* the last axes must be \(32,\)"),
-        (torch.tensor(1.0), r"u0: .* the last axes must be \(32,\)"),
-        (CELLS.field(start).expand(2, 32), "u0: a batch of shape"),
+        (nan, "u0 must be finite"),
+        (torch.ones(31), r"u0 must be a tensor with last axes \(32,\)"),
+        (torch.tensor(1.0), r"u0 must be a tensor with last axes \(32,\)"),
+        (CELLS.field(start).expand(2, 32), "u0 must be one field"),
     ):
         with pytest.raises(ParameterError, match=said):
             run(CELLS, u0, [0.01])

@@ -80,17 +80,17 @@ def test_mistakes():
     square = ud.pde.Rectangle((8, 8))
     for call, said in (
         (lambda: pde.stability(square, 0), "k must be an integer from 1 to 63"),
-        (lambda: pde.stability(square, 64), "k: 64"),
+        (lambda: pde.stability(square, 64), "k must be .* got 64"),
         (lambda: pde.stability(square, 1, diffusivity=-1.0), "diffusivity"),
         (lambda: pde.takeover_time(square, 2, 1, 1e-3), "j: mode 1 never takes over from mode 2"),
         (lambda: pde.takeover_time(square, 1, 4, 1e-3), "j: mode 4 never"),
-        (lambda: pde.takeover_time(square, 4, 1, 0.0), "ratio: 0.0"),
-        (lambda: pde.stability(square, 3).amplitude(0.0), "R: 0.0"),
+        (lambda: pde.takeover_time(square, 4, 1, 0.0), "ratio must be .* got 0.0"),
+        (lambda: pde.stability(square, 3).amplitude(0.0), "R must be .* got 0.0"),
         (lambda: ud.pde.Eigenmodes(()), "terms"),
-        (lambda: ud.pde.Eigenmodes(((0, 1.0),)), "terms: 0"),
+        (lambda: ud.pde.Eigenmodes(((0, 1.0),)), "terms must be .* got 0"),
         (lambda: ud.pde.Eigenmodes(((1, 0.0),)), "terms"),
-        (lambda: ud.pde.Eigenmodes(((99, 1.0),)).modes(square), "terms: 99"),
-        (lambda: ud.pde.RandomField(-1), "seed: -1"),
+        (lambda: ud.pde.Eigenmodes(((99, 1.0),)).modes(square), "terms must be .* got 99"),
+        (lambda: ud.pde.RandomField(-1), "seed must be .* got -1"),
     ):
         with pytest.raises(ParameterError, match=said):
             call()

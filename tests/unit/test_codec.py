@@ -337,7 +337,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels: \[?\(?9"),
-        ({"codec": "UNet"}, "UNet is a backbone; an autoencoder config belongs here"),
+        ({"codec": "UNet"}, "expected an autoencoder config, got UNet, a backbone"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(tmp_path, changes, message):
@@ -358,9 +358,9 @@ def test_a_missing_test_split_is_found_before_training(tmp_path, monkeypatch):
 
 def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     folder, _ = run
-    assert "the training of a codec, which draws no samples" in refused("sample", folder)
+    assert "the training of a codec; it does not generate samples" in refused("sample", folder)
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="process: this key is missing"):
+    with pytest.raises(RecipeError, match="process: missing required key"):
         ud.load_recipe(write(tmp_path, plain))

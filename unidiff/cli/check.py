@@ -1,4 +1,4 @@
-"""`unidiff check`: is this recipe right?"""
+"""`unidiff check`: is this recipe valid?"""
 
 from __future__ import annotations
 

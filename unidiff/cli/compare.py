@@ -46,13 +46,13 @@ def compare(
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.console import Console
     from unidiff.tasks.comparison_models import compare_recipe
-    from unidiff.tasks.comparison_report import check_place, write_comparison
+    from unidiff.tasks.comparison_report import write_comparison
 
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
     comparing, name = _comparing(what, changes, overrides or [], allow_imports)
     directory = out or Path("runs") / name
-    check_place(directory, overwrite)
+    comparing.check_output(directory, overwrite)
     with Console() as console:
         found, facts = compare_recipe(comparing, console, device=device, allow_imports=allow_imports)
         for note in found.notes:

@@ -58,7 +58,7 @@ def read_examples(
         try:
             told.append(conditioning.from_user(picture, shape, known))
         except ParameterError as error:
-            raise RunError(f"--mask: {error.problem}") from error
+            raise RunError(complaint("--mask", error.problem)) from error
     return Examples({"image": torch.stack(told)})
 
 

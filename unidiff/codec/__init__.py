@@ -1,4 +1,4 @@
-"""Codecs: networks that turn pictures into small latents and back, with diffusers' autoencoders inside."""
+"""Autoencoders for latent diffusion: images to small latents and back, on the networks of diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which codec to train: arguments only. The networks are diffusers', built when training begins."""
+"""Configurations of autoencoders. The networks are those of diffusers, built when training begins."""
 
 from __future__ import annotations
 
@@ -19,48 +19,61 @@ __all__ = ["AutoencoderConfig", "AutoencoderDC", "AutoencoderKL", "AutoencoderTi
 
 @dataclass(frozen=True)
 class AutoencoderConfig(ABC):
-    """A kind of codec, with the sizes of its network."""
+    """An autoencoder architecture and its sizes."""
 
     @abstractmethod
     def network(self, channels: int) -> Any:
-        """A model of diffusers with fresh weights, for pictures of so many channels."""
+        """A diffusers model with fresh weights, for images with this number of channels."""
 
     @property
     def objective(self) -> CodecObjective:
-        """What it is trained with if nothing else is asked for."""
+        """The default training objective."""
         return Reconstruction()
 
     def build(self, channels: int) -> Autoencoder:
-        """A codec with fresh weights and scale 1, for pictures of so many channels."""
+        """An autoencoder with fresh weights and scale 1, for images with this number of channels."""
         codec = Autoencoder(self.network(channels))
         codec.set_scale(1.0)
         return codec
 
     def sketch(self, channels: int) -> Autoencoder:
-        """The codec without weights, to be asked for shapes and sizes."""
+        """The autoencoder on the meta device, without weights: for shapes and sizes."""
         with torch.device("meta"):
             return self.build(channels)
 
 
 @dataclass(frozen=True)
-class AutoencoderKL(AutoencoderConfig):
-    """A variational autoencoder whose latents are small maps (Kingma & Welling 2014; Rombach et al. 2022, appendix G).
+class _Multilevel(AutoencoderConfig):
+    """Residual blocks at several resolutions.
 
     Args:
         latent_channels: Channels of a latent.
         channels: Channels of each level, the finest first; each level after the first halves height and width. All are
-            multiples of 8, the groups of the normalisation.
-        blocks: Residual blocks a level of the encoder; the decoder has one more.
-        attention: Self-attention at the coarsest level.
+            multiples of 8, the groups of the normalization.
+        blocks: Residual blocks per level of the encoder; the decoder of AutoencoderKL and VQModel has one more.
     """
 
     latent_channels: int = 4
     channels: tuple[int, ...] = (16, 32, 64)
     blocks: int = 1
-    attention: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.latent_channels, self.channels, self.blocks)
+        _require_sizes(self, latent_channels=1024, blocks=100)
+        widths = self.channels
+        fits = isinstance(widths, (tuple, list)) and len(widths) > 0 and all(map(is_whole, widths))
+        fits = fits and math.gcd(_GROUPS, *widths) == _GROUPS
+        require(fits, "channels", widths, f"one or more multiples of {_GROUPS}")
+
+
+@dataclass(frozen=True)
+class AutoencoderKL(_Multilevel):
+    """A variational autoencoder whose latents are small maps (Kingma & Welling 2014; Rombach et al. 2022, appendix G).
+
+    Args:
+        attention: Self-attention at the coarsest level.
+    """
+
+    attention: bool = False
 
     @property
     def objective(self) -> CodecObjective:
@@ -77,27 +90,21 @@ class AutoencoderKL(AutoencoderConfig):
 
 
 @dataclass(frozen=True)
-class VQModel(AutoencoderConfig):
+class VQModel(_Multilevel):
     """An autoencoder whose decoder reads entries of a learned codebook (van den Oord et al. 2017).
 
-    Latents are what is looked up: a diffusion model draws them before the nearest entries are taken.
+    Latents are continuous: quantization to the nearest entries is the first step of decoding.
 
     Args:
-        latent_channels: Channels of a latent.
-        channels: As for AutoencoderKL.
-        blocks: As for AutoencoderKL.
         codes: Entries of the codebook.
-        attention: As for AutoencoderKL.
+        attention: Self-attention at the coarsest level.
     """
 
-    latent_channels: int = 4
-    channels: tuple[int, ...] = (16, 32, 64)
-    blocks: int = 1
     codes: int = 256
     attention: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.latent_channels, self.channels, self.blocks)
+        super().__post_init__()
         require_whole("codes", self.codes, 2, 1_000_000)
 
     @property
@@ -116,21 +123,13 @@ class VQModel(AutoencoderConfig):
 
 
 @dataclass(frozen=True)
-class AutoencoderDC(AutoencoderConfig):
-    """The deep compression autoencoder, whose shortcuts fold pixels into channels (Chen et al. 2025). No posterior.
-
-    Args:
-        latent_channels: Channels of a latent.
-        channels: Channels of each level, the finest first; each level after the first halves height and width.
-        blocks: Residual blocks a level.
-    """
+class AutoencoderDC(_Multilevel):
+    """The deep compression autoencoder, whose shortcuts fold pixels into channels (Chen et al. 2025). Deterministic."""
 
     latent_channels: int = 8
-    channels: tuple[int, ...] = (16, 32, 64)
-    blocks: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.latent_channels, self.channels, self.blocks)
+        super().__post_init__()
         fits = self.channels[-1] % self.latent_channels == 0
         require(fits, "latent_channels", self.latent_channels, f"a divisor of the last channels, {self.channels[-1]}")
 
@@ -151,13 +150,13 @@ class AutoencoderDC(AutoencoderConfig):
 
 @dataclass(frozen=True)
 class AutoencoderTiny(AutoencoderConfig):
-    """Convolutions without normalisation, as small and fast as a codec can be. No posterior.
+    """Convolutions without normalization: the smallest and fastest architecture. Deterministic.
 
     Args:
         latent_channels: Channels of a latent.
         width: Channels of every level.
         levels: Resolutions; each after the first halves height and width.
-        blocks: Residual blocks a level.
+        blocks: Residual blocks per level.
     """
 
     latent_channels: int = 4
@@ -166,10 +165,7 @@ class AutoencoderTiny(AutoencoderConfig):
     blocks: int = 1
 
     def __post_init__(self) -> None:
-        require_whole("latent_channels", self.latent_channels, 1, 1024)
-        require_whole("width", self.width, 1, 4096)
-        require_whole("levels", self.levels, 1, 8)
-        require_whole("blocks", self.blocks, 1, 100)
+        _require_sizes(self, latent_channels=1024, width=4096, levels=8, blocks=100)
 
     def network(self, channels: int) -> Any:
         """See `AutoencoderConfig.network`."""
@@ -188,12 +184,9 @@ class AutoencoderTiny(AutoencoderConfig):
 _GROUPS = 8
 
 
-def _check(latent_channels: int, channels: tuple[int, ...], blocks: int) -> None:
-    require_whole("latent_channels", latent_channels, 1, 1024)
-    require_whole("blocks", blocks, 1, 100)
-    several = isinstance(channels, (tuple, list)) and len(channels) > 0 and all(is_whole(n) for n in channels)
-    allowed = f"one or more multiples of {_GROUPS}"
-    require(several and math.gcd(_GROUPS, *channels) == _GROUPS, "channels", channels, allowed)
+def _require_sizes(config: AutoencoderConfig, **largest: int) -> None:
+    for name, most in largest.items():
+        require_whole(name, getattr(config, name), 1, most)
 
 
 def _convolutional(channels: int, widths: tuple[int, ...], blocks: int) -> dict[str, Any]:

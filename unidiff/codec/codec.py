@@ -1,4 +1,4 @@
-"""The codec: pictures to latents of about unit variance, and back (Rombach et al. 2022, section 3.1)."""
+"""The autoencoder: images to latents of about unit variance, and back (Rombach et al. 2022, section 3.1)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from unidiff.codec.layout import Layout
 
 __all__ = ["Autoencoder", "AutoencoderOutput", "CodecInTraining", "at_least_float32"]
 
-_PIXELS = 2**18  # worked on at once: 256 pictures of 32x32, or one of 512x512
-# Latent positions: larger latents are decoded in tiles. Neighbours share three edges: the border of a tile, which
-# misses what lies beyond, is dropped, then comes the blend, then the neighbour's border.
+_PIXELS = 2**18  # per batch: 256 images of 32x32, or one of 512x512
+# Latent positions: larger latents are decoded in tiles. Neighbours overlap by three edges: the border of a tile, which
+# lacks the context beyond it, is dropped; then comes the blend, then the neighbour's border.
 _TILE, _EDGE = 64, 8
 
 
 class AutoencoderOutput(NamedTuple):
-    """What training sees of a codec.
+    """Reconstructions and latent penalties, as a training loss needs them.
 
     Attributes:
         x: Reconstructions, (B, C, H, W).
-        nats: Divergence of each posterior from the standard normal distribution, (B,); 0 for a codec without one.
-        commitment: Distance of latents and codebook as the network reckons it, (B,): the mean over the batch, the same
-            for each sample; 0 for a codec without a codebook.
+        nats: Divergence of each posterior from the standard normal distribution, (B,); 0 without a posterior.
+        commitment: Commitment loss of the network, (B,): the mean over the batch, the same for each sample; 0 for an
+            autoencoder without a codebook.
     """
 
     x: Tensor
@@ -41,8 +41,8 @@ class AutoencoderOutput(NamedTuple):
 class Autoencoder(nn.Module):
     """An autoencoder of diffusers with the scale of its latents: z = (h - shift) * scale.
 
-    h is the mean of the posterior (AutoencoderKL), what is looked up in the codebook on decoding (VQModel), or the
-    encoder's answer. The scale is the model's own `scaling_factor`, so that a pipeline of diffusers carries it.
+    h is the mean of the posterior (AutoencoderKL), the vector to be quantized on decoding (VQModel), or the encoder's
+    output. The scale is the model's own `scaling_factor`, so that a pipeline of diffusers carries it.
 
     Args:
         model: An AutoencoderKL, VQModel, AutoencoderDC or AutoencoderTiny.
@@ -68,9 +68,7 @@ class Autoencoder(nn.Module):
         model.register_to_config(scaling_factor=float(scale))
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load_codec` and diffusers read; files of a codec that is there are replaced, each whole.
-
-        Nothing else in the folder is touched.
+        """Write a folder that `load_codec` and diffusers read; existing files are replaced atomically, others kept.
 
         Raises:
             OSError: If it cannot be written.
@@ -83,7 +81,7 @@ class Autoencoder(nn.Module):
             partial.mkdir(parents=True)
             model.save_pretrained(partial, safe_serialization=True)
             folder.mkdir(exist_ok=True)
-            for path in sorted(partial.iterdir(), key=lambda path: path.suffix == ".json"):  # what makes it one last
+            for path in sorted(partial.iterdir(), key=lambda path: path.suffix == ".json"):  # the configuration last
                 os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -104,95 +102,85 @@ class Autoencoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights, which pictures and latents are brought to."""
+        """Floating type of the weights, to which images and latents are cast."""
         return next(self.model.parameters()).dtype
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of pictures.
+        """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
 
-        Args:
-            x: Pictures in [-1, 1], (B, C, H, W).
-
-        Returns:
-            Latents, (B, c, h, w); of about unit variance over the data that the scale was measured on.
+        They have about unit variance over the data on which the scale was measured.
 
         Raises:
-            ParameterError: If the codec cannot take such pictures.
+            ParameterError: If the images do not fit the network.
         """
         layout = self.layout
         layout.latent_shape(x.shape[1:])
-        parts = x.to(self.dtype).split(_together(x.shape[2] * x.shape[3]))
-        h = torch.cat([self._raw(part) for part in parts])
+        batches = x.to(self.dtype).split(_batch_size(x.shape[2] * x.shape[3]))
+        h = torch.cat([self._raw(batch) for batch in batches])
         return (h - layout.shift) * layout.scale
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pictures of latents, a few at a time; those beyond 64 positions in tiles that are blended where they overlap.
+        """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches.
 
-        A decoder without normalisation that looks no further than 8 positions gives the numbers that it would give for
-        the whole. Normalisation layers see one tile at a time, so that others differ a little.
-
-        Args:
-            z: Latents, (B, c, h, w).
-
-        Returns:
-            Pictures, (B, C, H, W), about in [-1, 1].
+        Latents larger than 64 positions are decoded in tiles that are blended where they overlap. This is exact for a
+        decoder without normalization whose receptive field is at most 8 positions to each side. Normalization layers
+        see one tile at a time, so other decoders differ slightly.
         """
         layout = self.layout
         h = z.to(self.dtype) / layout.scale + layout.shift
         if max(h.shape[2:]) > _TILE:
             return torch.cat([self._tiled(one, layout.factor) for one in h.split(1)])
         pixels = h.shape[2] * h.shape[3] * layout.factor**2
-        return torch.cat([self._picture(part)[0] for part in h.split(_together(pixels))])
+        return torch.cat([self._decoded(batch)[0] for batch in h.split(_batch_size(pixels))])
 
     def forward(self, x: Tensor, eps: Tensor) -> AutoencoderOutput:
         """Encode and decode, as in training.
 
         Args:
-            x: Pictures in [-1, 1], (B, C, H, W).
-            eps: Standard normal noise of the shape of the latents, (B, c, h, w); a codec without posterior ignores it.
+            x: Images in [-1, 1], (B, C, H, W).
+            eps: Standard normal noise of the shape of the latents, (B, c, h, w); not used without a posterior.
         """
         model: Any = self.model
-        nothing = x.new_zeros(len(x))
+        zeros = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
-            y, commitment = self._picture(self._raw(x))
-            return AutoencoderOutput(
-                y, nothing, nothing if commitment is None else at_least_float32(commitment).expand(len(x))
-            )
+            y, commitment = self._decoded(self._raw(x))
+            loss = zeros if commitment is None else at_least_float32(commitment).expand(len(x))
+            return AutoencoderOutput(y, zeros, loss)
         posterior = model.encode(x).latent_dist
-        y, _ = self._picture(posterior.mean + posterior.std * eps)
+        y, _ = self._decoded(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
         mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
         nats = 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).flatten(1).sum(1)
-        return AutoencoderOutput(y, nats, nothing)
+        return AutoencoderOutput(y, nats, zeros)
 
     def _raw(self, x: Tensor) -> Tensor:
+        """The unscaled latents h of images."""
         model: Any = self.model
-        answer = model.encode(x)
+        output = model.encode(x)
         match self.layout.family:
             case "AutoencoderKL":
-                h = answer.latent_dist.mean
+                h: Tensor = output.latent_dist.mean
             case "AutoencoderDC":
-                h = answer.latent
+                h = output.latent
             case _:
-                h = answer.latents
-        found: Tensor = h
-        return found
+                h = output.latents
+        return h
 
-    def _picture(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The picture, and what a codebook has to say."""
+    def _decoded(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The images, and the commitment loss of a codebook."""
         model: Any = self.model
-        answer = model.decode(h)
-        return answer.sample, getattr(answer, "commit_loss", None)
+        output = model.decode(h)
+        return output.sample, getattr(output, "commit_loss", None)
 
     def _tiled(self, h: Tensor, factor: int) -> Tensor:
-        """The picture of one large latent, (1, c, h, w), from tiles whose weights add up to 1."""
+        """The image of one large latent, (1, c, h, w), from tiles whose weights add up to 1."""
         height, width = h.shape[2] * factor, h.shape[3] * factor
         total = h.new_zeros(1, self.layout.channels, height, width)
         for top, down in _tiles(h.shape[2], factor):
             for left, across in _tiles(h.shape[3], factor):
-                part, _ = self._picture(h[:, :, top : top + _TILE, left : left + _TILE])
-                place = total[:, :, top * factor :, left * factor :][:, :, : part.shape[2], : part.shape[3]]
-                place += (down[:, None] * across).to(part) * part
+                tile, _ = self._decoded(h[:, :, top : top + _TILE, left : left + _TILE])
+                window = total[:, :, top * factor :, left * factor :][:, :, : tile.shape[2], : tile.shape[3]]
+                window += (down[:, None] * across).to(tile) * tile
         return total
 
 
@@ -203,11 +191,11 @@ def CodecInTraining(codec: Autoencoder, noise_shape: tuple[int, ...]) -> Autoenc
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The numbers in float32, or in float64 if they are: sums of thousands of terms are not for half precision."""
+    """The tensor in float32, or float64 if it is: half precision is too coarse for sums of thousands of terms."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _together(pixels: int) -> int:
+def _batch_size(pixels: int) -> int:
     return max(1, _PIXELS // pixels)
 
 
@@ -216,7 +204,7 @@ def _tiles(extent: int, factor: int) -> list[tuple[int, Tensor]]:
     count = max(1, math.ceil((extent - 3 * _EDGE) / (_TILE - 3 * _EDGE)))
     starts = [round(i * (extent - _TILE) / max(1, count - 1)) for i in range(count)]
     rises = [torch.ones(extent * factor, dtype=torch.float64)]
-    for before, start in pairwise(starts):  # the blend lies in the middle of what two tiles share
+    for before, start in pairwise(starts):  # the blend lies in the middle of the overlap
         middle = (before + _TILE + start) / 2 * factor
         at = torch.arange(extent * factor, dtype=torch.float64) + 0.5 - middle
         rises.append((at / (_EDGE * factor) + 0.5).clamp(0, 1))

@@ -1,4 +1,4 @@
-"""What a codec's configuration says of it, read without weights and without importing diffusers."""
+"""Shapes and scale of an autoencoder, read from its configuration without weights and without importing diffusers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes and scale of a codec.
+    """Shapes and scale of an autoencoder.
 
     Attributes:
         family: Name of the diffusers class.
-        channels: Channels of a picture.
+        channels: Channels of an image.
         latent_channels: Channels of a latent.
         factor: Pixels per latent position in each direction.
-        scale: Latents are (h - shift) * scale, where h is what the network says.
+        scale: Latents are (h - shift) * scale, where h is the network's output.
         shift: See `scale`; 0 for most.
     """
 
@@ -42,15 +42,10 @@ class Layout:
 
     @classmethod
     def of(cls, family: object, config: Mapping[str, Any], where: str) -> Layout:
-        """Read a configuration.
-
-        Args:
-            family: Name of the diffusers class.
-            config: Its configuration.
-            where: Where it was found, for messages.
+        """Read the configuration of a diffusers class; `where` names its source in messages.
 
         Raises:
-            DataError: If the class is no autoencoder that is supported, or the configuration lacks something.
+            DataError: If the class is not a supported autoencoder, or the configuration is incomplete.
         """
         if not isinstance(family, str) or family not in FAMILIES:
             raise DataError(f"{where} is of type {family}; supported are {', '.join(FAMILIES)}.")
@@ -66,18 +61,18 @@ class Layout:
                 0.0 if shift is None else float(shift),
             )
         except (KeyError, TypeError, ValueError) as error:
-            problem = f"its configuration lacks or garbles {error}"
+            problem = f"missing or invalid entry in its configuration: {error}"
             raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the latent of a picture of shape (C, H, W).
+        """Shape of the latent of an image of shape (C, H, W).
 
         Raises:
-            ParameterError: If the codec cannot take such pictures.
+            ParameterError: If such images do not fit the network.
         """
         shape = tuple(shape)
         if len(shape) != 3 or shape[0] != self.channels:
-            problem = f"this {self.family} takes pictures of {self.channels} channel(s); the data have shape {shape}."
+            problem = f"this {self.family} takes images with {self.channels} channel(s); the data have shape {shape}."
             raise ParameterError("codec", problem)
         if shape[1] % self.factor or shape[2] % self.factor:
             problem = f"this {self.family} needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}."
@@ -85,7 +80,7 @@ class Layout:
         return (self.latent_channels, shape[1] // self.factor, shape[2] // self.factor)
 
     def picture_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the picture of a latent of shape (c, h, w); the inverse of `latent_shape`."""
+        """Shape of the image of a latent of shape (c, h, w); the inverse of `latent_shape`."""
         return (self.channels, shape[1] * self.factor, shape[2] * self.factor)
 
     def check_scale(self) -> None:

@@ -1,4 +1,4 @@
-"""What the training of a codec minimises."""
+"""Training objectives of autoencoders."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PixelError(ABC):
-    """How far a number of a reconstruction is from the truth."""
+    """The error of a reconstruction, elementwise."""
 
     @abstractmethod
     def of(self, difference: Tensor) -> Tensor:
-        """The error of each number, of the shape of the difference."""
+        """The error of each element, of the shape of the difference."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class AbsoluteError(PixelError):
 
 @dataclass(frozen=True)
 class CodecObjective(ABC):
-    """The loss of a codec: reconstruction, its edges, and what its latents are held to; all per pixel number.
+    """The loss of an autoencoder: the errors of pixels and of edges and a penalty on latents, per pixel and channel.
 
     Args:
-        error: How a reconstruction is compared with the picture.
-        edge: Weight of the same error of the differences of neighbouring pixels, down and to the right. It asks for
-            sharp edges without a network that was trained to look.
+        error: The error of a reconstructed pixel.
+        edge: Weight of the same error of the differences of neighbouring pixels, down and to the right. It favours
+            sharp edges without a pretrained perceptual network.
     """
 
     error: PixelError = field(default_factory=SquaredError)
@@ -66,29 +66,24 @@ class CodecObjective(ABC):
     families: ClassVar[tuple[str, ...]] = ()  # of diffusers; () is any
 
     def __post_init__(self) -> None:
-        require(self.edge >= 0, "edge", self.edge, "a number of at least 0")
+        require(self.edge >= 0, "edge", self.edge, "a number >= 0")
 
     def check(self, family: str) -> None:
-        """Refuse a codec that has nothing this objective speaks of.
+        """Reject an autoencoder without the latents that this objective penalizes.
 
         Raises:
             ParameterError: With the reason.
         """
         if self.families and family not in self.families:
-            problem = f"{type(self).__name__} is for {', '.join(self.families)}; {family} has no such latents."
+            problem = f"{type(self).__name__} is for {', '.join(self.families)}, not for {family}."
             raise ParameterError("objective", f"{problem} Use Reconstruction.")
 
     @abstractmethod
     def latents(self, coding: AutoencoderOutput) -> Tensor | float:
-        """What the latents cost each sample, (B,), on the scale of errors summed over pixels."""
+        """The latent penalty of each sample, (B,), on the scale of errors summed over pixels."""
 
     def losses(self, coding: AutoencoderOutput, x: Tensor) -> Tensor:
-        """The loss of each sample, (B,).
-
-        Args:
-            coding: What the codec made of the pictures.
-            x: The pictures, (B, C, H, W).
-        """
+        """The loss of each sample, (B,), for images x, (B, C, H, W)."""
         require_shape("codec", "reconstructions", coding.x.shape, x.shape)
         difference = at_least_float32(coding.x) - x
         total = self.error.of(difference).flatten(1).sum(1)
@@ -103,18 +98,13 @@ class CodecObjective(ABC):
         return model.layout.latent_shape(shape)
 
     def batch_losses(self, model: Autoencoder, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
-        """The loss of each sample of a batch, (B,), as the training loop asks for it; see `Objective.batch_losses`."""
+        """The loss of each sample of a batch, (B,); see `Objective.batch_losses`."""
         return self.losses(model(x, noise), x)
 
 
 @dataclass(frozen=True)
 class Reconstruction(CodecObjective):
-    """The error of the reconstruction alone, for a codec whose latents are free.
-
-    Args:
-        error: How a reconstruction is compared with the picture.
-        edge: Weight of the error of the edges.
-    """
+    """The reconstruction error alone, without a latent penalty."""
 
     def latents(self, coding: AutoencoderOutput) -> float:
         """0."""
@@ -130,8 +120,6 @@ class Variational(CodecObjective):
     little else (Rombach et al. 2022, appendix G).
 
     Args:
-        error: How a reconstruction is compared with the picture.
-        edge: Weight of the error of the edges.
         kl: Weight of the divergence in nats.
     """
 
@@ -141,7 +129,7 @@ class Variational(CodecObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.kl >= 0, "kl", self.kl, "a number of at least 0")
+        require(self.kl >= 0, "kl", self.kl, "a number >= 0")
 
     def latents(self, coding: AutoencoderOutput) -> Tensor:
         """See `CodecObjective.latents`."""
@@ -150,14 +138,12 @@ class Variational(CodecObjective):
 
 @dataclass(frozen=True)
 class Commitment(CodecObjective):
-    """The reconstruction, and how far latents are from the codebook, for VQModel (van den Oord et al. 2017, eq. 3).
+    """The reconstruction error and the distance from the codebook, for VQModel (van den Oord et al. 2017, eq. 3).
 
     The distance is diffusers' own, a mean over the latents of the whole batch, the same for each sample:
     |z - sg(e)|^2 + |sg(z) - e|^2 / 4, with the paper's factor on the codebook instead of the commitment.
 
     Args:
-        error: How a reconstruction is compared with the picture.
-        edge: Weight of the error of the edges.
         commitment: Weight of the distance, beside an error that is a mean over pixels.
     """
 
@@ -167,7 +153,7 @@ class Commitment(CodecObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.commitment >= 0, "commitment", self.commitment, "a number of at least 0")
+        require(self.commitment >= 0, "commitment", self.commitment, "a number >= 0")
 
     def latents(self, coding: AutoencoderOutput) -> Tensor:
         """See `CodecObjective.latents`."""

@@ -1,4 +1,4 @@
-"""What latents look like over the data, and the scale that follows."""
+"""Moments of latents over the data, and the scale that follows from them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from unidiff.noise import generator_of
 
 __all__ = ["LatentStatistics", "measure_latents"]
 
-_MOST = 10_000  # pictures that are enough for every figure
+_MOST = 10_000  # images
 _BATCH = 100
 
 
 class LatentStatistics(NamedTuple):
-    """Of the latents that `Autoencoder.encode` gives.
+    """Statistics of the output of `Autoencoder.encode`.
 
     Attributes:
-        scale: What the codec's scale would have to be for a variance of 1.
-        mean: Mean of all numbers.
+        scale: The autoencoder's scale that would give a variance of 1.
+        mean: Mean of all elements.
         std: Their standard deviation about it.
         channel_mean: Mean of each channel.
         channel_std: Standard deviation of each channel.
-        pictures: How many were encoded.
+        pictures: Number of images that were encoded.
     """
 
     scale: float
@@ -38,20 +38,14 @@ class LatentStatistics(NamedTuple):
 
 @torch.no_grad()
 def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
-    """Measure latents over at most 10,000 pictures, chosen at random.
+    """Measure latents over at most 10,000 images, chosen at random by the seed.
 
-    The scale is 1 / s, with s^2 the variance of all numbers of the latents about their one mean (Rombach et al. 2022,
-    appendix G). It is one number, so that channels keep their proportions and a pipeline of diffusers can carry it.
-
-    Args:
-        codec: The codec.
-        source: The pictures.
-        seed: Seed of the choice.
+    The scale is 1 / s, with s^2 the variance of all elements of the latents about their common mean (Rombach et al.
+    2022, appendix G). It is one number: the proportions of channels are preserved, and diffusers' format has one.
     """
     order = torch.randperm(len(source), generator=generator_of(seed))[:_MOST].sort().values
     device = next(codec.parameters()).device
-    parts = [codec.encode(source.batch(part, device)).cpu().double() for part in order.split(_BATCH)]
-    z = torch.cat(parts)
+    z = torch.cat([codec.encode(source.batch(rows, device)).cpu().double() for rows in order.split(_BATCH)])
     std = float(z.std(correction=0))
     return LatentStatistics(
         codec.layout.scale / std,

@@ -1,4 +1,4 @@
-"""Inverse problems: linear measurements of data, and models of the data given what was measured."""
+"""Inverse problems: linear measurements, and models of the data given a measurement."""
 
 from __future__ import annotations
 

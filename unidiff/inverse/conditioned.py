@@ -1,4 +1,4 @@
-"""The exact posterior of a mixture of Gaussians given a linear measurement: what approximations are held against."""
+"""The exact posterior of a Gaussian mixture given a linear measurement: the reference for approximations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_s
         mixture: The model of the data.
         operator: A.
         y: One measurement, (*measured).
-        noise_std: s, at least 0; 0 for known values, where A C_k A^T must not be singular.
+        noise_std: s >= 0; 0 for a noiseless measurement, where A C_k A^T must not be singular.
 
     Returns:
         The posterior, on the mixture's process.
@@ -33,7 +33,7 @@ def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_s
         ParameterError: If y is not of the shape of a measurement, or noise_std is below 0 or too small for A; where
             the modes of the process differ in SNR, if the covariance of the posterior is not diagonal in them.
     """
-    require(0 <= noise_std < math.inf, "noise_std", noise_std, "a number of at least 0")
+    require(0 <= noise_std < math.inf, "noise_std", noise_std, "a number >= 0")
     shape, size = mixture.shape, math.prod(mixture.shape)
     count = len(mixture.means)
     unit = torch.eye(size, dtype=torch.float64)
@@ -44,14 +44,14 @@ def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_s
     roots = (axes * mixture.variances.sqrt()[:, None, :]).mT.reshape(count * size, *shape)
     roots = mixture.process.basis.inverse(roots).reshape(count, size, size)  # the rows of R_k, C_k = R_k^T R_k
     means = mixture.process.basis.inverse(mixture.means.reshape(count, *shape)).flatten(1)
-    seen = roots @ A.mT  # R_k A^T
-    spread = seen.mT @ seen + noise_std**2 * torch.eye(len(A), dtype=torch.float64)
+    projected = roots @ A.mT  # R_k A^T
+    spread = projected.mT @ projected + noise_std**2 * torch.eye(len(A), dtype=torch.float64)
     eigenvalues = torch.linalg.eigvalsh(spread)
     if bool((eigenvalues[:, 0] <= 1e-12 * eigenvalues[:, -1]).any()):  # an error of 1e-16 becomes one of 1e-4
-        problem = f"{noise_std:g} was given, where A C A^T is singular to float64: some measurement says nothing new."
-        raise ParameterError("noise_std", f"{problem} Give the noise of the measurement.")
+        allowed = "> 0 where A C A^T is singular in float64 (redundant measurements)"
+        raise ParameterError("noise_std", f"must be {allowed}, got {noise_std:g}")
     residual = y.to(torch.float64).flatten() - means @ A.mT
-    gain = torch.linalg.solve(spread, seen.mT @ roots).mT  # (K, D, m)
+    gain = torch.linalg.solve(spread, projected.mT @ roots).mT  # (K, D, m)
     new_means = means + torch.einsum("kdm,km->kd", gain, residual)
     keep = unit - gain @ A
     # Joseph's form is symmetric and positive semi-definite to the last bit.

@@ -22,7 +22,7 @@ __all__ = ["BlockMean", "HeatBlur", "Inpainting", "Operator", "RandomProjection"
 class Operator(ABC):
     """A linear map A of the last axes of a sample, A = U diag(s) W^T, with U a basis and s the singular values.
 
-    It acts on each channel alike: (B, C, *shape) to (B, C, *measured).
+    It acts on each channel separately: (B, C, *shape) to (B, C, *measured).
 
     Attributes:
         shape: The last axes of a sample that A acts on.
@@ -58,12 +58,12 @@ class Operator(ABC):
 
     def _require_pixels(self, x: Tensor, shape: tuple[int, ...]) -> None:
         if x.shape[x.ndim - len(shape) :] != shape:
-            problem = f"{type(self).__name__} measures samples whose last axes are {shape}; {tuple(x.shape)} was given."
+            problem = f"{type(self).__name__} takes tensors with last axes {shape}, got shape {tuple(x.shape)}"
             raise ParameterError("operator", problem)
 
 
 def _sizes(operator: Operator, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape as a tuple (a recipe gives a list), checked and kept in the frozen operator."""
+    """The shape as a tuple (recipes have lists), validated and stored in the frozen operator."""
     sizes = tuple(shape)
     require(len(sizes) > 0, "shape", sizes, "at least one axis, such as (28, 28)")
     for n in sizes:
@@ -89,7 +89,7 @@ class HeatBlur(Operator):
 
     def __post_init__(self) -> None:
         _sizes(self, self.shape)
-        require(0 <= self.blur < math.inf, "blur", self.blur, "a number of at least 0, in pixels")
+        require(0 <= self.blur < math.inf, "blur", self.blur, "a number >= 0, in pixels")
 
     @property
     def left(self) -> DCT:
@@ -143,7 +143,7 @@ class BlockMean(Operator):
         return x.reshape(*x.shape[: x.ndim - len(self.shape)], *blocks).mean(inner)
 
     def transpose(self, y: Tensor) -> Tensor:
-        """Each value spread evenly over its block; see `Operator.transpose`."""
+        """Each value distributed evenly over its block; see `Operator.transpose`."""
         self._require_pixels(y, tuple(n // self.factor for n in self.shape))
         for axis in range(-len(self.shape), 0):
             y = y.repeat_interleave(self.factor, axis)
@@ -164,7 +164,7 @@ class Inpainting(Operator):
         try:
             mask = torch.as_tensor(self.known)
         except (TypeError, ValueError) as error:
-            raise ParameterError("known", f"this is no array of 0 and 1 ({error}).") from error
+            raise ParameterError("known", f"must be an array of 0 and 1 ({error})") from error
         fits = mask.ndim > 0 and bool(((mask == 0) | (mask == 1)).all()) and bool(mask.any())
         require(fits, "known", tuple(mask.shape), "an array of 0 and 1 that is not 0 everywhere")
         object.__setattr__(self, "known", _nested(mask.long().tolist()))
@@ -172,12 +172,12 @@ class Inpainting(Operator):
     @cached_property
     def mask(self) -> Tensor:
         """The known pixels, (*shape), bool."""
-        with torch.inference_mode(False):  # autograd keeps it, wherever it is made
+        with torch.inference_mode(False):  # autograd saves it, so it must not be an inference tensor
             return torch.tensor(self.known, dtype=torch.bool)
 
     @cached_property
     def _indices(self) -> Tensor:
-        """Where the known pixels lie in a flattened image, (n,): a mask as an index would make the host wait."""
+        """Indices of the known pixels in a flattened image, (n,): indexing by a mask would synchronize the device."""
         with torch.inference_mode(False):
             return self.mask.flatten().nonzero().flatten()
 
@@ -197,7 +197,7 @@ class Inpainting(Operator):
         return x.flatten(x.ndim - len(self.shape))[..., self._indices.to(x.device, non_blocking=True)]
 
     def transpose(self, y: Tensor) -> Tensor:
-        """An image that is 0 where nothing is known; see `Operator.transpose`."""
+        """An image that is 0 at unknown pixels; see `Operator.transpose`."""
         self._require_pixels(y, (len(self._indices),))
         x = y.new_zeros(*y.shape[:-1], self.mask.numel())
         x[..., self._indices.to(y.device, non_blocking=True)] = y
@@ -205,15 +205,15 @@ class Inpainting(Operator):
 
 
 def _nested(value: object) -> tuple[object, ...]:
-    return tuple(_nested(part) if isinstance(part, list) else part for part in value)  # type: ignore[attr-defined]
+    return tuple(_nested(entry) if isinstance(entry, list) else entry for entry in value)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class RandomProjection(Operator):
     """Compressed sensing: `count` random orthonormal directions, A A^T = I.
 
-    Signs of the pixels are flipped at random, the cosine transform of all of them in a row is taken, and `count` of its
-    modes are kept at random: a structurally random matrix (Do et al. 2012), which costs N log N and no memory.
+    Random sign flips of the pixels, a cosine transform of the flattened sample, and a random selection of `count`
+    modes: a structurally random matrix (Do et al. 2012), which takes N log N operations and no memory.
 
     Args:
         shape: The last axes of a sample, with N = their product.
@@ -224,17 +224,17 @@ class RandomProjection(Operator):
     shape: tuple[int, ...]
     count: int
     seed: int = 0
-    _drawn: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
+    _signs_and_modes: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         size = math.prod(_sizes(self, self.shape))
         require_whole("count", self.count, 1, size)
         require_whole("seed", self.seed, 0, 2**62)
         generator = generator_of(self.seed)
-        with torch.inference_mode(False):  # autograd keeps them, wherever they are made
+        with torch.inference_mode(False):  # autograd saves them, so they must not be inference tensors
             signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
             modes = torch.randperm(size, generator=generator)[: self.count]
-        object.__setattr__(self, "_drawn", (signs, modes))
+        object.__setattr__(self, "_signs_and_modes", (signs, modes))
 
     @property
     def singular_values(self) -> Tensor:
@@ -244,14 +244,14 @@ class RandomProjection(Operator):
     def apply(self, x: Tensor) -> Tensor:
         """The projections, (..., count); see `Operator.apply`."""
         self._require_pixels(x, self.shape)
-        signs, modes = (drawn.to(x.device, non_blocking=True) for drawn in self._drawn)
+        signs, modes = (tensor.to(x.device, non_blocking=True) for tensor in self._signs_and_modes)
         flat = x.flatten(x.ndim - len(self.shape))
         return DCT((len(signs),)).forward(flat * signs)[..., modes]
 
     def transpose(self, y: Tensor) -> Tensor:
         """The combination of the directions; see `Operator.transpose`."""
         self._require_pixels(y, (self.count,))
-        signs, modes = (drawn.to(y.device, non_blocking=True) for drawn in self._drawn)
+        signs, modes = (tensor.to(y.device, non_blocking=True) for tensor in self._signs_and_modes)
         spread = y.new_zeros(*y.shape[:-1], len(signs))
         spread[..., modes] = y
         return (DCT((len(signs),)).inverse(spread) * signs).reshape(*y.shape[:-1], *self.shape)

@@ -3,9 +3,9 @@
 Higham, Higham & Grindrod (section 7) leave open how to reverse the flow. In modes u_k(T) = g_k u_k(0) with
 g_k = e^(rho(T) - lambda_k T): on finitely many modes the flow is a group, and as |grad u|^2 = R is conserved, its
 reverse is bounded where the heat equation's overflows. Ill-posedness becomes ill-conditioning, the direction comes from
-the data and the length from R; what is lost for good are the modes whose e^(-lambda_k T) is under the noise, so that
-about K* = (L / pi) sqrt(log(1 / delta) / T) modes return on an interval of length L. Beyond them only a prior helps: a
-sample of the posterior, which is what a reverse diffusion draws.
+the data and the length from R. Only the modes whose e^(-lambda_k T) is below the noise are lost, so that about
+K* = (L / pi) sqrt(log(1 / delta) / T) modes can be recovered on an interval of length L. Beyond them a prior is needed:
+a sample of the posterior, which is what a reverse diffusion draws.
 
 The constant mode is outside the constraint (the equation's own would grow without bound) and is returned as 0.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from unidiff.errors import require
 from unidiff.pde.domain import Domain
 from unidiff.pde.evolution import evolve_modes
-from unidiff.pde.field import as_field, as_modes, field_modes, refuse_constants, volume
+from unidiff.pde.field import as_field, as_modes, field_modes, reject_constants, volume
 from unidiff.pde.gradient import GradientModes
 from unidiff.pde.regularizers import Mollifier, Observation
 
@@ -37,9 +37,9 @@ def recover(
         domain: The domain.
         values: The field at time T, with noise, (..., *grid).
         time: T >= 0, in the unit of 1 / lambda.
-        method: How to treat the modes that noise has overtaken, such as `SpectralCutoff()`.
-        energy: R, the integral of |grad u|^2, which the flow conserves. It must be known: the noise's own gradient
-            energy, delta^2 sum_k lambda_k, would spoil an estimate from the values.
+        method: The regularizer of the modes below the noise level, such as `SpectralCutoff()`.
+        energy: R, the integral of |grad u|^2, which the flow conserves. It cannot be estimated from the values, to
+            which the noise adds a gradient energy of delta^2 sum_k lambda_k.
         deviation: Standard deviation of the noise, independent in each value.
 
     Returns:
@@ -58,26 +58,20 @@ def recover(
 def recover_modes(
     domain: Domain, modes: Tensor, time: float, method: Mollifier, energy: float, deviation: float = 0.0
 ) -> Tensor:
-    """Estimate the modes at time 0, (..., *modes), from those at time T, (..., *modes); see `recover`.
+    """Estimate the modes at time 0, (..., *modes), from noisy modes at time T, (..., *modes); see `recover`.
 
-    Args:
-        domain: The domain.
-        modes: Modes at time T, with noise, (..., *modes).
-        time: T >= 0.
-        method: How to treat the modes that noise has overtaken.
-        energy: R > 0.
-        deviation: Standard deviation of the noise in each mode; see `mode_deviation`.
+    The deviation is that of the noise in each mode; see `mode_deviation`.
 
     Raises:
         ParameterError: If a number is out of range, or a field is not finite or constant.
     """
-    require(0 <= time < math.inf, "time", time, "a number of at least 0")
-    require(0 < energy < math.inf, "energy", energy, "a number above 0")
-    require(0 <= deviation < math.inf, "deviation", deviation, "a number of at least 0")
+    require(0 <= time < math.inf, "time", time, "a number >= 0")
+    require(0 < energy < math.inf, "energy", energy, "a number > 0")
+    require(0 <= deviation < math.inf, "deviation", deviation, "a number >= 0")
     gradient = GradientModes(domain)
     modes = as_modes(domain, modes)
     v = gradient.select(modes.double())
-    refuse_constants((v == 0).all(-1), "modes")
+    reject_constants((v == 0).all(-1), "modes")
     observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
     return gradient.place(method.start(observed)).to(modes.dtype)
 
@@ -100,15 +94,15 @@ def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: floa
         deviation: delta > 0, the standard deviation of the noise in each mode.
 
     Returns:
-        Numbers of modes, (...); the constant is none of them.
+        Numbers of modes, (...), not counting the constant.
 
     Raises:
         ParameterError: If a number is out of range, or a field is not finite or constant.
     """
-    require(0 < deviation < math.inf, "deviation", deviation, "a number above 0")
-    require(0 <= time < math.inf, "time", time, "a number of at least 0")
-    seen = evolve_modes(domain, as_modes(domain, modes).double(), time).modes
-    return (seen.abs() > deviation).flatten(-domain.eigenvalues.ndim).sum(-1)
+    require(0 < deviation < math.inf, "deviation", deviation, "a number > 0")
+    require(0 <= time < math.inf, "time", time, "a number >= 0")
+    evolved = evolve_modes(domain, as_modes(domain, modes).double(), time).modes
+    return (evolved.abs() > deviation).flatten(-domain.eigenvalues.ndim).sum(-1)
 
 
 def resolution(time: float, relative_noise: float, length: float = 1.0) -> float:
@@ -119,6 +113,6 @@ def resolution(time: float, relative_noise: float, length: float = 1.0) -> float
         relative_noise: The noise in a mode over its amplitude at time 0 times e^rho, in (0, 1).
         length: L.
     """
-    require(0 < time < math.inf, "time", time, "a number above 0")
-    require(0 < relative_noise < 1, "relative_noise", relative_noise, "a number between 0 and 1")
+    require(0 < time < math.inf, "time", time, "a number > 0")
+    require(0 < relative_noise < 1, "relative_noise", relative_noise, "a number in (0, 1)")
     return length / math.pi * math.sqrt(-math.log(relative_noise) / time)

@@ -16,11 +16,11 @@ from torch import Tensor
 from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
 
-__all__ = ["Architecture", "Box", "Domain", "Interval", "Rectangle"]
+__all__ = ["Box", "Discretization", "Domain", "Interval", "Rectangle"]
 
-Architecture = Literal["spectral", "fd"]
+Discretization = Literal["spectral", "fd"]
 
-_MOST_CELLS = 2**26  # 512 MB for one field: a slip of the finger is refused instead of filling the memory
+_MOST_CELLS = 2**26  # 512 MB for one field: a mistyped size raises an error instead of exhausting the memory
 
 
 class Domain(ABC):
@@ -58,7 +58,7 @@ class Domain(ABC):
         return values.expand(points[0].shape) if values.ndim == 0 else values
 
     def image(self, values: Tensor) -> Tensor:
-        """Values as they lie in space, (..., one axis for each dimension), NaN outside the domain."""
+        """Values on the bounding box, (..., one axis per dimension), NaN outside the domain."""
         return values
 
     def laplacian(self) -> Any:
@@ -67,7 +67,7 @@ class Domain(ABC):
         Raises:
             ParameterError: If it is not sparse.
         """
-        problem = f"the Laplacian of {self!r} is no sparse matrix. Use a domain of finite differences."
+        problem = f"the Laplacian of {self!r} is not a sparse matrix. Use a domain with finite differences."
         raise ParameterError("domain", problem)
 
     def gradient_energy(self, modes: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Domain(ABC):
         return (eigenvalues * modes**2).flatten(-eigenvalues.ndim).sum(-1)
 
     def order(self) -> Tensor:
-        """Where the k-th eigenvalue stands in the flattened modes, lambda_0 = 0 < lambda_1 <= ...: (number of modes,).
+        """Indices into the flattened modes that sort the eigenvalues, lambda_0 = 0 < lambda_1 <= ...: (modes,).
 
         Equal eigenvalues keep the order of the modes' indices.
         """
@@ -97,7 +97,7 @@ class _Grid(Domain):
 
     cells: tuple[int, ...]
     sides: tuple[float, ...]
-    kind: Architecture = "spectral"
+    kind: Discretization = "spectral"
 
     dimension: ClassVar[int]
 
@@ -109,7 +109,7 @@ class _Grid(Domain):
             require(len(value) == self.dimension, name, value, f"{self.dimension} values, one for each axis")
         for cells, side in zip(self.cells, self.sides, strict=True):
             require_whole("cells", cells, 2)
-            require(0 < side < math.inf, "sides", side, "a number above 0")
+            require(0 < side < math.inf, "sides", side, "a number > 0")
         require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
         require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
 

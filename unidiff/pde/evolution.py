@@ -6,7 +6,7 @@ constraint sum_k lambda_k u_k^2 = R fixes rho:
 
     u(t) = sqrt(R) e^{D t Laplace} u_0 / |grad e^{D t Laplace} u_0|.
 
-The heat flow, rescaled once: no time step, no error that grows with t.
+This is the heat flow, rescaled once: there is no time step, and no error that grows with t.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
-from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, refuse_constants
+from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, reject_constants
 from unidiff.precision import precise
 
 __all__ = ["Flow", "evolve", "evolve_modes"]
@@ -32,13 +32,13 @@ _LARGEST = {torch.float64: 700.0, torch.float32: 86.0}
 class Flow:
     """A solution of the renormalised heat equation at given times.
 
-    Times stand in front of the batch of fields: with times (*T) and fields (*B, ...) all results are (*T, *B, ...).
+    Times are the leading axes: with times (*T) and fields (*B, ...) all results are (*T, *B, ...).
 
     Attributes:
         domain: Where the equation was solved.
         times: Times, (*T), in units of length^2 / diffusivity.
         modes: Modes u_k(t) = <u(t), phi_k>, (*T, *B, *modes).
-        growth: rho(t), the integral of D r from 0 to t, (*T, *B): the factor e^rho is what the renormalisation did.
+        growth: rho(t), the integral of D r from 0 to t, (*T, *B): the renormalisation multiplies by e^rho.
         R: The conserved gradient energy, the integral of |grad u|^2, (*B).
     """
 
@@ -71,7 +71,7 @@ class Flow:
 
     @property
     def effective_modes(self) -> Tensor:
-        """How many modes share the gradient energy, 1 / sum_k p_k^2, (*T, *B)."""
+        """Effective number of modes that carry gradient energy, 1 / sum_k p_k^2, (*T, *B)."""
         return 1 / (self.shares**2).flatten(-self.domain.eigenvalues.ndim).sum(-1)
 
 
@@ -85,19 +85,19 @@ def evolve(
     keep_mean: bool = False,
     clean: float = 0.0,
 ) -> Flow:
-    """Solve the renormalised heat equation for fields given by their values.
+    """Solve the renormalised heat equation from initial values.
 
     Args:
-        domain: The domain; nothing flows through its boundary.
-        u0: Values on the grid, (*B, *grid), or a function of the coordinates. Whole numbers become float64.
+        domain: The domain, with no-flux boundary conditions.
+        u0: Values on the grid, (*B, *grid), or a function of the coordinates. Integers become float64.
         times: Times t >= 0, of any shape (*T), in units of length^2 / diffusivity; up to 1e12 and beyond.
         diffusivity: D > 0; one number, for it only rescales time.
-        R: Gradient energy to give to u0 first, above 0, (*B) or one number; that of u0 itself if None, which must be in
-            the range of its dtype: fields of size 1e200 need an R.
-        keep_mean: Carry the mean of u0 along as a constant, instead of removing it. (Left to equation (20) it would
-            grow like e^rho without bound: the gradient does not see it.)
-        clean: Drop modes whose gradient norm is below this fraction of the largest one's, at least 0. About 1e-13
-            removes what rounding leaves in modes that should be 0, and so the escape from an unstable steady state.
+        R: Gradient energy to which u0 is rescaled first, > 0, (*B) or one number; that of u0 itself if None, which must
+            be in the range of its dtype: fields of size 1e200 need an R.
+        keep_mean: Keep the mean of u0 as a constant, instead of removing it. (Under equation (20) it would grow like
+            e^rho without bound, since it does not enter the gradient.)
+        clean: Drop modes whose gradient norm is below this fraction of the largest one's, >= 0. About 1e-13 removes
+            rounding errors in modes that should be 0, and so the escape from an unstable steady state.
 
     Returns:
         The solution, differentiable in u0, times and R.
@@ -108,7 +108,7 @@ def evolve(
     """
     u0 = as_field(domain, u0)
     times = _as_times(times, u0)
-    require(bool((times >= 0).all()), "times", times.min().item(), "a time of at least 0; see `evolve_modes`")
+    require(bool((times >= 0).all()), "times", times.min().item(), "times >= 0 (`evolve_modes` takes any)")
     modes = field_modes(domain, u0)
     return evolve_modes(domain, modes, times, diffusivity=diffusivity, R=R, keep_mean=keep_mean, clean=clean)
 
@@ -123,39 +123,25 @@ def evolve_modes(
     keep_mean: bool = False,
     clean: float = 0.0,
 ) -> Flow:
-    """Solve the renormalised heat equation for fields given by their modes; times may be negative.
+    """Solve the renormalised heat equation from initial modes a_k = <u_0, phi_k>, (*B, *modes); see `evolve`.
 
-    On modes the flow is a group: going back by t undoes going forward by t, as far as the digits of the modes reach.
-
-    Args:
-        domain: The domain.
-        modes: Modes a_k = <u_0, phi_k>, (*B, *modes).
-        times: Times of any sign and any shape (*T).
-        diffusivity: As for `evolve`.
-        R: As for `evolve`.
-        keep_mean: As for `evolve`.
-        clean: As for `evolve`.
-
-    Returns:
-        The solution, differentiable in modes, times and R.
-
-    Raises:
-        ParameterError: As for `evolve`.
+    Times may have any sign. On modes the flow is a group: going back by t undoes going forward by t, to within the
+    precision of the modes.
     """
     modes, shape = as_modes(domain, modes), domain.eigenvalues.shape
-    require(0 < diffusivity < float("inf"), "diffusivity", diffusivity, "a finite number above 0")
-    require(0 <= clean < 1, "clean", clean, "a number from 0 to below 1")
+    require(0 < diffusivity < float("inf"), "diffusivity", diffusivity, "a finite number > 0")
+    require(0 <= clean < 1, "clean", clean, "a number in [0, 1)")
     times = _as_times(times, modes)
     require(bool(times.isfinite().all()), "times", times.tolist(), "finite numbers")
 
-    # Differences of eigenvalues times t need float64, whatever the field has: at t = 1e6 they are all that is left.
+    # Differences of eigenvalues times t need float64, whatever the field's dtype: at t = 1e6 they are all that matters.
     precise = times.dtype
     eigenvalues = domain.eigenvalues.to(modes.device, precise).flatten()
     a = modes.to(precise).flatten(-len(shape))
     b = eigenvalues.sqrt() * a  # b_k^2 is the gradient energy of mode k
     size = b.detach().abs()
     largest = size.amax(-1, keepdim=True)
-    refuse_constants(largest[..., 0] == 0, "modes")
+    reject_constants(largest[..., 0] == 0, "modes")
     if clean > 0:
         dropped = (size > 0) & (size < clean * largest)
         a, b, size = (torch.where(dropped, 0.0, each) for each in (a, b, size))
@@ -166,7 +152,7 @@ def evolve_modes(
         problem = f"the gradient energy is outside the range of {modes.dtype}. Give R, or scale the field."
         raise ParameterError("R", problem)
 
-    # exp(-(lambda_k - lambda_ref) D t), relative to the mode that wins: exactly 1 for that one at any t.
+    # exp(-(lambda_k - lambda_ref) D t), relative to the dominant mode: exactly 1 for that one at any t.
     t = (diffusivity * times).reshape(*times.shape, *[1] * a.ndim)
     slowest = torch.where(size > 0, eigenvalues, torch.inf).amin(-1, keepdim=True)
     fastest = torch.where(size > 0, eigenvalues, -torch.inf).amax(-1, keepdim=True)
@@ -187,17 +173,17 @@ def evolve_modes(
 
 def _as_times(times: Times, like: Tensor) -> Tensor:
     """Times on the field's device, float64 where the device has it; at least one."""
-    found = torch.as_tensor(times, dtype=precise(like.device), device=like.device)
-    require(found.numel() > 0, "times", times, "at least one time")
-    return found
+    tensor = torch.as_tensor(times, dtype=precise(like.device), device=like.device)
+    require(tensor.numel() > 0, "times", times, "at least one time")
+    return tensor
 
 
 def _as_energy(R: float | Tensor, like: Tensor) -> Tensor:
-    """R as one number, or as what broadcasts to the batch, (*B)."""
+    """R as one number, or as a tensor that broadcasts to the batch, (*B)."""
     energy = torch.as_tensor(R, dtype=like.dtype, device=like.device)
     energy = energy.reshape(()) if energy.numel() == 1 else energy
     fits = energy.ndim <= like.ndim and all(n in (1, m) for n, m in zip(energy.shape[::-1], like.shape[::-1]))
-    batch = f"one number, or one for each field of the batch, {tuple(like.shape)}"
-    require(fits, "R", f"a tensor of shape {tuple(energy.shape)}", batch)
-    require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number above 0")
+    batch = f"one number, or of the shape of the batch, {tuple(like.shape)}"
+    require(fits, "R", tuple(energy.shape), batch)
+    require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number > 0")
     return energy

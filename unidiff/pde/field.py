@@ -1,4 +1,4 @@
-"""Fields as a caller gives them: on the grid, finite, and with a gradient that is more than rounding."""
+"""Validation of fields: on the grid, finite, and with a gradient above rounding error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 
-__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "refuse_constants", "volume"]
+__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "volume"]
 
 FieldLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Callable[..., Any]"
 Times: TypeAlias = "Tensor | Sequence[float] | float"
@@ -23,46 +23,44 @@ _ROUNDING = 64
 
 
 def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
-    """Values on the grid, (*B, *grid), of a field as it was given.
+    """Validated values on the grid, (*B, *grid), of a field passed by a user.
 
     Args:
         domain: The domain.
-        u0: A tensor or an array, (*B, *grid), or a function of the coordinates. Whole numbers become float64.
+        u0: A tensor or an array, (*B, *grid), or a function of the coordinates. Integers become float64.
         parameter: The argument's name, for errors.
 
     Raises:
         ParameterError: If it is not on the grid, not finite, or constant.
     """
     values = _floating(domain.field(u0) if callable(u0) else u0, parameter)
-    _check_shape(values, domain.points[0].shape, parameter)
-    _check_finite(values, parameter)
+    _check(values, domain.points[0].shape, parameter)
     axes = tuple(range(-domain.points[0].ndim, 0))
     low, high = values.detach().amin(axes), values.detach().amax(axes)
     rounding = 4 * torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
-    refuse_constants(high - low <= rounding, parameter)
+    reject_constants(high - low <= rounding, parameter)
     return values
 
 
 def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any], parameter: str = "modes") -> Tensor:
-    """Modes, (*B, *modes), as they were given; integers become float64.
+    """Validated modes, (*B, *modes); integers become float64.
 
     Raises:
-        ParameterError: If they are not the domain's or not finite.
+        ParameterError: If they do not fit the domain or are not finite.
     """
     modes = _floating(modes, parameter)
-    _check_shape(modes, domain.eigenvalues.shape, parameter)
-    _check_finite(modes, parameter)
+    _check(modes, domain.eigenvalues.shape, parameter)
     return modes
 
 
 def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor:
-    """The modes, (*B, *modes), of values on the grid, (*B, *grid), if their gradient is more than rounding.
+    """The modes, (*B, *modes), of values on the grid, (*B, *grid), if their gradient exceeds rounding error.
 
-    A transform leaves some eps |u| in every mode, and so gradient norms of sqrt(lambda_k) eps |u|, even of a constant
-    or of a field that is orthogonal to all modes of the domain. Were that renormalised, it would be blown up to R.
+    A transform has errors of order eps |u| in every mode, and so gradient norms of sqrt(lambda_k) eps |u|, even for a
+    constant or a field that is orthogonal to all modes of the domain. Renormalisation would amplify these errors to R.
 
     Raises:
-        ParameterError: If the largest gradient norm of a mode is no more than that.
+        ParameterError: If no mode has a larger gradient norm.
     """
     modes = domain.to_modes(values)
     eigenvalues = domain.eigenvalues.to(modes.device, modes.dtype)
@@ -72,7 +70,7 @@ def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor
     peak = flat.abs().amax(-1)  # taken out, so that no square overflows
     norm = peak * (flat / peak[..., None]).square().mean(-1).sqrt() * volume(domain) ** 0.5
     rounding = _ROUNDING * torch.finfo(modes.dtype).eps * eigenvalues.flatten()[k].sqrt() * norm
-    refuse_constants(largest <= rounding, parameter)
+    reject_constants(largest <= rounding, parameter)
     return modes
 
 
@@ -81,15 +79,12 @@ def volume(domain: Domain) -> float:
     return float(domain.to_modes(torch.ones_like(domain.points[0])).square().sum())
 
 
-def refuse_constants(constant: Tensor, parameter: str) -> None:
+def reject_constants(constant: Tensor, parameter: str) -> None:
     """Raise a ParameterError if any field of the batch is constant, (*B)."""
     if bool(constant.any()):
         which = f" (number {int(constant.flatten().nonzero()[0])} of the batch)" if constant.numel() > 1 else ""
-        problem = (
-            f"the field is constant{which}, up to rounding and to what the domain's modes cannot express, so "
-            "|grad u| = 0 cannot be renormalised. Give a field that varies."
-        )
-        raise ParameterError(parameter, problem)
+        problem = f"the field is constant{which} to rounding error (as resolved by the domain's modes)"
+        raise ParameterError(parameter, f"{problem}; |grad u| = 0 cannot be renormalised.")
 
 
 def _floating(values: Any, parameter: str) -> Tensor:
@@ -98,16 +93,12 @@ def _floating(values: Any, parameter: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ParameterError(parameter, f"must be numbers, got {type(values).__name__}") from error
     if tensor.is_complex():
-        raise ParameterError(parameter, "complex numbers were given; allowed are real ones.")
+        raise ParameterError(parameter, "must be real, got complex numbers")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
 
 
-def _check_shape(values: Tensor, shape: torch.Size, parameter: str) -> None:
-    if values.shape[max(0, values.ndim - len(shape)) :] != shape:
-        problem = f"a tensor of shape {tuple(values.shape)} was given; the last axes must be {tuple(shape)}."
-        raise ParameterError(parameter, problem)
-
-
-def _check_finite(values: Tensor, parameter: str) -> None:
+def _check(values: Tensor, shape: torch.Size, parameter: str) -> None:
+    fits = values.shape[max(0, values.ndim - len(shape)) :] == shape
+    require(fits, parameter, tuple(values.shape), f"a tensor with last axes {tuple(shape)}")
     if not bool(values.isfinite().all()):
-        raise ParameterError(parameter, "the field has values that are not finite numbers.")
+        raise ParameterError(parameter, "must be finite, got NaN or infinity")

@@ -19,7 +19,7 @@ class GradientModes:
     """The K modes of a domain with eigenvalue above 0, which carry R = sum_k lambda_k u_k^2.
 
     In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction. The
-    constant mode carries no gradient and has no place here.
+    constant mode carries no gradient and is excluded.
 
     Args:
         domain: The domain.
@@ -29,7 +29,7 @@ class GradientModes:
 
     @cached_property
     def _order(self) -> Tensor:
-        """Places of the K modes in the flattened modes, by growing eigenvalue."""
+        """Indices of the K modes in the flattened modes, by growing eigenvalue."""
         order = self.domain.order()
         return order[self.domain.eigenvalues.flatten()[order] > 0]
 

@@ -1,4 +1,4 @@
-"""Fields to start from, given by their modes. Their size does not matter: it is set by the gradient energy R."""
+"""Initial conditions, defined by their modes. Their amplitude is arbitrary: it is set by the gradient energy R."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Broadband", "Eigenmodes", "InitialCondition", "RandomField"]
 
 @dataclass(frozen=True)
 class InitialCondition(ABC):
-    """A field, known in every domain. Modes are counted k = 0, 1, 2, ... in the order of their eigenvalues."""
+    """A field, defined on every domain. Modes are numbered k = 0, 1, 2, ... in the order of their eigenvalues."""
 
     @abstractmethod
     def modes(self, domain: Domain) -> Tensor:
@@ -34,7 +34,7 @@ def _in_order(coefficients: Tensor, domain: Domain) -> Tensor:
 
 @dataclass(frozen=True)
 class Broadband(InitialCondition):
-    """a_k = cos(k^2): every scale has about the same amplitude, nothing is drawn at random."""
+    """a_k = cos(k^2): every scale has about the same amplitude, without randomness."""
 
     def modes(self, domain: Domain) -> Tensor:
         """See `InitialCondition.modes`."""
@@ -64,10 +64,10 @@ class RandomField(InitialCondition):
 class Eigenmodes(InitialCondition):
     """A sum of eigenmodes sum_i c_i mu_k phi_k, k = k_i, each mu_k phi_k a steady state of gradient energy 1.
 
-    So the c_i^2 are the shares of the gradient energy, up to their sum.
+    The c_i^2 are therefore proportional to the shares of the gradient energy.
 
     Args:
-        terms: Pairs (k_i, c_i), k_i at least 1, such as [[3, 1.0], [1, 1.0e-6]]: the third steady state, disturbed.
+        terms: Pairs (k_i, c_i), k_i >= 1, such as [[3, 1.0], [1, 1.0e-6]]: the third steady state, perturbed.
     """
 
     terms: tuple[tuple[int, float], ...] = ((1, 1.0),)

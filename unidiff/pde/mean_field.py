@@ -1,9 +1,9 @@
 r"""Stochastic forcing that keeps the gradient norm in the mean: linear, Gaussian, and solved in closed form.
 
-This is one answer to the question of stochastic forcing in Higham, Higham & Grindrod (section 7): with
+This is one form of the stochastic forcing proposed in Higham, Higham & Grindrod (section 7): with
 E |grad u|^2 = R the multiplier r(t) is a number and not a random variable, so the forced equation is a diagonal
 Gaussian process like those of diffusion models. Up to a critical noise (eps^2 = 12 on the unit interval) r stays
-positive and lifts the lowest mode out of the noise; above it r is negative and damps, and without Laplacian the
+positive and amplifies the lowest mode above the noise; above it r is negative and damps, and without Laplacian the
 equation is the variance-preserving SDE exactly.
 
 In y_k = sqrt(lambda_k / R) u_k and m_k = E y_k^2,
@@ -82,7 +82,7 @@ class MeanFieldForcing:
     def __post_init__(self) -> None:
         require(self.rates.ndim == 1, "rates", tuple(self.rates.shape), "one axis")
         require(self.noise.shape == self.rates.shape, "noise", tuple(self.noise.shape), "the shape of rates")
-        require(bool((self.noise > 0).all()), "noise", float(self.noise.min()), "numbers above 0")
+        require(bool((self.noise > 0).all()), "noise", float(self.noise.min()), "numbers > 0")
         for name in ("rates", "noise"):
             object.__setattr__(self, name, getattr(self, name).to("cpu", torch.float64))
 
@@ -98,7 +98,7 @@ class MeanFieldForcing:
             strength: eps > 0.
             smoothness: s.
         """
-        require(0 < strength < math.inf, "strength", strength, "a number above 0")
+        require(0 < strength < math.inf, "strength", strength, "a number > 0")
         rates = GradientModes(domain).eigenvalues
         return cls(rates, strength**2 * (rates[0] / rates) ** smoothness)
 
@@ -115,9 +115,9 @@ class MeanFieldForcing:
         return Stationary(multiplier, self.noise / (2 * gaps))
 
     def at(self, time: float, spectrum: Tensor) -> MeanFieldState:
-        r"""The law at a time, exact for any time and number of modes; no time is stepped.
+        r"""The law at one time, exact for any time and number of modes, without time steps.
 
-        The Laplace transform of M' = A M is solved by hand, with G(s) = sum_k M_k(0) / (s + 2 lambda_k),
+        The Laplace transform of the solution of M' = A M is, with G(s) = sum_k M_k(0) / (s + 2 lambda_k),
 
             Phi^(s) = G(s) / (1 - sum_k q_k / (s + 2 lambda_k)),    M_k^(s) = (M_k(0) + q_k Phi^(s)) / (s + 2 lambda_k).
 
@@ -136,7 +136,7 @@ class MeanFieldForcing:
             ParameterError: If time is negative (noise has no past: see `unidiff.pde.recover`) or the spectrum does not
                 have sum 1.
         """
-        require(0 <= time < math.inf, "time", time, "a number of at least 0")
+        require(0 <= time < math.inf, "time", time, "a number >= 0")
         start = spectrum.to("cpu", torch.float64)
         require(start.shape == self.rates.shape, "spectrum", tuple(start.shape), f"shape {tuple(self.rates.shape)}")
         total = float(start.sum())
@@ -197,8 +197,8 @@ def interval_multiplier(strength: float, length: float = 1.0) -> float:
         strength: eps > 0.
         length: L > 0.
     """
-    require(0 < strength < math.inf, "strength", strength, "a number above 0")
-    require(0 < length < math.inf, "length", length, "a number above 0")
+    require(0 < strength < math.inf, "strength", strength, "a number > 0")
+    require(0 < length < math.inf, "length", length, "a number > 0")
     q = (strength * length) ** 2
     low, high = -((q / 4) ** 2) - 1, math.pi**2 - q / 2  # x coth x < 1 + x; the lowest mode alone
     while True:

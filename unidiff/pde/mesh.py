@@ -1,4 +1,4 @@
-"""Domains of any shape in the plane: square cells, a sparse Laplacian, its lowest eigenmodes."""
+"""Domains of any shape in the plane: square cells, a sparse Laplacian and its lowest eigenmodes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unidiff.pde.domain import Domain
 
 __all__ = ["Mask", "Polygon"]
 
-_DENSE = 400  # up to this many cells all eigenmodes are found at once
+_DENSE = 400  # up to this many cells a dense eigensolver is used
 
 
 class _Cells(Domain):
-    """The cells of a rectangle that are inside; nothing flows between a cell and what is outside.
+    """The cells of a rectangle that lie inside a shape, with no flux through the faces to cells outside.
 
-    A field is its values on the cells inside, (..., cells_inside), in the order of rows; `image` puts them back. There
-    are fewer modes than cells, so `to_modes` projects: what the modes cannot express is lost, a mollification.
+    A field is its values on the cells inside, (..., cells_inside), in row-major order; `image` restores the rectangle.
+    There are fewer modes than cells, so `to_modes` is an orthogonal projection, which mollifies.
     """
 
     modes: int
@@ -41,7 +41,7 @@ class _Cells(Domain):
         """Where the rectangle begins, and its sides."""
 
     def _check(self, parameter: str) -> None:
-        """Refuse a shape that has no eigenmodes, or several constants.
+        """Reject a shape with fewer than two cells or several connected components.
 
         Raises:
             ParameterError: At `parameter` if the shape is wrong, at `modes` if it has fewer cells than modes.
@@ -52,15 +52,12 @@ class _Cells(Domain):
             raise ParameterError(parameter, problem)
         from scipy.sparse.csgraph import connected_components
 
-        parts, labels = connected_components(self.laplacian(), directed=False)
-        if parts > 1:
+        components, labels = connected_components(self.laplacian(), directed=False)
+        if components > 1:
             sizes = ", ".join(str(size) for size in sorted(np.bincount(labels), reverse=True)[:5])
-            sizes += ", ..." if parts > 5 else ""
-            problem = (
-                f"the domain falls into {parts} parts (of {sizes} cells; cells that touch "
-                "at a corner only are apart), each with a constant of its own. Give one part, or use smaller cells."
-            )
-            raise ParameterError(parameter, problem)
+            sizes += ", ..." if components > 5 else ""
+            problem = f"the domain has {components} connected components (of {sizes} cells; cells that share only a"
+            raise ParameterError(parameter, f"{problem} corner are not connected). Use one component or smaller cells.")
         require_whole("modes", self.modes, 2)
         require(self.modes <= count, "modes", self.modes, f"at most {count}, the number of cells inside")
 
@@ -96,8 +93,8 @@ class _Cells(Domain):
 
     def _check_values(self, values: Tensor) -> None:
         count = int(self._inside.sum())
-        given, remedy = tuple(values.shape), f"(..., {count}), one value for each cell inside in the order of rows"
-        require(values.ndim > 0 and given[-1] == count, "values", f"a tensor of shape {given}", remedy)
+        fits = values.ndim > 0 and values.shape[-1] == count
+        require(fits, "values", tuple(values.shape), f"(..., {count}), one value per cell inside, in row-major order")
 
     def laplacian(self) -> Any:
         """The 5-point Laplacian on the cells inside; see `Domain.laplacian`."""
@@ -109,7 +106,7 @@ class _Cells(Domain):
         total = csr_array((inside.sum(), inside.sum()))
         for axis, side in enumerate(sides):
             first, second = np.delete(number, -1, axis), np.delete(number, 0, axis)
-            both = (first >= 0) & (second >= 0)  # a face between two cells inside; all others let nothing through
+            both = (first >= 0) & (second >= 0)  # a face between two cells inside; there is no flux through the others
             weight = np.full(both.sum(), (inside.shape[axis] / side) ** 2)
             total = total + coo_array((weight, (first[both], second[both])), total.shape).tocsr()
         total = total + total.T
@@ -128,7 +125,7 @@ class _Cells(Domain):
         matrix = -self.laplacian()
         count = matrix.shape[0]
         if count <= _DENSE or self.modes > count // 2:
-            values, vectors = (part[..., : self.modes] for part in np.linalg.eigh(matrix.toarray()))
+            values, vectors = (array[..., : self.modes] for array in np.linalg.eigh(matrix.toarray()))
         else:
             # Shifted and inverted about a number just below 0, where the matrix is still positive definite.
             sigma = -0.01 * (math.pi / max(self._frame[1])) ** 2
@@ -136,7 +133,7 @@ class _Cells(Domain):
             values, vectors = eigsh(matrix.tocsc(), self.modes, sigma=sigma, v0=begin)
             order = np.argsort(values)
             values, vectors = values[order], vectors[:, order]
-        # The first mode is known: the constant. The others are orthogonal to it, and have a sign that is decided.
+        # The first mode is the constant. The others are made orthogonal to it, and their largest entry positive.
         vectors[:, 1:] -= vectors[:, 1:].mean(0)
         vectors[:, 1:] /= np.linalg.norm(vectors[:, 1:], axis=0)
         largest = vectors[np.abs(vectors).argmax(0), np.arange(self.modes)]
@@ -147,14 +144,14 @@ class _Cells(Domain):
 
 @dataclass(frozen=True)
 class Mask(_Cells):
-    """The cells of a rectangle [0, L_1] x [0, L_2] that are marked: any shape, with a boundary of steps.
+    """The marked cells of a rectangle [0, L_1] x [0, L_2]: any shape, with a staircase boundary.
 
-    Eigenvalues of a shape with slanting or curved sides are off by a relative O(h), h the size of a cell.
+    Eigenvalues of a shape with slanted or curved sides have a relative error of O(h), h the size of a cell.
 
     Args:
-        inside: Which cells are inside, (rows, columns); a tensor, an array, or rows of true and false. All one piece.
+        inside: Which cells are inside, (rows, columns); a tensor, an array, or rows of true and false. Connected.
         sides: L_1 and L_2.
-        modes: How many eigenmodes are kept, the lowest ones: at least 2, at most the number of cells inside.
+        modes: Number of eigenmodes, the lowest ones: from 2 to the number of cells inside.
     """
 
     inside: tuple[tuple[bool, ...], ...] = field(repr=False)
@@ -166,12 +163,12 @@ class Mask(_Cells):
             marked = np.asarray(self.inside)
         except ValueError as error:
             raise ParameterError("inside", "its rows are of different lengths.") from error
-        require(marked.ndim == 2, "inside", f"an array of shape {marked.shape}", "one of shape (rows, columns)")
+        require(marked.ndim == 2, "inside", marked.shape, "an array (rows, columns)")
         object.__setattr__(self, "inside", tuple(map(tuple, marked.astype(bool).tolist())))
         object.__setattr__(self, "sides", tuple(self.sides))
         require(len(self.sides) == 2, "sides", self.sides, "two numbers")
         for side in self.sides:
-            require(0 < side < math.inf, "sides", side, "a number above 0")
+            require(0 < side < math.inf, "sides", side, "a number > 0")
         self._check("inside")
 
     @classmethod
@@ -207,14 +204,14 @@ class Mask(_Cells):
 
 @dataclass(frozen=True)
 class Polygon(_Cells):
-    """The inside of a polygon, cut into cells: those whose centre is inside (by the even-odd rule).
+    """The interior of a polygon on a grid: the cells whose centre is inside (by the even-odd rule).
 
-    Sides along the axes that fall on borders of cells are exact; others become steps, see `Mask`.
+    Sides that fall on cell borders are exact; others become staircases, see `Mask`.
 
     Args:
         vertices: Corners (x, y) in order, at least 3; the last is joined to the first.
-        cells: Number of cells along the longer side of the rectangle around the polygon, at least 2.
-        modes: How many eigenmodes are kept, the lowest ones: at least 2, at most the number of cells inside.
+        cells: Number of cells along the longer side of the bounding rectangle, at least 2.
+        modes: Number of eigenmodes, the lowest ones: from 2 to the number of cells inside.
     """
 
     vertices: tuple[tuple[float, float], ...]
@@ -225,11 +222,11 @@ class Polygon(_Cells):
         object.__setattr__(self, "vertices", tuple(tuple(vertex) for vertex in self.vertices))
         require(len(self.vertices) >= 3, "vertices", self.vertices, "at least 3 corners")
         for vertex in self.vertices:
-            good = len(vertex) == 2 and all(math.isfinite(value) for value in vertex)
-            require(good, "vertices", vertex, "two finite numbers, x and y")
+            finite = len(vertex) == 2 and all(math.isfinite(value) for value in vertex)
+            require(finite, "vertices", vertex, "two finite numbers, x and y")
         require_whole("cells", self.cells, 2, 10_000)
-        # Twice the areas of the triangles with the longest line from the first corner. The area inside would not do: it
-        # counts a figure of eight as 0.
+        # Twice the areas of the triangles with the longest line from the first corner. The enclosed area would not do:
+        # for a figure of eight it is 0.
         arms = [(x - self.vertices[0][0], y - self.vertices[0][1]) for x, y in self.vertices]
         a, b = max(arms, key=lambda arm: math.hypot(*arm))
         flat = max(abs(a * y - b * x) for x, y in arms) <= 1e-12 * (a * a + b * b)
@@ -245,7 +242,7 @@ class Polygon(_Cells):
         y = low + (np.arange(shape[1]) + 0.5)[None, :] * (height / shape[1])
         inside = np.zeros(shape, dtype=bool)
         for (x0, y0), (x1, y1) in zip(self.vertices, (*self.vertices[1:], self.vertices[0])):
-            if y0 != y1:  # how often does a ray from the point to the right cross the outline?
+            if y0 != y1:  # count the crossings of the outline with a ray from the point to the right
                 crosses = (y0 <= y) != (y1 <= y)
                 inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
         return inside

@@ -1,9 +1,9 @@
 r"""Stochastic forcing that keeps the gradient norm of every path, and its invariant law.
 
 Higham, Higham & Grindrod (section 7) ask what stochastic forcing does to the renormalised heat equation. Forced along
-the constraint, it is the overdamped Langevin equation of the Rayleigh quotient: paths do not settle on the lowest mode
-for ever, they sample one explicit law, a Bingham distribution, in which the lowest mode stands out by as much as the
-noise is weak. (When the constraint is kept in the mean instead, see `unidiff.pde.mean_field`.)
+the constraint, it is the overdamped Langevin equation of the Rayleigh quotient: paths do not converge to the lowest
+mode but sample an explicit law, a Bingham distribution, in which the lowest mode dominates the more, the weaker the
+noise. (For the constraint in the mean, see `unidiff.pde.mean_field`.)
 
 In y_k = sqrt(lambda_k / R) u_k, k = 1 .. K, the forced equation is, with P the projection onto the tangent space,
 
@@ -58,7 +58,7 @@ class Bingham:
 
     def __post_init__(self) -> None:
         require(self.eigenvalues.ndim == 1, "eigenvalues", tuple(self.eigenvalues.shape), "one axis")
-        require(0 < self.strength < math.inf, "strength", self.strength, "a number above 0")
+        require(0 < self.strength < math.inf, "strength", self.strength, "a number > 0")
 
     def second_moments(self) -> Tensor:
         """E y_k^2: (K,), float64, with sum 1."""
@@ -93,7 +93,7 @@ class Bingham:
 
     @cached_property
     def _weights(self) -> list[complex]:
-        """e^phi ds at the nodes, over the sum of their real parts; those below 1e-18 of the first are left out."""
+        """e^phi ds at the nodes, over the sum of their real parts; those below 1e-18 of the first are omitted."""
         x, weights = (1 / self._saddle).to(torch.complex128), []
         for node, speed in zip(*self._contour):
             log_factor = torch.log(1 + node * x).sum() / -2  # principal branches: the contour meets no cut
@@ -125,7 +125,7 @@ class PathwiseForcing:
     percents, lambda_K dt below 1/2; longer steps are stable but starve the modes they do not resolve.
 
     Args:
-        domain: Where the field lives; its modes with eigenvalue above 0 are forced.
+        domain: The domain; its modes with eigenvalue above 0 are forced.
         strength: eps > 0, in square roots of the unit of the eigenvalues.
     """
 
@@ -133,7 +133,7 @@ class PathwiseForcing:
     strength: float
 
     def __post_init__(self) -> None:
-        require(0 < self.strength < math.inf, "strength", self.strength, "a number above 0")
+        require(0 < self.strength < math.inf, "strength", self.strength, "a number > 0")
 
     @cached_property
     def coordinates(self) -> GradientModes:
@@ -146,16 +146,7 @@ class PathwiseForcing:
         return Bingham(self.coordinates.eigenvalues, self.strength)
 
     def step(self, y: Tensor, dt: float, noise: Noise) -> Tensor:
-        """One step of all paths.
-
-        Args:
-            y: Directions of norm 1, (B, K).
-            dt: Length of the step, in the unit of 1 / lambda.
-            noise: Draws standard normal noise of the shape of its argument.
-
-        Returns:
-            Directions of norm 1, (B, K).
-        """
+        """One step of length dt (in the unit of 1 / lambda) of all paths: directions of norm 1, (B, K), to the same."""
         rates = self.coordinates.eigenvalues
         decay = torch.exp((rates[0] - rates) * dt / 2).to(y.device, y.dtype)
         y = _normalised(decay * y)
@@ -179,7 +170,7 @@ class PathwiseForcing:
         Yields:
             Directions of norm 1, (B, K).
         """
-        require(0 < time < math.inf, "time", time, "a number above 0")
+        require(0 < time < math.inf, "time", time, "a number > 0")
         require_whole("steps", steps)
         for _ in range(steps):
             y = self.step(y, time / steps, noise)

@@ -1,4 +1,4 @@
-"""Ways to run the heat equation backwards from noisy modes: each decides how far to trust them.
+"""Regularized inverses of the heat equation from noisy modes.
 
 The mode k that is observed at time T is v_k = g_k a_k + delta xi_k with g_k = e^(rho - lambda_k T), and rho common to
 all modes. Dividing by g_k multiplies the noise by up to e^(lambda_k T); a mollifier multiplies by less.
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Observation(NamedTuple):
-    """What is known when the flow is to be reversed.
+    """The data of the inverse problem.
 
     Attributes:
         modes: v_k, (..., K), float64.
@@ -62,9 +62,9 @@ class Mollifier(ABC):
 class TruncatedInverse(Mollifier):
     """The flow itself, backwards, on the lowest modes: a_k ~ v_k e^(lambda_k T), rescaled to R.
 
-    On n modes it exists for all times and its result has the norm of the truth, so the relative error is at most 2;
-    where noise rules, the highest mode is all that is left and the error is sqrt(2). The number of modes is the whole
-    regularisation: with as many as are resolvable it is a good mollifier, with more it is worthless.
+    On n modes it exists for all times and its result has the norm of the true field, so the relative error is at most
+    2; where noise dominates, the result is the highest mode alone and the error is sqrt(2). The number of modes is the
+    only regularisation: with as many as are resolvable it is a good mollifier, with more it fails.
 
     Args:
         modes: n, the number of modes to use; None for all.
@@ -85,15 +85,15 @@ class TruncatedInverse(Mollifier):
 
 @dataclass(frozen=True)
 class SpectralCutoff(Mollifier):
-    """The naive inverse on the modes below the first that are under a number of noise deviations; rescaled to R.
+    """The naive inverse on the modes before the first run below a multiple of the noise deviation; rescaled to R.
 
-    As e^(-lambda_k T) falls steeply, few modes are between well seen and lost, and the error is within a tenth of the
-    Wiener filter's, which knows the spectrum. Those between 1 and `sigmas` deviations are given up: about
+    As e^(-lambda_k T) falls steeply, few modes are partially resolved, and the error is within a tenth of that of the
+    Wiener filter, which uses the spectrum. Modes between 1 and `sigmas` deviations are discarded: about
     L^2 log(sigmas) / (2 pi^2 K T) of K on an interval. For short times they are many, and the filter is then better.
 
     Args:
-        sigmas: How many deviations make a mode count as seen.
-        run: How many modes in a row must be unseen to end the band. With 1, a single small coefficient ends it; and a
+        sigmas: Number of noise deviations above which a mode counts as resolved.
+        run: Number of consecutive unresolved modes that end the band. With 1, a single small coefficient ends it; and a
             field with a symmetry lacks every other mode on an interval, and more in several dimensions.
     """
 
@@ -101,17 +101,17 @@ class SpectralCutoff(Mollifier):
     run: int = 2
 
     def __post_init__(self) -> None:
-        require(0 < self.sigmas < math.inf, "sigmas", self.sigmas, "a number above 0")
+        require(0 < self.sigmas < math.inf, "sigmas", self.sigmas, "a number > 0")
         require_whole("run", self.run)
 
     def kept(self, observed: Observation) -> Tensor:
         """Which modes are used: (..., K), booleans; the lowest always is."""
-        unseen = observed.modes.abs() < self.sigmas * observed.deviation
-        padded = torch.cat([unseen, unseen.new_ones(*unseen.shape[:-1], self.run - 1)], -1)
+        unresolved = observed.modes.abs() < self.sigmas * observed.deviation
+        padded = torch.cat([unresolved, unresolved.new_ones(*unresolved.shape[:-1], self.run - 1)], -1)
         ends = padded.unfold(-1, self.run, 1).all(-1)
-        kept = ends.cumsum(-1) == 0
-        kept[..., 0] = True
-        return kept
+        resolved = ends.cumsum(-1) == 0
+        resolved[..., 0] = True
+        return resolved
 
     def start(self, observed: Observation) -> Tensor:
         """The estimate of a_k, (..., K)."""
@@ -124,12 +124,12 @@ class Tikhonov(Mollifier):
     """The minimiser of |g a - v|^2 + mu |grad a|^2, rescaled to R; mu by the discrepancy principle.
 
     a_k = g_k v_k / (g_k^2 + mu lambda_k) with mu such that |g a - v|^2 = K delta^2 (Morozov). The unknown rho only
-    rescales a and mu. Where the data are no longer than their noise, mu is as good as infinite.
+    rescales a and mu. Where the norm of the data does not exceed that of their noise, mu is practically infinite.
     """
 
     def penalty(self, observed: Observation) -> Tensor:
         """The log of mu (with rho = 0), (...): the residual grows with mu, and is bisected."""
-        require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 for Tikhonov")
+        require(observed.deviation > 0, "deviation", observed.deviation, "a number > 0 for Tikhonov")
         offset = self._offset(observed)
         low = torch.full_like(observed.modes[..., 0], -60 - float(offset.max()))
         high = torch.full_like(low, 60 - float(offset.min()))
@@ -165,7 +165,7 @@ class Posterior(NamedTuple):
 
 
 def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tensor) -> Posterior:
-    """The law of a_k ~ N(0, S_k) given v_k = g_k a_k + N(0, s_k^2).
+    """The posterior of a_k ~ N(0, S_k) given v_k = g_k a_k + N(0, s_k^2).
 
     Mean g S v / (g^2 S + s^2), variance S s^2 / (g^2 S + s^2). The gain from v to the mean is at most
     sqrt(S_k) / (2 s_k), however small g_k is: this is the sense in which noise is the mollifier. With noise injected
@@ -183,7 +183,7 @@ def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tenso
 
 @dataclass(frozen=True, eq=False)
 class _Bayesian(Mollifier):
-    """Knows the power E a_k^2 = S_k of each mode in advance, with sum_k lambda_k S_k = R.
+    """Estimates with a Gaussian prior of mode variances E a_k^2 = S_k, with sum_k lambda_k S_k = R.
 
     Args:
         spectrum: S_k >= 0, (K,), in the order of `GradientModes`.
@@ -192,42 +192,42 @@ class _Bayesian(Mollifier):
     spectrum: Tensor
 
     def growth(self, observed: Observation) -> Tensor:
-        """The log of g_1 = e^(rho - lambda_1 T), (...), which depends on the unknown start.
+        """The log of g_1 = e^(rho - lambda_1 T), (...), which depends on the unknown field at time 0.
 
-        R tells it: the expected gradient energy of the posterior, sum_k lambda_k (mean_k^2 + variance_k), is to be R.
-        It falls to 0 as g grows; the largest solution is taken, between the bounds of the flow,
-        0 <= log g_1 <= (lambda_K - lambda_1) T, and the lower bound if there is none, when noise hides the start.
-        The upper bound is cut at 30, a factor of 1e13: a start in which phi_1 is weaker is not told from rounding.
+        It is determined by R: the expected gradient energy of the posterior, sum_k lambda_k (mean_k^2 + variance_k),
+        must be R. It falls to 0 as g grows; the largest solution is taken, between the bounds of the flow,
+        0 <= log g_1 <= (lambda_K - lambda_1) T, and the lower bound if there is none, as in very noisy data.
+        The upper bound is cut at 30, a factor of 1e13: a weaker phi_1 could not be distinguished from rounding.
         """
-        most = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
-        low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], most)
-        for value in torch.linspace(0, most, 100)[:-1].tolist():  # the last interval with an end above R
+        upper = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
+        low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], upper)
+        for value in torch.linspace(0, upper, 100)[:-1].tolist():  # the last interval with an end above R
             above = self._energy(observed, torch.full_like(low, value)) >= observed.energy
             low = torch.where(above, value, low)
-            high = torch.where(above, value + most / 99, high)
-        none = self._energy(observed, low) < observed.energy
+            high = torch.where(above, value + upper / 99, high)
+        no_solution = self._energy(observed, low) < observed.energy
         for _ in range(50):
             middle = (low + high) / 2
             above = self._energy(observed, middle) >= observed.energy
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return torch.where(none, 0.0, low)
+        return torch.where(no_solution, 0.0, low)
 
     def posterior(self, observed: Observation) -> Posterior:
-        """The law of the modes at time 0 given those observed, for a Gaussian prior and the `growth`."""
-        require(observed.deviation > 0, "deviation", observed.deviation, "a number above 0 where there is a prior")
+        """The posterior of the modes at time 0 for a Gaussian prior and the estimated `growth`."""
+        require(observed.deviation > 0, "deviation", observed.deviation, "a number > 0 with a prior")
         shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
         require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
-        least = float(self.spectrum.min())
-        require(least >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", least, "finite numbers of at least 0")
-        return self._given(observed, self.growth(observed))
+        smallest = float(self.spectrum.min())
+        require(smallest >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", smallest, "finite numbers >= 0")
+        return self._posterior_at(observed, self.growth(observed))
 
-    def _given(self, observed: Observation, growth: Tensor) -> Posterior:
+    def _posterior_at(self, observed: Observation, growth: Tensor) -> Posterior:
         relative = (observed.eigenvalues - observed.eigenvalues[0]) * observed.time
         gain = torch.exp(growth[..., None] - relative)
         return posterior(observed.modes, gain, observed.deviation**2, self.spectrum.to(observed.modes))
 
     def _energy(self, observed: Observation, growth: Tensor) -> Tensor:
-        mean, variance = self._given(observed, growth)
+        mean, variance = self._posterior_at(observed, growth)
         return (observed.eigenvalues * (mean**2 + variance)).sum(-1)
 
 
@@ -242,7 +242,7 @@ class Wiener(_Bayesian):
 
 @dataclass(frozen=True, eq=False)
 class PosteriorMean(_Bayesian):
-    """The posterior mean: of least mean square error, and with less gradient energy than the truth."""
+    """The posterior mean, of minimal mean square error, and with less gradient energy than the true field."""
 
     def start(self, observed: Observation) -> Tensor:
         """The estimate of a_k, (..., K)."""
@@ -251,7 +251,7 @@ class PosteriorMean(_Bayesian):
 
 @dataclass(frozen=True, eq=False)
 class PosteriorSample(_Bayesian):
-    """A draw from the posterior: it has the fine scales that no data can tell, made up as the prior has them.
+    """A sample of the posterior: the fine scales that the data do not determine are drawn from the prior.
 
     This is what the reverse process of a diffusion model does, and why it generates rather than inverts.
 
@@ -266,7 +266,7 @@ class PosteriorSample(_Bayesian):
         mean, variance = self.posterior(observed)
         fields = mean.reshape(-1, mean.shape[-1])
         if len(self.seeds) != len(fields):
-            raise ParameterError("seeds", f"{len(self.seeds)} given for {len(fields)} fields. Give one seed for each.")
+            raise ParameterError("seeds", f"{len(self.seeds)} seeds for {len(fields)} fields; one per field is needed.")
         return mean + variance.sqrt() * Seeded(self.seeds)(fields).reshape(mean.shape)
 
 

@@ -1,14 +1,14 @@
-"""Simulators of the renormalised heat equation, to hold the exact solution against and to compare solvers.
+"""Simulators of the renormalised heat equation, to verify the exact solution and to compare time-stepping methods.
 
 u' = A u + r u on the cells of a domain, A the sparse Laplacian, in the form of the Rayleigh quotient
 
     r(u) = |A u|^2 / (u, -A u)    [integral (Laplace u)^2 / integral |grad u|^2],
 
-which does not see the size of u, where equation (22) of Higham, Higham & Grindrod divides by a frozen R and amplifies
-every defect (`unidiff.pde.equation_22_with_frozen_R`). All of it is homogeneous of degree 1 in u and blind to the mean:
-rescaling to R and removing the mean at the times asked for is the same as doing it after every step.
+which is invariant to the scale of u, where equation (22) of Higham, Higham & Grindrod divides by a frozen R and
+amplifies every defect (`unidiff.pde.equation_22_with_frozen_R`). The equation is homogeneous of degree 1 in u and
+independent of the mean: rescaling to R and removing the mean at the output times is the same as after every step.
 
-These cost time and have errors. For results take `unidiff.pde.evolve`.
+These are slower than `unidiff.pde.evolve` and have discretization errors; use that for results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.errors import RunFailed, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, volume
 
@@ -36,20 +36,20 @@ class Simulator(ABC):
     """A way to integrate the renormalised heat equation step by step, D = 1."""
 
     def simulate(self, domain: Domain, u0: FieldLike, times: Times) -> Tensor:
-        """Integrate from one field.
+        """Integrate one initial field.
 
         Args:
             domain: The domain.
             u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed and their gradient
-                energy kept.
-            times: Increasing times, the first at least 0: (T).
+                energy preserved.
+            times: Increasing times >= 0: (T).
 
         Returns:
             Values at the times, (T, *grid), float64, of mean 0 and the gradient energy of u0.
 
         Raises:
-            ParameterError: If the method cannot be used on the domain, the field is constant, not finite or not one on
-                the grid, or times do not increase.
+            ParameterError: If the method cannot be used on the domain, the field is constant, not finite or not a
+                single field on the grid, or times do not increase.
             RunFailed: If the integration fails.
         """
         at = _increasing(times)
@@ -64,16 +64,14 @@ def _increasing(times: Times) -> Tensor:
     """Times, (T), float64."""
     at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
     increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
-    require(increasing, "times", at.tolist(), "increasing finite numbers of at least 0")
+    require(increasing, "times", at.tolist(), "increasing finite numbers >= 0")
     return at
 
 
 def _one_field(domain: Domain, u0: FieldLike) -> tuple[Tensor, float]:
-    """A field of mean 0 and largest value 1, (*grid), and what it is to be multiplied by: no square overflows."""
+    """A field of mean 0 and largest value 1, (*grid), and the factor to restore it: no square overflows."""
     field = as_field(domain, u0)
-    if field.ndim > domain.points[0].ndim:
-        problem = f"a batch of shape {tuple(field.shape)} was given; a simulator takes one field at a time."
-        raise ParameterError("u0", problem)
+    require(field.ndim == domain.points[0].ndim, "u0", tuple(field.shape), "one field, without a batch axis")
     start = field.detach().to("cpu", torch.float64)
     start = start - start.mean()
     scale = float(start.abs().max())
@@ -81,7 +79,7 @@ def _one_field(domain: Domain, u0: FieldLike) -> tuple[Tensor, float]:
 
 
 def rayleigh(laplacian: Any, u: _Array) -> tuple[_Array, _Array, float]:
-    """The mean-free part of u, A u, and r(u) = |A u|^2 / (u, -A u)."""
+    """U minus its mean, A u, and r(u) = |A u|^2 / (u, -A u)."""
     u = u - u.mean()
     heat = laplacian @ u
     return u, heat, float((heat @ heat) / -(u @ heat))
@@ -102,7 +100,7 @@ class MethodOfLines(Simulator):
     def __post_init__(self) -> None:
         methods = ("RK45", "DOP853", "Radau", "BDF", "LSODA")
         require(self.method in methods, "method", self.method, ", ".join(methods))
-        require(0 < self.rtol < 1, "rtol", self.rtol, "a number between 0 and 1")
+        require(0 < self.rtol < 1, "rtol", self.rtol, "a number in (0, 1)")
 
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
         laplacian = domain.laplacian()
@@ -116,8 +114,7 @@ class MethodOfLines(Simulator):
             slope = 2 * (laplacian @ heat + r * heat) / -(u @ heat)  # the gradient of r
             return laplacian.toarray() + r * np.eye(len(u)) + np.outer(u, slope)
 
-        found = _integrate(right, u0, times, self.method, self.rtol, jacobian)
-        return _project(laplacian, found, u0)
+        return _project(laplacian, _integrate(right, u0, times, self.method, self.rtol, jacobian), u0)
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class TorchMethodOfLines(Simulator):
     rtol: float = 1e-9
 
     def __post_init__(self) -> None:
-        require(0 < self.rtol < 1, "rtol", self.rtol, "a number between 0 and 1")
+        require(0 < self.rtol < 1, "rtol", self.rtol, "a number in (0, 1)")
 
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
         from torchdiffeq import odeint
@@ -141,9 +138,8 @@ class TorchMethodOfLines(Simulator):
         matrix = domain.laplacian()
         entries = matrix.tocoo()
         indices = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
-        laplacian = torch.sparse_coo_tensor(
-            indices, torch.from_numpy(entries.data), matrix.shape, check_invariants=True
-        )
+        weights = torch.from_numpy(entries.data)
+        laplacian = torch.sparse_coo_tensor(indices, weights, matrix.shape, check_invariants=True)
 
         def right(_: Tensor, u: Tensor) -> Tensor:
             u = u - u.mean()
@@ -152,8 +148,8 @@ class TorchMethodOfLines(Simulator):
 
         atol = 1e-3 * self.rtol * float(u0.abs().max())
         at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
-        found = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=atol, method=self.method)
-        return _project(matrix, found[len(at) - len(times) :], u0)
+        path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=atol, method=self.method)
+        return _project(matrix, path[len(at) - len(times) :], u0)
 
 
 def equation_22_with_frozen_R(
@@ -168,15 +164,15 @@ def equation_22_with_frozen_R(
     """Demonstrate an instability: integrate equation (22) of Higham, Higham & Grindrod as printed. Not for results.
 
     u_t = Laplace u + (u / R) integral (Laplace u)^2, R the gradient energy of u_0. For q = integral |grad u|^2 / R and
-    nu = integral (Laplace u)^2 / integral |grad u|^2 it says q' = 2 nu q (q - 1): the surface q = 1, on which the
-    solution lives, repels. (q - 1) / q grows like e^(2 rho), rho the integral of nu: any defect, of rounding or of a
-    solver's step, ends in q = 0 or in a blow-up.
+    nu = integral (Laplace u)^2 / integral |grad u|^2 it implies q' = 2 nu q (q - 1): the invariant surface q = 1 is
+    repelling. (q - 1) / q grows like e^(2 rho), rho the integral of nu: any perturbation, by rounding or by a solver's
+    step, leads to q = 0 or to a blow-up.
 
     Args:
         domain: A domain with a sparse Laplacian.
         u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed.
-        times: Increasing times, the first at least 0: (T).
-        R: The frozen R; the gradient energy of u0 if None. Another one puts in a defect by hand: q(0) is other than 1.
+        times: Increasing times >= 0: (T).
+        R: The frozen R; the gradient energy of u0 if None. Another value perturbs q(0) away from 1.
         method: A method of `scipy.integrate.solve_ivp`.
         rtol: Its relative tolerance.
 
@@ -191,7 +187,7 @@ def equation_22_with_frozen_R(
     start = field.flatten().numpy()
     energy = -float(start @ (laplacian @ start))
     if R is not None:
-        require(0 < R < math.inf, "R", R, "a finite number above 0")
+        require(0 < R < math.inf, "R", R, "a finite number > 0")
         # R is an integral over the domain, the sums here are over its cells.
         energy = R / scale**2 * start.size / volume(domain)
 
@@ -205,18 +201,10 @@ def equation_22_with_frozen_R(
     blown_up.terminal = True  # type: ignore[attr-defined]
     from scipy.integrate import solve_ivp
 
-    found = solve_ivp(
-        right,
-        (0.0, float(at[-1])),
-        start,
-        method,
-        at.numpy(),
-        rtol=rtol,
-        atol=1e-3 * rtol * np.abs(start).max(),
-        events=blown_up,
-    )
+    span, atol = (0.0, float(at[-1])), 1e-3 * rtol * np.abs(start).max()
+    solution = solve_ivp(right, span, start, method, at.numpy(), rtol=rtol, atol=atol, events=blown_up)
     values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
-    values[: found.y.shape[1]] = torch.from_numpy(found.y.T.copy())
+    values[: solution.y.shape[1]] = torch.from_numpy(solution.y.T.copy())
     heat = torch.from_numpy((laplacian @ values.numpy().T).T)
     return scale * values.reshape(len(at), *field.shape), -(values * heat).sum(1) / energy
 
@@ -228,12 +216,12 @@ def _integrate(right: Any, u0: Tensor, times: Tensor, method: str, rtol: float, 
     options = {"jac": jacobian} if method in ("Radau", "BDF", "LSODA") else {}
     u, before, states = u0.flatten().numpy(), 0.0, []
     atol = 1e-3 * rtol * float(np.abs(u).max())
-    for t in times.tolist():  # from time to time: between its steps a method only interpolates
+    for t in times.tolist():  # one call per output time: between its steps a method only interpolates
         if t > before:
-            found = solve_ivp(right, (before, t), u, method, rtol=rtol, atol=atol, **options)
-            if not found.success:
-                raise RunFailed(f"{method} failed at t = {found.t[-1]:g}: {found.message}")
-            u = found.y[:, -1]
+            solution = solve_ivp(right, (before, t), u, method, rtol=rtol, atol=atol, **options)
+            if not solution.success:
+                raise RunFailed(f"{method} failed at t = {solution.t[-1]:g}: {solution.message}")
+            u = solution.y[:, -1]
         states.append(u)
         before = t
     return torch.from_numpy(np.stack(states))

@@ -22,10 +22,10 @@ class ETDRK4(Simulator):
     """Exponential Runge-Kutta method of order 4 (Cox & Matthews 2002) on the modes, rescaled to R after each step.
 
     The linear part -lambda_k u_k is exact, r(u) u is the nonlinear part. The coefficients are means over a circle in
-    the complex plane, where nothing cancels (Kassam & Trefethen 2005).
+    the complex plane, which avoids cancellation (Kassam & Trefethen 2005).
 
     Args:
-        steps: Equal steps from 0 to the last time, at least 1; each time asked for ends one, so there may be more.
+        steps: Equal steps from 0 to the last time, at least 1; each output time ends one, so there may be more.
     """
 
     steps: int = 1000
@@ -67,7 +67,7 @@ class SDIRK2(Simulator):
     only error is that of the heat steps.
 
     Args:
-        steps: Equal steps from 0 to the last time, at least 1; each time asked for ends one, so there may be more.
+        steps: Equal steps from 0 to the last time, at least 1; each output time ends one, so there may be more.
     """
 
     steps: int = 1000
@@ -98,7 +98,7 @@ class SDIRK2(Simulator):
 
 
 def _plan(times: Tensor, steps: int) -> list[tuple[int, float]]:
-    """For each time, how many steps of which length lead to it from the one before; none longer than last / steps."""
+    """Number and length of the steps from each time to the next; none longer than last / steps."""
     longest = float(times[-1]) / steps
     gaps = times.diff(prepend=torch.zeros(1, dtype=times.dtype)).tolist()
     counts = [math.ceil(gap / longest * (1 - 1e-12)) if gap > 0 else 0 for gap in gaps]

@@ -19,9 +19,9 @@ from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
-from unidiff.recipe.refusal import given, join, nearest, refusal
-from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun
-from unidiff.renamed import renamed_parameters
+from unidiff.recipe.refusal import join, nearest, rejection, written
+from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun, same_name
+from unidiff.renamed import RENAMED, renamed_parameters
 
 __all__ = ["Builder"]
 
@@ -45,8 +45,7 @@ class Builder:
     def record(self, cls: type[R], node: Node, key: str = "") -> R:
         """Make a record, such as the recipe itself or its training section, from a mapping without `type`."""
         if not isinstance(node.value, dict):
-            what = f"a mapping of {cls.__name__.lower()} keys to values belongs here; {given(node)}."
-            raise node.at.error(key, what, parameters(cls))
+            raise node.at.error(key, f"expected a mapping, got {written(node)}", parameters(cls))
         made: R = self._construct(cls, self._arguments(cls, node.value, node, key), node, key)
         return made
 
@@ -61,10 +60,10 @@ class Builder:
             short: type = self.named(base, node, key)
             return short, self._arguments(short, {}, node, key)
         if not isinstance(node.value, dict):
-            problem = f"{article} belongs here, as a name or as {{type: NAME, ...}}; {given(node)}."
+            problem = f"expected {article}, as a name or as {{type: NAME, ...}}, got {written(node)}"
             raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
-            problem = f"the key 'type' is missing, which says which {noun(base)} is meant."
+            problem = f"missing required key 'type' (the name of {article})"
             raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
         cls: type = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
@@ -74,42 +73,45 @@ class Builder:
         """The class below `base` that a `type` names: a public one, or `module:Class` where that is allowed."""
         article = an(noun(base))
         if not isinstance(node.value, str):
-            problem = f"the name of {article} belongs here; {given(node)}."
+            problem = f"expected the name of {article}, got {written(node)}"
             raise node.at.error(key, problem, self.registry.choices(base))
         name = node.value
         foreign = ":" in name or "." in name
-        found = self._imported(node, key) if foreign else self.registry.find(name, base)
-        if found is None:
+        value = self._imported(node, key) if foreign else self.registry.find(name, base)
+        for old, new in RENAMED.items():
+            if same_name(old, name) and getattr(value, "__name__", None) == new:
+                warnings.warn(f"{node.at.source.name}: {old} is now called {new}.", DeprecationWarning, stacklevel=2)
+        if value is None:
             choices = self.registry.choices(base)
-            problem = f"there is no {noun(base)} {name!r}.{nearest(name, choices)}"
+            problem = f"unknown {noun(base)} {name!r}.{nearest(name, choices)}"
             raise node.at.error(key, problem, choices)
-        if not (isinstance(found, type) and issubclass(found, base)):
-            kind = kind_of(found)
-            problem = f"{name} is {an(kind) if kind else f'no {noun(base)}'}; {article} belongs here."
+        if not (isinstance(value, type) and issubclass(value, base)):
+            kind = kind_of(value)
+            problem = f"expected {article}, got {name}{f', {an(kind)}' if kind else ''}"
             raise node.at.error(key, problem, self.registry.choices(base))
-        if inspect.isabstract(found):
-            problem = f"{name} is what every {kind_of(found)} is built on; name one of them."
+        if inspect.isabstract(value):
+            problem = f"{name} is abstract; choose one of its subclasses"
             raise node.at.error(key, problem, self.registry.choices(base))
-        return found
+        return value
 
     def _imported(self, node: Node, key: str) -> Any:
         module, colon, name = str(node.value).partition(":")
         if not self.allow_imports:
             problem = (
-                f"{node.value} is no part of unidiff, and loading it would run its code. If you trust it, pass "
+                f"{node.value} is not part of unidiff, and loading it would run its code. If you trust it, pass "
                 "--allow-imports on the command line, or allow_imports=True to load_recipe."
             )
             raise node.at.error(key, problem)
         if not colon:
-            raise node.at.error(key, f"write a class from elsewhere as module:Class; {given(node)}.")
+            raise node.at.error(key, f"write a class from outside unidiff as module:Class, got {written(node)}")
         try:
-            found = importlib.import_module(module)
+            value = importlib.import_module(module)
             for part in name.split("."):
-                found = getattr(found, part)
+                value = getattr(value, part)
         except Exception as error:  # anything at all can go wrong while foreign code is imported
             problem = f"{node.value} cannot be imported ({type(error).__name__}: {error}). Is it on PYTHONPATH?"
             raise node.at.error(key, problem) from error
-        return found
+        return value
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
         children = self._present_names(cls, children, key)
@@ -117,7 +119,7 @@ class Builder:
         try:
             values = schema.written(schema.plain_model(cls).model_validate(plain))
         except ValidationError as error:
-            raise refusal(cls, children, node, key, error) from None
+            raise rejection(cls, children, node, key, error) from None
         for name, parameter in parameters(cls).items():
             if name in children and schema.is_structured(parameter.annotation):
                 values[name] = self._structured(parameter.annotation, children[name], join(key, name))
@@ -139,7 +141,7 @@ class Builder:
             return self._structured(next(arm for arm in args if schema.is_structured(arm)), node, key)
         if origin in (tuple, list):
             if not isinstance(node.value, list):
-                raise node.at.error(key, f"{schema.phrase(annotation)} belongs here; {given(node)}.")
+                raise node.at.error(key, f"expected {schema.phrase(annotation)}, got {written(node)}")
             return origin(self._structured(args[0], part, f"{key}[{i}]") for i, part in enumerate(node.value))
         raise TypeError(f"{key}: a recipe cannot express the annotation {annotation}")
 
@@ -173,9 +175,9 @@ class Builder:
         for old in renamed.keys() & children.keys():
             new, child = renamed[old], children[old]
             if new in present and not child.at.source.is_override:
-                problem = f"this is the old name of {new!r}, which is also given. Remove it."
+                problem = f"this is the old name of {new!r}, which is there as well. Remove it."
                 raise child.at.error(join(key, old), problem)
-            if self.home is None:  # the recipe of a run is nobody's to change
+            if self.home is None:  # the recipe of a run stays as it is
                 notice = f"{child.at.source.name}: the key {join(key, old)!r} is now called {new!r}."
                 warnings.warn(notice, DeprecationWarning, stacklevel=2)
             present[new] = child

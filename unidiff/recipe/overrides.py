@@ -32,7 +32,7 @@ def apply_overrides(recipe: Node, overrides: Sequence[str]) -> Node:
         if not equals or not all(path):
             raise RecipeError(f"{name}: write KEY=VALUE, such as --set training.steps=20.")
         if not text.strip():
-            raise RecipeError(f"{name}: there is no value after '='. Write null if none is meant.")
+            raise RecipeError(f"{name}: missing value after '='. Write null for none.")
         value = read_yaml(text, name, show=False)
         recipe = _replaced(recipe, path, Node(value.value, value.place, value.place), [])
     return recipe

@@ -46,7 +46,7 @@ class Place:
 
         Args:
             key: Dotted path of the key, such as `training.steps`; empty for the recipe as a whole.
-            problem: What is wrong and how to mend it.
+            problem: What is wrong and how to fix it.
             allowed: What would be right here: a list of names, or a phrase.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What is wrong with a key or a value, what was given, and what to write instead."""
+"""What is wrong with a key or a value, and what to write instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unidiff.recipe import schema
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 
-__all__ = ["given", "join", "nearest", "refusal"]
+__all__ = ["join", "nearest", "rejection", "written"]
 
 
 def join(key: str, name: str) -> str:
@@ -22,13 +22,11 @@ def join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
-def given(node: Node) -> str:
-    """What was written, as a clause."""
-    if isinstance(node.value, dict):
-        return "a mapping was given"
-    if isinstance(node.value, list):
-        return "a list was given"
-    return "nothing (null) was given" if node.value is None else f"{_literal(node.value)} was given"
+def written(node: Node) -> str:
+    """What was written, for `expected ..., got ...`."""
+    if isinstance(node.value, (dict, list)):
+        return "a mapping" if isinstance(node.value, dict) else "a list"
+    return "null" if node.value is None else _literal(node.value)
 
 
 def _literal(value: Any) -> str:
@@ -42,34 +40,33 @@ def nearest(word: str, names: Iterable[str]) -> str:
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
-def refusal(cls: type, children: dict[str, Node], node: Node, key: str, failure: ValidationError) -> RecipeError:
+def rejection(cls: type, children: dict[str, Node], node: Node, key: str, failure: ValidationError) -> RecipeError:
     """The error for the first thing that is wrong; an unknown key first, since it is often a misspelt required one."""
-    known = parameters(cls)
+    keys = parameters(cls)
     urgency = {"extra_forbidden": 0, "missing": 1}
     errors = failure.errors(include_url=False, include_context=False)
     # Deeper down, "missing" is an element of a list that is too short.
     first = min(errors, key=lambda error: urgency.get(error["type"], 2) if len(error["loc"]) == 1 else 2)
     name, *inner = first["loc"]
     name = str(name)
-    if name not in known:
+    if name not in keys:
         return _unknown_key(cls, name, children[name], node, key)
     if name not in children:
-        of = "the recipe" if not key else cls.__name__
-        problem = f"this key is missing, and {of} needs it: {schema.phrase(known[name].annotation)}."
-        return node.at.error(join(key, name), problem, known)
+        problem = f"missing required key ({schema.phrase(keys[name].annotation)})"
+        return node.at.error(join(key, name), problem, keys)
     wrong, path = children[name], join(key, name)
     for part in inner:  # pydantic also names the arm of a union that it tried: such parts lead nowhere
         if isinstance(part, int) and (below := wrong.reach([part])) is not wrong:
             wrong, path = below, f"{path}[{part}]"
-    allowed = schema.phrase(known[name].annotation)
-    return wrong.at.error(path, f"{given(wrong)}.{_remedy(wrong.value, known[name].annotation)}", allowed)
+    expected, remedy = schema.phrase(keys[name].annotation), _remedy(wrong.value, keys[name].annotation)
+    return wrong.at.error(path, f"expected {expected}, got {written(wrong)}{'.' + remedy if remedy else ''}")
 
 
 def _unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:
-    known = parameters(cls)
-    hint = nearest(name, known)
+    keys = parameters(cls)
+    hint = nearest(name, keys)
     if not hint:  # right key, wrong section?
-        sections = [n for n, p in known.items() if schema.is_record(p.annotation) and name in parameters(p.annotation)]
+        sections = [n for n, p in keys.items() if schema.is_record(p.annotation) and name in parameters(p.annotation)]
         hint = f" It belongs in {sections[0]!r}." if sections else ""
     chosen = node.value.get("type") if isinstance(node.value, dict) else None
     override = chosen.at.source if chosen else None
@@ -78,9 +75,7 @@ def _unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> Rec
         hint += f" ({cls.__name__} was chosen by {override.name}; {whole} replaces all of it.)"
     if name == "shape" and not hint:
         hint = " The shape of a sample comes from the data."
-    return child.at.error(
-        join(key, name), f"there is no such key.{hint}", known or f"no keys: {cls.__name__} has no parameters"
-    )
+    return child.at.error(join(key, name), f"unknown key.{hint}", keys or f"no keys: {cls.__name__} has no parameters")
 
 
 def _words(annotation: Any) -> list[str]:
@@ -101,7 +96,7 @@ def _remedy(value: Any, annotation: Any) -> str:
             return f" Write {'true' if value.lower() in ('yes', 'on') else 'false'}."
         if value == "None" and "null" in allowed:
             return " Write null."
-        if "number" in allowed and value.strip("+-").replace(".", "", 1).isdigit():
+        if ("number" in allowed or "integer" in allowed) and value.strip("+-").replace(".", "", 1).isdigit():
             return f" Write {value} without quotes."
         return nearest(value, _words(annotation))
     return ""

@@ -41,8 +41,8 @@ def is_structured(annotation: Any) -> bool:
 def plain_model(cls: type) -> type[BaseModel]:
     """A pydantic model that knows a class's keys and checks its plain values.
 
-    Values are taken as they are written: the word `"20"` is no number and 1 is not true. Two things are allowed: a
-    integer where a number belongs, and a list where a tuple belongs. Components pass through unchecked.
+    Values are taken as they are written: the text `"20"` is not a number and 1 is not true. Two things are allowed: an
+    integer in place of a number, and a list in place of a tuple. Components pass through unchecked.
     """
     fields: dict[str, Any] = {}
     for name, parameter in parameters(cls).items():

@@ -45,9 +45,9 @@ def read_source(source: str | Path) -> tuple[str, str]:
     if path.is_dir():
         inside = path / "recipe.yaml"
         remedy = f"Did you mean {str(inside)!r}?" if inside.is_file() else "Name a recipe file inside it."
-        raise RecipeError(f"{source}: this is a directory, and a recipe is one YAML file. {remedy}")
+        raise RecipeError(f"{source}: this is a directory; a recipe is one YAML file. {remedy}")
     if not path.is_file():
-        raise RecipeError(f"{source}: there is no such file, and no shipped recipe of this name. {_nearest(path)}")
+        raise RecipeError(f"{source}: neither a file nor a shipped recipe. {_nearest(path)}")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -115,14 +115,14 @@ def read_yaml(text: str, name: str, *, show: bool = True) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise place.error("", f"this is not a readable recipe: {said}.") from error
+        problem = ", ".join(text for text in (error.context, error.problem) if text)
+        raise place.error("", f"not valid YAML: {problem}.") from error
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
         # PyYAML's type stubs say bytes; for a text it is the character's number.
         what = f"the character U+{int(str(error.character)):04X} is not allowed in YAML"
-        raise place.error("", f"this is not a readable recipe: {what}. Remove it.") from error
+        raise place.error("", f"not valid YAML: {what}. Remove it.") from error
 
 
 def write_yaml(value: Any, *, flow: bool = False) -> str:
@@ -158,11 +158,11 @@ def _mapping(tree: yaml.MappingNode, source: SourceText) -> dict[str, Node]:
     for key_tree, value_tree in tree.value:
         place = Place(source, key_tree.start_mark.line + 1, key_tree.start_mark.column + 1)
         if not isinstance(key_tree, yaml.ScalarNode):
-            raise place.error("", "a key is one word; a list or a mapping was given.")
+            raise place.error("", "a key must be one word, got a list or a mapping")
         key = str(key_tree.value)
         if key in children:
             first = children[key].at
-            raise place.error(key, f"this key was already given in line {first.line}. Remove one of the two.")
+            raise place.error(key, f"duplicate key, first in line {first.line}. Remove one of the two.")
         children[key] = _node(value_tree, source, place)
     return children
 
@@ -182,10 +182,10 @@ def _scalar(tree: yaml.ScalarNode, place: Place) -> Scalar:
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     try:
         return int(text)
-    except ValueError as error:  # Python refuses to read integers of more than 4300 digits
+    except ValueError as error:  # Python does not read integers of more than 4300 digits
         raise place.error("", f"an integer of {len(text)} digits is too long.") from error
 
 
 def _tag_error(tree: yaml.Node, place: Place) -> Exception:
     tag = tree.tag.replace(_TAG, "!!")
-    return place.error("", f"the tag {tag} is not part of a recipe, and nothing is built from it. Remove it.")
+    return place.error("", f"the tag {tag} is not allowed in a recipe. Remove it.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,142 +20,94 @@ from torch import Tensor
 
 from unidiff._version import __version__
 from unidiff.errors import RunError
+from unidiff.files import digest, require_writable, whole_file
 from unidiff.run.records import Manifest
 
-__all__ = ["RunDirectory", "environment"]
+__all__ = ["RunDirectory", "check_output", "environment"]
 
-_RECIPE, _MANIFEST, _METRICS = "recipe.yaml", "manifest.json", "metrics.jsonl"
-_CHECKPOINTS, _SAMPLES, _EVENTS, _LOSS = "checkpoints", "samples", "tensorboard", "loss.png"
-_MEASURED, _CODEC = "process.safetensors", "codec"
+_REMEDY = "Choose another directory with --out."
 
 
 class RunDirectory:
-    """Where the files of one run are.
+    """The files of one run.
 
     Args:
         path: The directory; it need not exist yet.
+
+    Attributes:
+        name: The run's name in captions: that of the directory.
+        recipe: The resolved recipe.
+        checkpoints: Folder of the checkpoints.
+        samples: Folder of the images.
+        tensorboard: Folder of TensorBoard's events.
+        loss_curve: The figure of the loss.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def name(self) -> str:
-        """The run's name in captions: that of the directory."""
-        return self.path.absolute().name
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / _RECIPE
-
-    @property
-    def checkpoints(self) -> Path:
-        """The checkpoints' folder."""
-        return self.path / _CHECKPOINTS
-
-    @property
-    def samples(self) -> Path:
-        """The pictures' folder."""
-        return self.path / _SAMPLES
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's events."""
-        return self.path / _EVENTS
-
-    @property
-    def loss_curve(self) -> Path:
-        """The picture of the loss."""
-        return self.path / _LOSS
+        self.name = path.absolute().name
+        self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
+        self.checkpoints, self.samples, self.tensorboard = (
+            path / name for name in ("checkpoints", "samples", "tensorboard")
+        )
+        self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
+        self._measured, self._codec = path / "process.safetensors", path / "codec"
 
     def exists(self) -> bool:
         """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
-        return self.recipe.is_file() and ((self.path / _MANIFEST).is_file() or self.checkpoints.is_dir())
+        return self.recipe.is_file() and (self._manifest.is_file() or self.checkpoints.is_dir())
 
-    def check_new(self, overwrite: bool, needed: int) -> None:
-        """Refuse a directory that a new run must not or cannot use; nothing is changed.
+    def check(self, *, resume: bool, overwrite: bool, needed: int) -> None:
+        """Check that a run can be written here; nothing is changed.
 
         Args:
-            overwrite: An older run may be replaced.
+            resume: The run that is here is continued.
+            overwrite: The run that is here may be replaced.
             needed: Bytes that the run will write, about.
 
         Raises:
-            RunError: If the place is taken, not writable, or too small.
+            RunError: If the directory is in use, not writable, or too small.
         """
-        self.check_writable(needed)
-        if not self.path.is_dir() or not any(self.path.iterdir()):
-            return
-        if not self.exists():
-            raise RunError(f"{self.path}: the directory holds files that are no run. Choose another place with --out.")
-        if not overwrite:
-            raise RunError(
-                f"{self.path}: a run is already there. Go on with it by --resume, replace it by --overwrite, "
-                "or choose another place with --out."
-            )
-
-    def check_writable(self, needed: int) -> None:
-        """Refuse a place that cannot be written or has too little space, before anything is done.
-
-        Raises:
-            RunError: With the reason.
-        """
-        elsewhere = "Choose another place with --out."
-        try:
-            there = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
-            if not there.is_dir():
-                raise RunError(f"{self.path}: {there} is a file, so no directory can be made there. {elsewhere}")
-            if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-                raise RunError(f"{self.path}: there is no permission to write in {there}. {elsewhere}")
-            free = shutil.disk_usage(there).free
-        except OSError as error:
-            raise RunError(f"{self.path}: this place cannot be used ({error.strerror}). {elsewhere}") from error
-        if free < needed:
-            raise RunError(
-                f"{self.path}: the run needs about {needed / 1e6:.0f} MB, but {free / 1e6:.0f} MB are free there."
-                f" Free some space. {elsewhere}"
-            )
+        check_output(self.path, "run", self.exists(), overwrite or resume, needed, "Continue it with --resume, replace")
 
     def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
         """Make the directory: the recipe, what the process measured of the data, and the files that the data need.
 
-        The manifest gets the digests of the latter, see `check_kept`.
-        An older run in it is removed, and nothing but the run.
+        The manifest gets the digests of the latter, see `check_kept`. Of an older run in it every file is removed, and
+        no other file.
 
         Raises:
             RunError: If it cannot be made.
         """
         try:
             if self.exists():
-                for name in (_METRICS, _LOSS, _SAMPLES, _EVENTS, _CHECKPOINTS, _MEASURED, _CODEC, _MANIFEST, _RECIPE):
-                    _remove(self.path / name)
+                of_a_run = (self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
+                for path in (*of_a_run, self._measured, self._codec, self._manifest, self.recipe):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             for folder in (self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             if measured:  # before the recipe, which makes this a run
-                tensors = {name: tensor.contiguous() for name, tensor in measured.items()}
-                _write(self.path / _MEASURED, save(tensors))
+                _write(self._measured, save({name: tensor.contiguous() for name, tensor in measured.items()}))
             for name, content in kept.items():
                 (self.path / name).parent.mkdir(exist_ok=True)
                 _write(self.path / name, content)
             if kept:
-                self.update_manifest(kept={name: _digest(content) for name, content in kept.items()})
+                self.update_manifest(kept={name: digest(self.path / name) for name in kept})
             _write(self.recipe, recipe.encode())
         except OSError as error:
-            raise RunError(
-                f"{self.path}: the directory cannot be made ({error.strerror}). Choose another --out."
-            ) from error
+            raise RunError(f"{self.path}: the directory cannot be made ({error.strerror}). {_REMEDY}") from error
 
     def check_kept(self) -> None:
-        """Refuse a run whose data's files, such as its codec, are not those that it was made with.
+        """Check that the files of the run's data, such as its codec, are those that it was trained with.
 
         Raises:
             RunError: If one is missing or has changed.
         """
         for name, expected in self.read_manifest().kept.items():
             path = self.path / name
-            if not path.is_file() or _digest(path.read_bytes()) != expected:
-                problem = f"this file is missing, or not the one that the run was made with ({expected})"
-                raise RunError(f"{path}: {problem}. The model means nothing with another: bring it back.")
+            if not path.is_file() or digest(path) != expected:
+                problem = f"this file is missing, or is not the one that the run was trained with ({expected})"
+                raise RunError(f"{path}: {problem}. The model is of no use with another: restore it.")
 
     @contextmanager
     def measured(self) -> Iterator[dict[str, Tensor]]:
@@ -165,8 +116,8 @@ class RunDirectory:
         Raises:
             RunError: If that is missing or damaged.
         """
-        path = self.path / _MEASURED
-        remedy = "The model means nothing without it: bring the file back, or train again with --overwrite."
+        path = self._measured
+        remedy = "The model is of no use without it: restore the file, or train again with --overwrite."
         try:
             yield load_file(path)
         except FileNotFoundError as error:
@@ -180,31 +131,55 @@ class RunDirectory:
         Raises:
             RunError: If it is damaged.
         """
-        path = self.path / _MANIFEST
+        path = self._manifest
         try:
             return Manifest.read(path.read_text()) if path.is_file() else Manifest()
         except ValueError as error:
             raise RunError(f"{path}: the file is damaged ({error}). Remove it: the run works without it.") from error
 
-    def update_manifest(self, **values: Any) -> None:
+    def update_manifest(self, **values: object) -> None:
         """Set entries of the manifest."""
-        _write(self.path / _MANIFEST, json.dumps({**self.read_manifest().entries, **values}, indent=2).encode() + b"\n")
+        _write(self._manifest, json.dumps({**self.read_manifest().entries, **values}, indent=2).encode() + b"\n")
 
     def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
         """Add a line to metrics.jsonl."""
-        with (self.path / _METRICS).open("a") as file:
+        with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl."""
-        path = self.path / _METRICS
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        _write(self.path / _METRICS, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        lines = [line for line in self.read_metrics() if line["step"] <= step]
+        _write(self._metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def check_output(
+    directory: Path, noun: str, exists: bool, overwrite: bool, needed: int, remedy: str = "Replace"
+) -> None:
+    """Check that results can be written into a directory; nothing is changed.
+
+    Args:
+        directory: The directory; it need not exist yet.
+        noun: What the results are, in a word: "comparison".
+        exists: Results of this kind are there.
+        overwrite: They may be replaced.
+        needed: Bytes that will be written, about.
+        remedy: How the remedy for results that are there begins.
+
+    Raises:
+        RunError: If the directory is in use, not writable, or too small.
+    """
+    require_writable(directory, needed=needed, remedy=_REMEDY)
+    article = "an" if noun[0] in "aeiou" else "a"
+    if exists and not overwrite:
+        choices = f"{remedy} it with --overwrite, or choose another directory with --out."
+        raise RunError(f"{directory}: {article} {noun} is already there. {choices}")
+    if not exists and directory.is_dir() and any(directory.iterdir()):
+        raise RunError(f"{directory}: the directory holds files that are not {article} {noun}. {_REMEDY}")
 
 
 def environment() -> dict[str, Any]:
@@ -243,19 +218,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from typing_extensions import Unpack
 
 from unidiff import plot
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import RunError, RunFailed
+from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
 from unidiff.noise import seed_everything
+from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory, environment
 from unidiff.run.load import trained
 from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
@@ -37,12 +38,12 @@ __all__ = ["Session", "TrainingTask", "execute"]
 
 M = TypeVar("M", bound=Trainable)
 _HOUR = 3600.0
-_PACE_SECONDS = 25.0  # training is watched this long before the rest is foretold
+_PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 
 
 @dataclass(frozen=True)
 class Session:
-    """A training run as its task sees it: where its files are, its data, and who watches.
+    """A training run as its task sees it: where its files are, its data, and its reporter.
 
     Attributes:
         files: The run directory.
@@ -74,19 +75,30 @@ class TrainingTask(Task, Generic[M]):
         training: How it is trained.
         seed: Seed of the weights and of the training noise.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+        run_class: What a trained model is read back as.
     """
 
     data: Dataset
     training: Training
     seed: int
     smaller_recipe: str | None
+    run_class: ClassVar[type[Run]] = Run
+
+    def __post_init__(self) -> None:
+        require_whole("seed", self.seed, 0, 2**62)
+        try:
+            _ = self.data.shape  # an array file is read here, and may not be what it should
+        except DataError as error:
+            raise ParameterError("data", str(error)) from error
+        with inside("training", self.training):
+            self.training.check(self.loss())
 
     @abstractmethod
     def model(self, measured: Mapping[str, Tensor]) -> M:
         """The model with fresh weights.
 
         Args:
-            measured: What `measure` found of the data.
+            measured: What `measure` returned.
         """
 
     @abstractmethod
@@ -102,7 +114,7 @@ class TrainingTask(Task, Generic[M]):
         """What the trained model is worth: measured and drawn into the run directory."""
 
     def conditions(self) -> Conditions | None:
-        """What the network is conditioned on; None for nothing."""
+        """What the network is conditioned on; None for an unconditional one."""
         return None
 
     def check_data(self, source: OpenDataset) -> None:
@@ -134,7 +146,7 @@ class TrainingTask(Task, Generic[M]):
 
     def verdict(self) -> str:
         """With the number of weights; see `Task.verdict`."""
-        return f"This recipe is right. Its network has {self.count_weights():,} parameters."
+        return f"Valid. The network has {self.count_weights():,} parameters."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
         """See `Task.resumed`."""
@@ -145,11 +157,7 @@ class TrainingTask(Task, Generic[M]):
         files = RunDirectory(directory)
         model, step = trained(_restored(self, files), files, device, report)
         precision = resolve_precision(self.training.precision, next(model.backbone.parameters()).device)
-        return self.read_back(directory, model, step, precision)
-
-    def read_back(self, directory: Path, model: M, step: int, precision: torch.dtype) -> Run:
-        """The run of a model with its trained weights."""
-        return Run(directory, self, RunDirectory(directory).read_manifest(), model, step, precision)
+        return self.run_class(directory, self, files.read_manifest(), model, step, precision)
 
 
 def execute(
@@ -168,7 +176,7 @@ def execute(
     main = accelerator.is_main_process
     files = RunDirectory(directory)
     needed = 16 * task.count_weights() * (task.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
-    files.check_writable(needed) if resume else files.check_new(options.get("overwrite", False), needed)
+    files.check(resume=resume, overwrite=options.get("overwrite", False), needed=needed)
     source = task.data.look() if dry_run else task.data.open()
     if source.stand_in and main:
         reporter.notice(source.stand_in)
@@ -207,7 +215,7 @@ def execute(
         status = "interrupted"
         raise
     except OSError as error:
-        raise RunFailed(f"{directory}: {error}. Mend this, then go on with --resume.") from error
+        raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
     finally:
         if main and status != "finished":
             with suppress(OSError):
@@ -232,13 +240,13 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _check_same_data(files: RunDirectory, found: DataFacts) -> None:
-    """Refuse to go on with other data: a stand-in, say, where the run had begun on the real ones."""
-    before = files.read_manifest().data or found
-    if before.checksum != found.checksum:
+def _check_same_data(files: RunDirectory, data: DataFacts) -> None:
+    """Reject other data than the run began with: a stand-in, say, in place of the real data."""
+    before = files.read_manifest().data or data
+    if before.checksum != data.checksum:
         raise RunError(
-            f"{files.path}: this run was trained on {before.name} ({before.checksum}), but what is found now is "
-            f"{found.name} ({found.checksum}). Bring the data back, or start another run with --out."
+            f"{files.path}: this run was trained on {before.name} ({before.checksum}), but the data are now "
+            f"{data.name} ({data.checksum}). Restore the data, or start another run with --out."
         )
 
 
@@ -260,12 +268,12 @@ def _train(task: TrainingTask[M], session: Session, fresh: M, accelerator: Accel
             opened = True
             files.cut_metrics(step - 1)
             trackers.open(step - 1)
-            begun, first = time.perf_counter(), step  # the first step warms up, and says nothing of the others
+            begun, first = time.perf_counter(), step  # the first step is slower
         now = time.perf_counter()
         if not warned and now - start > _PACE_SECONDS and step > first:
             warned = True
-            if (left := (now - begun) / (step - first) * (steps - step)) > _HOUR:
-                reporter.notice(_long(left, task.smaller_recipe))
+            if (remaining := (now - begun) / (step - first) * (steps - step)) > _HOUR:
+                reporter.notice(_long(remaining, task.smaller_recipe))
         if progress.loss is not None and progress.grad_norm is not None:
             line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
             files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})

@@ -1,61 +1,102 @@
-"""A directory of results that are written once, all of them or none: what a comparison and an evolution leave."""
+"""Tasks whose results are files written once, all of them or none: comparisons, solutions of equations."""
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from unidiff.errors import RunError, RunFailed
-from unidiff.run.directory import RunDirectory
+import torch
+from typing_extensions import Unpack
 
-__all__ = ["check_place", "written_whole"]
+from unidiff.errors import RunFailed
+from unidiff.files import whole_files
+from unidiff.run.directory import check_output
+from unidiff.run.task import Options, Reporter, Task
+from unidiff.training.device import resolve_device
+
+__all__ = ["ResultsOutcome", "ResultsTask"]
 
 
-def check_place(directory: Path, mark: str, kind: str, overwrite: bool, needed: int) -> None:
-    """Refuse a directory that results must not or cannot be written to; nothing is changed.
+@dataclass(frozen=True)
+class ResultsOutcome:
+    """What was computed and written.
 
-    Args:
-        directory: The directory.
-        mark: Name of the file by which older results of this kind are known.
-        kind: What the results are, in a word: "comparison".
-        overwrite: Older results may be replaced.
-        needed: Bytes that will be written, about.
-
-    Raises:
-        RunError: If the place is taken or not writable.
+    Attributes:
+        directory: Where the files are.
+        content: The content of the summary file.
+        files: Names of the files; empty for a dry run.
+        table: The numbers, for people.
     """
-    RunDirectory(directory).check_writable(needed)
-    if not directory.is_dir() or not any(directory.iterdir()):
-        return
-    if not (directory / mark).is_file():
-        raise RunError(f"{directory}: the directory holds files that are no {kind}. Choose another place with --out.")
-    if not overwrite:
-        article = "an" if kind[0] in "aeiou" else "a"
-        remedy = "Replace it by --overwrite, or choose another place with --out."
-        raise RunError(f"{directory}: {article} {kind} is already there. {remedy}")
+
+    directory: Path
+    content: Mapping[str, object]
+    files: tuple[str, ...] = ()
+    table: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """See `Outcome.to_dict`."""
+        return {"status": "finished" if self.files else "dry run", "directory": str(self.directory), **self.content}
+
+    def text(self) -> str:
+        """The table, and the files."""
+        if not self.files:
+            return f"{self.directory}{os.sep} (dry run: nothing was written)"
+        return f"{self.table.rstrip()}\n{self.directory}{os.sep}: {', '.join(self.files)}"
 
 
-@contextmanager
-def written_whole(directory: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A folder to write files of these names into; they reach the directory together, in this order, or not at all.
+class ResultsTask(Task):
+    """A task that computes results and writes them.
 
-    Raises:
-        RunFailed: If they cannot be written.
+    Attributes:
+        results: What the results are, in a word: "comparison".
+        files: Names of the files; the last, the summary in JSON, is the one by which older results are recognised.
     """
-    # Inside a directory that is there: `check_place` has seen that it can be written, its parent need not be.
-    place = directory.absolute()  # "." has no name
-    unfinished = place / ".partial" if place.is_dir() else place.with_name(f".{place.name}.partial")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        directory.mkdir(exist_ok=True)
-        for name in names:
-            os.replace(unfinished / name, directory / name)
-    except OSError as error:
-        raise RunFailed(f"{directory}: {error}. Choose another place with --out.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+    results: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
+        """Compute the results and write them; see `Task.run`."""
+
+    def size(self) -> int:
+        """Bytes of all files, about; figures are most of it."""
+        return 20_000_000
+
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> ResultsOutcome:
+        """Compute, and write table and figures; see `Task.run`."""
+        if options.get("resume"):
+            self.resumed(directory)
+        device = resolve_device(options.get("device", "auto"))
+        self.check_output(directory, options.get("overwrite", False))
+        if options.get("dry_run"):
+            return ResultsOutcome(directory, {"recipe": self.to_dict()})
+        return self.compute(directory, reporter, device, options.get("allow_imports", False))
+
+    def check_output(self, directory: Path, overwrite: bool) -> None:
+        """Check that the results can be written into a directory; nothing is changed.
+
+        Raises:
+            RunError: If the directory is in use or not writable.
+        """
+        check_output(directory, self.results, (directory / self.files[-1]).is_file(), overwrite, self.size())
+
+    @contextmanager
+    def written(self, directory: Path, content: Mapping[str, object]) -> Iterator[Path]:
+        """A folder for the files, which replace those in the directory together; the summary is written here.
+
+        Raises:
+            RunFailed: If they cannot be written.
+        """
+        try:
+            with whole_files(directory, self.files[-1]) as folder:
+                (folder / self.files[-1]).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+                yield folder
+        except OSError as error:
+            raise RunFailed(f"{directory}: {error}. Choose another directory with --out.") from error

@@ -33,7 +33,7 @@ class Reporter(Protocol):
     """Receives the progress and the notices of a task."""
 
     def notice(self, text: str) -> None:
-        """Something that the user must see."""
+        """Show a sentence that the user must see."""
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
         """How far a stage ("train", "sample") is."""
@@ -44,8 +44,8 @@ class Options(TypedDict, total=False):
 
     Attributes:
         device: auto (the default), cpu, cuda, cuda:1 or mps.
-        resume: Go on with what is there.
-        overwrite: Replace what is there.
+        resume: Continue the run in the directory.
+        overwrite: Replace the results in the directory.
         dry_run: Check everything, write nothing.
         stop: Called after every training step; True ends the run with a checkpoint and Interrupted.
         allow_imports: Accept classes from outside unidiff in the recipes that this one names.
@@ -92,8 +92,8 @@ class Task(Record, ABC):
         return {}
 
     def verdict(self) -> str:
-        """What `unidiff check` says of a recipe without mistakes."""
-        return f"This recipe is right. It asks for {self.noun}."
+        """What `unidiff check` prints after a valid recipe."""
+        return f"Valid. Nothing is trained: this is {self.noun}."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
         """The task that a run was started with, provided that it is this one; `run(resume=True)` goes on with it.
@@ -101,7 +101,7 @@ class Task(Record, ABC):
         Raises:
             RunError: If there is no run to resume, or it was started with another recipe.
         """
-        raise RunError("--resume: this recipe trains nothing, so there is nothing to go on with. Leave it out.")
+        raise RunError("--resume: this recipe does not train a model. Leave it out.")
 
     def load(
         self,
@@ -115,7 +115,7 @@ class Task(Record, ABC):
         Raises:
             RunError: If it trains none, or the directory holds none that is whole.
         """
-        raise RunError(f"{directory}: this recipe asks for {self.noun}, which trains no model.")
+        raise RunError(f"{directory}: this recipe is {self.noun}; it does not train a model.")
 
     def to_dict(self) -> dict[str, Any]:
         """Every parameter with its value; a kind from outside unidiff begins with its `type`."""
@@ -145,7 +145,7 @@ class Run:
     @property
     def denoiser(self) -> NeuralDenoiser:
         """The model, of a run that samples can be drawn from."""
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}, which draws no samples.")
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
     def sample(
         self,
@@ -163,7 +163,7 @@ class Run:
             progress: Called with (steps done, steps in all).
             **cond: Conditions, such as `label`, (count,).
         """
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}, which draws no samples.")
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Task:
@@ -192,7 +192,7 @@ def resumed_recipe(directory: Path, task: Task, *, allow_imports: bool = False) 
     """
     files = RunDirectory(directory)
     if not files.exists():
-        raise RunError(f"{directory}: there is no run to resume. Leave --resume out to start one.")
+        raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
     saved = load_recipe(files.recipe, allow_imports=allow_imports)
     if changed := _differences(saved.to_dict(), task.to_dict()):
         raise RunError(

@@ -14,8 +14,7 @@ from unidiff.codec.autoencoders import AutoencoderConfig
 from unidiff.codec.codec import Autoencoder
 from unidiff.codec.objective import CodecObjective
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import DataError, ParameterError, require_whole
-from unidiff.recipe.read import inside
+from unidiff.errors import DataError, ParameterError
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session, TrainingTask
 from unidiff.tasks.autoencoding_report import AutoencoderReport, report_autoencoder, save_reconstructions
@@ -32,7 +31,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     """Train an autoencoder. Its parameters are the top-level keys of the recipe of a codec.
 
     Args:
-        data: Pictures to learn from.
+        data: Images to learn from.
         codec: The network.
         objective: What training minimises; null is what the codec's own kind is trained with.
         training: How it is trained.
@@ -51,20 +50,13 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     noun: ClassVar[str] = "the training of a codec"
 
     def __post_init__(self) -> None:
-        require_whole("seed", self.seed, 0, 2**62)
-        try:
-            shape = self.data.shape
-        except DataError as error:
-            raise ParameterError("data", str(error)) from error
+        super().__post_init__()
+        shape = self.data.shape
         if len(shape) != 3 or self.data.coded:
-            what = f"{self.data} was given, whose samples have shape {list(shape)}"
-            raise ParameterError("data", f"{what}; a codec is trained on pictures, (C, H, W).")
-        if self.objective is None:
-            object.__setattr__(self, "objective", self.codec.objective)
-        assert self.objective is not None
-        self.objective.check(type(self.codec).__name__)
-        with inside("training", self.training):
-            self.training.check(self.objective)
+            problem = f"must be images, (C, H, W), got {self.data}, whose samples have shape {list(shape)}"
+            raise ParameterError("data", problem)
+        object.__setattr__(self, "objective", self.loss())
+        self.loss().check(type(self.codec).__name__)
         try:
             _ = self.latent_shape
         except (DataError, ValueError, TypeError) as error:
@@ -90,7 +82,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
-        self.data.look("test")  # measured on at the end, which is better found missing now
+        self.data.look("test")  # evaluated on at the end: a missing split is reported now
 
     def preview(self, average: Autoencoder, session: Session, path: Path, title: str) -> None:
         """Reconstructions; see `TrainingTask.preview`."""

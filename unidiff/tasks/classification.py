@@ -15,23 +15,23 @@ from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
 from unidiff.conditioning.labels import Labels
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import DataError, ParameterError, RecipeError, require_whole
+from unidiff.errors import RecipeError
 from unidiff.noise import Seeded
 from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.read import inside
 from unidiff.renamed import renamed
-from unidiff.run.execute import Session, TrainingTask
+from unidiff.run.execute import Session
 from unidiff.run.load import load
 from unidiff.run.records import Report
+from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.settings import Training
 
 __all__ = ["ClassifierReport", "ClassifierTask", "load_classifier"]
 
-_TESTED, _BATCH = 1000, 100  # samples of the test split, and how many are looked at together
+_TESTED, _BATCH = 1000, 100  # samples of the test split, and of a batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ClassifierReport(Report):
 
 @renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTask(TrainingTask[NeuralClassifier]):
+class ClassifierTask(ProcessTask[NeuralClassifier]):
     """Train a classifier. Its parameters are the top-level keys of the recipe of a classifier.
 
     Args:
@@ -74,71 +74,31 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
     noun: ClassVar[str] = "the training of a classifier"
 
     def __post_init__(self) -> None:
-        require_whole("seed", self.seed, 0, 2**62)
         self.times.check(self.process)
         self.noise_condition.check(self.process)
-        try:
-            modes, shape = self.process.basis.shape, self.data.shape
-        except DataError as error:
-            raise ParameterError("data", str(error)) from error
-        if modes and modes != shape[-len(modes) :]:
-            problem = f"{list(modes)} was given; the samples of {self.data} have shape {list(shape)}."
-            raise ParameterError("process.shape", f"{problem} Write {list(shape[-len(modes) :])}.")
-        try:
-            given = self.classifier.arguments
-            needed = self.conditioning.network(self.data, given)
-        except ParameterError as error:
-            raise ParameterError(error.parameter.replace("backbone", "classifier"), error.problem) from error
-        object.__setattr__(self, "classifier", Blueprint(self.classifier.kind, {**given, **needed}))
-        with inside("classifier", self.classifier):
-            try:
-                self.count_weights()
-            except ParameterError as error:
-                if error.parameter != "shape":
-                    raise
-                raise ParameterError("classifier", f"it cannot take the samples of {self.data}: {error}") from error
+        super().__post_init__()
 
     @property
-    def conditioning(self) -> Labels:
-        """The labels, all of them: they are what is to be found out."""
-        return Labels(dropout=0.0)
+    def network(self) -> Blueprint[Encoder]:
+        """The network; see `ProcessTask.network`."""
+        return self.classifier
 
     def conditions(self) -> Labels:
-        """See `TrainingTask.conditions`."""
-        return self.conditioning
+        """The labels, of all samples: they are what is predicted; see `TrainingTask.conditions`."""
+        return Labels(dropout=0.0)
 
     def loss(self) -> CrossEntropy:
         """The cross entropy; see `TrainingTask.loss`."""
         return CrossEntropy(times=self.times)
 
-    @property
-    def classes(self) -> int | None:
-        """Number of classes."""
-        found: int | None = self.classifier.arguments.get("classes")
-        return found
-
     def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
-        """The classifier with fresh weights, of the process as fitted to the data; see `TrainingTask.model`."""
-        process = self.process.with_measured(measured) if self.measures else self.process
-        return NeuralClassifier(process, self.classifier.build(shape=self.data.shape), self.noise_condition)
-
-    def count_weights(self) -> int:
-        """The number of scalars in the network's parameters, counted without making them."""
-        return self.classifier.count(shape=self.data.shape)
-
-    @property
-    def measures(self) -> bool:
-        """Whether the process measures the data."""
-        return self.process.measures
-
-    def measure(self, source: OpenDataset) -> Mapping[str, Tensor]:
-        """What the process measures of the data, all read once."""
-        return self.process.fit(source.all_batches()).measured()
+        """The classifier with fresh weights; see `TrainingTask.model`."""
+        return NeuralClassifier(self.fitted(measured), self.build(), self.noise_condition)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
-        self.conditioning.check(source, self.classes)
-        self.data.look("test")  # measured on at the end, which is better found missing now
+        super().check_data(source)
+        self.data.look("test")  # evaluated on at the end: a missing split is reported now
 
     def report(self, model: NeuralClassifier, session: Session) -> ClassifierReport:
         """The accuracy on the test split; see `TrainingTask.report`."""
@@ -155,8 +115,8 @@ class ClassifierTask(TrainingTask[NeuralClassifier]):
             level = process.level(t, u0)
             with torch.no_grad():
                 u = process.perturb(u0, eps, level).to(u0.dtype).split(_BATCH)
-                found = torch.cat([classifier(part.to(device), process.level(t, part.to(device))).cpu() for part in u])
-            accuracy[f"{t:g}"] = round(float((found.argmax(1) == label).double().mean()), 4)
+                logits = torch.cat([classifier(x.to(device), process.level(t, x.to(device))).cpu() for x in u])
+            accuracy[f"{t:g}"] = round(float((logits.argmax(1) == label).double().mean()), 4)
         return accuracy
 
 

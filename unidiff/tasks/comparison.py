@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from typing_extensions import Unpack
+import torch
 
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
-from unidiff.run.task import Options, Reporter, Task
+from unidiff.run.results import ResultsOutcome, ResultsTask
+from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.tasks.comparison_models import compare_recipe
-from unidiff.tasks.comparison_report import ComparisonOutcome, check_place, write_comparison
+from unidiff.tasks.comparison_report import FILES, write_comparison
 
 __all__ = ["SolverComparison"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverComparison(Task):
+class SolverComparison(ResultsTask):
     """Compare solvers. Its parameters are the top-level keys of the recipe.
 
     Either `runs`, or `data` and `process`: then the model is exact and nothing is trained.
@@ -52,6 +53,8 @@ class SolverComparison(Task):
 
     key: ClassVar[str] = "solvers"
     noun: ClassVar[str] = "a comparison of solvers"
+    results: ClassVar[str] = "comparison"
+    files: ClassVar[tuple[str, ...]] = FILES
 
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
@@ -63,10 +66,10 @@ class SolverComparison(Task):
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
         if self.runs:
-            places = [Path(run).resolve() for run in self.runs]
-            require(len(set(places)) == len(places), "runs", [str(run) for run in self.runs], "each run once")
-            for name, part in (("data", self.data), ("process", self.process)):
-                if part is not None:
+            directories = {Path(run).resolve() for run in self.runs}
+            require(len(directories) == len(self.runs), "runs", [str(run) for run in self.runs], "each run once")
+            for name in ("data", "process"):
+                if getattr(self, name) is not None:
                     raise ParameterError(name, "a trained run has its own. Leave this out, or leave `runs` out.")
         elif self.data is None or self.process is None:
             missing = "data" if self.data is None else "process"
@@ -74,20 +77,14 @@ class SolverComparison(Task):
             raise ParameterError(missing, problem)
         elif self.data.mixture is None:
             problem = (
-                f"the density of {self.data!r} is no mixture of Gaussians. Use Ring, or a trained model in `runs`."
+                f"the density of {self.data!r} is not a mixture of Gaussians. Use Ring, or a trained model in `runs`."
             )
             raise ParameterError("data", problem)
 
-    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> ComparisonOutcome:
-        """Compare, and write table and pictures; see `Task.run`."""
-        if options.get("resume"):
-            self.resumed(directory)
-        check_place(directory, options.get("overwrite", False))
-        if options.get("dry_run"):
-            return ComparisonOutcome("dry run", str(directory), {"recipe": self.to_dict()})
-        device, allow_imports = options.get("device", "auto"), options.get("allow_imports", False)
-        found, facts = compare_recipe(self, reporter, device=device, allow_imports=allow_imports)
-        for note in found.notes:
+    def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
+        """See `ResultsTask.compute`."""
+        comparison, facts = compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
+        for note in comparison.notes:
             reporter.notice(note)
-        result = write_comparison(self, found, facts, directory)
-        return ComparisonOutcome("finished", str(directory), result, found)
+        content = write_comparison(self, comparison, facts, directory)
+        return ResultsOutcome(directory, content, self.files, comparison.to_csv())

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from typing_extensions import Unpack
+import torch
 
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 from unidiff.pde.initial_condition import Broadband, InitialCondition
-from unidiff.run.task import Options, Reporter, Task
-from unidiff.tasks.heat_flow_report import HeatFlowOutcome, check_place, solve, write_heat_flow
-from unidiff.training.device import resolve_device
+from unidiff.run.results import ResultsOutcome, ResultsTask
+from unidiff.run.task import Reporter
+from unidiff.tasks.heat_flow_report import FILES, solve, write_heat_flow
 
 __all__ = ["HeatFlow"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatFlow(Task):
+class HeatFlow(ResultsTask):
     """Solve an equation. Its parameters are the top-level keys of the recipe.
 
     u_t = diffusivity * (Laplace u + r u) with the integral of |grad u|^2 kept at R (Higham, Higham & Grindrod,
@@ -44,6 +44,8 @@ class HeatFlow(Task):
 
     key: ClassVar[str] = "domain"
     noun: ClassVar[str] = "a solution of the renormalised heat equation"
+    results: ClassVar[str] = "evolution"
+    files: ClassVar[tuple[str, ...]] = FILES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", tuple(self.times))
@@ -58,12 +60,10 @@ class HeatFlow(Task):
         except ParameterError as error:  # such as a mode that this domain does not have
             raise ParameterError(f"start.{error.parameter}", error.problem) from error
 
-    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> HeatFlowOutcome:
-        """Solve it, and write table and pictures; see `Task.run`."""
-        if options.get("resume"):
-            self.resumed(directory)
-        where = resolve_device(options.get("device", "auto"))
-        check_place(self, directory, options.get("overwrite", False))
-        if options.get("dry_run"):
-            return HeatFlowOutcome("dry run", str(directory), self.to_dict())
-        return write_heat_flow(self, solve(self, where), directory, where)
+    def size(self) -> int:
+        """With the values, see `ResultsTask.size`."""
+        return super().size() + 8 * self.domain.points[0].numel() * len(self.times)
+
+    def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
+        """See `ResultsTask.compute`."""
+        return write_heat_flow(self, solve(self, self.times, device), directory, device)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed, require
+from unidiff.files import PARTIAL, digest, whole_folder
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -40,27 +39,6 @@ class Checkpoint:
     ema: Mapping[str, Tensor]
     optimizer: dict[str, Any]
     extra: dict[str, Any]
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file or folder durable before a rename makes it visible."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: value.contiguous() for name, value in weights.items()}, path)
 
 
 class Checkpoints:
@@ -87,41 +65,32 @@ class Checkpoints:
             RunFailed: If it cannot be written; older checkpoints stay.
         """
         final = self.folder / f"step-{checkpoint.step:08d}"
-        partial = self.folder / f".partial-{checkpoint.step:08d}"
-        self._clean()
+        for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process
+            shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            _save_weights(checkpoint.model, partial / "model.safetensors")
-            _save_weights(checkpoint.ema, partial / "ema.safetensors")
-            torch.save(checkpoint.optimizer, partial / "optimizer.pt")
-            files = {path.name: _digest(path) for path in sorted(partial.iterdir())}
-            state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
-            (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-            for path in [*partial.iterdir(), partial]:
-                _sync(path)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-            _sync(self.folder)
+            with whole_folder(final) as partial:
+                for name, weights in (("model", checkpoint.model), ("ema", checkpoint.ema)):
+                    save_file(
+                        {key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors"
+                    )
+                torch.save(checkpoint.optimizer, partial / "optimizer.pt")
+                files = {path.name: _digest(path) for path in sorted(partial.iterdir())}
+                state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
+                (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n")
         except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who noticed it
-            self._clean()
-            remedy = "Free space or mend the permissions, then go on with --resume."
+            remedy = "Free space or correct the permissions, then continue with --resume."
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
-        kept = [path for path in self.paths() if path.name <= final.name][: self.keep]
+        newest = [path for path in self.paths() if path.name <= final.name][: self.keep]
         for other in self.paths():
-            if other not in kept:
+            if other not in newest:
                 shutil.rmtree(other, ignore_errors=True)
         return final
-
-    def _clean(self) -> None:
-        """Drop what a killed process left half-written."""
-        for partial in self.folder.glob(".partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
 
     def load(self, report: Callable[[str], None], device: torch.device | str = "cpu") -> Checkpoint | None:
         """The newest checkpoint that is whole, or None if there is none at all.
 
         Args:
-            report: Told, in a sentence, of every damaged checkpoint that was passed over.
+            report: Receives a sentence for each damaged checkpoint that was passed over.
             device: Where the weights are loaded to.
 
         Raises:
@@ -139,8 +108,8 @@ class Checkpoints:
 
     def _read(self, path: Path, device: torch.device | str) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
-        for name, digest in state["files"].items():
-            if _digest(path / name) != digest:
+        for name, expected in state["files"].items():
+            if _digest(path / name) != expected:
                 raise ValueError(f"{name} has changed since it was written")
         return Checkpoint(
             step=state["step"],
@@ -149,3 +118,7 @@ class Checkpoints:
             optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
             extra=state["extra"],
         )
+
+
+def _digest(path: Path) -> str:
+    return digest(path).removeprefix("sha256:")

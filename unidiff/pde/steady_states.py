@@ -1,7 +1,7 @@
-"""Steady states of the renormalised heat equation, and which disturbances they survive.
+"""Steady states of the renormalised heat equation and their linear stability.
 
 Higham, Higham & Grindrod, section 7, after equation (22): the steady states are mu_k phi_k with r = lambda_k, and a
-small disturbance along phi_j grows like exp(sigma_j t), sigma_j = lambda_k - lambda_j (equation 23; times D here). For
+small perturbation along phi_j grows like exp(sigma_j t), sigma_j = lambda_k - lambda_j (equation 23; times D here). For
 the ratio of two modes this holds exactly and globally, not to first order only: both have the same factor e^rho.
 """
 
@@ -18,19 +18,19 @@ from unidiff.pde.domain import Domain
 
 __all__ = ["Stability", "stability", "takeover_time"]
 
-# Eigenvalues nearer than this, relatively, count as equal: above the 1e-15 of formulas and the 1e-10 of sparse solvers.
+# Relative tolerance for equal eigenvalues: above the 1e-15 of formulas and the 1e-10 of sparse solvers.
 _SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Stability:
-    """How the steady state mu_k phi_k answers to disturbances.
+    """The response of the steady state mu_k phi_k to perturbations.
 
     Attributes:
         k: Number of the eigenmode in the order of eigenvalues, at least 1.
         eigenvalue: lambda_k, which is also r.
-        rates: sigma_j = D (lambda_k - lambda_j) of a disturbance along phi_j, (*modes); that of the constant is
-            D lambda_k (it grows if nobody removes it), that of phi_k itself 0.
+        rates: sigma_j = D (lambda_k - lambda_j) of a perturbation along phi_j, (*modes); that of the constant is
+            D lambda_k (it grows unless it is removed), that of phi_k itself 0.
         unstable: Number of directions j >= 1 that grow; the steady state is stable if it is 0.
         neutral: Number of directions j other than k that neither grow nor decay: the multiplicity of lambda_k less 1.
     """
@@ -43,7 +43,7 @@ class Stability:
 
     def amplitude(self, R: float) -> float:
         """mu_k = sqrt(R / lambda_k), the coefficient that gives phi_k the gradient energy R > 0."""
-        require(0 < R < math.inf, "R", R, "a finite number above 0")
+        require(0 < R < math.inf, "R", R, "a finite number > 0")
         return math.sqrt(R / self.eigenvalue)
 
 
@@ -56,9 +56,9 @@ def stability(domain: Domain, k: int, *, diffusivity: float = 1.0) -> Stability:
         diffusivity: D > 0.
 
     Raises:
-        ParameterError: If there is no such mode; the constant, k = 0, is no steady state, for its gradient is 0.
+        ParameterError: If there is no such mode; the constant, k = 0, is not a steady state, as its gradient is 0.
     """
-    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number above 0")
+    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number > 0")
     eigenvalues = domain.eigenvalues
     chosen = _eigenvalue(domain, "k", k)
     differences = chosen - eigenvalues
@@ -68,23 +68,23 @@ def stability(domain: Domain, k: int, *, diffusivity: float = 1.0) -> Stability:
 
 
 def takeover_time(domain: Domain, k: int, j: int, ratio: float, *, diffusivity: float = 1.0) -> float:
-    """When phi_j, small beside phi_k at first, has as much gradient energy: log(1 / ratio) / (D (lambda_k - lambda_j)).
+    """The time at which phi_j, small at first, reaches phi_k's energy: log(1 / ratio) / (D (lambda_k - lambda_j)).
 
-    Exact if no third mode matters.
+    Exact if all other modes are 0.
 
     Args:
         domain: The domain.
-        k: The mode that begins, counted from 1 in the order of the eigenvalues.
+        k: The mode that dominates at first, counted from 1 in the order of the eigenvalues.
         j: The mode that takes over, with lambda_j < lambda_k.
-        ratio: |grad| of the part along phi_j over that along phi_k at t = 0: sqrt(lambda_j / lambda_k) |a_j / a_k|, in
-            (0, 1].
+        ratio: Norm of the gradient along phi_j over that along phi_k at t = 0: sqrt(lambda_j / lambda_k) |a_j / a_k|,
+            in (0, 1].
         diffusivity: D > 0.
 
     Raises:
         ParameterError: If phi_j never takes over, or a value is out of range.
     """
-    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number above 0")
-    require(0 < ratio <= 1, "ratio", ratio, "a number above 0, at most 1")
+    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number > 0")
+    require(0 < ratio <= 1, "ratio", ratio, "a number in (0, 1]")
     first, second = _eigenvalue(domain, "k", k), _eigenvalue(domain, "j", j)
     if not second < first * (1 - _SAME):
         problem = f"mode {j} never takes over from mode {k}: its eigenvalue {second:g} is not below {first:g}."

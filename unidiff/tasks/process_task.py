@@ -1,0 +1,99 @@
+"""What the tasks share that train a network on the noisy states of a process."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from unidiff.conditioning.base import Conditioning
+from unidiff.data.base import OpenDataset
+from unidiff.errors import ParameterError
+from unidiff.process.base import Process
+from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.read import inside
+from unidiff.run.execute import TrainingTask
+from unidiff.training.trainable import Trainable
+
+__all__ = ["ProcessTask"]
+
+M = TypeVar("M", bound=Trainable)
+
+
+class ProcessTask(TrainingTask[M]):
+    """A task that trains a network on the noisy states of a process.
+
+    Attributes:
+        process: How data become noise.
+    """
+
+    process: Process
+
+    @property
+    @abstractmethod
+    def network(self) -> Blueprint[Any]:
+        """The network, not built yet: the field that has the name `key`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        modes, shape = self.process.basis.shape, self.data.shape
+        if modes and modes != shape[-len(modes) :]:
+            problem = f"must be {list(shape[-len(modes) :])}, as the samples of {self.data}, got {list(modes)}"
+            raise ParameterError("process.shape", problem)
+        try:
+            conditions = self.conditions()
+            needed = {} if conditions is None else conditions.network(self.data, self.network.arguments)
+        except ParameterError as error:
+            raise ParameterError(error.parameter.replace("backbone", self.key), error.problem) from error
+        object.__setattr__(self, self.key, self.conditioned(needed))
+        with inside(self.key, self.network):
+            try:
+                self.count_weights()
+            except ParameterError as error:
+                if error.parameter != "shape":
+                    raise
+                raise ParameterError(self.key, f"it cannot take the samples of {self.data}: {error}") from error
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise ParameterError(self.key, f"{self.network} cannot be made: {error}") from error
+
+    def conditioned(self, needed: Mapping[str, object]) -> Blueprint[Any]:
+        """The network with the arguments that its conditioning needs, so that the saved recipe has them."""
+        return Blueprint(self.network.kind, {**self.network.arguments, **needed})
+
+    @abstractmethod
+    def conditions(self) -> Conditioning | None:
+        """See `TrainingTask.conditions`."""
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None for a model without labels."""
+        classes: int | None = self.network.arguments.get("classes")
+        return classes
+
+    def build(self) -> Any:
+        """The network with fresh weights."""
+        return self.network.build(shape=self.data.shape)
+
+    def count_weights(self) -> int:
+        """See `TrainingTask.count_weights`."""
+        return self.network.count(shape=self.data.shape)
+
+    def fitted(self, measured: Mapping[str, Tensor]) -> Process:
+        """The process as fitted to the data."""
+        return self.process.with_measured(measured) if self.measures else self.process
+
+    @property
+    def measures(self) -> bool:
+        """Whether the process measures the data."""
+        return self.process.measures
+
+    def measure(self, source: OpenDataset) -> Mapping[str, Tensor]:
+        """What the process measures of the data, all read once."""
+        return self.process.fit(source.all_batches()).measured()
+
+    def check_data(self, source: OpenDataset) -> None:
+        """See `TrainingTask.check_data`."""
+        if (conditions := self.conditions()) is not None:
+            conditions.check(source, self.classes)
