@@ -1,9 +1,9 @@
 """unidiff: DDPM, score-based models and flow matching in one framework, each part tested against an exact answer.
 
-The top level holds what composes a model; the rest is in the namespaces `data`, `codec`, `inverse`, `evaluation`, `pde`
 The top level holds what composes a model; the rest is in the namespaces `data`, `codec`, `inverse`, `evaluation`,
 `pde` and `tasks`. Public names are imported when first used, so `import unidiff` does not import torch. They are listed
 in the `__init__.pyi` of each package. A recipe names them without their namespace.
+"""
 
 from __future__ import annotations
 

@@ -179,13 +179,13 @@ def test_wrong_images_are_refused():
             ud.evaluation.mean_prediction(inner, seeds=2, **({} if image is None else {"image": image}))
     with pytest.raises(ParameterError, match="this model was trained without images"):
         sample(model(image=None), image=good)
-    with pytest.raises(ParameterError, match="knows the condition image, but was given label"):
+    with pytest.raises(ParameterError, match="is conditioned on image, but was passed label"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5), image=good, label=torch.tensor([0, 1]))
     with pytest.raises(ParameterError, match="image: none was given"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5))
     with pytest.raises(ParameterError, match=r"it knows images \(2, 8, 8\), the other one None"):
         ud.AutoGuidance(model(image=None), inner, 2.0)
-    with pytest.raises(ParameterError, match="image must be .*, got 0"):
+    with pytest.raises(ParameterError, match=r"image must be .*, got 0"):
         ud.UNet((1, 8, 8), image=0)
 
 

@@ -118,7 +118,7 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ({"domain": {"type": "DDPM"}}, "expected a domain, got DDPM, a process"),
         (
             {"start": {"type": "Eigenmodes", "terms": [[48, 1.0]]}},
-            "start.terms must be an integer from 1 to 47, got 48",
+            "terms must be an integer from 1 to 47, got 48",
         ),
         ({"start": {"type": "Eigenmodes", "terms": [[3]]}}, "start.terms"),
         ({"times": []}, "times"),

@@ -323,7 +323,7 @@ def test_a_network_with_classes(network):
     for wrong, message in ((torch.tensor([0, 1, 2, 3]), "class 3 was given"), (torch.tensor([0]), "shape")):
         with pytest.raises(ParameterError, match=message):
             network(x, c, label=wrong)
-    with pytest.raises(ParameterError, match="knows the condition label, but was given text"):
+    with pytest.raises(ParameterError, match="is conditioned on label, but was passed text"):
         network(x, c, text=label)
     denoiser = ud.NeuralDenoiser(ud.DDPM(T=10), ud.V(), network)
     assert denoiser.classes == 3

@@ -71,16 +71,16 @@ class Replacement(Denoiser):
 
 @dataclass(frozen=True)
 class Resampling(Solver):
-    """Some steps of a solver, the noise they took away put back, and again (Lugmayr et al. 2022, algorithm 1).
+    """Blocks of steps of a solver, each repeated after noising its result back (Lugmayr et al. 2022, algorithm 1).
 
-    For `inpaint`: each pass carries what is known farther into the rest. From s back to t the state is noised by the
-    process's own transition, u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s. A run costs
-    `repeats` times the evaluations.
+    For `inpaint`: each pass harmonizes the unknown region with the known one. From s back to t the state is noised by
+    the process's own transition, u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s. A run
+    costs `repeats` times the evaluations.
 
     Args:
-        solver: Whose steps are repeated.
-        repeats: The paper's r: how often each step is taken, at least 1; the paper's value is 10.
-        jump: The paper's j: how many steps are taken before they are repeated, at least 1; the paper's value is 10.
+        solver: The solver whose steps are repeated.
+        repeats: The paper's r: number of times each step is taken, at least 1; the paper's value is 10.
+        jump: The paper's j: number of steps in a block, at least 1; the paper's value is 10.
     """
 
     solver: OneStep = field(default_factory=Ancestral)
@@ -94,7 +94,7 @@ class Resampling(Solver):
         require_whole("jump", self.jump)
 
     def check(self, process: Process) -> None:
-        """Refuse what the solver refuses."""
+        """Reject the processes that the solver rejects."""
         self.solver.check(process)
 
     def states(
@@ -103,12 +103,12 @@ class Resampling(Solver):
         """The states of the last pass over each level; see `Solver.states`."""
         for first in range(0, len(levels) - 1, self.jump):
             block = levels[first : first + self.jump + 1]
-            for left in reversed(range(self.repeats)):
+            for remaining in reversed(range(self.repeats)):
                 for t, s in pairwise(block):
                     u = self.solver.step(denoiser, u, t, s, noise, **cond)
-                    if left == 0:
+                    if remaining == 0:
                         yield u
-                if left > 0:
+                if remaining > 0:
                     u = _noised(u, block[-1], block[0], noise)
         yield self.solver.finish(denoiser, u, levels[-1], noise, **cond)
 
