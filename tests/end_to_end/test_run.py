@@ -459,7 +459,7 @@ def test_what_is_no_run_or_a_broken_one(digits, tmp_path):
 def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     captions = []
     for name in ("save_samples", "save_strip"):
         monkeypatch.setattr(plot, name, lambda *args: captions.append(next(a for a in args if isinstance(a, str))))
