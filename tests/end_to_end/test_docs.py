@@ -62,6 +62,8 @@ def test_table_of_readme_names_every_component() -> None:
         "Backbone",
         "Encoder",
         "Dataset",
+        "OpenDataset",
+        "TensorSource",
         "Process",
         "Level",
         "Parameterization",
