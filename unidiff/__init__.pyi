@@ -38,8 +38,8 @@ from unidiff.editing.inversion import interpolate as interpolate
 from unidiff.editing.inversion import round_trip as round_trip
 from unidiff.editing.repaint import Replacement as Replacement
 from unidiff.editing.repaint import Resampling as Resampling
-from unidiff.editing.repaint import inpaint as inpaint
 from unidiff.editing.sdedit import edit as edit
+from unidiff.editing.sdedit import inpaint as inpaint
 from unidiff.editing.sdedit import variations as variations
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison

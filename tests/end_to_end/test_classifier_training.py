@@ -188,7 +188,7 @@ def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
 def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     assert unidiff("check", name).code == 0
     changes = ["training.steps=2", "training.batch=4", "training.precision=fp32", "classifier.width=8"]
     words = [word for change in changes for word in ("--set", change)]
