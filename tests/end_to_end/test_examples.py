@@ -33,3 +33,18 @@ def test_examples_run(example: Path, tmp_path: Path) -> None:
     pictures = list(tmp_path.glob("*.png"))
     assert pictures
     assert all(path.stat().st_size > 3_000 for path in pictures)
+
+
+RUNS = Path(__file__).parents[1] / "data" / "before" / "runs"
+
+
+@pytest.mark.parametrize("run", ["generation", "heat", "classifier", "autoencoder"])
+@pytest.mark.parametrize("example", ["nine_denoisings", "interpolation"])
+def test_examples_take_any_run_of_images(example: str, run: str, tmp_path: Path) -> None:
+    short = {"nine_denoisings": ["--steps", "3"], "interpolation": ["--count", "3"]}[example]
+    command = [sys.executable, str(EXAMPLES[0].with_name(f"{example}.py")), "--out", str(tmp_path), *short]
+    done = subprocess.run([*command, "--run", str(RUNS / run)], capture_output=True, text=True, check=False)
+    generates = run in ("generation", "heat")
+    assert done.returncode == (0 if generates else 2), done.stderr
+    assert len(list(tmp_path.glob("*.png"))) == int(generates)
+    assert generates or "it does not generate samples" in done.stderr.splitlines()[-1]
