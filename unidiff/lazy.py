@@ -21,7 +21,7 @@ def exports(file: str) -> dict[str, str]:
         alias.name: f"{node.module}"
         for node in imports
         for alias in node.names
-        if node.module not in ("unidiff", "__future__")
+        if node.module not in ("unidiff", "__future__") and not alias.name.startswith("_")
     }
 
 

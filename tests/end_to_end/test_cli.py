@@ -412,7 +412,7 @@ def test_likelihood_of_points(tmp_path):
 
 def test_likelihood_refuses(run, tmp_path):
     assert "no run directory" in refused("likelihood", tmp_path)
-    assert "--count: 0" in refused("likelihood", run, "--count", 0)
+    assert "--count must be an integer from 1 to 4611686018427387904, got 0" in refused("likelihood", run, "--count", 0)
     assert "probes: 0" in refused("likelihood", run, "--probes", 0)
     assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
     assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)

@@ -29,7 +29,7 @@ LDM = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """A cache of its own for each test."""
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     return tmp_path / "cache/latents"
 
 
@@ -194,7 +194,7 @@ def test_a_changed_picture_is_encoded_again(codec, tmp_path):
 
 
 def test_latents_that_cannot_be_are_refused(codec, tmp_path):
-    with pytest.raises(ParameterError, match="takes pictures of 1 channel"):
+    with pytest.raises(ParameterError, match="takes images with 1 channel"):
         _ = ud.data.Latent(ud.data.ImageFolder("x", channels=3), codec).shape
     with pytest.raises(ParameterError, match="divisible by 2"):
         _ = ud.data.Latent(ud.data.Digits(9), codec).shape

@@ -13,7 +13,7 @@ from unidiff.classifier import Classifier
 from unidiff.cli.image_conditions import conditioning_of, read_examples
 from unidiff.conditioning.base import Examples
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RunError, complaint
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
 from unidiff.tasks.classification import load_classifier
@@ -175,4 +175,4 @@ def _guided(run: GenerationRun, has_classes: bool, scale: float | None, judge: C
         return ClassifierFree(model, scale)
     except ParameterError as error:
         option = "--classifier" if error.parameter == "classifier" else f"--guidance {scale:g}"
-        raise RunError(f"{option}: {error.problem}") from error
+        raise RunError(complaint(option, error.problem)) from error

@@ -32,7 +32,7 @@ AllowImports = Annotated[
 ]
 Array = Annotated[
     Path | None,
-    typer.Option("--array", metavar="FILE.npy", help="Write the samples: float32, (N, *shape), in [-1, 1]."),
+    typer.Option("--array", metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
 ]
 Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Write the image of the samples here.")]
 Classes = Annotated[
@@ -44,9 +44,7 @@ Classifier = Annotated[
 ]
 Images = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--image", metavar="FILE", help="Image to condition on, repeatable [default: images of the test split]."
-    ),
+    typer.Option("--image", metavar="FILE", help="Image to condition on, repeatable [default: test images]."),
 ]
 Mask = Annotated[
     Path | None,

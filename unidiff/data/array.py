@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset, require_split
-from unidiff.data.search_paths import find
 from unidiff.errors import DataError, ParameterError, require
+from unidiff.search_paths import find
 
 __all__ = ["ArrayFile"]
 

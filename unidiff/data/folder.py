@@ -16,10 +16,10 @@ from unidiff.data.base import Dataset, OpenDataset, require_split, require_stand
 from unidiff.data.digits import stand_in
 from unidiff.data.image import decode
 from unidiff.data.listing import list_split
-from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError, require, require_whole
 from unidiff.files import digest_of
 from unidiff.renamed import renamed
+from unidiff.search_paths import Absent, find
 
 __all__ = ["ImageFolder"]
 

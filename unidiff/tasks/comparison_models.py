@@ -114,8 +114,7 @@ def _compare_runs(
         dtype=torch.float32,
         tolerance=_TOLERANCE,
         most_steps=_MOST_STEPS,
-        **options,
-        **cond,
+        **{**options, **cond},
     )
     if data.coded:  # the distances are those of latents; the pictures are of what people look at
         rows = tuple(dataclasses.replace(row, x=_seen(data, row.x)) for row in found.rows)
