@@ -237,7 +237,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
-    assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
+    assert "--count must be an integer from 20 to 10000000, got 3" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "no such file" in refused("compare", "nowhere.yaml")
@@ -258,9 +258,9 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         ({"nfe": []}, "nfe"),
         ({"process": None}, "process: it is missing"),
         ({"data": None}, "data: it is missing"),
-        ({"data": {"type": "TwoMoons"}}, "no mixture of Gaussians"),
+        ({"data": {"type": "TwoMoons"}}, "is not a mixture of Gaussians"),
         ({"runs": ["runs/a"]}, "data: a trained run has its own"),
-        ({"count": 5}, "count: 5 was given"),
+        ({"count": 5}, "count must be an integer from 20 to 10000000, got 5"),
         ({"steps": 5}, "steps: unknown key"),
     ],
 )

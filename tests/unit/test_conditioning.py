@@ -157,7 +157,7 @@ def test_samples_of_classes_from_the_command_line(runs, tmp_path):
 
 def test_what_the_command_line_refuses(runs):
     run, plain = runs / "classes", runs / "plain"
-    assert "knows the classes 0 to 9, and 12 is none of them" in refused("sample", run, "--class", "3,12")
+    assert "are 0 to 9, got 12" in refused("sample", run, "--class", "3,12")
     assert "was trained without classes" in refused("sample", plain, "--class", 3)
     for option in ("--image", "--mask"):
         assert "was trained without images" in refused("sample", plain, option, "digit.png")
