@@ -32,8 +32,8 @@ ORDER = [
     "recipe",
     "training",
     "run",
-    "interop",
     "tasks",
+    "interop",
     "cli",
 ]
 APART = {"__init__", "__main__", "exports"}

@@ -83,7 +83,7 @@ def test_list():
     assert "Kinds: schedule, basis, process" in refused("list", "sampler")
 
 
-@pytest.mark.cases(30)
+@pytest.mark.cases(15)
 @pytest.mark.parametrize("name", ud.EXPORTS)
 def test_describe_every_public_name(name):
     text = unidiff("describe", name)
@@ -367,6 +367,7 @@ def refused_after_progress(*words):
 # --- likelihood ---
 
 
+@pytest.mark.slow  # many evaluations
 def test_likelihood_of_pictures(run):
     rough = ["--tolerance", 0.02]
     result = unidiff("likelihood", run, "--count", 3, "--probes", 2, "--bound", "--seed", 4, "--json", *rough)

@@ -261,6 +261,7 @@ def test_samples_err_by_the_square_root_of_two_more_than_the_mean():
     assert rms(x0, mean) < rms(x0, conditioning.baseline(image)), "no guess from the image is better than the mean"
 
 
+@pytest.mark.slow  # trains
 def test_a_network_learns_the_conditional_mean():
     # Pictures of four independent blocks, with noise of 0.1 in each pixel. Given the means y of the blocks, E[x0] = y:
     # the noise within a block is symmetric about its mean. So the network at t = 1 is to copy its condition.
@@ -453,6 +454,7 @@ def test_known_pixels_come_out_as_they_went_in(folder, tmp_path):
     assert np.abs(x[0] - x[1])[..., hole].max() > 1e-3
 
 
+@pytest.mark.slow  # whole commands
 def test_without_a_picture_test_images_are_used(folder, tmp_path):
     x, facts = drawn(folder, tmp_path, folder / "holes", "--count", 2)
     assert len(x) == 12

@@ -257,6 +257,7 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
         weights.write_text(config)
 
 
+@pytest.mark.slow  # several runs
 def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
     """A new run from a run's recipe takes the codec kept there, or the one named; a run that has lost its own stops."""
     folder, _ = runs
@@ -285,6 +286,7 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
     assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 
 
+@pytest.mark.slow  # several runs
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.tasks.comparison_models._MOST_STEPS", 32)
     folder, _ = runs

@@ -116,7 +116,10 @@ def test_a_recipe_gives_the_network_the_classes_of_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conditioning": None, "backbone": {"type": "MLP", "classes": 8}}, r"backbone\.classes: nothing would tell"),
+        (
+            {"conditioning": None, "backbone": {"type": "MLP", "classes": 8}},
+            r"backbone\.classes: it is set, but the recipe has no label",
+        ),
         ({"backbone": {"type": "MLP", "classes": 9}}, r"backbone\.classes: 9 was given; .* has 8 classes"),
         ({"data": {"type": "TwoMoons"}, "backbone": {"type": "MLP", "classes": 5}}, r"5 was given; .* has 2 classes"),
         ({"conditioning": {"type": "Labels", "dropout": 2}}, r"conditioning\.dropout must be .* got 2.0"),

@@ -478,7 +478,7 @@ def everything(data):
 
 
 def test_bytes_become_minus_one_to_one(tmp_path):
-    data = array(tmp_path, np.array([[[0, 255]], [[51, 102]]], dtype=np.uint8))
+    data = array(tmp_path, np.array([[[0, 255]], [[51, 102]]], dtype=np.uint8), layout="NHW")
     assert data.shape == (1, 1, 2)
     batch = everything(data)
     assert batch[0].flatten().tolist() == [-1.0, 1.0]
@@ -517,7 +517,7 @@ def test_fortran_order_gives_the_same_samples_and_checksum(tmp_path):
 @pytest.mark.parametrize(
     ("values", "arguments", "problem"),
     [
-        (np.full((3, 4, 4), 1.5), {}, "from 1.5 to 1.5; they must be in"),
+        (np.full((3, 1, 4, 4), 1.5), {}, "from 1.5 to 1.5; they must be in"),
         (np.array([[0.0], [np.nan]]), {}, "NaN or infinity, first in sample 1"),
         (np.array([[0.0, np.inf]]), {"low": 0, "high": 1}, "NaN or infinity, first in sample 0"),
         (np.array([[0.0, 3.0]]), {"low": 0, "high": 2}, "beyond low = 0 and high = 2"),
@@ -531,6 +531,62 @@ def test_fortran_order_gives_the_same_samples_and_checksum(tmp_path):
 def test_wrong_arrays_are_refused(tmp_path, values, arguments, problem):
     with pytest.raises(DataError, match=problem):
         array(tmp_path, values, **arguments).open()
+
+
+@pytest.mark.parametrize("shape", [(20, 3, 64), (20, 64, 3), (20, 1, 128), (20, 28, 20), (20, 4, 4), (20, 32, 32, 3)])
+def test_shapes_that_may_mean_two_things_are_an_error(tmp_path, shape):
+    with pytest.raises(DataError, match=r"whose layout is not certain; .*Give layout: NCHW, NHW or NHWC"):
+        _ = array(tmp_path, np.zeros(shape)).shape
+
+
+@pytest.mark.parametrize(
+    ("given", "layout", "expected"),
+    [
+        ((20, 8, 8), None, (1, 8, 8)),
+        ((20, 28, 20), "NHW", (1, 28, 20)),
+        ((20, 3, 64), "NHW", (1, 3, 64)),
+        ((20, 5, 7, 3), "NHWC", (3, 5, 7)),
+        ((20, 5, 7, 3), "NCHW", (5, 7, 3)),
+        ((20, 16, 9, 9), None, (16, 9, 9)),
+        ((20, 3, 4, 4), None, (3, 4, 4)),
+        ((20, 3), None, (3,)),
+        ((20, 3), "ND", (3,)),
+    ],
+)
+def test_layouts(tmp_path, given, layout, expected):
+    values = np.random.default_rng(0).uniform(-1, 1, given).astype(np.float32)
+    data = array(tmp_path, values, layout=layout)
+    source = data.open()
+    assert data.shape == source.shape == expected
+    sample = values[4].transpose(2, 0, 1) if layout == "NHWC" else values[4]
+    assert torch.equal(source.batch(torch.tensor([4]))[0], torch.from_numpy(sample.copy()).reshape(expected))
+
+
+def test_a_layout_that_the_array_does_not_have_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"shape \(20, 3\), which is not NHW"):
+        _ = array(tmp_path, np.zeros((20, 3)), layout="NHW").shape
+    with pytest.raises(ParameterError, match="layout must be NCHW or NHW or NHWC or ND, got 'CHW'"):
+        array(tmp_path, np.zeros((20, 3)), layout="CHW")
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "ends"),
+    [(0, 255, "low: 0, high: 255"), (0, 200, "low: 0, high: 255"), (-3, 400, "low: -3, high: 400")],
+)
+def test_images_beyond_one_are_an_error_that_names_the_likely_ends(tmp_path, least, most, ends):
+    with pytest.raises(DataError, match=rf"must be in \[-1, 1\].*{ends}"):
+        array(tmp_path, np.linspace(least, most, 640).reshape(10, 1, 8, 8)).open()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_values_that_look_like_zero_to_one_are_reported(tmp_path, dtype):
+    values = (np.arange(640).reshape(10, 1, 8, 8) % 2).astype(dtype)
+    with pytest.warns(UserWarning, match="values from 0 to 1, .*give low: 0, high: 1"):
+        array(tmp_path, values).open()
+    for ends in ({"low": 0, "high": 1}, {"low": 0, "high": 255}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            array(tmp_path, values, **ends).open()
 
 
 def test_whole_numbers_need_low_and_high(tmp_path):

@@ -54,7 +54,7 @@ class Conditioning(ABC):
         return {}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Refuse opened data that cannot be conditioned on, before anything is written.
+        """Reject opened data that cannot be conditioned on, before anything is written.
 
         Raises:
             DataError: With the reason.

@@ -91,14 +91,14 @@ class ImageConditioning(Conditioning):
             raise ParameterError("conditioning", f"it is made of pictures; the samples of {data} are latents.")
         channels = self.channels(data.shape)
         if "image" not in given:
-            raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be told any.")
+            raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be conditioned.")
         if given["image"] not in (None, channels):
             problem = f"{given['image']} was given; {self!r} makes {channels} channels. Leave it out."
             raise ParameterError("backbone.image", problem)
         return {"image": channels}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Refuse data that are no such images; see `Conditioning.check`."""
+        """Reject data that are no such images; see `Conditioning.check`."""
         try:
             if len(source.shape) != 3:
                 raise ParameterError("conditioning", "it is made of images.")
