@@ -32,7 +32,7 @@ class SolverSpec:
     @property
     def label(self) -> str:
         """Both in a few words, such as `DDIM(eta=0.5) @ Uniform`."""
-        few, more = self.grid.with_steps(1), self.grid.with_steps(2)  # they differ in the number of steps alone
+        few, more = self.grid.with_steps(50), self.grid.with_steps(51)  # they differ in the number of steps alone
         fixed = [f.name for f in dataclasses.fields(self.grid) if getattr(few, f.name, 0) == getattr(more, f.name, 0)]
         return f"{short(self.solver)} @ {short(self.grid, fixed)}"
 
