@@ -364,3 +364,11 @@ def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     del plain["codec"]
     with pytest.raises(RecipeError, match="codec: missing required key"):
         ud.load_recipe(write(tmp_path, plain))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 1, 1, 1), (1, 1, 8, 8)])
+def test_reconstructions_of_another_shape_are_an_error(shape):
+    coding = AutoencoderOutput(torch.zeros(shape), torch.zeros(4), torch.zeros(4))
+    for objective in (ud.codec.Reconstruction(), ud.codec.Variational(), ud.codec.Commitment()):
+        with pytest.raises(ParameterError, match=r"reconstructions must have shape \(4, 1, 8, 8\)"):
+            objective.losses(coding, torch.zeros(4, 1, 8, 8))
