@@ -1,7 +1,8 @@
-"""unidiff: diffusion models as one thing seen from different sides, each part held against an exact answer.
+"""unidiff: DDPM, score-based models and flow matching in one framework, each part tested against an exact answer.
 
-The public names are imported when they are first used, so `import unidiff` does not import torch. They are listed in
-`__init__.pyi`, here and in each namespace; a `type:` in a recipe is one of them, whatever its namespace.
+The top level holds what composes a model; the rest is in the namespaces `data`, `codec`, `inverse`, `evaluation`,
+`pde` and `tasks`. Public names are imported when first used, so `import unidiff` does not import torch. They are listed
+in the `__init__.pyi` of each package. A recipe names them without their namespace.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ from unidiff.editing.inversion import interpolate as interpolate
 from unidiff.editing.inversion import round_trip as round_trip
 from unidiff.editing.repaint import Replacement as Replacement
 from unidiff.editing.repaint import Resampling as Resampling
-from unidiff.editing.repaint import inpaint as inpaint
 from unidiff.editing.sdedit import edit as edit
+from unidiff.editing.sdedit import inpaint as inpaint
 from unidiff.editing.sdedit import variations as variations
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison
@@ -56,6 +56,7 @@ from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
 from unidiff.grid import Uniform as Uniform
 from unidiff.guidance.autoguidance import AutoGuidance as AutoGuidance
+from unidiff.guidance.base import Guided as Guided
 from unidiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree as ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold

@@ -1,4 +1,4 @@
-"""Orthonormal bases in which a process is diagonal. Solvers work in its coordinates, networks see pixels."""
+"""Orthonormal bases in which a process is diagonal. Solvers work in mode coordinates, networks in pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Basis(ABC):
     """An orthonormal change of coordinates, u = V^T x: white noise, norms and traces are the same in both.
 
     Attributes:
-        shape: The last axes of a sample, over which a process's coefficients may differ; () if one number serves all.
+        shape: The last axes of a sample, over which a process's coefficients may differ; () for scalar coefficients.
     """
 
     shape: ClassVar[tuple[int, ...]] = ()
@@ -103,7 +103,7 @@ class DCT(Basis):
 
 
 def _norms(n: int) -> Tensor:
-    """What scales cos(pi k (i + 1/2) / n) to norm 1, for each k: (n,)."""
+    """The factors that normalize cos(pi k (i + 1/2) / n), for each k: (n,)."""
     norms = torch.full((n,), math.sqrt(2 / n), dtype=torch.float64)
     norms[0] = math.sqrt(1 / n)
     return norms

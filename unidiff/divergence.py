@@ -26,7 +26,7 @@ class DivergenceEstimator(ABC):
         return 1
 
     def draw(self, u: Tensor, noise: Noise) -> Tensor | None:
-        """The directions to probe states like u, (B, *modes), in: (K, B, *modes), or None if the rule draws none."""
+        """Random directions for states like u, (B, *modes): (K, B, *modes), or None if the rule needs none."""
         return None
 
     @abstractmethod
@@ -36,7 +36,7 @@ class DivergenceEstimator(ABC):
         Args:
             velocity: v(u), (B, *modes), with its graph; sample i depends on row i of u alone.
             u: The states, (B, *modes), that the graph begins at.
-            probes: What `draw` gave.
+            probes: The output of `draw`.
         """
 
 

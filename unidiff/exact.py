@@ -1,4 +1,4 @@
-"""Denoisers in closed form: the truth against which solvers and networks are held."""
+"""Denoisers in closed form: the reference for solvers and networks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
-    """The prediction in the dtype of u from x0, (B, D) float64: u - alpha x0 cancels, so it is not left to float32."""
+    """The prediction in the dtype of u from x0, (B, D); u - alpha x0 cancels, so it is computed in float64."""
     x0 = x0.reshape(u.shape)
     return Prediction(x0.to(u.dtype), eps_of(x0, u, level).to(u.dtype), level)
 
 
 class ClosedForm(Denoiser):
-    """A denoiser known exactly at every noise level, together with the data it is exact for.
+    """A denoiser that is exact at every noise level, together with its data distribution.
 
-    It looks at a level's alpha and sigma alone, so that it may also be asked below the process's t_min.
+    It depends on a level's alpha and sigma alone, and may also be evaluated below the process's t_min.
 
     Attributes:
         shape: Shape of one sample.
@@ -58,7 +58,7 @@ class GaussianMixture(ClosedForm):
         covariance: A number v for v I, variances (K,) for v_k I, one matrix (D, D) for all components, or (K, D, D),
             with D the size of `shape`. Positive semi-definite. Where the modes of the process differ in SNR, a matrix
             must be diagonal in its basis.
-        weights: Component weights, (K,), positive; scaled to sum to 1. Equal if not given.
+        weights: Component weights, (K,), positive; normalized to sum 1. Equal by default.
     """
 
     condition_names = ("label",)

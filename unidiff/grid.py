@@ -1,4 +1,4 @@
-"""Time grids: at which times a solver asks the denoiser. All are floats, from 1 down to 0."""
+"""Time grids: the times at which a solver evaluates the denoiser, decreasing from 1 to 0."""
 
 from __future__ import annotations
 
@@ -36,11 +36,7 @@ class Grid(ABC):
         """The times, strictly decreasing from 1, the last two t_min (or 1) and 0: (N + 1,), float64, for N steps."""
 
     def check(self, process: Process) -> None:
-        """Refuse a process that this grid has no times for.
-
-        Raises:
-            ParameterError: With the reason.
-        """
+        """Raise a ParameterError for a process on which this grid is not defined."""
         self.times(process)
 
 
@@ -58,7 +54,11 @@ class Native(Grid):
 
 @dataclass(frozen=True)
 class _Steps(Grid):
-    """N - 1 steps from 1 to t_min, equal in some variable, then 0."""
+    """N - 1 steps from 1 to t_min, equal in some variable, then 0.
+
+    Args:
+        steps: N, the number of intervals, at least 1.
+    """
 
     steps: int = 50
 
@@ -67,14 +67,14 @@ class _Steps(Grid):
 
     @abstractmethod
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """The times where the given fractions, 0 to 1, of the way from 1 to t_min are done."""
+        """The times at these fractions, 0 to 1, of the way from 1 to t_min."""
 
     def times(self, process: Process) -> Tensor:
         """The times (steps + 1,); see `Grid.times`."""
         times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
         times[0] = 1.0
         if self.steps > 1:
-            times[-1] = process.t_min  # to the last bit, whatever the variable made of it
+            times[-1] = process.t_min  # exactly, without the rounding of the variable
         return torch.cat([times, times.new_zeros(1)])
 
 
@@ -83,12 +83,7 @@ class Uniform(_Steps):
     """Equal steps from 1 to the process's t_min, then 0.
 
     On DDPM with `steps` = T this is the native grid. The times need not be entries of a table.
-
-    Args:
-        steps: N, the number of intervals, at least 1.
     """
-
-    steps: int = 50
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in t."""
@@ -100,7 +95,6 @@ class Power(_Steps):
     """Steps equal in t^(1 / rho): they shrink towards the data as rho grows.
 
     Args:
-        steps: N, the number of intervals, at least 1.
         rho: The power, above 0; 1 is Uniform.
     """
 
@@ -108,7 +102,7 @@ class Power(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
+        require(0 < self.rho < math.inf, "rho", self.rho, "a number > 0")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in t^(1 / rho)."""
@@ -117,11 +111,7 @@ class Power(_Steps):
 
 @dataclass(frozen=True)
 class Quadratic(_Steps):
-    """Steps equal in the square root of t: the quadratic spacing of Song, Meng & Ermon 2021, appendix D.2.
-
-    Args:
-        steps: N, the number of intervals, at least 1.
-    """
+    """Steps equal in the square root of t: the quadratic spacing of Song, Meng & Ermon 2021, appendix D.2."""
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in sqrt(t)."""
@@ -130,11 +120,7 @@ class Quadratic(_Steps):
 
 @dataclass(frozen=True)
 class LogSNR(_Steps):
-    """Steps equal in log SNR (Lu et al. 2022a, section 3.4).
-
-    Args:
-        steps: N, the number of intervals, at least 1.
-    """
+    """Steps equal in log SNR (Lu et al. 2022a, section 3.4)."""
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in log(sigma / alpha)."""
@@ -147,7 +133,6 @@ class Karras(_Steps):
     """Steps equal in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5).
 
     Args:
-        steps: N, the number of intervals, at least 1.
         rho: The power, above 0; the paper's value is 7. For rho to infinity it becomes LogSNR.
     """
 
@@ -155,7 +140,7 @@ class Karras(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
+        require(0 < self.rho < math.inf, "rho", self.rho, "a number > 0")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in (sigma / alpha)^(1 / rho)."""
@@ -167,11 +152,10 @@ class Karras(_Steps):
 class Tapered(_Steps):
     """Steps equal in log((q + low) / (q + high)), q = sigma / alpha: the library's default.
 
-    Between low and high they are equal in log SNR. Far above `high` nothing of a sample is decided yet, and far
-    below `low` nothing is left to decide: steps are longer there, and the way from pure noise (q infinite) is finite.
+    Between low and high they are equal in log SNR. Steps are longer far above `high`, where x0 is close to the mean of
+    the data, and far below `low`, where it no longer changes; the length from alpha = 0 (q infinite) is finite.
 
     Args:
-        steps: N, the number of intervals, at least 1.
         low: Noise scale, in units of the data, below which steps grow longer; at least 0.
         high: Noise scale above which steps grow longer; above low.
     """
@@ -181,8 +165,8 @@ class Tapered(_Steps):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.low < math.inf, "low", self.low, "a number of at least 0")
-        require(self.low < self.high < math.inf, "high", self.high, f"a number above low ({self.low})")
+        require(0 <= self.low < math.inf, "low", self.low, "a number >= 0")
+        require(self.low < self.high < math.inf, "high", self.high, f"a number > low ({self.low})")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in log((q + low) / (q + high))."""
@@ -200,25 +184,22 @@ class Tapered(_Steps):
 
 @dataclass(frozen=True)
 class ArcLength(_Steps):
-    """Steps equal along the path that the modes' noise angles draw: for processes whose modes differ.
+    """Steps equal in the arc length of the path of the modes' noise angles: for processes whose modes differ in SNR.
 
     ds^2 = sum_k w_k d theta_k^2 with tan theta_k = sigma_k / (alpha_k sqrt(S_k)), S_k the mean square of mode k of the
-    data (`Process.power`), and w_k its share of the data's gradient energy, lambda_k S_k / sum_j lambda_j S_j. A mode
-    turns from data to noise in a short burst of time, and steps are taken where that happens to modes that count. For a
-    process with one SNR it is uniform in the angle.
-
-    Args:
-        steps: N, the number of intervals, at least 1.
+    data (`Process.power`), and w_k its share of the data's gradient energy, lambda_k S_k / sum_j lambda_j S_j. Each
+    mode turns from data to noise in a short interval of time, and steps are concentrated where this happens to modes
+    with much gradient energy. For a process with one SNR it is uniform in the angle.
     """
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         """Linear in the arc length."""
         times, lengths = _arc(process)
-        wanted = fraction * lengths[-1]
-        right = torch.searchsorted(lengths, wanted).clamp(1, len(lengths) - 1)
+        targets = fraction * lengths[-1]
+        right = torch.searchsorted(lengths, targets).clamp(1, len(lengths) - 1)
         rise = lengths[right] - lengths[right - 1]
-        part = (wanted - lengths[right - 1]) / torch.where(rise == 0, 1.0, rise)
-        return times[right - 1] + part * (times[right] - times[right - 1])
+        offset = (targets - lengths[right - 1]) / torch.where(rise == 0, 1.0, rise)
+        return times[right - 1] + offset * (times[right] - times[right - 1])
 
 
 @lru_cache(maxsize=64)
@@ -229,7 +210,7 @@ def _arc(process: Process) -> tuple[Tensor, Tensor]:
     weight = torch.as_tensor(process.mode_weights(), dtype=torch.float64)
     before: Tensor | None = None
     lengths = [0.0]
-    for level in (level for part in times.split(50) for level in process.levels_at(part)):  # a few arrays at a time
+    for level in (level for block in times.split(50) for level in process.levels_at(block)):  # bounds the memory
         alpha, sigma = (torch.as_tensor(scale, dtype=torch.float64) for scale in (level.alpha, level.sigma))
         angle = torch.atan2(sigma, alpha * power.sqrt())
         if before is not None:
@@ -239,7 +220,7 @@ def _arc(process: Process) -> tuple[Tensor, Tensor]:
 
 
 def default_grid(process: Process, steps: int = 50) -> Grid:
-    """The grid of a user who asks for none: Tapered, or ArcLength where the modes differ in SNR."""
+    """The default grid: Tapered, or ArcLength where the modes differ in SNR."""
     return ArcLength(steps) if process.basis.shape else Tapered(steps)
 
 
@@ -255,6 +236,6 @@ def _noisiest_and_least(process: Process, grid: Grid) -> tuple[float, float]:
     _require_one_snr(process, grid)
     first, last = process.level(1.0), process.level(process.t_min)
     if first.alpha == 0:
-        problem = f"{type(grid).__name__} needs data in the noise at t = 1; {process!r} has alpha = 0 there."
+        problem = f"{type(grid).__name__} needs alpha > 0 at t = 1; {process!r} has alpha = 0 there."
         raise ParameterError("grid", f"{problem} Use Tapered(steps), Uniform(steps) or Power(steps, rho).")
     return float(first.sigma / first.alpha), float(last.sigma / last.alpha)

@@ -1,4 +1,4 @@
-"""The public names of a package, listed once, in its `__init__.pyi`: each is imported when it is first used."""
+"""Lazy imports: the public names of a package are listed in its `__init__.pyi` and imported when first used."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def exports(file: str) -> dict[str, str]:
         alias.name: f"{node.module}"
         for node in imports
         for alias in node.names
-        if node.module not in ("unidiff", "__future__")
+        if node.module not in ("unidiff", "__future__") and not alias.name.startswith("_")
     }
 
 
 def attach(
     package: str, names: dict[str, str], renamed: dict[str, str], namespaces: tuple[str, ...] = ()
 ) -> Callable[[str], object]:
-    """The `__getattr__` of a package that imports its names when they are first used.
+    """The `__getattr__` of a package that imports its names when first used.
 
     Args:
         package: The package's name.
         names: Name -> the module that defines it.
-        renamed: Old name -> the dotted name that replaces it; an old name still works, with a DeprecationWarning.
-        namespaces: The packages below this one that are imported when they are first used.
+        renamed: Old name -> the dotted name that replaces it; an old name works with a DeprecationWarning.
+        namespaces: Subpackages that are imported when first used.
     """
 
     def getattr_(name: str) -> object:

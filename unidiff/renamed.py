@@ -1,4 +1,4 @@
-"""Names of the last release that are still read for this one: public names, and parameters of constructors."""
+"""Old names that this release still accepts: public names, and parameters of constructors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RENAMED: dict[str, str] = {
 
 
 def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
-    """Let a class still take parameters under their old names, in Python with a notice and as keys of a recipe.
+    """Decorate a class so that it accepts old names of its parameters, in Python with a warning and as recipe keys.
 
     Args:
         **parameters: Old name = "new name".
@@ -58,6 +58,6 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
 
 
 def renamed_parameters(cls: type) -> Mapping[str, str]:
-    """Old name -> present name of the parameters of a class."""
+    """Old name -> new name of the parameters of a class."""
     found: Mapping[str, str] = vars(cls).get("_renamed", {})
     return found

@@ -32,7 +32,7 @@ class Schedule(ABC):
 
 
 def _check_range(beta_min: float, beta_max: float) -> None:
-    require(0 < beta_min < 1, "beta_min", beta_min, "a number above 0 and below 1")
+    require(0 < beta_min < 1, "beta_min", beta_min, "a number in (0, 1)")
     require(beta_min <= beta_max < 1, "beta_max", beta_max, f"a number from beta_min ({beta_min}) to below 1")
 
 
@@ -89,8 +89,8 @@ class Cosine(Schedule):
     beta_max: float = 0.999
 
     def __post_init__(self) -> None:
-        require(0 <= self.offset < math.inf, "offset", self.offset, "a number of at least 0")
-        require(0 < self.beta_max < 1, "beta_max", self.beta_max, "a number above 0 and below 1")
+        require(0 <= self.offset < math.inf, "offset", self.offset, "a number >= 0")
+        require(0 < self.beta_max < 1, "beta_max", self.beta_max, "a number in (0, 1)")
 
     def betas(self, T: int) -> Tensor:
         """The variances: (T,), float64."""
@@ -101,13 +101,13 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class ZeroTerminalSNR(Schedule):
-    """Another table, shifted and scaled so that its last entry is pure noise (Lin et al. 2024, algorithm 1).
+    """Another table, shifted and scaled so that its last alpha-bar is 0 (Lin et al. 2024, algorithm 1).
 
-    With nothing of the data left at t = 1, noise cannot be converted to data there: Eps and Score are refused, V and X0
-    are well posed.
+    At alpha = 0, x0 cannot be recovered from eps: the parameterizations Eps and Score are rejected, V and X0 are well
+    posed.
 
     Args:
-        schedule: The table to change. Its first alpha-bar is kept.
+        schedule: The table to change. Its first alpha-bar is preserved.
     """
 
     schedule: Schedule = field(default_factory=Linear)
@@ -122,10 +122,10 @@ class ZeroTerminalSNR(Schedule):
 
 @dataclass(frozen=True)
 class BetaTable(Schedule):
-    """A table written out, entry by entry, such as one that came with a model.
+    """An explicit table, such as one that came with a model.
 
     Args:
-        entries: beta_1, ..., beta_T, each above 0 and below 1; the last may be 1, which is pure noise.
+        entries: beta_1, ..., beta_T, each in (0, 1); the last may be 1, which makes alpha = 0.
     """
 
     entries: tuple[float, ...]
@@ -135,7 +135,7 @@ class BetaTable(Schedule):
         require(len(self.entries) >= 2, "entries", self.entries, "a list of at least 2 numbers")
         for i, beta in enumerate(self.entries, 1):
             inside = 0 < beta < 1 or (beta == 1 and i == len(self.entries))
-            require(inside, "entries", beta, f"numbers above 0 and below 1 (this is beta_{i})")
+            require(inside, "entries", beta, f"numbers in (0, 1) (this is beta_{i})")
 
     def betas(self, T: int) -> Tensor:
         """The variances: (T,), float64.
@@ -144,5 +144,5 @@ class BetaTable(Schedule):
             ParameterError: If the table has another length.
         """
         if len(self.entries) != T:
-            raise ParameterError("T", f"{T} was given; the schedule is a table of {len(self.entries)} entries.")
+            raise ParameterError("T", f"must be {len(self.entries)}, the number of entries of the schedule, got {T}")
         return torch.tensor(self.entries, dtype=torch.float64)

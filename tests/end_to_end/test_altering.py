@@ -92,7 +92,9 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     assert "nothing to draw" in refused("inpaint", run, digit, folder / "black.png", *out)
     assert "no such file" in refused("inpaint", run, digit, folder / "none.png", *out)
     assert "not a readable image" in refused("inpaint", run, digit, folder / "text.png", *out)
-    assert "--repeats: 0" in refused("inpaint", run, digit, hole, "--repeats", 0, *out)
+    assert "--repeats must be an integer from 1 to 1000, got 0" in refused(
+        "inpaint", run, digit, hole, "--repeats", 0, *out
+    )
     adams = ["--set", "sampling.solver=ExponentialAdams"]
     assert "sampling.solver=Ancestral" in refused("inpaint", run, digit, hole, "--repeats", 3, *adams, *out)
     for name, words in {

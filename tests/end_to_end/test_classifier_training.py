@@ -75,10 +75,10 @@ def test_a_network_sees_states_of_size_1(process):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.UNetEncoder((1, 8, 8)), "classes: None was given"),
+        (lambda: ud.UNetEncoder((1, 8, 8)), "classes must be .*, got None"),
         (lambda: ud.UNetEncoder((2,), classes=3), "shape"),
         (lambda: ud.UNetEncoder((1, 6, 6), multipliers=(1, 2, 2), classes=3), "6x6 is not divisible by 4"),
-        (lambda: ud.MLPEncoder((2,), width=3, classes=3), "width: 3 was given"),
+        (lambda: ud.MLPEncoder((2,), width=3, classes=3), "width must be .* got 3"),
     ],
 )
 def test_encoders_that_cannot_be_are_refused(make, message):
@@ -188,7 +188,7 @@ def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):
 def test_the_shipped_recipes_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     assert unidiff("check", name).code == 0
     changes = ["training.steps=2", "training.batch=4", "training.precision=fp32", "classifier.width=8"]
     words = [word for change in changes for word in ("--set", change)]

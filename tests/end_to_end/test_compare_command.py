@@ -236,8 +236,8 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
-    assert "--nfe: 0 was given" in refused("compare", recipe, "--nfe", "0")
-    assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
+    assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
+    assert "--count must be an integer from 20" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "no such file" in refused("compare", "nowhere.yaml")
@@ -254,7 +254,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         ({"solvers": []}, "solvers"),
         ({"solvers": [{"type": "DDIM", "etta": 1}]}, "solvers[0].etta: unknown key. Did you mean 'eta'?"),
         ({"solvers": [3]}, "solvers[0]"),
-        ({"nfe": [0]}, "nfe must be an integer from 1"),
+        ({"nfe": [0]}, "nfe must be an integer from 1 to 1000000, got 0"),
         ({"nfe": []}, "nfe"),
         ({"process": None}, "process: it is missing"),
         ({"data": None}, "data: it is missing"),

@@ -19,7 +19,7 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.cases(12)
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -62,6 +62,8 @@ def test_table_of_readme_names_every_component() -> None:
         "Backbone",
         "Encoder",
         "Dataset",
+        "OpenDataset",
+        "TensorSource",
         "Process",
         "Level",
         "Parameterization",

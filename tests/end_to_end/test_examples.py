@@ -22,7 +22,7 @@ SHORT = {
     "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
 }
 
-QUICK = {"heat_figure7", "nine_samplers"}  # 5 s each; the others take up to a minute
+QUICK = {"heat_figure7"}  # 5 s; the others take up to a minute
 
 
 @pytest.mark.parametrize("example", some(EXAMPLES, lambda path: path.stem in QUICK), ids=lambda path: path.stem)

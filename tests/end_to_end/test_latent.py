@@ -29,7 +29,7 @@ LDM = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """A cache of its own for each test."""
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     return tmp_path / "cache/latents"
 
 
@@ -194,7 +194,7 @@ def test_a_changed_picture_is_encoded_again(codec, tmp_path):
 
 
 def test_latents_that_cannot_be_are_refused(codec, tmp_path):
-    with pytest.raises(ParameterError, match="takes pictures of 1 channel"):
+    with pytest.raises(ParameterError, match="takes images with 1 channel"):
         _ = ud.data.Latent(ud.data.ImageFolder("x", channels=3), codec).shape
     with pytest.raises(ParameterError, match="divisible by 2"):
         _ = ud.data.Latent(ud.data.Digits(9), codec).shape
@@ -257,6 +257,7 @@ def test_a_run_directory_alone_is_enough(runs, tmp_path):
         weights.write_text(config)
 
 
+@pytest.mark.slow  # several runs
 def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
     """A new run from a run's recipe takes the codec kept there, or the one named; a run that has lost its own stops."""
     folder, _ = runs
@@ -285,6 +286,7 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
     assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 
 
+@pytest.mark.slow  # several runs
 def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.tasks.comparison_models._MOST_STEPS", 32)
     folder, _ = runs

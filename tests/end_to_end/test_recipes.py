@@ -56,7 +56,7 @@ def test_there_are_recipes():
     assert "compare_exact" in COMPARISONS
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_right(name):
     recipe = ud.load_recipe(name)
@@ -69,7 +69,7 @@ def test_a_recipe_is_right(name):
 def test_a_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     changes = overrides(name)
     if isinstance(ud.load_recipe(name).data, ud.data.ImageFolder):  # photographs, for which nothing can stand in
         assert "cifar10-jpg" in refused("run", name, "--out", tmp_path / "run")
@@ -95,7 +95,7 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
 def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
-    monkeypatch.setattr("unidiff.data.search_paths.cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     coding = ud.load_recipe(name)
     assert unidiff("check", name).code == 0
     assert coding.smaller_recipe in (None, *CODECS)
@@ -112,6 +112,7 @@ def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.slow  # whole comparisons
 def test_a_comparison_is_right_and_runs(name, tmp_path):
     comparing = ud.load_recipe(name)
     assert unidiff("check", name).out.startswith("solvers:")
@@ -124,7 +125,7 @@ def test_a_comparison_is_right_and_runs(name, tmp_path):
     assert len({row["label"] for row in found["rows"]}) + len(found["notes"]) >= len(comparing.solvers)
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_recipe_loads(name, tmp_path):
     made = ud.load_recipe(name)

@@ -190,8 +190,8 @@ def test_little_data_are_enough_to_know_a_class(each):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: guided(ud.VPSDE(), math.nan), "scale: nan was given"),
-        (lambda: guided(ud.VPSDE(), 1.0, chunk=0), "chunk: 0 was given"),
+        (lambda: guided(ud.VPSDE(), math.nan), "scale must be .* got nan"),
+        (lambda: guided(ud.VPSDE(), 1.0, chunk=0), "chunk must be .* got 0"),
         (
             lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1),
             "classifier guidance needs the condition 'label'",

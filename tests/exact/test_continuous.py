@@ -153,23 +153,24 @@ def test_rates_of_a_table_that_ends_in_pure_noise(length):
     assert level.alpha_rate == pytest.approx(-before.alpha / before.sigma * length, rel=1e-11)
 
 
+def scales_and_rates(process, t):
+    """Alpha, sigma and their derivatives at each time, (N, 4)."""
+    rows = [(at.alpha, at.sigma, *at.rates) for at in process.levels_at(t)]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def test_ddpm_becomes_vp():
     # Song et al. 2021, appendix B: beta_i = beta(i / T) / T. Expanding log(1 - beta_i) and the Riemann sum, log alpha
     # differs from VP's by -(beta(t) - beta(0) + int_0^t beta^2) / (4 T) + O(1 / T^2), so all errors halve when T
     # doubles: order 1, measured within 0.15. Times below 0.05, few entries from the start, are left out.
     t = torch.linspace(0.05, 1, 97, dtype=torch.float64)
     vp = VPSDE()
-    level = torch.stack([torch.tensor(row[1:3] + row[5:], dtype=torch.float64) for row in vp.levels_at(t)])
+    level = scales_and_rates(vp, t)
     errors = []
     for length in (2000, 4000):
         schedule = Linear((0.1 + 19.9 / length) / length, 20 / length)
         ddpm = DDPM(length, schedule)
-        errors.append(
-            (
-                torch.stack([torch.tensor(row[1:3] + row[5:], dtype=torch.float64) for row in ddpm.levels_at(t)])
-                - level
-            ).abs()
-        )
+        errors.append((scales_and_rates(ddpm, t) - level).abs())
         beta, integral = 0.1 + 19.9 * t, (0.1**2 * t + 0.1 * 19.9 * t**2 + 19.9**2 * t**3 / 3)
         # The next term is of relative size beta_max / T.
         torch.testing.assert_close(

@@ -75,7 +75,7 @@ def test_the_arc_between_latents():
     with pytest.raises(ParameterError, match="shape"):
         ud.interpolate(start, end[:3], 4)
     for name, pair in {"start": (0 * start, end), "end": (start, end * math.inf)}.items():
-        with pytest.raises(ParameterError, match=f"{name}: a latent of norm"):
+        with pytest.raises(ParameterError, match=f"{name} must be finite and not all 0, got a latent of norm"):
             ud.interpolate(*pair, 3)
 
 

@@ -257,8 +257,8 @@ MODEL = mixture(ud.DDPM(T=50))
     ("make", "message"),
     [
         (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of size up to"),
-        (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale: \[1.0, inf\] was given"),
-        (lambda: ud.ClassifierFree(MODEL, "2"), r"scale: '2' was given"),
+        (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale must be .* got \[1.0, inf\]"),
+        (lambda: ud.ClassifierFree(MODEL, "2"), "scale must be .* got '2'"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: the model is unconditional"),
         (
             lambda: ud.ClassifierFree(MODEL, [1.0, 2.0])(U, MODEL.process.level(0.5), label=LABEL),
@@ -266,12 +266,12 @@ MODEL = mixture(ud.DDPM(T=50))
         ),
         (lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0), "weaker_model: it is a model of VPSDE"),
         (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: it knows no classes"),
-        (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high: 0.4 was given"),
-        (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share: 1.5 was given"),
-        (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile: 0.0 was given"),
-        (lambda: ud.ClassifierFree(MODEL, 1e300), "scale: 1e\\+300 was given"),
-        (lambda: ud.ClassifierFree(MODEL, [1.0, "x"]), "scale: .* was given"),
-        (lambda: ud.ClassifierFree(MODEL, torch.tensor(True)), "scale: .* was given"),
+        (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high must be .* got 0.4"),
+        (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share must be .* got 1.5"),
+        (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile must be .* got 0.0"),
+        (lambda: ud.ClassifierFree(MODEL, 1e300), r"scale must be .* got 1e\+300"),
+        (lambda: ud.ClassifierFree(MODEL, [1.0, "x"]), "scale must be .* got "),
+        (lambda: ud.ClassifierFree(MODEL, torch.tensor(True)), "scale must be .* got "),
         (lambda: ud.GuidanceInterval(MODEL, 0.1, 0.4), "guided: GaussianMixture is not guided"),
         (lambda: ud.RescaledGuidance(ud.DynamicThreshold(MODEL)), "guided: DynamicThreshold is not guided"),
         (lambda: ud.Resampling(ud.ExponentialAdams()), "solver: ExponentialAdams.* has no single step to repeat"),
@@ -279,8 +279,14 @@ MODEL = mixture(ud.DDPM(T=50))
             lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0, 12])),
             "class 12 was given; the 3 classes are 0 to 2",
         ),
-        (lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])), r"shape \(1,\) was given; .* each of 2 samples"),
-        (lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])), "allowed are integers"),
+        (
+            lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])),
+            r"label must be integers, one for each of 2 samples, got .* shape \(1,\)",
+        ),
+        (
+            lambda: ud.sample(MODEL, seeds=1, label=torch.tensor([0.5])),
+            "label must be integers, one for each of 1 samples, got torch.float32",
+        ),
         (lambda: ud.sample(unconditional(), seeds=1, label=torch.tensor([0])), "this model is unconditional"),
     ],
 )
@@ -314,10 +320,10 @@ def test_a_network_with_classes(network):
     network(x, c, label=torch.tensor([0, 0, 2, 2])).square().sum().backward()
     rows = network.embedding.label.weight.grad.abs().amax(1)  # null, 0, 1, 2
     assert (rows > 0).tolist() == [False, True, False, True]
-    for wrong, message in ((torch.tensor([0, 1, 2, 3]), "class 3 was given"), (torch.tensor([0]), "shape")):
+    for wrong, message in ((torch.tensor([0, 1, 2, 3]), "label must be a class"), (torch.tensor([0]), "shape")):
         with pytest.raises(ParameterError, match=message):
             network(x, c, label=wrong)
-    with pytest.raises(ParameterError, match="knows the condition label, but was given text"):
+    with pytest.raises(ParameterError, match="is conditioned on label, but was passed text"):
         network(x, c, text=label)
     denoiser = ud.NeuralDenoiser(ud.DDPM(T=10), ud.V(), network)
     assert denoiser.classes == 3

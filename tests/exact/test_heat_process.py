@@ -377,6 +377,7 @@ def test_samplers_keep_their_order(solver):
     assert abs(slopes[-1] - solver.convergence) < 0.15, (slopes, errors)
 
 
+@pytest.mark.slow  # many evaluations
 def test_fifty_steps_are_enough():
     process = ud.RenormalizedHeat((28, 28), 20.0)
     for solver in (ud.DPMSolver(2), ud.ExponentialAdams()):
@@ -474,6 +475,7 @@ def test_the_variational_bound_of_gaussian_data():
         ud.variational_bound(pink, x, ud.ArcLength(5))
 
 
+@pytest.mark.slow  # many evaluations
 def test_encoding_and_decoding():
     process = ud.RenormalizedHeat((6,), 0.6)
     model = gaussian(process)

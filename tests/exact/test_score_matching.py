@@ -377,6 +377,7 @@ def test_a_resumed_run_is_the_same_run(objective, tmp_path):
 
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.slow  # whole runs
 def test_recipes_name_them(tmp_path, precision):
     for number, objective in enumerate(
         [{"type": "ExplicitScoreMatching"}, {"type": "SlicedScoreMatchingVR", "projections": 2, "weighting": "sigma2"}]

@@ -116,9 +116,9 @@ LDM_NOISE = ("pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffu
 DIT_NOISE = ("pipelines.dit.pipeline_dit",)
 
 
-def sampled(model: Any, *given: Any, **options: Any) -> torch.Tensor:
+def sampled(model: Any, solver: Any = None, grid: Any = None, shape: Any = None, **options: Any) -> torch.Tensor:
     """COUNT samples of `unidiff.sample` in float64."""
-    return ud.sample(model.double(), *given, seeds=COUNT, dtype=F64, **options).x
+    return ud.sample(model.double(), solver, grid, shape, COUNT, dtype=F64, **options).x
 
 
 def pictures(x: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ def test_meta_construction_has_the_same_parameters(request, network):
 
 def test_conditions_are_refused(network):
     x, c = batch(network)
-    with pytest.raises(ParameterError, match=r"(UNet|DiT|MLP) is unconditional, but was given label\."):
+    with pytest.raises(ParameterError, match=r"(UNet|DiT|MLP) is unconditional, but was passed label\."):
         network(x, c, label=torch.zeros(4))
 
 
@@ -324,22 +324,22 @@ def test_dropout_acts_in_training_only():
     ("settings", "message"),
     [
         ({"shape": (28, 28)}, r"shape must be \(channels, height, width\)"),
-        ({"shape": (1, 28, 0)}, r"shape: \(1, 28, 0\) was given"),
-        ({"shape": 28}, "shape: 28 was given"),
+        ({"shape": (1, 28, 0)}, r"shape must be .* got \(1, 28, 0\)"),
+        ({"shape": 28}, r"shape must be .* got 28"),
         ({"width": 33}, r"width must be an even number >= 2, got 33"),
-        ({"width": 0}, "width: 0 was given"),
-        ({"width": 32.0}, "width: 32.0 was given"),
+        ({"width": 0}, r"width must be .* got 0"),
+        ({"width": 32.0}, r"width must be .* got 32.0"),
         ({"multipliers": ()}, r"multipliers must be one or more integers >= 1, got \(\)"),
-        ({"multipliers": (1, 0)}, r"multipliers: \(1, 0\) was given"),
-        ({"multipliers": (1, 1.5)}, r"multipliers: \(1, 1.5\) was given"),
-        ({"multipliers": 2}, "multipliers: 2 was given"),
+        ({"multipliers": (1, 0)}, r"multipliers must be .* got \(1, 0\)"),
+        ({"multipliers": (1, 1.5)}, r"multipliers must be .* got \(1, 1.5\)"),
+        ({"multipliers": 2}, r"multipliers must be .* got 2"),
         ({"blocks": 0}, r"blocks must be an integer >= 1, got 0"),
-        ({"blocks": True}, "blocks: True was given"),
+        ({"blocks": True}, r"blocks must be .* got True"),
         ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1.0"),
-        ({"dropout": -0.1}, "dropout: -0.1 was given"),
-        ({"dropout": math.nan}, "dropout: nan was given"),
+        ({"dropout": -0.1}, r"dropout must be .* got -0.1"),
+        ({"dropout": math.nan}, r"dropout must be .* got nan"),
         ({"patch": 3}, r"patch must be 1, 2 or 4, got 3"),
-        ({"heads": 0}, "heads: 0 was given"),
+        ({"heads": 0}, r"heads must be .* got 0"),
         ({"attention": 14}, "attention must be a list of resolutions"),
         (
             {"shape": (1, 30, 30)},
@@ -356,13 +356,16 @@ def test_dropout_acts_in_training_only():
             r"patch: images of 27x28 pixels cannot be cut into patches of 2x2; "
             r"use a size divisible by 8, or a smaller patch\.",
         ),
-        ({"attention": (16, 14)}, r"attention: resolution 16 never occurs; this network has 28, 14, 7\."),
-        ({"attention": (28,), "patch": 2, "multipliers": (1, 2)}, r"28 never occurs; this network has 14, 7\."),
+        ({"attention": (16, 14)}, r"attention must be .* \(28, 14, 7\), got 16"),
+        (
+            {"attention": (28,), "patch": 2, "multipliers": (1, 2)},
+            r"attention must be .* \(14, 7\), got 28",
+        ),
         ({"width": 66, "attention": (28,)}, r"heads: 4 heads do not divide 66 channels; use a divisor of it\."),
         ({"scale_shift": "x"}, "scale_shift must be true or false"),
         ({"groups": 0}, r"groups must be an integer >= 1, got 0"),
         ({"groups": 32, "width": 48}, r"groups: 32 groups do not divide 48 channels; use a divisor of it\."),
-        ({"head_channels": 8}, r"head_channels: 8 was given beside heads = 4, and one follows from the other\."),
+        ({"head_channels": 8}, r"head_channels: cannot be combined with heads = 4"),
         (
             {"head_channels": 24, "heads": None, "attention": (7,)},
             r"head_channels: heads of 24 channels do not divide 128 channels; use a divisor of it\.",
@@ -384,7 +387,7 @@ def test_unet_errors(settings, message):
     ("settings", "message"),
     [
         ({"shape": ()}, r"shape must be one or more integers >= 1, got \(\)"),
-        ({"shape": (2, -1)}, r"shape: \(2, -1\) was given"),
+        ({"shape": (2, -1)}, r"shape must be .* got \(2, -1\)"),
         ({"width": 7}, r"width must be an even number >= 2, got 7"),
         ({"depth": 0}, r"depth must be an integer >= 1, got 0"),
     ],

@@ -219,3 +219,35 @@ def test_spiral_lies_on_its_curve():
 def test_seeds_and_splits_are_different_streams():
     draws = [Ring(seed=0).open(), Ring(seed=1).open(), Ring(seed=0).open("test")]
     assert len({source.checksum for source in draws}) == 3
+
+
+# --- tensors
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (torch.rand(20, 1, 8, 8) * 255, r"must be in \[-1, 1\] for images, or uint8 from 0 to 255, got values from"),
+        (torch.randint(0, 256, (20, 1, 8, 8)), "must be a tensor of uint8 or floating-point numbers, got torch.int64"),
+        (torch.zeros(20, 2, dtype=torch.bool), "must be a tensor of uint8 or floating-point numbers, got torch.bool"),
+        (torch.zeros(0, 1, 8, 8), r"with N >= 1, got \(0, 1, 8, 8\)"),
+        (torch.zeros(20), r"with N >= 1, got \(20,\)"),
+        (torch.tensor([[0.0, math.nan]]), "must be finite"),
+        (torch.tensor([[0.0, math.inf]]), "must be finite"),
+        ([[0.0]], "must be a tensor"),
+    ],
+)
+def test_tensors_that_cannot_be_trained_on_are_an_error(values, problem):
+    with pytest.raises(ParameterError, match=problem):
+        TensorSource(values, "x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floating_point_tensors_become_float32(dtype):
+    values = torch.linspace(-1, 1, 20, dtype=dtype).reshape(10, 2)
+    assert torch.equal(TensorSource(values, "x").batch(torch.arange(10)), values.float())
+
+
+@pytest.mark.parametrize("values", [torch.randn(20, 4, 8, 8) * 3, torch.rand(20, 2) * 255, torch.rand(20, 1, 8, 8)])
+def test_latents_and_vectors_may_be_larger_than_one(values):
+    assert torch.equal(TensorSource(values, "x").values, values)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from unidiff.data import download, search_paths
+from unidiff import search_paths
+from unidiff.data import download
 from unidiff.data.digits import Digits
 from unidiff.data.mnist import MNIST, FashionMNIST
 from unidiff.errors import DataError

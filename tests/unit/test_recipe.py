@@ -259,7 +259,7 @@ COMPONENTS = [
     ),
     (
         "{type: MinBend, inner: {type: MinBend, inner: Straight, where: 2}}",
-        "1:64: curve.inner.where must be ",
+        "1:64: curve.inner.where must be a number from 0 to 1, got 2.0",
         "",
     ),
     ("MinBend", "1:1: curve.inner: missing required key (a curve)", "inner, where"),
@@ -437,7 +437,7 @@ OVERRIDES = [
     ("a..b=3", "--set a..b=3: write KEY=VALUE"),
     ("settings.clip=", "--set settings.clip=: missing value after '='. Write null for none."),
     ("curve={type: ", "--set curve={type: : not valid YAML"),
-    ("net.floors=[5]", "--set net.floors=[5]: net.floors must be "),
+    ("net.floors=[5]", "--set net.floors=[5]: net.floors must be a first floor that divides 16, got (5,)"),
 ]
 
 
@@ -606,7 +606,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("process=DDIM", "--set process=DDIM: process: expected a process, got DDIM, a solver\nAllowed here: "),
         ("process.levels=1", "--set process.levels=1: process.levels must be "),
         ("training.stepz=20", "--set training.stepz=20: training.stepz: unknown key. Did you"),
-        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be "),
+        ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
         ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),

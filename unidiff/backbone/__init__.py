@@ -1,1 +1,1 @@
-"""Backbones: the networks inside the denoisers. They map pixels to pixels and know nothing of processes."""
+"""Backbones: the networks inside denoisers. They map pixels to pixels and are independent of the process."""

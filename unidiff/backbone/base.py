@@ -1,4 +1,4 @@
-"""What every network of the library promises."""
+"""The interface of networks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def require_image(image: int | None) -> None:
 
 
 class Backbone(nn.Module, ABC):
-    """A network from pixels to pixels. It knows nothing of processes or parameterizations.
+    """A network from pixels to pixels, independent of processes and parameterizations.
 
     Attributes:
         shape: Shape of one sample, without the batch.
-        classes: Number of classes that the network was built for; None if it knows none.
-        image: Channels of the condition `image` that the network was built for; None if it knows none.
-        learned_variance: Whether the output's first axis is twice that of `shape`: what the network predicts, then for
-            each number of it where the variance of a reverse step lies, from -1 (beta-tilde) to 1 (beta); see
+        classes: Number of classes; None without class conditioning.
+        image: Channels of the condition `image`; None without image conditioning.
+        learned_variance: Whether the output's first axis is twice that of `shape`: the prediction, then for each of its
+            elements the variance of a reverse step on a scale from -1 (beta-tilde) to 1 (beta); see
             `Prediction.variance_interpolation`.
     """
 
@@ -59,39 +59,35 @@ class Backbone(nn.Module, ABC):
         Args:
             x: Noisy samples, (B, *shape).
             c: Noise condition, (B,): a number in about [0, 1000], larger = more noise.
-            **cond: Conditions by name, each with B rows. A backbone refuses those it was not built for.
+            **cond: Conditions by name, each with B rows. Conditions that the network was not built for are an error.
 
         Returns:
             The network's output, (B, *shape); twice as long in the first axis with a learned variance.
         """
 
     def _label(self, cond: Mapping[str, Tensor], count: int) -> Tensor | None:
-        """The class of each sample, (B,); the null class, -1, where none is given; None for an unconditional network.
+        """The class of each sample, (B,); the null class, -1, without a label; None for an unconditional network.
 
         Raises:
-            ParameterError: If there are conditions that the network was not built for: to ignore a label silently would
-                hide a mistake.
+            ParameterError: If there are conditions that the network was not built for.
         """
-        name = type(self).__name__
-        known = self.condition_names
-        if not known and cond:
-            raise ParameterError("backbone", f"{name} is unconditional, but was given {', '.join(sorted(cond))}.")
-        if unknown := sorted(set(cond) - set(known)):
-            problem = f"{name} knows the condition {' and '.join(known)}, but was given {', '.join(unknown)}."
-            raise ParameterError("backbone", problem)
+        supported = self.condition_names
+        if unsupported := sorted(set(cond) - set(supported)):
+            kind = f"is conditioned on {' and '.join(supported)}" if supported else "is unconditional"
+            raise ParameterError("backbone", f"{type(self).__name__} {kind}, but was passed {', '.join(unsupported)}.")
         if self.classes is None:
             return None
         if "label" not in cond:
             return torch.full((count,), -1, device=next(self.parameters()).device)
         label = cond["label"]
         if label.shape != (count,):
-            raise ParameterError("label", f"the shape {tuple(label.shape)} was given; {(count,)} is needed.")
-        # On other devices a look at the values would hold up every step; `unidiff.sample` has looked once.
+            raise ParameterError("label", f"must have shape {(count,)}, got {tuple(label.shape)}")
+        # On other devices reading the values would synchronize every step; `unidiff.sample` has checked them once.
         if label.device.type == "cpu" and not torch.compiler.is_compiling():
-            wrong = label[(label < -1) | (label >= self.classes)]
-            if len(wrong):
-                problem = f"class {int(wrong[0])} was given; the {self.classes} classes are 0 to {self.classes - 1}."
-                raise ParameterError("label", problem)
+            invalid = label[(label < -1) | (label >= self.classes)]
+            if len(invalid):
+                allowed = f"a class from 0 to {self.classes - 1}, or -1 for none"
+                raise ParameterError("label", f"must be {allowed}, got {int(invalid[0])}")
         return label
 
     def _joined(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
@@ -102,8 +98,8 @@ class Backbone(nn.Module, ABC):
         """
         if self.image is None:
             return x
-        image, needed = cond.get("image"), (len(x), self.image, *x.shape[2:])
-        if image is None or image.shape != needed:
-            given = "none" if image is None else f"the shape {tuple(image.shape)}"
-            raise ParameterError("image", f"{given} was given; this network needs {needed}. Zeros say nothing.")
+        image, expected = cond.get("image"), (len(x), self.image, *x.shape[2:])
+        if image is None or image.shape != expected:
+            actual = "none" if image is None else tuple(image.shape)
+            raise ParameterError("image", f"must have shape {expected} (all zeros = unconditional), got {actual}")
         return torch.cat([x, image.to(x.dtype)], dim=1)

@@ -1,4 +1,4 @@
-"""The diffusion transformer of Peebles & Xie (2023): self-attention over patches, told the noise by its norms."""
+"""The diffusion transformer of Peebles & Xie (2023): self-attention over patches, with adaptive layer norm."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16),
 class DiT(Backbone):
     """A transformer over the patches of an image (Peebles & Xie 2023). The output starts at exactly 0.
 
-    Every patch is mapped linearly to a token, a fixed table of its position is added, and `depth` blocks follow. Noise
-    condition and class tell each of them how to scale and shift its norms and how much of its branches to add
-    (adaLN-zero, their section 3.2). A last norm and a linear layer give the patches back. It works on pixels and on
-    latents. The arithmetic is that of diffusers' `DiTTransformer2DModel`, so square networks can be exported exactly;
-    from the authors' code it differs in the frequencies of the noise embedding, exp(-ln(10000) i / 127) for
+    Every patch is mapped linearly to a token, a fixed position embedding is added, and `depth` blocks follow. Noise
+    condition and class determine the scale and shift of their norms and the gates of their branches (adaLN-zero, their
+    section 3.2). A last norm and a linear layer map tokens to patches. It works on pixels and on latents.
+
+    The arithmetic is that of diffusers' `DiTTransformer2DModel`, so square networks can be exported exactly; it differs
+    from the authors' code in the frequencies of the noise embedding, exp(-ln(10000) i / 127) for
     exp(-ln(10000) i / 128).
 
     Args:
@@ -48,7 +49,7 @@ class DiT(Backbone):
         width: Size of a token, a multiple of 4.
         depth: Number of blocks.
         heads: Attention heads, a divisor of `width`.
-        classes: Number of classes that it can be asked for; None is an unconditional network.
+        classes: Number of classes; None is an unconditional network.
         learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
             Dhariwal 2021, eq. 15). The paper's networks do.
     """
@@ -70,7 +71,7 @@ class DiT(Backbone):
         require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
         require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         width, depth, heads = (
-            named if given is None else given for named, given in zip(SIZES[size], (width, depth, heads))
+            preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads))
         )
         _check(shape, patch, width, depth, heads)
         require_classes(classes)
@@ -80,7 +81,7 @@ class DiT(Backbone):
         self.learned_variance = learned_variance
         self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
         self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
-        # Not a weight: no checkpoint holds it.
+        # Not a weight: it is not in checkpoints.
         self.register_buffer("positions", position_table(shape[1] // patch, shape[2] // patch, width), persistent=False)
         self.blocks = nn.ModuleList([DiTBlock(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -125,7 +126,7 @@ class DiT(Backbone):
 
 
 class DiTBlock(nn.Module):
-    """Self-attention and a two-layer perceptron, each behind a norm and before a gate that the noise condition sets.
+    """Self-attention and a two-layer perceptron, each after an adaptive norm and before a gate.
 
     (b1, s1, g1, b2, s2, g2) = W e + b, then h += g1 attention((1 + s1) LN(h) + b1) and h += g2 mlp((1 + s2) LN(h) + b2)
     (adaLN-zero: Peebles & Xie 2023, figure 3). W and b start at zero: at first the block is the identity.
@@ -158,8 +159,8 @@ class DiTBlock(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1) of queries, keys and values, (B, heads, N, d).
 
-    By torch's fused kernel, but written out on CPUs where a derivative will be asked for: the kernel there has neither
-    a second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
+    By torch's fused kernel, but written out on CPUs where derivatives are needed: the kernel there has neither a
+    second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
     """
     if q.device.type == "cpu" and (q.requires_grad or (not torch.compiler.is_compiling() and _is_dual(q))):
         return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v

@@ -1,4 +1,4 @@
-"""Networks from pixels to classes: what a classifier of noisy states is made of."""
+"""Networks from pixels to classes, for classifiers of noisy states."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Encoder(nn.Module, ABC):
             c: Noise condition, (B,), in about [0, 1000].
 
         Returns:
-            Logits, (B, classes). They start at exactly 0: every class is as probable as the others.
+            Logits, (B, classes). They start at exactly 0: all classes are equally probable.
         """
 
 
@@ -46,16 +46,16 @@ def _whole(classes: int | None) -> int:
 
 
 class UNetEncoder(Encoder):
-    """The way down of the U-Net, and a linear layer that reads the whole of its coarsest map.
+    """The contracting path of the U-Net, and a linear layer on its whole coarsest feature map.
 
-    After Dhariwal & Nichol 2021, section 4, who attend to that map. Its mean alone would not do: under strong noise a
-    class shows in where things are, at every scale of the image.
+    After Dhariwal & Nichol 2021, section 4, who pool that map by attention. Its mean alone would not suffice: under
+    strong noise, classes differ in the spatial arrangement, at every scale of the image.
 
     Args:
         shape: (C, H, W) of one image; each side divisible by patch * 2^(levels - 1).
         width: Channels at the first level, and size of the sinusoidal noise embedding; even.
         multipliers: Channels of each level, in units of `width`; the finest resolution first.
-        blocks: Residual blocks a level.
+        blocks: Residual blocks per level.
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in.
         classes: Number of classes; in a recipe they follow from the data.

@@ -32,7 +32,7 @@ def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     Args:
         c: Numbers, (B,), of any real dtype.
         dim: Size of the embedding, even.
-        shift: Taken from the number of frequencies: with 1 the last one is 1/10000, as in the code of Ho et al. (2020).
+        shift: Subtracted from the number of frequencies: with 1 the last is 1/10000, as in the code of Ho et al. 2020.
 
     Returns:
         [sin(c w_i), cos(c w_i)] with w_i = exp(-ln(10000) i / (dim/2 - shift)), i = 0..dim/2-1; (B, dim).
@@ -40,7 +40,7 @@ def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     c = c.to(torch.promote_types(c.dtype, torch.float32))
     half = dim // 2
     ladder = torch.arange(half, device=c.device, dtype=c.dtype)
-    # At c = 1000 the last bit of a frequency is seen, so each kind rounds as the networks that there are.
+    # At c = 1000 the last bit of a frequency matters, so each variant rounds as the existing networks do.
     ratio = -math.log(MAX_PERIOD)
     exponent = ladder * ratio / (half - shift) if shift else ladder * (ratio / half)
     phase = c[:, None] * exponent.exp()
@@ -56,10 +56,10 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 
 
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
-    """Group normalization (Wu & He 2018) in so many groups; with None in 32, as in Ho et al. (2020), or fewer.
+    """Group normalization (Wu & He 2018); with None in 32 groups, as in Ho et al. (2020), or fewer.
 
-    Fewer where 32 do not divide the channels or would leave less than four channels in each. With one channel a group,
-    the norm would subtract just what the noise embedding adds to a channel, and the network would not know the noise.
+    Fewer where 32 does not divide the channels or would leave fewer than four channels per group. With one channel per
+    group, the norm would remove exactly the noise embedding that is added to a channel.
     """
     if groups is None:
         most = max(1, min(32, channels // 4))
@@ -90,7 +90,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
         """Map c, (B,), and labels from -1, (B,), to (B, features).
 
-        The result has passed a SiLU, which every block would apply to it first.
+        A SiLU, which every block would apply first, is already applied to the result.
         """
         e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
         if self.label is not None and label is not None:

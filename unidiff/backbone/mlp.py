@@ -21,7 +21,7 @@ class MLP(Backbone):
         shape: Shape of one sample, any number of axes.
         width: Size of the hidden layers, and of the sinusoidal noise embedding; even.
         depth: Number of residual blocks.
-        classes: Number of classes that it can be asked for; None is an unconditional network.
+        classes: Number of classes; None is an unconditional network.
         learned_variance: Whether it also predicts the variance of a reverse step, in as many numbers again (Nichol &
             Dhariwal 2021, eq. 15).
     """

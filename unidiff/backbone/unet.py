@@ -24,14 +24,14 @@ __all__ = ["UNet"]
 class UNet(Backbone):
     """Residual blocks at several resolutions, joined by skip connections (Ho et al. 2020, appendix B).
 
-    Each level runs at half the resolution of the one before. The way down has `blocks` residual blocks a level, the way
-    up `blocks + 1`, each of which reads one feature map of the way down. The output starts at exactly 0.
+    Each level runs at half the resolution of the previous one. The contracting path has `blocks` residual blocks per
+    level, the expanding path `blocks + 1`, each with one skip connection. The output starts at exactly 0.
 
     Args:
         shape: (C, H, W) of one image. Not necessarily square.
         width: Channels at the first level, and size of the sinusoidal noise embedding; even.
         multipliers: Channels of each level, in units of `width`; one entry for each resolution, the finest first.
-        blocks: Residual blocks a level on the way down.
+        blocks: Residual blocks per level of the contracting path.
         attention: Resolutions at which each residual block is followed by self-attention: the longer side of the
             feature map, counted after the patches are folded. If any is given, the middle of the network attends too;
             () is a network without attention.
@@ -39,8 +39,8 @@ class UNet(Backbone):
         dropout: Probability of dropping an activation inside a residual block.
         patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
             same network on a smaller map.
-        classes: Number of classes that it can be asked for; None is a network without.
-        image: Channels of a picture of the same height and width that it is told, joined to the noisy image at the
+        classes: Number of classes; None is a network without class conditioning.
+        image: Channels of a conditioning image of the same height and width, concatenated to the noisy image at the
             input (Saharia et al. 2022, Palette); None is a network without. In a recipe it follows from `conditioning`.
         groups: Groups of every group norm, a divisor of all channels; None is 32 or fewer, as the channels allow.
         scale_shift: Whether the noise embedding scales and shifts the normalized features of a residual block instead
@@ -50,7 +50,7 @@ class UNet(Backbone):
             3).
         head_channels: Channels of each attention head, whose number then grows with the channels (64 in Dhariwal &
             Nichol 2021, section 3); `heads` must be None beside it.
-        middle_attention: Whether the middle of the network attends; None says as `attention` does.
+        middle_attention: Whether the middle of the network has attention; None is the default described at `attention`.
         learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
             Dhariwal 2021, eq. 15).
     """
@@ -107,7 +107,7 @@ class UNet(Backbone):
         self.stem = nn.Conv2d((shape[0] + (image or 0)) * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
-        h, skips = width, [width]  # channels of the running map, and of every map kept for the way up
+        h, skips = width, [width]  # channels of the current map, and of every map with a skip connection
         for level, (size, out) in enumerate(zip(sizes, channels)):
             if level > 0:
                 self.coarsen.append(resampling(h, Downsample, nn.AvgPool2d(2)))
@@ -180,7 +180,7 @@ class Stage(nn.Module):
 
 
 def _resampled(layer: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    """The map at half or double resolution; only a residual block is told the noise."""
+    """The map at half or double resolution; only residual blocks depend on the noise embedding."""
     resized: Tensor = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
     return resized
 
@@ -228,8 +228,8 @@ def _check(
         )
     occurring = _resolutions(shape, len(multipliers), patch)
     if absent := [a for a in attention if a not in occurring]:
-        given, allowed = ", ".join(map(str, absent)), ", ".join(map(str, occurring))
-        raise ParameterError("attention", f"resolution {given} never occurs; this network has {allowed}.")
+        allowed = f"resolutions of this network ({', '.join(map(str, occurring))})"
+        raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
 
 
 def _check_heads(
@@ -248,8 +248,8 @@ def _check_heads(
     else:
         require_whole("head_channels", head_channels)
         if heads is not None:
-            problem = f"{head_channels} was given beside heads = {heads}, and one follows from the other. Set heads"
-            raise ParameterError("head_channels", f"{problem} to None (null in a recipe).")
+            problem = f"cannot be combined with heads = {heads}. Set heads to None (null in a recipe)."
+            raise ParameterError("head_channels", problem)
     sizes = _resolutions(shape, len(multipliers), patch)
     used = {width * m for m, size in zip(multipliers, sizes) if size in attention}
     for channels in sorted(used | ({width * multipliers[-1]} if central else set())):

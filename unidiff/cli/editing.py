@@ -17,7 +17,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.console import Console
 from unidiff.cli.output_paths import check_place, free_name
-from unidiff.data.picture import decode
+from unidiff.data.image import decode
 from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError, RunFailed
 from unidiff.grid import Grid

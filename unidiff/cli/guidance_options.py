@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unidiff.classifier import Classifier
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RunError, complaint
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
 from unidiff.tasks.classification import load_classifier
@@ -83,4 +83,4 @@ def guided(run: GenerationRun, asked: Sequence[int], scale: float | None, judge:
         return ClassifierFree(model, scale)
     except ParameterError as error:
         option = "--classifier" if error.parameter == "classifier" else f"--guidance {scale:g}"
-        raise RunError(f"{option}: {error.problem}") from error
+        raise RunError(complaint(option, error.problem)) from error

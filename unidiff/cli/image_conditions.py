@@ -11,7 +11,7 @@ from PIL import Image
 from unidiff.cli.editing import read_image, read_mask
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
-from unidiff.errors import DataError, ParameterError, RunError
+from unidiff.errors import DataError, ParameterError, RunError, complaint
 from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["conditioning_of", "read_examples"]
@@ -58,7 +58,7 @@ def read_examples(
         try:
             told.append(conditioning.from_user(picture, shape, known))
         except ParameterError as error:
-            raise RunError(f"--mask: {error.problem}") from error
+            raise RunError(complaint("--mask", error.problem)) from error
     return Examples({"image": torch.stack(told)})
 
 

@@ -34,7 +34,7 @@ def inpaint(
 
     from unidiff.cli.editing import EditSession, read_image, read_mask
     from unidiff.editing.repaint import Resampling
-    from unidiff.editing.repaint import inpaint as complete
+    from unidiff.editing.sdedit import inpaint as complete
     from unidiff.errors import RunError
     from unidiff.solver.base import OneStep
 

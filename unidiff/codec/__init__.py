@@ -1,4 +1,4 @@
-"""Autoencoders for latent diffusion: images to small latents and back, on the networks of diffusers."""
+"""Codecs: autoencoders between images and latents, built on the networks of diffusers."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import torch
 
 from unidiff.codec.codec import Autoencoder
 from unidiff.codec.layout import FAMILIES, Layout
-from unidiff.data.search_paths import Absent, find
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest as file_digest
 from unidiff.files import digest_of
 from unidiff.pretrained import CONFIG, download, load_part, read_json
 from unidiff.pretrained import WEIGHTS as _STEM
+from unidiff.search_paths import Absent, find
 
 __all__ = ["CONFIG", "KEPT", "WEIGHTS", "codec_folder", "digest", "load_codec", "read_layout"]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from unidiff.codec.codec import Autoencoder
-from unidiff.data.base import OpenDataset
 from unidiff.noise import generator_of
+
+if TYPE_CHECKING:
+    from unidiff.data.base import OpenDataset
 
 __all__ = ["LatentStatistics", "measure_latents"]
 

@@ -1,1 +1,1 @@
-"""What a model is told of its data in training: the recipe's `conditioning` section."""
+"""The conditions of a model in training: the recipe's `conditioning` section."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset
@@ -40,9 +41,8 @@ class Conditioning(ABC):
         """Uniform numbers that each sample needs in training, at least 1: all that is random about its conditions."""
         return 1
 
-    @abstractmethod
     def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor arguments by which a network knows the conditions.
+        """The constructor arguments by which the network of a recipe knows the conditions; none by default.
 
         Args:
             data: The data.
@@ -51,14 +51,15 @@ class Conditioning(ABC):
         Raises:
             ParameterError: If the network or the data do not fit.
         """
+        return {}
 
-    @abstractmethod
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Refuse opened data that cannot be conditioned on, before anything is written.
+        """Reject opened data that cannot be conditioned on, before anything is written.
 
         Raises:
             DataError: With the reason.
         """
+        return
 
     @abstractmethod
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
@@ -74,13 +75,19 @@ class Conditioning(ABC):
             Tensors with B rows by name.
         """
 
-    @abstractmethod
     def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
-        """Conditions to draw `count` pictures with that show what was learnt, and what they were made from.
+        """The conditions of `count` samples of the test split, chosen once and for all, and these samples.
 
         Raises:
-            DataError: If the data have no test split to make them from.
+            DataError: If the data have no test split.
         """
+        source, generator = data.open("test"), torch.Generator().manual_seed(0)
+        order = torch.randperm(len(source), generator=generator)  # a folder is sorted, and its mirror images follow it
+        chosen = order[torch.arange(count) % len(order)]
+        x0, label = source.batch(chosen), None if source.labels is None else source.labels[chosen]
+        uniform = torch.rand(count, self.draws, generator=generator, dtype=torch.float64)
+        uniform[:, 0] = 1.0  # no condition is dropped
+        return Examples(self.conditions(x0, label, uniform), x0)
 
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """Samples with what the condition knows exactly put back, (B, *shape); most conditions know nothing exactly."""

@@ -34,7 +34,7 @@ class Labels(Conditioning):
     def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
         """`classes`, as many as the data have; see `Conditioning.network`."""
         if "classes" not in given:
-            raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be told any.")
+            raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be conditioned.")
         written: int | None = given["classes"]
         if written is None and data.classes is None:
             problem = f"only reading {data} would tell how many classes it has. Write the number here."
@@ -45,7 +45,7 @@ class Labels(Conditioning):
         return {"classes": written or data.classes}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Refuse data without labels, or with more classes than the network knows; see `Conditioning.check`."""
+        """Reject data without labels, or with more classes than the network knows; see `Conditioning.check`."""
         if source.labels is None:
             raise DataError(f"{source.name} has no labels, so no network can be told its classes. Drop `conditioning`.")
         most = int(source.labels.max())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
 from unidiff.inverse.operators import BlockMean
@@ -91,14 +91,14 @@ class ImageConditioning(Conditioning):
             raise ParameterError("conditioning", f"it is made of pictures; the samples of {data} are latents.")
         channels = self.channels(data.shape)
         if "image" not in given:
-            raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be told any.")
+            raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be conditioned.")
         if given["image"] not in (None, channels):
             problem = f"{given['image']} was given; {self!r} makes {channels} channels. Leave it out."
             raise ParameterError("backbone.image", problem)
         return {"image": channels}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Refuse data that are no such images; see `Conditioning.check`."""
+        """Reject data that are no such images; see `Conditioning.check`."""
         try:
             if len(source.shape) != 3:
                 raise ParameterError("conditioning", "it is made of images.")
@@ -110,14 +110,6 @@ class ImageConditioning(Conditioning):
         """What is seen, zeros where the first draw is below `dropout`; see `Conditioning.conditions`."""
         unsaid = (uniform[:, 0] < self.dropout).to(x0.device)
         return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(unsaid[:, None, None, None], 0.0)}
-
-    def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
-        """Conditions of test images, drawn once and for all; see `Conditioning.examples`."""
-        source, generator = data.open("test"), torch.Generator().manual_seed(0)
-        order = torch.randperm(len(source), generator=generator)  # a folder is sorted, and its mirror images follow it
-        x0 = source.batch(order[torch.arange(count) % len(order)])
-        uniform = torch.rand(count, self.draws, generator=generator, dtype=torch.float64)
-        return Examples({"image": self.measure(x0, uniform[:, 1:])}, x0)
 
 
 @dataclass(frozen=True)

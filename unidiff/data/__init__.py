@@ -1,7 +1,7 @@
-"""Data sets: what is learnt from.
+"""Data sets.
 
-A `Dataset` says which data (a frozen dataclass of arguments, so its repr is a recipe); `Dataset.open` reads,
-verifies and gives an `OpenDataset`, from which batches are taken by index.
+A `Dataset` holds arguments only: a frozen dataclass whose repr is a recipe. `Dataset.open` reads and verifies the data
+and returns an `OpenDataset`, which gives batches by index.
 """
 
 from __future__ import annotations

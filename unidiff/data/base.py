@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unidiff.errors import require
+from unidiff.errors import ParameterError, require
+from unidiff.files import digest_of
 
 __all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
 
@@ -176,8 +178,8 @@ class TensorSource(OpenDataset):
     """A whole data set in one tensor.
 
     Args:
-        values: (N, C, H, W) uint8 images, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or
-            (N, *shape) float32, which are given out as they are.
+        values: (N, *shape) uint8, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or floating-point
+            numbers, which are given out as they are, as float32. Images must be in [-1, 1].
         name: As in `OpenDataset`.
         checksum: As in `OpenDataset`; None takes the SHA-256 of the tensor's bytes.
         stand_in: As in `OpenDataset`.
@@ -194,6 +196,7 @@ class TensorSource(OpenDataset):
         labels: Tensor | None = None,
         class_names: tuple[str, ...] | None = None,
     ) -> None:
+        values = _checked(values)
         checksum = content_checksum(values) if checksum is None else checksum
         super().__init__(name, tuple(values.shape[1:]), checksum, stand_in, labels, class_names)
         self.values = values
@@ -209,13 +212,33 @@ class TensorSource(OpenDataset):
 
     def to(self, device: torch.device | str) -> TensorSource:
         """Give the same source with its tensor on `device`; the labels stay on the CPU."""
-        values = self.values.to(device)
-        return TensorSource(values, self.name, self.checksum, self.stand_in, self.labels, self.class_names)
+        twin = copy(self)
+        twin.values = self.values.to(device)
+        return twin
+
+
+def _checked(values: Tensor) -> Tensor:
+    """Values that can be trained on: uint8 or finite float32, at least one sample."""
+    require(isinstance(values, Tensor), "values", type(values), "a tensor")
+    allowed = values.dtype == torch.uint8 or values.dtype.is_floating_point
+    require(allowed, "values", values.dtype, "a tensor of uint8 or floating-point numbers")
+    filled = values.ndim >= 2 and values.numel() > 0
+    require(filled, "values", tuple(values.shape), "a tensor of shape (N, *shape) with N >= 1")
+    if values.dtype == torch.uint8:
+        return values
+    values = values.float()
+    low, high = values.min().item(), values.max().item()
+    finite = math.isfinite(low) and math.isfinite(high)
+    grey = values.ndim == 4 and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
+    if grey or not finite:
+        expected = "in [-1, 1] for images, or uint8 from 0 to 255" if finite else "finite"
+        raise ParameterError("values", f"must be {expected}, got values from {low:g} to {high:g}")
+    return values
 
 
 def content_checksum(values: Tensor) -> str:
     """SHA-256 of a tensor's bytes in C order, as "sha256:..."."""
-    return "sha256:" + hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return digest_of([values.cpu().contiguous().numpy().tobytes()])
 
 
 def require_split(split: str) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError
+from unidiff.search_paths import Absent
 
 __all__ = ["download", "fetch"]
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset, require_split, require_stand_in
 from unidiff.data.digits import stand_in
-from unidiff.data.picture import decode
-from unidiff.data.search_paths import Absent, find
+from unidiff.data.image import decode
+from unidiff.data.listing import list_split
 from unidiff.errors import DataError, require, require_whole
+from unidiff.files import digest_of
 from unidiff.renamed import renamed
+from unidiff.search_paths import Absent, find
 
 __all__ = ["ImageFolder"]
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
 THREADS = 4
 PENDING = 512  # images decoded or being decoded ahead of time, at most
 
@@ -31,14 +32,17 @@ PENDING = 512  # images decoded or being decoded ahead of time, at most
 class ImageFolder(Dataset):
     """The images under a folder, short side resized to `size` (antialiased), then the centre cut out.
 
-    Splits: if `root` holds `train/` and `test/`, these. Otherwise (also with `train/` alone) every tenth file in the
-    sorted order of relative paths is the test split, the others the train split.
+    Splits: if `root` holds `train/` and `test/`, these, or with no `test/` the `val/`; other usual names (`training`,
+    `testing`, `valid`, `validation`, in any case) do as well. Otherwise, also with `train/` alone, every tenth file in
+    the sorted order of relative paths is the test split, the others the train split.
 
     Labels: if every image lies in a subfolder, the subfolder's name is its class, numbered in sorted order.
 
-    Files whose name begins with a dot or does not end like an image's are passed over. Transparent pixels are laid on
-    white. An EXIF orientation is obeyed. 16-bit grey is reduced to 8 bits. The checksum is the SHA-256 of the sorted
-    relative paths and file sizes, not of the content, which is not read before it is needed.
+    Links are followed, and each file is listed once however many ways lead to it. A warning says what is left out:
+    files without the ending of a format that Pillow reads, broken links, empty files, pipes and devices. Names that
+    begin with a dot are ignored. Transparent pixels are laid on white. An EXIF orientation is obeyed. 16-bit grey is
+    reduced to 8 bits. The checksum is the SHA-256 of the sorted relative paths and file sizes, not of the content,
+    which is not read before it is needed.
 
     Args:
         root: The folder. If relative, it is looked up as given, then under $UNIDIFF_DATA.
@@ -83,10 +87,10 @@ class ImageFolder(Dataset):
             return stand_in(f"The image folder {self.root}", why, self.size, self.channels, split)
         if not root.is_dir():
             raise DataError(f"root: {root} is a file; give the folder that holds the images.")
-        top, files, classes = _split(root, split)
-        total = hashlib.sha256()
-        for file in files:
-            total.update(f"{file} {(top / file).stat().st_size}\n".encode())
+        listing, files, classes = list_split(root, split)
+        listing.warn()
+        top = listing.top
+        checksum = digest_of(os.fsencode(f"{file} {(top / file).stat().st_size}\n") for file in files)
         labels = torch.tensor([classes.index(file.split("/")[0]) for file in files]) if classes else None
         if labels is not None and self.flip:
             labels = labels.repeat(2)
@@ -97,7 +101,7 @@ class ImageFolder(Dataset):
             self.channels,
             self.flip,
             f"{root.name} {split}",
-            f"sha256:{total.hexdigest()}",
+            checksum,
             labels,
             tuple(classes) or None,
         )
@@ -120,12 +124,15 @@ class _FolderSource(OpenDataset):
         super().__init__(name, (channels, size, size), checksum, None, labels, class_names)
         self._files = files
         self._length = len(files) * (2 if flip else 1)
-        self._decode: Callable[[Path], Tensor] = lambda path: decode(path, size, channels)
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="unidiff-images")  # starts no thread yet
+        self._decode = partial(decode, size=size, channels=channels)
+        self._pool: ThreadPoolExecutor | None = None  # made with the first image
         self._pending: dict[int, Future[Tensor]] = {}  # file number -> its image, oldest hint first
 
     def __len__(self) -> int:
         return self._length
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None, "_pending": {}}  # threads stay where they are
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Take samples by index: (B,) integers in, (B, C, size, size) float32 in [-1, 1] out."""
@@ -141,7 +148,7 @@ class _FolderSource(OpenDataset):
     def fingerprint(self) -> str:
         """The checksum, which reads no content, with the times at which the files last changed."""
         times = "\n".join(str(path.stat().st_mtime_ns) for path in self._files)
-        return f"{self.checksum} sha256:{hashlib.sha256(times.encode()).hexdigest()}"
+        return f"{self.checksum} {digest_of([times.encode()])}"
 
     def prefetch(self, indices: Tensor) -> None:
         """Start decoding these samples, (B,) integers. Beyond 512 images, the oldest hints are forgotten."""
@@ -163,48 +170,6 @@ class _FolderSource(OpenDataset):
         return self._pending.pop(file) if file in self._pending else self._start(file)
 
     def _start(self, file: int) -> Future[Tensor]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="unidiff-images")
         return self._pool.submit(self._decode, self._files[file])
-
-
-def _split(root: Path, split: str) -> tuple[Path, list[str], list[str]]:
-    """The folder that the split's paths are relative to, those paths, sorted, and the names of the classes or []."""
-    train, test = root / "train", root / "test"
-    if test.is_dir() and not train.is_dir():
-        raise DataError(f"root: {root} has a folder test/ but no train/. Add train/, or give {test} as root.")
-    if test.is_dir():
-        # Both are listed either way: a class has one number in both splits, even where one split lacks it.
-        listed = {"train": _images(train), "test": _images(test)}
-        return root / split, listed[split], _classes(listed["train"] + listed["test"])
-    top = train if train.is_dir() else root
-    files = _images(top)
-    held_out = files[9::10]
-    if split == "train":
-        held = set(held_out)
-        return top, [file for file in files if file not in held], _classes(files)
-    if not held_out:
-        raise DataError(
-            f"root: {top} has {len(files)} images; every tenth is held out for the test split, so at least 10 are "
-            f"needed. Add images, or sort them into train/ and test/."
-        )
-    return top, held_out, _classes(files)
-
-
-def _images(top: Path) -> list[str]:
-    """Paths of the images under a folder, relative to it, with slashes, sorted. Raises DataError if there is none."""
-    found = []
-    for folder, subfolders, names in os.walk(top, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
-                found.append((Path(folder) / name).relative_to(top).as_posix())
-    if not found:
-        raise DataError(
-            f"root: {top} holds no image (no file ending in {', '.join(sorted(EXTENSIONS))}). Give the folder that "
-            f"holds the images."
-        )
-    return sorted(found)
-
-
-def _classes(files: list[str]) -> list[str]:
-    """Names of the first subfolders, sorted; [] if an image lies in none, for then it would have no class."""
-    return sorted({file.split("/")[0] for file in files}) if all("/" in file for file in files) else []

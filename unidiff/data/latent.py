@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unidiff import search_paths
 from unidiff.codec.codec import Autoencoder
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
 from unidiff.codec.layout import Layout
-from unidiff.data import search_paths
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
 

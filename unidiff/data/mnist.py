@@ -11,15 +11,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from unidiff.data import search_paths
+from unidiff import search_paths
 from unidiff.data.base import Dataset, TensorSource, require_split, require_stand_in
 from unidiff.data.digits import stand_in
 from unidiff.data.download import fetch
 from unidiff.data.idx import REMEDY, parse, unpack
 from unidiff.data.resize import resize
-from unidiff.data.search_paths import Absent
 from unidiff.errors import DataError, require_whole
 from unidiff.renamed import renamed
+from unidiff.search_paths import Absent
 
 __all__ = ["MNIST", "FashionMNIST"]
 

@@ -9,19 +9,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unidiff.batching import Progress
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.grid import Grid
 from unidiff.noise import Noise
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, axpby, eps_of, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
-from unidiff.solver.sample import DEFAULT_SOLVER, Solution
 
-__all__ = ["Replacement", "Resampling", "check_strength", "inpaint"]
+__all__ = ["Replacement", "Resampling", "check_strength"]
 
 
 class Replacement(Denoiser):
@@ -71,16 +68,16 @@ class Replacement(Denoiser):
 
 @dataclass(frozen=True)
 class Resampling(Solver):
-    """Some steps of a solver, the noise they took away put back, and again (Lugmayr et al. 2022, algorithm 1).
+    """Blocks of steps of a solver, each repeated after noising its result back (Lugmayr et al. 2022, algorithm 1).
 
-    For `inpaint`: each pass carries what is known farther into the rest. From s back to t the state is noised by the
-    process's own transition, u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s. A run costs
-    `repeats` times the evaluations.
+    For `inpaint`: each pass harmonizes the unknown region with the known one. From s back to t the state is noised by
+    the process's own transition, u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s. A run
+    costs `repeats` times the evaluations.
 
     Args:
-        solver: Whose steps are repeated.
-        repeats: The paper's r: how often each step is taken, at least 1; the paper's value is 10.
-        jump: The paper's j: how many steps are taken before they are repeated, at least 1; the paper's value is 10.
+        solver: The solver whose steps are repeated.
+        repeats: The paper's r: number of times each step is taken, at least 1; the paper's value is 10.
+        jump: The paper's j: number of steps in a block, at least 1; the paper's value is 10.
     """
 
     solver: OneStep = field(default_factory=Ancestral)
@@ -94,7 +91,7 @@ class Resampling(Solver):
         require_whole("jump", self.jump)
 
     def check(self, process: Process) -> None:
-        """Refuse what the solver refuses."""
+        """Reject the processes that the solver rejects."""
         self.solver.check(process)
 
     def states(
@@ -103,12 +100,12 @@ class Resampling(Solver):
         """The states of the last pass over each level; see `Solver.states`."""
         for first in range(0, len(levels) - 1, self.jump):
             block = levels[first : first + self.jump + 1]
-            for left in reversed(range(self.repeats)):
+            for remaining in reversed(range(self.repeats)):
                 for t, s in pairwise(block):
                     u = self.solver.step(denoiser, u, t, s, noise, **cond)
-                    if left == 0:
+                    if remaining == 0:
                         yield u
-                if left > 0:
+                if remaining > 0:
                     u = _noised(u, block[-1], block[0], noise)
         yield self.solver.finish(denoiser, u, levels[-1], noise, **cond)
 
@@ -131,48 +128,3 @@ def check_strength(strength: Tensor, image: Tensor) -> Tensor:
         fits = False
     require(fits, "strength", tuple(strength.shape), f"one for each pixel of the image, {tuple(image.shape)}")
     return strength
-
-
-@torch.no_grad()
-def inpaint(
-    denoiser: Denoiser,
-    image: Tensor,
-    /,
-    known: Tensor,
-    solver: Solver = DEFAULT_SOLVER,
-    grid: Grid | None = None,
-    seeds: int | Sequence[int] = 1,
-    *,
-    batch: int | None = None,
-    progress: Progress | None = None,
-    **cond: Tensor,
-) -> Solution:
-    """Complete an image: the known pixels are kept exactly, the others are drawn by the model (`Replacement`).
-
-    With `Resampling` for a solver this is RePaint (Lugmayr et al. 2022), the known pixels' noise carried on instead of
-    drawn anew at each step: of the same distribution at every time.
-
-    Args:
-        denoiser: The model.
-        image: The image in pixels, (*shape), in [-1, 1] if it has three axes; what it holds at unknown pixels is not
-            used, as long as it is a number.
-        known: True or 1 where pixels are known, (*shape) or broadcast against it, such as (H, W).
-        solver: The method.
-        grid: The times; the process's default if not given.
-        seeds: One seed per sample, or their number.
-        batch: Samples drawn together; all if not given.
-        progress: Called with (steps done, steps in all) after each step.
-        **cond: Conditions, each (B, ...), passed to the denoiser.
-
-    Returns:
-        The samples, in the image's dtype and on its device.
-
-    Raises:
-        ParameterError: If image and known do not fit each other or the model.
-    """
-    known = torch.as_tensor(known)
-    require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
-    from unidiff.editing.sdedit import edit  # which builds on `Replacement`
-
-    strength = 1 - known.to(torch.float64)
-    return edit(denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, progress=progress, **cond)

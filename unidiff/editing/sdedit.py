@@ -23,7 +23,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
 
-__all__ = ["edit", "variations"]
+__all__ = ["edit", "inpaint", "variations"]
 
 _FLOW = ProbabilityFlow()
 
@@ -141,6 +141,49 @@ def variations(
     angle = amount * math.pi / 2
     turned = axpby(math.cos(angle), latent, math.sin(angle), Seeded(seeds)(latent))
     return decode(denoiser, turned, solver, grid, **cond)
+
+
+@torch.no_grad()
+def inpaint(
+    denoiser: Denoiser,
+    image: Tensor,
+    /,
+    known: Tensor,
+    solver: Solver = DEFAULT_SOLVER,
+    grid: Grid | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+    **cond: Tensor,
+) -> Solution:
+    """Complete an image: the known pixels are kept exactly, the others are drawn by the model (`Replacement`).
+
+    With `Resampling` for a solver this is RePaint (Lugmayr et al. 2022), the known pixels' noise carried on instead of
+    drawn anew at each step: of the same distribution at every time.
+
+    Args:
+        denoiser: The model.
+        image: The image in pixels, (*shape), in [-1, 1] if it has three axes; what it holds at unknown pixels is not
+            used, as long as it is a number.
+        known: True or 1 where pixels are known, (*shape) or broadcast against it, such as (H, W).
+        solver: The method.
+        grid: The times; the process's default if not given.
+        seeds: One seed per sample, or their number.
+        batch: Samples drawn together; all if not given.
+        progress: Called with (steps done, steps in all) after each step.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
+
+    Returns:
+        The samples, in the image's dtype and on its device.
+
+    Raises:
+        ParameterError: If image and known do not fit each other or the model.
+    """
+    known = torch.as_tensor(known)
+    require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
+    strength = 1 - known.to(torch.float64)
+    return edit(denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, progress=progress, **cond)
 
 
 def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How good samples are: distances between two sets of them, the true flow, and tables that compare solvers."""
+"""Evaluation: distances between sets of samples, reference solutions of the flow, and comparisons of solvers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from unidiff.process.level import Level
 
 __all__ = ["ClassifierGuidance"]
 
-_LOST = 1e-6  # alpha / sigma below which a gradient in float32 says nothing of the data
+_LOST = 1e-6  # alpha / sigma below which a float32 gradient is dominated by rounding
 
 
 class ClassifierGuidance(Guided):

@@ -31,10 +31,12 @@ class ClassifierFree(Guided):
 
     def __init__(self, model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        if model.classes is None and model.image is None:
+        known = "image" if model.image is not None else "label" if model.classes is not None else None
+        names = model.condition_names if known is None else (known,)
+        if not names:
             problem = "the model is unconditional; classifier-free guidance needs one trained with `conditioning`"
             raise ParameterError("model", problem)
-        self.required = {"label" if model.image is None else "image": "classifier-free guidance"}
+        self.required = dict.fromkeys(names, "classifier-free guidance")
         self.scale = check_scale(scale)
 
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:

@@ -32,7 +32,7 @@ class GuidanceInterval(Guided):
         high: At most 1.
 
     Raises:
-        ParameterError: If this is no interval in [0, 1].
+        ParameterError: If this is not an interval in [0, 1].
     """
 
     def __init__(self, guided: Guided, low: float = 0.0, high: float = 1.0) -> None:
@@ -119,7 +119,7 @@ class DynamicThreshold(Denoiser):
     def __init__(self, model: Denoiser, quantile: float = 0.995, limit: float = 1.0) -> None:
         super().__init__()
         require(0 < quantile <= 1, "quantile", quantile, "a number above 0, at most 1")
-        require(0 < limit < float("inf"), "limit", limit, "a number above 0")
+        require(0 < limit < float("inf"), "limit", limit, "a number > 0")
         self.model = model
         self._copy_interface(model)
         self.quantile, self.limit = quantile, limit

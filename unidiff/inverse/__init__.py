@@ -1,4 +1,4 @@
-"""Inverse problems: linear measurements, and models of the data given a measurement."""
+"""Inverse problems: linear measurements of data, and posteriors of the data given a measurement."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Objective(ABC):
     times: TimeSampling = field(default_factory=UniformTimes, kw_only=True)
 
     def check(self, process: Process) -> None:
-        """Refuse a process on which this objective is meaningless.
+        """Reject a process on which this objective is not defined.
 
         Raises:
             ParameterError: With the reason.

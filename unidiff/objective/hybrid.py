@@ -40,10 +40,10 @@ class Hybrid(Objective):
     learns_variance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require(0 < self.weight < math.inf, "weight", self.weight, "a number above 0")
+        require(0 < self.weight < math.inf, "weight", self.weight, "a number > 0")
 
     def check(self, process: Process) -> None:
-        """Refuse a process without a table, whose steps the bound would sum, or whose modes differ."""
+        """Reject a process without a table, whose steps the bound would sum, or whose modes differ."""
         super().check(process)
         if process.native_times() is None:
             problem = f"Hybrid sums a bound over the steps of a table, and {process!r} has none. Use DDPM or NCSN."

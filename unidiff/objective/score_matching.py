@@ -45,7 +45,7 @@ class _ScoreMatching(Objective):
     differentiates_twice: ClassVar[bool] = True
 
     def check(self, process: Process) -> None:
-        """Refuse a process whose modes differ: a divergence has one weight, not one for each mode."""
+        """Reject a process whose modes differ: a divergence has one weight, not one for each mode."""
         super().check(process)
         if process.basis.shape:
             name = type(self).__name__
@@ -62,7 +62,7 @@ class _ScoreMatching(Objective):
             return factor * self._divergence(score, u) / u0[0].numel()
 
     def _factor(self, parameterization: Parameterization, level: Level) -> Tensor:
-        """The weight on the score's squared error, (B,); 0 at pure noise, where the score is -u whatever is learnt."""
+        """The weight on the score's squared error, (B,); 0 at alpha = 0, where the score is -u for any data."""
         error = torch.as_tensor(parameterization.determinant(level) * level.sigma / level.alpha)
         weight = self.weighting.weight(parameterization, level) * error**2
         return torch.where(torch.as_tensor(level.alpha) == 0, 0.0, weight).flatten()

@@ -61,7 +61,7 @@ class _Normal(TimeSampling):
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.mean), "mean", self.mean, "a finite number")
-        require(0 < self.std < math.inf, "std", self.std, "a number above 0")
+        require(0 < self.std < math.inf, "std", self.std, "a number > 0")
 
     @abstractmethod
     def _time(self, process: Process, normal: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class MinSNR(Weighting):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        require(0 < self.gamma < math.inf, "gamma", self.gamma, "a number above 0")
+        require(0 < self.gamma < math.inf, "gamma", self.gamma, "a number > 0")
 
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:
         """min(SNR, gamma) (sigma / determinant)^2."""

@@ -1,4 +1,4 @@
-"""The renormalised heat equation as a PDE: domains, eigenmodes, exact evolution, stability, forcing, backward runs."""
+"""The renormalised heat equation as a PDE: domains, exact evolution, stability, stochastic forcing, backward runs."""
 
 from __future__ import annotations
 

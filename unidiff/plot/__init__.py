@@ -1,4 +1,4 @@
-"""Every picture the library draws. It computes nothing: numbers in, files out."""
+"""Figures: from numbers to image files, without computation."""
 
 from unidiff.plot.diagrams import Curve, Graph, Panel, save_curves, save_fields, save_graphs, save_loss_curve
 from unidiff.plot.samples import save_animation, save_samples, save_strip, save_table

@@ -17,7 +17,7 @@ __all__ = ["Curve", "Graph", "Panel", "save_curves", "save_fields", "save_graphs
 
 
 class Curve(NamedTuple):
-    """A line of a diagram: its colour goes by `name`, `label` is its legend, errors are drawn as bars."""
+    """A line of a diagram: `name` determines its colour, `label` is its legend, errors are drawn as bars."""
 
     name: str
     label: str
@@ -59,13 +59,13 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
 
 
 def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
-    """Draw diagrams side by side, both axes logarithmic; a value not above two errors is a triangle there.
+    """Draw diagrams side by side, both axes logarithmic; values below two errors are drawn as triangles there.
 
     Args:
         panels: The diagrams.
-        x: What the horizontal axes say.
-        path: The PNG to write.
-        caption: What stands under them.
+        x: Label of the horizontal axes.
+        path: The PNG file.
+        caption: Text below the figure.
     """
     figure, axes = new_figure(len(panels), (6.0 * len(panels), 5.2))
     names = dict.fromkeys(curve.name for panel in panels for curve in panel.curves)
@@ -99,13 +99,7 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
 
 
 def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
-    """Draw diagrams of lines side by side.
-
-    Args:
-        graphs: The diagrams; one with a `range` shows that part of its vertical axis.
-        path: The PNG to write.
-        caption: What stands under them.
-    """
+    """Draw diagrams of lines side by side; `Graph.range` limits a vertical axis."""
     figure, axes = new_figure(len(graphs), (5.6 * len(graphs), 4.6))
     for ax, graph in zip(axes, graphs):
         for label, x, y in graph.lines:
@@ -130,8 +124,8 @@ def save_fields(
     Args:
         fields: Rows of values (W, H), NaN outside the domain, each with its title.
         sides: Lengths of the two axes, for each row.
-        path: The PNG to write.
-        caption: What stands under them.
+        path: The PNG file.
+        caption: Text below the figure.
     """
     columns = max(len(row) for row in fields)
     heights = [max(0.5, min(2.0, height / width)) for width, height in sides]

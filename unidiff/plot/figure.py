@@ -1,4 +1,4 @@
-"""What the pictures share: a matplotlib figure, wrapped captions, files that are whole or not there."""
+"""Shared by all figures: a matplotlib figure, wrapped captions, files written atomically."""
 
 from __future__ import annotations
 

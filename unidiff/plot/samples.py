@@ -1,4 +1,4 @@
-"""Pictures of samples: images as sheets, points as scatter plots, anything else as histograms."""
+"""Figures of samples: images as grids, points as scatter plots, other data as histograms."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SHOWN = 9  # images in a cell of a table, at most
 
 
 def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None) -> None:
-    """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, anything else as histograms.
+    """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, other data as histograms.
 
     Args:
         x: Samples; images in [-1, 1] (values outside are clipped).
-        path: The PNG to write.
-        caption: What stands under the picture.
-        columns: Images in a row; a square if not given.
+        path: The PNG file.
+        caption: Text below the figure.
+        columns: Images per row; a square grid by default.
     """
     if x.ndim == 4:
         _write(_captioned(_tile(x, columns or math.ceil(math.sqrt(len(x)))), caption), path)
@@ -37,14 +37,7 @@ def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None
 
 
 def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:
-    """Draw a few samples on their way from noise to data: a row per sample, a column per time.
-
-    Args:
-        states: States in pixels, one per time, each (N, *shape).
-        times: Their times.
-        path: The PNG to write.
-        caption: What stands under the picture.
-    """
+    """Draw trajectories, states (N, *shape) in pixels at these times: a row per sample, a column per time."""
     if states[0].ndim == 4:
         shown = torch.stack([_contrast(state) for state in states], dim=1).flatten(0, 1)
         _write(_captioned(_tile(shown, len(states)), caption), path)
@@ -53,7 +46,7 @@ def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, cap
 
 
 def save_animation(states: Sequence[Tensor], path: Path) -> None:
-    """Animate images on their way from noise to data, (N, C, H, W) per frame, as a GIF that rests on its last frame."""
+    """Animate image trajectories, (N, C, H, W) per frame, as a GIF that pauses on its last frame."""
     frames = [_tile(_contrast(state), math.ceil(math.sqrt(len(state)))) for state in states]
     durations = [80] * (len(frames) - 1) + [2000]
     temporary = path.with_name(f".{path.name}")
@@ -71,11 +64,11 @@ def save_table(
     """Draw samples in a table: the first images of each cell, or all its points as a scatter plot.
 
     Args:
-        cells: Samples (N, *shape) with what stands over them, for each row and column; None leaves a cell empty.
-        rows: What the rows are.
-        columns: What the columns are.
-        path: The PNG to write.
-        caption: What stands under the table.
+        cells: Samples (N, *shape) with a title, for each row and column; None leaves a cell empty.
+        rows: Labels of the rows.
+        columns: Labels of the columns.
+        path: The PNG file.
+        caption: Text below the table.
     """
     size = 1.5 * len(columns) + 1.6, 1.7 * len(rows) + 0.6
     figure, axes = new_figure(len(columns), size, len(rows))
@@ -132,43 +125,40 @@ def _draw_cell(ax, x: Tensor, reach: float) -> None:  # type: ignore[no-untyped-
 
 
 def _contrast(x: Tensor) -> Tensor:
-    """Noisy images scaled into [-1, 1] by their own 99th percentile, so that large noise is still a picture."""
+    """Noisy images scaled into [-1, 1] by their 99th percentile, so that large noise is not clipped."""
     x = x.detach().float().cpu().nan_to_num()
     return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
 
 
 def _tile(x: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1] in rows of `columns`; small ones enlarged by a whole factor.
-
-    Enlarged smoothly: an eye reads a digit of 8x8 pixels, but not one of 64 hard squares.
-    """
+    """Images (N, C, H, W) in [-1, 1] in rows of `columns`; small ones are enlarged by an integer factor, smoothly."""
     count, channels, height, width = x.shape
     zoom = max(1, 64 // max(height, width))
     pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     gap, rows = 2, math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
-    for i, picture in enumerate(pixels):
+    for i, image in enumerate(pixels):
         # Latents or other channel counts have no colours: their first channel is shown.
-        array = picture.permute(1, 2, 0).numpy() if channels == 3 else picture[0].numpy()
+        array = image.permute(1, 2, 0).numpy() if channels == 3 else image[0].numpy()
         corner = (gap + i % columns * (width * zoom + gap), gap + i // columns * (height * zoom + gap))
         sheet.paste(Image.fromarray(array).resize((width * zoom, height * zoom), Image.Resampling.BICUBIC), corner)
     return sheet
 
 
-def _captioned(picture: Image.Image, caption: str) -> Image.Image:
-    """The picture with wrapped text under it."""
+def _captioned(image: Image.Image, caption: str) -> Image.Image:
+    """The image with wrapped text under it."""
     font = ImageFont.load_default(size=13)
-    picture_width = max(picture.width, 320)
-    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, picture_width // 7)]
-    sheet = Image.new("RGB", (picture_width, picture.height + 18 * len(lines) + 8), (_PAPER,) * 3)
-    sheet.paste(picture, ((picture_width - picture.width) // 2, 0))
+    total_width = max(image.width, 320)
+    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, total_width // 7)]
+    sheet = Image.new("RGB", (total_width, image.height + 18 * len(lines) + 8), (_PAPER,) * 3)
+    sheet.paste(image, ((total_width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for row, line in enumerate(lines):
-        draw.text((4, picture.height + 3 + 18 * row), line, fill=(_INK,) * 3, font=font)
+        draw.text((4, image.height + 3 + 18 * row), line, fill=(_INK,) * 3, font=font)
     return sheet
 
 
-def _write(picture: Image.Image, path: Path) -> None:
+def _write(image: Image.Image, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
-    picture.save(temporary, "PNG")
+    image.save(temporary, "PNG")
     os.replace(temporary, path)

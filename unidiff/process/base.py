@@ -46,7 +46,7 @@ class Process(ABC):
 
     Time t runs from 0 (clean) to 1 (most noise). It is progress, not physical time. A new process is `log_alpha` and
     `log_sigma`; everything else is derived here. The coefficients are computed on the CPU in float64 and cast once. A
-    process whose alpha is 0 at t = 1 defines `alpha` as well, since the derivative of exp(-inf) is no number. One whose
+    process whose alpha is 0 at t = 1 defines `alpha` as well, since the derivative of exp(-inf) is NaN. One whose
     modes differ names its `basis`; its functions of time answer (*t, *basis.shape) to times (*t, 1, ..., 1).
     """
 
@@ -95,7 +95,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def t_min(self) -> float:
-        """The smallest time with noise that a network is asked about; below it a sampling run denoises once."""
+        """The smallest time at which a network is evaluated; below it a sampling run denoises once."""
 
     def native_times(self) -> Tensor | None:
         """The process's own table of times, increasing, (L,) float64; None if its time is continuous."""

@@ -21,7 +21,7 @@ class DDPM(Process):
 
     The paper's integer i = 1, ..., T is the time t = i / T here, and alpha = sqrt(alpha-bar). Between two entries of
     the table log SNR is a monotone cubic, so solvers may ask for any t and find rates without jumps; before the first
-    entry it is a straight line. If the last entry is pure noise (ZeroTerminalSNR), alpha / sigma is linear in the last
+    entry it is a straight line. If alpha = 0 at the last entry (ZeroTerminalSNR), alpha / sigma is linear in the last
     interval instead.
 
     Args:
@@ -41,7 +41,7 @@ class DDPM(Process):
     def _pieces(self) -> Tensor:
         """Coefficients c_0, ..., c_3 of log SNR in x, the distance in entries from the entry on the left: (T, 4).
 
-        Row 0 is the line before the first entry. In an interval that ends in pure noise only c_0 is left.
+        Row 0 is the line before the first entry. In an interval that ends in alpha = 0 only c_0 is nonzero.
         """
         log_alpha_bar = self.schedule.log_alpha_bar(self.T)
         log_snr = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))

@@ -24,7 +24,7 @@ class EDM(Process):
     `LogNormal`, the `times` of an objective.
 
     Args:
-        sigma_min: The smallest noise scale asked of a network, above 0.
+        sigma_min: The smallest noise scale at which a network is evaluated, above 0.
         sigma_max: The noise scale at t = 1, above sigma_min.
         rho: The warp, above 0; larger values take shorter steps at low noise.
     """
@@ -34,10 +34,10 @@ class EDM(Process):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number above 0")
+        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number > 0")
         allowed = f"a number above sigma_min ({self.sigma_min})"
         require(self.sigma_min < self.sigma_max < math.inf, "sigma_max", self.sigma_max, allowed)
-        require(0 < self.rho < math.inf, "rho", self.rho, "a number above 0")
+        require(0 < self.rho < math.inf, "rho", self.rho, "a number > 0")
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """0: the data keep their scale."""

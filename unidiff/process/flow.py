@@ -18,11 +18,11 @@ class FlowMatching(Process):
     """u_t = (1 - t) u_0 + t eps: the conditional optimal-transport path.
 
     Lipman et al. 2023, eq. 20-23 with sigma_min = 0 and time running the other way (their t = 1 is data); rectified
-    flow (Liu et al. 2023, eq. 1). At t = 1 nothing of the data is left: Eps and Score are refused, Velocity, V, X0 and
+    flow (Liu et al. 2023, eq. 1). At t = 1 alpha = 0: Eps and Score are rejected, Velocity, V, X0 and
     Preconditioned are well posed.
 
     Args:
-        t_min: The smallest time asked of a network, in (0, 1).
+        t_min: The smallest time at which a network is evaluated, in (0, 1).
     """
 
     t_min: float = 1e-3

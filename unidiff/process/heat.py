@@ -30,7 +30,7 @@ class _BlurOnProcess(SpectralProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.floor < 1, "floor", self.floor, "a number of at least 0 and below 1")
+        require(0 <= self.floor < 1, "floor", self.floor, "a number in [0, 1)")
         require(not self.base.basis.shape, "base", self.base, "a process with one SNR for all modes")
         left = float(self.base.level(1.0).alpha)
         require(left > 0, "base", self.base, "a process that leaves some of the data at t = 1 (alpha > 0)")
@@ -63,7 +63,7 @@ class RenormalizedHeat(_BlurOnProcess):
     noise the process is Blurring multiplied by a function of time. Without blur and with s = 1 it is `base`.
 
     Where the heat equation has erased a mode for float32, noise cannot be converted to data: without a floor Eps and
-    Score, and with much blur Velocity, are refused. X0 and V are well posed.
+    Score, and with much blur Velocity, are rejected. X0 and V are well posed.
 
     Args:
         shape: Numbers of pixels along the last axes, (H, W).
@@ -127,7 +127,7 @@ class Blurring(_BlurOnProcess):
     Args:
         shape: Numbers of pixels along the last axes, (H, W).
         blur_max: Blur at t = 1, in pixels; at least 0.
-        floor: The paper's d_min; in [0, 1). Without it Eps and Score are refused, and with much blur Velocity.
+        floor: The paper's d_min; in [0, 1). Without it Eps and Score are rejected, and with much blur Velocity.
         base: The process without the blur.
     """
 

@@ -28,7 +28,7 @@ class InverseHeat(SpectralProcess):
     them. Before that, and where noise is to be mapped to a state, the prior is the Gaussian of the same power.
 
     The paper's sampler adds noise of another scale, 1.25 sigma, at each step. Here the samplers are those of any
-    Gaussian process. Eps and Score are refused where a mode is erased, Velocity as the mean of an image does not move.
+    Gaussian process. Eps and Score are rejected where a mode is erased, Velocity as the mean of an image does not move.
 
     Args:
         shape: Numbers of pixels along the last axes, (H, W).
@@ -46,7 +46,7 @@ class InverseHeat(SpectralProcess):
         super().__post_init__()
         require(0 < self.blur_min < math.inf, "blur_min", self.blur_min, "a number above 0, in pixels")
         require(self.blur_min < self.blur_max, "blur_max", self.blur_max, f"a number above blur_min ({self.blur_min})")
-        require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number above 0")
+        require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number > 0")
         require_whole("levels", self.levels, 2, 1_000_000)
 
     @property

@@ -33,7 +33,7 @@ class NCSN(Process):
     levels: int = 10
 
     def __post_init__(self) -> None:
-        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number above 0")
+        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number > 0")
         require(
             self.sigma_min < self.sigma_max < math.inf,
             "sigma_max",

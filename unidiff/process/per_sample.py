@@ -1,4 +1,4 @@
-"""The renormalised heat equation solved for each image: the mean of the state is no linear function of the data."""
+"""The renormalised heat equation solved for each image: the mean of the state is not a linear function of the data."""
 
 from __future__ import annotations
 

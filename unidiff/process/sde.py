@@ -23,7 +23,7 @@ class _LinearBeta(Process):
     t_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(0 < self.beta_min < math.inf, "beta_min", self.beta_min, "a number above 0")
+        require(0 < self.beta_min < math.inf, "beta_min", self.beta_min, "a number > 0")
         allowed = f"a number of at least beta_min ({self.beta_min})"
         require(self.beta_min <= self.beta_max < math.inf, "beta_max", self.beta_max, allowed)
         require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
@@ -47,7 +47,7 @@ class VPSDE(_LinearBeta):
     Args:
         beta_min: beta at t = 0, above 0; the paper's 0.1.
         beta_max: beta at t = 1, at least beta_min; the paper's 20.
-        t_min: The smallest time asked of a network; 1e-3 in the paper's sampling (appendix C).
+        t_min: The smallest time at which a network is evaluated; 1e-3 in the paper's sampling (appendix C).
     """
 
     def log_sigma(self, t: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class SubVPSDE(_LinearBeta):
     Args:
         beta_min: beta at t = 0, above 0; the paper's 0.1.
         beta_max: beta at t = 1, at least beta_min; the paper's 20.
-        t_min: The smallest time asked of a network; 1e-3 in the paper's sampling (appendix C).
+        t_min: The smallest time at which a network is evaluated; 1e-3 in the paper's sampling (appendix C).
     """
 
     def log_sigma(self, t: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class VESDE(Process):
     Args:
         sigma_min: Noise scale at t = 0, above 0; the paper's 0.01.
         sigma_max: Noise scale at t = 1, above sigma_min; the paper's 50, for pixels in [0, 1].
-        t_min: The smallest time asked of a network; 1e-5 in the paper (appendix C).
+        t_min: The smallest time at which a network is evaluated; 1e-5 in the paper (appendix C).
     """
 
     sigma_min: float = 0.01
@@ -90,7 +90,7 @@ class VESDE(Process):
     t_min: float = 1e-5
 
     def __post_init__(self) -> None:
-        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number above 0")
+        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number > 0")
         allowed = f"a number above sigma_min ({self.sigma_min})"
         require(self.sigma_min < self.sigma_max < math.inf, "sigma_max", self.sigma_max, allowed)
         require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
@@ -114,7 +114,7 @@ class CosineVP(Process):
     Args:
         log_snr_min: Log SNR at t = 1, below log_snr_max.
         log_snr_max: Log SNR at t = 0.
-        t_min: The smallest time asked of a network, in (0, 1).
+        t_min: The smallest time at which a network is evaluated, in (0, 1).
     """
 
     log_snr_min: float = -10.0

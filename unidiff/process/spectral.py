@@ -58,7 +58,7 @@ class SpectralProcess(Process):
         require(len(self.shape) > 0, "shape", self.shape, "the numbers of pixels along each axis, such as [28, 28]")
         for n in self.shape:
             require_whole("shape", n, 2, 4096)
-        require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number of at least 0, in pixels")
+        require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number >= 0, in pixels")
 
     @cached_property
     def _basis(self) -> DCT:

@@ -20,8 +20,8 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 from unidiff.recipe.refusal import join, nearest, rejection, written
-from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun
-from unidiff.renamed import renamed_parameters
+from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, noun, same_name
+from unidiff.renamed import RENAMED, renamed_parameters
 
 __all__ = ["Builder"]
 
@@ -78,6 +78,9 @@ class Builder:
         name = node.value
         foreign = ":" in name or "." in name
         value = self._imported(node, key) if foreign else self.registry.find(name, base)
+        for old, new in RENAMED.items():
+            if same_name(old, name) and getattr(value, "__name__", None) == new:
+                warnings.warn(f"{node.at.source.name}: {old} is now called {new}.", DeprecationWarning, stacklevel=2)
         if value is None:
             choices = self.registry.choices(base)
             problem = f"unknown {noun(base)} {name!r}.{nearest(name, choices)}"

@@ -14,7 +14,7 @@ from typing import Any
 import unidiff
 from unidiff.renamed import RENAMED
 
-__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "noun"]
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "noun", "same_name"]
 
 
 def is_component(annotation: object) -> bool:
@@ -42,6 +42,11 @@ def kind_of(cls: object) -> str:
 
 def _fold(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names differ in case and underscores only."""
+    return _fold(one) == _fold(other)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Solvers: how noise becomes data again. Each runs on every process with every denoiser."""
+"""Solvers: numerical methods for the reverse process, on every process and with every denoiser."""

@@ -15,15 +15,15 @@ from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
-from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, pure_noise, to_device, weighted_sum
+from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
+from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum, zero_alphas
 
 __all__ = ["DEIS", "AdamsBashforth"]
 
 
 @dataclass(frozen=True)
 class _NoiseInterpolation(Solver):
-    """eps as the polynomial through its last `order` values, in a variable of the subclass's choice."""
+    """eps as the polynomial through its last `order` values, in the variable of the subclass."""
 
     order: int = 3  # type: ignore[misc]
 
@@ -31,9 +31,11 @@ class _NoiseInterpolation(Solver):
         require_whole("order", self.order, 1, 4)
 
     def check(self, process: Process) -> None:
-        """Refuse modes of which nothing is left: there sigma / alpha is infinite."""
+        """Reject modes with alpha = 0, where sigma / alpha is infinite."""
         if process.basis.shape:
-            refuse_pure_noise(process, f"{type(self).__name__} steps in u / alpha", "Use ExponentialAdams or UniPC.")
+            require_positive_alpha(
+                process, f"{type(self).__name__} steps in u / alpha", "Use ExponentialAdams or UniPC."
+            )
 
     @abstractmethod
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
@@ -44,14 +46,14 @@ class _NoiseInterpolation(Solver):
     ) -> Iterator[Tensor]:
         """One evaluation a step; the first steps are of lower order; see `Solver.states`."""
         log_q = log_ratios(levels)
-        pure = pure_noise(log_q)
-        with_data = log_q[[not without for without in pure]]
+        zero_alpha = zero_alphas(log_q)
+        with_data = log_q[[not zero for zero in zero_alpha]]
         steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
         weights = iter(to_device(steps, u.device))
         values: list[Tensor] = []
-        for (t, s), without_data in zip(pairwise(levels), map(any, pairwise(pure))):
+        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
             prediction = denoiser(u, t, **cond)
-            if without_data:
+            if singular:
                 u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][: self.order]
@@ -71,8 +73,6 @@ class AdamsBashforth(_NoiseInterpolation):
         order: Values that a step uses, 1 to 4. With 1 it is DDIM.
     """
 
-    order: int = 3  # type: ignore[misc]
-
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
         """Q itself."""
         return log_q.exp()
@@ -86,12 +86,10 @@ class DEIS(_NoiseInterpolation):
         order: Values that a step uses, 1 to 4. With 1 it is DDIM.
     """
 
-    order: int = 3  # type: ignore[misc]
-
     def check(self, process: Process) -> None:
-        """Refuse modes that differ: what is a polynomial in t is to be integrated in sigma / alpha."""
+        """Reject modes with different SNRs: the polynomial in t is integrated over sigma / alpha."""
         remedy = "Use AdamsBashforth, ExponentialAdams or UniPC."
-        refuse_many_snrs(process, "DEIS needs the one time that belongs to a noise level", remedy)
+        require_one_snr(process, "DEIS needs a one-to-one map from noise level to time", remedy)
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
         """The process's time."""

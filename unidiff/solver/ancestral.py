@@ -27,8 +27,8 @@ class Ancestral(OneStep):
 
     Args:
         variance_interpolation: Where the variance lies between the small one, beta-tilde (0), and the large one, beta
-            (1), on a logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is right for data at a
-            point, large for standard normal data. None is what the model has learned, and small if it has not.
+            (1), on a logarithmic scale: Nichol & Dhariwal 2021, eq. 15; thesis eq. 4.1. Small is exact for data at a
+            point, large for standard normal data. None is the learned variance, or small without one.
     """
 
     variance_interpolation: float | None = None
@@ -43,11 +43,11 @@ class Ancestral(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
-        x0, share = prediction.x0, self.variance_interpolation
-        if share is None:
-            share = 0.0 if prediction.variance_interpolation is None else prediction.variance_interpolation
+        x0, v = prediction.x0, self.variance_interpolation
+        if v is None:
+            v = 0.0 if prediction.variance_interpolation is None else prediction.variance_interpolation
         renewed = fresh_noise_fraction(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
-        return mean + large**share * small ** (1 - share) * noise(u)
+        return mean + large**v * small ** (1 - v) * noise(u)

@@ -1,4 +1,4 @@
-"""What every solver does: walk down a grid of times, and denoise once at the end."""
+"""The interface of solvers: steps along a grid of times, and one denoise at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
-__all__ = ["OneStep", "Solver", "State", "refuse_many_snrs", "refuse_pure_noise"]
+__all__ = ["OneStep", "Solver", "State", "require_one_snr", "require_positive_alpha"]
 
 
 class State(NamedTuple):
@@ -31,10 +31,10 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """A rule that carries a state along a grid of times. It holds parameters only: no model, no grid, no state.
+    """A numerical method along a grid of times. It holds parameters only: no model, no grid, no state.
 
     Attributes:
-        order: What the literature calls the method's order; None where it has none.
+        order: The method's order in the literature; None where it has none.
     """
 
     order: ClassVar[int | None] = None
@@ -45,11 +45,7 @@ class Solver(ABC):
         return self.order
 
     def check(self, process: Process) -> None:
-        """Refuse a process on which this method is meaningless.
-
-        Raises:
-            ParameterError: With the reason.
-        """
+        """Raise a ParameterError for a process on which this method is not defined."""
         return
 
     @abstractmethod
@@ -58,31 +54,31 @@ class Solver(ABC):
     ) -> Iterator[Tensor]:
         """The states at levels[1], levels[2], ..., and then the clean state, each (B, *modes).
 
-        Whoever does not want the clean state leaves it unasked for; it is computed last. A deterministic solver walks
-        levels of growing noise as well.
+        The clean state is computed only when the iterator is advanced to it. A deterministic solver also accepts levels
+        of increasing noise.
 
         Args:
             denoiser: The model.
             u: State at levels[0], (B, *modes).
-            levels: Where to go; every sigma is above 0.
+            levels: The noise levels of the grid; every sigma is above 0.
             noise: Source of standard normal noise.
-            **cond: Conditions, handed to the denoiser.
+            **cond: Conditions, passed to the denoiser.
         """
 
     def trajectory(
         self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
     ) -> Iterator[State]:
-        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
+        """Every state from u at times[0] (included) to the clean state at times[-1] = 0; see `states`.
 
         Args:
             denoiser: The model.
             u: State at times[0], (B, *modes).
             times: Strictly decreasing, ending at 0: (N + 1,).
             noise: Source of standard normal noise.
-            **cond: Conditions, handed to the denoiser.
+            **cond: Conditions, passed to the denoiser.
 
         Raises:
-            ParameterError: If the method is meaningless on the denoiser's process; before any step.
+            ParameterError: Before any step, if the method is not defined on the denoiser's process.
         """
         self.check(denoiser.process)
         times = torch.as_tensor(times, dtype=torch.float64)
@@ -93,44 +89,27 @@ class Solver(ABC):
         return map(State, times.tolist(), chain([u], states))
 
 
-def refuse_pure_noise(process: Process, reason: str, remedy: str) -> None:
-    """Refuse a process that starts from pure noise, alpha = 0, for the reason given.
-
-    Raises:
-        ParameterError: If alpha is 0 at t = 1, in one mode or in all.
-    """
-    lost = torch.as_tensor(process.level(1.0).alpha, dtype=torch.float64) == 0
-    if bool(lost.any()):
-        where = f" in {int(lost.sum())} of {lost.numel()} modes" if lost.ndim else ""
+def require_positive_alpha(process: Process, reason: str, remedy: str) -> None:
+    """Raise a ParameterError, with this reason, if alpha = 0 at t = 1 in any mode."""
+    zero = torch.as_tensor(process.level(1.0).alpha, dtype=torch.float64) == 0
+    if bool(zero.any()):
+        where = f" in {int(zero.sum())} of {zero.numel()} modes" if zero.ndim else ""
         raise ParameterError("solver", f"{reason}; {process!r} has alpha = 0 at t = 1{where}. {remedy}")
 
 
-def refuse_many_snrs(process: Process, reason: str, remedy: str) -> None:
-    """Refuse a process whose modes differ in SNR, for the reason given.
-
-    Raises:
-        ParameterError: If its basis has a shape.
-    """
+def require_one_snr(process: Process, reason: str, remedy: str) -> None:
+    """Raise a ParameterError, with this reason, if the modes of a process differ in SNR."""
     if process.basis.shape:
         raise ParameterError("solver", f"{reason}; {process!r} has {math.prod(process.basis.shape)}. {remedy}")
 
 
 @dataclass(frozen=True)
 class OneStep(Solver):
-    """A solver that remembers nothing between steps: one rule from a time t to a time s."""
+    """A one-step method: the state at s depends on the state at t alone."""
 
     @abstractmethod
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s, (B, *modes), from the state u at t.
-
-        Args:
-            denoiser: The model.
-            u: State at t, (B, *modes).
-            t: Where the state is.
-            s: Where to go; its sigma is above 0.
-            noise: Source of standard normal noise.
-            **cond: Conditions, handed to the denoiser.
-        """
+        """The state at the level s, (B, *modes), from the state u at the level t; the sigma of s is above 0."""
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The clean state, (B, *modes), from the state at the last noisy time t: one denoise."""

@@ -1,4 +1,4 @@
-"""DDIM: the same marginals with less noise, or none."""
+"""DDIM: the same marginals as the ancestral sampler, with less or no noise."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class DDIM(OneStep):
     order: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         if self.eta == 0:
             return ddim_step(s, prediction)
-        drawn = self.eta**2 * fresh_noise_fraction(t, s)  # share of the variance at s drawn anew: (16) over sigma_s^2
-        return ddim_step(s, prediction, drawn) + s.sigma * drawn**0.5 * noise(u)
+        fresh = self.eta**2 * fresh_noise_fraction(t, s)  # fraction of the variance at s drawn anew: (16) / sigma_s^2
+        return ddim_step(s, prediction, fresh) + s.sigma * fresh**0.5 * noise(u)

@@ -14,8 +14,8 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level, axpby, expm1
-from unidiff.solver.base import OneStep, Solver, refuse_many_snrs
-from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, log_ratios, pure_noise, safe_divide
+from unidiff.solver.base import OneStep, Solver, require_one_snr
+from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, safe_divide, zero_alphas
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -24,8 +24,8 @@ __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 class DPMSolver(Solver):
     """DPM-Solver++, multistep, for the flow (2M, 3M) and for the reverse SDE (SDE-DPM-Solver++).
 
-    Lu et al. 2022b, algorithm 2 and section 5. The third order is the same expansion with one term more; the authors'
-    program takes half of that term, which leaves order 2. As published, the first steps are of lower order and the run
+    Lu et al. 2022b, algorithm 2 and section 5. The third order is the same expansion with one more term; the authors'
+    code takes half of that term, which gives order 2. As published, the first steps are of lower order and the run
     ends with one denoise, of first order.
 
     Args:
@@ -39,11 +39,11 @@ class DPMSolver(Solver):
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 3)
-        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
 
     @property
     def convergence(self) -> int | None:
-        """The order; with noise, in distribution, at most 2: x0 along a random path is no smooth polynomial."""
+        """The order; with noise, in distribution, at most 2: x0 along a random path is not smooth."""
         return self.order if self.eta == 0 else min(self.order, 2)
 
     def states(
@@ -52,9 +52,9 @@ class DPMSolver(Solver):
         """One evaluation a step; see `Solver.states`."""
         values: list[Tensor] = []
         nodes: list[Level] = []
-        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(pure_noise(log_ratios(levels)))):
+        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(zero_alphas(log_ratios(levels)))):
             prediction = denoiser(u, t, **cond)
-            if not no_data:  # which has no lambda
+            if not no_data:  # else lambda is -infinity
                 values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
             u = ddim_step(s, prediction) if no_data_after else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
@@ -84,7 +84,7 @@ class DPMSolver(Solver):
         curvature = (slope - before) * safe_divide(h, h0 + h1)
         slope = slope + (slope - before) * safe_divide(h0, h0 + h1)
         phi2 = 1 - safe_divide(phi1, k)
-        # With r the share of the step that is done, x0 = values[0] + slope r + curvature r^2. The integrals of r and
+        # With r in [0, 1] along the step, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
         u = axpby(decay, u, s.alpha * phi1, x0)
         return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * safe_divide(phi2, k))) * curvature
@@ -106,15 +106,15 @@ class DPMSolverSinglestep(OneStep):
         require_whole("order", self.order, 1, 3)
 
     def check(self, process: Process) -> None:
-        """Refuse modes that differ: no time lies halfway in lambda for all of them."""
+        """Reject modes with different SNRs, which have no common midpoint in lambda."""
         if self.order > 1:
             reason = "The intermediate times of DPMSolverSinglestep need one log SNR for all modes"
-            refuse_many_snrs(process, reason, "Use DPMSolver.")
+            require_one_snr(process, reason, "Use DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`. From pure noise, where no time lies halfway in lambda, a DDIM step."""
+        """The state at s; see `OneStep.step`. From alpha = 0, where lambda has no midpoint, a DDIM step."""
         start = denoiser(u, t, **cond)
-        if self.order == 1 or is_pure_noise(t) or is_pure_noise(s):
+        if self.order == 1 or alpha_is_zero(t) or alpha_is_zero(s):
             return ddim_step(s, start)
         process, h = denoiser.process, log_ratio(t) - log_ratio(s)
 

@@ -15,8 +15,8 @@ from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
-from unidiff.solver.base import Solver, refuse_many_snrs, refuse_pure_noise
-from unidiff.solver.exponential import ddim_step, is_pure_noise, log_ratio, log_ratios, pure_noise
+from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
+from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, zero_alphas
 
 __all__ = ["EDMStochastic"]
 
@@ -27,7 +27,7 @@ class EDMStochastic(Solver):
 
     Karras et al. 2022, algorithm 2, for any process: theirs has alpha = 1. Two evaluations a step, one for the last.
     With churn 0 it is their deterministic sampler (algorithm 1), Heun's method in sigma. Noise is never raised above
-    the level of t = 1, of which the model knows nothing; a step from pure noise (alpha = 0) is of first order.
+    the level of t = 1, the largest in training; a step from alpha = 0 is of first order.
 
     Args:
         churn: The paper's S_churn, at least 0: noise per step grows by churn / N, at most by sqrt(2) - 1.
@@ -42,22 +42,22 @@ class EDMStochastic(Solver):
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.churn < math.inf, "churn", self.churn, "a number of at least 0")
-        require(0 <= self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number of at least 0")
-        allowed = f"a number of at least sigma_min ({self.sigma_min}), or null"
+        require(0 <= self.churn < math.inf, "churn", self.churn, "a number >= 0")
+        require(0 <= self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number >= 0")
+        allowed = f"a number >= sigma_min ({self.sigma_min}), or null"
         require(self.sigma_max is None or self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, allowed)
-        require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number above 0")
+        require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number > 0")
 
     def check(self, process: Process) -> None:
-        """Refuse modes of which nothing is left, and noise to be raised where there is no one level to raise it to."""
+        """Reject processes with alpha = 0 in some mode, and churn on processes without a single SNR."""
         if process.basis.shape:
-            refuse_pure_noise(process, "EDMStochastic steps in u / alpha", "Use ExponentialAdams or DPMSolver.")
+            require_positive_alpha(process, "EDMStochastic steps in u / alpha", "Use ExponentialAdams or DPMSolver.")
         if self.churn > 0:
-            refuse_many_snrs(process, "Churn needs one noise level for all modes", "Use churn=0, or Ancestral.")
+            require_one_snr(process, "Churn needs one noise level for all modes", "Use churn=0, or Ancestral.")
 
     @property
     def convergence(self) -> int | None:
-        """2 without noise; the order in distribution with noise is not known to theory."""
+        """2 without noise; no order in distribution has been proved with noise."""
         return 2 if self.churn == 0 else None
 
     def states(
@@ -66,12 +66,12 @@ class EDMStochastic(Solver):
         """Noise, then Heun's step; see `Solver.states`."""
         gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
         ceiling = min(levels, key=lambda level: level.log_snr) if gamma > 0 else levels[0]
-        pure = pure_noise(log_ratios(levels))
-        for (t, s), without_data in zip(pairwise(levels), map(any, pairwise(pure))):
+        zero_alpha = zero_alphas(log_ratios(levels))
+        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
             u = ddim_step(s, start)
-            if not without_data:
+            if not singular:
                 step = s.sigma - s.alpha * t.sigma / t.alpha  # alpha_s (q_s - q_t)
                 u = u + (step / 2) * (denoiser(u, s, **cond).eps - start.eps)
             yield u
@@ -82,7 +82,7 @@ class EDMStochastic(Solver):
         self, denoiser: Denoiser, u: Tensor, t: Level, gamma: float, ceiling: Level, noise: Noise
     ) -> tuple[Tensor, Level]:
         """The state with more noise, and its level (algorithm 2, lines 4-6)."""
-        if gamma == 0 or is_pure_noise(t) or t.sigma / t.alpha < self.sigma_min:
+        if gamma == 0 or alpha_is_zero(t) or t.sigma / t.alpha < self.sigma_min:
             return u, t
         if self.sigma_max is not None and t.sigma / t.alpha > self.sigma_max:
             return u, t

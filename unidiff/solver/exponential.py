@@ -1,4 +1,4 @@
-"""What exponential multistep methods share: the linear part solved exactly, the network's answer as a polynomial.
+"""Exponential multistep methods: the linear part solved exactly, the network's output interpolated by a polynomial.
 
 Along the probability flow, with q = sigma / alpha,
 
@@ -6,8 +6,8 @@ Along the probability flow, with q = sigma / alpha,
     u_s = (sigma_s / sigma_t) u_t + alpha_s  int_{-h}^{0} x0 e^y dy,   y = log q_s - log q     (Lu et al. 2022b, eq. 8)
 
 with h = log q_t - log q_s. A method replaces eps or x0 by the polynomial through its last values, in a variable w(q) of
-its choice. The integrals of the Lagrange polynomials are the weights; they are taken by Gauss-Legendre quadrature, all
-steps of a run together, before it begins.
+its choice. The integrals of the Lagrange polynomials are the weights; they are computed by Gauss-Legendre quadrature,
+for all steps of a run together, before it begins.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from unidiff.process.level import Level, Scale, axpby
 
 __all__ = [
     "Variable",
+    "alpha_is_zero",
     "as_float64",
     "data_weights",
     "ddim_step",
-    "is_pure_noise",
     "lagrange",
     "log_ratio",
     "log_ratios",
     "noise_weights",
-    "pure_noise",
     "safe_divide",
     "to_device",
     "weighted_sum",
+    "zero_alphas",
 ]
 
 # The interpolation variable w at values of log q = log(sigma / alpha).
@@ -44,8 +44,8 @@ Variable = Callable[[Tensor], Tensor]
 
 # On an interval of length 40 the error for e^y times a cubic is below 1e-12 with 48 nodes.
 _NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(48))
-_NEAREST = 0.05  # of what the points reach: a node 20 times nearer than that multiplies errors by 20 and more
-_LONGEST = 40.0  # e^-40 is below the rounding of float64: what lies further back does not count
+_NEAREST = 0.05  # relative to the extrapolation distance: closer nodes would amplify errors by 20 and more
+_LONGEST = 40.0  # e^-40 is below the rounding of float64: earlier values do not contribute
 
 
 def log_ratio(level: Level) -> Scale:
@@ -56,20 +56,20 @@ def log_ratio(level: Level) -> Scale:
 def log_ratios(levels: Sequence[Level]) -> Tensor:
     """log(sigma / alpha) at all levels of a run, (N, *modes), float64 on the CPU: in one copy from a device.
 
-    What a solver decides on and computes weights from is here, so that no step makes the host wait.
+    Solvers compute weights and make decisions from these, so that no step synchronizes the device.
     """
     values = [log_ratio(level) for level in levels]
     tensors = [value for value in values if isinstance(value, Tensor)]
     return torch.stack(tensors).to("cpu", torch.float64) if tensors else torch.tensor(values, dtype=torch.float64)
 
 
-def pure_noise(log_q: Tensor) -> list[bool]:
-    """For each level whether alpha = 0, in one mode or all: no variable of sigma / alpha reaches there."""
+def zero_alphas(log_q: Tensor) -> list[bool]:
+    """For each level whether alpha = 0 in some mode, so that sigma / alpha is infinite."""
     return log_q.isposinf().flatten(1).any(1).tolist() if log_q.ndim > 1 else log_q.isposinf().tolist()
 
 
-def is_pure_noise(level: Level) -> bool:
-    """Whether alpha = 0 at a level of numbers."""
+def alpha_is_zero(level: Level) -> bool:
+    """Whether alpha = 0 at a level with one SNR."""
     return bool(level.log_snr == -math.inf)
 
 
@@ -88,21 +88,18 @@ def to_device(weights: Sequence[Sequence[Scale]], device: torch.device) -> list[
 
 
 def safe_divide(a: Scale, b: Scale) -> Scale:
-    """The quotient a / b; 0 in modes where b is 0, which no step changes: there a is 0 too."""
+    """The quotient a / b; 0 in modes where b is 0 (and a too), which do not change in the step."""
     if isinstance(b, Tensor):
         return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
     return a / b
 
 
-def ddim_step(s: Level, prediction: Prediction, drawn: Scale = 0.0) -> Tensor:
-    """The state at s of this data and noise: the step of first order, DDIM's (Song, Meng & Ermon 2021, eq. 12-13).
+def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
+    """The state at s of the predicted data and noise: DDIM's first-order step (Song, Meng & Ermon 2021, eq. 12-13).
 
-    Args:
-        s: Where to go.
-        prediction: Data and noise.
-        drawn: Share of the variance sigma_s^2 that is left for new noise.
+    A fraction `fresh` of the variance sigma_s^2 is left for new noise, which the caller adds.
     """
-    return axpby(s.alpha, prediction.x0, s.sigma * (1 - drawn) ** 0.5, prediction.eps)
+    return axpby(s.alpha, prediction.x0, s.sigma * (1 - fresh) ** 0.5, prediction.eps)
 
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
@@ -120,23 +117,23 @@ def _times(weight: Scale, value: Tensor) -> Tensor:
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     """The Lagrange polynomials through nodes (k, *modes) at points (g, *modes): (k, g, *modes).
 
-    A node much nearer to the one before it than the points reach beyond the first has weight 0, and the polynomial is
-    of lower degree: it would multiply rounding. It happens to modes that turn from noise to data within one step.
+    A node whose distance from the previous one is small compared with the extrapolation has weight 0, and the degree
+    is reduced: it would amplify rounding. This occurs in modes that turn from noise to data within one step.
     """
-    least = _NEAREST * (at - nodes[0]).abs().amax(0)
-    kept = [torch.ones_like(least, dtype=torch.bool)]
+    min_gap = _NEAREST * (at - nodes[0]).abs().amax(0)
+    used = [torch.ones_like(min_gap, dtype=torch.bool)]
     last = nodes[0]
     for node in nodes[1:]:
-        kept.append((node - last).abs() > least)
-        last = torch.where(kept[-1], node, last)
+        used.append((node - last).abs() > min_gap)
+        last = torch.where(used[-1], node, last)
     columns = []
     for j in range(len(nodes)):
         column = torch.ones_like(at)
         for m in range(len(nodes)):
             if m != j:
-                both = kept[j] & kept[m]
+                both = used[j] & used[m]
                 column = column * torch.where(both, (at - nodes[m]) / torch.where(both, nodes[j] - nodes[m], 1.0), 1.0)
-        columns.append(torch.where(kept[j], column, 0.0))
+        columns.append(torch.where(used[j], column, 0.0))
     return torch.stack(columns)
 
 
@@ -162,11 +159,11 @@ def data_weights(
 
     Args:
         variable: The interpolation variable.
-        log_q: The `log_ratios` of the run's levels. The first may be pure noise, if the variable is finite there.
+        log_q: The `log_ratios` of the run's levels. The first may have alpha = 0, if the variable is finite there.
         order: Values at level i, i - 1, ... that a step from level i uses; fewer in the first steps.
         corrector: The first value is the one at level i + 1, before the `order` others. The first `order` steps then
-            begin at level 0: the polynomial through all values so far, integrated over the whole way.
-        eta: Share of the process's own noise in the reverse SDE: its linear part decays by eta^2 h more.
+            begin at level 0: the polynomial through all values so far, integrated over the whole interval.
+        eta: Noise of the reverse SDE relative to the process's own: its linear part decays by eta^2 h more.
     """
     rate = 1 + eta**2
 
@@ -181,7 +178,7 @@ def data_weights(
 def _for_each_step(
     weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, order: int, corrector: bool = False
 ) -> list[list[Scale]]:
-    """The weights of all steps with the same number of values are computed together: `weigh` sees a leading axis."""
+    """The weights of all steps with the same number of values are computed together, along a leading axis."""
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
         steps = torch.arange(count - 1, max(count, len(log_q)) - 1)[: 1 if count < order else None]

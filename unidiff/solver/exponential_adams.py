@@ -1,4 +1,4 @@
-"""The library's default solver: exponential Adams-Bashforth-Moulton steps in a variable that is finite at both ends."""
+"""The default solver: exponential Adams-Bashforth-Moulton steps in a variable that is finite at both ends."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from unidiff.solver.exponential import (
     ddim_step,
     lagrange,
     log_ratios,
-    pure_noise,
     to_device,
     weighted_sum,
+    zero_alphas,
 )
 
 __all__ = ["ExponentialAdams"]
@@ -34,20 +34,20 @@ class ExponentialAdams(Solver):
 
     Predictor: the exponential Adams-Bashforth step through the last order - 1 values of x0. Corrector: the
     Adams-Moulton step that takes in the value at the new time as well, which the next step needs anyway (as in UniPC,
-    Zhao et al. 2023), so a step costs one evaluation. The first order - 1 corrections go back to the start and
-    integrate over the whole way so far, with all the values there are: no step keeps what it lost when it had too few.
+    Zhao et al. 2023), so a step costs one evaluation. The first order - 1 corrections integrate from the start with
+    all available values, which removes the errors of the first, lower-order steps.
 
-    The variable follows what x0 does. Between `low` and `high`, w is log q plus a constant. Far below, it is q^2: the
-    density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0 departs from
-    the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C the variance.
-    Being finite at pure noise, the variable gives the first steps their full order; being finite at q = 0, it lets a
-    polynomial continued to there end the run, in place of a denoise, which is of first order.
+    The variable is chosen so that x0 is smooth in it. Between `low` and `high`, w is log q plus a constant. Far below,
+    it is q^2: the density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0
+    departs from the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C
+    the variance. As it is finite at alpha = 0, the first steps have full order; as it is finite at q = 0, the run ends
+    by extrapolating the polynomial to q = 0 instead of with a denoise, which is of first order.
 
     Args:
         order: Order of convergence, 2 to 5.
         low: Noise scale below which the data look smooth, in units of the data; above 0.
-        high: Noise scale above which they are all but lost; above low. The exact x0 would allow 10. A network's errors
-            grow there, with q if it predicts eps, and a variable that hardly moves would multiply them.
+        high: Noise scale above which x0 is close to the mean of the data; above low. The exact x0 would allow 10. A
+            network's errors grow there, with q if it predicts eps, and nodes that are too close would amplify them.
     """
 
     order: int = 4  # type: ignore[misc]
@@ -56,8 +56,8 @@ class ExponentialAdams(Solver):
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 2, 5)
-        require(0 < self.low < math.inf, "low", self.low, "a number above 0")
-        require(self.low < self.high < math.inf, "high", self.high, f"a number above low ({self.low})")
+        require(0 < self.low < math.inf, "low", self.low, "a number > 0")
+        require(self.low < self.high < math.inf, "high", self.high, f"a number > low ({self.low})")
 
     def variable(self, log_q: Tensor) -> Tensor:
         """The interpolation variable w where log(sigma / alpha) is `log_q`, from -infinity to infinity."""
@@ -69,32 +69,32 @@ class ExponentialAdams(Solver):
     ) -> Iterator[Tensor]:
         """One evaluation a step; see `Solver.states`."""
         log_q = log_ratios(levels)
-        pure = pure_noise(log_q)
-        steps = log_q[[i == 0 or not without for i, without in enumerate(pure)]]
+        zero_alpha = zero_alphas(log_q)
+        steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
         predictor = iter(to_device(data_weights(self.variable, steps, self.order - 1), u.device))
         corrector = iter(to_device(data_weights(self.variable, steps, self.order - 1, corrector=True), u.device))
-        wanted = self._last_nodes(log_q, pure)
-        (at_the_data,) = to_device([self._at_the_data(log_q[wanted])], u.device)
+        final_nodes = self._last_nodes(log_q, zero_alpha)
+        (final_weights,) = to_device([self._weights_at_zero(log_q[final_nodes])], u.device)
         values: list[Tensor] = []  # the newest first
-        kept: list[Tensor] = []  # those that the end will ask for
+        final_values: list[Tensor] = []  # those at `final_nodes`
         start = before = levels[0], u  # the corrected state one level back
         for number, (t, s) in enumerate(pairwise(levels)):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
-            if number in wanted:
-                kept = [prediction.x0, *kept]
+            if number in final_nodes:
+                final_values = [prediction.x0, *final_values]
             if number > 0:
                 u = _step(*(start if number < self.order else before), t, next(corrector), values)
             before = t, u
-            u = ddim_step(s, prediction) if pure[number + 1] else _step(t, u, s, next(predictor), values)
+            u = ddim_step(s, prediction) if zero_alpha[number + 1] else _step(t, u, s, next(predictor), values)
             yield u
         last = denoiser(u, levels[-1], **cond).x0
-        yield weighted_sum(at_the_data, [last, *kept])
+        yield weighted_sum(final_weights, [last, *final_values])
 
-    def _last_nodes(self, log_q: Tensor, pure: Sequence[bool]) -> list[int]:
-        """At which levels the polynomial that ends the run takes its values: the last first, at most `order` of them.
+    def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[int]:
+        """Indices of the levels of the final extrapolation: the last first, at most `order` of them.
 
-        They lie at least half as far apart as the last level lies from q = 0: closer values would multiply rounding and
+        They lie at least half as far apart as the last level lies from q = 0: closer values would amplify rounding and
         the network's errors.
         """
         nodes, end = self.variable(log_q), self._end(log_q)
@@ -102,11 +102,11 @@ class ExponentialAdams(Solver):
         chosen = [last]
         for i in range(last - 1, -1, -1):
             far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[last] - end)
-            if len(chosen) < self.order and (i == 0 or not pure[i]) and bool(far.all()):
+            if len(chosen) < self.order and (i == 0 or not zero_alpha[i]) and bool(far.all()):
                 chosen.append(i)
         return chosen
 
-    def _at_the_data(self, log_q: Tensor) -> list[Scale]:
+    def _weights_at_zero(self, log_q: Tensor) -> list[Scale]:
         """The weights of values at these levels for the polynomial's value at q = 0."""
         weights = lagrange(self.variable(log_q), self._end(log_q)[None])[:, 0]
         return list(weights) if weights.ndim > 1 else weights.tolist()

@@ -13,7 +13,7 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
-from unidiff.solver.base import OneStep, refuse_pure_noise
+from unidiff.solver.base import OneStep, require_positive_alpha
 
 __all__ = ["AnnealedLangevin"]
 
@@ -24,8 +24,8 @@ class AnnealedLangevin(OneStep):
 
     Song & Ermon 2019, algorithm 1; thesis algorithm 3. At a level with noise scale sigma_i the paper's step size is
     epsilon sigma_i^2 / sigma_L^2, sigma_L the smallest scale. Written with the predicted noise, u <- u - (k/2) sigma_i
-    eps + sqrt(k) sigma_i z with k = epsilon / sigma_L^2: the same k at every level. A process that shrinks its data
-    (alpha < 1) is walked in u / alpha, where it is an NCSN with noise scales sigma / alpha.
+    eps + sqrt(k) sigma_i z with k = epsilon / sigma_L^2: the same k at every level. On a process with alpha < 1 the
+    steps are taken in u / alpha, where it is an NCSN with noise scales sigma / alpha.
 
     The paper's chain is biased: around a single data point its stationary variance is sigma_i^2 / (1 - k/4) instead of
     sigma_i^2. Choose k well below 1.
@@ -35,7 +35,7 @@ class AnnealedLangevin(OneStep):
         step_size: epsilon, the step at the smallest level, in units of the data squared; above 0. At k = 4 the chain
             diverges.
         denoise: End with one denoise, as every other solver does (Song & Ermon 2020, section 4; Jolicoeur-Martineau et
-            al. 2021). Without it the samples keep noise of scale sigma_L, as the algorithm was first published.
+            al. 2021). Without it the samples contain noise of scale sigma_L, as in the original algorithm.
     """
 
     steps_per_level: int = 100
@@ -44,7 +44,7 @@ class AnnealedLangevin(OneStep):
 
     def __post_init__(self) -> None:
         require_whole("steps_per_level", self.steps_per_level)
-        require(0 < self.step_size < math.inf, "step_size", self.step_size, "a number above 0")
+        require(0 < self.step_size < math.inf, "step_size", self.step_size, "a number > 0")
 
     def _k(self, process: Process) -> float:
         smallest = process.level(process.t_min)
@@ -52,10 +52,10 @@ class AnnealedLangevin(OneStep):
         return self.step_size * float(torch.as_tensor(smallest.alpha / smallest.sigma, dtype=torch.float64).max()) ** 2
 
     def check(self, process: Process) -> None:
-        """Refuse a step that diverges, and a process whose noisiest level holds nothing of the data."""
+        """Reject a step size that diverges, and processes with alpha = 0 at t = 1."""
         limit = 4 * self.step_size / self._k(process)
         require(self._k(process) < 4, "step_size", self.step_size, f"less than {limit:.3g}, where the chain diverges")
-        refuse_pure_noise(process, "AnnealedLangevin walks in u / alpha", "Use DDIM or Ancestral.")
+        require_positive_alpha(process, "AnnealedLangevin steps in u / alpha", "Use DDIM or Ancestral.")
 
     def _relax(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
         k = self._k(denoiser.process)
@@ -69,6 +69,6 @@ class AnnealedLangevin(OneStep):
         return s.alpha / t.alpha * self._relax(denoiser, u, t, noise, **cond)
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """Langevin steps at the last level, then the denoise if asked for; see `OneStep.finish`."""
+        """Langevin steps at the last level, then the denoise if `denoise` is set; see `OneStep.finish`."""
         u = self._relax(denoiser, u, t, noise, **cond)
         return super().finish(denoiser, u, t, noise, **cond) if self.denoise else u / t.alpha

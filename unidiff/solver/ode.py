@@ -75,7 +75,7 @@ class ProbabilityFlow(Solver):
     def __post_init__(self) -> None:
         require(self.method in get_args(Method), "method", self.method, f"one of {', '.join(get_args(Method))}")
         for name in ("rtol", "atol"):
-            require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number above 0 and below 1")
+            require(0 < getattr(self, name) < 1, name, getattr(self, name), "a number in (0, 1)")
 
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
@@ -83,7 +83,7 @@ class ProbabilityFlow(Solver):
         """All states at once, by one integration; see `Solver.states`.
 
         Raises:
-            ParameterError: If an adaptive method finds no step short enough, as where the model's answer is NaN.
+            ParameterError: If the step of an adaptive method underflows, as where the model's output is NaN.
         """
         path = [u]
         if len(levels) > 1:
@@ -105,7 +105,7 @@ class ProbabilityFlow(Solver):
         try:
             path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         except AssertionError as error:  # steps of length 0, or a state that is not finite
-            remedy = "Larger rtol and atol, or float64 states, may help; so does looking at the model's answers."
+            remedy = "Larger rtol and atol, or float64 states, may help; check the model's output for NaN."
             raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
         return path
 

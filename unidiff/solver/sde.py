@@ -12,7 +12,7 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level, axpby
-from unidiff.solver.base import OneStep, refuse_pure_noise
+from unidiff.solver.base import OneStep, require_positive_alpha
 
 __all__ = ["EulerMaruyama", "PredictorCorrector", "ReverseDiffusion"]
 
@@ -32,13 +32,13 @@ class EulerMaruyama(OneStep):
     order: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.eta <= 1, "eta", self.eta, "a number from 0 to 1")
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
 
     def check(self, process: Process) -> None:
-        """Refuse a process whose diffusion is infinite at t = 1."""
+        """Reject processes whose diffusion is infinite at t = 1."""
         if self.eta > 0:
             remedy = "Use Ancestral, DDIM(eta=1) or DPMSolver(eta=1), which take that step exactly."
-            refuse_pure_noise(process, "EulerMaruyama needs a finite drift and diffusion", remedy)
+            require_positive_alpha(process, "EulerMaruyama needs a finite drift and diffusion", remedy)
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
@@ -64,9 +64,9 @@ class ReverseDiffusion(OneStep):
     order: ClassVar[int | None] = 1
 
     def check(self, process: Process) -> None:
-        """Refuse a process with modes of which nothing is left: their ratio r is 0 / 0."""
+        """Reject processes with alpha = 0 in some mode, where r is 0 / 0."""
         if process.basis.shape:
-            refuse_pure_noise(process, "ReverseDiffusion divides by alpha", "Use Ancestral.")
+            require_positive_alpha(process, "ReverseDiffusion divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""
@@ -81,8 +81,8 @@ class PredictorCorrector(OneStep):
     """A step of any solver, then Langevin steps at the level reached (Song et al. 2021, algorithms 2 to 5).
 
     A Langevin step is u + e score + sqrt(2 e) z with e = 2 r^2 (snr |z| / |score|)^2 and r = alpha_t / alpha_s, which
-    is 1 for VE and sqrt(1 - beta) for VP. The norms are those of each sample; the authors' program averages them over
-    the batch, which would make a sample depend on its neighbours.
+    is 1 for VE and sqrt(1 - beta) for VP. The norms are those of each sample; the authors' code averages them over the
+    batch, so that samples depend on each other.
 
     Args:
         predictor: The solver whose steps are corrected.
@@ -96,13 +96,13 @@ class PredictorCorrector(OneStep):
 
     def __post_init__(self) -> None:
         require_whole("steps", self.steps)
-        require(0 < self.snr < 1, "snr", self.snr, "a number above 0 and below 1, where the chain diverges")
+        require(0 < self.snr < 1, "snr", self.snr, "a number in (0, 1); the chain diverges at 1")
 
     def check(self, process: Process) -> None:
-        """Refuse what the predictor refuses, and modes of which nothing is left."""
+        """Reject the processes that the predictor rejects, and those with alpha = 0 in some mode."""
         self.predictor.check(process)
         if process.basis.shape:
-            refuse_pure_noise(process, "PredictorCorrector divides by alpha", "Use Ancestral.")
+            require_positive_alpha(process, "PredictorCorrector divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         """The state at s; see `OneStep.step`."""

@@ -19,10 +19,10 @@ from unidiff.solver.exponential import (
     ddim_step,
     log_ratio,
     log_ratios,
-    pure_noise,
     safe_divide,
     to_device,
     weighted_sum,
+    zero_alphas,
 )
 
 __all__ = ["UniPC"]
@@ -54,8 +54,8 @@ class UniPC(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         """One evaluation a step; see `Solver.states`."""
-        pure = pure_noise(log_q := log_ratios(levels))
-        weights = iter(to_device(self._all_weights(log_q, pure), u.device))
+        zero_alpha = zero_alphas(log_q := log_ratios(levels))
+        weights = iter(to_device(self._all_weights(log_q, zero_alpha), u.device))
         nodes: list[Level] = []
         values: list[Tensor] = []  # x0 at the nodes, newest first
         before: Tensor | None = None  # the corrected state at nodes[0]
@@ -66,7 +66,7 @@ class UniPC(Solver):
             if i == len(levels) - 1:
                 break
             s = levels[i + 1]
-            if pure[i] or pure[i + 1]:
+            if zero_alpha[i] or zero_alpha[i + 1]:
                 u = ddim_step(s, prediction)
             else:
                 nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
@@ -74,12 +74,12 @@ class UniPC(Solver):
             yield u
         yield prediction.x0
 
-    def _all_weights(self, log_q: Tensor, pure: Sequence[bool]) -> list[list[Scale]]:
+    def _all_weights(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[list[Scale]]:
         """The weights of each step's predictor and corrector, in the order in which they are used."""
         weights = []
         nodes: list[Tensor] = []
-        for (t, s), without_data in zip(pairwise(log_q), map(any, pairwise(pure))):
-            if not without_data:
+        for (t, s), singular in zip(pairwise(log_q), map(any, pairwise(zero_alpha))):
+            if not singular:
                 nodes = [t, *nodes][: self.order]
                 offsets = [torch.as_tensor(safe_divide(t - node, t - s)) for node in nodes[1:]]
                 weights += [_weights(t - s, offsets), _weights(t - s, [*offsets, torch.ones_like(t)])]
@@ -94,7 +94,7 @@ def _unified(
     weights: Sequence[Scale],
     ahead: Tensor | None = None,
 ) -> Tensor:
-    """The step from nodes[0] to s through the values, and through the one at s if it is known (`ahead`)."""
+    """The step from nodes[0] to s through the values, and through the one at s (`ahead`) in the corrector."""
     t = nodes[0]
     h = log_ratio(t) - log_ratio(s)
     offsets = [safe_divide(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]

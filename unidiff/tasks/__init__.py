@@ -1,4 +1,4 @@
-"""Tasks: what a recipe can ask for, one file a kind, each with its report."""
+"""Tasks: what a recipe can describe. One file for each kind, beside the report that it writes."""
 
 from __future__ import annotations
 

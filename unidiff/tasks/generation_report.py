@@ -153,7 +153,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     if pictures:
         plot.save_animation(states, files.samples / "trajectory.gif")
     report = GenerationReport(training_seconds, loss, str(picture), str(strip), solution.nfe, round(seconds, 2))
-    if shown.truth is None:
+    if "image" not in shown.cond or shown.truth is None:
         return report
     place = _show(recipe, session, model)
     found = errors(model, _image(recipe), sampling, shown.cond["image"], shown.truth, x.cpu(), precision)
@@ -180,7 +180,7 @@ def _show(recipe: Generation, session: Session, model: NeuralDenoiser) -> Path:
 
 
 def _image(recipe: Generation) -> ImageConditioning:
-    """The conditioning of a model whose examples have a truth: that is what image conditions are."""
+    """The conditioning of a model with the condition `image`."""
     return cast(ImageConditioning, recipe.conditioning)
 
 

@@ -1,0 +1,82 @@
+"""Read one image file as a square of a given size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["decode"]
+
+
+def decode(path: Path, size: int, channels: int) -> Tensor:
+    """Read an image, cut out the centre square, and resize that (bicubic, antialiased).
+
+    Args:
+        path: The file. Of an animation, the first frame is taken.
+        size: Height and width wanted, in pixels.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        (channels, size, size) uint8.
+
+    Raises:
+        DataError: If the file is not a readable image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            ends = _ends(opened)
+            image = _plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable image ({error}). Delete it or replace it.") from error
+    width, height = image.size
+    short = min(width, height)
+    # Whole pixels: half a pixel of offset would blur an image that needs no resizing at all.
+    left, top = (width - short) // 2, (height - short) // 2
+    square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
+    return (
+        torch.from_numpy(np.array(square, dtype=np.uint8)).reshape(size, size, channels).permute(2, 0, 1).contiguous()
+    )
+
+
+def _plain(image: Image, ends: tuple[int, int] | None, mode: str) -> Image:
+    """The image in mode "L" or "RGB": grey of more than 8 bits reduced to 8, transparent pixels laid on white."""
+    from PIL import Image
+
+    if ends is not None:  # Pillow's own conversion would clip all above 255 to white
+        black, white = ends
+        grey = 255 * ((np.asarray(image).astype(np.float64) - black) / (white - black))
+        image = Image.fromarray(np.round(grey).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert(mode)
+
+
+def _ends(image: Image) -> tuple[int, int] | None:
+    """The values of black and white of a file just opened; None where Pillow's conversion to 8 bits is right.
+
+    Pillow scales the values of a PNG, PGM or JPEG 2000 to 16 bits, but gives those of a TIFF as they are stored.
+
+    Raises:
+        ValueError: If the format has no such values: 32-bit, signed and floating-point numbers.
+    """
+    tags: dict[int, Any] = dict(getattr(image, "tag_v2", {})) if image.format == "TIFF" else {}
+    signed = 2 in tags.get(339, ())  # SampleFormat
+    if image.mode == "F" or signed or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+        raise ValueError(f"it holds {kind}, which have no black and white; save it with 8 or 16 bits, or use ArrayFile")
+    if not image.mode.startswith("I"):
+        return None
+    largest = 2 ** int(tags.get(258, (16,))[0]) - 1  # BitsPerSample
+    return (largest, 0) if tags.get(262) == 0 else (0, largest)  # PhotometricInterpretation: 0 is WhiteIsZero

@@ -1,0 +1,239 @@
+"""Which files of a folder are images, and which split and class each belongs to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from unidiff.errors import DataError
+
+__all__ = ["Listing", "list_images", "list_split"]
+
+# Names of the folders of a split, in any case. The held-out split is the first of test and validation that is there.
+SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("val", "valid", "validation"),
+}
+# Formats that Pillow knows but reads only with another program, or that hold no image.
+UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+
+
+@dataclass
+class Listing:
+    """The images of a folder.
+
+    Attributes:
+        top: The folder.
+        files: Paths relative to it, with slashes, sorted.
+        targets: The same files behind all links.
+        left_out: What was not listed and why: reasons, each with names relative to `top`.
+    """
+
+    top: Path
+    files: list[str] = field(default_factory=list)
+    targets: set[str] = field(default_factory=set)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def require_images(self) -> Listing:
+        """Itself, unless it is empty.
+
+        Raises:
+            DataError: With what the folder holds instead.
+        """
+        if not self.files:
+            instead = f"; it holds {'; '.join(self._reasons())}" if self.left_out else ""
+            raise DataError(f"root: {self.top} holds no image{instead}. Give the folder that holds the images.")
+        return self
+
+    def warn(self) -> None:
+        """Say what was left out, if anything was."""
+        if self.left_out:
+            warnings.warn(f"Left out of {self.top}: {'; '.join(self._reasons())}.", stacklevel=4)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note a file or folder that is not listed."""
+        self.left_out.setdefault(reason, []).append(name)
+
+    def _reasons(self) -> list[str]:
+        """Each reason, with the number of files and a few names, or the endings where these are the reason."""
+        reasons = []
+        for reason, names in self.left_out.items():
+            if reason == _NOT_IMAGES:
+                endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
+                shown = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(5))
+            else:
+                shown = ", ".join(sorted(names)[:3])
+            reasons.append(f"{len(names)} {reason} ({shown}{', ...' if shown.count(',') + 1 < len(names) else ''})")
+        return reasons
+
+
+_NOT_IMAGES = "without the ending of a readable image format"
+
+
+@lru_cache(maxsize=1)
+def endings() -> frozenset[str]:
+    """Endings of the formats that Pillow reads, in lower case."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN and kind not in UNREAD)
+
+
+def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
+    """The listing of one split of a folder, the paths that belong to the split, and the names of the classes or [].
+
+    Raises:
+        DataError: If there is no image, too few for a test split, or the layout is ambiguous.
+    """
+    folders = _split_folders(root)
+    if "train" not in folders:
+        if folders:
+            other = next(iter(folders.values()))
+            problem = f"{root} has a folder {other.name}/ but no train/"
+            raise DataError(f"root: {problem}. Add train/, or give {other} as root.")
+        listing = list_images(root).require_images()
+        return listing, _every_tenth(listing, split), _classes(listing.files)
+    beside = _beside(root, folders)
+    train = list_images(folders["train"]).require_images()
+    held_out = folders.get("test", folders.get("validation"))
+    if held_out is None:
+        train.left_out.update(beside)
+        return train, _every_tenth(train, split), _classes(train.files)
+    # Both are listed either way: a class has one number in both splits, even where one split lacks it.
+    test = list_images(held_out).require_images()
+    if shared := train.targets & test.targets:
+        problem = f"{train.top.name}/ and {test.top.name}/ share {len(shared)} files, such as {min(shared)}"
+        raise DataError(f"root: {root}: {problem}. No image may be in both splits.")
+    listing = train if split == "train" else test
+    listing.left_out.update(beside)
+    return listing, listing.files, _classes(train.files + test.files)
+
+
+def list_images(top: Path) -> Listing:
+    """The images under a folder, each once: links are followed, but never to what is listed already.
+
+    Real folders come before links, so that what can be reached both ways is listed under its real path. Files and
+    folders whose name begins with a dot are passed over in silence, everything else that is left out is noted.
+
+    Raises:
+        DataError: If a folder or an image cannot be read for lack of permission.
+    """
+    listing = Listing(top)
+    around = {os.path.realpath(top), *map(str, Path(os.path.realpath(top)).parents)}
+    visited: set[str] = set()
+    folders, linked = [str(top)], list[str]()
+    linked_files: list[os.DirEntry[str]] = []
+    while folders or linked:
+        folder = folders.pop() if folders else linked.pop(0)
+        real = os.path.realpath(folder)
+        if real in visited or (real in around and folder != str(top)):
+            listing.leave_out("links to a folder that is listed or holds this one", os.path.relpath(folder, top))
+            continue
+        visited.add(real)
+        for entry in _entries(folder):
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry):
+                (linked if entry.is_symlink() else folders).append(entry.path)
+            elif entry.is_symlink():
+                linked_files.append(entry)
+            else:
+                _add(listing, entry, os.path.join(real, entry.name))
+    for entry in sorted(linked_files, key=lambda entry: entry.path):
+        _add(listing, entry, os.path.realpath(entry.path))
+    listing.files.sort()
+    return listing
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"root: {folder} cannot be read ({error.strerror}). Correct the permissions.") from error
+
+
+def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
+    """List a file if it is an image, or note why not; `target` is its path behind all links."""
+    name = Path(os.path.relpath(entry.path, listing.top)).as_posix()
+    if os.path.splitext(name)[1].lower() not in endings():
+        return listing.leave_out(_NOT_IMAGES, name)
+    try:
+        found = entry.stat()
+    except OSError:
+        return listing.leave_out("broken links", name)
+    if not stat.S_ISREG(found.st_mode):
+        return listing.leave_out("that are no regular files, such as pipes and devices", name)
+    if found.st_size == 0:
+        return listing.leave_out("empty files", name)
+    if not os.access(entry.path, os.R_OK):
+        raise DataError(f"root: no permission to read {entry.path}. Correct the permissions, or move it away.")
+    if target in listing.targets:
+        return listing.leave_out("links to an image that is listed", name)
+    listing.targets.add(target)
+    listing.files.append(name)
+    return None
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split that is there."""
+    found: dict[str, Path] = {}
+    for entry in _entries(str(root)):
+        split = next((split for split, names in SPLITS.items() if entry.name.lower() in names), None)
+        if split is None or not os.path.isdir(entry):
+            continue
+        if split in found:
+            raise DataError(f"root: {root} has both {found[split].name}/ and {entry.name}/. Keep one of them.")
+        found[split] = Path(entry.path)
+    return found
+
+
+def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
+    """What lies beside the folders of the splits and is left out, by reason.
+
+    Raises:
+        DataError: If train/ stands alone among folders of images: it may be the name of a class.
+    """
+    unused: dict[str, list[str]] = {}
+    for entry in _entries(str(root)):
+        path = Path(entry.path)
+        if entry.name.startswith(".") or path in (folders["train"], folders.get("test")):
+            continue
+        if path == folders.get("validation"):
+            if "test" in folders:
+                unused["split that is not used, as there is a test split"] = [f"{entry.name}/"]
+        elif os.path.isdir(entry) and list_images(path).files:
+            if len(folders) == 1:
+                train = folders["train"]
+                problem = f"{train.name}/ is a split or a class, as there is {entry.name}/ with images as well"
+                remedy = f"Give {train} as root, or rename {train.name}/ if it is a class"
+                raise DataError(f"root: {root}: {problem}. {remedy}.")
+            unused.setdefault("folders of images that belong to no split", []).append(f"{entry.name}/")
+        elif os.path.splitext(entry.name)[1].lower() in endings():
+            unused.setdefault("images that belong to no split", []).append(entry.name)
+    return unused
+
+
+def _every_tenth(listing: Listing, split: str) -> list[str]:
+    """Every tenth file for the test split, the others for the train split."""
+    held_out = listing.files[9::10]
+    if split == "train":
+        held = set(held_out)
+        return [file for file in listing.files if file not in held]
+    if not held_out:
+        raise DataError(
+            f"root: {listing.top} has {len(listing.files)} images; every tenth is held out for the test split, so at "
+            f"least 10 are needed. Add images, or sort them into train/ and test/."
+        )
+    return held_out
+
+
+def _classes(files: list[str]) -> list[str]:
+    """Names of the first subfolders, sorted; [] if an image lies in none, for then it would have no class."""
+    return sorted({file.split("/")[0] for file in files}) if all("/" in file for file in files) else []
