@@ -240,7 +240,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--count must be an integer from 20" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
-    assert "no such file" in refused("compare", "nowhere.yaml")
+    assert "neither a file nor a shipped recipe" in refused("compare", "nowhere.yaml")
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
     assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
     assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
