@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from unidiff.errors import require_shape
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
 from unidiff.process.base import Process
 from unidiff.process.level import Level, scale_by
@@ -65,10 +66,14 @@ class NeuralClassifier(Classifier):
 
     def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
         """The same classifier with another network."""
-        return NeuralClassifier(self.process, backbone, self.noise_condition)
+        twin = NeuralClassifier(self.process, backbone, self.noise_condition)
+        twin.classes, twin.shape = self.classes, self.shape  # a wrapper for several processes has no such attributes
+        return twin
 
     def forward(self, u: Tensor, level: Level) -> Tensor:
         """The network's logits; see `Classifier.forward`."""
         basis = self.process.basis
         scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        return apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.at(level))
+        logits = apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.at(level))
+        require_shape("backbone", "logits", logits.shape, (len(u), self.classes))
+        return logits

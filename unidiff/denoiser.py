@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
@@ -121,7 +121,9 @@ class NeuralDenoiser(Denoiser):
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
-        return type(self)(self.process, self.parameterization, backbone, self.noise_condition)
+        twin = type(self)(self.process, self.parameterization, backbone, self.noise_condition)
+        twin._copy_interface(self)  # a wrapper for several processes has no such attributes
+        return twin
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The quantity a x0 + b eps as the network predicts it, (B, *modes), in the dtype of u."""
@@ -132,6 +134,8 @@ class NeuralDenoiser(Denoiser):
         into, out = self.scales(level)
         condition = self.noise_condition.at(level)
         output, variance = apply_network(self.backbone, self.process.basis, scale_by(into, u), condition, **cond), None
+        channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
+        require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require, require_shape
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
 from unidiff.process.level import Level
 from unidiff.process.per_sample import PerSampleHeat
@@ -133,7 +133,9 @@ class VelocityNetwork(VelocityField):
         basis = self.process.basis
         # What is passed where modes differ in SNR depends on the time alone.
         condition = self.noise_condition.at(Level(t, math.nan, math.nan, math.nan))
-        return basis.forward(apply_network(self.backbone, basis, u, condition))
+        velocity = apply_network(self.backbone, basis, u, condition)
+        require_shape("backbone", "predictions", velocity.shape, u.shape)
+        return basis.forward(velocity)
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity; see `VelocityField.forward`."""

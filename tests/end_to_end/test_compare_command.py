@@ -89,7 +89,7 @@ def test_a_comparison_is_not_overwritten_by_accident(tmp_path):
     assert (out / "mine.txt").read_text() == "kept"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
-    assert "no comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
+    assert "not a comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
 
 
 def test_the_directory_that_one_is_in(tmp_path, monkeypatch):
@@ -231,7 +231,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
-    with pytest.raises(ParameterError, match="runs must be each run once"):
+    with pytest.raises(ParameterError, match=r"runs must be a list that names each run once"):
         ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")

@@ -333,7 +333,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"type": "Ring"}}, "a codec is trained on pictures"),
+        ({"data": {"type": "Ring"}}, "data must be images"),
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels must be .* got \(9"),
@@ -362,5 +362,13 @@ def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="process: missing required key"):
+    with pytest.raises(RecipeError, match="codec: missing required key"):
         ud.load_recipe(write(tmp_path, plain))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 1, 1, 1), (1, 1, 8, 8)])
+def test_reconstructions_of_another_shape_are_an_error(shape):
+    coding = AutoencoderOutput(torch.zeros(shape), torch.zeros(4), torch.zeros(4))
+    for objective in (ud.codec.Reconstruction(), ud.codec.Variational(), ud.codec.Commitment()):
+        with pytest.raises(ParameterError, match=r"reconstructions must have shape \(4, 1, 8, 8\)"):
+            objective.losses(coding, torch.zeros(4, 1, 8, 8))

@@ -12,6 +12,7 @@ from tiny import equal
 import unidiff as ud
 from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError, RunFailed
+from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_device, resolve_precision
@@ -198,6 +199,116 @@ def test_seeds_decide_the_run():
         runs[name] = model.backbone.state_dict()
     assert equal(dict(runs["a"]), dict(runs["b"]))
     assert not equal(dict(runs["a"]), dict(runs["c"]))
+
+
+class Answers(torch.nn.Module):
+    """A network whose answers have a given shape, which broadcasts against the right one; c and label are ignored."""
+
+    def __init__(self, shape, answer, **attributes):
+        super().__init__()
+        self.shape, self.answer = shape, answer
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x, c, **cond):
+        rows = x if self.answer[0] == "B" else x[: self.answer[0]]
+        return (
+            rows.flatten(1).mean(1).reshape(-1, *[1] * (len(self.answer) - 1)).expand(-1, *self.answer[1:])
+            * self.weight
+        )
+
+
+IMAGES = TensorSource(torch.rand(40, 1, 8, 8), "images", labels=torch.arange(40) % 3)
+NO_LABELS = TensorSource(torch.rand(40, 1, 8, 8), "images")
+OBJECTIVES = {
+    "Denoising": ud.Denoising(),
+    "ExplicitScoreMatching": ud.ExplicitScoreMatching(),
+    "SlicedScoreMatching": ud.SlicedScoreMatching(),
+    "SlicedScoreMatchingVR": ud.SlicedScoreMatchingVR(),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "answer", [("B", 3, 8, 8), ("B", 1, 1, 1), ("B", 1, 8, 1), (1, 1, 8, 8), ("B", 1), ("B", 2, 8, 8)]
+)
+def test_predictions_of_another_shape_are_an_error_in_every_objective(objective, answer):
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), Answers((1, 8, 8), answer))
+    before = model.backbone.weight.item()
+    got = str(tuple(4 if size == "B" else size for size in answer)).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ParameterError, match=rf"predictions must have shape \(4, 1, 8, 8\), got {got}"):
+        ud.train(model, NO_LABELS, OBJECTIVES[objective], settings(batch=4))
+    assert model.backbone.weight.item() == before
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_learned_variance_needs_twice_the_channels(channels):
+    network = Answers((1, 8, 8), ("B", channels, 8, 8), learned_variance=True)
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), network)
+    with pytest.raises(ParameterError, match=r"predictions must have shape \(4, 2, 8, 8\)"):
+        ud.train(model, NO_LABELS, ud.Hybrid(), settings(batch=4))
+
+
+@pytest.mark.parametrize("answer", [("B", 1), ("B", 4), (1, 3), ("B", 3, 1)])
+def test_logits_of_another_shape_are_an_error(answer):
+    classifier = ud.NeuralClassifier(ud.DDPM(50), Answers((1, 8, 8), answer, classes=3))
+    with pytest.raises(ParameterError, match=r"logits must have shape \(4, 3\)"):
+        ud.train(classifier, IMAGES, CrossEntropy(), settings(batch=4), conditioning=ud.Labels())
+
+
+def test_points_of_another_shape_are_an_error():
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), Answers((2,), ("B", 1)))
+    with pytest.raises(ParameterError, match=r"predictions must have shape \(8, 2\), got \(8, 1\)"):
+        fit(model)
+
+
+def test_samples_are_not_broadcast_either():
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), Answers((1, 8, 8), ("B", 3, 8, 8)))
+    with pytest.raises(ParameterError, match="predictions must have shape"):
+        ud.sample(model, ud.DDIM(), ud.Uniform(2), seeds=[0])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (8, 1), (8, 2)])
+def test_losses_of_another_shape_are_an_error(shape):
+    class Mine(ud.Denoising):
+        def losses(self, *given, **cond):
+            return super().losses(*given, **cond).mean().expand(shape)
+
+    with pytest.raises(ParameterError, match=r"losses must have shape \(8,\)"):
+        ud.train(ring_model(), RING, Mine(), settings())
+
+
+def test_weights_of_another_shape_are_an_error():
+    class Mine(ud.UniformWeighting):
+        def weight(self, parameterization, level):
+            return torch.ones(8)  # (B,), which a batch of 8 images of 8 columns would not contradict
+
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), Answers((1, 8, 8), ("B", 1, 8, 8)))
+    with pytest.raises(
+        ParameterError, match=r"weights must be a number or have 4 axes like the state, got shape \(8,\)"
+    ):
+        ud.train(model, NO_LABELS, ud.Denoising(Mine()), settings())
+
+
+def test_a_wrapped_network_keeps_what_its_model_knows():
+    class Wrapper(torch.nn.Module):  # as DistributedDataParallel: the attributes of the network are not its own
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *given, **cond):
+            return self.module(*given, **cond)
+
+    network = Answers((1, 8, 8), ("B", 2, 8, 8), learned_variance=True, classes=3)
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), network)
+    twin = model.with_backbone(Wrapper(network))
+    assert (twin.learned_variance, twin.classes, twin.shape) == (True, 3, (1, 8, 8))
+    x, level = torch.rand(4, 1, 8, 8), model.process.level(0.5)
+    assert all(torch.equal(a, b) for a, b in zip(twin.network_output(x, level), model.network_output(x, level)))
+    classifier = ud.NeuralClassifier(ud.DDPM(50), Answers((1, 8, 8), ("B", 3), classes=3))
+    twin = classifier.with_backbone(Wrapper(classifier.backbone))
+    assert torch.equal(twin(x, level), classifier(x, level))
 
 
 def test_settings_are_checked():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.codec.layout import Layout
+from unidiff.files import whole_files
 
 __all__ = ["Autoencoder", "AutoencoderOutput", "CodecInTraining", "at_least_float32"]
 
@@ -73,18 +72,9 @@ class Autoencoder(nn.Module):
         Raises:
             OSError: If it cannot be written.
         """
-        folder = Path(folder).absolute()
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         model: Any = self.model
-        try:
-            partial.mkdir(parents=True)
+        with whole_files(folder, "config.json") as partial:
             model.save_pretrained(partial, safe_serialization=True)
-            folder.mkdir(exist_ok=True)
-            for path in sorted(partial.iterdir(), key=lambda path: path.suffix == ".json"):  # the configuration last
-                os.replace(path, folder / path.name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @property
     def backbone(self) -> Autoencoder:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from unidiff.errors import DataError
+from unidiff.files import whole_files
 from unidiff.search_paths import Absent
 
 __all__ = ["download", "fetch"]
@@ -29,7 +29,7 @@ def download(url: str, target: Path) -> None:
 
 
 def fetch(name: str, mirrors: Sequence[str], folder: Path, check: Callable[[Path], object]) -> Path:
-    """Download a file into a folder: temporary place first, then the check, then the rename.
+    """Download a file into a folder: it gets its name after the check.
 
     So the folder never holds half a file or a wrong one, and two processes that fetch at once do no harm.
 
@@ -51,11 +51,9 @@ def fetch(name: str, mirrors: Sequence[str], folder: Path, check: Callable[[Path
     for mirror in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                arrived = Path(temporary) / name
-                download(mirror + name, arrived)
-                check(arrived)
-                os.replace(arrived, folder / name)
+            with whole_files(folder, name) as temporary:
+                download(mirror + name, temporary / name)
+                check(temporary / name)
             return folder / name
         except OSError as error:
             failures.append(f"{mirror}: {error.strerror or type(error).__name__}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from contextlib import suppress
@@ -22,6 +21,7 @@ from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, lo
 from unidiff.codec.layout import Layout
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
+from unidiff.files import digest_of, whole_file
 
 __all__ = ["Latent"]
 
@@ -140,7 +140,7 @@ class Latent(Dataset):
         source = self.data.open(split)
         codec = digest(self.folder)
         told = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
-        key = hashlib.sha256(told.encode()).hexdigest()
+        key = digest_of([told.encode()]).removeprefix("sha256:")
         path = search_paths.cache() / "latents" / f"{key}.safetensors"
         expected = (len(source), *shape)
         values = _read(path, expected) if self.cache else None
@@ -155,7 +155,7 @@ class Latent(Dataset):
         return TensorSource(
             values,
             f"latents of {source.name}",
-            f"sha256:{hashlib.sha256(said.encode()).hexdigest()}",
+            digest_of([said.encode()]),
             source.stand_in,
             source.labels,
             source.class_names,
@@ -192,13 +192,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _keep(values: Tensor, path: Path) -> None:
     """Write latents whole or not at all. A cache that cannot be written is no reason to stop."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")
-    try:
+    with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"latents": values}, partial, {"checksum": content_checksum(values)})
-        os.replace(partial, path)
-    except (OSError, SafetensorError):
-        pass
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial:
+            save_file({"latents": values}, partial, {"checksum": content_checksum(values)})

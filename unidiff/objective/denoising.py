@@ -32,5 +32,5 @@ class Denoising(Objective):
         parameterization = denoiser.parameterization
         error = denoiser.output(u, level, **cond) - parameterization.target(u0, eps, level)
         # The root of the weight meets the error before the square: 1/sigma^4 would not fit low-precision ranges.
-        root = self.weighting.weight(parameterization, level) ** 0.5
+        root = self.weighting.root(parameterization, level, u)
         return (root * error).square().flatten(1).mean(1)

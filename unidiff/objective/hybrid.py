@@ -60,7 +60,7 @@ class Hybrid(Objective):
         if variance is None:
             problem = "Hybrid trains a variance, which this network does not predict. Build it with learned_variance."
             raise ParameterError("objective", problem)
-        root = self.weighting.weight(parameterization, level) ** 0.5
+        root = self.weighting.root(parameterization, level, u)
         simple = (root * (output - parameterization.target(u0, eps, level))).square().flatten(1).mean(1)
         x0 = parameterization.solve(output.detach(), u, level).x0
         return simple + self.weight * self._bound(denoiser.process, u0 - x0, level, variance)

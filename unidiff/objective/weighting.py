@@ -11,7 +11,10 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from unidiff.errors import require
+import torch
+from torch import Tensor
+
+from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Parameterization
 from unidiff.process.level import Level, Scale
 
@@ -25,6 +28,15 @@ class Weighting(ABC):
     @abstractmethod
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:
         """The weight at this level, non-negative, shaped like its coefficients."""
+
+    def root(self, parameterization: Parameterization, level: Level, like: Tensor) -> Scale:
+        """The square root of the weight: one number, or a tensor with as many axes as the state `like`."""
+        weight = self.weight(parameterization, level)
+        shape = torch.as_tensor(weight).shape
+        if len(shape) not in (0, like.ndim):  # (B,) would be broadcast over the columns of an image
+            problem = f"weights must be a number or have {like.ndim} axes like the state, got shape {tuple(shape)}"
+            raise ParameterError("weighting", problem)
+        return weight**0.5
 
 
 @dataclass(frozen=True)

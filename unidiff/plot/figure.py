@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
+
+from unidiff.files import whole_file
 
 __all__ = ["new_figure", "save_figure", "wrapped"]
 
@@ -20,10 +21,9 @@ def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type:
 
 
 def save_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Write the PNG under another name first: a run that is stopped leaves no half a picture."""
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    """Write a figure as a PNG."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def wrapped(caption: str, width: float) -> str:

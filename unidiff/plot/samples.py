@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from unidiff.files import whole_file
 from unidiff.plot.figure import new_figure, save_figure, wrapped
 
 __all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
@@ -49,9 +49,8 @@ def save_animation(states: Sequence[Tensor], path: Path) -> None:
     """Animate image trajectories, (N, C, H, W) per frame, as a GIF that pauses on its last frame."""
     frames = [_tile(_contrast(state), math.ceil(math.sqrt(len(state)))) for state in states]
     durations = [80] * (len(frames) - 1) + [2000]
-    temporary = path.with_name(f".{path.name}")
-    frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def save_table(
@@ -159,6 +158,5 @@ def _captioned(image: Image.Image, caption: str) -> Image.Image:
 
 
 def _write(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    image.save(temporary, "PNG")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        image.save(temporary, "PNG")
