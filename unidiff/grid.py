@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -39,6 +39,10 @@ class Grid(ABC):
         """Raise a ParameterError for a process on which this grid is not defined."""
         self.times(process)
 
+    def with_steps(self, steps: int) -> Grid | None:
+        """The same grid with another number of steps; None where the number is not a parameter of the grid."""
+        return None
+
 
 @dataclass(frozen=True)
 class Native(Grid):
@@ -64,6 +68,10 @@ class _Steps(Grid):
 
     def __post_init__(self) -> None:
         require_whole("steps", self.steps, 1, 1_000_000)
+
+    def with_steps(self, steps: int) -> Grid:
+        """See `Grid.with_steps`."""
+        return replace(self, steps=steps)
 
     @abstractmethod
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:

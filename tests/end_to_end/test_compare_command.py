@@ -89,7 +89,7 @@ def test_a_comparison_is_not_overwritten_by_accident(tmp_path):
     assert (out / "mine.txt").read_text() == "kept"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
-    assert "no comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
+    assert "not a comparison" in refused("compare", path, "--out", tmp_path / "full", "--overwrite")
 
 
 def test_the_directory_that_one_is_in(tmp_path, monkeypatch):
@@ -231,16 +231,16 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
     same = runs / "digits" / ".." / "ring"
     assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
-    with pytest.raises(ParameterError, match="runs must be each run once"):
+    with pytest.raises(ParameterError, match=r"runs must be a list that names each run once"):
         ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
-    assert "--count: 3 was given" in refused("compare", recipe, "--count", 3)
+    assert "--count must be an integer from 20 to 10000000, got 3" in refused("compare", recipe, "--count", 3)
     assert "no run directory" in refused("compare", tmp_path)
     assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
-    assert "no such file" in refused("compare", "nowhere.yaml")
+    assert "neither a file nor a shipped recipe" in refused("compare", "nowhere.yaml")
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
     assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
     assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
@@ -258,9 +258,9 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         ({"nfe": []}, "nfe"),
         ({"process": None}, "process: it is missing"),
         ({"data": None}, "data: it is missing"),
-        ({"data": {"type": "TwoMoons"}}, "no mixture of Gaussians"),
+        ({"data": {"type": "TwoMoons"}}, "is not a mixture of Gaussians"),
         ({"runs": ["runs/a"]}, "data: a trained run has its own"),
-        ({"count": 5}, "count: 5 was given"),
+        ({"count": 5}, "count must be an integer from 20 to 10000000, got 5"),
         ({"steps": 5}, "steps: unknown key"),
     ],
 )
@@ -309,3 +309,113 @@ def test_a_table_in_a_terminal(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "DDIM @ Uniform" in shown
     assert "┃" in shown
+
+
+# ---------------------------------------------------------------------------------------------- conditions
+
+QUICK = ["--solvers", "ancestral@uniform", "--nfe", "2", "--count", 30, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def conditioned(tmp_path_factory):
+    """Runs with classes, the same without dropout, and with images."""
+    folder = tmp_path_factory.mktemp("conditioned")
+    training = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
+    for name, conditioning in {
+        "classes": {"type": "Labels", "dropout": 0.2},
+        "certain": {"type": "Labels", "dropout": 0.0},
+        "images": {"type": "SuperResolution", "factor": 2, "dropout": 0.2},
+    }.items():
+        recipe = write(folder, {**DIGITS, "training": training, "conditioning": conditioning}, f"{name}.yaml")
+        assert unidiff("run", recipe, "--out", folder / name).code == 0
+    (folder / "digit.png").write_bytes(b"")
+    Image.fromarray((torch.arange(64).reshape(8, 8) * 4).byte().numpy()).save(folder / "digit.png")
+    return folder
+
+
+def compared(monkeypatch, folder, *words):
+    """The files' facts and what `unidiff.compare` returned to the command."""
+    found = []
+
+    def keep(*arguments, **options):
+        found.append(ud.compare(*arguments, **options))
+        return found[0]
+
+    monkeypatch.setattr("unidiff.tasks.comparison_models.compare", keep)
+    result = unidiff("compare", *words, *QUICK, "--out", folder / "out")
+    assert result.code == 0, result
+    return json.loads((folder / "out/compare.json").read_text()), found[0], result.out
+
+
+def test_classes_and_guidance_are_those_of_the_library(conditioned, tmp_path, monkeypatch):
+    words = ["--class", "3,8", "--guidance", 2]
+    facts, found, text = compared(monkeypatch, tmp_path, conditioned / "classes", *words)
+    assert (facts["classes"], facts["guidance"], facts["classifier"]) == ([3, 8], 2.0, None)
+    assert "conditions: classes 3, 8 in turn, guidance 2" in text
+    model, label = ud.load(conditioned / "classes", device="cpu").denoiser, torch.tensor([3, 8] * 15)
+    test = ud.data.Digits().open("test")
+    rows = [(test.labels == k).nonzero().flatten() for k in (3, 8)]
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    each = min(map(len, rows))  # as many of each class as there are of the rarer
+    rows = torch.cat([order[test.labels[order] == k][:each] for k in (3, 8)]).sort().values
+    assert facts["reference"].startswith(f"Digits test, {2 * each} samples")
+    options = {"reference_data": test.batch(rows), "label": label, "dtype": torch.float32}
+    own = ud.compare(ud.ClassifierFree(model, 2.0), "ancestral@uniform", [2], seeds=30, **options)
+    assert torch.equal(found.rows[0].x, own.rows[0].x)
+    assert facts["rows"][0]["energy"] == own.rows[0].distances.energy.value
+    plain = ud.compare(model, "ancestral@uniform", [2], seeds=30, **options)
+    assert not torch.equal(found.rows[0].x, plain.rows[0].x)
+
+
+def test_without_options_all_classes_are_drawn_in_turn(conditioned, tmp_path, monkeypatch):
+    facts, found, text = compared(monkeypatch, tmp_path, conditioned / "classes")
+    assert "conditions: classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 in turn" in text
+    assert facts["classes"] is facts["guidance"] is None
+    model = ud.load(conditioned / "classes", device="cpu").denoiser
+    x = ud.sample(model, ud.Ancestral(), ud.Uniform(2), seeds=30, label=torch.arange(30) % 10).x
+    assert torch.equal(found.rows[0].x, x)
+
+
+def test_a_test_image_for_each_sample(conditioned, tmp_path, monkeypatch):
+    facts, found, text = compared(monkeypatch, tmp_path, conditioned / "images", "--guidance", 1.5)
+    assert "conditions: test images in turn, 30 of them, guidance 1.5" in text
+    assert facts["reference"].startswith("Digits test, 297 samples")
+    run = ud.load(conditioned / "images", device="cpu")
+    image = run.recipe.conditioning.examples(run.recipe.data, 30, None).cond["image"]
+    x = ud.sample(ud.ClassifierFree(run.denoiser, 1.5), ud.Ancestral(), ud.Uniform(2), seeds=30, image=image).x
+    assert torch.equal(found.rows[0].x, x)
+
+
+def test_images_of_the_user_have_no_reference(conditioned, tmp_path, monkeypatch):
+    facts, found, text = compared(monkeypatch, tmp_path, conditioned / "images", "--image", conditioned / "digit.png")
+    assert facts["images"] == [str(conditioned / "digit.png")]
+    assert facts["reference"] is facts["rows"][0]["energy"] is facts["baseline"]["energy"] is None
+    assert "energy, sliced W2" not in text
+    run = ud.load(conditioned / "images", device="cpu")
+    picture = (torch.arange(64).reshape(1, 8, 8) * 4).float() / 127.5 - 1
+    image = run.recipe.conditioning.from_user(picture, (1, 8, 8)).expand(30, 1, 8, 8)
+    assert torch.equal(found.rows[0].x, ud.sample(run.denoiser, ud.Ancestral(), ud.Uniform(2), seeds=30, image=image).x)
+
+
+def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path):
+    classes, images, digit = conditioned / "classes", conditioned / "images", conditioned / "digit.png"
+    for words, message in {
+        (classes, "--class", "3,12"): "--class 3,12: the classes of",
+        (classes, "--class", "three"): "write integers",
+        (classes, "--guidance", "nan"): "--guidance nan",
+        (classes, "--image", digit): "was trained without images",
+        (classes, "--mask", digit): "was trained without images",
+        (classes, "--classifier", classes): "--guidance",
+        (classes, images): "under different conditions (label and image)",
+        (classes, conditioned / "certain", "--guidance", 2): "was trained with dropout 0",
+        (images, "--class", 3): "trained with images, not with classes",
+        (images, "--mask", digit): "name the image",
+        (images, "--image", conditioned / "none.png"): "no such file",
+        (runs / "digits", "--class", 3): "was trained without classes",
+        (runs / "digits", "--guidance", 2): "nothing to guide to",
+    }.items():
+        assert message in refused("compare", *words, *QUICK, "--out", tmp_path / "out"), words
+    for option in (("--class", 0), ("--guidance", 2), ("--image", digit)):
+        said = refused("compare", write(tmp_path, EXACT), *option, "--out", tmp_path / "out")
+        assert f"{option[0]}: the model of this recipe is exact" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

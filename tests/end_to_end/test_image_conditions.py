@@ -471,17 +471,17 @@ def test_what_the_command_line_refuses(folder, tmp_path):
     digit, hole = folder / "digit.png", folder / "hole.png"
     for words, message in {
         ("small", "--image", folder / "none.png"): "no such file",
-        ("small", "--image", folder / "six.png"): "is 6 x 6 pixels; give a picture of 4 x 4, or one of at least 8 x 8",
+        ("small", "--image", folder / "six.png"): "is 6 x 6 pixels; give an image of 4 x 4, or one of at least 8 x 8",
         ("small", "--image", folder / "small.yaml"): "not a readable image",
         ("small", "--image", digit, "--mask", hole): "sees all of a picture",
-        ("small", "--mask", hole): "name the picture",
+        ("small", "--mask", hole): "name the image",
         ("small", "--class", 3): "trained with images, not with classes",
         ("small", "--guidance", 2): "was trained with dropout 0",
         ("holes", "--image", digit): "Give a mask",
         ("holes", "--image", digit, "--mask", folder / "six.png"): "Make them the same size",
     }.items():
         assert message in refused("sample", folder / words[0], *words[1:], *out), words
-    assert "trained with images as conditions" in refused("inpaint", folder / "holes", digit, hole, *out)
-    assert "trained with images as conditions" in refused("edit", folder / "holes", digit, *out)
+    assert "trained with images as conditions and needs one" in refused("inpaint", folder / "holes", digit, hole, *out)
+    assert "trained with images as conditions and needs one" in refused("edit", folder / "holes", digit, *out)
     assert "this model needs the condition 'image'" in refused("likelihood", folder / "small", "--count", 2)
     assert not (tmp_path / "x.png").exists()

@@ -134,9 +134,11 @@ def test_a_codec_computes_on_the_card_what_it_does_on_the_cpu(name):
         expected = codec.encode(x)
         z = codec.to(CARD).encode(x.to(CARD))
         back = codec.decode(z)
-        # Sums of 10^4 terms in another order, over some 20 layers, in float64.
-        torch.testing.assert_close(z.cpu(), expected, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(back.cpu(), codec.to(CPU).decode(expected), rtol=1e-9, atol=1e-9)
+        # Sums of 10^4 terms in another order, over some 20 layers, in float64. The linear attention of diffusers'
+        # AutoencoderDC casts to float32 whatever it is given: 2^-24 a rounding, times 100 for the layers behind it.
+        bound = 100 * 2.0**-24 if name == "AutoencoderDC" else 1e-9
+        torch.testing.assert_close(z.cpu(), expected, rtol=bound, atol=bound)
+        torch.testing.assert_close(back.cpu(), codec.to(CPU).decode(expected), rtol=bound, atol=bound)
 
 
 def test_the_number_of_waits_does_not_grow_with_the_steps():

@@ -333,7 +333,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"type": "Ring"}}, "a codec is trained on pictures"),
+        ({"data": {"type": "Ring"}}, "data must be images"),
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels must be .* got \(9"),
@@ -362,7 +362,7 @@ def test_each_command_says_what_a_codec_is_for(run, tmp_path):
     assert unidiff("check", folder / "recipe.yaml").out.count("parameters") == 1
     plain = {**VAE}
     del plain["codec"]
-    with pytest.raises(RecipeError, match="process: missing required key"):
+    with pytest.raises(RecipeError, match="codec: missing required key"):
         ud.load_recipe(write(tmp_path, plain))
 
 

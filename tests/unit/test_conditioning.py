@@ -160,7 +160,7 @@ def test_samples_of_classes_from_the_command_line(runs, tmp_path):
 
 def test_what_the_command_line_refuses(runs):
     run, plain = runs / "classes", runs / "plain"
-    assert "knows the classes 0 to 9, and 12 is none of them" in refused("sample", run, "--class", "3,12")
+    assert "are 0 to 9, got 12" in refused("sample", run, "--class", "3,12")
     assert "was trained without classes" in refused("sample", plain, "--class", 3)
     for option in ("--image", "--mask"):
         assert "was trained without images" in refused("sample", plain, option, "digit.png")
@@ -179,4 +179,4 @@ def test_what_the_command_line_refuses(runs):
     assert "trained with dropout 0" in refused("sample", run, "--class", 3, "--guidance", 2)
     (run / "recipe.yaml").write_text(manifest)
     assert "write integers" in refused("sample", run, "--class", "three")
-    assert "--count must be an integer >= 1, got 0" in refused("sample", run, "--class", 3, "--count", 0)
+    assert "--count must be an integer from 1 to 10000000, got 0" in refused("sample", run, "--class", 3, "--count", 0)

@@ -608,7 +608,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("training.stepz=20", "--set training.stepz=20: training.stepz: unknown key. Did you"),
         ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
-        ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention: resolution"),
+        ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention must be resolutions"),
         ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),
         ("process={type: DDPM, schedule: ZeroTerminalSNR}", "r.yaml:3:1: parameterization: Score"),
         ("data=fashion_mnis", "--set data=fashion_mnis: data: unknown dataset 'fashion_mnis'. Did you mean 'Fash"),

@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
+from unidiff.cli.options import (
+    AllowImports,
+    AsJson,
+    Classes,
+    Classifier,
+    Device,
+    Guidance,
+    Images,
+    Mask,
+    Overrides,
+)
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
     from unidiff.tasks.comparison import SolverComparison
+    from unidiff.tasks.conditions import Conditioned
+    from unidiff.tasks.generation import GenerationRun
 
 __all__ = ["compare"]
 
@@ -37,6 +49,11 @@ def compare(
     count: Annotated[int | None, typer.Option(help="Samples of each solver [default: 500].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the files go [default: runs/<name>].")] = None,
+    classes: Classes = None,
+    guidance: Guidance = None,
+    classifier: Classifier = None,
+    images: Images = None,
+    mask: Mask = None,
     overrides: Overrides = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the comparison that is there.")] = False,
@@ -45,16 +62,30 @@ def compare(
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.console import Console
+    from unidiff.cli.guidance_options import ConditionOptions
     from unidiff.tasks.comparison_models import compare_recipe
     from unidiff.tasks.comparison_report import write_comparison
+    from unidiff.tasks.conditions import usual
 
+    options = ConditionOptions.read(classes, guidance, classifier, images, mask)
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
     comparing, name = _comparing(what, changes, overrides or [], allow_imports)
     directory = out or Path("runs") / name
+    if not comparing.runs:
+        options.reject("the model of this recipe is exact. Name run directories, or leave the option out.")
     comparing.check_output(directory, overwrite)
-    with Console() as console:
-        found, facts = compare_recipe(comparing, console, device=device, allow_imports=allow_imports)
+    console = Console()
+
+    def condition(run: GenerationRun, count: int) -> Conditioned:
+        default = None if images or mask else usual(run, count).examples
+        return options.apply(run, device, allow_imports, console.notice, default)
+
+    with console:
+        found, facts = compare_recipe(
+            comparing, console, device=device, allow_imports=allow_imports, condition=condition
+        )
+        facts.update(options.to_dict())
         for note in found.notes:
             console.notice(note)
     result = write_comparison(comparing, found, facts, directory)
@@ -63,9 +94,14 @@ def compare(
         return
     _print_table(found)
     errors = ", ".join(f"{error:.1e} {label}".strip() for label, error in found.flow_errors.items())
+    described = [facts["conditions"]] if facts.get("conditions") else []
+    described += [] if guidance is None else [f"guidance {guidance:g}"]
+    if described:
+        print(f"conditions: {', '.join(described)}")
     if errors:
         print(f"rms: from the true flow of the first {found.followed} samples, which is known to about {errors}")
-    print(f"energy, sliced W2: from {facts['reference']}")
+    if facts["reference"]:
+        print(f"energy, sliced W2: from {facts['reference']}")
     if facts["features"]:
         print(f"features: energy distance in {facts['features']}")
     print(f"{directory}{os.sep}: compare.csv, compare.json, errors.png, samples.png")

@@ -24,12 +24,15 @@ from unidiff.grid import Grid
 from unidiff.run.directory import RunDirectory
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution
+from unidiff.tasks.conditions import Conditioned
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "read_image", "read_map", "read_mask"]
 
-Alter = Callable[[Denoiser, torch.device, Grid, Sequence[int], Callable[[int, int], None]], Solution]
+Alter = Callable[
+    [Denoiser, torch.device, Grid, Sequence[int], Callable[[int, int], None], Mapping[str, Tensor]], Solution
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class EditSession:
     """A loaded run of images, how it is to be sampled, and where picture and values are to go."""
 
     run: GenerationRun
+    conditioned: Conditioned
     sampling: Sampling
     picture: Path
     array: Path | None
@@ -50,8 +54,13 @@ class EditSession:
         allow_imports: bool,
         out: Path | None,
         array: Path | None,
+        conditions: Callable[[GenerationRun, str, bool, Callable[[str], None]], Conditioned],
     ) -> EditSession:
-        """Read the run; refuse one of no images, and places that cannot be written, before any work."""
+        """Read the run, once it is certain that the results can be written.
+
+        Raises:
+            RunError: If its samples are not images, or need an image as a condition.
+        """
         check_place("--array", array)
         check_place("--out", out, array)
         given = any(change.startswith("sampling.count=") for change in overrides or [])
@@ -64,12 +73,14 @@ class EditSession:
         if len(shape) != 3:
             raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be altered.")
         if run.denoiser.image is not None:
-            remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model of holes."
-            problem = "this model was trained with images as conditions, and alters none without them"
+            remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model trained with masks."
+            problem = "this model was trained with images as conditions and needs one"
             raise RunError(f"{directory}: {problem}. {remedy}")
         picture = out or free_name(RunDirectory(directory).samples)
         check_place("--out", picture)
-        return EditSession(run, run.recipe.sampling, picture, array)
+        with Console() as console:
+            conditioned = conditions(run, device, allow_imports, console.notice)
+        return EditSession(run, conditioned, run.recipe.sampling, picture, array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,13 +91,16 @@ class EditSession:
         self, alter: Alter, given: Sequence[Tensor], caption: str, facts: Mapping[str, Any], as_json: bool
     ) -> None:
         """Draw in batches, write the given pictures followed by the samples, and say what was done."""
-        sampling, denoiser = self.sampling, self.run.denoiser
+        sampling, denoiser = self.sampling, self.conditioned.denoiser
+        cond = self.conditioned.in_turn(sampling.count)
         place = next(denoiser.parameters()).device
         started = time.perf_counter()
         seeds = range(sampling.seed, sampling.seed + sampling.count)
         with Console() as console, arithmetic(self.run.precision, place):
             grid = sampling.grid_for(self.run.recipe.process)
-            solution = alter(denoiser, place, grid, seeds, lambda done, total: console.progress("sample", done, total))
+            solution = alter(
+                denoiser, place, grid, seeds, lambda done, total: console.progress("sample", done, total), cond
+            )
         data = self.run.recipe.data
         x = torch.cat([data.decode(part).cpu() for part in solution.x.split(sampling.batch)])
         seconds = time.perf_counter() - started

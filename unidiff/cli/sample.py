@@ -6,13 +6,25 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
+from unidiff.cli.options import (
+    AllowImports,
+    Array,
+    AsJson,
+    Classes,
+    Classifier,
+    Device,
+    Guidance,
+    Images,
+    Mask,
+    Overrides,
+    Picture,
+)
 from unidiff.cli.output_paths import check_place, free_name
-from unidiff.errors import RunError, RunFailed, require_whole
+from unidiff.errors import RunFailed, require_whole
 
 __all__ = ["sample"]
 
@@ -20,74 +32,47 @@ __all__ = ["sample"]
 def sample(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int | None, typer.Option(help="Number of samples; short for --set sampling.count.")] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option("--class", metavar="K,...", help="Draw this class, or these, a row each; --count of each."),
-    ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain model of the class.")] = None,
-    classifier: Annotated[
-        Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
-    ] = None,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--image",
-            metavar="FILE",
-            help="For a model told images: --count samples of each picture, or 3; test images if none is named.",
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --image, for a model of holes: white is to be drawn.")
-    ] = None,
+    classes: Classes = None,
+    guidance: Guidance = None,
+    classifier: Classifier = None,
+    images: Images = None,
+    mask: Mask = None,
     overrides: Overrides = None,
-    array: Annotated[
-        Path | None, typer.Option(metavar="FILE.npy", help="Write the samples: float32, (N, *shape), in [-1, 1].")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write the picture here.")] = None,
+    array: Array = None,
+    out: Picture = None,
     device: Device = "auto",
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
 ) -> None:
     """Draw samples from a trained run with any solver and grid."""
-    if classifier is not None and guidance is None:
-        raise RunError(f"--classifier {classifier}: say how much it counts with --guidance.")
     if count is not None:
         require_whole("--count", count, 1, 10_000_000)
     check_place("--array", array)
     check_place("--out", out, array)
     import numpy as np
-    import torch
 
     from unidiff import plot
     from unidiff.cli.console import Console
-    from unidiff.cli.guidance_options import check_classes, guided, read_classes, read_classifier
-    from unidiff.cli.image_conditions import conditioning_of, read_examples
+    from unidiff.cli.guidance_options import ConditionOptions
     from unidiff.run.directory import RunDirectory
     from unidiff.run.load import draw
     from unidiff.tasks.generation import load_generation
     from unidiff.tasks.generation_report import errors, rows
 
-    asked = read_classes(classes)
+    options = ConditionOptions.read(classes, guidance, classifier, images, mask)
     with Console() as console:
         loaded = load_generation(
             run, overrides or [], device=device, allow_imports=allow_imports, report=console.notice
         )
         sampling, model = loaded.recipe.sampling, loaded.denoiser
-        judge = read_classifier(loaded, classifier, device, allow_imports, console.notice)
-        check_classes(loaded, asked, judge)
-        seeing = conditioning_of(loaded, images or [], mask)
-        steered = guided(loaded, asked, guidance, judge)
+        steered = options.apply(loaded, device, allow_imports, console.notice)
+        asked, seeing, shown = list(options.classes), steered.conditioning, steered.examples
         # A row of each class or picture: as many as the user says, and else what fits a row.
         given = any(change.startswith("sampling.count=") for change in overrides or [])
         usual = sampling.count if given or not (asked or seeing) else (3 if seeing else 8)
         each = usual if count is None else count
         sampling = dataclasses.replace(sampling, count=each)
-        cond: dict[str, Any] = {}
-        if seeing is not None:
-            shown = read_examples(seeing, loaded, images or [], mask)
-            cond["image"] = shown.cond["image"].repeat_interleave(each, 0)
-        elif asked:
-            cond["label"] = torch.tensor(asked).repeat_interleave(each)
+        cond = {name: value.repeat_interleave(each, 0) for name, value in shown.cond.items()}
         for value in cond.values():
             sampling = dataclasses.replace(sampling, count=len(value))
         picture = out or free_name(RunDirectory(run).samples)
@@ -96,7 +81,7 @@ def sample(
             console.notice(stand_in)
         started = time.perf_counter()
         solution = draw(
-            steered,
+            steered.denoiser,
             sampling,
             loaded.recipe.data,
             loaded.precision,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from torch import Tensor
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError
 from unidiff.evaluation.solver_spec import SolverSpec
-from unidiff.grid import Grid
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level
@@ -112,7 +110,7 @@ def plan(entrant: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequ
         The runs, and a note that says which were left out and why; empty if none was.
     """
     try:
-        if not any(field.name == "steps" for field in dataclasses.fields(entrant.grid)):  # a table's own times
+        if entrant.grid.with_steps(50) is None:  # a table's own times
             return [Planned(entrant, None, _measure(entrant, process, shape)[1])], ""
         smallest, least = _smallest(entrant, process, shape)
         few, more = (smallest + apart for apart in _APART)
@@ -135,8 +133,7 @@ def plan(entrant: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequ
 
 
 def _with_steps(entrant: SolverSpec, steps: int) -> SolverSpec:
-    grid: Grid = dataclasses.replace(entrant.grid, steps=steps)  # type: ignore[call-arg]
-    return SolverSpec(entrant.solver, grid)
+    return SolverSpec(entrant.solver, entrant.grid.with_steps(steps) or entrant.grid)
 
 
 def _smallest(entrant: SolverSpec, process: Process, shape: Sequence[int]) -> tuple[int, int]:

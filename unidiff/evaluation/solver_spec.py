@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -31,7 +32,9 @@ class SolverSpec:
     @property
     def label(self) -> str:
         """Both in a few words, such as `DDIM(eta=0.5) @ Uniform`."""
-        return f"{short(self.solver)} @ {short(self.grid)}"
+        few, more = self.grid.with_steps(50), self.grid.with_steps(51)  # they differ in the number of steps alone
+        fixed = [f.name for f in dataclasses.fields(self.grid) if getattr(few, f.name, 0) == getattr(more, f.name, 0)]
+        return f"{short(self.solver)} @ {short(self.grid, fixed)}"
 
     @classmethod
     def of(cls, given: Any, grid: Grid) -> SolverSpec:
@@ -65,15 +68,11 @@ def solver_specs(given: Any, grid: Grid) -> list[SolverSpec]:
     return list(dict.fromkeys(SolverSpec.of(entry, grid) for entry in listed))
 
 
-def short(part: Solver | Grid) -> str:
-    """A solver or grid as one would write it, without defaults and without the `steps` of a grid."""
-    fields = [field for field in dataclasses.fields(part) if not (isinstance(part, Grid) and _steps(field))]
+def short(part: Solver | Grid, names: Sequence[str] | None = None) -> str:
+    """A solver or grid as one would write it, without defaults; of all its parameters, or of those named."""
+    fields = [field for field in dataclasses.fields(part) if names is None or field.name in names]
     changed = [f"{f.name}={getattr(part, f.name)!r}" for f in fields if getattr(part, f.name) != _default(f)]
     return type(part).__name__ + (f"({', '.join(changed)})" if changed else "")
-
-
-def _steps(field: dataclasses.Field[Any]) -> bool:
-    return field.name == "steps"
 
 
 def _default(field: dataclasses.Field[Any]) -> object:

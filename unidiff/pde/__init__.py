@@ -6,4 +6,4 @@ from unidiff.lazy import attach, exports
 
 EXPORTS = exports(__file__)
 __all__ = list(EXPORTS)
-__getattr__ = attach(__name__, EXPORTS, {})
+__getattr__ = attach(__name__, EXPORTS, {"CutOff": "SpectralCutoff", "Naive": "TruncatedInverse"})

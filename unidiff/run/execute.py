@@ -95,11 +95,7 @@ class TrainingTask(Task, Generic[M]):
 
     @abstractmethod
     def model(self, measured: Mapping[str, Tensor]) -> M:
-        """The model with fresh weights.
-
-        Args:
-            measured: What `measure` returned.
-        """
+        """The model with fresh weights, given what `measure` returned."""
 
     @abstractmethod
     def loss(self) -> Loss[M]:
@@ -199,12 +195,11 @@ def execute(
     fresh = _restored(task, files) if resume else task.model(measured)
 
     accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
-    surroundings = environment()
     if main:
         if not resume:
             files.create(task.to_yaml(), measured, task.data.kept())
             files.update_manifest(started=_now())
-        files.update_manifest(status="training", **asdict(facts), **surroundings)
+        files.update_manifest(status="training", **asdict(facts), **environment())
     begun, status = time.perf_counter(), "failed"
     session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
     try:
@@ -255,8 +250,7 @@ def _train(task: TrainingTask[M], session: Session, fresh: M, accelerator: Accel
     settings, files, reporter = task.training, session.files, session.reporter
     trackers = Trackers(settings, files.tensorboard, files.name, files.read_manifest().started, task.to_dict())
     start = begun = time.perf_counter()
-    first = 0  # the step after which the pace is measured, since `begun`
-    opened = warned = False
+    first, opened, warned = 0, False, False  # the pace is measured from the step `first`, since `begun`
 
     def on_step(progress: Progress[M]) -> None:
         nonlocal begun, first, opened, warned

@@ -67,7 +67,12 @@ class SolverComparison(ResultsTask):
         require_whole("seed", self.seed, 0, 2**62)
         if self.runs:
             directories = {Path(run).resolve() for run in self.runs}
-            require(len(directories) == len(self.runs), "runs", [str(run) for run in self.runs], "each run once")
+            require(
+                len(directories) == len(self.runs),
+                "runs",
+                [str(run) for run in self.runs],
+                "a list that names each run once",
+            )
             for name in ("data", "process"):
                 if getattr(self, name) is not None:
                     raise ParameterError(name, "a trained run has its own. Leave this out, or leave `runs` out.")

@@ -18,6 +18,7 @@ from unidiff.exact import GaussianMixture
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
 from unidiff.run.task import Reporter
+from unidiff.tasks.conditions import Condition, Conditioned, usual
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import resolve_device
 
@@ -35,7 +36,12 @@ _TOLERANCE, _MOST_STEPS = 1e-3, 128
 
 
 def compare_recipe(
-    task: SolverComparison, reporter: Reporter, *, device: str = "auto", allow_imports: bool = False
+    task: SolverComparison,
+    reporter: Reporter,
+    *,
+    device: str = "auto",
+    allow_imports: bool = False,
+    condition: Condition = usual,
 ) -> tuple[Comparison, dict[str, Any]]:
     """Make a comparison.
 
@@ -44,6 +50,7 @@ def compare_recipe(
         reporter: Who is told how it goes.
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_imports: Accept classes from outside unidiff in the recipes of runs.
+        condition: (run, number of samples) -> the model to compare and the conditions of its samples.
 
     Returns:
         The comparison, and what it depends on beside its recipe, as plain values.
@@ -59,7 +66,7 @@ def compare_recipe(
         "progress": lambda done, total: reporter.progress("compare", done, total),
     }
     if task.runs:
-        return _compare_runs(task, reporter, options, device, allow_imports)
+        return _compare_runs(task, reporter, options, device, allow_imports, condition)
     assert task.data is not None
     assert task.data.mixture is not None
     assert task.process is not None
@@ -70,35 +77,44 @@ def compare_recipe(
 
 
 def _compare_runs(
-    task: SolverComparison, reporter: Reporter, options: dict[str, Any], device: str, allow_imports: bool
+    task: SolverComparison,
+    reporter: Reporter,
+    options: dict[str, Any],
+    device: str,
+    allow_imports: bool,
+    condition: Condition,
 ) -> tuple[Comparison, dict[str, Any]]:
     runs = [
         load_generation(run, device=device, allow_imports=allow_imports, report=reporter.notice) for run in task.runs
     ]
     _check_same_data(runs)
+    models = [condition(run, task.count) for run in runs]
+    cond = _same_conditions(runs, models, task.count)
     data = runs[0].recipe.data
     train, test = _splits(data)
     source = test or train
     if source.stand_in:
         reporter.notice(source.stand_in)
-    fresh = None if test is None else _some(train, task.count)
+    reference, fresh = _matching(source, models[0], _MOST_DATA), None
+    if test is not None and reference is not None:
+        fresh = _matching(train, models[0], task.count)
     features = _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
     labels = names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
     size = max(1, torch.Size(data.shape).numel())
     found = compare(
-        [("" if len(runs) == 1 else label, run.denoiser) for label, run in zip(labels, runs)],
+        [("" if len(runs) == 1 else label, model.denoiser) for label, model in zip(labels, models)],
         task.solvers,
         task.nfe,
         data.shape,
-        reference_data=_some(source, _MOST_DATA),
+        reference_data=reference,
         fresh_data=fresh,
         features=features,
         followed=max(64, -(-4096 // size)),  # about as many numbers, for points and for images
         dtype=torch.float32,
         tolerance=_TOLERANCE,
         most_steps=_MOST_STEPS,
-        **options,
+        **{**options, **cond},
     )
     if data.coded:  # the distances are those of latents; the pictures are of what people look at
         rows = tuple(dataclasses.replace(row, x=_seen(data, row.x)) for row in found.rows)
@@ -108,7 +124,8 @@ def _compare_runs(
         "model": [
             {"label": label, "directory": str(run.directory), "step": run.step} for label, run in zip(labels, runs)
         ],
-        "reference": f"{source.name}, {min(len(source), _MOST_DATA)} samples, {source.checksum}",
+        "conditions": _described(models[0]),
+        "reference": None if reference is None else f"{source.name}, {len(reference)} samples, {source.checksum}",
         "stand_in": source.stand_in,
         "features": None if features is None else f"{len(features.directions)} linear discriminants of {train.name}",
     }
@@ -148,16 +165,56 @@ def _splits(data: Dataset) -> tuple[OpenDataset, OpenDataset | None]:
         return train, None
 
 
-def _some(source: OpenDataset, count: int) -> Tensor:
-    """At most `count` samples, (N, *shape), chosen at random once and for all."""
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
+def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned], count: int) -> dict[str, Tensor]:
+    """The conditions of the samples, which must be those of all runs."""
+    first, *others = (model.in_turn(count) for model in models)
+    for run, other in zip(runs[1:], others):
+        if first.keys() != other.keys() or not all(torch.equal(first[name], other[name]) for name in first):
+            names = " and ".join(", ".join(cond) or "no conditions" for cond in (first, other))
+            problem = f"{runs[0].directory} and {run.directory} draw samples under different conditions ({names})"
+            raise RunError(f"{problem}. Compare them one at a time.")
+    return first
+
+
+def _described(model: Conditioned) -> str | None:
+    """The conditions in words; None if there are none."""
+    cond = model.examples.cond
+    if "label" in cond:
+        return f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn"
+    if "image" in cond:
+        kind = "test images" if model.examples.truth is not None else "images given"
+        return f"{kind} in turn, {len(cond['image'])} of them"
+    return None
+
+
+def _matching(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:
+    """At most `count` samples of the distribution that a perfect model would draw from, chosen at random once.
+
+    With classes in turn that is as many of each class; None where the data have no samples of it, as of images given.
+    """
+    label, order = model.examples.cond.get("label"), torch.randperm(len(source), generator=_generator())
+    if label is not None:
+        if source.labels is None:
+            return None
+        rows = [order[source.labels[order] == k] for k in label.unique()]
+        each = min([count // len(rows), *map(len, rows)])
+        if each * len(rows) < 10:
+            names = ", ".join(map(str, label.unique().tolist()))
+            raise RunError(f"{source.name} has too few samples of the classes {names}: a comparison needs at least 10.")
+        order = torch.cat([part[:each] for part in rows])
+    elif model.examples.cond and model.examples.truth is None:
+        return None
     return source.batch(order[:count].sort().values)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def _features(train: OpenDataset) -> Discriminants | None:
     """The feature space of labelled images; None for other data."""
     if train.labels is None or len(train.shape) != 3 or torch.Size(train.shape).numel() > _MOST_PIXELS:
         return None
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:_MOST_DATA]
+    order = torch.randperm(len(train), generator=_generator())[:_MOST_DATA]
     labels = train.labels[order]
     return Discriminants.fit(train.batch(order), labels) if len(labels.unique()) > 1 else None
