@@ -140,7 +140,7 @@ class _ArraySource(OpenDataset):
 
 
 def _map(path: Path, parameter: str) -> np.ndarray:
-    """Map a .npy file into memory without reading its values. Python objects in it are refused, not unpickled."""
+    """Map a .npy file into memory without reading its values. Python objects in it are an error, not unpickled."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

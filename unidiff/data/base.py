@@ -1,4 +1,4 @@
-"""What a data set is: Data (arguments only), Source (opened: batches by index), TensorSource (all in one tensor)."""
+"""Data sets: Dataset (arguments only), OpenDataset (batches by index), TensorSource (all in one tensor)."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Dataset(ABC):
         return self.shape
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples as people look at them, (B, *decoded_shape), of samples of a model, (B, *shape): for most the same.
+        """Samples to look at, (B, *decoded_shape), from samples of a model, (B, *shape): the same but for latents.
 
-        A model of latents learns, draws and is solved in latents; this is where pictures come of them.
+        A model of latents is trained and sampled in latents; this turns them into images.
         """
         return x
 
     def encode(self, x: Tensor) -> Tensor:
-        """What a model sees of given pictures: (B, *decoded_shape) to (B, *shape). For most the same."""
+        """The model's view of images: (B, *decoded_shape) to (B, *shape). For most the same."""
         return x
 
     def kept(self) -> dict[str, bytes]:
@@ -112,7 +112,7 @@ class OpenDataset(ABC):
     Attributes:
         name: What this is, in words: "MNIST train".
         shape: Shape of one sample.
-        checksum: "md5:..." or "sha256:..." of what was read; each Data says of what exactly.
+        checksum: "md5:..." or "sha256:..." of what was read; each Dataset says of what.
         stand_in: None, or one sentence that says which data could not be had, and what stands in for it.
         labels: Class of each sample, (N,) int64 on the CPU, or None.
         class_names: Name of each class, or None.

@@ -56,10 +56,10 @@ class Digits(Dataset):
 
 
 def stand_in(wanted: str, why: str, size: int, channels: int, split: str) -> TensorSource:
-    """The digits in place of data that could not be had, with a sentence that says so.
+    """The digits in place of data that are not available, with a sentence that says so.
 
     Args:
-        wanted: Name of the data that were asked for.
+        wanted: Name of the data that are not available.
         why: Why they could not be had, a phrase.
         size: Height and width wanted, in pixels.
         channels: 1, or 3 to repeat the grey channel.

@@ -108,7 +108,7 @@ class ImageFolder(Dataset):
 
 
 class _FolderSource(OpenDataset):
-    """Decodes images when they are asked for, and in threads before that if it is told what comes next."""
+    """Decodes images when a batch needs them, or ahead of it in threads after `prefetch`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Latents of pictures: data for diffusion in a learned space (Rombach et al. 2022)."""
+"""Latents of images: data for diffusion in a learned space (Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from unidiff.files import digest_of, whole_file
 
 __all__ = ["Latent"]
 
-_BATCH = 256  # pictures read together
+_BATCH = 256  # images read together
 _ENCODING = 1  # part of the key of latents that are kept: another number wherever `encode` comes to give others
 
 
 @dataclass(frozen=True)
 class Latent(Dataset):
-    """What a codec makes of pictures, scaled to about unit variance.
+    """The latents of images under a codec, scaled to about unit variance.
 
-    The codec stands at the boundary of the data: pictures are encoded before any noise, samples are decoded at the end,
-    and process, network and solver know of latents only. The data are encoded once, as the mean of the posterior, and
+    The codec stands at the boundary of the data: images are encoded before any noise, samples are decoded at the end,
+    and process, network and solver see only latents. The data are encoded once, as the mean of the posterior, and
     the latents are kept. What was kept is used only for the same codec, data, split and arguments, byte for byte; it
-    is made again if it is damaged. The checksum is that of codec and pictures together.
+    is made again if it is damaged. The checksum is that of codec and images together.
 
     Args:
-        data: The pictures.
+        data: The images.
         codec: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`. If relative, it is
             looked up as given, then under $UNIDIFF_DATA. A run directory keeps a copy, which is then used instead,
             unless another is named as an override.
@@ -55,7 +55,7 @@ class Latent(Dataset):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "codec", os.fspath(self.codec))  # a Path is welcome; the repr is a recipe: plain text
-        require(not self.data.coded, "data", self.data, "pictures, which are no latents yet")
+        require(not self.data.coded, "data", self.data, "images that are not encoded yet")
         require(isinstance(self.cache, bool), "cache", self.cache, "true or false")
 
     @property
@@ -78,7 +78,7 @@ class Latent(Dataset):
 
         Raises:
             DataError: If there is no codec.
-            ParameterError: If it cannot take the pictures.
+            ParameterError: If it cannot take the images.
         """
         return self.layout.latent_shape(self.data.shape)
 
@@ -89,12 +89,12 @@ class Latent(Dataset):
 
     @property
     def decoded_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the pictures."""
+        """(C, H, W) of the images."""
         return self.data.shape
 
     @property
     def classes(self) -> int | None:
-        """Those of the pictures."""
+        """Those of the images."""
         return self.data.classes
 
     def network(self, device: torch.device | str = "cpu") -> Autoencoder:
@@ -103,12 +103,12 @@ class Latent(Dataset):
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Pictures of latents, (B, C, H, W) of (B, c, h, w); see `Dataset.decode`."""
+        """Images of latents, (B, C, H, W) of (B, c, h, w); see `Dataset.decode`."""
         return self.network(x.device).decode(x.float())
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of pictures, (B, c, h, w) of (B, C, H, W); see `Dataset.encode`."""
+        """Latents of images, (B, c, h, w) of (B, C, H, W); see `Dataset.encode`."""
         return self.network(x.device).encode(x.float())
 
     def kept(self) -> dict[str, bytes]:
@@ -131,16 +131,16 @@ class Latent(Dataset):
         return self._source(source, torch.zeros(()).expand(len(source), *self.shape))
 
     def open(self, split: str = "train") -> TensorSource:
-        """Open the pictures and encode them, or read the latents that were kept.
+        """Open the images and encode them, or read the latents that were kept.
 
         Raises:
-            DataError: If the pictures or the codec cannot be read.
+            DataError: If the images or the codec cannot be read.
         """
         shape = self.shape
         source = self.data.open(split)
         codec = digest(self.folder)
-        told = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
-        key = digest_of([told.encode()]).removeprefix("sha256:")
+        identity = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
+        key = digest_of([identity.encode()]).removeprefix("sha256:")
         path = search_paths.cache() / "latents" / f"{key}.safetensors"
         expected = (len(source), *shape)
         values = _read(path, expected) if self.cache else None
@@ -151,11 +151,11 @@ class Latent(Dataset):
         return self._source(source, values)
 
     def _source(self, source: OpenDataset, values: Tensor) -> TensorSource:
-        said = f"{digest(self.folder)} {source.checksum}"
+        identity = f"{digest(self.folder)} {source.checksum}"
         return TensorSource(
             values,
             f"latents of {source.name}",
-            digest_of([said.encode()]),
+            digest_of([identity.encode()]),
             source.stand_in,
             source.labels,
             source.class_names,
@@ -164,7 +164,7 @@ class Latent(Dataset):
     def _encoded(self, source: OpenDataset, shape: tuple[int, ...]) -> Tensor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if sys.stderr.isatty():
-            print(f"Encoding {source.name}, {len(source)} pictures.", file=sys.stderr)
+            print(f"Encoding {source.name}, {len(source)} images.", file=sys.stderr)
         values = torch.empty(shape)
         parts = torch.arange(len(source)).split(_BATCH)
         for part, following in zip(parts, [*parts[1:], parts[0][:0]]):
@@ -175,7 +175,7 @@ class Latent(Dataset):
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, codec: str, device: str) -> Autoencoder:
-    """The codec of a folder; its digest is asked for, so that one that has changed is read again."""
+    """The codec of a folder; the digest is part of the key, so that a codec that has changed is read again."""
     return load_codec(folder, device=device)
 
 
