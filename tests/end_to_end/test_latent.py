@@ -198,7 +198,7 @@ def test_latents_that_cannot_be_are_refused(codec, tmp_path):
         _ = ud.data.Latent(ud.data.ImageFolder("x", channels=3), codec).shape
     with pytest.raises(ParameterError, match="divisible by 2"):
         _ = ud.data.Latent(ud.data.Digits(9), codec).shape
-    with pytest.raises(ParameterError, match="no latents yet"):
+    with pytest.raises(ParameterError, match="not encoded yet"):
         ud.data.Latent(ud.data.Latent(ud.data.Digits(), codec), codec)
     with pytest.raises(RecipeError, match=r"data: codec: 'runs/vae' does not exist.*makes one"):
         ud.load_recipe(write(tmp_path, LDM))
