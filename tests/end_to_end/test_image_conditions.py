@@ -329,7 +329,7 @@ def test_data_that_do_not_fit_are_refused():
         (lambda: ud.RandomMasks(0), "rectangles must be .* got 0"),
         (lambda: ud.RandomMasks(smallest=0), r"smallest must be .* got 0"),
         (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
-        (lambda: ud.SuperResolution(1), "factor: 1"),
+        (lambda: ud.SuperResolution(1), r"factor must be .* got 1"),
         (lambda: ud.Colorization(dropout=2), "dropout: 2"),
     ):
         with pytest.raises(ParameterError, match=words):
@@ -347,17 +347,17 @@ SMALL = {**TINY, "parameterization": {"type": "V"}, "conditioning": {"type": "Su
     [
         (
             {"conditioning": None, "backbone": {"type": "UNet", "image": 1}},
-            r"backbone\.image: it is set, but the recipe has no image conditioning",
+            r"backbone\.image: it is set, but",
         ),
         (
             {"conditioning": "labels", "backbone": {"type": "UNet", "image": 1}},
-            r"backbone\.image: it is set, but the recipe has no image conditioning",
+            r"backbone\.image: it is set, but",
         ),
         ({"backbone": {"type": "UNet", "image": 3}}, r"backbone\.image: 3 was given; .* makes 1 channels"),
         ({"backbone": {"type": "MLP"}}, "this network has no parameter `image`"),
         (
             {"conditioning": {"type": "SuperResolution", "factor": 3}},
-            r"conditioning\.factor must divide the images' 8 x 8 pixels, got 3",
+            r"conditioning\.factor must divide .* got 3",
         ),
         ({"conditioning": "colorization"}, r"conditioning: colours have 3 channels, these images 1"),
         ({"data": {"type": "Ring"}, "backbone": {"type": "MLP"}}, r"conditioning: it is made of images"),
