@@ -330,7 +330,7 @@ def test_data_that_do_not_fit_are_refused():
         (lambda: ud.RandomMasks(smallest=0), r"smallest must be .* got 0"),
         (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
         (lambda: ud.SuperResolution(1), r"factor must be .* got 1"),
-        (lambda: ud.Colorization(dropout=2), "dropout: 2"),
+        (lambda: ud.Colorization(dropout=2), r"dropout must be .* got 2"),
     ):
         with pytest.raises(ParameterError, match=words):
             make()
