@@ -107,7 +107,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     }.items():
         assert words in refused("edit", run, folder / name, *out)
     for strength in ("nan", "1.5", "-1"):
-        assert "--strength: " in refused("edit", run, digit, "--strength", strength, *out)
+        assert "--strength must be a number from 0" in refused("edit", run, digit, "--strength", strength, *out)
     assert "only images" in refused("edit", folder / "ring", digit, *out)
     assert "no run directory" in refused("edit", folder, digit, *out)
     assert "--count 0" in refused("edit", run, digit, "--count", 0, *out)

@@ -258,7 +258,7 @@ def test_refusals():
     with pytest.raises(ParameterError, match="which this network does not predict"):
         ud.Hybrid().losses(plain, x, x, plain.process.level(torch.ones(1), x))
     for weight in (0, math.inf, math.nan):
-        with pytest.raises(ParameterError, match=r"weight must be a number above 0"):
+        with pytest.raises(ParameterError, match=r"weight must be a number > 0"):
             ud.Hybrid(weight=weight)
     for variance in (-0.1, 1.1):
         with pytest.raises(ParameterError, match="from 0 \\(small\\) to 1 \\(large\\), or None"):

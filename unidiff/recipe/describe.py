@@ -35,6 +35,8 @@ def signature_rows(cls: type) -> list[Row]:
     docs = _documented(cls)
     rows = []
     for name, parameter in parameters(cls).items():
+        if name.startswith("_"):
+            continue
         default = "required" if parameter.required else write_yaml(to_plain(parameter.default), flow=True)
         rows.append(Row(name, phrase(parameter.annotation), default, docs.get(name, "")))
     return rows

@@ -55,7 +55,8 @@ class RunDirectory:
 
     def exists(self) -> bool:
         """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
-        return self.recipe.is_file() and (self._manifest.is_file() or self.checkpoints.is_dir())
+        # Unlike Path.is_file, these are False of a name that the file system cannot hold.
+        return os.path.isfile(self.recipe) and (os.path.isfile(self._manifest) or os.path.isdir(self.checkpoints))
 
     def check(self, *, resume: bool, overwrite: bool, needed: int) -> None:
         """Check that a run can be written here; nothing is changed.
