@@ -424,7 +424,7 @@ def test_likelihood_refuses(run, tmp_path):
     assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)
     assert "--steps 3: these are the bound's" in refused("likelihood", run, "--steps", 3)
     assert "allowed are auto" in refused("likelihood", run, "--device", "tpu")
-    assert "steps: 0" in refused("likelihood", run, "--bound", "--steps", 0)
+    assert "steps must be " in refused("likelihood", run, "--bound", "--steps", 0)
 
 
 def test_columns_of_a_likelihood_stay_apart(capsys):
