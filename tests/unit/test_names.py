@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 import unidiff as ud
+from unidiff.lazy import exports
 from unidiff.recipe.registry import PUBLIC
 
 
@@ -42,3 +44,11 @@ def test_recipes_resolve_names_over_all_namespaces_without_a_warning() -> None:
 def test_import_leaves_torch_out() -> None:
     code = "import sys, unidiff; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("package", ["", *ud.NAMESPACES])
+def test_no_module_hides_a_public_name(package):
+    # Importing a module sets it as an attribute of its package, in front of a function of the same name.
+    folder = Path(ud.__file__).parent / package
+    names = exports(str(folder / "__init__.py"))
+    assert not {path.stem for path in folder.iterdir()} & set(names)

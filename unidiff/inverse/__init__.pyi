@@ -1,6 +1,6 @@
 """The registry of unidiff.inverse: each name is imported when it is first used."""
 
-from unidiff.inverse.conditioned import conditioned as conditioned
+from unidiff.inverse.exact_posterior import conditioned as conditioned
 from unidiff.inverse.operators import BlockMean as BlockMean
 from unidiff.inverse.operators import HeatBlur as HeatBlur
 from unidiff.inverse.operators import Inpainting as Inpainting
