@@ -277,11 +277,11 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
     said = refused("run", own / "recipe.yaml", "--set", f"data.codec={other}", "--resume")
     assert "another recipe: data.codec was" in said
     (tmp_path / "new" / KEPT / CONFIG).write_text(config.replace('"scaling_factor": 1', '"scaling_factor": '))
-    with pytest.raises(RunError, match=r"codec/config.json: this file is missing, or not the one .*bring it back"):
+    with pytest.raises(RunError, match=r"codec/config.json: this file is missing, or is not the one"):
         ud.load(tmp_path / "new", device="cpu")
     assert "was trained on latents of Digits train" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
     shutil.rmtree(tmp_path / "new" / KEPT)
-    with pytest.raises(RunError, match="bring it back"):
+    with pytest.raises(RunError, match="of no use with another"):
         ud.load(tmp_path / "new", device="cpu")
     assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 

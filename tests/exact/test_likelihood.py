@@ -215,6 +215,7 @@ def test_a_network_under_every_gradient_mode():
     assert all(weight.grad is None for weight in net.parameters())
     # The Jacobian by its columns, with forward differentiation: another way to the same number.
     level, u = model.process.level(0.4), randn(1, 3).float()
+    assert level.alpha_rate < 0  # rates are differentiated when first read, which no transform of torch.func allows
     jacobian = torch.func.jacfwd(lambda u: model(u, level).velocity[0])(u)[:, 0]
     u.requires_grad_()
     (divergence,) = EXACT.divergence(model(u, level).velocity, u, None)
