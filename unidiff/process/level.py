@@ -16,8 +16,6 @@ __all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction",
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
-
-
 _Pair = tuple[Scale, ...]  # d alpha / dt and d sigma / dt
 
 
@@ -52,12 +50,12 @@ class Level:
 
     @property
     def alpha_rate(self) -> Scale:
-        """D alpha / dt."""
+        """The rate d alpha / dt."""
         return self.rates[0]
 
     @property
     def sigma_rate(self) -> Scale:
-        """D sigma / dt."""
+        """The rate d sigma / dt."""
         return self.rates[1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Level:
