@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -44,9 +45,14 @@ DIGITS: dict[str, Any] = {
 }
 
 
+@functools.cache
+def _keys_of_shipped() -> dict[str, set[str]]:
+    return {name: set(yaml.safe_load(path.read_text())) for name, path in shipped_recipes().items()}
+
+
 def shipped_with(key: str) -> list[str]:
     """Names of the shipped recipes that have this key at their top."""
-    return [name for name, path in shipped_recipes().items() if key in yaml.safe_load(path.read_text())]
+    return [name for name, keys in _keys_of_shipped().items() if key in keys]
 
 
 class Result(NamedTuple):
