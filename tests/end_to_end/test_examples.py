@@ -1,13 +1,13 @@
-"""Every example runs whole, in its own process, asserts its own claim and saves a picture."""
+"""Every example runs whole, asserts its own claim and saves an image."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 from pairs import some
+from tiny import Result, in_process
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
@@ -22,29 +22,32 @@ SHORT = {
     "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
 }
 
-QUICK = {"heat_figure7"}  # 5 s; the others take up to a minute
+QUICK = {"heat_figure7"}  # the others take up to a minute
+
+
+def run(example: Path, *words: object) -> Result:
+    return in_process(lambda: runpy.run_path(str(example), run_name="__main__"), example, *words)
 
 
 @pytest.mark.parametrize("example", some(EXAMPLES, lambda path: path.stem in QUICK), ids=lambda path: path.stem)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(example), "--out", str(tmp_path), *SHORT.get(example.stem, [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    pictures = list(tmp_path.glob("*.png"))
-    assert pictures
-    assert all(path.stat().st_size > 3_000 for path in pictures)
+    done = run(example, "--out", tmp_path, *SHORT.get(example.stem, []))
+    assert done.code == 0, done.err
+    images = list(tmp_path.glob("*.png"))
+    assert images
+    assert all(path.stat().st_size > 3_000 for path in images)
 
 
 RUNS = Path(__file__).parents[1] / "data" / "before" / "runs"
 
 
-@pytest.mark.parametrize("run", ["generation", "heat", "classifier", "autoencoder"])
+@pytest.mark.slow  # eight runs of up to 4 s
+@pytest.mark.parametrize("kind", ["generation", "heat", "classifier", "autoencoder"])
 @pytest.mark.parametrize("example", ["nine_denoisings", "interpolation"])
-def test_examples_take_any_run_of_images(example: str, run: str, tmp_path: Path) -> None:
+def test_examples_take_any_run_of_images(example: str, kind: str, tmp_path: Path) -> None:
     short = {"nine_denoisings": ["--steps", "3"], "interpolation": ["--count", "3"]}[example]
-    command = [sys.executable, str(EXAMPLES[0].with_name(f"{example}.py")), "--out", str(tmp_path), *short]
-    done = subprocess.run([*command, "--run", str(RUNS / run)], capture_output=True, text=True, check=False)
-    generates = run in ("generation", "heat")
-    assert done.returncode == (0 if generates else 2), done.stderr
+    done = run(EXAMPLES[0].with_name(f"{example}.py"), "--out", tmp_path, *short, "--run", RUNS / kind)
+    generates = kind in ("generation", "heat")
+    assert done.code == (0 if generates else 2), done.err
     assert len(list(tmp_path.glob("*.png"))) == int(generates)
-    assert generates or "it does not generate samples" in done.stderr.splitlines()[-1]
+    assert generates or "it does not generate samples" in done.err.splitlines()[-1]

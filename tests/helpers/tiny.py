@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -67,17 +68,22 @@ def write(folder: Path, recipe: dict[str, Any], name: str = "tiny.yaml") -> Path
     return path
 
 
-def unidiff(*words: object) -> Result:
-    """Run the command in this process, as the shell would."""
+def in_process(program: Callable[[], object], *words: object) -> Result:
+    """Run a program in this process with these words on its command line, as the shell would."""
     out, err = io.StringIO(), io.StringIO()
-    argv = mock.patch.object(sys, "argv", ["unidiff", *map(str, words)])
+    argv = mock.patch.object(sys, "argv", [*map(str, words)])
     code: Any = 0
     with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main()
+            program()
         except SystemExit as end:
             code = end.code or 0
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def unidiff(*words: object) -> Result:
+    """Run the command in this process."""
+    return in_process(main, "unidiff", *words)
 
 
 def refused(*words: object, code: int = 2) -> str:
