@@ -152,8 +152,8 @@ def test_absent_data_name_the_places_and_the_remedy(monkeypatch, tmp_path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_stand_in_says_so(kind, split):
     source = kind(size=28, fallback="Digits").open(split)
-    assert source.stand_in.startswith(f"{kind.title} could not be had (downloading")
-    assert source.stand_in.endswith("the 8x8 digits of scikit-learn, enlarged to 28x28, stand in.")
+    assert source.stand_in.startswith(f"{kind.title} is unavailable (downloading")
+    assert source.stand_in.endswith("using scikit-learn's 8x8 digits, upscaled to 28x28, instead.")
     assert torch.equal(source.values, Digits(28).open(split).values)
     assert source.to("cpu").stand_in == source.stand_in
 

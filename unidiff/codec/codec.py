@@ -28,8 +28,8 @@ class AutoencoderOutput(NamedTuple):
     Attributes:
         x: Reconstructions, (B, C, H, W).
         nats: Divergence of each posterior from the standard normal distribution, (B,); 0 without a posterior.
-        commitment: Commitment loss of the network, (B,): the mean over the batch, the same for each sample; 0 for an
-            autoencoder without a codebook.
+        commitment: Commitment loss of the network, (B,): the mean over the batch, the same for each sample; 0 without
+            a codebook.
     """
 
     x: Tensor
@@ -50,21 +50,21 @@ class Autoencoder(nn.Module):
         DataError: If the model is none of these.
     """
 
+    classes = None  # it is not conditioned on a class
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        _ = Layout.of(type(model).__name__, getattr(model, "config", {}), "this model")
-        self.model = model
+        self.model: Any = model
+        _ = self.layout
 
     @property
     def layout(self) -> Layout:
         """Shapes and scale."""
-        config: Any = self.model.config
-        return Layout.of(type(self.model).__name__, config, "this model")
+        return Layout.of(type(self.model).__name__, getattr(self.model, "config", {}), "this model")
 
     def set_scale(self, scale: float) -> None:
         """Write the scale into the model's configuration."""
-        model: Any = self.model
-        model.register_to_config(scaling_factor=float(scale))
+        self.model.register_to_config(scaling_factor=float(scale))
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load_codec` and diffusers read; existing files are replaced atomically, others kept.
@@ -72,22 +72,16 @@ class Autoencoder(nn.Module):
         Raises:
             OSError: If it cannot be written.
         """
-        model: Any = self.model
         with whole_files(folder, "config.json") as partial:
-            model.save_pretrained(partial, safe_serialization=True)
+            self.model.save_pretrained(partial, safe_serialization=True)
 
     @property
     def backbone(self) -> Autoencoder:
         """Itself: all of it is trained."""
         return self
 
-    @property
-    def classes(self) -> None:
-        """None: it is not conditioned on a class."""
-        return
-
     def with_backbone(self, backbone: nn.Module) -> Autoencoder:
-        """Another one, perhaps wrapped for several processes."""
+        """The backbone, which may be wrapped for several processes."""
         return cast(Autoencoder, backbone)
 
     @property
@@ -130,13 +124,12 @@ class Autoencoder(nn.Module):
             x: Images in [-1, 1], (B, C, H, W).
             eps: Standard normal noise of the shape of the latents, (B, c, h, w); not used without a posterior.
         """
-        model: Any = self.model
         zeros = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
             y, commitment = self._decoded(self._raw(x))
             loss = zeros if commitment is None else at_least_float32(commitment).expand(len(x))
             return AutoencoderOutput(y, zeros, loss)
-        posterior = model.encode(x).latent_dist
+        posterior = self.model.encode(x).latent_dist
         y, _ = self._decoded(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
         mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
@@ -145,8 +138,7 @@ class Autoencoder(nn.Module):
 
     def _raw(self, x: Tensor) -> Tensor:
         """The unscaled latents h of images."""
-        model: Any = self.model
-        output = model.encode(x)
+        output = self.model.encode(x)
         match self.layout.family:
             case "AutoencoderKL":
                 h: Tensor = output.latent_dist.mean
@@ -158,8 +150,7 @@ class Autoencoder(nn.Module):
 
     def _decoded(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """The images, and the commitment loss of a codebook."""
-        model: Any = self.model
-        output = model.decode(h)
+        output = self.model.decode(h)
         return output.sample, getattr(output, "commit_loss", None)
 
     def _tiled(self, h: Tensor, factor: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,19 +70,11 @@ class Layout:
             ParameterError: If such images do not fit the network.
         """
         shape = tuple(shape)
+        problem = None
         if len(shape) != 3 or shape[0] != self.channels:
-            problem = f"this {self.family} takes images with {self.channels} channel(s); the data have shape {shape}."
-            raise ParameterError("codec", problem)
-        if shape[1] % self.factor or shape[2] % self.factor:
-            problem = f"this {self.family} needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}."
-            raise ParameterError("codec", problem)
+            problem = f"takes images with {self.channels} channel(s); the data have shape {shape}"
+        elif shape[1] % self.factor or shape[2] % self.factor:
+            problem = f"needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}"
+        if problem:
+            raise ParameterError("codec", f"this {self.family} {problem}.")
         return (self.latent_channels, shape[1] // self.factor, shape[2] // self.factor)
-
-    def picture_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the image of a latent of shape (c, h, w); the inverse of `latent_shape`."""
-        return (self.channels, shape[1] * self.factor, shape[2] * self.factor)
-
-    def check_scale(self) -> None:
-        """Raise a DataError unless scale and shift are usable numbers."""
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.shift)):
-            raise DataError(f"this {self.family} has the scale {self.scale} and the shift {self.shift}; measure again.")

@@ -1,8 +1,7 @@
-"""Fetch a file once from the first mirror that has the right one."""
+"""Download a file once, from the first mirror that has the right one."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from unidiff.errors import DataError
 from unidiff.files import whole_files
-from unidiff.search_paths import Absent
+from unidiff.search_paths import Absent, require_online
 
 __all__ = ["download", "fetch"]
 
@@ -24,33 +23,26 @@ def download(url: str, target: Path) -> None:
     import pooch
 
     progress = sys.stderr.isatty() and find_spec("tqdm") is not None
-    # Seconds to connect, seconds between bytes: no network is noticed at once, a slow one is not given up.
+    # Seconds to connect, seconds between bytes: a missing network is noticed soon, a slow one is waited for.
     pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, str(target), None)
 
 
 def fetch(name: str, mirrors: Sequence[str], folder: Path, check: Callable[[Path], object]) -> Path:
-    """Download a file into a folder: it gets its name after the check.
-
-    So the folder never holds half a file or a wrong one, and two processes that fetch at once do no harm.
+    """Download a file into a folder, where it appears only once it is complete and checked.
 
     Args:
         name: File name, the same at each mirror.
         mirrors: Addresses of folders, ending in a slash, tried in this order.
-        folder: Where the file goes; made if it is missing.
+        folder: Where the file goes; created if missing.
         check: Called with the downloaded file; raises DataError if it is not the right one.
 
-    Returns:
-        The file.
-
     Raises:
-        Absent: If no mirror gave the right file; the message names each and what went wrong.
+        Absent: If no mirror has the right file; the message names each and what went wrong.
     """
-    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
-        raise Absent("downloads are switched off by the environment variable UNIDIFF_OFFLINE")
+    require_online()
     failures = []
     for mirror in mirrors:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with whole_files(folder, name) as temporary:
                 download(mirror + name, temporary / name)
                 check(temporary / name)
