@@ -1,4 +1,4 @@
-"""Write a file or a folder whole or not at all; digests; whether a path can be written to."""
+"""Write a file or a folder whole or not at all, or raise an OSError; digests; whether a path can be written to."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     If the block fails, the temporary file is removed and `path` is as it was. A symbolic link at `path` is replaced,
     not followed. Permissions are those of the umask.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     path = Path(path)
     partial = _beside(path)
@@ -46,9 +43,6 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
     Missing parents are created. If the block fails, nothing has changed. A symbolic link at `path` stays; the folder
     that it points to is replaced.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     final = Path(path).resolve()
     partial, old = _beside(final), _beside(final)
@@ -77,9 +71,6 @@ def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
     Args:
         folder: Where the files go; created if missing.
         last: The file that marks the others as complete: it is moved after them.
-
-    Raises:
-        OSError: If they cannot be written.
     """
     folder = Path(folder).absolute()
     partial = _beside(folder / last)

@@ -18,11 +18,7 @@ _HOW = "Use the folder that save_pretrained wrote"
 
 
 def import_diffusers() -> Any:
-    """The package diffusers, imported on first use.
-
-    Raises:
-        RunError: If it is not installed.
-    """
+    """The package diffusers, imported on first use; raises a RunError if it is not installed."""
     try:
         import diffusers
     except ImportError as error:
@@ -57,11 +53,7 @@ def _snapshot(name: str, files: tuple[str, ...]) -> str:
 
 
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
-    """The folder of a saved model or pipeline; one of the hub, as owner/name, is downloaded.
-
-    Raises:
-        RunError: If it does not exist.
-    """
+    """The folder of a saved model or pipeline, downloaded if it is owner/name; raises a RunError if there is none."""
     folder = Path(path_or_name)
     if folder.is_dir():
         return folder
@@ -75,11 +67,7 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Raises:
-        RunError: If it is missing, unreadable, or not a mapping.
-    """
+    """The mapping in a JSON file; raises a RunError if it is missing, unreadable, or not a mapping."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -92,11 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def model_type(folder: Path, supported: Sequence[str]) -> str:
-    """The class of the model in a folder, by its present name.
-
-    Raises:
-        RunError: If it is not one of `supported`, or config.json is missing or broken.
-    """
+    """The class of the model in a folder, by its present name; raises a RunError if it is not one of `supported`."""
     config = read_json(folder / CONFIG)
     name = config.get("_class_name") or config.get("architectures")  # the latter of transformers
     if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":

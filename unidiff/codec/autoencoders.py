@@ -56,7 +56,7 @@ class _Multilevel(AutoencoderConfig):
         channels: Channels of each level, the finest first; each level after the first halves height and width. All are
             multiples of 8, the groups of the normalization.
         blocks: Residual blocks per level of the encoder; the decoder of AutoencoderKL and VQModel has one more.
-        attention: Self-attention at the coarsest level.
+        attention: Self-attention at the coarsest level (AutoencoderKL and VQModel).
     """
 
     latent_channels: int = 4

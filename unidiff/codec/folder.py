@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from unidiff.codec.codec import Autoencoder
-from unidiff.codec.layout import FAMILIES, Layout
+from unidiff.codec.codec import FAMILIES, Autoencoder, Layout
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest as file_digest
 from unidiff.files import digest_of
@@ -59,11 +58,7 @@ def codec_folder(name: str) -> Path:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Shapes and scale of the codec in a folder, from its config.json alone.
-
-    Raises:
-        DataError: If the file is damaged, is that of another model, or the scale is not a positive number.
-    """
+    """Shapes and scale of the codec in a folder, from its config.json; raises a DataError if these are not usable."""
     try:
         config = read_json(folder / CONFIG)
     except RunError as error:
@@ -76,11 +71,7 @@ def read_layout(folder: Path) -> Layout:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of a codec's configuration and weights, as "sha256:..."; the weights are read whole.
-
-    Raises:
-        DataError: If the weights are missing, or pickled.
-    """
+    """SHA-256 of a codec's configuration and weights; raises a DataError if these are missing or pickled."""
     _require_weights(folder)
     marks = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in (folder / CONFIG, folder / WEIGHTS))
     return _digest(folder.absolute(), marks)

@@ -60,11 +60,7 @@ class ArrayFile(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W), with C = 1 for (N, H, W), or (D,), from the file's header.
-
-        Raises:
-            DataError: If the file is missing or is not an array of such a shape.
-        """
+        """(C, H, W), with C = 1 for (N, H, W), or (D,), from the file's header; may raise a DataError."""
         return tuple(self._samples().shape[1:])
 
     def _samples(self) -> np.ndarray:
@@ -81,12 +77,7 @@ class ArrayFile(Dataset):
         return array[:, None] if layout == "NHW" else array
 
     def open(self, split: str = "train") -> OpenDataset:
-        """Map the file, verify all its values, and open one split.
-
-        Raises:
-            DataError: If a file is missing, damaged, holds Python objects, or values that are not finite or not in
-                the promised range; if there are too few samples for a test split.
-        """
+        """Map the file and verify all its values: finite, and in the promised range; see `Dataset.open`."""
         require_split(split)
         path, array = find(self.path, "path"), self._samples()
         ends = self._ends(array)

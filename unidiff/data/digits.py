@@ -66,14 +66,9 @@ def require_fallback(fallback: str | None) -> None:
 
 
 def fallback_digits(wanted: str, why: str, size: int, channels: int, split: str) -> TensorSource:
-    """The digits, (N, channels, size, size), instead of unavailable data, with a sentence that reports it.
+    """The digits, (N, channels, size, size), instead of the data `wanted`, which are unavailable: `why`, a phrase.
 
-    Args:
-        wanted: Name of the unavailable data.
-        why: The reason, a phrase.
-        size: Height and width, in pixels.
-        channels: 1, or 3 to repeat the grey channel.
-        split: "train" or "test".
+    `stand_in` of the result reports it.
     """
     digits = Digits(size).open(split)
     upscaled = f", upscaled to {size}x{size}," if size > 8 else ""

@@ -71,11 +71,7 @@ class ImageFolder(Dataset):
         return (self.channels, self.size, self.size)
 
     def open(self, split: str = "train") -> OpenDataset:
-        """List the split's files; they are decoded when a batch needs them.
-
-        Raises:
-            DataError: If the folder does not exist, has no image or too few for a test split, or the first is broken.
-        """
+        """List the split's files, which are decoded when a batch needs them; see `Dataset.open`."""
         require_split(split)
         try:
             root = find(self.root, "root")

@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff import search_paths
-from unidiff.codec.codec import Autoencoder
+from unidiff.codec.codec import Autoencoder, Layout
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
-from unidiff.codec.layout import Layout
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
 from unidiff.files import digest_of, whole_file
@@ -70,12 +69,7 @@ class Latent(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(c, h, w), from the codec's configuration.
-
-        Raises:
-            DataError: If there is no codec.
-            ParameterError: If it does not fit the images.
-        """
+        """(c, h, w), from the codec's configuration; raises a DataError if there is none."""
         return self.layout.latent_shape(self.data.shape)
 
     @property
@@ -122,11 +116,7 @@ class Latent(Dataset):
         return self._source(source, torch.zeros(()).expand(len(source), *self.shape))
 
     def open(self, split: str = "train") -> TensorSource:
-        """Open the images and encode them, or read the cached latents.
-
-        Raises:
-            DataError: If the images or the codec cannot be read.
-        """
+        """Open the images and encode them, or read the cached latents; see `Dataset.open`."""
         shape = self.shape
         source = self.data.open(split)
         identity = f"{_ENCODING} {digest(self.folder)} {source.fingerprint} {self.data!r} {split} {len(source)}"

@@ -87,8 +87,7 @@ def _is_image_name(name: str) -> bool:
 def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
     """The listing of one split of a folder, the paths that belong to the split, and the names of the classes or [].
 
-    Raises:
-        DataError: If there is no image, too few for a test split, or the layout is ambiguous.
+    Raises a DataError if there is no image, too few for a test split, or the layout is ambiguous.
     """
     folders = _split_folders(root)
     if "train" not in folders:
@@ -117,10 +116,8 @@ def list_images(top: Path) -> Listing:
     """The images under a folder, each once: links are followed, but never to what is listed already.
 
     Real folders come before links, so that what can be reached both ways is listed under its real path. Names that
-    begin with a dot are ignored; everything else that is left out is recorded.
-
-    Raises:
-        DataError: If a folder or an image cannot be read for lack of permission.
+    begin with a dot are ignored; everything else that is left out is recorded. Raises a DataError if a folder or an
+    image cannot be read for lack of permission.
     """
     listing = Listing(top)
     around = {os.path.realpath(top), *map(str, Path(os.path.realpath(top)).parents)}

@@ -6,8 +6,10 @@ import gzip
 import hashlib
 import os
 import struct
+import sys
 import zlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,9 +19,9 @@ import torch
 from unidiff import search_paths
 from unidiff.data.base import TensorSource, require_split
 from unidiff.data.digits import GreySquares, fallback_digits, require_fallback
-from unidiff.data.download import fetch
 from unidiff.data.image import resize
 from unidiff.errors import DataError
+from unidiff.files import whole_files
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent
 
@@ -56,14 +58,7 @@ class _IDXImages(GreySquares):
             object.__setattr__(self, "root", os.fspath(self.root))
 
     def open(self, split: str = "train") -> TensorSource:
-        """Find or download the split's two files, verify and read them.
-
-        Args:
-            split: "train" (60,000 images) or "test" (10,000).
-
-        Raises:
-            DataError: If `root` does not exist, a file is damaged or another one, or is unavailable without a fallback.
-        """
+        """Find or download the two files of the split (60,000 or 10,000 images), verify and read them."""
         require_split(split)
         prefix = "train" if split == "train" else "t10k"
         folders = self._folders()
@@ -104,13 +99,32 @@ class _IDXImages(GreySquares):
                 if (folder / spelling).is_file():
                     return folder / spelling
         try:
-            return fetch(f"{name}.gz", self.mirrors, folders[-1], self._content)
+            return self._fetch(f"{name}.gz", folders[-1])
         except Absent as failure:
             raise Absent(
                 f"{self.title}: {name}.gz is in none of {', '.join(map(str, folders))}, and {failure}. Put the four "
-                f"files into a folder and give it as root, or set UNIDIFF_DATA to a folder that holds "
-                f"{self.folder}/, or use other data instead with fallback: digits."
+                f"files into a folder and set root to it, or set UNIDIFF_DATA to a folder that holds {self.folder}/, "
+                f"or use other data instead with fallback: digits."
             ) from failure
+
+    def _fetch(self, name: str, folder: Path) -> Path:
+        """Download a file from the first mirror that has the right one; it appears in the folder complete and checked.
+
+        Raises Absent if there is none; the message names each mirror and what went wrong.
+        """
+        search_paths.require_online()
+        failures = []
+        for mirror in self.mirrors:
+            try:
+                with whole_files(folder, name) as temporary:
+                    _download(mirror + name, temporary / name)
+                    self._content(temporary / name)
+                return folder / name
+            except OSError as error:  # of the disk or the network: the exceptions of requests are OSErrors
+                failures.append(f"{mirror}: {error.strerror or type(error).__name__}")
+            except DataError as error:
+                failures.append(f"{mirror}: {error}")
+        raise Absent(f"downloading {name} failed ({'; '.join(failures)})")
 
     def _content(self, path: Path) -> bytes:
         """The decompressed content of a file whose checksums are right; raises DataError otherwise."""
@@ -134,6 +148,15 @@ class _IDXImages(GreySquares):
                 f"short or another one. {_REMEDY}"
             )
         return content
+
+
+def _download(url: str, target: Path) -> None:
+    """Write what is at `url` to the file `target`, with a progress bar on a terminal."""
+    import pooch
+
+    progress = sys.stderr.isatty() and find_spec("tqdm") is not None
+    # Seconds to connect, seconds between bytes: a missing network is noticed soon, a slow one is waited for.
+    pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, str(target), None)
 
 
 def _parse(path: Path, content: bytes, shape: tuple[int, ...]) -> np.ndarray:
