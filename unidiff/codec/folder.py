@@ -45,8 +45,8 @@ def codec_folder(name: str) -> Path:
         top = find(name, "codec")
     except Absent as error:
         last = Path(name).name
-        made = f"`unidiff run {last} --out {name}` makes one if {last} is a recipe with a `codec`"
-        raise Absent(f"{error} {made}; `hub:OWNER/NAME` names one on the Hugging Face hub.") from error
+        remedy = f"`unidiff run {last} --out {name}` makes one if {last} is a recipe with a `codec`"
+        raise Absent(f"{error} {remedy}; `hub:OWNER/NAME` names one on the Hugging Face hub.") from error
     for folder in (top, *(top / inside for inside in _INSIDE)):
         if (folder / CONFIG).is_file():
             return folder

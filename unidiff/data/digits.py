@@ -65,13 +65,10 @@ def require_fallback(fallback: str | None) -> None:
     require(known, "fallback", fallback, 'None (missing data are an error) or "digits" (used instead)')
 
 
-def fallback_digits(wanted: str, why: str, size: int, channels: int, split: str) -> TensorSource:
-    """The digits, (N, channels, size, size), instead of the data `wanted`, which are unavailable: `why`, a phrase.
-
-    `stand_in` of the result reports it.
-    """
+def fallback_digits(name: str, why: str, size: int, channels: int, split: str) -> TensorSource:
+    """The digits, (N, channels, size, size), instead of the data `name`, which are unavailable: `why`."""
     digits = Digits(size).open(split)
     upscaled = f", upscaled to {size}x{size}," if size > 8 else ""
-    sentence = f"{wanted} is unavailable ({why}); using scikit-learn's 8x8 digits{upscaled} instead."
+    sentence = f"{name} is unavailable ({why}); using scikit-learn's 8x8 digits{upscaled} instead."
     values = digits.values.repeat(1, channels, 1, 1)
     return TensorSource(values, digits.name, digits.checksum, sentence, digits.labels, digits.class_names)
