@@ -119,7 +119,8 @@ class _FolderSource(OpenDataset):
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         samples = [self._locate(index) for index in indices.tolist()]
         # All are started before the first is waited for, so the threads share what was not prefetched.
-        started = {file: self._pending.pop(file, None) or self._start(file) for file in dict(samples)}
+        pending = self._pending
+        started = {file: pending.pop(file) if file in pending else self._start(file) for file in dict(samples)}
         images = {file: future.result() for file, future in started.items()}
         stack = torch.stack([images[file].flip(-1) if mirrored else images[file] for file, mirrored in samples])
         return stack.to(device).float().div_(127.5).sub_(1.0)
