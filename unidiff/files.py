@@ -1,4 +1,4 @@
-"""Write a file or a folder whole or not at all; digests; whether a place can be written to."""
+"""Write a file or a folder whole or not at all, or raise an OSError; digests; whether a path can be written to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unidiff.errors import RunError
 
 __all__ = ["PARTIAL", "digest", "digest_of", "require_writable", "whole_file", "whole_files", "whole_folder"]
 
-PARTIAL = ".partial-"  # how the name of what is not finished begins
+PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
 
 
 @contextmanager
@@ -23,13 +23,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     If the block fails, the temporary file is removed and `path` is as it was. A symbolic link at `path` is replaced,
     not followed. Permissions are those of the umask.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     path = Path(path)
     partial = _beside(path)
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    partial.touch(exist_ok=False)
     try:
         yield partial
         _sync(partial)
@@ -44,11 +41,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """An empty temporary folder beside `path` to fill, which replaces `path` when the block ends.
 
-    Missing parents are made. If the block fails, all is as it was. A symbolic link at `path` stays; the folder that it
-    points to is replaced.
-
-    Raises:
-        OSError: If it cannot be written.
+    Missing parents are created. If the block fails, nothing has changed. A symbolic link at `path` stays; the folder
+    that it points to is replaced.
     """
     final = Path(path).resolve()
     partial, old = _beside(final), _beside(final)
@@ -64,22 +58,19 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         finally:
             if old.is_dir() and not final.exists():
                 os.replace(old, final)
-            for left in (partial, old):
-                shutil.rmtree(left, ignore_errors=True)
+            for temporary in (partial, old):
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
     """A temporary folder inside `folder` for files, each of which replaces the one of its name when the block ends.
 
-    Nothing else in `folder` is touched. If the block fails, nothing is. The files must lie in no subfolder.
+    Nothing else in `folder` is changed, and nothing at all if the block fails. Subfolders are not supported.
 
     Args:
-        folder: Where the files go; made if missing.
-        last: Name of the file by which the others are recognised: it is moved after them.
-
-    Raises:
-        OSError: If they cannot be written.
+        folder: Where the files go; created if missing.
+        last: The file that marks the others as complete: it is moved after them.
     """
     folder = Path(folder).absolute()
     partial = _beside(folder / last)
@@ -109,37 +100,30 @@ def digest_of(parts: Iterable[bytes | memoryview]) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def require_writable(
-    folder: str | Path, subject: object = None, needed: int = 0, remedy: str = "Choose another path."
-) -> None:
-    """Check that files can be written into a folder, which may not exist yet; nothing is changed.
+def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose another path.") -> None:
+    """Raise a RunError unless files can be written into a folder, which may not exist yet; nothing is changed.
 
     Args:
         folder: The folder.
-        subject: What the message begins with; the folder by default.
         needed: Free bytes required.
         remedy: What the message ends with.
-
-    Raises:
-        RunError: With the reason.
     """
-    place = Path(folder).absolute()
-    subject = folder if subject is None else subject
+    path = Path(folder).absolute()
     try:
-        there = next(parent for parent in (place, *place.parents) if _is_there(parent))
-        if not there.is_dir():
-            raise RunError(f"{subject}: {there} is not a directory. {remedy}")
-        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-            raise RunError(f"{subject}: no permission to write in {there}. {remedy}")
-        free = shutil.disk_usage(there).free
+        existing = next(parent for parent in (path, *path.parents) if _is_taken(parent))
+        if not existing.is_dir():
+            raise RunError(f"{folder}: {existing} is not a directory. {remedy}")
+        if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+            raise RunError(f"{folder}: no permission to write in {existing}. {remedy}")
+        free = shutil.disk_usage(existing).free
     except OSError as error:
-        raise RunError(f"{subject}: this path cannot be used ({error.strerror}). {remedy}") from error
+        raise RunError(f"{folder}: this path cannot be used ({error.strerror}). {remedy}") from error
     if free < needed:
-        raise RunError(f"{subject}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
+        raise RunError(f"{folder}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a name is taken, be it by a broken link; raises OSError if it cannot be a name."""
+def _is_taken(path: Path) -> bool:
+    """Whether a path exists, if only as a broken link; raises OSError if it is not a valid path."""
     try:
         return bool(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -147,13 +131,13 @@ def _is_there(path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    """A new name beside a path, with its suffix, which some writers look at; short however long the name is."""
+    """A new short name beside a path, with its suffix, on which some writers depend."""
     return path.absolute().with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.suffix[:16]}")
 
 
 @contextmanager
 def _parents(folder: Path) -> Iterator[None]:
-    """Make a folder and its missing parents; after a failure, remove those of them that are empty."""
+    """Create a folder and its missing parents; after a failure, remove those of them that are empty."""
     new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,10 +150,10 @@ def _parents(folder: Path) -> Iterator[None]:
 
 
 def _sync_tree(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(place, name))
-        _sync(Path(place))
+            _sync(Path(parent, name))
+        _sync(Path(parent))
 
 
 def _sync(path: Path) -> None:

@@ -1,28 +1,24 @@
-"""Models and pipelines that diffusers saved, on the disk or on the Hugging Face hub, checked before it opens them."""
+"""Models and pipelines saved by diffusers, on disk or on the Hugging Face hub, checked before diffusers reads them."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from unidiff.errors import RunError
+from unidiff.search_paths import require_online
 
 __all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
-_HOW = "Give the folder that save_pretrained wrote"
+_HOW = "Use the folder that save_pretrained wrote"
 
 
 def import_diffusers() -> Any:
-    """The package diffusers, which is imported only when it is used.
-
-    Raises:
-        RunError: If it is not installed.
-    """
+    """The package diffusers, imported on first use; raises a RunError if it is not installed."""
     try:
         import diffusers
     except ImportError as error:
@@ -31,21 +27,20 @@ def import_diffusers() -> Any:
 
 
 def download(name: str, files: Sequence[str]) -> Path:
-    """The folder of a model on the hub.
+    """The folder of a downloaded model of the hub.
 
     Args:
         name: owner/name.
-        files: Patterns of the files to fetch.
+        files: Patterns of the files to download.
 
     Raises:
-        RunError: If it cannot be fetched, or downloads are switched off.
+        RunError: If it cannot be downloaded, or downloads are switched off.
     """
-    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
-        raise RunError(f"{name}: downloads are switched off by the environment variable UNIDIFF_OFFLINE.")
     try:
+        require_online()
         return Path(_snapshot(name, tuple(files)))
-    except Exception as error:  # of the network, of the hub, of a cache: all kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # of the network, of the hub, of a cache
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RunError(f"{name} cannot be downloaded from the Hugging Face hub ({reason}).") from error
 
 
@@ -58,18 +53,13 @@ def _snapshot(name: str, files: tuple[str, ...]) -> str:
 
 
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
-    """The folder of a saved model or pipeline; one of the hub, as owner/name, is fetched.
-
-    Raises:
-        RunError: If there is none.
-    """
+    """The folder of a saved model or pipeline, downloaded if it is owner/name; raises a RunError if there is none."""
     folder = Path(path_or_name)
     if folder.is_dir():
         return folder
     parts = str(path_or_name).split("/")
     if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
-        problem = "this is not a folder, nor a name on the hub, which is owner/name"
-        raise RunError(f"{path_or_name}: {problem}. {_HOW}.")
+        raise RunError(f"{path_or_name}: this is neither a folder nor a name on the hub, owner/name. {_HOW}.")
     try:
         return download(str(path_or_name), ("*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])))
     except RunError as error:
@@ -77,45 +67,28 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
-
-    Raises:
-        RunError: If it is missing or is none.
-    """
+    """The mapping in a JSON file; raises a RunError if it is missing, unreadable, or not a mapping."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"{path.parent}: {path.name} is missing. {_HOW}.") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: this is not readable JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: expected a mapping, got a {type(found).__name__}.")
-    return found
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a mapping, got a {type(content).__name__}.")
+    return content
 
 
 def model_type(folder: Path, supported: Sequence[str]) -> str:
-    """The class of a saved model, by its present name.
-
-    Args:
-        folder: Holds config.json.
-        supported: Names of the classes that are understood here.
-
-    Raises:
-        RunError: If it is another, or config.json is missing or broken.
-    """
+    """The class of the model in a folder, by its present name; raises a RunError if it is not one of `supported`."""
     config = read_json(folder / CONFIG)
     name = config.get("_class_name") or config.get("architectures")  # the latter of transformers
     if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_zero":
         return "DiTTransformer2DModel"  # as it was called when its first models were saved
     if name not in supported:
-        found = ", ".join(map(str, name)) if isinstance(name, list) else name
-        raise RunError(f"{folder}: the model is of type {found}; supported here is {' or '.join(supported)}.")
+        written = ", ".join(map(str, name)) if isinstance(name, list) else name
+        raise RunError(f"{folder}: the model is of type {written}; supported here is {' or '.join(supported)}.")
     return str(name)
-
-
-def _weights(folder: Path, suffix: str) -> bool:
-    """Whether weights of no variant are there, whole or in parts with an index."""
-    return any((folder / f"{WEIGHTS}.{suffix}{index}").is_file() for index in ("", ".index.json"))
 
 
 def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any:
@@ -123,33 +96,37 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
 
     Args:
         folder: Holds config.json and the weights.
-        supported: Names of the classes that are understood here.
+        supported: Names of the classes that can be loaded.
         allow_pickle: Accept weights in pickle files, which may run any code when they are read.
 
     Raises:
-        RunError: If a file is missing or broken, the class is another, or the weights are a pickle.
+        RunError: If a file is missing or broken, the class is not supported, or the weights are a pickle.
     """
     name = model_type(folder, supported)
-    safe = _weights(folder, "safetensors")
-    if not safe and not _weights(folder, "bin"):
+    # Weights that are no variant, whole or in parts with an index.
+    safe, pickled = (
+        any((folder / f"{WEIGHTS}.{suffix}{index}").is_file() for index in ("", ".index.json"))
+        for suffix in ("safetensors", "bin")
+    )
+    if not safe and not pickled:
         if variants := sorted(path.name for path in folder.glob(f"{WEIGHTS}.*.safetensors")):
-            problem = f"{WEIGHTS}.safetensors is missing, and only a variant of it there: {variants[0]}"
+            problem = f"{WEIGHTS}.safetensors is missing, and only a variant of it is there: {variants[0]}"
             raise RunError(f"{folder}: {problem}. Rename it, or load a folder that was saved without `variant`.")
         remedy = "" if allow_pickle else " If the hub has them as a pickle only (.bin), pass allow_pickle=True."
         raise RunError(f"{folder}: the weights are missing: {WEIGHTS}.safetensors.{remedy}")
     if not safe and not allow_pickle:
         problem = "the weights are a pickle, which may run any code when it is read"
         raise RunError(f"{folder}: {problem}. If you trust it, pass allow_pickle=True.")
-    kind = getattr(import_diffusers(), name)
+    model_class = getattr(import_diffusers(), name)
     try:
-        model, found = kind.from_pretrained(
+        model, loading = model_class.from_pretrained(
             folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
-    except Exception as error:  # whatever diffusers, safetensors or pickle make of a broken file
+    except Exception as error:  # whatever diffusers, safetensors or pickle raise for a broken file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RunError(f"{folder}: diffusers cannot read this {name}: {reason}") from error
-    for what in ("missing", "unexpected"):  # which diffusers fills with random numbers, or leaves out
-        if wrong := found[f"{what}_keys"]:
-            some = f"{wrong[0]} and {len(wrong) - 1} more" if len(wrong) > 1 else wrong[0]
-            raise RunError(f"{folder}: the weights are not those of the network in config.json: {what} {some}.")
+    for problem in ("missing", "unexpected"):  # which diffusers fills with random numbers, or leaves out
+        if keys := loading[f"{problem}_keys"]:
+            some = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
+            raise RunError(f"{folder}: the weights are not those of the network in config.json: {problem} {some}.")
     return model.eval().requires_grad_(False)

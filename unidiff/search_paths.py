@@ -1,4 +1,4 @@
-"""Where data may lie on this computer: as given, under $UNIDIFF_DATA, in the user's cache."""
+"""Where data may be: at their path, under $UNIDIFF_DATA, in the user's cache, or (unless $UNIDIFF_OFFLINE) online."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from unidiff.errors import DataError
 
-__all__ = ["Absent", "cache", "candidates", "find", "shared"]
+__all__ = ["Absent", "cache", "find", "require_online", "shared"]
 
 
 class Absent(DataError):
-    """The data are nowhere to be had. Only this may be covered by a stand-in; a corrupt file never is."""
+    """The data are unavailable. Only this permits a fallback; a corrupt file never does."""
 
 
 def shared() -> Path | None:
@@ -27,26 +27,26 @@ def cache() -> Path:
     return Path(pooch.os_cache("unidiff"))
 
 
-def candidates(path: str) -> list[Path]:
-    """Places that a path may mean: itself, then, if it is relative, the same under $UNIDIFF_DATA."""
-    given = Path(path).expanduser()
-    folder = shared()
-    return [given] if given.is_absolute() or folder is None else [given, folder / given]
+def require_online() -> None:
+    """Raise Absent if the environment variable UNIDIFF_OFFLINE switches downloads off."""
+    if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
+        raise Absent("downloads are switched off by the environment variable UNIDIFF_OFFLINE")
 
 
 def find(path: str, parameter: str) -> Path:
-    """The first of the `candidates` that exists.
+    """The file or folder at a path; a relative one may also be under $UNIDIFF_DATA.
 
     Args:
         path: A file or folder.
-        parameter: The constructor's parameter that gave it, for the message.
+        parameter: The constructor's parameter that holds it, for the message.
 
     Raises:
-        Absent: If none exists; the message lists the places.
+        Absent: If it does not exist; the message lists where it was searched for.
     """
-    places = candidates(path)
-    for place in places:
-        if place.exists():
-            return place
-    remedy = "Correct the path" if shared() else "Correct the path, or set UNIDIFF_DATA to the folder that holds it"
-    raise Absent(f"{parameter}: {path!r} does not exist (looked for {', '.join(map(str, places))}). {remedy}.")
+    plain, folder = Path(path).expanduser(), shared()
+    candidates = [plain] if plain.is_absolute() or folder is None else [plain, folder / plain]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    remedy = "Correct the path" if folder else "Correct the path, or set UNIDIFF_DATA to the folder that holds it"
+    raise Absent(f"{parameter}: {path!r} does not exist (looked for {', '.join(map(str, candidates))}). {remedy}.")

@@ -205,7 +205,7 @@ def test_latents_that_cannot_be_are_refused(codec, tmp_path):
     stand_in = ud.data.Latent(
         ud.data.ImageFolder(tmp_path / "none", size=8, channels=1, fallback="digits"), codec
     ).open()
-    assert "stand in" in stand_in.stand_in
+    assert "8x8 digits" in stand_in.stand_in
 
 
 # ---------------------------------------------------------------------------------------------- runs

@@ -472,7 +472,7 @@ def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
     result = unidiff("run", path, "--out", tmp_path / "run", "--json")
     assert result.code == 0
     sentence = json.loads(result.out.splitlines()[-1])["data"]["stand_in"]
-    assert "MNIST could not be had" in sentence
+    assert "MNIST is unavailable" in sentence
     assert f"Note: {sentence}" in result.err
     assert json.loads((tmp_path / "run/manifest.json").read_text())["data"]["stand_in"] == sentence
     assert len(captions) == 3  # a preview, the grid, the way

@@ -322,7 +322,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     with pytest.raises(Interrupted):
         execute(recipe, tmp_path / "vae", Quiet(), device="cpu", stop=lambda: calls.append(0) or len(calls) == 5)
     assert not (tmp_path / "vae/codec").exists()
-    with pytest.raises(DataError, match="Go on with it by --resume"):
+    with pytest.raises(DataError, match="Continue it with --resume"):
         ud.codec.load_codec(tmp_path / "vae")
     execute(recipe, tmp_path / "vae", Quiet(), device="cpu", resume=True)
     assert metrics(tmp_path / "vae") == metrics(RunDirectory(folder).path)

@@ -140,7 +140,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_enlarging_keeps_a_plain_image_plain_and_stays_in_range():
-    from unidiff.data.resize import resize
+    from unidiff.data.image import resize
 
     plain = torch.full((3, 1, 8, 8), 77, dtype=torch.uint8)
     assert (resize(plain, 28) == 77).all()

@@ -320,7 +320,7 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path):
     (tmp_path / "empty.png").touch()
     number, said = left_out(tmp_path)
     assert number == 3
-    for reason in ("2 that are no regular files, such as pipes and devices (device.png, pipe.png)",
+    for reason in ("2 that are not regular files, such as pipes and devices (device.png, pipe.png)",
                    "2 broken links (gone.png, self.png)", "1 empty files (empty.png)"):  # fmt: skip
         assert reason in said
 
@@ -338,7 +338,7 @@ def test_other_endings_are_counted(tmp_path):
         (tmp_path / name).write_text("x")
     number, said = left_out(tmp_path)
     assert number == 1
-    assert "6 without the ending of a readable image format (2 x .heic, 1 x " in said
+    assert "6 without the extension of a readable image format (2 x .heic, 1 x " in said
 
 
 def test_a_file_without_permission_is_named_before_anything_is_decoded(tmp_path, monkeypatch):
@@ -452,7 +452,7 @@ def test_empty_missing_and_too_small_folders(tmp_path):
         ImageFolder(str(tmp_path / "nowhere")).open()
     source = ImageFolder(str(tmp_path / "nowhere"), size=16, fallback="digits").open()
     assert source.shape == (3, 16, 16)
-    assert "could not be had (the folder does not exist)" in source.stand_in
+    assert "is unavailable (the folder does not exist)" in source.stand_in
 
 
 def test_the_checksum_follows_names_and_sizes(tmp_path, monkeypatch):
@@ -535,7 +535,7 @@ def test_wrong_arrays_are_refused(tmp_path, values, arguments, problem):
 
 @pytest.mark.parametrize("shape", [(20, 3, 64), (20, 64, 3), (20, 1, 128), (20, 28, 20), (20, 4, 4), (20, 32, 32, 3)])
 def test_shapes_that_may_mean_two_things_are_an_error(tmp_path, shape):
-    with pytest.raises(DataError, match=r"whose layout is not certain; .*Give layout: NCHW, NHW or NHWC"):
+    with pytest.raises(DataError, match=r"whose layout is ambiguous; .*Set layout: NCHW, NHW or NHWC"):
         _ = array(tmp_path, np.zeros(shape)).shape
 
 
@@ -581,7 +581,7 @@ def test_images_beyond_one_are_an_error_that_names_the_likely_ends(tmp_path, lea
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_values_that_look_like_zero_to_one_are_reported(tmp_path, dtype):
     values = (np.arange(640).reshape(10, 1, 8, 8) % 2).astype(dtype)
-    with pytest.warns(UserWarning, match="values from 0 to 1, .*give low: 0, high: 1"):
+    with pytest.warns(UserWarning, match="values from 0 to 1, .*set low: 0, high: 1"):
         array(tmp_path, values).open()
     for ends in ({"low": 0, "high": 1}, {"low": 0, "high": 255}):
         with warnings.catch_warnings():
@@ -590,7 +590,7 @@ def test_values_that_look_like_zero_to_one_are_reported(tmp_path, dtype):
 
 
 def test_whole_numbers_need_low_and_high(tmp_path):
-    with pytest.raises(ParameterError, match="give low and high"):
+    with pytest.raises(ParameterError, match="set low and high"):
         array(tmp_path, np.zeros((3, 2), dtype=np.int32)).open()
 
 
@@ -615,5 +615,5 @@ def test_damaged_missing_and_foreign_files(tmp_path):
 @pytest.mark.parametrize("labels", [np.arange(3), np.full(4, -1), np.zeros(4), np.zeros((4, 1), dtype=int)])
 def test_wrong_labels_are_refused(tmp_path, labels):
     np.save(tmp_path / "y.npy", labels)
-    with pytest.raises(DataError, match="one integer"):
+    with pytest.raises(DataError, match="integers >= 0 of shape"):
         array(tmp_path, np.zeros((4, 2)), labels=str(tmp_path / "y.npy")).open()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unidiff import search_paths
-from unidiff.data import download
+from unidiff.data import mnist
 from unidiff.data.digits import Digits
 from unidiff.data.mnist import MNIST, FashionMNIST
 from unidiff.errors import DataError
@@ -37,7 +37,7 @@ def alone(monkeypatch, tmp_path, request):
     def refuse(url, target):
         raise ConnectionError(f"no network in tests: {url}")
 
-    monkeypatch.setattr(download, "download", refuse)
+    monkeypatch.setattr(mnist, "_download", refuse)
     monkeypatch.setattr(search_paths, "cache", lambda: tmp_path / "cache")
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
     if request.node.originalname != "test_real_mnist":
@@ -152,8 +152,8 @@ def test_absent_data_name_the_places_and_the_remedy(monkeypatch, tmp_path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_stand_in_says_so(kind, split):
     source = kind(size=28, fallback="Digits").open(split)
-    assert source.stand_in.startswith(f"{kind.title} could not be had (downloading")
-    assert source.stand_in.endswith("the 8x8 digits of scikit-learn, enlarged to 28x28, stand in.")
+    assert source.stand_in.startswith(f"{kind.title} is unavailable (downloading")
+    assert source.stand_in.endswith("using scikit-learn's 8x8 digits, upscaled to 28x28, instead.")
     assert torch.equal(source.values, Digits(28).open(split).values)
     assert source.to("cpu").stand_in == source.stand_in
 
@@ -162,7 +162,7 @@ def test_downloads_can_be_switched_off(monkeypatch):
     def fail(url, target):
         pytest.fail("a download was tried")
 
-    monkeypatch.setattr(download, "download", fail)
+    monkeypatch.setattr(mnist, "_download", fail)
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     assert "UNIDIFF_OFFLINE" in MNIST(fallback="digits").open().stand_in
     with pytest.raises(DataError, match="UNIDIFF_OFFLINE"):
@@ -179,7 +179,7 @@ def test_a_download_is_verified_kept_and_the_next_mirror_tried(small, monkeypatc
         content = b"a login page" if first else idx(PIXELS if name == f"{IMAGES}.gz" else CLASSES)
         target.write_bytes(gzip.compress(content))
 
-    monkeypatch.setattr(download, "download", serve)
+    monkeypatch.setattr(mnist, "_download", serve)
     assert len(MNIST().open()) == 20
     assert len(asked) == 4  # two files, each wrong at the first mirror and right at the second
     cached = sorted(path.name for path in (tmp_path / "cache" / "mnist").iterdir())

@@ -313,7 +313,7 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
 
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
-    refused("not a folder, nor a name on the hub", tmp_path / "nothing")
+    refused("neither a folder nor a name on the hub", tmp_path / "nothing")
     refused(r"something cannot be downloaded from the Hugging Face hub \(offline\)", "somebody/something")
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     refused("switched off by the environment variable UNIDIFF_OFFLINE", "somebody/something")
@@ -329,7 +329,7 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
     refused(r"the weights are missing.*as a pickle only \(.bin\), pass allow_pickle=True")
     variant = weights.with_suffix(".fp16.safetensors")
     variant.write_bytes(kept)
-    refused(r"only a variant of it there: diffusion_pytorch_model.fp16.safetensors")
+    refused(r"only a variant of it is there: diffusion_pytorch_model.fp16.safetensors")
     variant.unlink()
     torch.save(unet(**SMALLEST).state_dict(), saved / "unet" / "diffusion_pytorch_model.bin")
     refused("the weights are a pickle.*pass allow_pickle=True")

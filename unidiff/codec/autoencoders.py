@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,19 +16,25 @@ from unidiff.pretrained import import_diffusers
 
 __all__ = ["AutoencoderConfig", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny", "VQModel"]
 
+_GROUPS = 8  # of group normalization
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig(ABC):
-    """An autoencoder architecture and its sizes."""
+    """An autoencoder architecture and its sizes.
+
+    Args:
+        latent_channels: Channels of a latent.
+
+    Attributes:
+        objective: The default training objective.
+    """
+
+    objective: ClassVar[CodecObjective] = Reconstruction()
 
     @abstractmethod
     def network(self, channels: int) -> Any:
         """A diffusers model with fresh weights, for images with this number of channels."""
-
-    @property
-    def objective(self) -> CodecObjective:
-        """The default training objective."""
-        return Reconstruction()
 
     def build(self, channels: int) -> Autoencoder:
         """An autoencoder with fresh weights and scale 1, for images with this number of channels."""
@@ -47,10 +53,10 @@ class _Multilevel(AutoencoderConfig):
     """Residual blocks at several resolutions.
 
     Args:
-        latent_channels: Channels of a latent.
         channels: Channels of each level, the finest first; each level after the first halves height and width. All are
             multiples of 8, the groups of the normalization.
         blocks: Residual blocks per level of the encoder; the decoder of AutoencoderKL and VQModel has one more.
+        attention: Self-attention at the coarsest level (AutoencoderKL and VQModel).
     """
 
     latent_channels: int = 4
@@ -60,66 +66,66 @@ class _Multilevel(AutoencoderConfig):
     def __post_init__(self) -> None:
         _require_sizes(self, latent_channels=1024, blocks=100)
         widths = self.channels
-        fits = isinstance(widths, (tuple, list)) and len(widths) > 0 and all(map(is_whole, widths))
-        fits = fits and math.gcd(_GROUPS, *widths) == _GROUPS
-        require(fits, "channels", widths, f"one or more multiples of {_GROUPS}")
+        valid = isinstance(widths, (tuple, list)) and len(widths) > 0 and all(map(is_whole, widths))
+        valid = valid and math.gcd(_GROUPS, *widths) == _GROUPS
+        require(valid, "channels", widths, f"one or more multiples of {_GROUPS}")
+
+    def _arguments(self, channels: int) -> dict[str, Any]:
+        """Arguments that diffusers' AutoencoderKL and VQModel share."""
+        levels = len(self.channels)
+        return {
+            "in_channels": channels,
+            "out_channels": channels,
+            "latent_channels": self.latent_channels,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.blocks,
+            "norm_num_groups": _GROUPS,
+        }
 
 
 @dataclass(frozen=True)
 class AutoencoderKL(_Multilevel):
     """A variational autoencoder whose latents are small maps (Kingma & Welling 2014; Rombach et al. 2022, appendix G).
 
-    Args:
-        attention: Self-attention at the coarsest level.
+    It is trained with `Variational` by default.
     """
 
     attention: bool = False
 
-    @property
-    def objective(self) -> CodecObjective:
-        """Reconstruction and divergence from the standard normal distribution."""
-        return Variational()
+    objective: ClassVar[CodecObjective] = Variational()
 
     def network(self, channels: int) -> Any:
         """See `AutoencoderConfig.network`."""
-        return import_diffusers().AutoencoderKL(
-            **_convolutional(channels, self.channels, self.blocks),
-            latent_channels=self.latent_channels,
-            mid_block_add_attention=self.attention,
-        )
+        arguments = self._arguments(channels)
+        return import_diffusers().AutoencoderKL(**arguments, mid_block_add_attention=self.attention)
 
 
 @dataclass(frozen=True)
 class VQModel(_Multilevel):
     """An autoencoder whose decoder reads entries of a learned codebook (van den Oord et al. 2017).
 
-    Latents are continuous: quantization to the nearest entries is the first step of decoding.
+    Latents are continuous: quantization to the nearest entries is the first step of decoding. It is trained with
+    `Commitment` by default.
 
     Args:
         codes: Entries of the codebook.
-        attention: Self-attention at the coarsest level.
     """
 
     codes: int = 256
     attention: bool = False
 
+    objective: ClassVar[CodecObjective] = Commitment()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("codes", self.codes, 2, 1_000_000)
 
-    @property
-    def objective(self) -> CodecObjective:
-        """Reconstruction and distance from the codebook."""
-        return Commitment()
-
     def network(self, channels: int) -> Any:
         """See `AutoencoderConfig.network`."""
-        return import_diffusers().VQModel(
-            **_convolutional(channels, self.channels, self.blocks),
-            latent_channels=self.latent_channels,
-            num_vq_embeddings=self.codes,
-            mid_block_add_attention=self.attention,
-        )
+        arguments = {**self._arguments(channels), "num_vq_embeddings": self.codes}
+        return import_diffusers().VQModel(**arguments, mid_block_add_attention=self.attention)
 
 
 @dataclass(frozen=True)
@@ -130,22 +136,21 @@ class AutoencoderDC(_Multilevel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = self.channels[-1] % self.latent_channels == 0
-        require(fits, "latent_channels", self.latent_channels, f"a divisor of the last channels, {self.channels[-1]}")
+        divides = self.channels[-1] % self.latent_channels == 0
+        require(
+            divides, "latent_channels", self.latent_channels, f"a divisor of {self.channels[-1]}, the last channels"
+        )
 
     def network(self, channels: int) -> Any:
         """See `AutoencoderConfig.network`."""
         levels = len(self.channels)
-        sides = {
-            f"{side}_{name}": value
-            for side in ("encoder", "decoder")
-            for name, value in (
-                ("block_out_channels", self.channels),
-                ("layers_per_block", (self.blocks,) * levels),
-                ("qkv_multiscales", ((),) * levels),
-            )
+        side = {
+            "block_out_channels": self.channels,
+            "layers_per_block": (self.blocks,) * levels,
+            "qkv_multiscales": ((),) * levels,
         }
-        return import_diffusers().AutoencoderDC(in_channels=channels, latent_channels=self.latent_channels, **sides)
+        both = {f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in side.items()}
+        return import_diffusers().AutoencoderDC(in_channels=channels, latent_channels=self.latent_channels, **both)
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,6 @@ class AutoencoderTiny(AutoencoderConfig):
     """Convolutions without normalization: the smallest and fastest architecture. Deterministic.
 
     Args:
-        latent_channels: Channels of a latent.
         width: Channels of every level.
         levels: Resolutions; each after the first halves height and width.
         blocks: Residual blocks per level.
@@ -181,22 +185,6 @@ class AutoencoderTiny(AutoencoderConfig):
         )
 
 
-_GROUPS = 8
-
-
 def _require_sizes(config: AutoencoderConfig, **largest: int) -> None:
     for name, most in largest.items():
         require_whole(name, getattr(config, name), 1, most)
-
-
-def _convolutional(channels: int, widths: tuple[int, ...], blocks: int) -> dict[str, Any]:
-    """Arguments that diffusers' AutoencoderKL and VQModel share."""
-    return {
-        "in_channels": channels,
-        "out_channels": channels,
-        "down_block_types": ("DownEncoderBlock2D",) * len(widths),
-        "up_block_types": ("UpDecoderBlock2D",) * len(widths),
-        "block_out_channels": widths,
-        "layers_per_block": blocks,
-        "norm_num_groups": _GROUPS,
-    }

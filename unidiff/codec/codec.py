@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,15 +13,78 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from unidiff.codec.layout import Layout
+from unidiff.errors import DataError, ParameterError
 from unidiff.files import whole_files
 
-__all__ = ["Autoencoder", "AutoencoderOutput", "CodecInTraining", "at_least_float32"]
+__all__ = ["FAMILIES", "Autoencoder", "AutoencoderOutput", "CodecInTraining", "Layout", "at_least_float32"]
 
+# Class of diffusers -> the key of its configuration that lists the widths, one for each resolution.
+FAMILIES = {
+    "AutoencoderKL": "block_out_channels",
+    "VQModel": "block_out_channels",
+    "AutoencoderDC": "encoder_block_out_channels",
+    "AutoencoderTiny": "encoder_block_out_channels",
+}
 _PIXELS = 2**18  # per batch: 256 images of 32x32, or one of 512x512
 # Latent positions: larger latents are decoded in tiles. Neighbours overlap by three edges: the border of a tile, which
 # lacks the context beyond it, is dropped; then comes the blend, then the neighbour's border.
 _TILE, _EDGE = 64, 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shapes and scale of an autoencoder.
+
+    Attributes:
+        family: Name of the diffusers class.
+        channels: Channels of an image.
+        latent_channels: Channels of a latent.
+        factor: Pixels per latent position in each direction.
+        scale: Latents are (h - shift) * scale, where h is the network's output.
+        shift: See `scale`; 0 for most.
+    """
+
+    family: str
+    channels: int
+    latent_channels: int
+    factor: int
+    scale: float
+    shift: float
+
+    @classmethod
+    def of(cls, family: object, config: Mapping[str, Any], where: str) -> Layout:
+        """Read the configuration of a diffusers class; `where` names its source in messages.
+
+        Raises a DataError if the class is not a supported autoencoder, or the configuration is incomplete.
+        """
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise DataError(f"{where} is of type {family}; supported are {', '.join(FAMILIES)}.")
+        try:
+            latent = config.get("vq_embed_dim") if family == "VQModel" else None  # absent in configs of 2022
+            scale, shift = config.get("scaling_factor"), config.get("shift_factor")
+            return cls(
+                family,
+                int(config["in_channels"]),
+                int(latent or config["latent_channels"]),
+                2 ** (len(config[FAMILIES[family]]) - 1),
+                1.0 if scale is None else float(scale),
+                0.0 if shift is None else float(shift),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"missing or invalid entry in its configuration: {error}"
+            raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
+
+    def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the latent of an image, (C, H, W); raises a ParameterError if it does not fit the network."""
+        shape = tuple(shape)
+        problem = None
+        if len(shape) != 3 or shape[0] != self.channels:
+            problem = f"takes images with {self.channels} channel(s); the data have shape {shape}"
+        elif shape[1] % self.factor or shape[2] % self.factor:
+            problem = f"needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}"
+        if problem:
+            raise ParameterError("codec", f"this {self.family} {problem}.")
+        return (self.latent_channels, shape[1] // self.factor, shape[2] // self.factor)
 
 
 class AutoencoderOutput(NamedTuple):
@@ -28,8 +93,8 @@ class AutoencoderOutput(NamedTuple):
     Attributes:
         x: Reconstructions, (B, C, H, W).
         nats: Divergence of each posterior from the standard normal distribution, (B,); 0 without a posterior.
-        commitment: Commitment loss of the network, (B,): the mean over the batch, the same for each sample; 0 for an
-            autoencoder without a codebook.
+        commitment: Commitment loss of the network, (B,): the mean over the batch, the same for each sample; 0 without
+            a codebook.
     """
 
     x: Tensor
@@ -50,44 +115,34 @@ class Autoencoder(nn.Module):
         DataError: If the model is none of these.
     """
 
+    classes = None  # it is not conditioned on a class
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        _ = Layout.of(type(model).__name__, getattr(model, "config", {}), "this model")
-        self.model = model
+        self.model: Any = model
+        _ = self.layout
 
     @property
     def layout(self) -> Layout:
         """Shapes and scale."""
-        config: Any = self.model.config
-        return Layout.of(type(self.model).__name__, config, "this model")
+        return Layout.of(type(self.model).__name__, getattr(self.model, "config", {}), "this model")
 
     def set_scale(self, scale: float) -> None:
         """Write the scale into the model's configuration."""
-        model: Any = self.model
-        model.register_to_config(scaling_factor=float(scale))
+        self.model.register_to_config(scaling_factor=float(scale))
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load_codec` and diffusers read; existing files are replaced atomically, others kept.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        model: Any = self.model
+        """Write a folder that `load_codec` and diffusers read; existing files are replaced atomically, others kept."""
         with whole_files(folder, "config.json") as partial:
-            model.save_pretrained(partial, safe_serialization=True)
+            self.model.save_pretrained(partial, safe_serialization=True)
 
     @property
     def backbone(self) -> Autoencoder:
         """Itself: all of it is trained."""
         return self
 
-    @property
-    def classes(self) -> None:
-        """None: it is not conditioned on a class."""
-        return
-
     def with_backbone(self, backbone: nn.Module) -> Autoencoder:
-        """Another one, perhaps wrapped for several processes."""
+        """The backbone, which may be wrapped for several processes."""
         return cast(Autoencoder, backbone)
 
     @property
@@ -130,13 +185,12 @@ class Autoencoder(nn.Module):
             x: Images in [-1, 1], (B, C, H, W).
             eps: Standard normal noise of the shape of the latents, (B, c, h, w); not used without a posterior.
         """
-        model: Any = self.model
         zeros = x.new_zeros(len(x))
         if self.layout.family != "AutoencoderKL":
             y, commitment = self._decoded(self._raw(x))
             loss = zeros if commitment is None else at_least_float32(commitment).expand(len(x))
             return AutoencoderOutput(y, zeros, loss)
-        posterior = model.encode(x).latent_dist
+        posterior = self.model.encode(x).latent_dist
         y, _ = self._decoded(posterior.mean + posterior.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
         mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
@@ -145,8 +199,7 @@ class Autoencoder(nn.Module):
 
     def _raw(self, x: Tensor) -> Tensor:
         """The unscaled latents h of images."""
-        model: Any = self.model
-        output = model.encode(x)
+        output = self.model.encode(x)
         match self.layout.family:
             case "AutoencoderKL":
                 h: Tensor = output.latent_dist.mean
@@ -158,8 +211,7 @@ class Autoencoder(nn.Module):
 
     def _decoded(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
         """The images, and the commitment loss of a codebook."""
-        model: Any = self.model
-        output = model.decode(h)
+        output = self.model.decode(h)
         return output.sample, getattr(output, "commit_loss", None)
 
     def _tiled(self, h: Tensor, factor: int) -> Tensor:

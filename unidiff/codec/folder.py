@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from unidiff.codec.codec import Autoencoder
-from unidiff.codec.layout import FAMILIES, Layout
+from unidiff.codec.codec import FAMILIES, Autoencoder, Layout
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest as file_digest
 from unidiff.files import digest_of
@@ -30,58 +30,48 @@ def codec_folder(name: str) -> Path:
 
     Args:
         name: A run of a recipe with a `codec`, a folder saved by diffusers (a model, or a pipeline that has one), or
-            `hub:OWNER/NAME`, which is downloaded. Relative folders are looked up as given, then under $UNIDIFF_DATA.
+            `hub:OWNER/NAME`, which is downloaded. A relative folder may be under $UNIDIFF_DATA.
 
     Raises:
-        DataError: If there is nothing, or no codec; the message says what was found and what is supported.
+        DataError: If it does not exist or holds no codec.
     """
     if name.startswith(_HUB):
-        return _from_hub(name.removeprefix(_HUB))
+        files = [f"{part}{file}" for part in ("", "vae/", "vqvae/") for file in (CONFIG, WEIGHTS)]
+        try:
+            return codec_folder(str(download(name.removeprefix(_HUB), files)))
+        except RunError as error:
+            raise Absent(f"codec: {_HUB}{error}") from error
     try:
-        place = find(name, "codec")
+        top = find(name, "codec")
     except Absent as error:
         last = Path(name).name
-        made = f"`unidiff run {last} --out {name}` makes one if {last} is a recipe with a `codec`"
-        raise Absent(f"{error} {made}; `hub:OWNER/NAME` names one on the Hugging Face hub.") from error
-    for folder in (place, *(place / inside for inside in _INSIDE)):
+        remedy = f"`unidiff run {last} --out {name}` makes one if {last} is a recipe with a `codec`"
+        raise Absent(f"{error} {remedy}; `hub:OWNER/NAME` names one on the Hugging Face hub.") from error
+    for folder in (top, *(top / inside for inside in _INSIDE)):
         if (folder / CONFIG).is_file():
             return folder
-    if (place / "recipe.yaml").is_file():
-        problem = "this run has no codec: its recipe has none, or is not finished. Go on with it by --resume"
+    if (top / "recipe.yaml").is_file():
+        problem = "this run has no codec: its recipe has none, or the run is not finished. Continue it with --resume"
     else:
-        problem = f"there is no {CONFIG} in it. Give a run of a codec, or a folder saved by diffusers' save_pretrained"
-    raise DataError(f"codec: {place}: {problem}.")
-
-
-def _from_hub(name: str) -> Path:
-    parts = ("", *(f"{part}/" for part in _INSIDE[1:]))
-    try:
-        return codec_folder(str(download(name, [f"{part}{file}" for part in parts for file in (CONFIG, WEIGHTS)])))
-    except RunError as error:
-        raise Absent(f"codec: {_HUB}{error}") from error
+        problem = f"there is no {CONFIG} in it. Use a run of a codec, or a folder saved by diffusers' save_pretrained"
+    raise DataError(f"codec: {top}: {problem}.")
 
 
 def read_layout(folder: Path) -> Layout:
-    """Shapes and scale of the codec in a folder, from its config.json alone.
-
-    Raises:
-        DataError: If the file is damaged, or is that of another model.
-    """
+    """Shapes and scale of the codec in a folder, from its config.json; raises a DataError if these are not usable."""
     try:
         config = read_json(folder / CONFIG)
     except RunError as error:
         raise DataError(f"codec: {error}") from error
     layout = Layout.of(config.get("_class_name"), config, f"codec: {folder}")
-    layout.check_scale()
+    if not (math.isfinite(layout.scale) and layout.scale > 0 and math.isfinite(layout.shift)):
+        problem = f"this {layout.family} has scale {layout.scale} and shift {layout.shift}; measure them again"
+        raise DataError(f"codec: {folder}: {problem}.")
     return layout
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of a codec's configuration and weights, as "sha256:..."; the weights are read whole.
-
-    Raises:
-        DataError: If the weights are missing, or pickled.
-    """
+    """SHA-256 of a codec's configuration and weights; raises a DataError if these are missing or pickled."""
     _require_weights(folder)
     marks = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in (folder / CONFIG, folder / WEIGHTS))
     return _digest(folder.absolute(), marks)
@@ -107,9 +97,9 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
     """Read a codec, in evaluation mode and without gradients.
 
     Args:
-        name: As for `Latent`: a run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`.
+        name: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`; see `Latent`.
         allow_pickle: Also read pickled weights. Only for files that you trust: reading them may run any code.
-        device: Where it is to be.
+        device: Device of the codec.
 
     Raises:
         DataError: If there is no codec, its weights are damaged, or diffusers is missing.

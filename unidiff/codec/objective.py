@@ -69,11 +69,7 @@ class CodecObjective(ABC):
         require(self.edge >= 0, "edge", self.edge, "a number >= 0")
 
     def check(self, family: str) -> None:
-        """Reject an autoencoder without the latents that this objective penalizes.
-
-        Raises:
-            ParameterError: With the reason.
-        """
+        """Raise a ParameterError for an autoencoder without the latents that this objective penalizes."""
         if self.families and family not in self.families:
             problem = f"{type(self).__name__} is for {', '.join(self.families)}, not for {family}."
             raise ParameterError("objective", f"{problem} Use Reconstruction.")

@@ -16,7 +16,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.files import digest_of
 
-__all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split", "require_stand_in"]
+__all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split"]
 
 _READ_TOGETHER = 1000  # samples
 
@@ -26,9 +26,11 @@ class Dataset(ABC):
     """Which data: arguments only. Constructing one reads nothing; `open` does.
 
     Attributes:
-        replaced: The parameter in whose place `kept_in` puts what a run directory keeps; empty if it keeps nothing.
+        coded: Whether samples are latents of an autoencoder, which `decode` turns into images.
+        replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
     """
 
+    coded: ClassVar[bool] = False
     replaced: ClassVar[str] = ""
 
     @property
@@ -38,40 +40,32 @@ class Dataset(ABC):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes, or None where the data have no labels or where only reading them would tell."""
+        """Number of classes; None if the data have no labels or must be read to count them."""
         return None
 
     @property
     def mixture(self) -> tuple[Tensor, float] | None:
-        """Where the data are drawn from an equal mixture of round Gaussians: the means, (K, *shape), and the variance.
+        """Means, (K, *shape), and variance of the equal mixture of isotropic Gaussians that the data follow, or None.
 
-        None where they are not. It is what `unidiff.GaussianMixture` needs.
+        These are the arguments of `unidiff.GaussianMixture`.
         """
         return None
 
     @property
-    def coded(self) -> bool:
-        """Whether a codec stands between what a model sees and what people look at."""
-        return False
-
-    @property
     def decoded_shape(self) -> tuple[int, ...]:
-        """Shape of what `decode` makes of a sample; `shape` for most."""
+        """Shape of a decoded sample."""
         return self.shape
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples to look at, (B, *decoded_shape), from samples of a model, (B, *shape): the same but for latents.
-
-        A model of latents is trained and sampled in latents; this turns them into images.
-        """
+        """Images, (B, *decoded_shape), of samples of a model, (B, *shape); the identity unless `coded`."""
         return x
 
     def encode(self, x: Tensor) -> Tensor:
-        """The model's view of images: (B, *decoded_shape) to (B, *shape). For most the same."""
+        """The inverse of `decode`, up to the autoencoder's error."""
         return x
 
     def kept(self) -> dict[str, bytes]:
-        """Files that a run directory keeps, by path inside it, because a trained model means nothing without them.
+        """Files that a run directory must keep for its model to be usable, by path inside it.
 
         Raises:
             DataError: If they cannot be read.
@@ -79,10 +73,10 @@ class Dataset(ABC):
         return {}
 
     def kept_in(self, directory: Path) -> Dataset:
-        """The same data, with what a run directory keeps of them in place of where it came from.
+        """The same data, with the files that a run directory keeps in place of the originals.
 
         Raises:
-            DataError: If the run directory has lost it.
+            DataError: If the run directory has lost them.
         """
         return self
 
@@ -93,46 +87,35 @@ class Dataset(ABC):
         Args:
             split: "train" or "test". No sample is in both.
 
-        Returns:
-            The samples, ready to be taken by index.
-
         Raises:
             DataError: If a file is missing, corrupt, or not what its name says.
             ParameterError: If the split is neither "train" nor "test".
         """
 
     def look(self, split: str = "train") -> OpenDataset:
-        """Everything about one split but the values of its samples, where these cost time to make; see `open`."""
+        """As `open`, but the values of samples that take time to compute may be left out."""
         return self.open(split)
 
 
+@dataclass(repr=False, eq=False)
 class OpenDataset(ABC):
     """Opened data. A batch is a function of its indices alone, which is what lets training resume exactly.
 
     Attributes:
-        name: What this is, in words: "MNIST train".
+        name: For people: "MNIST train".
         shape: Shape of one sample.
-        checksum: "md5:..." or "sha256:..." of what was read; each Dataset says of what.
-        stand_in: None, or one sentence that says which data could not be had, and what stands in for it.
+        checksum: "md5:..." or "sha256:..." of what was read; each Dataset documents of what.
+        stand_in: None, or one sentence that names the unavailable data and what is used instead.
         labels: Class of each sample, (N,) int64 on the CPU, or None.
         class_names: Name of each class, or None.
     """
 
-    def __init__(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        checksum: str,
-        stand_in: str | None = None,
-        labels: Tensor | None = None,
-        class_names: tuple[str, ...] | None = None,
-    ) -> None:
-        self.name = name
-        self.shape = shape
-        self.checksum = checksum
-        self.stand_in = stand_in
-        self.labels = labels
-        self.class_names = class_names
+    name: str
+    shape: tuple[int, ...]
+    checksum: str
+    stand_in: str | None = None
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self)} samples of shape {self.shape}>"
@@ -146,7 +129,7 @@ class OpenDataset(ABC):
 
         Args:
             indices: Which samples, (B,) integers in [0, N).
-            device: Where the batch shall be.
+            device: Device of the batch.
 
         Returns:
             The samples, (B, *shape) float32; images are in [-1, 1].
@@ -161,16 +144,16 @@ class OpenDataset(ABC):
             yield self.batch(indices)
 
     def to(self, device: torch.device | str) -> OpenDataset:
-        """Move the samples to a device once and for all, if they are held in memory; a stream returns itself."""
+        """The same data, held on a device if they are in memory; labels stay on the CPU."""
         return self
 
     @property
     def fingerprint(self) -> str:
-        """What changes whenever a sample may have: the checksum, if that depends on every byte of the samples."""
+        """Changes whenever a sample may have: the checksum, if that covers every byte of the samples."""
         return self.checksum
 
     def prefetch(self, indices: Tensor) -> None:
-        """Hint that these samples are wanted next, (B,) integers. It changes when work is done, never a result."""
+        """Hint that these samples, (B,) integers, are needed next; it never changes a result."""
         return
 
 
@@ -179,12 +162,8 @@ class TensorSource(OpenDataset):
 
     Args:
         values: (N, *shape) uint8, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or floating-point
-            numbers, which are given out as they are, as float32. Images must be in [-1, 1].
-        name: As in `OpenDataset`.
-        checksum: As in `OpenDataset`; None takes the SHA-256 of the tensor's bytes.
-        stand_in: As in `OpenDataset`.
-        labels: As in `OpenDataset`.
-        class_names: As in `OpenDataset`.
+            numbers, which become float32, unscaled. Images must be in [-1, 1].
+        checksum: As in `OpenDataset`, like all others; by default the SHA-256 of the tensor's bytes.
     """
 
     def __init__(
@@ -205,13 +184,13 @@ class TensorSource(OpenDataset):
         return len(self.values)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Take samples by index: (B,) integers in, (B, *shape) float32 out."""
-        # Moved before it is made float: a quarter of the bytes cross to the device.
+        """See `OpenDataset.batch`."""
+        # Moved before it is converted to float: a quarter of the bytes cross to the device.
         taken = self.values[indices.to(self.values.device, non_blocking=True)].to(device, non_blocking=True)
         return taken.float().div_(127.5).sub_(1.0) if taken.dtype == torch.uint8 else taken
 
     def to(self, device: torch.device | str) -> TensorSource:
-        """Give the same source with its tensor on `device`; the labels stay on the CPU."""
+        """See `OpenDataset.to`."""
         twin = copy(self)
         twin.values = self.values.to(device)
         return twin
@@ -244,9 +223,3 @@ def content_checksum(values: Tensor) -> str:
 def require_split(split: str) -> None:
     """Raise a ParameterError unless `split` is "train" or "test"."""
     require(split in ("train", "test"), "split", split, '"train" or "test"')
-
-
-def require_stand_in(fallback: str | None) -> None:
-    """Raise a ParameterError unless `fallback` is None or "digits" (in capitals or not)."""
-    known = fallback is None or (isinstance(fallback, str) and fallback.lower() == "digits")
-    require(known, "fallback", fallback, 'None (missing data are an error) or "digits" (they stand in)')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff import search_paths
-from unidiff.codec.codec import Autoencoder
+from unidiff.codec.codec import Autoencoder, Layout
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
-from unidiff.codec.layout import Layout
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
 from unidiff.files import digest_of, whole_file
@@ -26,23 +25,22 @@ from unidiff.files import digest_of, whole_file
 __all__ = ["Latent"]
 
 _BATCH = 256  # images read together
-_ENCODING = 1  # part of the key of latents that are kept: another number wherever `encode` comes to give others
+_ENCODING = 1  # part of the cache's key: to be changed whenever the result of `encode` changes
 
 
 @dataclass(frozen=True)
 class Latent(Dataset):
     """The latents of images under a codec, scaled to about unit variance.
 
-    The codec stands at the boundary of the data: images are encoded before any noise, samples are decoded at the end,
-    and process, network and solver see only latents. The data are encoded once, as the mean of the posterior, and
-    the latents are kept. What was kept is used only for the same codec, data, split and arguments, byte for byte; it
-    is made again if it is damaged. The checksum is that of codec and images together.
+    Images are encoded before any noise, samples are decoded at the end, and process, network and solver see only
+    latents. The data are encoded once, as the mean of the posterior, and the latents are cached. A cache entry is used
+    only for the same codec, data, split and arguments, byte for byte; a damaged one is computed again. The checksum is
+    that of codec and images together.
 
     Args:
         data: The images.
-        codec: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`. If relative, it is
-            looked up as given, then under $UNIDIFF_DATA. A run directory keeps a copy, which is then used instead,
-            unless another is named as an override.
+        codec: A run of a recipe with a `codec`, a folder saved by diffusers, or `hub:OWNER/NAME`. If relative, it may
+            be under $UNIDIFF_DATA. A run directory keeps a copy, which is then used unless an override names another.
         cache: Keep the latents in the user's cache; otherwise they are encoded whenever the data are opened.
     """
 
@@ -51,20 +49,17 @@ class Latent(Dataset):
     cache: bool = True
     _kept: Path | None = field(default=None, init=False, repr=False, compare=False)
 
+    coded: ClassVar[bool] = True
     replaced: ClassVar[str] = "codec"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "codec", os.fspath(self.codec))  # a Path is welcome; the repr is a recipe: plain text
+        object.__setattr__(self, "codec", os.fspath(self.codec))  # may be a Path, but the repr is a recipe: plain text
         require(not self.data.coded, "data", self.data, "images that are not encoded yet")
         require(isinstance(self.cache, bool), "cache", self.cache, "true or false")
 
     @property
     def folder(self) -> Path:
-        """The folder of the codec.
-
-        Raises:
-            DataError: If there is none.
-        """
+        """The folder of the codec; raises a DataError if there is none."""
         return self._kept or codec_folder(self.codec)
 
     @property
@@ -74,18 +69,8 @@ class Latent(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(c, h, w). Reads the codec's configuration.
-
-        Raises:
-            DataError: If there is no codec.
-            ParameterError: If it cannot take the images.
-        """
+        """(c, h, w), from the codec's configuration; raises a DataError if there is none."""
         return self.layout.latent_shape(self.data.shape)
-
-    @property
-    def coded(self) -> bool:
-        """True."""
-        return True
 
     @property
     def decoded_shape(self) -> tuple[int, ...]:
@@ -94,82 +79,70 @@ class Latent(Dataset):
 
     @property
     def classes(self) -> int | None:
-        """Those of the images."""
+        """As for the images."""
         return self.data.classes
 
     def network(self, device: torch.device | str = "cpu") -> Autoencoder:
-        """The codec itself, read once for each device."""
+        """The codec, read once for each device."""
         return _load(self.folder.absolute(), digest(self.folder), str(device))
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Images of latents, (B, C, H, W) of (B, c, h, w); see `Dataset.decode`."""
+        """Images, (B, C, H, W), of latents, (B, c, h, w)."""
         return self.network(x.device).decode(x.float())
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of images, (B, c, h, w) of (B, C, H, W); see `Dataset.encode`."""
+        """Latents, (B, c, h, w), of images, (B, C, H, W)."""
         return self.network(x.device).encode(x.float())
 
     def kept(self) -> dict[str, bytes]:
         """The codec's files; see `Dataset.kept`."""
-        _ = digest(self.folder)  # says what is wrong with the weights, if anything is
+        _ = digest(self.folder)  # raises an error that explains what is wrong with the weights, if anything is
         return {f"{KEPT}/{name}": (self.folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 
     def kept_in(self, directory: Path) -> Dataset:
         """The same, with the codec of a run directory; see `Dataset.kept_in`."""
         if not (directory / KEPT / CONFIG).is_file():
-            remedy = "The run means nothing with another codec: bring the folder back"
+            remedy = "The run is useless with another codec: restore the folder"
             raise DataError(f"{directory / KEPT}: the codec that this run keeps is missing. {remedy}.")
-        twin = Latent(self.data, self.codec, self.cache)
+        twin = replace(self)
         object.__setattr__(twin, "_kept", directory / KEPT)
         return twin
 
     def look(self, split: str = "train") -> TensorSource:
-        """Zeros in place of the latents: nothing is encoded; see `Dataset.look`."""
+        """Zeros instead of the latents: nothing is encoded; see `Dataset.look`."""
         source = self.data.look(split)
         return self._source(source, torch.zeros(()).expand(len(source), *self.shape))
 
     def open(self, split: str = "train") -> TensorSource:
-        """Open the images and encode them, or read the latents that were kept.
-
-        Raises:
-            DataError: If the images or the codec cannot be read.
-        """
+        """Open the images and encode them, or read the cached latents; see `Dataset.open`."""
         shape = self.shape
         source = self.data.open(split)
-        codec = digest(self.folder)
-        identity = f"{_ENCODING} {codec} {source.fingerprint} {self.data!r} {split} {len(source)}"
+        identity = f"{_ENCODING} {digest(self.folder)} {source.fingerprint} {self.data!r} {split} {len(source)}"
         key = digest_of([identity.encode()]).removeprefix("sha256:")
         path = search_paths.cache() / "latents" / f"{key}.safetensors"
-        expected = (len(source), *shape)
-        values = _read(path, expected) if self.cache else None
+        values = _read(path, (len(source), *shape)) if self.cache else None
         if values is None:
-            values = self._encoded(source, expected)
+            values = self._encoded(source, (len(source), *shape))
             if self.cache:
-                _keep(values, path)
+                _write(values, path)
         return self._source(source, values)
 
     def _source(self, source: OpenDataset, values: Tensor) -> TensorSource:
-        identity = f"{digest(self.folder)} {source.checksum}"
-        return TensorSource(
-            values,
-            f"latents of {source.name}",
-            digest_of([identity.encode()]),
-            source.stand_in,
-            source.labels,
-            source.class_names,
-        )
+        name = f"latents of {source.name}"
+        checksum = digest_of([f"{digest(self.folder)} {source.checksum}".encode()])
+        return TensorSource(values, name, checksum, source.stand_in, source.labels, source.class_names)
 
     def _encoded(self, source: OpenDataset, shape: tuple[int, ...]) -> Tensor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if sys.stderr.isatty():
             print(f"Encoding {source.name}, {len(source)} images.", file=sys.stderr)
         values = torch.empty(shape)
-        parts = torch.arange(len(source)).split(_BATCH)
-        for part, following in zip(parts, [*parts[1:], parts[0][:0]]):
+        batches = torch.arange(len(source)).split(_BATCH)
+        for indices, following in zip(batches, [*batches[1:], batches[0][:0]]):
             source.prefetch(following)
-            values[part] = self.encode(source.batch(part, device)).cpu()
+            values[indices] = self.encode(source.batch(indices, device)).cpu()
         return values
 
 
@@ -180,7 +153,7 @@ def _load(folder: Path, codec: str, device: str) -> Autoencoder:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """Latents that were kept; None if there are none, or they are not what was written."""
+    """Cached latents; None if there are none, or they are not what was written."""
     try:
         with safe_open(path, "pt") as file:
             values: Tensor = file.get_tensor("latents")
@@ -190,8 +163,8 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     return values if tuple(values.shape) == shape and content_checksum(values) == checksum else None
 
 
-def _keep(values: Tensor, path: Path) -> None:
-    """Write latents whole or not at all. A cache that cannot be written is no reason to stop."""
+def _write(values: Tensor, path: Path) -> None:
+    """Write latents whole or not at all. A cache that cannot be written is not an error."""
     with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:

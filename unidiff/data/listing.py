@@ -14,14 +14,15 @@ from unidiff.errors import DataError
 
 __all__ = ["Listing", "list_images", "list_split"]
 
-# Names of the folders of a split, in any case. The held-out split is the first of test and validation that is there.
+# Names of the folders of a split, in any case. The held-out split is test, or else validation.
 SPLITS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
-# Formats that Pillow knows but reads only with another program, or that hold no image.
+# Formats that Pillow identifies but reads only with another program, or that hold no image.
 UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+_NOT_IMAGES = "without the extension of a readable image format"
 
 
 @dataclass
@@ -31,8 +32,8 @@ class Listing:
     Attributes:
         top: The folder.
         files: Paths relative to it, with slashes, sorted.
-        targets: The same files behind all links.
-        left_out: What was not listed and why: reasons, each with names relative to `top`.
+        targets: The same files with all links resolved.
+        left_out: Names that were not listed, relative to `top`, by reason.
     """
 
     top: Path
@@ -41,62 +42,58 @@ class Listing:
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def require_images(self) -> Listing:
-        """Itself, unless it is empty.
-
-        Raises:
-            DataError: With what the folder holds instead.
-        """
+        """Itself; raises a DataError if it is empty."""
         if not self.files:
             instead = f"; it holds {'; '.join(self._reasons())}" if self.left_out else ""
-            raise DataError(f"root: {self.top} holds no image{instead}. Give the folder that holds the images.")
+            raise DataError(f"root: {self.top} holds no image{instead}. Set root to the folder of the images.")
         return self
 
     def warn(self) -> None:
-        """Say what was left out, if anything was."""
+        """Warn of what was left out, if anything."""
         if self.left_out:
             warnings.warn(f"Left out of {self.top}: {'; '.join(self._reasons())}.", stacklevel=4)
 
     def leave_out(self, reason: str, name: str) -> None:
-        """Note a file or folder that is not listed."""
+        """Record a file or folder that is not listed."""
         self.left_out.setdefault(reason, []).append(name)
 
     def _reasons(self) -> list[str]:
-        """Each reason, with the number of files and a few names, or the endings where these are the reason."""
+        """Each reason, with the number of files and a few names, or the extensions where these are the reason."""
         reasons = []
         for reason, names in self.left_out.items():
             if reason == _NOT_IMAGES:
-                endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
-                shown = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(5))
+                counts = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
+                examples = ", ".join(f"{count} x {extension}" for extension, count in counts.most_common(5))
             else:
-                shown = ", ".join(sorted(names)[:3])
-            reasons.append(f"{len(names)} {reason} ({shown}{', ...' if shown.count(',') + 1 < len(names) else ''})")
+                examples = ", ".join(sorted(names)[:3])
+            more = ", ..." if examples.count(",") + 1 < len(names) else ""
+            reasons.append(f"{len(names)} {reason} ({examples}{more})")
         return reasons
 
 
-_NOT_IMAGES = "without the ending of a readable image format"
-
-
 @lru_cache(maxsize=1)
-def endings() -> frozenset[str]:
-    """Endings of the formats that Pillow reads, in lower case."""
+def _extensions() -> frozenset[str]:
+    """Extensions of the formats that Pillow reads, in lower case."""
     from PIL import Image
 
-    known = Image.registered_extensions()
-    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN and kind not in UNREAD)
+    formats = Image.registered_extensions().items()
+    return frozenset(extension for extension, name in formats if name in Image.OPEN and name not in UNREAD)
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _extensions()
 
 
 def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
     """The listing of one split of a folder, the paths that belong to the split, and the names of the classes or [].
 
-    Raises:
-        DataError: If there is no image, too few for a test split, or the layout is ambiguous.
+    Raises a DataError if there is no image, too few for a test split, or the layout is ambiguous.
     """
     folders = _split_folders(root)
     if "train" not in folders:
         if folders:
             other = next(iter(folders.values()))
-            problem = f"{root} has a folder {other.name}/ but no train/"
-            raise DataError(f"root: {problem}. Add train/, or give {other} as root.")
+            raise DataError(f"root: {root} has a folder {other.name}/ but no train/. Add train/, or set root: {other}.")
         listing = list_images(root).require_images()
         return listing, _every_tenth(listing, split), _classes(listing.files)
     beside = _beside(root, folders)
@@ -105,7 +102,7 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
     if held_out is None:
         train.left_out.update(beside)
         return train, _every_tenth(train, split), _classes(train.files)
-    # Both are listed either way: a class has one number in both splits, even where one split lacks it.
+    # Both are listed in either case: a class has one number in both splits, even if one split lacks it.
     test = list_images(held_out).require_images()
     if shared := train.targets & test.targets:
         problem = f"{train.top.name}/ and {test.top.name}/ share {len(shared)} files, such as {min(shared)}"
@@ -118,11 +115,9 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
 def list_images(top: Path) -> Listing:
     """The images under a folder, each once: links are followed, but never to what is listed already.
 
-    Real folders come before links, so that what can be reached both ways is listed under its real path. Files and
-    folders whose name begins with a dot are passed over in silence, everything else that is left out is noted.
-
-    Raises:
-        DataError: If a folder or an image cannot be read for lack of permission.
+    Real folders come before links, so that what can be reached both ways is listed under its real path. Names that
+    begin with a dot are ignored; everything else that is left out is recorded. Raises a DataError if a folder or an
+    image cannot be read for lack of permission.
     """
     listing = Listing(top)
     around = {os.path.realpath(top), *map(str, Path(os.path.realpath(top)).parents)}
@@ -160,17 +155,17 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
-    """List a file if it is an image, or note why not; `target` is its path behind all links."""
+    """List a file if it is an image, or record why not; `target` is its path with all links resolved."""
     name = Path(os.path.relpath(entry.path, listing.top)).as_posix()
-    if os.path.splitext(name)[1].lower() not in endings():
+    if not _is_image_name(name):
         return listing.leave_out(_NOT_IMAGES, name)
     try:
-        found = entry.stat()
+        status = entry.stat()
     except OSError:
         return listing.leave_out("broken links", name)
-    if not stat.S_ISREG(found.st_mode):
-        return listing.leave_out("that are no regular files, such as pipes and devices", name)
-    if found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        return listing.leave_out("that are not regular files, such as pipes and devices", name)
+    if status.st_size == 0:
         return listing.leave_out("empty files", name)
     if not os.access(entry.path, os.R_OK):
         raise DataError(f"root: no permission to read {entry.path}. Correct the permissions, or move it away.")
@@ -182,23 +177,22 @@ def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split that is there."""
-    found: dict[str, Path] = {}
+    """The folder of each split that exists."""
+    folders: dict[str, Path] = {}
     for entry in _entries(str(root)):
         split = next((split for split, names in SPLITS.items() if entry.name.lower() in names), None)
         if split is None or not os.path.isdir(entry):
             continue
-        if split in found:
-            raise DataError(f"root: {root} has both {found[split].name}/ and {entry.name}/. Keep one of them.")
-        found[split] = Path(entry.path)
-    return found
+        if split in folders:
+            raise DataError(f"root: {root} has both {folders[split].name}/ and {entry.name}/. Keep one of them.")
+        folders[split] = Path(entry.path)
+    return folders
 
 
 def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
     """What lies beside the folders of the splits and is left out, by reason.
 
-    Raises:
-        DataError: If train/ stands alone among folders of images: it may be the name of a class.
+    Raises a DataError if train/ is the only split among folders of images: it may be the name of a class.
     """
     unused: dict[str, list[str]] = {}
     for entry in _entries(str(root)):
@@ -212,26 +206,22 @@ def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
             if len(folders) == 1:
                 train = folders["train"]
                 problem = f"{train.name}/ is a split or a class, as there is {entry.name}/ with images as well"
-                remedy = f"Give {train} as root, or rename {train.name}/ if it is a class"
-                raise DataError(f"root: {root}: {problem}. {remedy}.")
+                raise DataError(
+                    f"root: {root}: {problem}. Set root: {train}, or rename {train.name}/ if it is a class."
+                )
             unused.setdefault("folders of images that belong to no split", []).append(f"{entry.name}/")
-        elif os.path.splitext(entry.name)[1].lower() in endings():
+        elif _is_image_name(entry.name):
             unused.setdefault("images that belong to no split", []).append(entry.name)
     return unused
 
 
 def _every_tenth(listing: Listing, split: str) -> list[str]:
     """Every tenth file for the test split, the others for the train split."""
-    held_out = listing.files[9::10]
-    if split == "train":
-        held = set(held_out)
-        return [file for file in listing.files if file not in held]
-    if not held_out:
-        raise DataError(
-            f"root: {listing.top} has {len(listing.files)} images; every tenth is held out for the test split, so at "
-            f"least 10 are needed. Add images, or sort them into train/ and test/."
-        )
-    return held_out
+    files = [file for number, file in enumerate(listing.files) if (number % 10 == 9) == (split == "test")]
+    if not files:
+        problem = f"root: {listing.top} has {len(listing.files)} images; every tenth is held out for the test split"
+        raise DataError(f"{problem}, so at least 10 are needed. Add images, or sort them into train/ and test/.")
+    return files
 
 
 def _classes(files: list[str]) -> list[str]:

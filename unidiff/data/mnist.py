@@ -1,10 +1,15 @@
-"""MNIST and Fashion-MNIST: 70,000 grey images of 28x28 pixels in ten classes, found on disk or downloaded once."""
+"""MNIST and Fashion-MNIST: 70,000 grey images of 28x28 pixels in ten classes, from disk or downloaded once."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
+import struct
+import sys
+import zlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,21 +17,27 @@ import numpy as np
 import torch
 
 from unidiff import search_paths
-from unidiff.data.base import Dataset, TensorSource, require_split, require_stand_in
-from unidiff.data.digits import stand_in
-from unidiff.data.download import fetch
-from unidiff.data.idx import REMEDY, parse, unpack
-from unidiff.data.resize import resize
-from unidiff.errors import DataError, require_whole
+from unidiff.data.base import TensorSource, require_split
+from unidiff.data.digits import GreySquares, fallback_digits, require_fallback
+from unidiff.data.image import resize
+from unidiff.errors import DataError
+from unidiff.files import whole_files
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent
 
 __all__ = ["MNIST", "FashionMNIST"]
 
+_REMEDY = "Delete it, so that it is downloaded again, or change root."
+_UINT8 = 0x08  # IDX's type byte of unsigned bytes, the only type of these files
+
 
 @dataclass(frozen=True)
-class _IDXImages(Dataset):
-    """What MNIST and the sets made in its likeness share: four IDX files, 28x28 grey images, ten classes."""
+class _IDXImages(GreySquares):
+    """Four IDX files, 28x28 grey images, ten classes.
+
+    Args:
+        root: Folder that holds the files. If relative, it may be under $UNIDIFF_DATA.
+    """
 
     size: int = 28
     root: str | None = None
@@ -41,31 +52,13 @@ class _IDXImages(Dataset):
     counts: ClassVar[dict[str, int]] = {"train": 60000, "test": 10000}
 
     def __post_init__(self) -> None:
-        require_whole("size", self.size, 8, 8192)
-        require_stand_in(self.fallback)
-        if self.root is not None:  # a Path is welcome, but the repr of a Data is a recipe: plain text
+        super().__post_init__()
+        require_fallback(self.fallback)
+        if self.root is not None:  # may be a Path, but the repr is a recipe: plain text
             object.__setattr__(self, "root", os.fspath(self.root))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(1, size, size)."""
-        return (1, self.size, self.size)
-
-    @property
-    def classes(self) -> int:
-        """10."""
-        return 10
-
     def open(self, split: str = "train") -> TensorSource:
-        """Find or download the split's two files, verify and read them.
-
-        Args:
-            split: "train" (60,000 images) or "test" (10,000).
-
-        Raises:
-            DataError: If `root` does not exist; if a file that is found is damaged or is another one; if a file is
-                nowhere to be had and no stand-in is allowed.
-        """
+        """Find or download the two files of the split (60,000 or 10,000 images), verify and read them."""
         require_split(split)
         prefix = "train" if split == "train" else "t10k"
         folders = self._folders()
@@ -75,19 +68,19 @@ class _IDXImages(Dataset):
         except Absent as absent:
             if self.fallback is None:
                 raise
-            return stand_in(self.title, str(absent.__cause__), self.size, 1, split)
+            return fallback_digits(self.title, str(absent.__cause__), self.size, 1, split)
         count = self.counts[split]
         content = self._content(image_file)
-        pixels = parse(image_file, content, (count, 28, 28))
-        labels = parse(label_file, self._content(label_file), (count,))
+        pixels = _parse(image_file, content, (count, 28, 28))
+        labels = _parse(label_file, self._content(label_file), (count,))
         if labels.max() > 9:
-            raise DataError(f"{label_file} holds the label {labels.max()}; labels are 0 to 9. {REMEDY}")
+            raise DataError(f"{label_file} holds the label {labels.max()}; labels are 0 to 9. {_REMEDY}")
         images = resize(torch.from_numpy(pixels.copy()).unsqueeze(1), self.size)
         classes = torch.from_numpy(labels.astype(np.int64))
         return TensorSource(images, f"{self.title} {split}", f"md5:{_md5(content)}", None, classes, self.class_names)
 
     def _folders(self) -> list[Path]:
-        """Where to look, in order. A root that is given must exist: a misspelt path is not silently passed over."""
+        """Where to look, in order. `root` must exist: a misspelt path is not ignored."""
         folders = []
         if self.root is not None:
             try:
@@ -106,33 +99,90 @@ class _IDXImages(Dataset):
                 if (folder / spelling).is_file():
                     return folder / spelling
         try:
-            return fetch(f"{name}.gz", self.mirrors, folders[-1], self._content)
+            return self._fetch(f"{name}.gz", folders[-1])
         except Absent as failure:
             raise Absent(
                 f"{self.title}: {name}.gz is in none of {', '.join(map(str, folders))}, and {failure}. Put the four "
-                f"files into a folder and give it as root, or set UNIDIFF_DATA to a folder that holds "
-                f"{self.folder}/, or allow a stand-in with fallback: digits."
+                f"files into a folder and set root to it, or set UNIDIFF_DATA to a folder that holds {self.folder}/, "
+                f"or use other data instead with fallback: digits."
             ) from failure
+
+    def _fetch(self, name: str, folder: Path) -> Path:
+        """Download a file from the first mirror that has the right one; it appears in the folder complete and checked.
+
+        Raises Absent if there is none; the message names each mirror and what went wrong.
+        """
+        search_paths.require_online()
+        failures = []
+        for mirror in self.mirrors:
+            try:
+                with whole_files(folder, name) as temporary:
+                    _download(mirror + name, temporary / name)
+                    self._content(temporary / name)
+                return folder / name
+            except OSError as error:  # of the disk or the network: the exceptions of requests are OSErrors
+                failures.append(f"{mirror}: {error.strerror or type(error).__name__}")
+            except DataError as error:
+                failures.append(f"{mirror}: {error}")
+        raise Absent(f"downloading {name} failed ({'; '.join(failures)})")
 
     def _content(self, path: Path) -> bytes:
         """The decompressed content of a file whose checksums are right; raises DataError otherwise."""
         packed = path.read_bytes()
-        known = path.name.removesuffix(".gz").replace(".idx", "-idx")
-        gz_md5 = self.gz_md5.get(known) if path.suffix == ".gz" else None
-        content_md5 = self.content_md5.get(known)
+        name = path.name.removesuffix(".gz").replace(".idx", "-idx")
+        gz_md5 = self.gz_md5.get(name) if path.suffix == ".gz" else None
+        content_md5 = self.content_md5.get(name)
         if gz_md5 is not None and _md5(packed) != gz_md5:
-            raise DataError(f"{path} has the md5 {_md5(packed)}; {self.title} has {gz_md5}. {REMEDY}")
+            raise DataError(f"{path} has the md5 {_md5(packed)}; {self.title} has {gz_md5}. {_REMEDY}")
         try:
-            content = unpack(path, packed)
-        except DataError as error:
+            content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+        except (OSError, EOFError, zlib.error) as error:
             expected = f" The content of the right file has the md5 {content_md5}." if content_md5 else ""
-            raise DataError(f"{error}{expected} {REMEDY}") from error
+            raise DataError(
+                f"{path} cannot be decompressed ({error}): it is cut short or damaged. Its {len(packed)} compressed "
+                f"bytes have the md5 {_md5(packed)}.{expected} {_REMEDY}"
+            ) from error
         if content_md5 is not None and _md5(content) != content_md5:
             raise DataError(
                 f"{path} has content of md5 {_md5(content)}; {self.title} has {content_md5}. The file is damaged, cut "
-                f"short or another one. {REMEDY}"
+                f"short or another one. {_REMEDY}"
             )
         return content
+
+
+def _download(url: str, target: Path) -> None:
+    """Write what is at `url` to the file `target`, with a progress bar on a terminal."""
+    import pooch
+
+    progress = sys.stderr.isatty() and find_spec("tqdm") is not None
+    # Seconds to connect, seconds between bytes: a missing network is noticed soon, a slow one is waited for.
+    pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, str(target), None)
+
+
+def _parse(path: Path, content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The values of an IDX file, of this shape, uint8, read-only; raises DataError if its header is another.
+
+    The format: two zero bytes, a type byte, the number of axes, the sizes as big-endian uint32, then the values.
+    """
+    start = 4 + 4 * len(shape)
+    if len(content) < start:
+        raise DataError(f"{path} has {len(content)} bytes, too few for the header of an IDX file. {_REMEDY}")
+    magic = (0, 0, _UINT8, len(shape))
+    if tuple(content[:4]) != magic:
+        raise DataError(
+            f"{path} begins with the bytes {list(content[:4])}; an IDX file of {len(shape)} axes of unsigned bytes "
+            f"begins with {list(magic)}. {_REMEDY}"
+        )
+    sizes = struct.unpack(f">{len(shape)}I", content[4:start])
+    if sizes != shape:
+        raise DataError(f"{path} has a header for shape {sizes}; expected {shape}. {_REMEDY}")
+    if len(content) - start != np.prod(shape):
+        raise DataError(f"{path} has {len(content) - start} values; its header promises {np.prod(shape)}. {_REMEDY}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 @renamed(offline="fallback")
@@ -140,16 +190,15 @@ class _IDXImages(Dataset):
 class MNIST(_IDXImages):
     """MNIST (LeCun et al., 1998): handwritten digits, 60,000 images to train on and 10,000 to test.
 
-    The four IDX files (compressed or not) are looked for in `root`, then in `$UNIDIFF_DATA/mnist`, then in the user's
-    cache, and else downloaded once into that cache, unless the environment variable UNIDIFF_OFFLINE is 1. The md5 of
+    The four IDX files (compressed or not) are searched for in `root`, in `$UNIDIFF_DATA/mnist` and in the user's cache,
+    and otherwise downloaded once into that cache, unless the environment variable UNIDIFF_OFFLINE is 1. The md5 of
     every file's decompressed content is verified. `checksum` is that of the images' file.
 
     Args:
         size: Height and width in pixels, at least 8; other than 28 by bilinear interpolation with antialiasing
             (Higham, Higham & Grindrod use 32).
-        root: Folder that holds the files. If relative, it is looked up as given, then under $UNIDIFF_DATA.
-        fallback: "digits" lets scikit-learn's digits stand in when the files cannot be had; the source says so in
-            `stand_in`. None: that is an error. A damaged file is an error in both cases.
+        fallback: "digits" uses scikit-learn's digits instead when the files are unavailable, which `stand_in` then
+            reports. None: that is an error. A damaged file is an error in both cases.
     """
 
     title: ClassVar[str] = "MNIST"
@@ -170,15 +219,13 @@ class MNIST(_IDXImages):
 @renamed(offline="fallback")
 @dataclass(frozen=True)
 class FashionMNIST(_IDXImages):
-    """Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017): ten kinds of clothing in MNIST's own format.
+    """Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017): ten classes of clothing in MNIST's own format.
 
-    Found, downloaded and resized as `MNIST` is; the folder's name is `fashion_mnist`. The published md5 sums are those
-    of the .gz files and are verified where a file is compressed; the headers always are.
+    Searched for, downloaded and resized like `MNIST`, in a folder `fashion_mnist`. The published md5 sums are those of
+    the .gz files and are verified where a file is compressed; the headers always are.
 
     Args:
-        size: Height and width in pixels, at least 8.
-        root: Folder that holds the files. If relative, it is looked up as given, then under $UNIDIFF_DATA.
-        fallback: "digits" lets scikit-learn's digits stand in when the files cannot be had, or None.
+        fallback: "digits" uses scikit-learn's digits instead when the files are unavailable, or None.
     """
 
     title: ClassVar[str] = "Fashion-MNIST"
@@ -205,7 +252,3 @@ class FashionMNIST(_IDXImages):
         "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
     }
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()

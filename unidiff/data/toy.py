@@ -1,10 +1,11 @@
-"""Toy densities in the plane, within about [-1, 1] x [-1, 1]: data whose truth is known in closed form."""
+"""Toy densities in the plane, within about [-1, 1] x [-1, 1], known in closed form."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +18,16 @@ __all__ = ["Checkerboard", "Ring", "Spiral", "TwoMoons"]
 
 
 class _Toy(Dataset):
-    """Points drawn from a density. The train and the test split are independent streams of the same seed."""
+    """Points drawn from a density. The train and the test split are independent streams of the same seed.
 
-    # Not a dataclass itself: its children declare these two last, after their own parameters.
+    The checksum is the SHA-256 of the float32 coordinates.
+
+    Args:
+        count: Points in each split.
+        seed: Seed of the random stream, at least 0.
+    """
+
+    # Not a dataclass itself: its subclasses declare these two last, after their own parameters.
     count: int
     seed: int
 
@@ -29,20 +37,16 @@ class _Toy(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(2,)."""
         return (2,)
 
     def open(self, split: str = "train") -> TensorSource:
-        """Draw the split's `count` points; the checksum is the SHA-256 of the float32 coordinates."""
         require_split(split)
-        points, labels = self._draw(np.random.default_rng(self._key(split)))
+        # The split has a fixed position, whatever the length of the seed.
+        key = [self.seed % 2**32, 0 if split == "train" else 1, self.seed >> 32]
+        points, labels = self._draw(np.random.default_rng(key))
         values = torch.from_numpy(points.astype(np.float32))
         classes = None if labels is None else torch.from_numpy(labels)
         return TensorSource(values, f"{type(self).__name__} {split}", labels=classes)
-
-    def _key(self, split: str) -> list[int]:
-        """The words of the random stream; the split has a fixed position, whatever the length of the seed."""
-        return [self.seed % 2**32, 0 if split == "train" else 1, self.seed >> 32]
 
     @abstractmethod
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
@@ -51,7 +55,7 @@ class _Toy(Dataset):
 
 @dataclass(frozen=True)
 class Ring(_Toy):
-    """Equal Gaussian components, evenly spaced on a circle: a mixture whose score is known exactly at any noise.
+    """Equal Gaussian components, evenly spaced on a circle: a mixture whose score is known at any noise level.
 
     Its mean is 0 and, for three components or more, its covariance is (radius^2 / 2 + std^2) I. Labels are the
     components.
@@ -60,8 +64,6 @@ class Ring(_Toy):
         components: Number of Gaussians, at least 1.
         radius: Radius of the circle of means, more than 0.
         std: Standard deviation of each component in each direction, at least 0.
-        count: Points in each split.
-        seed: Of the random stream, at least 0.
     """
 
     components: int = 8
@@ -73,8 +75,8 @@ class Ring(_Toy):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("components", self.components, 1)
-        require(0 < self.radius < math.inf, "radius", self.radius, "a number above 0")
-        require(0 <= self.std < math.inf, "std", self.std, "a number of at least 0")
+        require(0 < self.radius < math.inf, "radius", self.radius, "a number > 0")
+        require(0 <= self.std < math.inf, "std", self.std, "a number >= 0")
 
     @property
     def classes(self) -> int:
@@ -103,22 +105,17 @@ class TwoMoons(_Toy):
 
     Args:
         noise: Standard deviation of the noise in each direction, at least 0.
-        count: Points in each split.
-        seed: Of the random stream, at least 0.
     """
 
     noise: float = 0.05
     count: int = 10000
     seed: int = 0
 
+    classes: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.noise < math.inf, "noise", self.noise, "a number of at least 0")
-
-    @property
-    def classes(self) -> int:
-        """2."""
-        return 2
+        require(0 <= self.noise < math.inf, "noise", self.noise, "a number >= 0")
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         angle = math.pi * random.random(self.count)
@@ -137,8 +134,6 @@ class Spiral(_Toy):
     Args:
         turns: Number of turns, more than 0.
         noise: Standard deviation of the noise in each direction, at least 0.
-        count: Points in each split.
-        seed: Of the random stream, at least 0.
     """
 
     turns: float = 2.0
@@ -148,8 +143,8 @@ class Spiral(_Toy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.turns < math.inf, "turns", self.turns, "a number above 0")
-        require(0 <= self.noise < math.inf, "noise", self.noise, "a number of at least 0")
+        require(0 < self.turns < math.inf, "turns", self.turns, "a number > 0")
+        require(0 <= self.noise < math.inf, "noise", self.noise, "a number >= 0")
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         # The square root makes points about evenly spaced along the curve: its length grows like the angle squared.
@@ -165,8 +160,6 @@ class Checkerboard(_Toy):
 
     Args:
         cells: Squares along each side, at least 1. If even, each coordinate by itself is uniform on [-1, 1].
-        count: Points in each split.
-        seed: Of the random stream, at least 0.
     """
 
     cells: int = 4

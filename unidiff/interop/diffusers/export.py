@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unidiff.codec.layout import Layout
+from unidiff.codec.codec import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.files import whole_folder
