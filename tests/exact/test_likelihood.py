@@ -364,7 +364,7 @@ def test_256_levels_are_grey_values():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.tensor([[0.0, 1.0], [math.nan, 0.0]])}, "x: sample 1 holds NaN"),
+        ({"x": torch.tensor([[0.0, 1.0], [math.nan, 0.0]])}, "x: sample 1 contains NaN"),
         ({"x": torch.tensor([[0.0, math.inf]])}, "x: sample 0"),
         ({"x": torch.zeros(3)}, "x: .*shape"),
         ({"x": torch.zeros(0, 2)}, "x: "),
