@@ -17,7 +17,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "check_conditions", "check_label", "check_required", "null_conditions", "on_device"]
+__all__ = ["NULL", "check_conditions", "check_label", "check_required", "described", "null_conditions", "on_device"]
 
 NULL = -1
 
@@ -32,7 +32,8 @@ def on_device(cond: Mapping[str, Tensor], device: torch.device | str) -> dict[st
     return {name: value.to(device) for name, value in cond.items()}
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Dtype and shape of a tensor, the repr of anything else: for messages."""
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
@@ -51,7 +52,7 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
         raise ParameterError("label", "this model is unconditional: it was trained without classes. Leave it out.")
     fits = isinstance(label, Tensor) and label.shape == (count,)
     if not fits or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise ParameterError("label", f"must be integers, one for each of {count} samples, got {_described(label)}")
+        raise ParameterError("label", f"must be integers, one for each of {count} samples, got {described(label)}")
     if label.device.type != "cpu":
         return
     label = label.to(torch.int64)  # in bytes -1 would be 255
@@ -66,7 +67,7 @@ def _check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> No
         raise ParameterError("image", "this model was trained without images as conditions. Leave it out.")
     needed = (count, *shape)
     if not isinstance(image, Tensor) or image.shape != needed or not image.is_floating_point():
-        raise ParameterError("image", f"must be floats of shape {needed}, got {_described(image)}")
+        raise ParameterError("image", f"must be floats of shape {needed}, got {described(image)}")
     if not bool((image.abs() <= 1.0001).all()):  # bicubic resizing and rounding may end a little outside
         low, high = float(image.min()), float(image.max())
         raise ParameterError("image", f"must be in [-1, 1] (bytes: x / 127.5 - 1), got values in [{low:g}, {high:g}]")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unidiff.batching import batches
-from unidiff.condition import check_conditions
+from unidiff.condition import check_conditions, described
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
@@ -206,8 +206,8 @@ def check_data(x: Tensor, levels: int | None) -> None:
     Raises:
         ParameterError: With the reason.
     """
-    fits = x.ndim >= 2 and x.numel() > 0 and x.is_floating_point()
-    require(fits, "x", (x.dtype, tuple(x.shape)), "floating point (B, *shape), with at least one value")
+    if x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
+        raise ParameterError("x", f"must be floats of shape (B, *shape), with at least one value, got {described(x)}")
     not_finite = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if not_finite:
         raise ParameterError("x", f"sample {not_finite[0]} contains NaN or infinity. Remove such samples.")

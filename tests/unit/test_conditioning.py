@@ -123,7 +123,7 @@ def test_a_recipe_gives_the_network_the_classes_of_the_data(tmp_path):
         ({"backbone": {"type": "MLP", "classes": 9}}, r"backbone\.classes must be 8, .* got 9"),
         (
             {"data": {"type": "TwoMoons"}, "backbone": {"type": "MLP", "classes": 5}},
-            r"must be 2, the classes of .* got 5",
+            r"must be 2, the classes .* got 5",
         ),
         ({"conditioning": {"type": "Labels", "dropout": 2}}, r"conditioning\.dropout must be .* got 2.0"),
         ({"data": {"type": "Spiral"}}, r"backbone\.classes: the number of classes of .* is unknown"),
