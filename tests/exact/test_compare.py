@@ -218,13 +218,13 @@ def test_beginnings_of_names(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ddimm", r"there is no solver 'ddimm'\. Did you mean 'ddim'\? There are: "),
+        ("ddimm", r"there is no solver 'ddimm'\. Did you mean 'ddim'\? Choose one of "),
         ("ddim@unifrom", "there is no grid 'unifrom'"),
-        ("ddim:x", "'x' was given for eta; a number belongs there"),
-        ("annealed:2.5", "'2.5' was given for steps_per_level; an integer"),
+        ("ddim:x", "eta must be a number, got 'x'"),
+        ("annealed:2.5", "steps_per_level must be an integer, got '2.5'"),
         ("ddim:3", r"eta must be a number in \[0, 1\], got 3"),
-        ("ddim@native:3", "Native has no number that ':3' could set"),
-        ("ddim@uniform:3", "Uniform has no number"),  # steps follow from the evaluations
+        ("ddim@native:3", "Native has no numeric parameter for ':3'"),
+        ("ddim@uniform:3", "Uniform has no numeric parameter"),  # steps follow from the evaluations
         ("", "there is no solver ''"),
     ],
 )
