@@ -211,7 +211,7 @@ def test_beginnings_of_names(monkeypatch):
     assert SolverSpec.of("dpm:3", UNIFORM).solver == DPM(order=3)  # `order`, though `eta` comes first
     assert SolverSpec.of("dp", UNIFORM).solver == DPM()  # DPMLonger is a longer form of it
     assert SolverSpec.of("dpml", UNIFORM).solver == DPMLonger()
-    with pytest.raises(ParameterError, match=r"'d' may be ddim or dpm or dpmlonger or deis\. Write more"):
+    with pytest.raises(ParameterError, match=r"'d' may be ddim or deis or dpm or dpmlonger\. Write more"):
         SolverSpec.of("d", UNIFORM)
 
 

@@ -138,9 +138,9 @@ def compare(
             progress(done, len(planned))
         if run.deterministic and label not in flows:
             limits: dict[str, Any] = {"tolerance": tolerance, "most_steps": most_steps}
-            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **limits, **options, **first)
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **{**limits, **options, **first})
         begun, spec = time.perf_counter(), run.spec
-        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options, **cond)
+        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **{**options, **cond})
         x = solution.x.cpu()  # waits for the device
         seconds = round(time.perf_counter() - begun, 4)
         if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
