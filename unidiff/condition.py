@@ -38,15 +38,9 @@ def described(value: object) -> str:
 
 
 def check_label(label: Tensor, classes: int | None, count: int) -> None:
-    """Raise unless these are class labels of a model. Values are checked on the CPU only, as the host would wait.
+    """Raise a ParameterError unless labels are `count` integers from -1 to classes - 1, and the model has classes.
 
-    Args:
-        label: The labels.
-        classes: Number of classes of the model; None if it is unconditional.
-        count: Samples, B.
-
-    Raises:
-        ParameterError: If the model is unconditional, or the labels are not B integers from -1 to classes - 1.
+    Values are checked on the CPU only, since for another device the host would have to wait.
     """
     if classes is None:
         raise ParameterError("label", "this model is unconditional: it was trained without classes. Leave it out.")
@@ -74,11 +68,7 @@ def _check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> No
 
 
 def check_required(cond: Mapping[str, Tensor], model: Denoiser) -> None:
-    """Raise unless the conditions that a model requires are there.
-
-    Raises:
-        ParameterError: Such as "classifier-free guidance needs the condition 'label'".
-    """
+    """Raise a ParameterError, such as "classifier-free guidance needs the condition 'label'", if one is missing."""
     for name, who in model.required.items():
         if name not in cond:
             image = name == "image" and model.image is not None

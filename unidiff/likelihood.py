@@ -197,15 +197,7 @@ def bin_width(levels: int) -> float:
 
 
 def check_data(x: Tensor, levels: int | None) -> None:
-    """Raise unless the data are finite floats and, if they have levels, in [-1, 1] and on them.
-
-    Args:
-        x: Data, (B, *shape).
-        levels: Number of values that they can take, or None for continuous data.
-
-    Raises:
-        ParameterError: With the reason.
-    """
+    """Raise a ParameterError unless data, (B, *shape), are finite floats, on the levels in [-1, 1] if they have any."""
     if x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
         raise ParameterError("x", f"must be floats of shape (B, *shape), with at least one value, got {described(x)}")
     not_finite = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()

@@ -150,11 +150,8 @@ def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
     """KL between q(u_s | u_t, x) and the model's Gaussian, in nats (B,), from the error of x0, (B, *modes)."""
     squares, spread = posterior_kl(error, t, s, variance)
     dtype = precise(error.device)
-    if isinstance(spread, Tensor):
-        added: Scale = spread.to(dtype).expand(error.shape).flatten(1).sum(1)
-    else:
-        added = spread * error[0].numel()
-    return squares.flatten(1).sum(1).to(dtype) + added
+    spreads = spread * error.new_ones(error.shape, dtype=dtype)
+    return squares.flatten(1).sum(1).to(dtype) + spreads.flatten(1).sum(1)
 
 
 def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:

@@ -41,12 +41,12 @@ class Conditioning(ABC):
         """Uniform numbers per sample in training, at least 1: all randomness of its conditions."""
         return 1
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Constructor arguments that the conditions set in the network of a recipe; none by default.
 
         Args:
             data: The data.
-            given: The network's arguments in the recipe.
+            arguments: The network's arguments in the recipe.
 
         Raises:
             ParameterError: If the network cannot be conditioned, or the data have no such conditions.

@@ -31,11 +31,11 @@ class Labels(Conditioning):
     def __post_init__(self) -> None:
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`classes`, as many as the data have; see `Conditioning.network`."""
-        if "classes" not in given:
+        if "classes" not in arguments:
             raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be conditioned.")
-        classes: int | None = given["classes"]
+        classes: int | None = arguments["classes"]
         if classes is None and data.classes is None:
             problem = f"the number of classes of {data} is unknown until it is read. Set it here."
             raise ParameterError("backbone.classes", problem)

@@ -76,16 +76,16 @@ class ImageConditioning(Conditioning):
             raise ParameterError("mask", f"{type(self).__name__} takes no mask. Leave it out.")
         return self.measure(image[None], image.new_zeros(1, self.draws - 1))[0]
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`image`, the channels of the condition; see `Conditioning.network`."""
         if len(data.shape) != 3 or data.coded:
             samples = "latents" if data.coded else data.shape
             raise ParameterError("conditioning", f"must be used with images; the samples of {data} are {samples}")
         channels = self.channels(data.shape)
-        if "image" not in given:
+        if "image" not in arguments:
             raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be conditioned.")
-        if given["image"] not in (None, channels):
-            problem = f"must be {channels}, the channels of {self!r}, got {given['image']}. Leave it out."
+        if arguments["image"] not in (None, channels):
+            problem = f"must be {channels}, the channels of {self!r}, got {arguments['image']}. Leave it out."
             raise ParameterError("backbone.image", problem)
         return {"image": channels}
 
@@ -111,7 +111,6 @@ class SuperResolution(ImageConditioning):
 
     Args:
         factor: Side of a block in pixels, at least 2; a divisor of height and width.
-        dropout: As in `ImageConditioning`.
     """
 
     factor: int = 4
@@ -156,11 +155,7 @@ class SuperResolution(ImageConditioning):
 
 @dataclass(frozen=True)
 class Colorization(ImageConditioning):
-    """The luma of a colour image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as in Pillow.
-
-    Args:
-        dropout: As in `ImageConditioning`.
-    """
+    """The luma of a colour image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as in Pillow."""
 
     def channels(self, shape: tuple[int, ...]) -> int:
         """1, for colour images."""
@@ -195,7 +190,6 @@ class RandomMasks(ImageConditioning):
         rectangles: How many, at least 1; they may overlap.
         smallest: Least height and width of a rectangle, as a share of the image's, above 0.
         largest: Largest height and width, as a share, at most 1.
-        dropout: As in `ImageConditioning`.
     """
 
     rectangles: int = 2

@@ -99,19 +99,17 @@ def compare(
         cond = check_conditions(cond, denoiser, len(seeds), device)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
-    for nfe in nfes:
-        require_whole("nfe", nfe)
-    require_whole("batch", batch)
-    if followed is not None:
-        require_whole("followed", followed)
-    require_whole("most_steps", most_steps)
+    followed = len(seeds) if followed is None else followed
+    integers = [("batch", batch), ("followed", followed), ("most_steps", most_steps)]
+    for name, value in [*(("nfe", nfe) for nfe in nfes), *integers]:
+        require_whole(name, value)
     require(0 < tolerance < math.inf, "tolerance", tolerance, "a number above 0")
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)
     specs = solver_specs(solvers, grid or default_grid(labelled[0][1].process))
     require(len(specs) > 0, "solvers", solvers, "a list of at least one solver")
-    followed = len(seeds) if followed is None else min(followed, len(seeds))
+    followed = min(followed, len(seeds))
 
     planned: list[tuple[str, Denoiser, Planned]] = []
     notes: list[str] = []
@@ -130,17 +128,17 @@ def compare(
     baseline = Distances() if fresh_data is None else distances(fresh_data)
 
     first = {name: value[:followed] for name, value in cond.items()}
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch}
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, **cond}
+    flow_options: dict[str, Any] = {**options, **first, "tolerance": tolerance, "most_steps": most_steps}
     flows: dict[str, Flow] = {}
     rows = []
     for done, (label, denoiser, run) in enumerate(planned):
         if progress is not None:
             progress(done, len(planned))
         if run.deterministic and label not in flows:
-            limits: dict[str, Any] = {"tolerance": tolerance, "most_steps": most_steps}
-            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **{**limits, **options, **first})
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **flow_options)
         begun, spec = time.perf_counter(), run.spec
-        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **{**options, **cond})
+        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options)
         x = solution.x.cpu()  # waits for the device
         seconds = round(time.perf_counter() - begun, 4)
         if broken := int((~x.isfinite()).flatten(1).any(1).sum()):

@@ -119,11 +119,10 @@ class Comparison:
         grouped: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
             grouped.setdefault((row.model, row.label), []).append(row)
-        lines = []
-        for (model, label), rows in grouped.items():
+        for rows in grouped.values():
             rows.sort(key=lambda row: row.nfe)
-            lines.append(Line(model, label, tuple(rows), _order(rows, self.flow_errors.get(model, 0.0))))
-        return tuple(lines)
+        orders = [_order(rows, self.flow_errors.get(model, 0.0)) for (model, _), rows in grouped.items()]
+        return tuple(Line(*key, tuple(rows), order) for (key, rows), order in zip(grouped.items(), orders))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the samples, as plain values; numbers that are not finite become None."""

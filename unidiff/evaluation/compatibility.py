@@ -20,14 +20,9 @@ _FEWEST = 10  # reference samples: the jackknife of the sliced distance leaves o
 
 
 def one_shape(models: Sequence[tuple[str, Denoiser]], shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of one sample of all models.
+    """The shape of one sample of all (label, denoiser): `shape`, or their own; a ParameterError if they differ.
 
-    Args:
-        models: (label, denoiser) of each.
-        shape: The shape, if the caller sets it; it may differ from a network's own, but not from a closed form's.
-
-    Raises:
-        ParameterError: If the shape is unknown, or two models differ.
+    `shape` may differ from a network's own shape, but not from a closed form's.
     """
     shapes = {label: tuple(model.shape) for label, model in models if model.shape is not None}
     if len(set(shapes.values())) > 1:
@@ -45,14 +40,11 @@ def one_shape(models: Sequence[tuple[str, Denoiser]], shape: Sequence[int] | Non
 
 @torch.no_grad()
 def check_same_data(models: Sequence[tuple[str, Denoiser]]) -> None:
-    """Raise if two closed-form models are of different data; for networks this cannot be checked.
+    """Raise a ParameterError if two closed-form models are of different data; networks cannot be checked.
 
     E[x0 | x0 + s eps] at any one s > 0 determines the distribution of x0: by Tweedie's formula it gives the score of
     the noisy data. So it is compared, in pixels and at four noise scales, on noisy data of each model: models of the
     same data agree to rounding, whatever their process, basis and order of components.
-
-    Raises:
-        ParameterError: If two of them differ.
     """
     closed = [(label, model) for label, model in models if model.closed_form]
     for (label, first), (other_label, other) in pairwise(closed):

@@ -105,9 +105,13 @@ def _number(annotation: Any) -> type | None:
 
 def _find(base: type, name: str, whole: str) -> type:
     """The public class below `base` with this name, or with this beginning of a name."""
+
+    def is_choice(cls: object) -> bool:
+        return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)
+
     modules = ("solver", "grid", "editing")
     names = sorted(name for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in modules)
-    choices = {name.lower(): cls for name in names if _is_concrete(cls := getattr(unidiff, name), base)}
+    choices = {name.lower(): cls for name in names if is_choice(cls := getattr(unidiff, name))}
     folded = name.replace("_", "").lower()
     if folded in choices:
         return choices[folded]
@@ -121,7 +125,3 @@ def _find(base: type, name: str, whole: str) -> type:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         problem = f"there is no {base.__name__.lower()} {name!r}.{hint} Choose one of {', '.join(choices)}."
     raise ParameterError("solvers", f"{whole!r}: {problem}")
-
-
-def _is_concrete(cls: object, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)
