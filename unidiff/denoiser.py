@@ -1,4 +1,4 @@
-"""Denoisers: the currency between models and solvers. A guided, averaged or counted model is one too."""
+"""Denoisers, the interface between models and solvers: a guided, averaged or counted model is a denoiser too."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(nn.Module, ABC):
-    """Anything that, given a noisy state and its time, says what data and what noise to expect in it.
+    """Predicts E[x0 | u_t] and E[eps | u_t] from a noisy state u_t and its noise level.
 
     Attributes:
-        process: The process that made the state noisy.
-        shape: Shape of one sample, without the batch axis; None if the model does not know it.
-        classes: Number of classes that it can be asked for by the condition `label`; None if it knows none.
-        image: Shape (C', H, W) of the condition `image` that it needs; None if it knows none.
-        condition_names: Names of all conditions that it accepts; None if any name may be one, as of a foreign network.
-        required: The conditions it cannot do without: their names, and what needs them ("classifier-free guidance").
-        closed_form: Whether it is known exactly: at every alpha and sigma, below t_min too, with `draw`.
+        process: The process that generates the noisy states.
+        shape: Shape of one sample, without the batch axis; None if unknown.
+        classes: Number of classes of the condition `label`; None without label conditioning.
+        image: Shape (C', H, W) of the condition `image`, which it then requires; None without image conditioning.
+        condition_names: Names of all accepted conditions; None if any name is accepted, as by a foreign network.
+        required: Names of the required conditions, and what requires them ("classifier-free guidance").
+        closed_form: Whether it is exact at every alpha and sigma, also below t_min, and has `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
     """
 
@@ -44,20 +44,20 @@ class Denoiser(nn.Module, ABC):
     learned_variance: bool = False
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
-        """Take over the process, the shape and the conditions of the denoiser that this one wraps."""
+        """Copy process, shape and conditions of the denoiser that this one wraps."""
         for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance"):
             setattr(self, name, getattr(denoiser, name))
         self.required = dict(denoiser.required)
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Exact samples of the data, (B, *shape), of a denoiser in closed form.
+        """Exact samples of the data, (B, *shape), of a closed-form denoiser.
 
         Args:
             noise: Standard normal, (B, *shape).
             uniform: Draws of the uniform distribution on [0, 1), (B,).
             **cond: Conditions, each (B, ...).
         """
-        raise NotImplementedError(f"{type(self).__name__} is not known in closed form")
+        raise NotImplementedError(f"{type(self).__name__} is not a closed-form denoiser")
 
     @abstractmethod
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
@@ -65,31 +65,31 @@ class Denoiser(nn.Module, ABC):
 
         Args:
             u: State in mode coordinates, (B, *modes).
-            level: Its time, from `process.level(t)` (or `process.level(t, u)` with one time per sample).
-            **cond: What the model is conditioned on, each (B, ...); see `unidiff.condition`.
+            level: Its noise level, from `process.level(t)` (or `process.level(t, u)` with one time per sample).
+            **cond: Conditions, each (B, ...); see `unidiff.condition`.
         """
 
 
 class NeuralDenoiser(Denoiser):
     """A network that predicts one parameterization of one process.
 
-    The network sees pixels of about unit variance and answers with values of about unit variance: its input is divided
-    by sqrt(alpha^2 + sigma^2), its output multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both are 1 and the
-    network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
-    Preconditioned, which counts data of its own standard deviation, they are c_in and 1 of Karras et al. 2022.
+    Input and output of the network have about unit variance: the input is the state in pixels divided by
+    sqrt(alpha^2 + sigma^2), the output is multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both factors are 1
+    and the network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
+    Preconditioned, which assumes its own standard deviation of the data, they are c_in and 1 of Karras et al. 2022.
 
     Args:
         process: The process of the noisy states.
         parameterization: What the network predicts.
-        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, *shape). With a
-            learned variance the answer is twice as long in the first axis, and its second half v gives
+        backbone: The network: maps pixels (B, *shape) and the noise condition (B,) to (B, *shape). With a learned
+            variance the output has twice the channels, and its second half v gives
             `Prediction.variance_interpolation` = (1 + v) / 2 (Nichol & Dhariwal 2021, eq. 15, and code).
         noise_condition: How the noise level is passed to the network; None for the parameterization's own: LogSigma
             with Preconditioned, Timestep with the others.
 
     Raises:
-        ParameterError: If process and parameterization do not fit, or a variance is to be learned on a process whose
-            modes differ.
+        ParameterError: If the parameterization is undefined on the process, or the network learns a variance and the
+            modes of the process differ in SNR.
     """
 
     def __init__(
@@ -105,9 +105,7 @@ class NeuralDenoiser(Denoiser):
         self.noise_condition.check(process)
         self.learned_variance = getattr(backbone, "learned_variance", False)
         if self.learned_variance and process.basis.shape:
-            problem = (
-                f"the variance it learns is one of pixels, and {process!r} has a noise level for each of its modes."
-            )
+            problem = f"learned_variance is a variance of pixels, and the modes of {process!r} differ in noise level."
             raise ParameterError("backbone", f"{problem} Leave learned_variance out.")
         self.process = process
         self.parameterization = parameterization
@@ -131,20 +129,20 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        into, out = self.scales(level)
-        condition = self.noise_condition.at(level)
-        output, variance = apply_network(self.backbone, self.process.basis, scale_by(into, u), condition, **cond), None
+        basis, condition, variance = self.process.basis, self.noise_condition.at(level), None
+        input_scale, output_scale = self.scales(level)
+        output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
         channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
         require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scale_by(out, self.process.basis.forward(output)), variance
+        return scale_by(output_scale, basis.forward(output)), variance
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output."""
-        into = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        return into, self.parameterization.scale(level)
+        input_scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
+        return input_scale, self.parameterization.scale(level)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
@@ -153,18 +151,16 @@ class NeuralDenoiser(Denoiser):
 
 
 def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
-    """The conditions that a network says it accepts, or that its signature has after state and time; None for any."""
+    """The conditions that a network declares, or else those of its signature after state and time; None for any."""
     if (declared := getattr(backbone, "condition_names", None)) is not None:
         return tuple(declared)
-    parameters = list(inspect.signature(backbone.forward).parameters.values())
-    if any(parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) for parameter in parameters):
-        return None
-    parameters = parameters[2:]
-    return tuple(parameter.name for parameter in parameters)
+    parameters = inspect.signature(backbone.forward).parameters
+    variadic = any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values())
+    return None if variadic else tuple(parameters)[2:]
 
 
 class Counted(Denoiser):
-    """A denoiser that counts how often it is asked: the number of function evaluations of a solver is read here.
+    """A denoiser that counts its evaluations: the number of function evaluations of a solver.
 
     Args:
         denoiser: The denoiser to count.
@@ -189,42 +185,40 @@ class Counted(Denoiser):
 
 
 class Rescheduled(Denoiser):
-    """A model trained on one process, asked about the states of another.
+    """A model trained on one process, evaluated on the states of another.
 
     States of equal log SNR differ by a factor only, so the expected data are the same (Kingma et al. 2021, section 5.1;
-    Karras et al. 2022, appendix C). Where the new process is noisier than the model has ever seen, the model is asked
-    at its own t = 1, which it takes for pure noise.
+    Karras et al. 2022, appendix C). Where the new process is noisier than the model's own, the model is evaluated at
+    its own t = 1.
 
     Args:
         denoiser: The trained model.
         process: The process to sample on; scalar, in the basis of the model's own.
 
     Raises:
-        ParameterError: If the new process asks for less noise than the model was trained with.
+        ParameterError: If the bases differ, or the new process goes to less noise than the model was trained with.
     """
 
     def __init__(self, denoiser: Denoiser, process: Process) -> None:
         super().__init__()
         own = denoiser.process
         if own.basis.shape:
-            problem = f"{own!r} has a log SNR for each of its modes; no time of another process matches them all."
+            problem = f"the modes of {own!r} differ in log SNR; no time of another process matches them all."
             raise ParameterError("denoiser", problem)
         if own.basis != process.basis:
-            raise ParameterError("process", f"{process!r} lives in another basis than the model's {own!r}.")
-        asked, least = (p.level(p.t_min) for p in (process, own))
-        if asked.log_snr > least.log_snr + 1e-9:
-            noise, known = (at.sigma / at.alpha for at in (asked, least))
-            problem = (
-                f"{process!r} goes down to sigma / alpha = {noise:.12g}, the model knows {known:.12g} and above, "
-                f"which is t >= {_matching(process, least.log_snr):.12g} there. Raise its t_min or sigma_min."
-            )
-            raise ParameterError("process", problem)
+            raise ParameterError("process", f"{process!r} has another basis than the model's {own!r}.")
+        new, trained = (p.level(p.t_min) for p in (process, own))
+        if new.log_snr > trained.log_snr + 1e-9:
+            ratios = [level.sigma / level.alpha for level in (new, trained)]
+            problem = "{!r} goes down to sigma / alpha = {:.12g}, but the model was trained from {:.12g} on, "
+            remedy = f"which is t >= {_matching(process, trained.log_snr):.12g} there. Raise its t_min or sigma_min."
+            raise ParameterError("process", problem.format(process, *ratios) + remedy)
         self._copy_interface(denoiser)
         self.denoiser = denoiser
         self.process = process
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The wrapped model's expected data, and the noise that explains the state with them."""
+        """The wrapped model's E[x0 | u], and the noise (u - alpha x0) / sigma."""
         own = self.denoiser.process
         if isinstance(level.log_snr, Tensor):
             at = own.level(own.time_at(level.log_snr.flatten()).clamp(min=own.t_min), u)
@@ -237,5 +231,5 @@ class Rescheduled(Denoiser):
 
 @lru_cache(maxsize=100_000)
 def _matching(process: Process, log_snr: float) -> float:
-    """The time of a process at one log SNR: asked again at every step of every run."""
+    """The time of a process at one log SNR: the same at every step of every run."""
     return float(process.time_at(torch.tensor(log_snr, dtype=torch.float64)))

@@ -18,15 +18,15 @@ _AXES = 64  # rows of the Jacobian computed together, which bounds the memory
 
 @dataclass(frozen=True)
 class DivergenceEstimator(ABC):
-    """A rule for the divergence of a velocity v(u), sum_i d v_i / d u_i, by automatic differentiation."""
+    """An estimator of the divergence of a velocity v(u), sum_i d v_i / d u_i, by automatic differentiation."""
 
     @property
     def estimates(self) -> int:
-        """K, the number of independent estimates that `divergence` gives."""
+        """K, the number of independent estimates from `divergence`."""
         return 1
 
     def draw(self, u: Tensor, noise: Noise) -> Tensor | None:
-        """Random directions for states like u, (B, *modes): (K, B, *modes), or None if the rule needs none."""
+        """Random directions for states like u, (B, *modes): (K, B, *modes); None for an exact trace."""
         return None
 
     @abstractmethod
@@ -35,17 +35,14 @@ class DivergenceEstimator(ABC):
 
         Args:
             velocity: v(u), (B, *modes), with its graph; sample i depends on row i of u alone.
-            u: The states, (B, *modes), that the graph begins at.
+            u: The states, (B, *modes), at the root of the graph.
             probes: The output of `draw`.
         """
 
 
 @dataclass(frozen=True)
 class ExactTrace(DivergenceEstimator):
-    """The trace itself, from the whole Jacobian.
-
-    As much arithmetic as one backward pass per dimension and evaluation: for low dimensions.
-    """
+    """The trace itself, by one backward pass per dimension and evaluation: for low dimensions."""
 
     def divergence(self, velocity: Tensor, u: Tensor, probes: Tensor | None) -> Tensor:
         """The divergence, (B, 1); see `DivergenceEstimator.divergence`."""
@@ -54,8 +51,8 @@ class ExactTrace(DivergenceEstimator):
         for first in range(0, size, _AXES):
             axes = torch.arange(first, min(first + _AXES, size), device=u.device)
             units = torch.nn.functional.one_hot(axes, size).to(velocity).reshape(-1, 1, *u.shape[1:])
-            # Row i of each sample's Jacobian, for all i of the group together: eleven times faster than one by one
-            # on a mixture in 16 dimensions, and no slower on a convolutional network.
+            # Rows of all samples' Jacobians in one batched pass: eleven times faster than one by one on a mixture in
+            # 16 dimensions, and no slower on a convolutional network.
             (rows,) = torch.autograd.grad(
                 velocity, u, units.expand(-1, *u.shape), retain_graph=first + _AXES < size, is_grads_batched=True
             )
@@ -65,15 +62,15 @@ class ExactTrace(DivergenceEstimator):
 
 @dataclass(frozen=True)
 class Hutchinson(DivergenceEstimator):
-    """The estimate e^T J e of tr J, with entries of e that are 1 or -1 with equal probability (Hutchinson 1990).
+    """The estimate e^T J e of tr J, with independent entries 1 or -1 of e (Hutchinson 1990).
 
     E[e^T J e] = tr J whenever E[e e^T] = I. With S = (J + J^T) / 2 the variance of one probe is 2 sum_{i != j} S_ij^2.
     A probe is drawn once per sample and kept along its trajectory, so the integral of the estimates is an unbiased
     estimate of the integral (Grathwohl et al. 2019, section 3.1; Song et al. 2021, appendix D.2).
 
     Args:
-        probes: K, directions per sample, at least 1; each costs one backward pass per evaluation. From 2 on, their
-            spread gives a standard error.
+        probes: K, directions per sample, at least 1, of one backward pass per evaluation each; with 2 or more the
+            estimates have a standard error.
     """
 
     probes: int = 1
@@ -102,11 +99,7 @@ class Hutchinson(DivergenceEstimator):
 
 @dataclass(frozen=True)
 class GaussianHutchinson(Hutchinson):
-    """The estimate e^T J e of tr J with standard normal e; its variance is 2 sum_ij S_ij^2, never below Hutchinson's.
-
-    Args:
-        probes: As in `Hutchinson`.
-    """
+    """The estimate e^T J e of tr J with standard normal e; its variance is 2 sum_ij S_ij^2, at least Hutchinson's."""
 
     def draw(self, u: Tensor, noise: Noise) -> Tensor:
         """The directions, (K, B, *modes); see `DivergenceEstimator.draw`."""

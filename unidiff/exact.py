@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label_form
+from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
@@ -141,7 +141,7 @@ class GaussianMixture(ClosedForm):
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
         if (label := cond.get("label")) is not None:
-            check_label_form(label, self.classes, len(u))
+            check_label(label, self.classes, len(u))
             others = torch.arange(len(self.means), device=u.device) != label[:, None]
             log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape, residual)[..., None, :] * self.variances / variance * residual
@@ -205,7 +205,7 @@ class Empirical(ClosedForm):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The exact posterior means of data and noise; see `Denoiser.forward`."""
         if "label" in cond:
-            check_label_form(cond["label"], self.classes, len(u))
+            check_label(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = (_align(scale, self.shape, flat) for scale in (level.alpha, level.sigma))
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.

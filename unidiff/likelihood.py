@@ -1,4 +1,4 @@
-"""Log-likelihood by the probability flow: the change of variables along an ordinary differential equation."""
+"""Log-likelihood by the instantaneous change of variables along the probability flow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unidiff.batching import batches
-from unidiff.condition import check_conditions
+from unidiff.condition import check_conditions, described
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
@@ -39,15 +39,14 @@ class SampleMean(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """How likely a model finds data. Tensors are on the CPU, in float64.
+    """The log-likelihood of data under a model. Tensors are on the CPU, in float64.
 
     Attributes:
         log_prob: Nats per sample, (B,): the log density of continuous data, or a lower bound on the log probability of
             data with `levels`.
-        standard_error: Standard error of each entry of log_prob from the random probes, (B,); None where there were
-            none, or one per sample.
+        standard_error: Standard error of each entry of log_prob due to the random probes, (B,); None with fewer than 2.
         size: D, the number of values in a sample.
-        nfe: Evaluations of the denoiser per sample (of the batch that needed most).
+        nfe: Evaluations of the denoiser per sample; the most of any batch.
     """
 
     log_prob: Tensor
@@ -62,7 +61,7 @@ class Likelihood:
 
     @property
     def nats(self) -> SampleMean:
-        """Mean of log_prob over the samples; its standard error has the choice of data and all random draws in it."""
+        """Mean of log_prob over the samples; its standard error includes the choice of data and all random draws."""
         return SampleMean.of(self.log_prob)
 
     @property
@@ -94,7 +93,7 @@ def log_likelihood(
     A state at t_min is alpha(t_min) times data, blurred by sigma(t_min). The density reported is that of
     u / alpha(t_min), in the units of the data: log p(x) = log p_0(alpha x) + D log alpha at alpha = alpha(t_min). For
     an exact model with an exact prior it is the density of the data blurred by sigma / alpha. The basis of the process
-    is orthonormal and changes no volume.
+    is orthonormal, so it preserves volume.
 
     Data in bins: with `levels` = 256 the values -1, -1 + w, ..., 1 of x, w = 2 / 255, stand for bins of width w, and
     the log probability of the bins is bounded from below by Jensen's inequality: log P(x) >= E log p(x + w (U - 1/2)) +
@@ -103,19 +102,15 @@ def log_likelihood(
     Args:
         denoiser: The model, in evaluation mode. Its prediction is differentiated with respect to the state.
         x: Data in pixels, (B, *shape), floating point; the network is called in this dtype.
-        trace: How the divergence is found: exact, or estimated.
+        trace: The divergence estimator: exact, or stochastic.
         levels: Number of equally spaced values from -1 to 1 that the data can take; None if they are continuous.
-        seeds: One per sample, for the noise of dequantisation and then for the probes; 0, ..., B - 1 if None. They fix
-            all that is random.
-        rtol: Error allowed in a step relative to the state and to the integral, for each sample; above 0.
-        atol: Error allowed beside it; above 0.
-        batch: Samples solved together, at least 1. They share their time steps, which suit the worst of them, so
-            another batch changes a result by no more than the errors allowed.
+        seeds: One per sample, for the noise of dequantisation and then for the probes; 0, ..., B - 1 if None.
+        rtol: Relative tolerance of a step, for the state and the integral of each sample; above 0.
+        atol: Absolute tolerance likewise; above 0.
+        batch: Samples solved together, at least 1. They share their time steps, controlled by the largest error, so
+            results of different batch sizes agree within the tolerances.
         progress: Called with (samples done, samples in all) after each batch.
-        **cond: Conditions, each (B, ...), handed to the denoiser.
-
-    Returns:
-        Log-likelihoods per sample, with means over the samples.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
         ParameterError: If an argument is out of range, the data are not finite or not on the levels, or the equation
@@ -126,21 +121,19 @@ def log_likelihood(
     cond = check_conditions(cond, denoiser, len(x), x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
         require(0 < value < math.inf, name, value, "a number above 0")
-    found, evaluations = [], 0
+    estimates, nfe = [], 0
     # Automatic differentiation works under no_grad, where it is switched on again, but not under inference_mode.
     with torch.inference_mode(False), torch.no_grad():
         for part in batches(seeds, batch, cond):
-            counted = Counted(denoiser)
-            given = {name: value.clone() for name, value in part.cond.items()}
-            noise = Seeded(part.seeds)
-            found.append(_solve(counted, x[part.rows].clone(), trace, levels, noise, rtol, atol, given))
-            evaluations = max(evaluations, counted.nfe)
+            counted, rows = Counted(denoiser), x[part.rows].clone()
+            copies = {name: value.clone() for name, value in part.cond.items()}
+            estimates.append(_solve(counted, rows, trace, levels, Seeded(part.seeds), rtol, atol, copies))
+            nfe = max(nfe, counted.nfe)
             if progress is not None:
                 progress(part.rows.stop, len(x))
-        log_prob = torch.cat(found)
-    several = log_prob.shape[1] > 1
-    error = log_prob.std(1) / math.sqrt(log_prob.shape[1]) if several else None
-    return Likelihood(log_prob.mean(1), error, x[0].numel(), evaluations)
+        log_prob = torch.cat(estimates)
+    error = log_prob.std(1) / math.sqrt(log_prob.shape[1]) if log_prob.shape[1] > 1 else None
+    return Likelihood(log_prob.mean(1), error, x[0].numel(), nfe)
 
 
 def _solve(
@@ -155,45 +148,43 @@ def _solve(
 ) -> Tensor:
     """Log-likelihoods of a batch, one column per estimate of the trace: (B, K) float64 on the CPU."""
     process = denoiser.process
-    exact = x.to("cpu", torch.float64)  # what is random is drawn and added here, alike on every device
-    constant = 0.0
+    size, constant = x[0].numel(), 0.0
+    data = x.to("cpu", torch.float64)  # noise is drawn and added on the CPU: the same on every device
     if levels is not None:
         width = bin_width(levels)
-        exact = exact + width * (torch.special.ndtr(noise(exact)) - 0.5)  # Phi of a normal variable is uniform
-        constant += exact[0].numel() * math.log(width)
-    u0 = process.basis.forward(exact)
-    drawn = trace.draw(u0, noise)
-    probes = None if drawn is None else drawn.to(x)
-    begin = torch.tensor(process.t_min, dtype=torch.float64)
-    constant += float(process.log_alpha(begin).expand(u0.shape[1:]).sum())
-    u0 = process.alpha(begin) * u0
-    size = u0[0].numel()
+        data = data + width * (torch.special.ndtr(noise(data)) - 0.5)  # Phi of a normal variable is uniform
+        constant += size * math.log(width)
+    u0 = process.basis.forward(data)
+    probes = trace.draw(u0, noise)
+    probes = None if probes is None else probes.to(x)
+    t_min = torch.tensor(process.t_min, dtype=torch.float64)
+    constant += float(process.log_alpha(t_min).expand(u0.shape[1:]).sum())
+    u0 = process.alpha(t_min) * u0
 
     def rates(t: Tensor, state: Tensor) -> Tensor:
         """Velocity of the flow and divergence, (B, D + K)."""
         u = state[:, :size].reshape(x.shape).to(x.dtype).detach().requires_grad_()
-        # An adaptive solver may ask beyond the ends of the interval, where a process need not be defined.
+        # An adaptive solver may step beyond the ends of the interval, where a process need not be defined.
         level = process.level(min(max(float(t), process.t_min), 1.0), u)
         with torch.enable_grad():
             velocity = denoiser(u, level, **cond).velocity
         if not velocity.requires_grad:
-            raise ParameterError("denoiser", "its answer cannot be differentiated with respect to the state.")
+            raise ParameterError("denoiser", "its prediction cannot be differentiated with respect to the state.")
         return torch.cat([velocity.detach().flatten(1), trace.divergence(velocity, u, probes)], 1).to(state)
 
-    def worst(error: Tensor) -> Tensor:
-        """The largest of all samples' errors: root mean square over the state, and each integral."""
-        of_state = error[:, :size].square().mean(1).sqrt()
-        return torch.maximum(of_state.max(), error[:, size:].abs().max())
+    def norm(error: Tensor) -> Tensor:
+        """The largest error of all samples: root mean square over the state, or of an integral."""
+        return torch.maximum(error[:, :size].square().mean(1).sqrt().max(), error[:, size:].abs().max())
 
     dtype = precise(x.device)
     start = torch.cat([u0.flatten(1), u0.new_zeros(len(u0), trace.estimates)], 1).to(x.device, dtype)
     times = torch.tensor([process.t_min, 1.0], dtype=dtype, device=x.device)
     # A step ends exactly at t = 1 (step_t), so nothing is interpolated.
-    options = {"norm": worst, "dtype": dtype, "step_t": times[1:], "max_num_steps": _MOST_STEPS}
+    options = {"norm": norm, "dtype": dtype, "step_t": times[1:], "max_num_steps": _MOST_STEPS}
     try:
         end = odeint(rates, start, times, rtol=rtol, atol=atol, method="dopri5", options=options)[1]
     except AssertionError as error:  # steps of length 0, or a state that is not finite
-        remedy = "Larger rtol and atol, or float64 data and network, may help; so does looking at the model's answers."
+        remedy = "Try larger rtol and atol, or float64 data and network; check that the model's predictions are finite."
         raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
     end = end.to("cpu", torch.float64)
     prior = process.prior_log_density(end[:, :size].reshape(x.shape))
@@ -206,27 +197,18 @@ def bin_width(levels: int) -> float:
 
 
 def check_data(x: Tensor, levels: int | None) -> None:
-    """Refuse data that have no likelihood.
-
-    Args:
-        x: Data, (B, *shape).
-        levels: Number of values that they can take, or None for continuous data.
-
-    Raises:
-        ParameterError: If x is no batch of finite floating-point values, or one of them is at none of the levels.
-    """
+    """Raise a ParameterError unless data, (B, *shape), are finite floats, on the levels in [-1, 1] if they have any."""
     if x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
-        given = f"{x.dtype} of shape {tuple(x.shape)} was given"
-        raise ParameterError("x", f"{given}; allowed is floating point (B, *shape), with at least one value.")
-    broken = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if broken:
-        raise ParameterError("x", f"sample {broken[0]} holds NaN or infinity. Remove such samples.")
+        raise ParameterError("x", f"must be floats of shape (B, *shape), with at least one value, got {described(x)}")
+    not_finite = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if not_finite:
+        raise ParameterError("x", f"sample {not_finite[0]} contains NaN or infinity. Remove such samples.")
     if levels is None:
         return
     require_whole("levels", levels, 2, 2**16)
-    if float(x.abs().max()) > 1 + 1e-6:
-        seen = f"values from {float(x.min()):g} to {float(x.max()):g} were given"
-        raise ParameterError("x", f"{seen}; data with levels are in [-1, 1], as x / 127.5 - 1 of grey values 0 to 255.")
+    low, high = float(x.min()), float(x.max())
+    allowed = "in [-1, 1] for data with levels (grey values: x / 127.5 - 1)"
+    require(max(-low, high) <= 1 + 1e-6, "x", f"values in [{low:g}, {high:g}]", allowed)
     position = (x.to("cpu", torch.float64) + 1) / bin_width(levels)
     # Rounding moves 256 levels by 0.03 of their distance in float16, 65536 by 0.002 in float32.
     if float((position - position.round()).abs().max()) > 0.05:

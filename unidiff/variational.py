@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from unidiff.batching import Progress, batches
+from unidiff.batching import Batch, Progress, batches
 from unidiff.condition import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
@@ -29,8 +30,8 @@ class Bound(Likelihood):
     """A lower bound on log-likelihoods: log_prob is minus the sum of the terms, bits_per_dim bounds from above.
 
     Attributes:
-        terms: Nats per sample and step, (B, N + 1): L_0, ..., L_N in the order of time. L_0 is the decoder's, L_N the
-            prior's, L_i the step's from times[i] to times[i - 1]. Ho et al. 2020, eq. 5, where N is T.
+        terms: Nats per sample and step, (B, N + 1): L_0, ..., L_N in order of time. L_0 is the decoder's term, L_N the
+            prior's, L_i that of the step from times[i] to times[i - 1]. Ho et al. 2020, eq. 5, where N is T.
         times: The grid, increasing, (N,) float64.
     """
 
@@ -55,7 +56,7 @@ def variational_bound(
     progress: Progress | None = None,
     **cond: Tensor,
 ) -> Bound:
-    """Variational bound for the chain that `Ancestral(variance)` walks down a grid t_N = 1 > ... > t_1, decoded at t_1.
+    """Variational bound of the chain of `Ancestral(variance)` along a grid t_N = 1 > ... > t_1, decoded at t_1.
 
     -log p(x) <= L_0 + L_1 + ... + L_N (Ho et al. 2020, eq. 5; Kingma et al. 2021, eq. 11). With s the time below t:
 
@@ -64,45 +65,44 @@ def variational_bound(
         L_0 = E -log p(x | u_{t_1})
 
     for variance 0 (Kingma et al. 2021, eq. 13); another variance, r times the small one, divides the step's term by r
-    and adds D (log r + 1 / r - 1) / 2. Each expectation is taken from one draw of noise per sample.
+    and adds D (log r + 1 / r - 1) / 2. Each expectation is estimated from one draw of noise per sample; so is L_N where
+    sampling does not start from a Gaussian (a fitted InverseHeat), otherwise it is exact.
 
-    The decoder is a Gaussian around x0(u_{t_1}) of standard deviation sigma(t_1), which is sqrt(beta_1) for DDPM. Its
-    density is taken for continuous data. With `levels` it is integrated over the bin around each value, the outermost
-    bins reaching to infinity (Ho et al. 2020, eq. 13), so that log_prob bounds the log probability of the data.
+    The decoder is a Gaussian around x0(u_{t_1}) of standard deviation sigma(t_1), which is sqrt(beta_1) for DDPM. For
+    continuous data L_0 is its density. With `levels` it is integrated over the bin around each value, the outermost
+    bins extending to infinity (Ho et al. 2020, eq. 13), so that log_prob bounds the log probability of the data.
 
     Args:
         denoiser: The model, in evaluation mode.
         x: Data in pixels, (B, *shape), floating point.
-        grid: The times. Native() gives the bound of the papers; a longer grid a tighter one, if the model is good.
-        levels: Number of equally spaced values from -1 to 1 that the data can take (256 for pictures); None if they
+        grid: The times. Native() gives the bound of the papers; a finer grid a tighter one, if the model is good.
+        levels: Number of equally spaced values from -1 to 1 that the data can take (256 for images); None if they
             are continuous.
-        variance: That of the chain's steps, from 0 (small) to 1 (large); None is what the model has learned, and small
-            if it has not; see `Ancestral`.
+        variance: That of the chain's steps, from 0 (small) to 1 (large); None for the learned variance, or small if
+            the model has none; see `Ancestral`.
         seeds: One per sample, for its noise; 0, ..., B - 1 if None.
-        batch: States given to the denoiser at once, at least 1; bounds the memory, changes no result.
+        batch: States evaluated at once, at least 1; bounds the memory, changes no result.
         progress: Called with (evaluations done, evaluations in all).
-        **cond: Conditions, each (B, ...), handed to the denoiser.
-
-    Returns:
-        The terms per sample and step, and the bound that they add up to.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
-        ParameterError: If an argument is out of range, or the data are not finite or not on the levels.
+        ParameterError: If an argument is out of range, the data are not finite or not on the levels, or the noise of
+            the process at t_1 differs from mode to mode.
     """
     check_data(x, levels)
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
-    fits = variance is None or 0 <= variance <= 1
-    require(fits, "variance", variance, "a number from 0 (small) to 1 (large), or None")
+    allowed = "a number from 0 (small) to 1 (large), or None"
+    require(variance is None or 0 <= variance <= 1, "variance", variance, allowed)
     require_whole("batch", batch, 1, 10_000_000)
     times = grid.times(denoiser.process)[:-1].flip(0)
     samples = min(batch, len(x))
-    found: list[Tensor] = []
-    with torch.inference_mode(False), torch.no_grad():  # rates are found by automatic differentiation
-        for part in batches(seeds, samples, cond, progress):
-            some, noise, together = x[part.rows], Seeded(part.seeds), batch // samples
-            found.append(_terms(denoiser, some, times, levels, variance, noise, together, part.progress, part.cond))
-    terms = torch.cat(found)
+    with torch.inference_mode(False), torch.no_grad():  # a denoiser may differentiate
+        parts = [
+            _terms(denoiser, x[part.rows], times, levels, variance, batch // samples, part)
+            for part in batches(seeds, samples, cond, progress)
+        ]
+    terms = torch.cat(parts)
     return Bound(-terms.sum(1), None, x[0].numel(), len(times), terms, times)
 
 
@@ -112,29 +112,24 @@ def _terms(
     times: Tensor,
     levels: int | None,
     variance: float | None,
-    noise: Noise,
     together: int,
-    report: Progress,
-    cond: dict[str, Tensor],
+    part: Batch,
 ) -> Tensor:
-    """The terms of some samples, (B, N + 1), with `together` times in one evaluation."""
-    process = denoiser.process
+    """The terms of a batch, (B, N + 1), with `together` times in one evaluation."""
+    process, noise = denoiser.process, Seeded(part.seeds)
     u0, scales = process.basis.forward(x), process.levels_at(times, x.device)
     # The first time alone, because the decoder needs the predicted pixels there.
-    (error,), _ = _errors(denoiser, u0, times[:1], noise, cond)
-    terms = [_decoder(x, process.basis.inverse(error), scales[0], levels)]
-    report(1, len(times))
+    (error,), _ = _errors(denoiser, u0, times[:1], noise, part.cond)
+    decoder, steps = _decoder(x, process.basis.inverse(error), scales[0], levels), [u0.new_empty(0, len(u0))]
+    part.progress(1, len(times))
     for first in range(1, len(times), together):
-        part = slice(first, min(first + together, len(times)))
-        errors, learned = _errors(denoiser, u0, times[part], noise, cond)
-        shares: list[Scale] = [0.0 if variance is None else variance] * len(errors)
-        if variance is None and learned is not None:
-            shares = list(learned)
-        neighbours = zip(errors, scales[part], scales[first - 1 :], shares)
-        terms += [_step(error, t, s, share) for error, t, s, share in neighbours]
-        report(part.stop, len(times))
-    steps: Sequence[Tensor] = list(torch.stack(terms[1:]).to("cpu", torch.float64)) if terms[1:] else []
-    return torch.stack([terms[0], *steps, _prior(process, u0, scales[-1])], 1)
+        stop = min(first + together, len(times))
+        errors, learned = _errors(denoiser, u0, times[first:stop], noise, part.cond)
+        variances = repeat(variance or 0.0) if variance is not None or learned is None else learned
+        steps.append(torch.stack([*map(_step, errors, scales[first:stop], scales[first - 1 :], variances)]))
+        part.progress(stop, len(times))
+    middle = torch.cat(steps).to("cpu", torch.float64)
+    return torch.cat([decoder[:, None], middle.T, _prior(process, u0, scales[-1], noise)[:, None]], 1)
 
 
 def _errors(
@@ -155,17 +150,22 @@ def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
     """KL between q(u_s | u_t, x) and the model's Gaussian, in nats (B,), from the error of x0, (B, *modes)."""
     squares, spread = posterior_kl(error, t, s, variance)
     dtype = precise(error.device)
-    if not isinstance(spread, Tensor):
-        return squares.flatten(1).sum(1).to(dtype) + spread * error[0].numel()
-    return squares.flatten(1).sum(1).to(dtype) + spread.to(dtype).expand(error.shape).flatten(1).sum(1)
+    spreads = spread * error.new_ones(error.shape, dtype=dtype)
+    return squares.flatten(1).sum(1).to(dtype) + spreads.flatten(1).sum(1)
 
 
-def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:
-    """KL(q(u_1 | x) || prior), in nats: (B,)."""
+def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:
+    """KL(q(u_1 | x) || prior), in nats: (B,).
+
+    It is KL(q || N(0, s^2)) + E_q[log N(u_1; 0, s^2) - log prior(u_1)] with s = `prior_scale`. The expectation is 0 for
+    a Gaussian prior and estimated from one draw of u_1 for any other.
+    """
     u0, scale = u0.to("cpu", torch.float64), process.prior_scale()
-    ratio = as_float64(end.sigma) / scale
-    squares = ((as_float64(end.alpha) / scale) ** 2 * u0.square()).flatten(1).sum(1)
-    return 0.5 * squares + (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
+    alpha, sigma = as_float64(end.alpha), as_float64(end.sigma)
+    ratio, u1 = sigma / scale, alpha * u0 + sigma * noise(u0)
+    kl = 0.5 * (alpha / scale * u0).square().flatten(1).sum(1)
+    kl += (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
+    return kl + Process.prior_log_density(process, u1) - process.prior_log_density(u1)
 
 
 def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
@@ -174,7 +174,7 @@ def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> T
     scales = as_float64(level.sigma)
     sigma = float(scales.flatten()[0])
     if bool((scales - sigma).abs().max() > 1e-9 * sigma):
-        problem = "its noise differs from mode to mode, so pixels have no independent noise that a decoder could undo."
+        problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
         raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
     if levels is None:
         return 0.5 * (residual / sigma).square().sum(1) + x.shape[1] * math.log(sigma * math.sqrt(2 * math.pi))

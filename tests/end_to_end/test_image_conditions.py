@@ -41,8 +41,8 @@ def test_super_resolution_by_hand():
     seen = ud.SuperResolution(2).measure(x0, torch.zeros(1, 0))
     a, b, c, d = (x / 16 for x in (2.5, 4.5, 10.5, 12.5))  # (0 + 1 + 4 + 5) / 4, ...
     assert seen[0, 0].tolist() == [[a, a, b, b], [a, a, b, b], [c, c, d, d], [c, c, d, d]]
-    told = ud.SuperResolution(2).from_user
-    assert torch.equal(told(x0[0], (1, 4, 4)), told(torch.tensor([[[a, b], [c, d]]]), (1, 4, 4)))
+    from_user = ud.SuperResolution(2).from_user
+    assert torch.equal(from_user(x0[0], (1, 4, 4)), from_user(torch.tensor([[[a, b], [c, d]]]), (1, 4, 4)))
     # Bicubic weights sum to 1: what is flat is guessed exactly, up to their rounding.
     torch.testing.assert_close(
         ud.SuperResolution(2).baseline(torch.full((1, 1, 4, 4), 0.3)), torch.full((1, 1, 4, 4), 0.3)
@@ -170,8 +170,8 @@ def test_wrong_images_are_refused():
         "shape": (good[:, :1], r"image must be .*, got torch.float32 of shape \(2, 1, 8, 8\)"),
         "rows": (good[:1], r"float32 of shape \(1, 2, 8, 8\)"),
         "bytes": (good.byte(), "uint8 of shape"),
-        "range": (good + 255, r"values from 255 to 255 were given; allowed is \[-1, 1\]"),
-        "nan": (good * math.nan, "values from nan"),
+        "range": (good + 255, r"image must be in \[-1, 1\] .*got values in \[255, 255\]"),
+        "nan": (good * math.nan, r"got values in \[nan"),
     }.values():
         with pytest.raises(ParameterError, match=words):
             sample(inner, **({} if image is None else {"image": image}))
@@ -321,9 +321,9 @@ def test_a_picture_is_read_once():
 
 
 def test_data_that_do_not_fit_are_refused():
-    with pytest.raises(DataError, match="it is made of images"):
+    with pytest.raises(DataError, match="must be used with images"):
         HOLES.check(ud.data.Ring().open(), None)
-    with pytest.raises(DataError, match="colours have 3 channels, these images 1"):
+    with pytest.raises(DataError, match="must be used with images of 3 channels, got 1"):
         ud.Colorization().check(SOURCE, None)
     for make, words in (
         (lambda: ud.RandomMasks(0), "rectangles must be .* got 0"),
@@ -353,14 +353,14 @@ SMALL = {**TINY, "parameterization": {"type": "V"}, "conditioning": {"type": "Su
             {"conditioning": "labels", "backbone": {"type": "UNet", "image": 1}},
             r"backbone\.image: it is set, but",
         ),
-        ({"backbone": {"type": "UNet", "image": 3}}, r"backbone\.image: 3 was given; .* makes 1 channels"),
+        ({"backbone": {"type": "UNet", "image": 3}}, r"backbone\.image must be 1, the channels of .*, got 3"),
         ({"backbone": {"type": "MLP"}}, "this network has no parameter `image`"),
         (
             {"conditioning": {"type": "SuperResolution", "factor": 3}},
-            r"conditioning\.factor must divide .* got 3",
+            r"conditioning\.factor must be a divisor .* got 3",
         ),
-        ({"conditioning": "colorization"}, r"conditioning: colours have 3 channels, these images 1"),
-        ({"data": {"type": "Ring"}, "backbone": {"type": "MLP"}}, r"conditioning: it is made of images"),
+        ({"conditioning": "colorization"}, "conditioning must be used with images of 3 channels, got 1"),
+        ({"data": {"type": "Ring"}, "backbone": {"type": "MLP"}}, "conditioning must be used with images"),
         ({"conditioning": {"type": "RandomMasks", "largest": 2}}, r"conditioning\.largest must be .* got 2"),
     ],
 )
@@ -482,11 +482,11 @@ def test_what_the_command_line_refuses(folder, tmp_path):
         ("small", "--image", folder / "none.png"): "no such file",
         ("small", "--image", folder / "six.png"): "is 6 x 6 pixels; give an image of 4 x 4, or one of at least 8 x 8",
         ("small", "--image", folder / "small.yaml"): "not a readable image",
-        ("small", "--image", digit, "--mask", hole): "sees all of a picture",
+        ("small", "--image", digit, "--mask", hole): "SuperResolution takes no mask",
         ("small", "--mask", hole): "name the image",
         ("small", "--class", 3): "trained with images, not with classes",
         ("small", "--guidance", 2): "was trained with dropout 0",
-        ("holes", "--image", digit): "Give a mask",
+        ("holes", "--image", digit): "requires a mask",
         ("holes", "--image", digit, "--mask", folder / "six.png"): "Make them the same size",
     }.items():
         assert message in refused("sample", folder / words[0], *words[1:], *out), words

@@ -183,8 +183,8 @@ def test_short_texts():
 def test_every_public_solver_and_grid_has_a_short_text(base):
     for name in PUBLIC.choices(base):
         text = name.lower() if base is ud.Solver else f"ddim@{name.lower()}"
-        entrant = SolverSpec.of(text, UNIFORM)
-        assert type(entrant.solver if base is ud.Solver else entrant.grid).__name__ == name
+        spec = SolverSpec.of(text, UNIFORM)
+        assert type(spec.solver if base is ud.Solver else spec.grid).__name__ == name
 
 
 @dataclass(frozen=True)
@@ -211,20 +211,20 @@ def test_beginnings_of_names(monkeypatch):
     assert SolverSpec.of("dpm:3", UNIFORM).solver == DPM(order=3)  # `order`, though `eta` comes first
     assert SolverSpec.of("dp", UNIFORM).solver == DPM()  # DPMLonger is a longer form of it
     assert SolverSpec.of("dpml", UNIFORM).solver == DPMLonger()
-    with pytest.raises(ParameterError, match=r"'d' may be ddim or dpm or dpmlonger or deis\. Write more"):
+    with pytest.raises(ParameterError, match=r"'d' may be ddim or deis or dpm or dpmlonger\. Write more"):
         SolverSpec.of("d", UNIFORM)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ddimm", r"there is no solver 'ddimm'\. Did you mean 'ddim'\? There are: "),
+        ("ddimm", r"there is no solver 'ddimm'\. Did you mean 'ddim'\? Choose one of "),
         ("ddim@unifrom", "there is no grid 'unifrom'"),
-        ("ddim:x", "'x' was given for eta; a number belongs there"),
-        ("annealed:2.5", "'2.5' was given for steps_per_level; an integer"),
+        ("ddim:x", "eta must be a number, got 'x'"),
+        ("annealed:2.5", "steps_per_level must be an integer, got '2.5'"),
         ("ddim:3", r"eta must be a number in \[0, 1\], got 3"),
-        ("ddim@native:3", "Native has no number that ':3' could set"),
-        ("ddim@uniform:3", "Uniform has no number"),  # steps follow from the evaluations
+        ("ddim@native:3", "Native has no numeric parameter for ':3'"),
+        ("ddim@uniform:3", "Uniform has no numeric parameter"),  # steps follow from the evaluations
         ("", "there is no solver ''"),
     ],
 )
@@ -248,10 +248,10 @@ def test_labels_leave_out_what_is_not_chosen():
 def test_the_most_steps_that_a_budget_buys(solver, expected):
     # DDIM asks once in each interval; Twice twice in all but the last: 2 N - 1.
     runs, note = plan(SolverSpec(solver, UNIFORM), ud.DDPM(), (2,), [50, 1, 4])
-    assert [run.entrant.grid.times(ud.DDPM()).shape[0] - 1 for run in runs] == (
+    assert [run.spec.grid.times(ud.DDPM()).shape[0] - 1 for run in runs] == (
         expected if solver == ud.DDIM() else [1, 2, 25]
     )
-    assert [probe(run.entrant, ud.DDPM(), (2,))[0] for run in runs] == expected
+    assert [probe(run.spec, ud.DDPM(), (2,))[0] for run in runs] == expected
     assert [run.requested for run in runs] == [1, 4, 50]
     assert note == ""
     assert all(run.deterministic for run in runs)
@@ -273,7 +273,7 @@ def test_evaluations_that_are_no_straight_line_are_searched():
     runs, _ = plan(SolverSpec(Uneven(), UNIFORM), ud.DDPM(T=10), (2,), asked)
     cost = {steps: steps + (steps + 1) // 3 for steps in range(1, 60)}
     for run in runs:
-        steps = run.entrant.grid.steps
+        steps = run.spec.grid.steps
         assert cost[steps] <= run.requested < cost[steps + 1]
 
 
@@ -281,14 +281,14 @@ def test_what_a_budget_does_not_buy():
     langevin = SolverSpec(ud.AnnealedLangevin(steps_per_level=3, step_size=1e-9), UNIFORM)
     runs, note = plan(langevin, ud.DDPM(), (2,), [2, 3, 10, 11, 12])
     # 3 at each level and a denoise at the end: 4, 7, 10, ...; three requests buy the same run.
-    assert [(run.entrant.grid, run.requested) for run in runs] == [(ud.Uniform(3), 10)]
+    assert [(run.spec.grid, run.requested) for run in runs] == [(ud.Uniform(3), 10)]
     assert note == f"{langevin.label} is left out at 2, 3 evaluations: its smallest run takes 4."
 
 
 def test_solvers_that_take_their_own_steps():
     assert plan(SolverSpec(Adaptive(), UNIFORM), ud.DDPM(), (2,), [5, 50])[0][0].requested is None
     (run,), note = plan(SolverSpec(ud.DDIM(), ud.Native()), ud.DDPM(T=30), (2,), [5, 50])
-    assert (run.requested, note, run.entrant.grid) == (None, "", ud.Native())
+    assert (run.requested, note, run.spec.grid) == (None, "", ud.Native())
 
 
 def test_a_refusal_is_a_note():
@@ -298,7 +298,7 @@ def test_a_refusal_is_a_note():
     assert runs == []
     assert "Native needs a table of times" in note
     runs, note = plan(SolverSpec(ud.DDIM(), FromTwo()), ud.DDPM(), (2,), [1, 5])
-    assert [run.entrant.grid.steps for run in runs] == [5]
+    assert [run.spec.grid.steps for run in runs] == [5]
     assert "at 1 evaluations: its smallest run takes 2" in note
 
 
@@ -491,9 +491,9 @@ def test_refusals():
         ({"tolerance": math.nan}, r"tolerance must be a number above 0, got nan"),
         ({"dtype": torch.int32}, r"dtype must be a floating type"),
         ({"reference_data": torch.zeros(50, 3)}, "reference_data"),
-        ({"reference_data": torch.zeros(9, 2)}, "reference_data: .*at least 10"),
-        ({"fresh_data": torch.full((50, 2), math.nan)}, "fresh_data: it holds NaN"),
-        ({"shape": (3,)}, r"shape: \(3,\) was given; the data have \(2,\)"),
+        ({"reference_data": torch.zeros(9, 2)}, "reference_data must be .*at least 10"),
+        ({"fresh_data": torch.full((50, 2), math.nan)}, "fresh_data: contains NaN"),
+        ({"shape": (3,)}, r"shape must be that of the data, \(2,\), got \(3,\)"),
     ],
     ids=str,
 )
@@ -552,7 +552,7 @@ def test_the_same_data_in_other_words_are_accepted():
 
 def test_models_of_different_shapes_are_refused():
     models = [("a", gaussian(ud.DDPM())), ("b", ud.GaussianMixture(ud.DDPM(), [[0.0]], 0.25))]
-    with pytest.raises(ParameterError, match=r"models: .*'a' of \(2,\), 'b' of \(1,\)"):
+    with pytest.raises(ParameterError, match=r"models must .*'a' of \(2,\), 'b' of \(1,\)"):
         ud.compare(models, "ddim", [5], seeds=20)
 
 

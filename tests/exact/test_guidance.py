@@ -277,7 +277,7 @@ MODEL = mixture(ud.DDPM(T=50))
         (lambda: ud.Resampling(ud.ExponentialAdams()), "solver: ExponentialAdams.* has no single step to repeat"),
         (
             lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0, 12])),
-            "class 12 was given; the 3 classes are 0 to 2",
+            r"label must be from 0 to 2, or -1 \(unconditional\), got 12",
         ),
         (
             lambda: ud.sample(MODEL, seeds=2, label=torch.tensor([0])),

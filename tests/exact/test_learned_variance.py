@@ -246,7 +246,7 @@ def test_models_around_a_model_hand_the_variance_on():
 def test_refusals():
     learned = ud.MLP((2,), width=8, depth=1, learned_variance=True)
     plain = ud.NeuralDenoiser(ud.DDPM(T=5), ud.Eps(), ud.MLP((2,), width=8, depth=1))
-    with pytest.raises(ParameterError, match=r"backbone: .* noise level for each of its modes"):
+    with pytest.raises(ParameterError, match=r"backbone: .* modes of .* differ in noise level"):
         ud.NeuralDenoiser(ud.Blurring(shape=(2,), blur_max=2.0), ud.Eps(), learned)
     with pytest.raises(ParameterError, match="backbone: a velocity has no variance to learn"):
         ud.VelocityNetwork(ud.PerSampleHeat(ud.RenormalizedHeat((2,), 1.0)), learned)

@@ -157,9 +157,8 @@ def test_less_noise_than_the_model_knows_is_refused(own, process):
     message = str(refusal.value)
     assert message.startswith("process: ")
     assert repr(process) in message
-    assert (
-        f"sigma / alpha = {asked.sigma / asked.alpha:.12g}, the model knows {known.sigma / known.alpha:.12g}" in message
-    )
+    new, trained = (level.sigma / level.alpha for level in (asked, known))
+    assert f"sigma / alpha = {new:.12g}, but the model was trained from {trained:.12g} on" in message
     assert "Raise its t_min or sigma_min" in message
     # The named time is the one at which the model begins to know; d log SNR / d log t is at most 14 here.
     named = float(message.split("t >= ")[1].split(" ")[0])

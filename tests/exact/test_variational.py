@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -96,6 +97,26 @@ def test_every_term_has_its_closed_form(process, grid, variance):
     torch.testing.assert_close(found.log_prob, -found.terms.sum(1), rtol=0, atol=0)
     torch.testing.assert_close(found.bits_per_dim, found.terms.sum(1) / (4 * math.log(2)))
     assert (found.standard_error, found.size) == (None, 4)
+
+
+def test_the_prior_of_inverse_heat_is_the_mixture_that_sampling_starts_from():
+    data = torch.tensor([[0.9, -0.3], [-0.6, 0.2], [0.1, 0.4]], dtype=F64)
+    process = ud.InverseHeat((2,), 0.8, noise_scale=0.3).fit([data])
+    end, n, x = process.level(1.0), 4000, torch.tensor([[0.5, 0.1]], dtype=F64)
+    found = ud.variational_bound(ud.GaussianMixture(process, data, 0.05), x.expand(n, 2), ud.Uniform(1))
+    assert found.terms.isfinite().all()
+    # KL(q || prior) = E log q(u_1) / prior(u_1), a mixture of the blurred images, by Gauss-Hermite quadrature.
+    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
+    eps, weight = torch.cartesian_prod(nodes, nodes), torch.cartesian_prod(weights, weights).prod(1) / (2 * math.pi)
+    normal = torch.distributions.Normal
+    modes = process.basis.forward(x)
+    u = end.alpha * modes + end.sigma * eps
+    centres = end.alpha * process.basis.forward(data)
+    prior = normal(centres, 0.3).log_prob(u[:, None]).sum(2).logsumexp(1) - math.log(3)
+    expected = float(weight @ (normal(end.alpha * modes, 0.3).log_prob(u).sum(1) - prior))
+    step = found.steps[-1]
+    assert 0 < step.standard_error < 0.05
+    assert abs(step.mean - expected) < 5 * step.standard_error
 
 
 class Constant(nn.Module):

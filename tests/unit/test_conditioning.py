@@ -97,7 +97,7 @@ def test_data_without_labels_are_refused():
     bare = TensorSource(torch.zeros(4, 2), "bare")
     with pytest.raises(DataError, match="bare has no labels"):
         ud.train(model(), bare, ud.Denoising(), ud.Training(**SETTINGS), conditioning=ud.Labels())
-    with pytest.raises(DataError, match="has the label 7, but the network knows 3 classes"):
+    with pytest.raises(DataError, match="has the label 7, but the network has 3 classes"):
         fit(model(3))
     with pytest.raises(ParameterError, match=r"dropout must be .* got 1.5"):
         ud.Labels(1.5)
@@ -120,10 +120,13 @@ def test_a_recipe_gives_the_network_the_classes_of_the_data(tmp_path):
             {"conditioning": None, "backbone": {"type": "MLP", "classes": 8}},
             r"backbone\.classes: it is set, but the recipe has no label",
         ),
-        ({"backbone": {"type": "MLP", "classes": 9}}, r"backbone\.classes: 9 was given; .* has 8 classes"),
-        ({"data": {"type": "TwoMoons"}, "backbone": {"type": "MLP", "classes": 5}}, r"5 was given; .* has 2 classes"),
+        ({"backbone": {"type": "MLP", "classes": 9}}, r"backbone\.classes must be 8, .* got 9"),
+        (
+            {"data": {"type": "TwoMoons"}, "backbone": {"type": "MLP", "classes": 5}},
+            r"must be 2, the classes .* got 5",
+        ),
         ({"conditioning": {"type": "Labels", "dropout": 2}}, r"conditioning\.dropout must be .* got 2.0"),
-        ({"data": {"type": "Spiral"}}, r"backbone\.classes: only reading"),
+        ({"data": {"type": "Spiral"}}, r"backbone\.classes: the number of classes of .* is unknown"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(changes, message, tmp_path):

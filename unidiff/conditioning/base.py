@@ -16,11 +16,11 @@ __all__ = ["Conditioning", "Examples"]
 
 
 class Examples(NamedTuple):
-    """Conditions that show what was learnt.
+    """Conditions for the example samples of a run.
 
     Attributes:
         cond: The conditions by name, each with a row per sample.
-        truth: The data that they were made from, (B, *shape); None where a sample has no one truth.
+        truth: The data that they were computed from, (B, *shape); None if there are none, as for labels.
     """
 
     cond: dict[str, Any]
@@ -29,54 +29,47 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Conditioning(ABC):
-    """Conditions made from the data, for a network that is trained with them."""
+    """Conditions computed from the data, for training a conditional network."""
 
     @property
     @abstractmethod
     def dropout(self) -> float:
-        """Probability that a sample's conditions are left unsaid, from 0 to 1; with 0 the model cannot be guided."""
+        """Probability that a sample's conditions are dropped, from 0 to 1; with 0 the model cannot be guided."""
 
     @property
     def draws(self) -> int:
-        """Uniform numbers that each sample needs in training, at least 1: all that is random about its conditions."""
+        """Uniform numbers per sample in training, at least 1: all randomness of its conditions."""
         return 1
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor arguments by which the network of a recipe knows the conditions; none by default.
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Constructor arguments that the conditions set in the network of a recipe; none by default.
 
         Args:
             data: The data.
-            given: The network's arguments as the recipe has them.
+            arguments: The network's arguments in the recipe.
 
         Raises:
-            ParameterError: If the network or the data do not fit.
+            ParameterError: If the network cannot be conditioned, or the data have no such conditions.
         """
         return {}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Reject opened data that cannot be conditioned on, before anything is written.
-
-        Raises:
-            DataError: With the reason.
-        """
+        """Raise a DataError if opened data have no such conditions, before anything is written."""
         return
 
     @abstractmethod
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
-        """The conditions of a batch: a function of its arguments, row by row.
+        """The conditions of a batch by name, tensors with B rows: a function of its arguments, row by row.
 
         Args:
             x0: The clean data, (B, *shape), on any device.
             label: Their classes, (B,), on the CPU; None where the data have none.
             uniform: Draws of the uniform distribution on [0, 1), (B, draws) float64 on the CPU. The first of each row
-                decides whether it is left unsaid.
-
-        Returns:
-            Tensors with B rows by name.
+                decides whether its conditions are dropped.
         """
 
     def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
-        """The conditions of `count` samples of the test split, chosen once and for all, and these samples.
+        """The conditions of `count` samples of the test split, always the same ones, and these samples.
 
         Raises:
             DataError: If the data have no test split.
@@ -90,5 +83,5 @@ class Conditioning(ABC):
         return Examples(self.conditions(x0, label, uniform), x0)
 
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """Samples with what the condition knows exactly put back, (B, *shape); most conditions know nothing exactly."""
+        """The samples, (B, *shape), with pixels that the condition determines replaced; unchanged by default."""
         return x

@@ -22,8 +22,8 @@ class Labels(Conditioning):
     """The class of each sample, as the condition `label`; the null class, -1, at random (Ho & Salimans 2022, alg. 1).
 
     Args:
-        dropout: Probability that a sample's class is left unsaid, from 0 to 1. With 0 the model never learns what data
-            are without a class, and cannot be guided.
+        dropout: Probability that a sample's class is dropped, from 0 to 1. With 0 the model has no unconditional
+            branch and cannot be guided.
     """
 
     dropout: float = 0.1
@@ -31,27 +31,25 @@ class Labels(Conditioning):
     def __post_init__(self) -> None:
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`classes`, as many as the data have; see `Conditioning.network`."""
-        if "classes" not in given:
+        if "classes" not in arguments:
             raise ParameterError("backbone", "this network has no parameter `classes`, so it cannot be conditioned.")
-        written: int | None = given["classes"]
-        if written is None and data.classes is None:
-            problem = f"only reading {data} would tell how many classes it has. Write the number here."
+        classes: int | None = arguments["classes"]
+        if classes is None and data.classes is None:
+            problem = f"the number of classes of {data} is unknown until it is read. Set it here."
             raise ParameterError("backbone.classes", problem)
-        if None not in (written, data.classes) and written != data.classes:
-            problem = f"{written} was given; {data} has {data.classes} classes. Leave it out."
+        if None not in (classes, data.classes) and classes != data.classes:
+            problem = f"must be {data.classes}, the classes of {data}, got {classes}. Leave it out."
             raise ParameterError("backbone.classes", problem)
-        return {"classes": written or data.classes}
+        return {"classes": classes or data.classes}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Reject data without labels, or with more classes than the network knows; see `Conditioning.check`."""
+        """Raise a DataError for data without labels, or with more classes than the network."""
         if source.labels is None:
-            raise DataError(f"{source.name} has no labels, so no network can be told its classes. Drop `conditioning`.")
-        most = int(source.labels.max())
-        if classes is None or most >= classes:
-            known = "no classes" if classes is None else f"{classes} classes"
-            raise DataError(f"{source.name} has the label {most}, but the network knows {known}, counted from 0.")
+            raise DataError(f"{source.name} has no labels to condition on. Remove `conditioning`.")
+        if (largest := int(source.labels.max())) >= (classes or 0):
+            raise DataError(f"{source.name} has the label {largest}, but the network has {classes or 0} classes.")
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """The labels, -1 where the first uniform draw is below `dropout`; see `Conditioning.conditions`."""

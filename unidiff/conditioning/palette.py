@@ -1,7 +1,7 @@
-"""Pictures as conditions (Palette, Saharia et al. 2022): what is seen of a clean picture is joined to the noisy one.
+"""Image conditions (Palette, Saharia et al. 2022): a measurement of the clean image, concatenated to the noisy one.
 
-Training on pairs (x0, y = what is seen of x0) with the plain denoising loss gives the conditional model, for at each u
-and y the loss E|x0 - f(u, y)|^2 is least at E[x0 | u, y], whose score is that of p(u | y) (Batzolis et al. 2021).
+Training on pairs (x0, y = a measurement of x0) with the plain denoising loss gives the conditional model: at each u and
+y the loss E|x0 - f(u, y)|^2 is least at E[x0 | u, y], whose score is that of p(u | y) (Batzolis et al. 2021).
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from torch.nn import functional as F
 from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
-from unidiff.inverse.operators import BlockMean
 
 __all__ = ["Colorization", "ImageConditioning", "RandomMasks", "SuperResolution"]
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601; it is how Pillow makes a colour picture grey
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConditioning(Conditioning):
-    """What is seen of a clean picture, as the condition `image` of the same height and width, in [-1, 1].
+    """A measurement of the clean image, as the condition `image` of the same height and width, in [-1, 1].
 
     Args:
-        dropout: Probability that the picture is left unsaid (all zeros), from 0 to 1; above 0 the model can be guided
+        dropout: Probability that the condition is dropped (set to zeros), from 0 to 1; above 0 the model can be guided
             by `ClassifierFree`.
     """
 
@@ -41,86 +38,79 @@ class ImageConditioning(Conditioning):
 
     @abstractmethod
     def channels(self, shape: tuple[int, ...]) -> int:
-        """Channels C' of the condition for pictures of a shape (C, H, W).
-
-        Raises:
-            ParameterError: If there is no such condition of these pictures.
-        """
+        """Channels C' of the condition for images (C, H, W); a ParameterError if they have no such condition."""
 
     @abstractmethod
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """What is seen of clean pictures, (B, C', H, W).
+        """The condition, (B, C', H, W).
 
         Args:
-            x0: The pictures, (B, C, H, W) in [-1, 1].
-            uniform: Draws that decide what is random about it, (B, draws - 1).
+            x0: Clean images, (B, C, H, W) in [-1, 1].
+            uniform: Uniform draws for its randomness, (B, draws - 1).
         """
 
     @abstractmethod
     def baseline(self, image: Tensor) -> Tensor:
-        """A guess at the pictures without any model, (B, C, H, W), from the conditions, (B, C', H, W)."""
+        """A model-free estimate of the clean images, (B, C, H, W), from the conditions, (B, C', H, W)."""
 
     @abstractmethod
     def as_image(self, image: Tensor) -> Tensor:
-        """The conditions, (B, C', H, W), as pictures to look at, (B, C, H, W)."""
+        """The conditions, (B, C', H, W), as images to show, (B, C, H, W)."""
 
     def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of a picture as it is seen, which a user may have instead of a whole one; (C, H, W) as a rule."""
+        """Shape of the measurement that a user may have instead of a whole image; (C, H, W) by default."""
         return shape
 
-    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
-        """The condition that a user's picture makes, (C', H, W).
+    def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+        """The condition from a user's image, (C', H, W).
 
         Args:
-            picture: A whole picture, (C, H, W) in [-1, 1], or one of `measurement_shape`.
+            image: A whole image, (C, H, W) in [-1, 1], or one of `measurement_shape`.
             shape: Shape of the samples, (C, H, W).
-            known: Where the picture is known, (H, W) bool; for conditions that leave pixels out, and only for them.
+            known: Where the image is known, (H, W) bool; required by masks, an error with other conditions.
 
         Raises:
-            ParameterError: If a mask is missing or has no meaning here.
+            ParameterError: If a mask is missing, or passed to a condition without masks.
         """
         if known is not None:
-            raise ParameterError("mask", f"{type(self).__name__} sees all of a picture. Leave the mask out.")
-        return self.measure(picture[None], picture.new_zeros(1, self.draws - 1))[0]
+            raise ParameterError("mask", f"{type(self).__name__} takes no mask. Leave it out.")
+        return self.measure(image[None], image.new_zeros(1, self.draws - 1))[0]
 
-    def network(self, data: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
+    def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`image`, the channels of the condition; see `Conditioning.network`."""
-        if len(data.shape) != 3:
-            raise ParameterError("conditioning", f"it is made of images; the samples of {data} are {data.shape}.")
-        if data.coded:
-            raise ParameterError("conditioning", f"it is made of pictures; the samples of {data} are latents.")
+        if len(data.shape) != 3 or data.coded:
+            samples = "latents" if data.coded else data.shape
+            raise ParameterError("conditioning", f"must be used with images; the samples of {data} are {samples}")
         channels = self.channels(data.shape)
-        if "image" not in given:
+        if "image" not in arguments:
             raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be conditioned.")
-        if given["image"] not in (None, channels):
-            problem = f"{given['image']} was given; {self!r} makes {channels} channels. Leave it out."
+        if arguments["image"] not in (None, channels):
+            problem = f"must be {channels}, the channels of {self!r}, got {arguments['image']}. Leave it out."
             raise ParameterError("backbone.image", problem)
         return {"image": channels}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
-        """Reject data that are no such images; see `Conditioning.check`."""
+        """Raise a DataError for data that are not images with such a condition."""
         try:
-            if len(source.shape) != 3:
-                raise ParameterError("conditioning", "it is made of images.")
+            require(len(source.shape) == 3, "conditioning", source.shape, "used with images")
             self.channels(source.shape)
         except ParameterError as error:
-            raise DataError(f"{source.name} has samples of shape {source.shape}: {error.problem}") from error
+            raise DataError(f"{source.name} has samples of shape {source.shape}: {error}") from error
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
-        """What is seen, zeros where the first draw is below `dropout`; see `Conditioning.conditions`."""
-        unsaid = (uniform[:, 0] < self.dropout).to(x0.device)
-        return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(unsaid[:, None, None, None], 0.0)}
+        """The measurement, zeros where the first draw is below `dropout`; see `Conditioning.conditions`."""
+        dropped = (uniform[:, 0] < self.dropout).to(x0.device)
+        return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(dropped[:, None, None, None], 0.0)}
 
 
 @dataclass(frozen=True)
 class SuperResolution(ImageConditioning):
     """The mean of each block of factor x factor pixels, repeated over the block.
 
-    Repeated, smooth or small, it says the same: each can be had from the other (Palette enlarges bicubically).
+    Palette enlarges bicubically; either enlargement determines the block means, so the information is the same.
 
     Args:
         factor: Side of a block in pixels, at least 2; a divisor of height and width.
-        dropout: As in `ImageConditioning`.
     """
 
     factor: int = 4
@@ -130,86 +120,76 @@ class SuperResolution(ImageConditioning):
         require_whole("factor", self.factor, 2)
 
     def channels(self, shape: tuple[int, ...]) -> int:
-        """As many as the pictures have; see `ImageConditioning.channels`."""
+        """As many as the images have."""
         _, height, width = shape
-        if height % self.factor or width % self.factor:
-            problem = f"must divide the images' {height} x {width} pixels, got {self.factor}"
-            raise ParameterError("conditioning.factor", problem)
+        allowed = f"a divisor of the images' {height} x {width} pixels"
+        require(height % self.factor == width % self.factor == 0, "conditioning.factor", self.factor, allowed)
         return shape[0]
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The block means A^+ A x0; see `ImageConditioning.observe`."""
-        return self._enlarged(self._mean(x0).apply(x0))
+        """The block means, repeated over their blocks."""
+        return self._repeated(F.avg_pool2d(x0, self.factor))
 
     def baseline(self, image: Tensor) -> Tensor:
-        """The small picture enlarged bicubically; see `ImageConditioning.guess`."""
-        small = self._mean(image).apply(image)
+        """The block means enlarged bicubically."""
+        small = F.avg_pool2d(image, self.factor)
         return F.interpolate(small, scale_factor=self.factor, mode="bicubic", align_corners=False).clamp(-1, 1)
 
     def as_image(self, image: Tensor) -> Tensor:
-        """The blocks themselves; see `ImageConditioning.visible`."""
+        """The blocks themselves."""
         return image
 
     def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(C, H / factor, W / factor); see `ImageConditioning.measurement_shape`."""
+        """(C, H / factor, W / factor)."""
         return (shape[0], shape[1] // self.factor, shape[2] // self.factor)
 
-    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
-        """A small picture enlarged, or a whole one reduced and enlarged; see `ImageConditioning.told`."""
-        if picture.shape == self.measurement_shape(shape):
-            picture = self._enlarged(picture)
-        return super().from_user(picture, shape, known)
+    def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+        """From a low-resolution image, or from a whole one by `measure`; see `ImageConditioning.from_user`."""
+        if image.shape == self.measurement_shape(shape):
+            image = self._repeated(image)
+        return super().from_user(image, shape, known)
 
-    def _mean(self, x: Tensor) -> BlockMean:
-        return BlockMean(tuple(x.shape[-2:]), self.factor)
-
-    def _enlarged(self, small: Tensor) -> Tensor:
-        height, width = (n * self.factor for n in small.shape[-2:])
-        return BlockMean((height, width), self.factor).transpose(small) * self.factor**2  # A^+ = factor^2 A^T
+    def _repeated(self, small: Tensor) -> Tensor:
+        return small.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
 
 
 @dataclass(frozen=True)
 class Colorization(ImageConditioning):
-    """The grey of a colour picture, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
-
-    Args:
-        dropout: As in `ImageConditioning`.
-    """
+    """The luma of a colour image, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), as in Pillow."""
 
     def channels(self, shape: tuple[int, ...]) -> int:
-        """One; see `ImageConditioning.channels`."""
+        """1, for colour images."""
         if shape[0] != 3:
-            problem = f"colours have 3 channels, these images {shape[0]}. Use colour data, such as ImageFolder."
+            problem = f"must be used with images of 3 channels, got {shape[0]}. Use colour data, such as ImageFolder."
             raise ParameterError("conditioning", problem)
         return 1
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The grey picture; see `ImageConditioning.observe`."""
+        """The grey image."""
         red, green, blue = x0.unbind(1)
-        return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
+        return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
     def baseline(self, image: Tensor) -> Tensor:
-        """Grey in all three channels; see `ImageConditioning.guess`."""
+        """Grey in all three channels."""
         return image.expand(-1, 3, -1, -1)
 
     def as_image(self, image: Tensor) -> Tensor:
-        """The grey picture; see `ImageConditioning.visible`."""
+        """The grey image."""
         return self.baseline(image)
 
 
 @dataclass(frozen=True)
 class RandomMasks(ImageConditioning):
-    """A picture with random rectangles left out, and a further channel that says where: 1 is known, 0 is a hole.
+    """An image with random rectangles masked out, and the mask as a further channel: 1 is known, 0 is unknown.
 
-    The holes hold 0. Palette fills them with normal noise, by which its network finds them; the mask says it outright,
-    and what it covers is then without meaning. So zeros everywhere, the null picture, is one of which nothing is known.
-    The loss counts all pixels (Palette's the holes alone): the known ones cost little, and are put back by `compose`.
+    Unknown pixels are 0. Palette fills them with normal noise instead, and has no mask channel. All zeros, the dropped
+    condition, is the image of which no pixel is known. The loss is taken over all pixels (Palette's over the unknown
+    ones); `compose` puts the known ones back.
 
     Args:
-        rectangles: How many, at least 1; they may overlap, and so make other shapes.
-        smallest: Least height and width of a rectangle, as a share of the picture's, above 0.
+        rectangles: How many, at least 1; they may overlap.
+        smallest: Least height and width of a rectangle, as a share of the image's, above 0.
         largest: Largest height and width, as a share, at most 1.
-        dropout: As in `ImageConditioning`.
     """
 
     rectangles: int = 2
@@ -224,15 +204,15 @@ class RandomMasks(ImageConditioning):
 
     @property
     def draws(self) -> int:
-        """Four for each rectangle, and one for what is left unsaid."""
+        """Four for each rectangle, and one for dropout."""
         return 1 + 4 * self.rectangles
 
     def channels(self, shape: tuple[int, ...]) -> int:
-        """One more than the pictures have; see `ImageConditioning.channels`."""
+        """One more than the images have."""
         return shape[0] + 1
 
     def known(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """Where nothing is left out, (B, H, W) bool: sides and places are uniform over the integers.
+        """The mask, (B, H, W) bool: sides and positions of the rectangles are uniform over the integers.
 
         Args:
             uniform: Height, width, top and left of each rectangle in turn, as uniform draws, (B, 4 * rectangles).
@@ -240,45 +220,44 @@ class RandomMasks(ImageConditioning):
             width: W in pixels.
         """
         tall, wide, top, left = uniform.unflatten(1, (self.rectangles, 4)).unbind(-1)
-        down = self._span(tall, top, height)[..., :, None]
-        across = self._span(wide, left, width)[..., None, :]
-        return ~(down & across).any(1)
+        rows, columns = self._span(tall, top, height), self._span(wide, left, width)
+        return ~(rows[..., :, None] & columns[..., None, :]).any(1)
 
-    def _span(self, length: Tensor, place: Tensor, size: int) -> Tensor:
+    def _span(self, length: Tensor, position: Tensor, size: int) -> Tensor:
         """Which of `size` pixels a side covers, (B, rectangles, size)."""
-        least = max(1, round(self.smallest * size))
-        most = max(least, round(self.largest * size))
-        covered = least + (length * (most - least + 1)).floor()
-        first = (place * (size - covered + 1)).floor()
+        shortest = max(1, round(self.smallest * size))
+        longest = max(shortest, round(self.largest * size))
+        covered = shortest + (length * (longest - shortest + 1)).floor()
+        first = (position * (size - covered + 1)).floor()
         pixel = torch.arange(size, device=length.device)
         return (pixel >= first[..., None]) & (pixel < (first + covered)[..., None])
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The known pixels and the mask; see `ImageConditioning.observe`."""
-        return self.masked(x0, self.known(uniform, *x0.shape[2:]).to(x0.device)[:, None])
+        """The known pixels and the mask."""
+        return self._masked(x0, self.known(uniform, *x0.shape[2:]).to(x0.device)[:, None])
 
     @staticmethod
-    def masked(x0: Tensor, known: Tensor) -> Tensor:
-        """The condition (B, C + 1, H, W) of pictures (B, C, H, W) known where `known`, (B, 1, H, W) bool, says."""
+    def _masked(x0: Tensor, known: Tensor) -> Tensor:
+        """The condition (B, C + 1, H, W) of images (B, C, H, W) with the mask `known`, (B, 1, H, W) bool."""
         return torch.cat([torch.where(known, x0, 0.0), known.to(x0.dtype)], dim=1)
 
     def baseline(self, image: Tensor) -> Tensor:
-        """The holes filled with the mean of what is known, by channel; see `ImageConditioning.guess`."""
+        """Unknown pixels filled with the mean of the known ones, by channel."""
         pixels, known = image[:, :-1], image[:, -1:]
         mean = (pixels * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
         return torch.where(known > 0, pixels, mean)
 
     def as_image(self, image: Tensor) -> Tensor:
-        """The picture, mid-grey in its holes; see `ImageConditioning.visible`."""
+        """The image, mid-grey where it is unknown."""
         return image[:, :-1]
 
-    def from_user(self, picture: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
-        """The picture without what the user's mask leaves out; see `ImageConditioning.told`."""
+    def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
+        """The known pixels of a user's image, and the mask; see `ImageConditioning.from_user`."""
         if known is None:
-            raise ParameterError("mask", "RandomMasks does not know which pixels are to be drawn. Give a mask.")
-        return self.masked(picture[None], known[None, None])[0]
+            raise ParameterError("mask", "RandomMasks requires a mask: the pixels to be inpainted.")
+        return self._masked(image[None], known[None, None])[0]
 
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """The samples with the known pixels exactly as they are, mask y + (1 - mask) x; see `Conditioning.compose`."""
+        """The samples with the known pixels put back exactly, mask y + (1 - mask) x."""
         pixels, known = cond["image"][:, :-1].to(x), cond["image"][:, -1:].to(x.device)
         return torch.where(known > 0, pixels, x)

@@ -1,1 +1,1 @@
-"""Images changed by a model that was not trained for it: RePaint, SDEdit, and inversion of the probability flow."""
+"""Editing by a model that was not trained for it: RePaint, SDEdit, and inversion of the probability flow."""

@@ -1,4 +1,4 @@
-"""RePaint: the pixels that are known replaced in every prediction, and steps repeated with their noise put back."""
+"""RePaint: known pixels replaced in every prediction, and resampling by steps back and forth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, Scale, axpby, eps_of, fresh_noise_fraction
+from unidiff.process.level import Level, axpby, eps_of, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 
@@ -22,47 +22,42 @@ __all__ = ["Replacement", "Resampling", "check_strength"]
 
 
 class Replacement(Denoiser):
-    """A model with some pixels fixed, or fixed until some time: there its E[x0 | u] is replaced by the image.
+    """A model with some pixels fixed, always or until some time: their E[x0 | u] is replaced by the image.
 
-    Whatever the solver, such a pixel then follows a path of the forward process that ends in the image: its noise stays
-    what it was under a deterministic solver, and is renewed as the posterior q(u_s | u_t, x0) says under a random one.
-    This is the replacement of Song et al. 2021, section 5 and appendix I.2, with noise that is consistent from step to
-    step. The other pixels follow the model's unconditional score of the whole, which is not the conditional one: the
-    known pixels are noisy where they are asked, so that samples are biased; see docs/inverse.md.
+    With any solver, such a pixel then follows a path of the forward process that ends in the image: a deterministic
+    solver keeps its noise, a stochastic one renews it by the posterior q(u_s | u_t, x0). This is the replacement of
+    Song et al. 2021, section 5 and appendix I.2, with noise that is consistent from step to step. The other pixels
+    follow the unconditional score at the noisy known pixels, not the conditional score: samples are biased; see
+    docs/inverse.md.
 
-    With a strength between 0 and 1 a pixel is tied to the image while t > strength, and free from then on (Levin &
-    Fried 2023, differential diffusion).
+    With a strength between 0 and 1 a pixel is fixed while t > strength, and free from then on (Levin & Fried 2023,
+    differential diffusion).
 
     Args:
         denoiser: The model.
         image: The image in pixels, (*shape), or one per sample, (B, *shape).
-        strength: 0 where a pixel is known, 1 where it is free; tied until t = strength in between. Broadcasts against
+        strength: 0 where a pixel is known, 1 where it is free, in between fixed until t = strength. Broadcasts against
             the image.
     """
 
-    picture: Tensor
+    replacement: Tensor
     strength: Tensor
 
     def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
         super().__init__()
         self._copy_interface(denoiser)
         self.denoiser = denoiser
-        self.register_buffer("picture", image.detach().clone())
+        self.register_buffer("replacement", image.detach().clone())
         self.register_buffer("strength", check_strength(strength, image))
 
-    def free(self, t: Scale, device: torch.device | str = "cpu") -> Tensor:
-        """Where the model decides at time t, () or (B, 1, ..., 1): bool, of the shape of the strength."""
-        strength = self.strength.to(device)
-        return (strength > 0) & (strength >= t)
-
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """Expected data and noise with what is known; see `Denoiser.forward`."""
-        basis = self.process.basis
+        """The model's prediction, replaced where the strength is 0 or below t; see `Denoiser.forward`."""
+        basis, strength = self.process.basis, self.strength.to(u.device)
         x0, _, _, variance = self.denoiser(u, level, **cond)
-        pixels, free = basis.inverse(x0), self.free(level.time, u.device)
-        x0 = basis.forward(torch.where(free, pixels, self.picture.to(pixels)))
+        pixels, free = basis.inverse(x0), (strength > 0) & (strength >= level.time)
+        x0 = basis.forward(torch.where(free, pixels, self.replacement.to(pixels)))
         if variance is not None:
-            variance = torch.where(free, variance, 0.0)  # a known pixel is data at a point
+            variance = torch.where(free, variance, 0.0)  # a known pixel has a point distribution
         return Prediction(x0, eps_of(x0, u, level), level, variance)
 
 
@@ -76,8 +71,8 @@ class Resampling(Solver):
 
     Args:
         solver: The solver whose steps are repeated.
-        repeats: The paper's r: number of times each step is taken, at least 1; the paper's value is 10.
-        jump: The paper's j: number of steps in a block, at least 1; the paper's value is 10.
+        repeats: The paper's r: how often each step is taken, at least 1.
+        jump: The paper's j: number of steps in a block, at least 1.
     """
 
     solver: OneStep = field(default_factory=Ancestral)
@@ -91,7 +86,7 @@ class Resampling(Solver):
         require_whole("jump", self.jump)
 
     def check(self, process: Process) -> None:
-        """Reject the processes that the solver rejects."""
+        """See `Solver.check`."""
         self.solver.check(process)
 
     def states(
@@ -119,9 +114,9 @@ def _noised(u: Tensor, s: Level, t: Level, noise: Noise) -> Tensor:
 def check_strength(strength: Tensor, image: Tensor) -> Tensor:
     """The strength as float64; an error if it is out of range or does not broadcast against the image."""
     strength = strength.to(torch.float64)
-    allowed = "numbers from 0 (keep) to 1 (free)" if strength.ndim else "a number from 0 (keep) to 1 (free)"
-    fits = bool(((strength >= 0) & (strength <= 1)).all())
-    require(fits, "strength", tuple(strength.shape) if strength.ndim else strength.item(), allowed)
+    if not bool(((strength >= 0) & (strength <= 1)).all()):
+        low, high = float(strength.min()), float(strength.max())
+        raise ParameterError("strength", f"must be from 0 (keep) to 1 (free), got values in [{low:g}, {high:g}]")
     try:
         fits = torch.broadcast_shapes(strength.shape, image.shape) == image.shape
     except RuntimeError:

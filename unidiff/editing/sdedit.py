@@ -1,4 +1,4 @@
-"""SDEdit: noise to a time, then denoise; and variations, by the probability flow."""
+"""SDEdit: noise to a time, then denoise; inpainting by replacement; variations by the probability flow."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def edit(
 ) -> Solution:
     """Change an image: noise to the time t = strength, then denoise (SDEdit, Meng et al. 2022, algorithm 1).
 
-    At strength 0 it is the image itself, at 1 a sample of the model, the image forgotten. With a map of strengths each
-    pixel changes by its own (Levin & Fried 2023; `Replacement`): those of strength 0 are kept exactly.
+    At strength 0 it is the image itself, at 1 a sample of the model, independent of the image. With a map of strengths
+    each pixel has its own (Levin & Fried 2023; `Replacement`): those of strength 0 are kept exactly.
 
     Args:
         denoiser: The model.
         image: The image in pixels, (*shape), in [-1, 1] if it has three axes.
-        strength: The time to start from, in [0, 1]; times below the process's t_min are raised to it. Or one for each
-            pixel, (*shape) or broadcast against it, such as (H, W).
-        solver: The method. A solver of several steps loses order where a pixel of a map comes free.
-        grid: The times; those below the strength are walked. The process's default if not given.
+        strength: The time to start from, in [0, 1], at least the process's t_min unless 0. Or one for each pixel,
+            broadcast against the image, such as (H, W).
+        solver: The method. A multistep solver loses order where a pixel of a map becomes free.
+        grid: The times, of which those below the strength are used; the process's default if None.
         seeds: One seed per sample, or their number.
-        latent: Whether the image is a codec's latent, (c, h, w), whose numbers have no range.
-        batch: Samples drawn together; all if not given.
+        latent: Whether the image is a codec's latent, (c, h, w), of unbounded values.
+        batch: Samples drawn together; all by default.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
@@ -65,40 +65,40 @@ def edit(
         The samples, in the image's dtype and on its device.
 
     Raises:
-        ParameterError: If strength is out of range, or image, strength and model do not fit one another.
+        ParameterError: If strength is out of range, or the shapes of image, strength and model differ.
     """
     process = denoiser.process
     _check_image(denoiser, image, latent)
-    spread = check_strength(torch.as_tensor(strength, dtype=torch.float64), image)
-    spread = spread.to(image.device, precise(image.device))
-    spread = torch.where(spread > 0, spread.clamp(min=process.t_min), 0.0)
+    by_pixel = check_strength(torch.as_tensor(strength, dtype=torch.float64), image)
+    by_pixel = by_pixel.to(image.device, precise(image.device))
+    by_pixel = torch.where(by_pixel > 0, by_pixel.clamp(min=process.t_min), 0.0)
     _, seeds, cond = check_request(denoiser, image.shape, seeds, cond, image.device)
-    start = float(spread.max())
-    uniform = bool((spread == start).all())
-    times = _times_below(denoiser, start, grid)
+    start, times = float(by_pixel.max()), (grid or default_grid(process)).times(process)
     solver.check(process)
     if start == 0:
-        return Solution(image.expand(len(seeds), *image.shape).clone(), times, 0)
-    model = denoiser if uniform else Replacement(denoiser, image, spread)
-    # In a basis of modes a blur mixes pixels: those that are to be forgotten hold the mean of the others.
-    forgotten = (spread == 1).expand(image.shape)
-    filled = torch.where(forgotten, image[~forgotten].mean(), image)
-    drawn, nfe, steps = [], 0, len(times) - 1
+        return Solution(image.expand(len(seeds), *image.shape).clone(), times[-1:], 0)
+    times = torch.cat([times.new_tensor([start]), times[times < start]])
+    uniform = bool((by_pixel == start).all())
+    model = denoiser if uniform else Replacement(denoiser, image, by_pixel)
+    # In a basis of modes a blur mixes pixels: those to be replaced hold the mean of the others.
+    replaced = (by_pixel == 1).expand(image.shape)
+    filled = torch.where(replaced, image[~replaced].mean(), image)
+    samples, nfe, steps = [], 0, len(times) - 1
     for part in batches(seeds, batch, cond, progress):
         noise, counted = Seeded(part.seeds), Counted(model)
         x = image.expand(len(part.seeds), *image.shape)
         u = process.start(noise, torch.empty_like(x)) if start == 1 else None
         if u is None or not uniform:
-            tied = process.perturb(process.basis.forward(filled.expand_as(x)), noise(x), process.level(start, x))
-            # What is free from the beginning starts from noise alone, as a sample does.
-            u = tied if u is None else _where(process.basis, spread == 1, u, tied)
+            noisy = process.perturb(process.basis.forward(filled.expand_as(x)), noise(x), process.level(start, x))
+            # Pixels that are free from the beginning start from noise alone, as a sample does.
+            u = noisy if u is None else _where(process.basis, by_pixel == 1, u, noisy)
         for done, state in enumerate(solver.trajectory(counted, u, times, noise, **part.cond)):
             u = state.u
             if done > 0:
                 part.progress(done, steps)
-        drawn.append(torch.where(spread == 0, x, process.basis.inverse(u).to(image.dtype)))
+        samples.append(torch.where(by_pixel == 0, x, process.basis.inverse(u).to(image.dtype)))
         nfe = max(nfe, counted.nfe)
-    return Solution(torch.cat(drawn), times, nfe)
+    return Solution(torch.cat(samples), times, nfe)
 
 
 @torch.no_grad()
@@ -112,25 +112,22 @@ def variations(
     seeds: int | Sequence[int] = 1,
     **cond: Tensor,
 ) -> Tensor:
-    """Variations of an image: its latent, turned by a right angle times `amount` towards new noise, and decoded.
+    """Variations of an image, (B, *shape): its latent, rotated by amount pi / 2 towards new noise, and decoded.
 
-    z' = cos(a) z + sin(a) eps, a = amount pi / 2, is standard normal if z is: a variation is as likely a sample as the
-    image. At amount 0 it is the round trip of `encode` and `decode`, at 1 a sample.
+    z' = cos(a) z + sin(a) eps, a = amount pi / 2, is standard normal if z is: a variation has the distribution of
+    samples if the image has. At amount 0 it is the round trip of `encode` and `decode`, at 1 a sample.
 
     Args:
         denoiser: The model.
         image: The image in pixels, (*shape), in [-1, 1] if it has three axes.
         amount: How far, in [0, 1].
         solver: A deterministic solver.
-        grid: The times, walked both ways.
+        grid: The times, used in both directions.
         seeds: One seed per variation, or their number.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
-    Returns:
-        The variations, (B, *shape).
-
     Raises:
-        ParameterError: If amount is out of range, the image does not fit the model, or the solver draws noise.
+        ParameterError: If amount is out of range, the image is not of the model's shape, or the solver draws noise.
     """
     _check_image(denoiser, image)
     require(0 <= amount <= 1, "amount", amount, "a number from 0 to 1")
@@ -159,18 +156,17 @@ def inpaint(
 ) -> Solution:
     """Complete an image: the known pixels are kept exactly, the others are drawn by the model (`Replacement`).
 
-    With `Resampling` for a solver this is RePaint (Lugmayr et al. 2022), the known pixels' noise carried on instead of
-    drawn anew at each step: of the same distribution at every time.
+    With the solver `Resampling` this is RePaint (Lugmayr et al. 2022), except that the known pixels keep their noise
+    instead of drawing it anew at each step, with the same marginal distributions.
 
     Args:
         denoiser: The model.
-        image: The image in pixels, (*shape), in [-1, 1] if it has three axes; what it holds at unknown pixels is not
-            used, as long as it is a number.
-        known: True or 1 where pixels are known, (*shape) or broadcast against it, such as (H, W).
+        image: The image in pixels, (*shape), in [-1, 1] if it has three axes; unknown pixels may be any finite numbers.
+        known: True or 1 where pixels are known, broadcast against the image, such as (H, W).
         solver: The method.
-        grid: The times; the process's default if not given.
+        grid: The times; the process's default if None.
         seeds: One seed per sample, or their number.
-        batch: Samples drawn together; all if not given.
+        batch: Samples drawn together; all by default.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
@@ -178,7 +174,7 @@ def inpaint(
         The samples, in the image's dtype and on its device.
 
     Raises:
-        ParameterError: If image and known do not fit each other or the model.
+        ParameterError: If the shapes of image, known and model differ.
     """
     known = torch.as_tensor(known)
     require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
@@ -187,23 +183,16 @@ def inpaint(
 
 
 def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Modes of the picture that has the pixels of one state where `chosen`, of another elsewhere."""
+    """Modes of the image with the pixels of the first state where `chosen`, of the second elsewhere."""
     return basis.forward(torch.where(chosen, basis.inverse(first), basis.inverse(second)))
 
 
 def _check_image(denoiser: Denoiser, image: Tensor, latent: bool = False) -> None:
-    """Refuse an image that is not of the model's shape and, unless it is a latent, range."""
-    known = denoiser.shape
-    require(known is None or image.shape == known, "image", tuple(image.shape), f"the model's shape, {known}")
+    """Raise unless an image is finite, of the model's shape and, if it is not a latent, in [-1, 1]."""
+    shape = denoiser.shape
+    require(shape is None or image.shape == shape, "image", tuple(image.shape), f"of the model's shape, {shape}")
     require(bool(image.isfinite().all()), "image", "an image with NaN or infinity", "finite numbers")
     if image.ndim == 3 and not latent:
         low, high = float(image.min()), float(image.max())
         allowed = "[-1, 1]: x / 127.5 - 1 for bytes, 2 x - 1 for [0, 1]"
         require(low >= -1.0001 and high <= 1.0001, "image", f"values from {low:g} to {high:g}", allowed)
-
-
-def _times_below(denoiser: Denoiser, start: float, grid: Grid | None) -> Tensor:
-    """The times from `start`, through those of the grid below it, to 0."""
-    process = denoiser.process
-    times = (grid or default_grid(process)).times(process)
-    return torch.cat([times.new_tensor([start]), times[times < start]]) if start > 0 else times[-1:]

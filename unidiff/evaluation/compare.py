@@ -1,10 +1,10 @@
-"""Many solvers on one model, or the same on several: the same starts, counted evaluations, errors against the truth."""
+"""Solvers compared on one or several models: the same starts, counted evaluations, errors against references."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,40 +15,24 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.evaluation.budget import Planned, plan
 from unidiff.evaluation.comparison import Comparison, Distances, Row
-from unidiff.evaluation.compatibility import check_same_data, check_samples, one_shape
+from unidiff.evaluation.compatibility import check_same_data, check_samples, draw_data, one_shape
+from unidiff.evaluation.conditional import rms
 from unidiff.evaluation.distances import Target
 from unidiff.evaluation.reference import Flow, reference_flow
-from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
+from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, default_grid
-from unidiff.noise import seeds_of
+from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
 
 __all__ = ["compare"]
 
-_SHOWN = 1000  # samples of each row that are kept for pictures
-_TRUTH = 10  # true samples for each sample drawn, ...
-_MOST_TRUTH = 10_000  # ... but no more than this
-_TRUTH_SEED = 2**40  # of the true samples: no sample's own seed
+_KEPT = 1000  # samples of each row that are kept for figures
+_REFERENCE = 10  # reference samples per sample, ...
+_MOST_REFERENCE = 10_000  # ... but no more than this
+_REFERENCE_SEED = 2**40  # of the reference samples: beyond the seeds of samples in use
 
 Models = Denoiser | Sequence[tuple[str, Denoiser]]
-
-
-class _Truth:
-    """What samples are held against, in data space and in feature space."""
-
-    def __init__(self, reference: Tensor | None, features: Callable[[Tensor], Tensor] | None) -> None:
-        self._features = features if reference is not None else None
-        self._target = None if reference is None else Target(reference)
-        self._in_features = None if reference is None or features is None else Target(features(reference))
-
-    def distances(self, x: Tensor) -> Distances:
-        """Distances of samples, (N, *shape); none of samples that are not finite."""
-        if self._target is None or not bool(x.isfinite().all()):
-            return Distances()
-        seen = None if self._features is None or self._in_features is None else self._features(x)
-        features = None if seen is None or self._in_features is None else self._in_features.energy(seen)
-        return Distances(self._target.energy(x), self._target.sliced(x), features)
 
 
 def compare(
@@ -74,35 +58,35 @@ def compare(
     """Compare solvers at equal numbers of evaluations, from the same starts.
 
     For each solver and each requested number the largest number of steps is taken whose evaluations, as counted, do not
-    exceed it. A solver that draws no noise is held against the true probability flow (`reference_flow`), every solver
-    against the true distribution (`energy_distance`, `sliced_wasserstein`).
+    exceed it. Solvers that draw no noise are compared with the exact probability flow (`reference_flow`), all solvers
+    with the data distribution (`energy_distance`, `sliced_wasserstein`).
 
     Args:
-        models: A denoiser, or (label, denoiser) for each of several. All must be of the same data:
-            closed forms are held to it, of networks it cannot be known.
-        solvers: Solvers, (solver, grid) pairs, or short texts such as "ddim", "ddim:0.5" or "ddim@uniform"; or one of
-            them that is no pair.
+        models: A denoiser, or (label, denoiser) for each of several, all of the same data: an error for closed forms of
+            different data, not checked for networks.
+        solvers: Solvers, (solver, grid) pairs, or texts such as "ddim", "ddim:0.5" or "ddim@uniform"; or a single
+            solver or text.
         nfes: Requested numbers of evaluations.
-        shape: Shape of one sample; the models' own if not given.
-        seeds: One seed per sample; a number n stands for 0, ..., n - 1.
-        grid: Grid of the solvers that name none; the default of the first model's process if not given.
-        reference_data: Samples of the true distribution, (M, *shape), M at least 10. Not needed with a closed-form
-            denoiser, whose own data are drawn.
-        fresh_data: Other samples of it, measured for comparison as if a solver had drawn them.
+        shape: Shape of one sample; the models' own by default.
+        seeds: One seed per sample, at least 20; a number n stands for 0, ..., n - 1.
+        grid: Default grid of the solvers; that of the first model's process by default.
+        reference_data: Samples of the data distribution, (M, *shape), M at least 10; by default drawn from the first
+            closed-form denoiser, if there is one.
+        fresh_data: Other samples of it, measured as if a solver had drawn them: what perfect samples score.
         features: Maps samples (N, *shape) to features (N, F), in which the energy distance is measured too.
-        followed: How many of the samples, the first, are held against the true flow; all if not given.
-        tolerance: Of the true flow, above 0; see `reference_flow`.
-        most_steps: Of the true flow; see `reference_flow`.
+        followed: How many of the samples, the first, are compared with the exact flow; all by default.
+        tolerance: Of the exact flow, above 0; see `reference_flow`.
+        most_steps: Of the exact flow; see `reference_flow`.
         dtype: Floating type of the states.
         device: Where the denoisers are.
         batch: Samples drawn together; bounds the memory.
         progress: Called with (runs done, runs in all).
-        **cond: Conditions of all models, each with one row per sample: of the samples, of the true flow, and of the
-            true samples of a closed form.
+        **cond: Conditions of all models, each with one row per sample; reference samples of a closed form take them in
+            turn.
 
     Raises:
-        ParameterError: If an argument is out of range or does not fit the others, a solver's name means nothing, the
-            shape is not known, or nothing is left to compare.
+        ParameterError: If an argument is out of range or does not fit the others, a solver's name is unknown, the shape
+            is unknown, or no solver can run.
     """
     labelled = [("", models)] if isinstance(models, Denoiser) else list(models)
     require(len(labelled) > 0, "models", models, "a denoiser, or at least one (label, denoiser)")
@@ -115,109 +99,84 @@ def compare(
         cond = check_conditions(cond, denoiser, len(seeds), device)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
-    for nfe in nfes:
-        require_whole("nfe", nfe)
-    require_whole("batch", batch)
-    if followed is not None:
-        require_whole("followed", followed)
-    require_whole("most_steps", most_steps)
+    followed = len(seeds) if followed is None else followed
+    integers = [("batch", batch), ("followed", followed), ("most_steps", most_steps)]
+    for name, value in [*(("nfe", nfe) for nfe in nfes), *integers]:
+        require_whole(name, value)
     require(0 < tolerance < math.inf, "tolerance", tolerance, "a number above 0")
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)
-    known = solver_specs(solvers, grid or default_grid(labelled[0][1].process))
-    require(len(known) > 0, "solvers", solvers, "a list of at least one solver")
-    followed = len(seeds) if followed is None else min(followed, len(seeds))
+    specs = solver_specs(solvers, grid or default_grid(labelled[0][1].process))
+    require(len(specs) > 0, "solvers", solvers, "a list of at least one solver")
+    followed = min(followed, len(seeds))
 
     planned: list[tuple[str, Denoiser, Planned]] = []
     notes: list[str] = []
     for label, denoiser in labelled:
-        for entrant in known:
-            runs, note = plan(entrant, denoiser.process, shape, nfes)
+        for spec in specs:
+            runs, note = plan(spec, denoiser.process, shape, nfes)
             planned += [(label, denoiser, run) for run in runs]
             notes += [f"{label}: {note}" if label and note else note] if note else []
     require(len(planned) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
     exact = next((denoiser for _, denoiser in labelled if denoiser.closed_form), None)
     if reference_data is None and exact is not None:
-        wanted = min(_TRUTH * len(seeds), _MOST_TRUTH)
-        drawn = _draw(exact, wanted + len(seeds), shape, cond)
-        reference_data, fresh_data = drawn[:wanted], drawn[wanted:]
-    truth = _Truth(reference_data, features)
-    baseline = Distances() if fresh_data is None else truth.distances(fresh_data)
+        count = min(_REFERENCE * len(seeds), _MOST_REFERENCE)
+        data = draw_data(exact, count + len(seeds), generator_of(_REFERENCE_SEED), cond)
+        reference_data, fresh_data = data[:count], data[count:]
+    distances = _distances_to(reference_data, features)
+    baseline = Distances() if fresh_data is None else distances(fresh_data)
 
     first = {name: value[:followed] for name, value in cond.items()}
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, **cond}
+    flow_options: dict[str, Any] = {**options, **first, "tolerance": tolerance, "most_steps": most_steps}
     flows: dict[str, Flow] = {}
     rows = []
     for done, (label, denoiser, run) in enumerate(planned):
         if progress is not None:
             progress(done, len(planned))
         if run.deterministic and label not in flows:
-            options = {"tolerance": tolerance, "most_steps": most_steps, "dtype": dtype, "device": device}
-            flows[label] = reference_flow(denoiser, shape, seeds[:followed], batch=batch, **options, **first)  # type: ignore[arg-type]
-        x, nfe, seconds = _run(run.entrant, denoiser, shape, seeds, batch, dtype, device, cond)
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **flow_options)
+        begun, spec = time.perf_counter(), run.spec
+        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options)
+        x = solution.x.cpu()  # waits for the device
+        seconds = round(time.perf_counter() - begun, 4)
         if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
-            notes.append(f"{run.entrant.label} at {nfe} evaluations: {broken} of {len(x)} samples are not finite.")
-        rms = None
-        if run.deterministic:
-            rms = float((x[:followed].double() - flows[label].x).square().mean().sqrt())
-        rows.append(_row(label, run, nfe, seconds, rms, truth.distances(x), x[:_SHOWN], denoiser))
+            notes.append(f"{spec.label} at {solution.nfe} evaluations: {broken} of {len(x)} samples are not finite.")
+        error = rms(x[:followed], flows[label].x) if run.deterministic else None
+        row = Row(
+            model=label,
+            label=spec.label,
+            solver=repr(spec.solver),
+            grid=repr(spec.grid),
+            steps=len(solution.times) - 1,
+            requested=run.requested,
+            nfe=solution.nfe,
+            seconds=seconds,
+            deterministic=run.deterministic,
+            rms=math.inf if error is not None and math.isnan(error) else error,
+            distances=distances(x),
+            x=x[:_KEPT],
+        )
+        rows.append(row)
     if progress is not None:
         progress(len(planned), len(planned))
     errors = {label: flow.error for label, flow in flows.items()}
-    ends = {label: flow.x[:_SHOWN] for label, flow in flows.items()}
+    ends = {label: flow.x[:_KEPT] for label, flow in flows.items()}
     return Comparison(tuple(rows), len(seeds), followed, errors, baseline, tuple(notes), ends)
 
 
-def _draw(exact: Denoiser, count: int, shape: Sequence[int], cond: Mapping[str, Tensor]) -> Tensor:
-    """True samples, (count, *shape), under the conditions in turn."""
-    generator = torch.Generator().manual_seed(_TRUTH_SEED)
-    noise = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
-    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
-    place = next(exact.buffers()).device
-    given = {name: value[torch.arange(count, device=value.device) % len(value)] for name, value in cond.items()}
-    return exact.draw(noise.to(place), uniform.to(place), **given).cpu()
+def _distances_to(
+    reference: Tensor | None, features: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor], Distances]:
+    """The function that measures samples, (N, *shape), against a reference, in data space and in feature space."""
+    target = None if reference is None else Target(reference)
+    in_features = None if reference is None or features is None else Target(features(reference))
 
+    def distances(x: Tensor) -> Distances:
+        if target is None or not bool(x.isfinite().all()):
+            return Distances()
+        mapped = None if in_features is None or features is None else in_features.energy(features(x))
+        return Distances(target.energy(x), target.sliced(x), mapped)
 
-def _run(
-    entrant: SolverSpec,
-    denoiser: Denoiser,
-    shape: Sequence[int],
-    seeds: list[int],
-    batch: int,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    cond: Mapping[str, Tensor],
-) -> tuple[Tensor, int, float]:
-    """The samples on the CPU, the evaluations of each (the most of any batch), and the seconds that all took."""
-    begun = time.perf_counter()
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, **cond}
-    solution = sample(denoiser, entrant.solver, entrant.grid, shape, seeds, **options)
-    x = solution.x.cpu()  # waits for the device
-    return x, solution.nfe, time.perf_counter() - begun
-
-
-def _row(
-    label: str,
-    run: Planned,
-    nfe: int,
-    seconds: float,
-    rms: float | None,
-    distances: Distances,
-    x: Tensor,
-    denoiser: Denoiser,
-) -> Row:
-    solver, grid = run.entrant.solver, run.entrant.grid
-    steps = len(grid.times(denoiser.process)) - 1
-    names = {"model": label, "label": run.entrant.label, "solver": repr(solver), "grid": repr(grid)}
-    rms = math.inf if rms is not None and math.isnan(rms) else rms
-    return Row(
-        **names,
-        steps=steps,
-        requested=run.requested,
-        nfe=nfe,
-        seconds=round(seconds, 4),
-        deterministic=run.deterministic,
-        rms=rms,
-        distances=distances,
-        x=x,
-    )
+    return distances

@@ -17,12 +17,12 @@ from unidiff.evaluation.distances import Estimate
 __all__ = ["Comparison", "Distances", "Line", "Row"]
 
 _FITTED = 3  # points of a line that its order is fitted to
-_FLAT = 0.5  # of the steepest slope: what falls more slowly afterwards is another error, such as that of the last step
-_CLEAR = 10  # how many times its own error a reference must be away to say anything of a solver's
+_FLAT = 0.5  # of the steepest slope: below it another error dominates, such as that of the last step
+_RESOLVED = 10  # how many times the error of the reference a solver's error must be
 
 
 class Distances(NamedTuple):
-    """How far samples are from the true distribution; None for what was not measured.
+    """Distances of samples from the data distribution; None if not measured.
 
     Attributes:
         energy: Energy distance in data space.
@@ -41,17 +41,17 @@ class Row:
 
     Attributes:
         model: Label of the model.
-        label: Solver and grid in a few words.
-        solver: Solver, as a recipe's constructor call.
+        label: Short form of solver and grid.
+        solver: Solver, as a constructor call.
         grid: Grid with its steps, likewise.
         steps: Intervals of the grid.
-        requested: Evaluations asked for; None where solver or grid decide it.
+        requested: Requested evaluations; None where solver or grid determine them.
         nfe: Evaluations per sample, counted.
         seconds: Time of drawing all samples.
         deterministic: Whether a sample depends on its start alone.
-        rms: Root mean square difference from the true flow, over samples and dimensions; None for a solver that draws
-            noise on the way.
-        distances: From the true distribution.
+        rms: Root mean square difference from the exact flow, over samples and dimensions; None for a solver that draws
+            noise; infinite if samples are not finite.
+        distances: From the data distribution.
         x: The first samples in pixels, on the CPU.
     """
 
@@ -70,7 +70,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the samples, as plain values: one column each."""
-        names = ("model", "label", "solver", "grid", "steps", "requested", "nfe", "seconds", "deterministic", "rms")
+        names = [name for name in self.__dataclass_fields__ if name not in ("distances", "x")]
         return {name: _plain(getattr(self, name)) for name in names} | _columns(self.distances)
 
 
@@ -79,10 +79,10 @@ class Line(NamedTuple):
 
     Attributes:
         model: Label of the model.
-        label: Solver and grid in a few words.
+        label: Short form of solver and grid.
         rows: In order of their evaluations.
         order: Fitted order of convergence of the rms error in the number of evaluations, before the curve flattens;
-            None where it cannot be told.
+            None where it cannot be fitted.
     """
 
     model: str
@@ -93,16 +93,16 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `unidiff.compare` found.
+    """The result of `unidiff.compare`.
 
     Attributes:
         rows: In the order of the models, the solvers and the numbers of evaluations.
         count: Samples drawn for each row.
-        followed: How many of them, the first, were held against the true flow.
-        flow_errors: Model -> error of its reference solution: how far the ends moved when the steps were last halved.
-        baseline: Distances of fresh samples of the truth, as many as each row has: what a perfect solver would show.
+        followed: How many of them, the first, were compared with the exact flow.
+        flow_errors: Model -> error of its reference solution: change of the ends when the steps were last halved.
+        baseline: Distances of fresh reference samples: what perfect samples score.
         notes: What was left out, and why.
-        truth: Model -> ends of the true flow from the starts of the first samples, in pixels.
+        truth: Model -> ends of the exact flow from the starts of the first samples, in pixels.
     """
 
     rows: tuple[Row, ...]
@@ -119,11 +119,10 @@ class Comparison:
         grouped: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
             grouped.setdefault((row.model, row.label), []).append(row)
-        lines = []
-        for (model, label), rows in grouped.items():
+        for rows in grouped.values():
             rows.sort(key=lambda row: row.nfe)
-            lines.append(Line(model, label, tuple(rows), _order(rows, self.flow_errors.get(model, 0.0))))
-        return tuple(lines)
+        orders = [_order(rows, self.flow_errors.get(model, 0.0)) for (model, _), rows in grouped.items()]
+        return tuple(Line(*key, tuple(rows), order) for (key, rows), order in zip(grouped.items(), orders))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the samples, as plain values; numbers that are not finite become None."""
@@ -142,7 +141,7 @@ class Comparison:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
-        """The rows as CSV, with a header line; what was not measured is empty."""
+        """The rows as CSV, with a header line; empty where not measured."""
         rows = [row.to_dict() for row in self.rows]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
@@ -166,11 +165,11 @@ def _plain(value: Any) -> Any:
 def _order(rows: list[Row], floor: float) -> float | None:
     """Minus the least-squares slope of log rms over log evaluations, of the last points before the curve flattens.
 
-    Left out are points that the reference does not resolve, and all from where the slope, once it has been steepest,
-    is below half of that: there an error shows that steps do not mend, as that of the denoise that ends a run.
+    Left out are points that the reference does not resolve, and all from where the slope, after its steepest, is below
+    half of that: there another error dominates that more steps do not reduce, such as that of the final denoise.
     """
-    clear = [row for row in rows if row.rms is not None and _CLEAR * floor < row.rms < math.inf]
-    points = [(math.log(row.nfe), math.log(row.rms)) for row in clear if row.rms]
+    errors = [(row.nfe, row.rms) for row in rows if row.rms and _RESOLVED * floor < row.rms < math.inf]
+    points = [(math.log(nfe), math.log(rms)) for nfe, rms in errors]
     slopes = [(b - d) / (c - a) for (a, b), (c, d) in pairwise(points) if c > a]
     if not slopes or len(slopes) != len(points) - 1:
         return None

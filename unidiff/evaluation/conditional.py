@@ -1,4 +1,4 @@
-"""How near the samples of a conditional model are to the truth, beside the best single guess."""
+"""The conditional mean E[x0 | y], the estimate of least square error, beside which samples are judged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from unidiff.solver.sample import check_request
 
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 
-_GAIN = 10.0
-
 
 @torch.no_grad()
 def mean_prediction(
@@ -30,31 +28,27 @@ def mean_prediction(
     batch: int | None = None,
     **cond: Tensor,
 ) -> Tensor:
-    """The mean of all samples that fit the conditions, E[x0 | y]: what the denoiser expects of pure noise.
+    """The conditional mean E[x0 | y] in pixels, (B, *shape): the denoiser's prediction at t = 1.
 
-    At t = 1 the state u says next to nothing of x0: E[x0 | u, y] is E[x0 | y] to order alpha / sigma. The mean over
-    several u is nearer, for the mean of E[x0 | u, y] over all u is E[x0 | y]; a network, which heeds its noise more
-    than it should, gains more.
+    There the state u is almost independent of x0: E[x0 | u, y] is E[x0 | y] to order alpha / sigma, and its mean over
+    all u is exactly E[x0 | y]. So a mean over several u is more accurate, above all for a network, which overfits u.
 
-    Among all single guesses E[x0 | y] has the least expected square error, V = E|x0 - E[x0 | y]|^2. A sample x of an
-    exact model errs by E|x - x0|^2 = 2 V: given y, x and x0 are independent draws of one distribution, whose variance
-    is V. Its root mean square error is larger by sqrt(2), and that is right.
+    Of all estimates E[x0 | y] has the least expected square error, V = E|x0 - E[x0 | y]|^2. A sample x of an exact
+    model has E|x - x0|^2 = 2 V, as x and x0 are independent draws of one distribution given y: its root mean square
+    error is larger by sqrt(2).
 
     Args:
         denoiser: The model.
-        shape: Shape of one sample; the model's own if not given.
+        shape: Shape of one sample; the model's own by default.
         seeds: Seeds of the noise, one for each row; a number n stands for 0, ..., n - 1.
-        draws: States u to take the mean over, at least 1: as many evaluations.
+        draws: States u to average over, at least 1: as many evaluations.
         dtype: Floating type of the state.
-        device: Where the state lives.
-        batch: Samples evaluated together; all if not given.
+        device: Device of the state.
+        batch: Samples evaluated together; all by default.
         **cond: Conditions, each (B, ...).
 
-    Returns:
-        The means in pixels, (B, *shape).
-
     Raises:
-        ParameterError: If the model does not know the conditions, or needs one that is missing.
+        ParameterError: If a condition is not the model's, or one that it requires is missing.
     """
     shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
     require_whole("draws", draws)
@@ -70,14 +64,14 @@ def mean_prediction(
 
 
 def tells_mean(model: NeuralDenoiser) -> bool:
-    """Whether `mean_prediction` of a network means anything: an error of its output is not blown up in x0 at t = 1.
+    """Whether `mean_prediction` of a network is meaningful: whether errors of its output are not amplified at t = 1.
 
-    The error of x0 is |sigma / (alpha b - sigma a)| times that of a x0 + b eps: as large as that of the output for X0
-    and V, and sigma / alpha = 150 times for Eps under a usual DDPM table.
+    The error of x0 is |sigma / (alpha b - sigma a)| times that of a x0 + b eps: a factor of 1 for X0 and V, and of
+    sigma / alpha = 150 for Eps under a usual DDPM table.
     """
     level, network = model.process.level(1.0), model.parameterization
     gain = torch.as_tensor(network.scale(level) * level.sigma / network.determinant(level)).abs().max()
-    return bool(gain <= _GAIN)
+    return bool(gain <= 10)
 
 
 def rms(a: Tensor, b: Tensor) -> float:

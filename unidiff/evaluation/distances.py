@@ -31,12 +31,11 @@ class Estimate(NamedTuple):
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Estimate:
-    """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| between the distributions behind two sets of samples.
+    """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| between the distributions of two sets of samples.
 
     Szekely & Rizzo 2013, eq. 2.5: at least 0, and 0 only for equal distributions. Pairs of a sample with itself are
-    left out, so the estimate has no bias and may come out below 0. Its standard error is the jackknife's over the
-    samples of both sets; for equal distributions, where the estimate is no longer nearly normal, it errs on the large
-    side (Efron & Stein 1981).
+    left out, so the estimate is unbiased and may be negative. Its standard error is the jackknife's over the samples of
+    both sets; for equal distributions, where the estimate is not normal, it is too large (Efron & Stein 1981).
 
     Args:
         x: Samples, (N, *shape), N at least 3.
@@ -51,8 +50,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, directions: int = 64, groups: in
     The root of the mean, over directions w, of the squared Wasserstein distance between <w, x> and <w, y>, which in one
     dimension is the integral of the squared difference of the quantile functions (Bonneel et al. 2015, section 2). The
     directions are orthonormal frames from a fixed seed: between two sets that differ by a shift d the distance is |d| /
-    sqrt(D) exactly. It is the distance of the samples, not of the distributions: two sets drawn from one distribution
-    are apart too, by an amount that falls with their sizes. Standard error: jackknife over groups of samples.
+    sqrt(D) exactly. It is the distance of the samples, not of the distributions: for two sets from one distribution it
+    is positive and falls with their sizes. Standard error: jackknife over groups of samples.
 
     Args:
         x: Samples, (N, *shape).
@@ -65,14 +64,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, directions: int = 64, groups: in
 
 
 class Target:
-    """A set of samples that others are measured against: what depends on it alone is computed once.
-
-    Args:
-        y: The samples, (M, *shape).
-        directions: As for `sliced_wasserstein`.
-        groups: As for `sliced_wasserstein`.
-        seed: As for `sliced_wasserstein`.
-    """
+    """A reference set y, (M, *shape), with the sums and projections of y computed once; see `sliced_wasserstein`."""
 
     def __init__(self, y: Tensor, directions: int = 64, groups: int = 10, seed: int = 0) -> None:
         self._y = _flat(y, "y")
@@ -81,19 +73,18 @@ class Target:
 
     @cached_property
     def _within(self) -> Tensor:
-        return _row_sums(self._y, self._y)
+        return _cross_sums(self._y, self._y)[0]
 
     @cached_property
-    def _sorted(self) -> tuple[Tensor, list[Tensor]]:
-        projected = _Sorted(self._y @ self._directions.T, self._groups)
-        return projected.values, list(projected.without())
+    def _sorted(self) -> list[Tensor]:
+        return list(_sorted(self._y @ self._directions.T, self._groups))
 
     def energy(self, x: Tensor) -> Estimate:
         """Energy distance of x, (N, *shape), from the target; see `energy_distance`."""
         x = _flat(x, "x")
         n, m = len(x), len(self._y)
         rows, columns = _cross_sums(x, self._y)
-        own, between, within = _row_sums(x, x), rows.sum(), self._within.sum()
+        own, between, within = _cross_sums(x, x)[0], rows.sum(), self._within.sum()
 
         def distance(between: Tensor, own: Tensor, within: Tensor, n: int, m: int) -> Tensor:
             return 2 * between / (n * m) - own / (n * (n - 1)) - within / (m * (m - 1))
@@ -106,11 +97,9 @@ class Target:
 
     def sliced(self, x: Tensor) -> Estimate:
         """Sliced Wasserstein distance of x, (N, *shape), from the target; see `sliced_wasserstein`."""
-        projected = _Sorted(_flat(x, "x") @ self._directions.T, self._groups)
-        target, target_without = self._sorted
-        value = _wasserstein2(projected.values, target).mean().sqrt()
-        left = [_wasserstein2(a, b).mean().sqrt() for a, b in zip(projected.without(), target_without)]
-        return Estimate(float(value), math.sqrt(_jackknife(torch.stack(left))))
+        projected = _sorted(_flat(x, "x") @ self._directions.T, self._groups)
+        value, *left_out = (_wasserstein2(a, b).mean().sqrt() for a, b in zip(projected, self._sorted))
+        return Estimate(float(value), math.sqrt(_jackknife(torch.stack(left_out))))
 
 
 def _flat(x: Tensor, name: str) -> Tensor:
@@ -134,31 +123,21 @@ def _cross_sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(rows), columns
 
 
-def _row_sums(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cat([torch.cdist(part, y).sum(1) for part in x.split(_ROWS)])
-
-
 def _frames(size: int, count: int, seed: int) -> Tensor:
     """Unit vectors, at least `count`, in random orthonormal frames: (directions, D) float64."""
     generator = generator_of(seed)
-    drawn = [torch.randn(size, size, generator=generator, dtype=torch.float64) for _ in range(-(-count // size))]
-    return torch.cat([torch.linalg.qr(gaussian)[0].T for gaussian in drawn])
+    gaussians = [torch.randn(size, size, generator=generator, dtype=torch.float64) for _ in range(-(-count // size))]
+    return torch.cat([torch.linalg.qr(gaussian)[0].T for gaussian in gaussians])
 
 
-class _Sorted:
-    """Projections (N, directions), sorted for each direction, also without each of some groups of samples in turn."""
-
-    def __init__(self, projections: Tensor, groups: int) -> None:
-        count = len(projections)
-        require(2 <= groups <= count, "groups", groups, f"an integer from 2 to the number of samples, {count}")
-        self._groups = groups
-        self.values, order = projections.T.contiguous().sort(dim=1)
-        self._group = order % groups
-
-    def without(self) -> Iterator[Tensor]:
-        for group in range(self._groups):
-            kept = self._group != group  # as many in every direction
-            yield self.values[kept].reshape(len(self.values), -1)
+def _sorted(projections: Tensor, groups: int) -> Iterator[Tensor]:
+    """Projections (N, K), sorted for each of K directions, (K, N): all, then without each group of samples in turn."""
+    count = len(projections)
+    require(2 <= groups <= count, "groups", groups, f"an integer from 2 to the number of samples, {count}")
+    values, order = projections.T.contiguous().sort(dim=1)
+    yield values
+    for group in range(groups):
+        yield values[order % groups != group].reshape(len(values), -1)  # as many in every direction
 
 
 def _wasserstein2(x: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small feature space for labelled images, in which a distance sees what tells the classes apart."""
+"""Linear discriminants: a feature space for labelled images, in which distances separate the classes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ __all__ = ["Discriminants"]
 
 @dataclass(frozen=True, eq=False)
 class Discriminants:
-    """Linear discriminants: the directions along which classes lie farthest apart, for their spread within.
+    """Linear discriminants: the directions of largest between-class variance relative to that within classes.
 
     With S_w the covariance of the samples about the means of their classes and S_b that of these means, the rows of
     `directions` solve S_b w = value S_w w with w^T S_w w = 1 (Fisher 1936; Rao 1948): K classes have K - 1 such
     directions, and in their coordinates each class has about unit variance. S_w is shrunk toward a multiple of I by
-    Ledoit & Wolf's (2004) rule, as pixels that never change leave it singular. It is fitted in closed form, without
-    random numbers.
+    Ledoit & Wolf's (2004) rule, as constant pixels leave it singular. The fit is in closed form and deterministic.
 
-    What it does not see: it is linear, so it knows nothing of strokes or textures, and two sets of images that differ
-    only in what all classes share are alike to it. Read it beside the distance in data space.
+    Being linear, it is insensitive to strokes, textures and any difference that all classes share: use it beside the
+    distance in data space.
 
     Args:
         mean: Mean of the samples it was fitted to, (D,) float64.

@@ -1,4 +1,4 @@
-"""The true flow: the probability flow of any denoiser, its steps halved until that changes nothing that matters."""
+"""The exact flow: the probability flow of any denoiser, its steps halved until the ends have converged."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["Flow", "reference_flow"]
 
 _FEWEST = 32  # steps of the first integration
 _CLEAN = 1e-5  # sigma / alpha at which the flow of a closed-form denoiser ends
-_K = 1e-3  # alpha / sigma below which the steps are equal in it: there next to nothing is left of the data
+_K = 1e-3  # alpha / sigma below which the steps are equal in it instead of its logarithm
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Where the probability flow takes a start.
+    """The ends of the probability flow.
 
     Attributes:
         x: The ends in pixels, (B, *shape) float64.
         error: Root mean square change of x, over samples and dimensions, when the steps were last halved. Runge and
-            Kutta's method of order 4 leaves a fifteenth of it.
+            Kutta's method of order 4 leaves a fifteenth of it as error.
         steps: Steps of the last integration.
     """
 
@@ -59,37 +59,36 @@ def reference_flow(
 
     With r = sqrt(alpha^2 + sigma^2), w = u / r and the angle a = atan2(sigma, alpha), states of any scalar process
     follow dw/da = cos(a) eps - sin(a) x0, which is finite everywhere, alpha = 0 included (Salimans & Ho 2022, appendix
-    D). It is integrated by the classical method of Runge and Kutta, in steps that are equal in log(sigma / alpha) as
-    long as alpha is not next to 0; the steps are halved until that moves the ends by less than the tolerance.
+    D). It is integrated by the classical method of Runge and Kutta, in steps that are equal in log(sigma / alpha)
+    except near alpha = 0; the steps are halved until the ends change by less than the tolerance.
 
-    A closed-form denoiser is followed to sigma / alpha = 1e-5, any other to the process's t_min; there one denoise ends
-    it, as it ends every sampling run. Where modes differ in SNR no angle serves all: there it is ExponentialAdams on
-    ArcLength, its steps halved in the same way, down to t_min.
+    A closed-form denoiser is followed to sigma / alpha = 1e-5, any other to the process's t_min; one denoise ends the
+    flow, as in every sampling run. Where modes differ in SNR there is no common angle: ExponentialAdams on ArcLength is
+    used, its steps halved in the same way, down to t_min.
 
     Args:
         denoiser: The model.
         shape: Shape of one sample.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1.
         tolerance: Root mean square change by the last halving at which to stop.
-        most_steps: Steps at which to stop in any case.
-        dtype: Floating type in which starts are drawn and the denoiser is asked; sums are kept in float64.
-        device: Where the denoiser is.
+        most_steps: Largest number of steps.
+        dtype: Floating type of the starts and of the denoiser's input; sums are kept in float64.
+        device: Device of the denoiser.
         batch: Samples followed together; bounds the memory.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
-        ParameterError: If the seeds or the conditions are not usable.
+        ParameterError: If the seeds or the conditions are invalid.
     """
     shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
-    begin = denoiser.process.start
+    process, before = denoiser.process, None
     starts = [
-        (begin(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)
+        (process.start(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)
         for part in batches(seeds, batch, cond)
     ]
-    before = None
     for doublings in count():
         steps = _FEWEST * 2**doublings
-        if denoiser.process.basis.shape:
+        if process.basis.shape:
             x = torch.cat([_solve(denoiser, start, steps, device, part) for start, part in starts])
         else:
             levels = _levels(denoiser, steps)
@@ -116,22 +115,16 @@ def _progress(level: Level) -> float:
     return math.log(sigma / (alpha + _K * sigma))
 
 
-def _angle(level: Level) -> float:
-    return math.atan2(level.sigma, level.alpha)
-
-
 def _levels(denoiser: Denoiser, steps: int) -> list[Level]:
     """The levels of `steps` equal steps, with one in the middle of each: 2 steps + 1."""
     process = denoiser.process
-    closed = denoiser.closed_form
     first, last = process.levels_at([1.0, process.t_min])
-    end = math.log(_CLEAN) if closed else _progress(last)
+    end = math.log(_CLEAN) if denoiser.closed_form else _progress(last)
     ratios = torch.linspace(_progress(first), end, 2 * steps + 1, dtype=torch.float64).exp()
     angles = torch.atan2(ratios, 1 - _K * ratios)
     log_snr = -2 * angles.tan().log()
-    if closed:  # it looks at alpha and sigma alone, and no process need go as far down
-        nan = math.nan
-        return [Level(nan, math.cos(a), math.sin(a), ratio) for a, ratio in zip(angles.tolist(), log_snr.tolist())]
+    if denoiser.closed_form:  # depends on alpha and sigma alone, also below the process's t_min
+        return [Level(math.nan, math.cos(a), math.sin(a), snr) for a, snr in zip(angles.tolist(), log_snr.tolist())]
     times = process.time_at(log_snr)
     times[0], times[-1] = 1.0, process.t_min
     return process.levels_at(times)
@@ -142,14 +135,15 @@ def _integrate(
 ) -> Tensor:
     """The end in pixels, (B, *shape) float64, of the flow from the start at the first level."""
 
-    def ask(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def predict(w: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         u = (math.hypot(level.alpha, level.sigma) * w).to(device, start.dtype)
         x0, eps, *_ = denoiser(u, level, **cond)
         return x0.to(w.dtype), eps.to(w.dtype)
 
     def slope(w: Tensor, level: Level) -> Tensor:  # dw / dp, with da / dp = sin(a) (cos(a) + k sin(a))
-        cos, sin = math.cos(_angle(level)), math.sin(_angle(level))
-        x0, eps = ask(w, level)
+        r = math.hypot(level.alpha, level.sigma)
+        cos, sin = level.alpha / r, level.sigma / r
+        x0, eps = predict(w, level)
         return sin * (cos + _K * sin) * axpby(cos, eps, -sin, x0)
 
     first = denoiser.process.level(1.0)
@@ -161,4 +155,4 @@ def _integrate(
         k3 = slope(w + h / 2 * k2, middle)
         k4 = slope(w + h * k3, right)
         w = w + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return denoiser.process.basis.inverse(ask(w, levels[-1])[0]).to("cpu", torch.float64)
+    return denoiser.process.basis.inverse(predict(w, levels[-1])[0]).to("cpu", torch.float64)

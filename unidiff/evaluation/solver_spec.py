@@ -1,4 +1,4 @@
-"""What a comparison compares: a solver with a grid, or the short text that names them."""
+"""A solver with a grid, and the short text for both."""
 
 from __future__ import annotations
 
@@ -19,57 +19,52 @@ __all__ = ["SolverSpec", "short", "solver_specs"]
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """A solver and the grid it runs on; the grid's `steps`, where it has them, are replaced.
-
-    Args:
-        solver: The method.
-        grid: The times.
-    """
+    """A solver and the grid it runs on; in a comparison the grid's `steps`, if it has them, are replaced."""
 
     solver: Solver
     grid: Grid
 
     @property
     def label(self) -> str:
-        """Both in a few words, such as `DDIM(eta=0.5) @ Uniform`."""
+        """The short form of both, such as `DDIM(eta=0.5) @ Uniform`."""
         few, more = self.grid.with_steps(50), self.grid.with_steps(51)  # they differ in the number of steps alone
         fixed = [f.name for f in dataclasses.fields(self.grid) if getattr(few, f.name, 0) == getattr(more, f.name, 0)]
         return f"{short(self.solver)} @ {short(self.grid, fixed)}"
 
     @classmethod
-    def of(cls, given: Any, grid: Grid) -> SolverSpec:
+    def of(cls, entry: Any, grid: Grid) -> SolverSpec:
         """Read an entry of a list of solvers.
 
         Args:
-            given: A solver, a solver with its grid, or a text `SOLVER[:NUMBER][@GRID[:NUMBER]]`. A name is that of the
-                class, in any case and without underscores, or its beginning where no other class begins so (or where
-                all that do are longer forms of one name). The number sets the parameter `order` if there is one, else
-                the first numeric parameter.
+            entry: A solver, a solver with its grid, or a text `SOLVER[:NUMBER][@GRID[:NUMBER]]`. A name is that of the
+                class, in any case and without underscores, or an unambiguous beginning of it (the shortest class name
+                if it begins all others). The number sets the parameter `order` if there is one, else the first numeric
+                parameter.
             grid: The grid of an entry that names none.
 
         Raises:
-            ParameterError: If a name or a number cannot be used, or the entry is nothing of the kind.
+            ParameterError: If a name or a number is invalid, or the entry is of another type.
         """
-        match given:
+        match entry:
             case Solver():
-                return cls(given, grid)
-            case (Solver() as solver, Grid() as its_own):
-                return cls(solver, its_own)
+                return cls(entry, grid)
+            case (Solver() as solver, Grid() as own_grid):
+                return cls(solver, own_grid)
             case str():
-                name, at, on = given.partition("@")
-                return cls(_part(Solver, name, given), _part(Grid, on, given) if at else grid)
+                solver_text, at, grid_text = entry.partition("@")
+                return cls(_part(Solver, solver_text, entry), _part(Grid, grid_text, entry) if at else grid)
         allowed = "a solver, a pair (solver, grid), or a text such as 'ddim:0.5@uniform'"
-        raise ParameterError("solvers", f"must be {allowed}, got {given!r}")
+        raise ParameterError("solvers", f"must be {allowed}, got {entry!r}")
 
 
-def solver_specs(given: Any, grid: Grid) -> list[SolverSpec]:
-    """Read a list of solvers, or one, each as for `SolverSpec.of`; one that is given twice counts once."""
-    listed = [given] if isinstance(given, (str, Solver)) else given
+def solver_specs(entries: Any, grid: Grid) -> list[SolverSpec]:
+    """Read one or several solvers, each as for `SolverSpec.of`; repeated ones are dropped."""
+    listed = [entries] if isinstance(entries, (str, Solver)) else entries
     return list(dict.fromkeys(SolverSpec.of(entry, grid) for entry in listed))
 
 
 def short(part: Solver | Grid, names: Sequence[str] | None = None) -> str:
-    """A solver or grid as one would write it, without defaults; of all its parameters, or of those named."""
+    """A constructor call without defaults, of all parameters or only those in `names`."""
     fields = [field for field in dataclasses.fields(part) if names is None or field.name in names]
     changed = [f"{f.name}={getattr(part, f.name)!r}" for f in fields if getattr(part, f.name) != _default(f)]
     return type(part).__name__ + (f"({', '.join(changed)})" if changed else "")
@@ -79,24 +74,23 @@ def _default(field: dataclasses.Field[Any]) -> object:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _part(base: type, written: str, whole: str) -> Any:
+def _part(base: type, text: str, whole: str) -> Any:
     """A solver or grid from `name` or `name:number`."""
-    name, colon, number = written.partition(":")
-    cls = _find(base, name.strip(), whole)
-    arguments = {}
+    name, colon, number = text.partition(":")
+    cls, arguments = _find(base, name.strip(), whole), {}
     if colon:
         hints = get_type_hints(cls)
-        kinds = {n: _number(hints[n]) for n in inspect.signature(cls).parameters if n != "steps"}
-        numeric = {n: kind for n, kind in kinds.items() if kind is not None}
+        types = {n: _number(hints[n]) for n in inspect.signature(cls).parameters if n != "steps"}
+        numeric = {n: number_type for n, number_type in types.items() if number_type is not None}
         if not numeric:
-            raise ParameterError("solvers", f"{whole!r}: {cls.__name__} has no number that ':{number}' could set.")
+            problem = f"{whole!r}: {cls.__name__} has no numeric parameter for ':{number}'."
+            raise ParameterError("solvers", problem)
         chosen = "order" if "order" in numeric else next(iter(numeric))
         try:
             arguments[chosen] = numeric[chosen](number)
         except ValueError as error:
-            kind = "an integer" if numeric[chosen] is int else "a number"
-            problem = f"{whole!r}: {number!r} was given for {chosen}; {kind} belongs there."
-            raise ParameterError("solvers", problem) from error
+            allowed = "an integer" if numeric[chosen] is int else "a number"
+            raise ParameterError("solvers", f"{whole!r}: {chosen} must be {allowed}, got {number!r}") from error
     try:
         return cls(**arguments)
     except ParameterError as error:
@@ -104,30 +98,30 @@ def _part(base: type, written: str, whole: str) -> Any:
 
 
 def _number(annotation: Any) -> type | None:
-    """Int or float, where a parameter is one of them, or that or None; else None."""
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 and kinds[0] in (int, float) else None
+    """Int or float if a parameter is one of them, or that or None; else None."""
+    types = [t for t in get_args(annotation) or (annotation,) if t is not type(None)]
+    return types[0] if len(types) == 1 and types[0] in (int, float) else None
 
 
 def _find(base: type, name: str, whole: str) -> type:
-    homes = sorted(
-        (name, home) for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in ("solver", "grid", "editing")
-    )
-    public = {name.lower(): getattr(unidiff, name) for name, _ in homes}
-    choices = {name: cls for name, cls in public.items() if _is_concrete(cls, base)}
+    """The public class below `base` with this name, or with this beginning of a name."""
+
+    def is_choice(cls: object) -> bool:
+        return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)
+
+    modules = ("solver", "grid", "editing")
+    names = sorted(name for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in modules)
+    choices = {name.lower(): cls for name in names if is_choice(cls := getattr(unidiff, name))}
     folded = name.replace("_", "").lower()
-    found = [known for known in choices if known.startswith(folded)] if folded else []
-    if folded in choices or (found and all(known.startswith(min(found, key=len)) for known in found)):
-        return choices[folded if folded in choices else min(found, key=len)]
-    kind = base.__name__.lower()
-    if found:
-        problem = f"{name!r} may be {' or '.join(found)}. Write more of the name."
+    if folded in choices:
+        return choices[folded]
+    matches = sorted((known for known in choices if folded and known.startswith(folded)), key=len)
+    if matches and all(known.startswith(matches[0]) for known in matches):
+        return choices[matches[0]]
+    if matches:
+        problem = f"{name!r} may be {' or '.join(sorted(matches))}. Write more of the name."
     else:
         close = difflib.get_close_matches(folded, choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        problem = f"there is no {kind} {name!r}.{hint} There are: {', '.join(choices)}."
+        problem = f"there is no {base.__name__.lower()} {name!r}.{hint} Choose one of {', '.join(choices)}."
     raise ParameterError("solvers", f"{whole!r}: {problem}")
-
-
-def _is_concrete(cls: object, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label_form
+from unidiff.condition import check_label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
@@ -65,7 +65,7 @@ class ClassifierGuidance(Guided):
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
-        check_label_form(label, self.classes, len(u))
+        check_label(label, self.classes, len(u))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
