@@ -89,7 +89,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     run, digit, hole = folder / "run", folder / "digit.png", folder / "hole.png"
     out = ["--out", tmp_path / "x.png"]
     assert "tall.png is 8 x 9 pixels" in refused("inpaint", run, digit, folder / "tall.png", *out)
-    assert "nothing to draw" in refused("inpaint", run, digit, folder / "black.png", *out)
+    assert "black everywhere" in refused("inpaint", run, digit, folder / "black.png", *out)
     assert "no such file" in refused("inpaint", run, digit, folder / "none.png", *out)
     assert "not a readable image" in refused("inpaint", run, digit, folder / "text.png", *out)
     assert "--repeats must be an integer from 1 to 1000, got 0" in refused(
@@ -100,7 +100,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     for name, words in {
         "bytes.npy": "values from 0 to 239",
         "nan.npy": "values from nan",
-        "small.npy": "(1, 4, 4); the model draws (1, 8, 8)",
+        "small.npy": "(1, 4, 4); the model's samples have shape (1, 8, 8)",
         "text.npy": "not a readable array",
         "text.png": "not a readable image",
         "none.png": "no such file",
@@ -110,6 +110,6 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
         assert "--strength must be a number from 0" in refused("edit", run, digit, "--strength", strength, *out)
     assert "only images" in refused("edit", folder / "ring", digit, *out)
     assert "no run directory" in refused("edit", folder, digit, *out)
-    assert "--count 0" in refused("edit", run, digit, "--count", 0, *out)
+    assert "--count must be an integer from 1 to 10000000, got 0" in refused("edit", run, digit, "--count", 0, *out)
     assert "is a directory" in refused("edit", run, digit, "--out", tmp_path)
     assert not (tmp_path / "x.png").exists()

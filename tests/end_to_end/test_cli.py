@@ -24,7 +24,7 @@ from unidiff.cli import app as app_module
 from unidiff.cli import console as console_module
 from unidiff.cli.console import Console
 from unidiff.cli.likelihood import _print
-from unidiff.cli.run import _directory, _StopOnSignal
+from unidiff.cli.run import _directory, _stop_on_signal
 from unidiff.recipe.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -276,7 +276,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 def test_signals_ask_once_and_then_insist():
     before = signal.getsignal(signal.SIGINT)
-    with _StopOnSignal() as asked:
+    with _stop_on_signal() as asked:
         with pytest.raises(KeyboardInterrupt):  # nobody has asked yet: there is nothing to wait for
             signal.raise_signal(signal.SIGINT)
         assert not asked()
@@ -330,7 +330,7 @@ def test_sample_numbers_its_pictures(run):
 def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "only `sampling`" in refused("sample", run, "--set", "training.steps=3")
     assert "no run directory" in refused("sample", tmp_path)
-    assert "no directory" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
+    assert "does not exist" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
     assert "from 1 to" in refused("sample", run, "--count", 0)
     assert "allowed are auto" in refused("sample", run, "--device", "tpu")
