@@ -19,7 +19,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 8x8 digits, one of points, and pictures."""
     home = tmp_path_factory.mktemp("altering")
     training = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
-    for name, recipe in (("run", {**DIGITS, "training": training}), ("ring", RING)):
+    classes = {**DIGITS, "training": training, "conditioning": {"type": "Labels", "dropout": 0.2}}
+    for name, recipe in (("run", {**DIGITS, "training": training}), ("classes", classes), ("ring", RING)):
         assert unidiff("run", write(home, recipe, f"{name}.yaml"), "--out", home / name).code == 0
     digit = ((ud.data.Digits().open().batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte().numpy()
     Image.fromarray(digit).save(home / "digit.png")
@@ -83,6 +84,29 @@ def test_edit_by_a_map_keeps_what_is_black(folder, tmp_path):
     x = np.load(array)
     assert x.shape == (8, 1, 8, 8)  # the default count
     assert np.abs(x[..., 0, 0] - np.load(folder / "digit.npy")[..., 0, 0]).max() <= 2**-23
+
+
+@pytest.mark.parametrize("command", ["edit", "inpaint"])
+def test_classes_and_guidance_are_those_of_the_library(folder, tmp_path, command):
+    """Two classes in turn, guided; and each sample depends on its class."""
+    mask = [folder / "hole.png"] if command == "inpaint" else []
+    words = [command, folder / "classes", folder / "digit.npy", *mask, "--count", 3, "--out", tmp_path / "x.png"]
+    array = tmp_path / "x.npy"
+    result = unidiff(*words, "--class", "3,8", "--guidance", 2, "--array", array, "--json")
+    assert result.code == 0, result
+    facts = json.loads(result.out)
+    assert (facts["classes"], facts["guidance"], facts["classifier"]) == ([3, 8], 2.0, None)
+    run, image = ud.load(folder / "classes", device="cpu"), torch.from_numpy(np.load(folder / "digit.npy"))
+    known = torch.from_numpy(np.asarray(Image.open(folder / "hole.png")) == 0)
+    change, what = (ud.edit, 0.6) if command == "edit" else (ud.inpaint, known)
+    sampling, model = run.recipe.sampling, ud.ClassifierFree(run.denoiser, 2.0)
+
+    def drawn(label: list[int]) -> torch.Tensor:
+        return change(model, image, what, sampling.solver, sampling.grid, 3, label=torch.tensor(label)).x.clamp(-1, 1)
+
+    assert torch.equal(torch.from_numpy(np.load(array)), drawn([3, 8, 3]))
+    assert not torch.equal(drawn([3, 8, 3])[1], drawn([3, 3, 3])[1])
+    assert "the classes of" in refused(*words, "--class", 10)
 
 
 def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import DIGITS, RING, metrics, refused, start, unidiff, write
 
 import unidiff as ud
@@ -25,6 +27,7 @@ from unidiff.cli import console as console_module
 from unidiff.cli.console import Console
 from unidiff.cli.likelihood import _print
 from unidiff.cli.run import _directory, _stop_on_signal
+from unidiff.errors import UnidiffError
 from unidiff.recipe.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +201,33 @@ def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     assert result.code == 2
     assert result.err.startswith("unidiff (process 1): nowhere.yaml: neither a file nor a shipped recipe")
     assert waited == [5.0]
+
+
+def test_a_warning_is_one_note(tmp_path):
+    """A file that is left out of a folder of images: a sentence, without the path and line of the code."""
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("L", (8, 8), 9).save(tmp_path / f"photos/{name}.png")
+    (tmp_path / "photos/notes.txt").write_text("not an image")
+    data = {"type": "ImageFolder", "root": str(tmp_path / "photos"), "size": 8, "channels": 1}
+    training = {**DIGITS["training"], "batch": 2}
+    result = unidiff("run", write(tmp_path, {**DIGITS, "data": data, "training": training}), "--dry-run")
+    assert result.code == 0, result
+    assert result.err.count("Left out of") == 1
+    assert re.search(
+        r"^Note: Left out of \S+photos: 1 without the ending .* \(1 x \.txt\)\.$", result.err, re.MULTILINE
+    )
+    assert "Warning" not in result.err
+
+
+def test_a_warning_of_another_package_keeps_its_origin(tmp_path, monkeypatch):
+    def noisy(*args, **options):
+        warnings.warn_explicit("not ours", UserWarning, "elsewhere.py", 7)
+        raise UnidiffError("stopped")
+
+    monkeypatch.setattr("unidiff.run.task.load_recipe", noisy)
+    with pytest.warns(UserWarning, match="not ours"):
+        assert "Note" not in refused("check", write(tmp_path, RING))
 
 
 # --- run ---

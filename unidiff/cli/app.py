@@ -63,7 +63,7 @@ def _show_warnings_as_notes() -> None:
     """Print warnings of this package as notes, without the line of code; those of others as ever."""
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **options: Any) -> None:
         if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, (DeprecationWarning, UserWarning)):
             print(f"Note: {message}", file=sys.stderr)
         else:

@@ -132,14 +132,14 @@ def _print_table(comparison: Comparison) -> None:
     if comparison.baseline.energy is not None:
         table.append(["", "true samples", *[""] * 4, *map(_estimate, comparison.baseline[:measures])])
     if not several:
-        table = [row[1:] for row in table]
+        table = [words[1:] for words in table]
     if sys.stdout.isatty():
         from rich.console import Console as Terminal
         from rich.table import Table
 
         shown = Table(*table[0])
-        for row in table[1:]:
-            shown.add_row(*row)
+        for words in table[1:]:
+            shown.add_row(*words)
         Terminal().print(shown, markup=False)
     else:
         print(aligned(table, 1 + several))

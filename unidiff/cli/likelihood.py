@@ -53,12 +53,12 @@ def likelihood(
     import torch
 
     from unidiff.divergence import ExactTrace, Hutchinson
-    from unidiff.grid import Native, Uniform
+    from unidiff.grid import Grid, Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
-    grid = None if steps is None else Uniform(steps)
+    grid: Grid | None = None if steps is None else Uniform(steps)
     with Console() as console:
         loaded = model.load(run, (), console.notice)
         if loaded.recipe.data.coded:

@@ -189,12 +189,19 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _options(of: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+def _parameters(of: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, type | None]]:
+    """The parameters, each with its class if it is a group of options."""
     for own in inspect.signature(of, eval_str=True).parameters.values():
-        yield from _options(own.annotation) if dataclasses.is_dataclass(own.annotation) else [own]
+        yield own, own.annotation if dataclasses.is_dataclass(own.annotation) else None
+
+
+def _options(of: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    for own, group in _parameters(of):
+        yield from [own] if group is None else _options(group)
 
 
 def _call(of: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    parameters = inspect.signature(of, eval_str=True).parameters
-    groups = {name: own.annotation for name, own in parameters.items() if dataclasses.is_dataclass(own.annotation)}
-    return of(**{name: _call(groups[name], values) if name in groups else values[name] for name in parameters})
+    arguments = {
+        own.name: values[own.name] if group is None else _call(group, values) for own, group in _parameters(of)
+    }
+    return of(**arguments)
