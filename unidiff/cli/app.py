@@ -67,7 +67,7 @@ def _show_warnings_as_notes() -> None:
         if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, (DeprecationWarning, UserWarning)):
             print(f"Note: {message}", file=sys.stderr)
         else:
-            usual(message, category, filename, *more)
+            usual(message, category, filename, *more, **options)
 
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"unidiff\.")
     warnings.showwarning = show

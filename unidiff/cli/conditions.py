@@ -56,13 +56,12 @@ def conditioned(
     if guidance.labels:
         _check_classes(run, guidance, run.denoiser.classes if classifier is None else classifier.classes)
     conditioning = _image_conditioning(run, images)
-    has_classes = bool(guidance.labels or (examples is not None and examples.cond))
-    denoiser = _guided(run, has_classes, guidance.guidance, classifier)
     if guidance.labels:
-        return Conditioned(denoiser, Examples({"label": torch.tensor(guidance.labels)}))
-    if conditioning is not None and (images.images or examples is None):
+        examples = Examples({"label": torch.tensor(guidance.labels)})
+    elif conditioning is not None and (images.images or examples is None):
         examples = _image_examples(conditioning, run, images)
-    return Conditioned(denoiser, examples or Examples({}), conditioning)
+    examples = examples or Examples({})
+    return Conditioned(_guided(run, bool(examples.cond), guidance.guidance, classifier), examples, conditioning)
 
 
 def _check_classes(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> None:
@@ -106,12 +105,12 @@ def _image_examples(conditioning: ImageConditioning, run: GenerationRun, options
     return Examples({"image": torch.stack(conditions)})
 
 
-def _guided(run: GenerationRun, has_classes: bool, scale: float | None, classifier: Classifier | None) -> Denoiser:
+def _guided(run: GenerationRun, has_condition: bool, scale: float | None, classifier: Classifier | None) -> Denoiser:
     """The run's model, guided at this scale."""
     model, conditioning = run.denoiser, run.recipe.conditioning
     if scale is None:
         return model
-    if model.image is None and not has_classes:
+    if not has_condition:
         raise RunError(f"--guidance {scale:g}: guidance needs a condition. Choose classes with --class.")
     try:
         if classifier is not None:

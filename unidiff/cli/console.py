@@ -25,10 +25,10 @@ def is_speaker() -> bool:
 def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
     """Rows of text in columns, the first `left` of them aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*table)]
-    cells = [[word.rjust(width) for word, width in zip(row, widths)] for row in table]
-    for row, line in zip(table, cells):
-        line[:left] = [word.ljust(width) for word, width in zip(row[:left], widths)]
-    return "\n".join("  ".join(line).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(row, widths))).rstrip()
+        for row in table
+    )
 
 
 class Console:

@@ -58,8 +58,10 @@ def describe(
 
     value, module = PUBLIC.get(public), unidiff.EXPORTS[public]
     kind = module.split(".")[0]
-    facts: dict[str, Any] = {"name": public, "kind": kind, "signature": public + _signature(value)}
-    facts["doc"] = inspect.getdoc(value) or ""
+    # The parameters as one would write them: names and plain defaults; for any other default `...`.
+    bare = [own.replace(annotation=own.empty) for own in inspect.signature(value).parameters.values()]
+    signature = re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", public + str(inspect.Signature(bare)))
+    facts: dict[str, Any] = {"name": public, "kind": kind, "signature": signature, "doc": inspect.getdoc(value) or ""}
     component = is_component(value) and kind not in ("denoiser", "exact", "guidance", "classifier")
     if (component or is_record(value)) and not inspect.isabstract(value):
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]
@@ -70,14 +72,6 @@ def describe(
     if rows := facts.get("parameters"):
         print("\nIn a recipe:")
         print("\n".join(f"  {row['name']}: {row['type']} [{row['default']}]" for row in rows))
-
-
-def _signature(value: Any) -> str:
-    """The parameters as one would write them: names and plain defaults; for any other default `...`."""
-    signature = inspect.signature(value)
-    bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
-    text = str(signature.replace(parameters=bare, return_annotation=signature.empty))
-    return re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", text)
 
 
 def _summaries() -> dict[str, dict[str, str]]:

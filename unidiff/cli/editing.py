@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,6 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.run.directory import RunDirectory
 from unidiff.solver.sample import Solution
-from unidiff.tasks.conditions import Conditioned
 from unidiff.tasks.generation import GenerationRun
 from unidiff.training.device import arithmetic
 
@@ -30,10 +30,11 @@ __all__ = ["EditSession", "write_samples"]
 
 @dataclass(frozen=True)
 class EditSession:
-    """A loaded run of images, its model under the options, and the file of the image to write."""
+    """A loaded run of images, its model, guided perhaps, conditions, options, and the file of the image to write."""
 
     run: GenerationRun
-    conditioned: Conditioned
+    denoiser: Denoiser
+    cond: Mapping[str, Tensor]
     options: EditOptions
     target: Path
 
@@ -60,12 +61,7 @@ class EditSession:
                 raise RunError(f"{directory}: {problem}. {remedy}")
             target = options.output.image_in(RunDirectory(directory).samples)
             model = conditioned(run, options.guidance, ImageOptions(), options.model, console.notice)
-        return EditSession(run, model, options, target)
-
-    @property
-    def denoiser(self) -> Denoiser:
-        """The model, guided perhaps."""
-        return self.conditioned.denoiser
+        return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, target)
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +80,7 @@ class EditSession:
                 seeds=range(sampling.seed, sampling.seed + sampling.count),
                 batch=sampling.batch,
                 progress=lambda done, total: console.progress("sample", done, total),
-                **self.conditioned.in_turn(sampling.count),
+                **self.cond,
             )
         x = torch.cat([data.decode(part).cpu() for part in solution.x.split(sampling.batch)])
         options = self.options
@@ -105,12 +101,10 @@ def write_samples(
     result: Mapping[str, Any],
     as_json: bool,
     columns: int | None = None,
-    errors: object = None,
 ) -> None:
     """Write the samples to `array` and what is shown to `image`; print one JSON object, or lines of text.
 
-    The values of images are clipped to [-1, 1]. `result` holds count, nfe and seconds, which are printed as text, and
-    what else JSON is to hold.
+    The values of images are clipped to [-1, 1]. `result` is what JSON holds; count, nfe, seconds and errors are text.
 
     Raises:
         RunFailed: If a file cannot be written.
@@ -124,10 +118,11 @@ def write_samples(
     except OSError as error:
         raise RunFailed(f"{error}. Choose other files with --out and --array.") from error
     if as_json:
-        print(json.dumps({**result, "samples": str(image), "array": array and str(array)}))
+        files = {"samples": str(image), "array": array and str(array)}
+        print(json.dumps({**result, **files}, default=dataclasses.asdict))
         return
     print(f"{result['count']} samples, {result['nfe']} evaluations each, {result['seconds']:.1f} s: {image}")
-    if errors is not None:
-        print(f"errors: {errors}")
+    if result.get("errors") is not None:
+        print(f"errors: {result['errors']}")
     if array is not None:
         print(f"values: {array}")

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,19 +80,15 @@ def likelihood(
             remedy = "Give the number of values that a pixel can take, or 0 if they are continuous."
             raise RunError(f"--levels: the data have values between the {levels} levels. {remedy}") from error
 
-        def measured(
-            stage: str, compute: Callable[..., Any], *arguments: Any, **options: Any
-        ) -> tuple[Any, dict[str, Any]]:
+        def measured(stage: str, compute: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
             started = time.perf_counter()
             value = compute(
                 loaded.denoiser,
                 x,
-                *arguments,
                 levels=levels,
                 seeds=range(seed, seed + count),
                 batch=batch,
                 progress=lambda done, total: console.progress(stage, done, total),
-                **options,
             )
             (nats, nats_error), (bits, bits_error) = _plain(*value.nats), _plain(*value.bits)
             facts = {"nats": nats, "nats_error": nats_error, "bits_per_dim": bits, "bits_per_dim_error": bits_error}
@@ -99,13 +96,13 @@ def likelihood(
 
         result: dict[str, Any] = {"run": str(run), "step": loaded.step, "data": source.name}
         result |= {"stand_in": source.stand_in, "count": count, "levels": levels}
-        flow, facts = measured("flow", log_likelihood, trace, rtol=tolerance, atol=tolerance)
+        flow, facts = measured("flow", partial(log_likelihood, trace=trace, rtol=tolerance, atol=tolerance))
         result["flow"] = {"trace": repr(trace), **facts}
         if flow.standard_error is not None:
             result["flow"]["probe_error"] = float(flow.standard_error.square().mean().sqrt())
         if bound:
             grid = grid or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
-            lower, facts = measured("bound", variational_bound, grid)
+            lower, facts = measured("bound", partial(variational_bound, grid=grid))
             result["bound"] = {"grid": repr(grid), **facts, "terms": [_plain(*term) for term in lower.steps]}
     print(json.dumps(result)) if as_json else _print(result)
 

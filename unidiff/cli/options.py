@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidiff.errors import RunError
+from unidiff.files import require_writable
 
 if TYPE_CHECKING:
     from unidiff.tasks.generation import GenerationRun
@@ -159,8 +159,7 @@ def _check_file(option: str, path: Path | None) -> None:
         raise RunError(f"{option} {path}: this is a directory; name a file.")
     if not folder.is_dir():
         raise RunError(f"{option} {path}: the directory {folder} does not exist. Create it, or choose another file.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"{option} {path}: no permission to write in {folder}. Choose another file.")
+    require_writable(folder, f"{option} {path}", remedy="Choose another file.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +188,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameters(of: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, type | None]]:
+def _parameters(of: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any]]:
     """The parameters, each with its class if it is a group of options."""
     for own in inspect.signature(of, eval_str=True).parameters.values():
         yield own, own.annotation if dataclasses.is_dataclass(own.annotation) else None

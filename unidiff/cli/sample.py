@@ -78,6 +78,5 @@ def sample(
         title += " Condition, samples" + (", truth." if examples.truth is not None else ".")
     title += f"\n{stand_in}" if stand_in else ""
     result = {"run": str(run), "step": loaded.step, "count": sampling.count, **guidance.to_dict(), **images.to_dict()}
-    result |= {"errors": error and dataclasses.asdict(error), "stand_in": stand_in}
-    result |= {"nfe": solution.nfe, "seconds": round(seconds, 2)}
-    write_samples(x, shown, title, image, output.array, result, as_json, columns, error)
+    result |= {"nfe": solution.nfe, "seconds": round(seconds, 2), "errors": error, "stand_in": stand_in}
+    write_samples(x, shown, title, image, output.array, result, as_json, columns)
