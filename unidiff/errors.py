@@ -1,4 +1,4 @@
-"""The errors a user can cause, and mend: each names the place, the value and the remedy."""
+"""The errors that a user can correct: each message names the position, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class UnidiffError(Exception):
-    """A mistake that the user can mend. The command line prints it alone, without traceback.
+    """An error that the user can correct. The command line prints its message alone, without a traceback.
 
     Attributes:
         exit_code: What the command line exits with.
@@ -50,7 +50,7 @@ class ParameterError(UnidiffError, ValueError):
 
 
 class RecipeError(UnidiffError):
-    """A recipe cannot be used as written. The message names file, line, key, what was given and what is allowed."""
+    """A recipe cannot be used as written. The message names file, line, key, value and what is allowed."""
 
 
 class DataError(UnidiffError):
@@ -58,11 +58,11 @@ class DataError(UnidiffError):
 
 
 class RunError(UnidiffError):
-    """A run directory, checkpoint or output place cannot be used as asked."""
+    """A run directory, a checkpoint or an output path cannot be used, or options do not fit each other."""
 
 
 class RunFailed(RunError):
-    """A run that began well failed on its way: the loss is not finite, the disk is full."""
+    """A run that was valid failed later: the loss is not finite, the disk is full."""
 
     exit_code: ClassVar[int] = 1
 
@@ -71,26 +71,19 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
     """Raise a ParameterError unless `condition` holds.
 
     Args:
-        condition: What must be true of the parameter.
+        condition: What must be true of the parameter; a comparison with NaN is false.
         parameter: The parameter's name in the constructor.
-        value: What was given.
+        value: Its value.
         allowed: What is allowed, as a phrase: "an integer >= 1".
-
-    Raises:
-        ParameterError: If the condition is false (or was computed from a NaN, which fails every comparison).
     """
     if not condition:
         raise ParameterError(parameter, f"must be {allowed}, got {value!r}")
 
 
 def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Sequence[int]) -> None:
-    """Raise a ParameterError unless a tensor has the expected shape; broadcasting would hide another.
+    """Raise a ParameterError unless a tensor of `what` ("predictions") has the expected shape.
 
-    Args:
-        parameter: The parameter that the tensor comes from.
-        what: What the tensor holds, in the plural: "predictions".
-        shape: Its shape.
-        expected: The shape it must have.
+    Broadcasting would otherwise hide the mistake.
     """
     if tuple(shape) != tuple(expected):
         raise ParameterError(parameter, f"{what} must have shape {tuple(expected)}, got {tuple(shape)}")
@@ -98,20 +91,14 @@ def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Seq
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
     """Whether the value is an integer (True and False are not) from `least` to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return False
-    return least <= value and (most is None or value <= most)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and least <= value and (most is None or value <= most)  # type: ignore[operator]
 
 
 def require_whole(parameter: str, value: object, least: int = 1, most: int | None = None) -> None:
-    """Raise a ParameterError unless `value` is an integer (True and False are not) in a range.
+    """Raise a ParameterError unless `is_whole(value, least, most)`.
 
-    Args:
-        parameter: The parameter's name in the constructor.
-        value: What was given.
-        least: The smallest value allowed.
-        most: The largest value allowed; None for no limit. A limit far above any use turns a slip of the finger into a
-            message instead of a full memory.
+    A limit far above any use turns a typing error into a message instead of a full memory.
     """
     allowed = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
     require(is_whole(value, least, most), parameter, value, allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import sys
 import warnings
@@ -16,12 +17,12 @@ def exports(file: str) -> dict[str, str]:
     """Name -> module, for the stub beside the `__init__.py` at `file`, or for that file itself."""
     stub = Path(file).with_suffix(".pyi")
     tree = ast.parse((stub if stub.exists() else Path(file)).read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
     return {
-        alias.name: f"{node.module}"
-        for node in imports
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module not in ("unidiff", "__future__")
         for alias in node.names
-        if node.module not in ("unidiff", "__future__") and not alias.name.startswith("_")
+        if not alias.name.startswith("_")
     }
 
 
@@ -48,10 +49,7 @@ def attach(
             new = renamed[name]
             message = f"{package}.{name} is now {package}.{new}; the old name goes with the next release"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
-            value = sys.modules[package]
-            for part in new.split("."):
-                value = getattr(value, part)
-            return value
+            return functools.reduce(getattr, new.split("."), sys.modules[package])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return getattr_

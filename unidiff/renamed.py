@@ -59,5 +59,5 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
 
 def renamed_parameters(cls: type) -> Mapping[str, str]:
     """Old name -> new name of the parameters of a class."""
-    found: Mapping[str, str] = vars(cls).get("_renamed", {})
-    return found
+    parameters: Mapping[str, str] = vars(cls).get("_renamed", {})
+    return parameters

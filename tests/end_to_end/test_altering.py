@@ -19,7 +19,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 8x8 digits, one of points, and pictures."""
     home = tmp_path_factory.mktemp("altering")
     training = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
-    for name, recipe in (("run", {**DIGITS, "training": training}), ("ring", RING)):
+    classes = {**DIGITS, "training": training, "conditioning": {"type": "Labels", "dropout": 0.2}}
+    for name, recipe in (("run", {**DIGITS, "training": training}), ("classes", classes), ("ring", RING)):
         assert unidiff("run", write(home, recipe, f"{name}.yaml"), "--out", home / name).code == 0
     digit = ((ud.data.Digits().open().batch(torch.tensor([3]))[0, 0] + 1) * 127.5).round().byte().numpy()
     Image.fromarray(digit).save(home / "digit.png")
@@ -85,11 +86,34 @@ def test_edit_by_a_map_keeps_what_is_black(folder, tmp_path):
     assert np.abs(x[..., 0, 0] - np.load(folder / "digit.npy")[..., 0, 0]).max() <= 2**-23
 
 
+@pytest.mark.parametrize("command", ["edit", "inpaint"])
+def test_classes_and_guidance_are_those_of_the_library(folder, tmp_path, command):
+    """Two classes in turn, guided; and each sample depends on its class."""
+    mask = [folder / "hole.png"] if command == "inpaint" else []
+    words = [command, folder / "classes", folder / "digit.npy", *mask, "--count", 3, "--out", tmp_path / "x.png"]
+    array = tmp_path / "x.npy"
+    result = unidiff(*words, "--class", "3,8", "--guidance", 2, "--array", array, "--json")
+    assert result.code == 0, result
+    facts = json.loads(result.out)
+    assert (facts["classes"], facts["guidance"], facts["classifier"]) == ([3, 8], 2.0, None)
+    run, image = ud.load(folder / "classes", device="cpu"), torch.from_numpy(np.load(folder / "digit.npy"))
+    known = torch.from_numpy(np.asarray(Image.open(folder / "hole.png")) == 0)
+    change, what = (ud.edit, 0.6) if command == "edit" else (ud.inpaint, known)
+    sampling, model = run.recipe.sampling, ud.ClassifierFree(run.denoiser, 2.0)
+
+    def drawn(label: list[int]) -> torch.Tensor:
+        return change(model, image, what, sampling.solver, sampling.grid, 3, label=torch.tensor(label)).x.clamp(-1, 1)
+
+    assert torch.equal(torch.from_numpy(np.load(array)), drawn([3, 8, 3]))
+    assert not torch.equal(drawn([3, 8, 3])[1], drawn([3, 3, 3])[1])
+    assert "the classes of" in refused(*words, "--class", 10)
+
+
 def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     run, digit, hole = folder / "run", folder / "digit.png", folder / "hole.png"
     out = ["--out", tmp_path / "x.png"]
     assert "tall.png is 8 x 9 pixels" in refused("inpaint", run, digit, folder / "tall.png", *out)
-    assert "nothing to draw" in refused("inpaint", run, digit, folder / "black.png", *out)
+    assert "black everywhere" in refused("inpaint", run, digit, folder / "black.png", *out)
     assert "no such file" in refused("inpaint", run, digit, folder / "none.png", *out)
     assert "not a readable image" in refused("inpaint", run, digit, folder / "text.png", *out)
     assert "--repeats must be an integer from 1 to 1000, got 0" in refused(
@@ -100,7 +124,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     for name, words in {
         "bytes.npy": "values from 0 to 239",
         "nan.npy": "values from nan",
-        "small.npy": "(1, 4, 4); the model draws (1, 8, 8)",
+        "small.npy": "(1, 4, 4); the model's samples have shape (1, 8, 8)",
         "text.npy": "not a readable array",
         "text.png": "not a readable image",
         "none.png": "no such file",
@@ -110,6 +134,6 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
         assert "--strength must be a number from 0" in refused("edit", run, digit, "--strength", strength, *out)
     assert "only images" in refused("edit", folder / "ring", digit, *out)
     assert "no run directory" in refused("edit", folder, digit, *out)
-    assert "--count 0" in refused("edit", run, digit, "--count", 0, *out)
+    assert "--count must be an integer from 1 to 10000000, got 0" in refused("edit", run, digit, "--count", 0, *out)
     assert "is a directory" in refused("edit", run, digit, "--out", tmp_path)
     assert not (tmp_path / "x.png").exists()

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import DIGITS, RING, metrics, refused, start, unidiff, write
 
 import unidiff as ud
@@ -24,7 +26,8 @@ from unidiff.cli import app as app_module
 from unidiff.cli import console as console_module
 from unidiff.cli.console import Console
 from unidiff.cli.likelihood import _print
-from unidiff.cli.run import _directory, _StopOnSignal
+from unidiff.cli.run import _directory, _stop_on_signal
+from unidiff.errors import UnidiffError
 from unidiff.recipe.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +203,33 @@ def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     assert waited == [5.0]
 
 
+def test_a_warning_is_one_note(tmp_path):
+    """A file that is left out of a folder of images: a sentence, without the path and line of the code."""
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("L", (8, 8), 9).save(tmp_path / f"photos/{name}.png")
+    (tmp_path / "photos/notes.txt").write_text("not an image")
+    data = {"type": "ImageFolder", "root": str(tmp_path / "photos"), "size": 8, "channels": 1}
+    training = {**DIGITS["training"], "batch": 2}
+    result = unidiff("run", write(tmp_path, {**DIGITS, "data": data, "training": training}), "--dry-run")
+    assert result.code == 0, result
+    assert result.err.count("Left out of") == 1
+    assert re.search(
+        r"^Note: Left out of \S+photos: 1 without the ending .* \(1 x \.txt\)\.$", result.err, re.MULTILINE
+    )
+    assert "Warning" not in result.err
+
+
+def test_a_warning_of_another_package_keeps_its_origin(tmp_path, monkeypatch):
+    def noisy(*args, **options):
+        warnings.warn_explicit("not ours", UserWarning, "elsewhere.py", 7)
+        raise UnidiffError("stopped")
+
+    monkeypatch.setattr("unidiff.run.task.load_recipe", noisy)
+    with pytest.warns(UserWarning, match="not ours"):
+        assert "Note" not in refused("check", write(tmp_path, RING))
+
+
 # --- run ---
 
 
@@ -276,7 +306,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 def test_signals_ask_once_and_then_insist():
     before = signal.getsignal(signal.SIGINT)
-    with _StopOnSignal() as asked:
+    with _stop_on_signal() as asked:
         with pytest.raises(KeyboardInterrupt):  # nobody has asked yet: there is nothing to wait for
             signal.raise_signal(signal.SIGINT)
         assert not asked()
@@ -330,7 +360,7 @@ def test_sample_numbers_its_pictures(run):
 def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "only `sampling`" in refused("sample", run, "--set", "training.steps=3")
     assert "no run directory" in refused("sample", tmp_path)
-    assert "no directory" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
+    assert "does not exist" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
     assert "from 1 to" in refused("sample", run, "--count", 0)
     assert "allowed are auto" in refused("sample", run, "--device", "tpu")

@@ -230,7 +230,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     recipe = write(tmp_path, EXACT)
     assert "--solvers ddim,ancestral" in refused("compare", runs / "ring")
     same = runs / "digits" / ".." / "ring"
-    assert "ring: this run is named 2 times. Name each run once." in refused("compare", runs / "ring", same, *WORDS)
+    assert "runs must be a list that names each run once" in refused("compare", runs / "ring", same, *WORDS)
     with pytest.raises(ParameterError, match=r"runs must be a list that names each run once"):
         ud.tasks.SolverComparison(runs=(runs / "ring", same), solvers=("ddim",))
     assert "there is no solver 'ddimm'. Did you mean 'ddim'?" in refused("compare", recipe, "--solvers", "ddimm")
@@ -238,8 +238,8 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
     assert "--count must be an integer from 20 to 10000000, got 3" in refused("compare", recipe, "--count", 3)
-    assert "no run directory" in refused("compare", tmp_path)
-    assert "no run directory" in refused("compare", runs / "ring", recipe, *WORDS)
+    assert "not a run directory" in refused("compare", tmp_path)
+    assert "not a run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "neither a file nor a shipped recipe" in refused("compare", "nowhere.yaml")
     assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
     assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
@@ -412,7 +412,7 @@ def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path)
         (images, "--mask", digit): "name the image",
         (images, "--image", conditioned / "none.png"): "no such file",
         (runs / "digits", "--class", 3): "was trained without classes",
-        (runs / "digits", "--guidance", 2): "nothing to guide to",
+        (runs / "digits", "--guidance", 2): "guidance needs a condition",
     }.items():
         assert message in refused("compare", *words, *QUICK, "--out", tmp_path / "out"), words
     for option in (("--class", 0), ("--guidance", 2), ("--image", digit)):

@@ -170,12 +170,12 @@ def test_what_the_command_line_refuses(runs):
     assert "--guidance nan must be a number of size up to 1e+06, or one for each sample, (B,), got nan" in refused(
         "sample", run, "--class", 3, "--guidance", "nan"
     )
-    assert "nothing to guide to" in refused("sample", run, "--guidance", 2)
+    assert "guidance needs a condition" in refused("sample", run, "--guidance", 2)
     assert "--guidance 1e+300 must be a number of size up to 1e+06" in refused(
         "sample", run, "--class", 3, "--guidance", 1e300
     )
     same = ("--array", run / "same", "--out", run / "same")
-    assert "the values go there" in refused("sample", run, *same)
+    assert "--array writes to this file" in refused("sample", run, *same)
     assert not (run / "same").exists()
     manifest = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(manifest.replace("dropout: 0.25", "dropout: 0"))

@@ -6,12 +6,12 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from unidiff._version import __version__
-from unidiff.cli.check import check
 from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker
 from unidiff.cli.describe import describe, list_names
@@ -19,13 +19,15 @@ from unidiff.cli.edit import edit
 from unidiff.cli.export import export
 from unidiff.cli.inpaint import inpaint
 from unidiff.cli.likelihood import likelihood
-from unidiff.cli.run import run
+from unidiff.cli.options import grouped
+from unidiff.cli.run import check, run
 from unidiff.cli.sample import sample
 from unidiff.errors import UnidiffError
 
 __all__ = ["app", "main"]
 
 _PATIENCE = 5.0  # seconds
+_PACKAGE = Path(__file__).parents[1]
 
 app = typer.Typer(
     name="unidiff",
@@ -36,14 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(sample)
-app.command()(inpaint)
-app.command()(edit)
-app.command()(likelihood)
-app.command()(compare)
-app.command()(export)
-app.command()(check)
+for command in (run, sample, inpaint, edit, likelihood, compare, export, check):
+    app.command()(grouped(command))
 app.command("list")(list_names)
 app.command()(describe)
 
@@ -63,15 +59,15 @@ def _options(
     pass
 
 
-def _show_deprecations() -> None:
-    """Print what is deprecated as a note; other warnings as ever."""
-    plain = warnings.showwarning
+def _show_warnings_as_notes() -> None:
+    """Print warnings of this package as notes, without the line of code; those of others as ever."""
+    usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, DeprecationWarning):
+    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **options: Any) -> None:
+        if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, (DeprecationWarning, UserWarning)):
             print(f"Note: {message}", file=sys.stderr)
         else:
-            plain(message, category, *where, **more)
+            usual(message, category, filename, *more, **options)
 
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"unidiff\.")
     warnings.showwarning = show
@@ -84,7 +80,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with warnings.catch_warnings():
-            _show_deprecations()
+            _show_warnings_as_notes()
             app()
     except UnidiffError as error:
         speaker = "unidiff"

@@ -6,23 +6,13 @@ import dataclasses
 import json
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from unidiff.cli.options import (
-    AllowImports,
-    AsJson,
-    Classes,
-    Classifier,
-    Device,
-    Guidance,
-    Images,
-    Mask,
-    Overrides,
-)
+from unidiff.cli.console import Console, aligned
+from unidiff.cli.options import AsJson, GuidanceOptions, ImageOptions, ModelOptions, Overrides, integers
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -49,129 +39,100 @@ def compare(
     count: Annotated[int | None, typer.Option(help="Samples of each solver [default: 500].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the files go [default: runs/<name>].")] = None,
-    classes: Classes = None,
-    guidance: Guidance = None,
-    classifier: Classifier = None,
-    images: Images = None,
-    mask: Mask = None,
+    *,
+    guidance: GuidanceOptions,
+    images: ImageOptions,
     overrides: Overrides = None,
-    device: Device = "auto",
+    model: ModelOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the comparison that is there.")] = False,
     as_json: AsJson = False,
-    allow_imports: AllowImports = False,
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
-    from unidiff.cli.console import Console
-    from unidiff.cli.guidance_options import ConditionOptions
-    from unidiff.tasks.comparison_models import compare_recipe
-    from unidiff.tasks.comparison_report import write_comparison
+    from unidiff.cli.conditions import conditioned
     from unidiff.tasks.conditions import usual
+    from unidiff.training.device import resolve_device
 
-    options = ConditionOptions.read(classes, guidance, classifier, images, mask)
-    given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
-    changes = {name: value for name, value in given.items() if value is not None}
-    comparing, name = _comparing(what, changes, overrides or [], allow_imports)
+    names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
+    values = {"solvers": names, "nfe": integers("--nfe", nfe), "count": count, "seed": seed}
+    changes = {name: value for name, value in values.items() if value is not None}
+    task, name = _task(what, changes, overrides or [], model.allow_imports)
     directory = out or Path("runs") / name
-    if not comparing.runs:
-        options.reject("the model of this recipe is exact. Name run directories, or leave the option out.")
-    comparing.check_output(directory, overwrite)
-    console = Console()
+    facts = {**guidance.to_dict(), **images.to_dict()}
+    for key, value in facts.items():
+        if value is not None and not task.runs:
+            option = {"classes": "class", "images": "image"}.get(key, key)
+            remedy = "Name run directories, or leave the option out."
+            raise RunError(f"--{option}: the model of this recipe is exact. {remedy}")
+    task.check_output(directory, overwrite)
 
     def condition(run: GenerationRun, count: int) -> Conditioned:
-        default = None if images or mask else usual(run, count).examples
-        return options.apply(run, device, allow_imports, console.notice, default)
+        default = None if images.images or images.mask else usual(run, count).examples
+        return conditioned(run, guidance, images, model, console.notice, default)
 
-    with console:
-        found, facts = compare_recipe(
-            comparing, console, device=device, allow_imports=allow_imports, condition=condition
-        )
-        facts.update(options.to_dict())
-        for note in found.notes:
-            console.notice(note)
-    result = write_comparison(comparing, found, facts, directory)
+    with Console() as console:
+        device = resolve_device(model.device)
+        outcome = task.compute(directory, console, device, model.allow_imports, condition, facts)
     if as_json:
-        print(json.dumps({"directory": str(directory), **result}))
+        print(json.dumps({"directory": str(directory), **outcome.content}))
         return
-    _print_table(found)
-    errors = ", ".join(f"{error:.1e} {label}".strip() for label, error in found.flow_errors.items())
-    described = [facts["conditions"]] if facts.get("conditions") else []
-    described += [] if guidance is None else [f"guidance {guidance:g}"]
-    if described:
-        print(f"conditions: {', '.join(described)}")
-    if errors:
-        print(f"rms: from the true flow of the first {found.followed} samples, which is known to about {errors}")
-    if facts["reference"]:
-        print(f"energy, sliced W2: from {facts['reference']}")
-    if facts["features"]:
-        print(f"features: energy distance in {facts['features']}")
-    print(f"{directory}{os.sep}: compare.csv, compare.json, errors.png, samples.png")
+    comparison, content = outcome.comparison, outcome.content
+    _print_table(comparison)
+    scale = "" if guidance.guidance is None else f"guidance {guidance.guidance:g}"
+    if conditions := [f"{words}" for words in (content.get("conditions"), scale) if words]:
+        print(f"conditions: {', '.join(conditions)}")
+    if errors := ", ".join(f"{error:.1e} {label}".strip() for label, error in comparison.flow_errors.items()):
+        print(f"rms: from the true flow of the first {comparison.followed} samples, which is known to about {errors}")
+    if content["reference"]:
+        print(f"energy, sliced W2: from {content['reference']}")
+    if content["features"]:
+        print(f"features: energy distance in {content['features']}")
+    print(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
 
 
-def _words(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise RunError(f"--nfe {text}: write integers separated by commas, as in 5,10,20.") from None
-
-
-def _comparing(
+def _task(
     what: list[str], changes: dict[str, Any], overrides: list[str], allow_imports: bool
 ) -> tuple[SolverComparison, str]:
-    """The comparison that the words of the command line mean, and its name."""
+    """The comparison that the command line describes, and its name."""
     from unidiff.run.directory import RunDirectory
     from unidiff.run.task import load_recipe
     from unidiff.tasks.comparison import SolverComparison
 
-    are_runs = [RunDirectory(Path(word)).exists() for word in what]
     try:
-        if len(what) == 1 and not are_runs[0]:
-            if Path(what[0]).is_dir():
-                raise RunError(f"{what[0]}: this is no run directory. `unidiff run RECIPE --out {what[0]}` makes one.")
+        if len(what) == 1 and not Path(what[0]).is_dir():
             task = load_recipe(what[0], overrides, allow_imports=allow_imports)
             if task.key != SolverComparison.key:
-                problem = (
-                    f"this recipe asks for {task.noun}, and lists no `solvers` to compare. To run it: `unidiff run"
-                )
-                raise RecipeError(f"{what[0]}: {problem} {what[0]}`.")
-            loaded = cast(SolverComparison, task)
-            return dataclasses.replace(loaded, **changes), Path(what[0]).stem
-        for word, is_run in zip(what, are_runs):
-            if not is_run:
-                raise RunError(f"{word}: this is no run directory. Name directories of runs, or one recipe.")
+                problem = f"this recipe is {task.noun}, and lists no `solvers` to compare"
+                raise RecipeError(f"{what[0]}: {problem}. To run it: `unidiff run {what[0]}`.")
+            return dataclasses.replace(cast(SolverComparison, task), **changes), Path(what[0]).stem
+        runs = [RunDirectory(Path(word)) for word in what]
+        for run in runs:
+            if not run.exists():
+                raise RunError(f"{run.path}: not a run directory. Name directories of runs, or one recipe.")
         if overrides:
             raise RunError(f"--set {overrides[0]}: there is no recipe whose value this could replace.")
         if "solvers" not in changes:
             raise RunError("--solvers is missing: name what to compare, as in --solvers ddim,ancestral.")
-        for place, times in Counter(Path(word).resolve() for word in what).items():
-            if times > 1:
-                raise RunError(f"{place}: this run is named {times} times. Name each run once.")
-        name = "-".join(["compare", *(RunDirectory(Path(word)).name for word in what)])
-        return SolverComparison(runs=tuple(map(Path, what)), **changes), name
-    except ParameterError as error:  # of an option: a recipe's own mistake names its place
-        raise RunError(f"--{error}") from error
+        task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
+        return task, "-".join(["compare", *(run.name for run in runs)])
+    except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position
+        raise RunError(str(error) if error.parameter == "runs" else f"--{error}") from error
 
 
-def _print_table(found: Comparison) -> None:
+def _print_table(comparison: Comparison) -> None:
     """Print the rows: with colours and rules in a terminal, else as aligned text."""
-    several = len({row.model for row in found.rows}) > 1
-    features = any(row.distances.features for row in found.rows)
-    head = ["model"] * several + ["solver", "evaluations", "seconds", "rms", "order", "energy", "sliced W2"]
-    table = [head + ["features"] * features]
-    for line in found.lines:
+    several = len({row.model for row in comparison.rows}) > 1
+    measures = 3 if any(row.distances.features for row in comparison.rows) else 2
+    head = ["model", "solver", "evaluations", "seconds", "rms", "order", "energy", "sliced W2", "features"]
+    table = [head[: 6 + measures]]
+    for line in comparison.lines:
         for row in line.rows:
             order = "" if line.order is None or row is not line.rows[-1] else f"{line.order:.2f}"
             numbers = [str(row.nfe), f"{row.seconds:.2f}", "" if row.rms is None else f"{row.rms:.2e}", order]
-            distances = [_estimate(part) for part in row.distances[: 3 if features else 2]]
-            table.append([line.model] * several + [line.label, *numbers, *distances])
-    if found.baseline.energy is not None:
-        distances = [_estimate(part) for part in found.baseline[: 3 if features else 2]]
-        table.append([""] * several + ["true samples", "", "", "", "", *distances])
+            table.append([line.model, line.label, *numbers, *map(_estimate, row.distances[:measures])])
+    if comparison.baseline.energy is not None:
+        table.append(["", "true samples", *[""] * 4, *map(_estimate, comparison.baseline[:measures])])
+    if not several:
+        table = [words[1:] for words in table]
     if sys.stdout.isatty():
         from rich.console import Console as Terminal
         from rich.table import Table
@@ -180,10 +141,8 @@ def _print_table(found: Comparison) -> None:
         for words in table[1:]:
             shown.add_row(*words)
         Terminal().print(shown, markup=False)
-        return
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for words in table:
-        print("  ".join(word.ljust(width) for word, width in zip(words, widths)).rstrip())
+    else:
+        print(aligned(table, 1 + several))
 
 
 def _estimate(estimate: Estimate | None) -> str:

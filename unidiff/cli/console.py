@@ -1,30 +1,34 @@
-"""What a person sees of a run: a progress bar in a terminal, a plain line now and then in a log."""
+"""What the user sees of a run: a progress bar in a terminal, a line every ten seconds in a log; tables as text."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Console", "is_speaker"]
+__all__ = ["Console", "aligned", "is_speaker"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
-_TITLES = {
-    "train": "training",
-    "sample": "sampling",
-    "compare": "comparing",
-    "flow": "likelihood",
-    "bound": "bound",
-}
+_TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "flow": "likelihood", "bound": "bound"}
 
 
 def is_speaker() -> bool:
-    """Whether this process speaks to the user: of several under `accelerate launch`, the first does."""
+    """Whether this process, of several under `accelerate launch`, is the one that prints: the first."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of text in columns, the first `left` of them aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return "\n".join(
+        "  ".join(w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(row, widths))).rstrip()
+        for row in table
+    )
 
 
 class Console:
@@ -42,10 +46,9 @@ class Console:
             from rich import progress
             from rich.console import Console as Terminal
 
-            words = progress.TextColumn("{task.description}"), progress.TextColumn("{task.fields[loss]}")
-            times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
-            columns = (words[0], progress.BarColumn(), progress.MofNCompleteColumn(), *times, words[1])
-            self._bars = progress.Progress(*columns, console=Terminal(stderr=True))
+            columns: list[str | progress.ProgressColumn] = ["{task.description}", progress.BarColumn()]
+            columns += [progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
+            self._bars = progress.Progress(*columns, "{task.fields[loss]}", console=Terminal(stderr=True))
             self._bars.start()
         return self
 
@@ -54,14 +57,14 @@ class Console:
             self._bars.stop()
 
     def notice(self, text: str) -> None:
-        """Say something that the user must see."""
+        """Print a sentence that the user must see."""
         if self._bars is not None:
             self._bars.console.print(f"Note: {text}", style="yellow", markup=False, highlight=False)
         else:
             print(f"Note: {text}", file=sys.stderr, flush=True)
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """Say how far a stage is."""
+        """Show how far a stage is."""
         self._loss = loss if loss is not None else self._loss
         shown = f"loss {self._loss:.4f}" if stage == "train" and self._loss is not None else ""
         if self._bars is not None:

@@ -1,20 +1,20 @@
-"""`unidiff likelihood`: how likely a trained run finds data that it has not seen."""
+"""`unidiff likelihood`: the likelihood of test data under a trained run."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.options import AllowImports, AsJson, Device
+from unidiff.cli.console import Console, aligned
+from unidiff.cli.options import AsJson, ModelOptions
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
-
-if TYPE_CHECKING:
-    from unidiff.likelihood import Likelihood
 
 __all__ = ["likelihood"]
 
@@ -23,22 +23,23 @@ def likelihood(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int, typer.Option(help="Samples of the test split; all if there are fewer.")] = 100,
     probes: Annotated[
-        int | None, typer.Option(help="Random directions that estimate the divergence; 1 if not given.")
+        int | None, typer.Option(help="Random directions that estimate the divergence [default: 1].")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Exact divergence instead, for few dimensions.")] = False,
     bound: Annotated[bool, typer.Option("--bound", help="The variational bound as well, with its terms.")] = False,
     steps: Annotated[
-        int | None, typer.Option(help="Times of the bound, equally spaced; the process's own, or 1000, if not given.")
+        int | None, typer.Option(help="Times of the bound, equally spaced [default: the process's own, or 1000].")
     ] = None,
     levels: Annotated[
-        int | None, typer.Option(help="Values a pixel can take; 0 for continuous. 256 for images, 0 for points.")
+        int | None,
+        typer.Option(help="Values a pixel can take, 0 for continuous data [default: 256 for images, else 0]."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Error allowed in a step of the flow.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Seed of the first sample's probes and noise; sample i has seed + i.")] = 0,
-    batch: Annotated[int, typer.Option(help="Samples worked on together.")] = 100,
-    device: Device = "auto",
+    batch: Annotated[int, typer.Option(help="Samples evaluated together.")] = 100,
+    *,
+    model: ModelOptions,
     as_json: AsJson = False,
-    allow_imports: AllowImports = False,
 ) -> None:
     """Log-likelihood and bits per dimension of the test split, by the probability flow."""
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
@@ -52,19 +53,17 @@ def likelihood(
         raise RunError(f"--steps {steps}: these are the bound's. Add --bound, or leave out --steps.")
     import torch
 
-    from unidiff.cli.console import Console
     from unidiff.divergence import ExactTrace, Hutchinson
-    from unidiff.grid import Native, Uniform
+    from unidiff.grid import Grid, Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
-    from unidiff.tasks.generation import load_generation
     from unidiff.variational import variational_bound
 
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
-    asked = None if steps is None else Uniform(steps)
+    grid: Grid | None = None if steps is None else Uniform(steps)
     with Console() as console:
-        loaded = load_generation(run, device=device, allow_imports=allow_imports, report=console.notice)
+        loaded = model.load(run, (), console.notice)
         if loaded.recipe.data.coded:
-            problem = "its density is one of latents, which says nothing of the likelihood of pictures"
+            problem = "this is a model of latents, whose density does not give the likelihood of images"
             raise RunError(f"{run}: {problem}. In code, unidiff.log_likelihood takes latents.")
         source = loaded.recipe.data.open("test")
         if source.stand_in:
@@ -72,64 +71,40 @@ def likelihood(
         count = min(count, len(source))
         # In float32, whatever the run was trained in: an adaptive solver takes rounding for motion.
         x = source.batch(torch.arange(count), next(loaded.denoiser.parameters()).device)
-        grey = (256 if x.ndim == 4 else None) if levels is None else levels or None
+        levels = (256 if x.ndim == 4 else None) if levels is None else levels or None
         try:
-            check_data(x, grey)
+            check_data(x, levels)
         except ParameterError as error:
             if error.parameter != "levels":
                 raise
             remedy = "Give the number of values that a pixel can take, or 0 if they are continuous."
-            raise RunError(f"--levels: the data have values between the {grey} levels. {remedy}") from error
-        options: dict[str, Any] = {"levels": grey, "seeds": range(seed, seed + count), "batch": batch}
-        result: dict[str, Any] = {
-            "run": str(run),
-            "step": loaded.step,
-            "data": source.name,
-            "stand_in": source.stand_in,
-            "count": count,
-            "levels": grey,
-        }
-        started = time.perf_counter()
-        flow = log_likelihood(
-            loaded.denoiser,
-            x,
-            trace,
-            rtol=tolerance,
-            atol=tolerance,
-            progress=lambda done, total: console.progress("flow", done, total),
-            **options,
-        )
-        result["flow"] = {"trace": repr(trace), **_facts(flow, started)}
+            raise RunError(f"--levels: the data have values between the {levels} levels. {remedy}") from error
+
+        def measured(stage: str, compute: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
+            started = time.perf_counter()
+            value = compute(
+                loaded.denoiser,
+                x,
+                levels=levels,
+                seeds=range(seed, seed + count),
+                batch=batch,
+                progress=lambda done, total: console.progress(stage, done, total),
+            )
+            (nats, nats_error), (bits, bits_error) = _plain(*value.nats), _plain(*value.bits)
+            facts = {"nats": nats, "nats_error": nats_error, "bits_per_dim": bits, "bits_per_dim_error": bits_error}
+            return value, {**facts, "nfe": value.nfe, "seconds": round(time.perf_counter() - started, 2)}
+
+        result: dict[str, Any] = {"run": str(run), "step": loaded.step, "data": source.name}
+        result |= {"stand_in": source.stand_in, "count": count, "levels": levels}
+        flow, facts = measured("flow", partial(log_likelihood, trace=trace, rtol=tolerance, atol=tolerance))
+        result["flow"] = {"trace": repr(trace), **facts}
         if flow.standard_error is not None:
             result["flow"]["probe_error"] = float(flow.standard_error.square().mean().sqrt())
         if bound:
-            grid = asked or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
-            started = time.perf_counter()
-            lower = variational_bound(
-                loaded.denoiser,
-                x,
-                grid,
-                progress=lambda done, total: console.progress("bound", done, total),
-                **options,
-            )
-            result["bound"] = {
-                "grid": repr(grid),
-                **_facts(lower, started),
-                "terms": [_plain(*term) for term in lower.steps],
-            }
+            grid = grid or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
+            lower, facts = measured("bound", partial(variational_bound, grid=grid))
+            result["bound"] = {"grid": repr(grid), **facts, "terms": [_plain(*term) for term in lower.steps]}
     print(json.dumps(result)) if as_json else _print(result)
-
-
-def _facts(found: Likelihood, started: float) -> dict[str, Any]:
-    (nats, nats_error), (bits, bits_error) = _plain(*found.nats), _plain(*found.bits)
-    return {
-        "nats": nats,
-        "nats_error": nats_error,
-        "bits_per_dim": bits,
-        "bits_per_dim_error": bits_error,
-        "nfe": found.nfe,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
 
 
 def _plain(mean: float, error: float) -> tuple[float, float | None]:
@@ -137,23 +112,19 @@ def _plain(mean: float, error: float) -> tuple[float, float | None]:
     return mean, None if math.isnan(error) else error
 
 
-def _said(mean: float, error: float | None, places: int) -> str:
-    return f"{mean:.{places}f}" + ("" if error is None else f" +- {error:.{places}f}")
-
-
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
     print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
-    table = [("", "nats", "bits per dimension", "evaluations", "seconds")]
+    table = [["", "nats", "bits per dimension", "evaluations", "seconds"]]
     for name in ("flow", "bound"):
-        if name in result:
-            row = result[name]
-            nats = _said(row["nats"], row["nats_error"], 2)
-            bits = _said(row["bits_per_dim"], row["bits_per_dim_error"], 4)
-            table.append((name, nats, bits, str(row["nfe"]), f"{row['seconds']:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for words in table:
-        print("  ".join([words[0].ljust(widths[0]), *(w.rjust(n) for w, n in zip(words[1:], widths[1:]))]))
+        if row := result.get(name):
+            means = [
+                f"{row[key]:.{digits}f}"
+                + ("" if row[f"{key}_error"] is None else f" +- {row[f'{key}_error']:.{digits}f}")
+                for key, digits in (("nats", 2), ("bits_per_dim", 4))
+            ]
+            table.append([name, *means, f"{row['nfe']}", f"{row['seconds']:.1f}"])
+    print(aligned(table))
     if "bound" in result:
         decoder, *between, prior = [mean for mean, _ in result["bound"]["terms"]]
         print(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")

@@ -1,52 +1,206 @@
-"""Options that several commands share, written once."""
+"""Options that several commands share: single ones, and groups that a command takes as one dataclass."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidiff.errors import RunError
+from unidiff.files import require_writable
+
+if TYPE_CHECKING:
+    from unidiff.tasks.generation import GenerationRun
+
 __all__ = [
     "AllowImports",
-    "Array",
     "AsJson",
-    "Classes",
-    "Classifier",
-    "Device",
-    "Guidance",
-    "Images",
-    "Mask",
+    "GuidanceOptions",
+    "ImageOptions",
+    "ModelOptions",
+    "OutputOptions",
     "Overrides",
-    "Picture",
+    "grouped",
+    "integers",
 ]
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe: training.steps=20. Repeatable."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]
-Array = Annotated[
-    Path | None,
-    typer.Option("--array", metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
-]
-Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Write the image of the samples here.")]
-Classes = Annotated[
-    str | None, typer.Option("--class", metavar="K,...", help="Classes to draw, for a model trained with classes.")
-]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale; 1 is the plain conditional model.")]
-Classifier = Annotated[
-    Path | None, typer.Option("--classifier", help="The run of a classifier, for --guidance by its gradients.")
-]
-Images = Annotated[
-    list[Path] | None,
-    typer.Option("--image", metavar="FILE", help="Image to condition on, repeatable [default: test images]."),
-]
-Mask = Annotated[
-    Path | None,
-    typer.Option("--mask", metavar="FILE", help="With --image, for a model trained with masks: white is drawn."),
-]
+
+
+def integers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """The integers of `option`, which are separated by commas; None if it is not given.
+
+    Raises:
+        RunError: If they are not integers.
+    """
+    try:
+        return None if text is None else tuple(map(int, text.split(",")))
+    except ValueError:
+        raise RunError(f"{option} {text}: write integers separated by commas, as in {option} 1,2,5.") from None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Where a trained model is loaded, and whether its recipe may name classes from outside unidiff."""
+
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    allow_imports: AllowImports = False
+
+    def load(self, directory: Path, overrides: Sequence[str] | None, report: Callable[[str], None]) -> GenerationRun:
+        """The run of a generative model; see `load_generation`."""
+        from unidiff.tasks.generation import load_generation
+
+        return load_generation(directory, overrides or (), report=report, **vars(self))
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """The classes to sample from, and what guides the model to them.
+
+    Raises:
+        RunError: If the classes are not integers, or there is a classifier without a scale.
+    """
+
+    classes: Annotated[
+        str | None, typer.Option("--class", metavar="K,...", help="Classes to draw, for a model trained with classes.")
+    ] = None
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
+    classifier: Annotated[
+        Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        _ = self.labels
+        if self.classifier is not None and self.guidance is None:
+            raise RunError(f"--classifier {self.classifier}: set the scale of its gradients with --guidance.")
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes; empty if none are chosen."""
+        return list(integers("--class", self.classes) or ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, for a file of results."""
+        classifier = self.classifier and str(self.classifier)
+        return {"classes": self.labels or None, "guidance": self.guidance, "classifier": classifier}
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Images to condition on, test images if there are none, and the pixels that the model fills in."""
+
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="Image to condition on, repeatable [default: test images]."),
+    ] = None
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --image, for a model trained with masks: white is drawn."),
+    ] = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values, for a file of results."""
+        return {"images": [str(path) for path in self.images or ()] or None, "mask": self.mask and str(self.mask)}
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where samples are written.
+
+    Raises:
+        RunError: If a file cannot be written, or both options name the same one.
+    """
+
+    array: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
+    ] = None
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write the image of the samples here.")] = None
+
+    def __post_init__(self) -> None:
+        _check_file("--array", self.array)
+        _check_file("--out", self.out)
+        if self.out is not None and self.array is not None and self.out.absolute() == self.array.absolute():
+            raise RunError(f"--out {self.out}: --array writes to this file. Name another one for the image.")
+
+    def image_in(self, folder: Path) -> Path:
+        """Where the image goes: the file of --out, or the first free drawn-001.png, drawn-002.png, ... of a folder.
+
+        Raises:
+            RunError: If nothing can be written to the folder.
+        """
+        if self.out is not None:
+            return self.out
+        number = 1
+        while (path := folder / f"drawn-{number:03d}.png").exists():
+            number += 1
+        _check_file("--out", path)
+        return path
+
+
+def _check_file(option: str, path: Path | None) -> None:
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise RunError(f"{option} {path}: this is a directory; name a file.")
+    if not folder.is_dir():
+        raise RunError(f"{option} {path}: the directory {folder} does not exist. Create it, or choose another file.")
+    require_writable(folder, f"{option} {path}", remedy="Choose another file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions:
+    """What `unidiff edit` and `unidiff inpaint` share: a run, an image, and how and where samples are drawn."""
+
+    run: Annotated[Path, typer.Argument(help="A run directory of images.")]
+    image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, H, W) in [-1, 1].")]
+    count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
+    guidance: GuidanceOptions
+    overrides: Overrides = None
+    output: OutputOptions
+    model: ModelOptions
+    as_json: AsJson = False
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters that are dataclasses become the options that are their fields."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        _call(command, values)
+
+    options = [own.replace(kind=own.KEYWORD_ONLY) for own in _options(command)]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return run
+
+
+def _parameters(of: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """The parameters, each with its class if it is a group of options."""
+    for own in inspect.signature(of, eval_str=True).parameters.values():
+        yield own, own.annotation if dataclasses.is_dataclass(own.annotation) else None
+
+
+def _options(of: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    for own, group in _parameters(of):
+        yield from [own] if group is None else _options(group)
+
+
+def _call(of: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    arguments = {
+        own.name: values[own.name] if group is None else _call(group, values) for own, group in _parameters(of)
+    }
+    return of(**arguments)

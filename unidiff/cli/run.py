@@ -1,4 +1,4 @@
-"""`unidiff run`: do what a recipe asks for."""
+"""`unidiff run` and `unidiff check`: run a recipe, or only validate it."""
 
 from __future__ import annotations
 
@@ -6,61 +6,69 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from unidiff.cli.options import AllowImports, AsJson, Device, Overrides
+from unidiff.cli.console import Console, is_speaker
+from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
 from unidiff.errors import RecipeError, RunError
 
-__all__ = ["run"]
+__all__ = ["check", "run"]
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run directory [default: runs/<recipe>].")] = None,
-    device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the directory.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the directory.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+    *,
+    model: ModelOptions,
     as_json: AsJson = False,
-    allow_imports: AllowImports = False,
 ) -> None:
-    """Do what a recipe asks for, into a directory: train a model, a classifier or a codec; compare solvers; solve."""
+    """Run a recipe into a directory: train a model, a classifier or an autoencoder; compare solvers; solve a PDE."""
     if resume and overwrite:
-        raise RunError("--resume and --overwrite exclude each other: go on with the run, or replace it.")
-    from unidiff.cli.console import Console, is_speaker
+        raise RunError("--resume and --overwrite exclude each other: continue the run, or replace it.")
     from unidiff.run.task import load_recipe
     from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
     own = directory / "recipe.yaml"
     try:
-        task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
+        task = load_recipe(recipe, overrides or [], allow_imports=model.allow_imports)
     except RecipeError as error:
         if not (resume and own.is_file()) or own == Path(recipe):
             raise
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
-        task = task.resumed(directory, allow_imports=allow_imports)
+        task = task.resumed(directory, allow_imports=model.allow_imports)
     try:
-        with _StopOnSignal() as asked, Console() as console:
+        with _stop_on_signal() as stop, Console() as console:
             outcome = task.run(
                 directory,
                 console,
-                device=device,
+                device=model.device,
                 resume=resume,
                 overwrite=overwrite,
                 dry_run=dry_run,
-                stop=asked,
-                allow_imports=allow_imports,
+                stop=stop,
+                allow_imports=model.allow_imports,
             )
     except Interrupted as stopped:
         if is_speaker():
             print(f"Stopped after step {stopped.step}; everything is saved in {directory}.", file=sys.stderr)
-            print(f"Go on with: {_again(recipe, overrides, out, device, allow_imports)}", file=sys.stderr)
+            words = ["unidiff", "run", recipe, *(word for change in overrides or () for word in ("--set", change))]
+            words += ["--out", str(out)] if out else []
+            words += ["--device", model.device] if model.device != "auto" else []
+            words += ["--allow-imports"] if model.allow_imports else []
+            print(f"Go on with: {shlex.join([*words, '--resume'])}", file=sys.stderr)
             if as_json:
                 print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
         raise typer.Exit(130) from None
@@ -69,43 +77,47 @@ def run(
 
 
 def _directory(recipe: Path, resume: bool) -> Path:
-    """Where a run goes if nothing is said: runs/<name of the recipe>. Resumed by its recipe.yaml, it stays in place."""
+    """The default run directory: runs/<name of the recipe>, or where the recipe.yaml of a resumed run is."""
     if recipe.name != "recipe.yaml":
         return Path("runs") / recipe.stem
     return recipe.parent if resume else Path("runs") / recipe.absolute().parent.name
 
 
-class _StopOnSignal:
-    """Ctrl-C (or a polite kill) asks training to stop after the current step; a second one stops at once.
+def check(
+    recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False, allow_imports: AllowImports = False
+) -> None:
+    """Check a recipe whole, without reading data or making weights, and print it resolved."""
+    from unidiff.run.task import load_recipe
 
-    So does the first while nobody asks yet: before the first step there is nothing to save.
+    task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
+    if as_json:
+        print(json.dumps({"recipe": task.to_dict(), **task.facts()}))
+    else:
+        print(f"{task.to_yaml()}# {task.verdict()}")
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turns Ctrl-C (or SIGTERM) into a request to stop after the current step, which the function returned reports.
+
+    A second signal interrupts at once. So does the first before that function is called: there is nothing to save yet.
     """
+    polled = stopping = False
 
-    def __init__(self) -> None:
-        self._wanted = self._heard = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopOnSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self._wanted or not self._heard:
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal stopping
+        if stopping or not polled:
             raise KeyboardInterrupt
-        self._wanted = True
+        stopping = True
 
-    def __call__(self) -> bool:
-        self._heard = True
-        return self._wanted
+    def stop() -> bool:
+        nonlocal polled
+        polled = True
+        return stopping
 
-
-def _again(recipe: str, overrides: list[str] | None, out: Path | None, device: str, allow_imports: bool) -> str:
-    words = ["unidiff", "run", recipe, *(word for override in overrides or [] for word in ("--set", override))]
-    words += ["--out", str(out)] if out else []
-    words += ["--device", device] if device != "auto" else []
-    return shlex.join([*words, *(["--allow-imports"] if allow_imports else []), "--resume"])
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from unidiff.plot.figure import new_figure, save_figure, wrapped
+from unidiff.plot.figure import new_figure, save_figure
 
 __all__ = ["Curve", "Graph", "Panel", "save_curves", "save_fields", "save_graphs", "save_loss_curve"]
 
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A diagram of plain lines, each with label, x and y; `logarithmic` names the axes that are: x, y, xy or none."""
+    """A diagram of plain lines, each with label, x and y; `logarithmic` names the logarithmic axes, such as "xy"."""
 
     title: str
     x: str
@@ -55,7 +55,7 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
     if min(losses) > 0:
         axes[0].set_yscale("log")
     axes[0].grid(alpha=0.3)
-    save_figure(figure, path)
+    save_figure(figure, path, "")
 
 
 def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
@@ -83,7 +83,7 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
             )
             ax.plot(*np.array(hidden).reshape(-1, 2).T, marker="v", fillstyle="none", **{**look, "linestyle": ""})
         ax.set(xlabel=x, ylabel=panel.y, title=panel.title)
-        if any(line.get_ydata().size and max(line.get_ydata()) > 0 for line in ax.get_lines()):  # else nothing to see
+        if any(line.get_ydata().size and max(line.get_ydata()) > 0 for line in ax.get_lines()):
             ax.set(xscale="log", yscale="log")
         if panel.floor is not None and panel.floor > ax.get_ylim()[0] / 10:
             ax.axhline(panel.floor, color="0.5", linestyle="--", linewidth=1, label=panel.floor_label)
@@ -94,8 +94,7 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
         ax.grid(alpha=0.3, which="both")
         if panel.curves:
             ax.legend(fontsize=7)
-    figure.supxlabel(wrapped(caption, 6.0 * len(panels)), fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, caption)
 
 
 def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
@@ -112,8 +111,7 @@ def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
         ax.grid(alpha=0.3)
         if any(label for label, _, _ in graph.lines):
             ax.legend(fontsize=7)
-    figure.supxlabel(wrapped(caption, 5.6 * len(graphs)), fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, caption)
 
 
 def save_fields(
@@ -142,19 +140,15 @@ def save_fields(
         look = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "origin": "lower", "interpolation": "nearest"}
         ax.imshow(image, extent=(0, sides[row][0], 0, sides[row][1]), **look)
         ax.set_title(title, fontsize=8)
-    figure.supxlabel(wrapped(caption, size[0]), fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, caption)
 
 
 def _apart(values: Sequence[float]) -> list[float]:
-    """Values for the labels of a logarithmic axis: of those whose labels would touch, the one that is there more often.
-
-    Two labels touch within 8 % of the axis, half an inch.
-    """
-    often = Counter(values)
-    reach = 0.08 * math.log(max(often, default=1.0) / min(often, default=1.0))
+    """Values to label on a logarithmic axis: of those within 8 % of the axis, half an inch, the most frequent."""
+    counts = Counter(values)
+    reach = 0.08 * math.log(max(counts, default=1.0) / min(counts, default=1.0))
     chosen: list[float] = []
-    for value in sorted(often, key=lambda value: (-often[value], value)):
+    for value in sorted(counts, key=lambda value: (-counts[value], value)):
         if all(abs(math.log(value / other)) > reach for other in chosen):
             chosen.append(value)
     return sorted(chosen)

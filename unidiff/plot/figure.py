@@ -1,4 +1,4 @@
-"""Shared by all figures: a matplotlib figure, wrapped captions, files written atomically."""
+"""Shared by all figures: a matplotlib figure, its caption, and a file that is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unidiff.files import whole_file
 
-__all__ = ["new_figure", "save_figure", "wrapped"]
+__all__ = ["new_figure", "save_figure"]
 
 
 def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type: ignore[no-untyped-def]
@@ -20,12 +20,9 @@ def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type:
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def save_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Write a figure as a PNG."""
+def save_figure(figure, path: Path, caption: str) -> None:  # type: ignore[no-untyped-def]
+    """Write a figure as a PNG, with wrapped text below it."""
+    width = int(14 * figure.get_figwidth())
+    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in caption.splitlines()), fontsize=8)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
-
-
-def wrapped(caption: str, width: float) -> str:
-    """The caption in lines for a figure of this many inches."""
-    return "\n".join(textwrap.fill(line, int(width * 14)) for line in caption.splitlines())

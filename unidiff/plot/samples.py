@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from unidiff.files import whole_file
-from unidiff.plot.figure import new_figure, save_figure, wrapped
+from unidiff.plot.figure import new_figure, save_figure
 
 __all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
 
@@ -31,23 +31,23 @@ def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None
         columns: Images per row; a square grid by default.
     """
     if x.ndim == 4:
-        _write(_captioned(_tile(x, columns or math.ceil(math.sqrt(len(x)))), caption), path)
+        _save_images(x, columns, path, caption)
     else:
         _save_points([x], [""], path, caption)
 
 
 def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:
-    """Draw trajectories, states (N, *shape) in pixels at these times: a row per sample, a column per time."""
+    """Draw trajectories, states (N, *shape) in pixels at these times: images in a row per sample, a column per time."""
     if states[0].ndim == 4:
         shown = torch.stack([_contrast(state) for state in states], dim=1).flatten(0, 1)
-        _write(_captioned(_tile(shown, len(states)), caption), path)
+        _save_images(shown, len(states), path, caption)
     else:
         _save_points(states, [f"t = {t:.2f}" for t in times], path, caption)
 
 
 def save_animation(states: Sequence[Tensor], path: Path) -> None:
     """Animate image trajectories, (N, C, H, W) per frame, as a GIF that pauses on its last frame."""
-    frames = [_tile(_contrast(state), math.ceil(math.sqrt(len(state)))) for state in states]
+    frames = [_tile(_contrast(state)) for state in states]
     durations = [80] * (len(frames) - 1) + [2000]
     with whole_file(path) as temporary:
         frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
@@ -78,62 +78,62 @@ def save_table(
         row, column = divmod(number, len(columns))
         ax.set(xticks=[], yticks=[])
         cell = cells[row][column]
-        over = cell[1] if cell is not None else ""
-        ax.set_title("\n".join(text for text in (columns[column] if row == 0 else "", over) if text), fontsize=7)
+        titles = (columns[column] if row == 0 else "", "" if cell is None else cell[1])
+        ax.set_title("\n".join(filter(None, titles)), fontsize=7)
         if column == 0:
             words = [line for part in rows[row].split(" @ ") for line in textwrap.wrap(part, 18)]
             ax.set_ylabel("\n".join(words), fontsize=7, rotation=0, ha="right", va="center")
         if cell is None:
             ax.axis("off") if column else [spine.set_visible(False) for spine in ax.spines.values()]
-            continue
-        _draw_cell(ax, cell[0], reach)
-    figure.supxlabel(wrapped(caption, size[0]), fontsize=8)
-    save_figure(figure, path)
+        elif cell[0].ndim == 4:
+            ax.imshow(_tile(cell[0][:_SHOWN]))
+        else:
+            _draw_points(ax, cell[0], 1.5, 40, (-reach, reach))
+    save_figure(figure, path, caption)
 
 
 def _save_points(states: Sequence[Tensor], titles: Sequence[str], path: Path, caption: str) -> None:
     width = 5.0 if len(states) == 1 else 2.4 * len(states)
     figure, axes = new_figure(len(states), (width, 5.4 if len(states) == 1 else 3.2))
     for ax, state, title in zip(axes, states, titles):
-        values = state.detach().float().cpu().nan_to_num().flatten(1).numpy()
-        if values.shape[1] == 2:
-            ax.scatter(values[:, 0], values[:, 1], s=20 if len(values) < 50 else 3, alpha=0.6, linewidths=0)
-            ax.set_aspect("equal", adjustable="datalim")
-            ax.set_box_aspect(1)
-        else:
-            for dimension in values.T[:8]:
-                ax.hist(dimension, bins=60, histtype="step", density=True)
+        _draw_points(ax, state, 20 if len(state) < 50 else 3, 60)
         ax.set_title(title)
-    figure.supxlabel(wrapped(caption, width), fontsize=8)
-    save_figure(figure, path)
+    save_figure(figure, path, caption)
 
 
-def _draw_cell(ax, x: Tensor, reach: float) -> None:  # type: ignore[no-untyped-def]
-    if x.ndim == 4:
-        shown = x[:_SHOWN]
-        ax.imshow(_tile(shown, math.ceil(math.sqrt(len(shown)))))
-        return
-    values = x.detach().float().cpu().nan_to_num().flatten(1).numpy()
+def _draw_points(  # type: ignore[no-untyped-def]
+    ax, x: Tensor, size: float, bins: int, limits: tuple[float, float] | None = None
+) -> None:
+    """Draw points (N, 2) as a scatter plot, other data as histograms of their first dimensions."""
+    values = _finite(x).flatten(1).numpy()
     if values.shape[1] == 2:
-        ax.scatter(values[:, 0], values[:, 1], s=1.5, alpha=0.6, linewidths=0)
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.scatter(values[:, 0], values[:, 1], s=size, alpha=0.6, linewidths=0)
+        if limits is None:
+            ax.set_aspect("equal", adjustable="datalim")
+        else:
+            ax.set(xlim=limits, ylim=limits)
         ax.set_box_aspect(1)
     else:
         for dimension in values.T[:8]:
-            ax.hist(dimension, bins=40, range=(-reach, reach), histtype="step", density=True)
+            ax.hist(dimension, bins=bins, range=limits, histtype="step", density=True)
+
+
+def _finite(x: Tensor) -> Tensor:
+    return x.detach().float().cpu().nan_to_num()
 
 
 def _contrast(x: Tensor) -> Tensor:
     """Noisy images scaled into [-1, 1] by their 99th percentile, so that large noise is not clipped."""
-    x = x.detach().float().cpu().nan_to_num()
+    x = _finite(x)
     return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
 
 
-def _tile(x: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1] in rows of `columns`; small ones are enlarged by an integer factor, smoothly."""
+def _tile(x: Tensor, columns: int | None = None) -> Image.Image:
+    """Images (N, C, H, W) in [-1, 1] in rows, a square by default; small ones are enlarged by an integer factor."""
     count, channels, height, width = x.shape
+    columns = columns or math.ceil(math.sqrt(count))
     zoom = max(1, 64 // max(height, width))
-    pixels = ((x.detach().float().cpu().nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = ((_finite(x).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     gap, rows = 2, math.ceil(count / columns)
     sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
     for i, image in enumerate(pixels):
@@ -144,19 +144,15 @@ def _tile(x: Tensor, columns: int) -> Image.Image:
     return sheet
 
 
-def _captioned(image: Image.Image, caption: str) -> Image.Image:
-    """The image with wrapped text under it."""
-    font = ImageFont.load_default(size=13)
-    total_width = max(image.width, 320)
-    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, total_width // 7)]
-    sheet = Image.new("RGB", (total_width, image.height + 18 * len(lines) + 8), (_PAPER,) * 3)
-    sheet.paste(image, ((total_width - image.width) // 2, 0))
+def _save_images(x: Tensor, columns: int | None, path: Path, caption: str) -> None:
+    """Write images as one, with wrapped text below it."""
+    image = _tile(x, columns)
+    font, width = ImageFont.load_default(size=13), max(image.width, 320)
+    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, width // 7)]
+    sheet = Image.new("RGB", (width, image.height + 18 * len(lines) + 8), (_PAPER,) * 3)
+    sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     for row, line in enumerate(lines):
         draw.text((4, image.height + 3 + 18 * row), line, fill=(_INK,) * 3, font=font)
-    return sheet
-
-
-def _write(image: Image.Image, path: Path) -> None:
     with whole_file(path) as temporary:
-        image.save(temporary, "PNG")
+        sheet.save(temporary, "PNG")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.evaluation.comparison import Comparison
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
@@ -18,8 +20,16 @@ from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.tasks.comparison_models import compare_recipe
 from unidiff.tasks.comparison_report import FILES, write_comparison
+from unidiff.tasks.conditions import Condition, usual
 
 __all__ = ["SolverComparison"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOutcome(ResultsOutcome):
+    """What was computed and written, with the comparison itself."""
+
+    comparison: Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +96,23 @@ class SolverComparison(ResultsTask):
             )
             raise ParameterError("data", problem)
 
-    def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
-        """See `ResultsTask.compute`."""
-        comparison, facts = compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
+    def compute(
+        self,
+        directory: Path,
+        reporter: Reporter,
+        device: torch.device,
+        allow_imports: bool,
+        condition: Condition = usual,
+        facts: Mapping[str, Any] | None = None,
+    ) -> ComparisonOutcome:
+        """See `ResultsTask.compute`.
+
+        The model of each run, and the conditions of its samples, are those of `condition`, which depends on `facts`.
+        """
+        comparison, found = compare_recipe(
+            self, reporter, device=str(device), allow_imports=allow_imports, condition=condition
+        )
         for note in comparison.notes:
             reporter.notice(note)
-        content = write_comparison(self, comparison, facts, directory)
-        return ResultsOutcome(directory, content, self.files, comparison.to_csv())
+        content = write_comparison(self, comparison, {**found, **(facts or {})}, directory)
+        return ComparisonOutcome(directory, content, self.files, comparison.to_csv(), comparison=comparison)

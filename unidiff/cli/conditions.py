@@ -1,0 +1,124 @@
+"""The model and the conditions of its samples that options of the command line choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+
+from unidiff.classifier import Classifier
+from unidiff.cli.images import read_image, read_mask
+from unidiff.cli.options import GuidanceOptions, ImageOptions, ModelOptions
+from unidiff.conditioning.base import Examples
+from unidiff.conditioning.palette import ImageConditioning
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError, RunError, complaint
+from unidiff.guidance.classifier import ClassifierGuidance
+from unidiff.guidance.classifier_free import ClassifierFree
+from unidiff.tasks.classification import load_classifier
+from unidiff.tasks.conditions import Conditioned
+from unidiff.tasks.generation import GenerationRun
+
+__all__ = ["conditioned"]
+
+_TEST_IMAGES = 6  # used where no image is named
+
+
+def conditioned(
+    run: GenerationRun,
+    guidance: GuidanceOptions,
+    images: ImageOptions,
+    model: ModelOptions,
+    report: Callable[[str], None],
+    examples: Examples | None = None,
+) -> Conditioned:
+    """The model of a run under these options, and the conditions of its samples.
+
+    Args:
+        run: The run.
+        guidance: The classes, and what guides the model to them.
+        images: The images to condition on.
+        model: How a classifier is loaded.
+        report: Called with notices.
+        examples: The conditions where the options name none; a few test images, or no class, by default.
+
+    Raises:
+        RunError: If the run has no use for an option, or needs one that is missing.
+        DataError: If an image cannot be used.
+    """
+    classifier = None
+    if guidance.classifier is not None:
+        if run.denoiser.image is not None:
+            problem = f"{run.directory} was trained with images, and is guided by them alone. Leave it out."
+            raise RunError(f"--classifier {guidance.classifier}: {problem}")
+        classifier = load_classifier(guidance.classifier, report=report, **vars(model))
+    if guidance.labels:
+        _check_classes(run, guidance, run.denoiser.classes if classifier is None else classifier.classes)
+    conditioning = _image_conditioning(run, images)
+    if guidance.labels:
+        examples = Examples({"label": torch.tensor(guidance.labels)})
+    elif conditioning is not None and (images.images or examples is None):
+        examples = _image_examples(conditioning, run, images)
+    examples = examples or Examples({})
+    return Conditioned(_guided(run, bool(examples.cond), guidance.guidance, classifier), examples, conditioning)
+
+
+def _check_classes(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> None:
+    """Check that a model, or its classifier, of this many classes has been trained with those chosen."""
+    option = f"--class {guidance.classes}"
+    if run.denoiser.image is not None:
+        raise RunError(f"{option}: {run.directory} was trained with images, not with classes. Leave it out.")
+    if count is None:
+        remedy = "Train a recipe that has `conditioning`"
+        raise RunError(f"{option}: {run.directory} was trained without classes. {remedy}.")
+    if wrong := [k for k in guidance.labels if not 0 <= k < count]:
+        raise RunError(f"{option}: the classes of {run.directory} are 0 to {count - 1}, got {wrong[0]}.")
+
+
+def _image_conditioning(run: GenerationRun, options: ImageOptions) -> ImageConditioning | None:
+    """What made the images that the model was conditioned on in training; None if it was trained without images."""
+    if run.denoiser.image is None:
+        for option, path in (("--image", options.images and options.images[0]), ("--mask", options.mask)):
+            if path:
+                remedy = "Train a recipe such as superresolution_mnist_cpu"
+                raise RunError(f"{option} {path}: {run.directory} was trained without images. {remedy}.")
+        return None
+    if options.mask is not None and not options.images:
+        raise RunError(f"--mask {options.mask}: name the image that it belongs to with --image.")
+    return cast(ImageConditioning, run.recipe.conditioning)
+
+
+def _image_examples(conditioning: ImageConditioning, run: GenerationRun, options: ImageOptions) -> Examples:
+    """The conditions that the user's images make; of a few test images, with their truth, if there are none."""
+    shape = run.recipe.data.shape
+    if not options.images:
+        return conditioning.examples(run.recipe.data, _TEST_IMAGES, None)
+    conditions = []
+    for path in options.images:
+        image = read_image(path, shape, conditioning.measurement_shape(shape))
+        known = None if options.mask is None else ~read_mask(options.mask, path, shape)
+        try:
+            conditions.append(conditioning.from_user(image, shape, known))
+        except ParameterError as error:
+            raise RunError(complaint("--mask", error.problem)) from error
+    return Examples({"image": torch.stack(conditions)})
+
+
+def _guided(run: GenerationRun, has_condition: bool, scale: float | None, classifier: Classifier | None) -> Denoiser:
+    """The run's model, guided at this scale."""
+    model, conditioning = run.denoiser, run.recipe.conditioning
+    if scale is None:
+        return model
+    if not has_condition:
+        raise RunError(f"--guidance {scale:g}: guidance needs a condition. Choose classes with --class.")
+    try:
+        if classifier is not None:
+            return ClassifierGuidance(model, classifier, scale)
+        if conditioning is not None and conditioning.dropout == 0:
+            problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
+            raise RunError(f"--guidance {scale:g}: {problem}. Leave it out.")
+        return ClassifierFree(model, scale)
+    except ParameterError as error:
+        option = "--classifier" if error.parameter == "classifier" else f"--guidance {scale:g}"
+        raise RunError(complaint(option, error.problem)) from error

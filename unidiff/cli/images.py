@@ -1,0 +1,101 @@
+"""Images and masks of the user, read for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unidiff.data.image import decode
+from unidiff.errors import DataError
+
+__all__ = ["read_image", "read_map", "read_mask"]
+
+
+def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = None) -> Tensor:
+    """An image as the model takes it, (C, H, W) in [-1, 1], float32: its central square, resized.
+
+    Args:
+        path: The file, an image or an array.
+        shape: The shape of the model's samples.
+        small: Another shape that is accepted, of an image that is not resized; the least that is resized is `shape`.
+
+    Raises:
+        DataError: If the file is not an image, too small, or an array of another shape or range.
+    """
+    _require_file(path)
+    small = shape if small is None else small
+    if path.suffix != ".npy":
+        width, height = _size(path, shape)
+        if (height, width) == tuple(small[1:]):
+            shape = small
+        elif tuple(small) != tuple(shape) and (height < shape[1] or width < shape[2]):
+            sizes = f"{small[2]} x {small[1]}, or one of at least {shape[2]} x {shape[1]}"
+            raise DataError(f"{path} is {width} x {height} pixels; give an image of {sizes}, which is reduced.")
+        return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
+    try:
+        values = np.load(path, allow_pickle=False)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise DataError(f"{path} holds {values.dtype}; give floats in [-1, 1]: x / 127.5 - 1 for bytes.")
+        x = torch.from_numpy(values.astype(np.float32))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error
+    if tuple(x.shape) not in (tuple(shape), tuple(small)):
+        raise DataError(f"{path} has shape {tuple(x.shape)}; the model's samples have shape {tuple(shape)}.")
+    if not bool((x.abs() <= 1).all()):
+        low, high = float(x.min()), float(x.max())
+        raise DataError(f"{path} has values from {low:g} to {high:g}; give [-1, 1]: x / 127.5 - 1 for bytes.")
+    return x
+
+
+def read_map(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
+    """A grey image of the same size as `image`, from 0 (black) to 1 (white), (H, W), float64.
+
+    Raises:
+        DataError: If the file is not an image, or differs in size.
+    """
+    _require_file(path)
+    own, other = _size(path, shape), _size(image, shape)
+    if own != other:
+        problem = f"{path} is {own[0]} x {own[1]} pixels, {image} is {other[0]} x {other[1]}"
+        raise DataError(f"{problem}. Make them the same size.")
+    return decode(path, _side(shape), 1)[0].double() / 255
+
+
+def read_mask(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
+    """Where a mask of the same size as `image` is white, even in part after resizing, (H, W), bool.
+
+    Raises:
+        DataError: If the file is not an image, differs in size, or is not white anywhere.
+    """
+    free = read_map(path, image, shape) > 0.05  # an antialiased border counts as white
+    if not bool(free.any()):
+        raise DataError(f"{path} is black everywhere, so no pixel is sampled. White is sampled, black is kept.")
+    return free
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file.")
+
+
+def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
+    """Width and height of an image; of an array, which has the model's shape, the model's."""
+    if path.suffix == ".npy":
+        return shape[2], shape[1]
+    try:
+        with Image.open(path) as opened:
+            return opened.size
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable image ({error}). Delete it or replace it.") from error
+
+
+def _side(shape: Sequence[int]) -> int:
+    if shape[1] != shape[2]:
+        size = f"{shape[1]} x {shape[2]} pixels"
+        raise DataError(f"The model's images, {size}, are not square. Give the image as an array .npy.")
+    return shape[1]
