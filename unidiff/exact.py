@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -38,10 +37,6 @@ class ClosedForm(Denoiser):
     shape: tuple[int, ...]
     condition_names: tuple[str, ...] | None = ()
     closed_form = True
-
-    @abstractmethod
-    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Exact samples of the data; see `Denoiser.draw`."""
 
 
 class GaussianMixture(ClosedForm):
@@ -81,11 +76,9 @@ class GaussianMixture(ClosedForm):
         count, self.shape = len(means), tuple(means.shape[1:])
         self.classes = count
         flat = process.basis.forward(means).flatten(1)
-        weights = torch.ones(count) if weights is None else weights
-        weights = torch.as_tensor(weights, dtype=torch.float64)  # at once: a list of floats would pass through float32
-        require(
-            weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
-        )
+        weights = torch.as_tensor([1.0] * count if weights is None else weights, dtype=torch.float64)
+        positive = weights.shape == (count,) and bool((weights > 0).all())
+        require(positive, "weights", weights, f"{count} positive numbers")
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         variances, axes = self._principal(covariance, count, flat.shape[1])
         require(bool((variances >= 0).all()), "covariance", covariance, "positive semi-definite")
@@ -138,7 +131,6 @@ class GaussianMixture(ClosedForm):
         return self.log_joint(u, level).logsumexp(-1)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
         if (label := cond.get("label")) is not None:
             check_label_form(label, self.classes, len(u))
@@ -152,9 +144,8 @@ class GaussianMixture(ClosedForm):
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
         """Exact samples of the whole mixture, or of the components that are the labels; see `Denoiser.draw`."""
-        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(self.means.dtype)).clamp(
-            max=len(self.means) - 1
-        )
+        upper = self.log_weights.exp().cumsum(0)[:-1]
+        component = torch.searchsorted(upper, uniform.to(upper.dtype))
         if (label := cond.get("label")) is not None:
             component = torch.where(label >= 0, label, component)
         shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
@@ -178,7 +169,6 @@ class MixtureClassifier(Classifier):
         self.classes = len(mixture.means)
 
     def forward(self, u: Tensor, level: Level) -> Tensor:
-        """The log joint density of state and class; see `Classifier.forward`."""
         return self.mixture.log_joint(u, level).to(u.dtype)
 
 
@@ -203,7 +193,6 @@ class Empirical(ClosedForm):
         self.register_buffer("data", process.basis.forward(data.to(torch.float64)).flatten(1))  # in modes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The exact posterior means of data and noise; see `Denoiser.forward`."""
         if "label" in cond:
             check_label_form(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
@@ -215,7 +204,7 @@ class Empirical(ClosedForm):
         return _prediction(x0, u, level)
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
+        """Entries of the data set with replacement; see `Denoiser.draw`. The noise is not used."""
         chosen = (uniform.to(self.data.dtype) * len(self.data)).long().clamp(max=len(self.data) - 1)
         return self.process.basis.inverse(self.data[chosen].reshape(noise.shape)).to(noise.dtype)
 
