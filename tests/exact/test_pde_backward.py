@@ -44,7 +44,7 @@ def scale_by(domain, modes):
     gradient = GradientModes(domain)
     selected = gradient.select(modes)
     size = (gradient.eigenvalues * selected**2).sum(-1, keepdim=True).sqrt()
-    return gradient.place(math.sqrt(R) * selected / size)
+    return gradient.embed(math.sqrt(R) * selected / size)
 
 
 def flow(domain, modes, time):
@@ -193,7 +193,7 @@ def test_posterior_is_gaussian_conditioning_on_the_grid():
     domain, time, deviation = Rectangle((3, 4), (1.0, 2.0)), 0.02, 0.1
     gradient = GradientModes(domain)
     spectrum = torch.linspace(1, 2, 11, dtype=F64) / gradient.eigenvalues**1.5
-    v = domain.to_values(gradient.place(torch.eye(11, dtype=F64))).flatten(1).T  # columns are modes: (12, 11)
+    v = domain.to_values(gradient.embed(torch.eye(11, dtype=F64))).flatten(1).T  # columns are modes: (12, 11)
     seen = normal(12)
     observed = Observation(v.T @ seen / 6, gradient.eigenvalues, time, R, mode_deviation(domain, deviation))
     growth = PosteriorMean(spectrum).growth(observed)

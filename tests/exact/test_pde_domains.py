@@ -169,7 +169,7 @@ HALVES[:, 2] = 0
         (lambda: ud.pde.Mask(np.ones((3, 3)), modes=1), "modes must be an integer >= 2, got 1"),
         (lambda: ud.pde.Mask(np.ones(3)), "inside must be an array"),
         (lambda: ud.pde.Mask([[True], [True, False]]), "inside: its rows are of different lengths"),
-        (lambda: ud.pde.Mask(np.ones((3, 3)), (1.0, -1.0), 4), "sides must be a number > 0, got -1.0"),
+        (lambda: ud.pde.Mask(np.ones((3, 3)), (1.0, -1.0), 4), r"sides must be two numbers > 0, got \(1.0, -1.0\)"),
         (lambda: ud.pde.Mask.where(lambda x, y: x < 0, (4, 4)), "inside: no cells"),
         (lambda: ud.pde.Polygon(((0, 0), (1, 0))), "vertices"),
         (lambda: ud.pde.Polygon(((0, 0), (1, 0), (2, 0))), "vertices must be corners that do not lie on one line"),

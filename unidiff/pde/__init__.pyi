@@ -7,12 +7,12 @@ from unidiff.pde.backward import resolution as resolution
 from unidiff.pde.backward import resolvable_modes as resolvable_modes
 from unidiff.pde.domain import Box as Box
 from unidiff.pde.domain import Domain as Domain
+from unidiff.pde.domain import GradientModes as GradientModes
 from unidiff.pde.domain import Interval as Interval
 from unidiff.pde.domain import Rectangle as Rectangle
 from unidiff.pde.evolution import Flow as Flow
 from unidiff.pde.evolution import evolve as evolve
 from unidiff.pde.evolution import evolve_modes as evolve_modes
-from unidiff.pde.gradient import GradientModes as GradientModes
 from unidiff.pde.initial_condition import Broadband as Broadband
 from unidiff.pde.initial_condition import Eigenmodes as Eigenmodes
 from unidiff.pde.initial_condition import InitialCondition as InitialCondition

@@ -17,10 +17,9 @@ import math
 from torch import Tensor
 
 from unidiff.errors import require
-from unidiff.pde.domain import Domain
+from unidiff.pde.domain import Domain, GradientModes
 from unidiff.pde.evolution import evolve_modes
 from unidiff.pde.field import as_field, as_modes, field_modes, reject_constants, volume
-from unidiff.pde.gradient import GradientModes
 from unidiff.pde.regularizers import Mollifier, Observation
 
 __all__ = ["mode_deviation", "recover", "recover_modes", "resolution", "resolvable_modes"]
@@ -73,7 +72,7 @@ def recover_modes(
     v = gradient.select(modes.double())
     reject_constants((v == 0).all(-1), "modes")
     observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
-    return gradient.place(method.start(observed)).to(modes.dtype)
+    return gradient.embed(method.start(observed)).to(modes.dtype)
 
 
 def mode_deviation(domain: Domain, deviation: float) -> float:

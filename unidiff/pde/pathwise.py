@@ -26,8 +26,7 @@ from torch import Tensor
 
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.pde.domain import Domain
-from unidiff.pde.gradient import GradientModes
+from unidiff.pde.domain import Domain, GradientModes
 from unidiff.pde.mean_field import distance_below
 
 __all__ = ["Bingham", "PathwiseForcing"]
