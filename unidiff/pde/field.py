@@ -33,8 +33,7 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
     Raises:
         ParameterError: If it is not on the grid, not finite, or constant.
     """
-    values = _floating(domain.field(u0) if callable(u0) else u0, parameter)
-    _check(values, domain.points[0].shape, parameter)
+    values = _validated(domain.field(u0) if callable(u0) else u0, domain.points[0].shape, parameter)
     axes = tuple(range(-domain.points[0].ndim, 0))
     low, high = values.detach().amin(axes), values.detach().amax(axes)
     rounding = 4 * torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
@@ -42,15 +41,9 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
     return values
 
 
-def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any], parameter: str = "modes") -> Tensor:
-    """Validated modes, (*B, *modes); integers become float64.
-
-    Raises:
-        ParameterError: If they do not fit the domain or are not finite.
-    """
-    modes = _floating(modes, parameter)
-    _check(modes, domain.eigenvalues.shape, parameter)
-    return modes
+def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Validated modes, (*B, *modes), finite and of the domain; integers become float64."""
+    return _validated(modes, domain.eigenvalues.shape, "modes")
 
 
 def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor:
@@ -63,7 +56,7 @@ def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor
         ParameterError: If no mode has a larger gradient norm.
     """
     modes = domain.to_modes(values)
-    eigenvalues = domain.eigenvalues.to(modes.device, modes.dtype)
+    eigenvalues = domain.eigenvalues.to(modes)
     size = (eigenvalues.sqrt() * modes.detach().abs()).flatten(-eigenvalues.ndim)
     largest, k = size.max(-1)
     flat = values.detach().flatten(-domain.points[0].ndim)
@@ -87,18 +80,14 @@ def reject_constants(constant: Tensor, parameter: str) -> None:
         raise ParameterError(parameter, f"{problem}; |grad u| = 0 cannot be renormalised.")
 
 
-def _floating(values: Any, parameter: str) -> Tensor:
+def _validated(values: Any, shape: torch.Size, parameter: str) -> Tensor:
+    """A finite tensor of floats with these last axes."""
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ParameterError(parameter, f"must be numbers, got {type(values).__name__}") from error
-    if tensor.is_complex():
-        raise ParameterError(parameter, "must be real, got complex numbers")
+    require(not tensor.is_complex(), parameter, "complex numbers", "real")
+    fits = tensor.shape[max(0, tensor.ndim - len(shape)) :] == shape
+    require(fits, parameter, tuple(tensor.shape), f"a tensor with last axes {tuple(shape)}")
+    require(bool(tensor.isfinite().all()), parameter, "NaN or infinity", "finite")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
-
-
-def _check(values: Tensor, shape: torch.Size, parameter: str) -> None:
-    fits = values.shape[max(0, values.ndim - len(shape)) :] == shape
-    require(fits, parameter, tuple(values.shape), f"a tensor with last axes {tuple(shape)}")
-    if not bool(values.isfinite().all()):
-        raise ParameterError(parameter, "must be finite, got NaN or infinity")
