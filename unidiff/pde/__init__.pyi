@@ -11,8 +11,11 @@ from unidiff.pde.domain import GradientModes as GradientModes
 from unidiff.pde.domain import Interval as Interval
 from unidiff.pde.domain import Rectangle as Rectangle
 from unidiff.pde.evolution import Flow as Flow
+from unidiff.pde.evolution import Stability as Stability
 from unidiff.pde.evolution import evolve as evolve
 from unidiff.pde.evolution import evolve_modes as evolve_modes
+from unidiff.pde.evolution import stability as stability
+from unidiff.pde.evolution import takeover_time as takeover_time
 from unidiff.pde.initial_condition import Broadband as Broadband
 from unidiff.pde.initial_condition import Eigenmodes as Eigenmodes
 from unidiff.pde.initial_condition import InitialCondition as InitialCondition
@@ -39,8 +42,5 @@ from unidiff.pde.simulators import MethodOfLines as MethodOfLines
 from unidiff.pde.simulators import Simulator as Simulator
 from unidiff.pde.simulators import TorchMethodOfLines as TorchMethodOfLines
 from unidiff.pde.simulators import equation_22_with_frozen_R as equation_22_with_frozen_R
-from unidiff.pde.steady_states import Stability as Stability
-from unidiff.pde.steady_states import stability as stability
-from unidiff.pde.steady_states import takeover_time as takeover_time
 from unidiff.pde.steppers import ETDRK4 as ETDRK4
 from unidiff.pde.steppers import SDIRK2 as SDIRK2

@@ -7,10 +7,15 @@ constraint sum_k lambda_k u_k^2 = R fixes rho:
     u(t) = sqrt(R) e^{D t Laplace} u_0 / |grad e^{D t Laplace} u_0|.
 
 This is the heat flow, rescaled once: there is no time step, and no error that grows with t.
+
+The steady states are mu_k phi_k with r = lambda_k, and a small perturbation along phi_j grows like exp(sigma_j t),
+sigma_j = D (lambda_k - lambda_j) (equation 23). For the ratio of two modes this holds exactly and globally, not to
+first order only: both have the same factor e^rho.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,15 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, reject_constants
 from unidiff.precision import precise
 
-__all__ = ["Flow", "evolve", "evolve_modes"]
+__all__ = ["Flow", "Stability", "evolve", "evolve_modes", "stability", "takeover_time"]
 
 # exp is finite up to these, and down to minus these clear of the subnormal numbers, where it is 25 times slower.
 _LARGEST = {torch.float64: 700.0, torch.float32: 86.0}
+# Relative tolerance for equal eigenvalues: above the 1e-15 of formulas and the 1e-10 of sparse solvers.
+_SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +131,7 @@ def evolve_modes(
             removes rounding errors in modes that should be 0, and so the escape from an unstable steady state.
     """
     modes, shape = as_modes(domain, modes), domain.eigenvalues.shape
-    require(0 < diffusivity < float("inf"), "diffusivity", diffusivity, "a finite number > 0")
+    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number > 0")
     require(0 <= clean < 1, "clean", clean, "a number in [0, 1)")
     times = _as_times(times, modes)
     # Differences of eigenvalues times t need float64, whatever the field's dtype: at t = 1e6 they are all that matters.
@@ -181,3 +188,77 @@ def _as_energy(R: float | Tensor, like: Tensor) -> Tensor:
     require(fits, "R", tuple(energy.shape), f"one number, or of the shape of the batch, {tuple(like.shape)}")
     require(bool(((energy > 0) & energy.isfinite()).all()), "R", R, "a finite number > 0")
     return energy
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """The response of the steady state mu_k phi_k to perturbations.
+
+    Attributes:
+        k: Number of the eigenmode in the order of eigenvalues, at least 1.
+        eigenvalue: lambda_k, which is also r.
+        rates: sigma_j = D (lambda_k - lambda_j) of a perturbation along phi_j, (*modes); that of the constant is
+            D lambda_k (it grows unless it is removed), that of phi_k itself 0.
+        unstable: Number of directions j >= 1 that grow; the steady state is stable if it is 0.
+        neutral: Number of directions j other than k that neither grow nor decay: the multiplicity of lambda_k less 1.
+    """
+
+    k: int
+    eigenvalue: float
+    rates: Tensor
+    unstable: int
+    neutral: int
+
+    def amplitude(self, R: float) -> float:
+        """mu_k = sqrt(R / lambda_k), the coefficient that gives phi_k the gradient energy R > 0."""
+        require(0 < R < math.inf, "R", R, "a finite number > 0")
+        return math.sqrt(R / self.eigenvalue)
+
+
+def stability(domain: Domain, k: int, *, diffusivity: float = 1.0) -> Stability:
+    """The linear stability of the steady state mu_k phi_k.
+
+    Args:
+        domain: The domain.
+        k: Which eigenmode, counted from 1 in the order of the eigenvalues.
+        diffusivity: D > 0.
+
+    Raises:
+        ParameterError: If there is no such mode; the constant, k = 0, is not a steady state, as its gradient is 0.
+    """
+    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number > 0")
+    eigenvalue = _eigenvalue(domain, "k", k)
+    gaps = eigenvalue - domain.eigenvalues
+    gaps = torch.where(gaps.abs() <= _SAME * eigenvalue, 0.0, gaps)
+    unstable = int(((gaps > 0) & (domain.eigenvalues > 0)).sum())
+    return Stability(k, eigenvalue, diffusivity * gaps, unstable, int((gaps == 0).sum()) - 1)
+
+
+def takeover_time(domain: Domain, k: int, j: int, ratio: float, *, diffusivity: float = 1.0) -> float:
+    """The time at which phi_j, small at first, reaches phi_k's energy: log(1 / ratio) / (D (lambda_k - lambda_j)).
+
+    Exact if all other modes are 0.
+
+    Args:
+        domain: The domain.
+        k: The mode that dominates at first, counted from 1 in the order of the eigenvalues.
+        j: The mode that takes over, with lambda_j < lambda_k.
+        ratio: Norm of the gradient along phi_j over that along phi_k at t = 0: sqrt(lambda_j / lambda_k) |a_j / a_k|,
+            in (0, 1].
+        diffusivity: D > 0.
+
+    Raises:
+        ParameterError: If phi_j never takes over, or a value is out of range.
+    """
+    require(0 < diffusivity < math.inf, "diffusivity", diffusivity, "a finite number > 0")
+    require(0 < ratio <= 1, "ratio", ratio, "a number in (0, 1]")
+    first, second = _eigenvalue(domain, "k", k), _eigenvalue(domain, "j", j)
+    if not second < first * (1 - _SAME):
+        problem = f"mode {j} never takes over from mode {k}: its eigenvalue {second:g} is not below {first:g}."
+        raise ParameterError("j", problem)
+    return math.log(1 / ratio) / (diffusivity * (first - second))
+
+
+def _eigenvalue(domain: Domain, name: str, k: int) -> float:
+    require_whole(name, k, 1, domain.eigenvalues.numel() - 1)
+    return float(domain.eigenvalues.flatten()[domain.order()[k]])
