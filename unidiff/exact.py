@@ -1,4 +1,7 @@
-"""Denoisers in closed form: the reference for solvers and networks."""
+"""Denoisers in closed form: the reference for solvers and networks.
+
+They depend on a level's alpha and sigma alone, so they may also be evaluated below the process's t_min.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of
 
-__all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
+__all__ = ["Empirical", "GaussianMixture", "MixtureClassifier"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
@@ -25,21 +28,7 @@ def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
     return Prediction(x0.to(u.dtype), eps_of(x0, u, level).to(u.dtype), level)
 
 
-class ClosedForm(Denoiser):
-    """A denoiser that is exact at every noise level, together with its data distribution.
-
-    It depends on a level's alpha and sigma alone, and may also be evaluated below the process's t_min.
-
-    Attributes:
-        shape: Shape of one sample.
-    """
-
-    shape: tuple[int, ...]
-    condition_names: tuple[str, ...] | None = ()
-    closed_form = True
-
-
-class GaussianMixture(ClosedForm):
+class GaussianMixture(Denoiser):
     """The exact denoiser when the data are a mixture of Gaussians.
 
     Its classes are the components: with a label k the data are N(m_k, C_k) alone, with -1 or none the whole mixture.
@@ -56,7 +45,9 @@ class GaussianMixture(ClosedForm):
         weights: Component weights, (K,), positive; normalized to sum 1. Equal by default.
     """
 
+    closed_form = True
     condition_names = ("label",)
+    shape: tuple[int, ...]
     means: Tensor
     log_weights: Tensor
     variances: Tensor
@@ -172,7 +163,7 @@ class MixtureClassifier(Classifier):
         return self.mixture.log_joint(u, level).to(u.dtype)
 
 
-class Empirical(ClosedForm):
+class Empirical(Denoiser):
     """The optimal denoiser on a finite data set: what a network of unlimited capacity would learn from it.
 
     E[x0 | u_t] = sum_i x_i softmax_i(-|u_t - alpha x_i|^2 / (2 sigma^2)) (De Bortoli 2022; Karras et al. 2022, eq. 57).
@@ -183,6 +174,9 @@ class Empirical(ClosedForm):
         data: The data set in pixels, (N, *shape).
     """
 
+    closed_form = True
+    condition_names = ()
+    shape: tuple[int, ...]
     data: Tensor
 
     def __init__(self, process: Process, data: Tensor) -> None:

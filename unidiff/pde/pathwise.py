@@ -23,6 +23,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
@@ -137,14 +138,14 @@ class PathwiseForcing:
         """One step of length dt (in the unit of 1 / lambda) of all paths: directions of norm 1, (B, K), to the same."""
         rates = self.coordinates.eigenvalues
         decay = torch.exp((rates[0] - rates) * dt / 2).to(y.device, y.dtype)
-        y = _normalised(decay * y)
+        y = normalize(decay * y, dim=-1, eps=0.0)
         xi = noise(y)
         xi = xi - (xi * y).sum(-1, keepdim=True) * y
         s = self.strength**2 * dt
         v = math.sqrt(s) * math.exp(-(len(rates) - 2) * s / 12) * xi
         angle = v.norm(dim=-1, keepdim=True)
-        y = _normalised(torch.cos(angle) * y + torch.sinc(angle / math.pi) * v)
-        return _normalised(decay * y)
+        y = normalize(torch.cos(angle) * y + torch.sinc(angle / math.pi) * v, dim=-1, eps=0.0)
+        return normalize(decay * y, dim=-1, eps=0.0)
 
     def trajectory(self, y: Tensor, time: float, steps: int, noise: Noise) -> Iterator[Tensor]:
         """The states after each of `steps` equal steps over `time`.
@@ -163,7 +164,3 @@ class PathwiseForcing:
         for _ in range(steps):
             y = self.step(y, time / steps, noise)
             yield y
-
-
-def _normalised(y: Tensor) -> Tensor:
-    return y / y.norm(dim=-1, keepdim=True)
