@@ -60,15 +60,11 @@ def recover_modes(
     """Estimate the modes at time 0, (..., *modes), from noisy modes at time T, (..., *modes); see `recover`.
 
     The deviation is that of the noise in each mode; see `mode_deviation`.
-
-    Raises:
-        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 <= time < math.inf, "time", time, "a number >= 0")
     require(0 < energy < math.inf, "energy", energy, "a number > 0")
     require(0 <= deviation < math.inf, "deviation", deviation, "a number >= 0")
-    gradient = GradientModes(domain)
-    modes = as_modes(domain, modes)
+    gradient, modes = GradientModes(domain), as_modes(domain, modes)
     v = gradient.select(modes.double())
     reject_constants((v == 0).all(-1), "modes")
     observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
@@ -94,9 +90,6 @@ def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: floa
 
     Returns:
         Numbers of modes, (...), not counting the constant.
-
-    Raises:
-        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 < deviation < math.inf, "deviation", deviation, "a number > 0")
     require(0 <= time < math.inf, "time", time, "a number >= 0")

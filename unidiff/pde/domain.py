@@ -72,10 +72,7 @@ class Domain(ABC):
         return (eigenvalues * modes**2).flatten(-eigenvalues.ndim).sum(-1)
 
     def order(self) -> Tensor:
-        """Indices into the flattened modes that sort the eigenvalues, lambda_0 = 0 < lambda_1 <= ...: (modes,).
-
-        Equal eigenvalues keep the order of the modes' indices.
-        """
+        """Indices into the flattened modes by growing eigenvalue, equal ones in the order of the modes: (modes,)."""
         return self.eigenvalues.flatten().argsort(stable=True)
 
     def eigenmode(self, k: int) -> Tensor:
@@ -122,7 +119,7 @@ class _Grid(Domain):
         require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
         require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
 
-    @cached_property
+    @property
     def _basis(self) -> DCT:
         return DCT(self.cells)
 
@@ -192,10 +189,9 @@ class Box(_Grid):
 
 @dataclass(frozen=True)
 class GradientModes:
-    """The K modes of a domain with eigenvalue above 0, which carry R = sum_k lambda_k u_k^2.
+    """The K modes of a domain with eigenvalue above 0, all but the constant; they carry R = sum_k lambda_k u_k^2.
 
-    In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction. The
-    constant mode carries no gradient and is excluded.
+    In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction.
 
     Args:
         domain: The domain.

@@ -41,11 +41,7 @@ class _Cells(Domain):
         """The rectangle's corner of least coordinates, and its sides."""
 
     def _check(self, parameter: str) -> None:
-        """Reject a shape with fewer than two cells or several connected components.
-
-        Raises:
-            ParameterError: At `parameter` if the shape is wrong, at `modes` if it has fewer cells than modes.
-        """
+        """Reject fewer than two cells, several connected components, and more modes than cells."""
         count = int(self._inside.sum())
         if count < 2:
             problem = f"{count or 'no'} cell{'s' if count != 1 else ''} inside. Use a larger shape or smaller cells."
@@ -57,8 +53,7 @@ class _Cells(Domain):
             sizes = ", ".join(map(str, sorted(np.bincount(labels), reverse=True)[:5])) + ", ..." * (components > 5)
             problem = f"the domain has {components} connected components (of {sizes} cells; cells that share only a"
             raise ParameterError(parameter, f"{problem} corner are not connected). Use one component or smaller cells.")
-        require_whole("modes", self.modes, 2)
-        require(self.modes <= count, "modes", self.modes, f"at most {count}, the number of cells inside")
+        require_whole("modes", self.modes, 2, count)
 
     @cached_property
     def points(self) -> tuple[Tensor, ...]:

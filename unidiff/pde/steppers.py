@@ -106,16 +106,11 @@ class SDIRK2(_EqualSteps):
 
 def _coefficients(z: Tensor, h: float) -> tuple[Tensor, ...]:
     """exp(z), exp(z/2) and the weights of the stages for z = -h lambda, (K)."""
-    points = 32
-    angle = math.pi * (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    angle = math.pi * (torch.arange(32, dtype=torch.float64) + 0.5) / 32
     w = z[:, None] + torch.polar(torch.ones_like(angle), angle)  # the lower half of the circle is the conjugate
     e = w.exp()
-
-    def mean(values: Tensor) -> Tensor:
-        return h * values.mean(1).real
-
-    q = mean(((w / 2).exp() - 1) / w)
-    f1 = mean((-4 - w + e * (4 - 3 * w + w**2)) / w**3)
-    f2 = mean((2 + w + e * (-2 + w)) / w**3)
-    f3 = mean((-4 - 3 * w - w**2 + e * (4 - w)) / w**3)
-    return z.exp(), (z / 2).exp(), q, f1, f2, f3
+    q = ((w / 2).exp() - 1) / w
+    f1 = (-4 - w + e * (4 - 3 * w + w**2)) / w**3
+    f2 = (2 + w + e * (-2 + w)) / w**3
+    f3 = (-4 - 3 * w - w**2 + e * (4 - w)) / w**3
+    return z.exp(), (z / 2).exp(), *(h * values.mean(1).real for values in (q, f1, f2, f3))
