@@ -38,9 +38,9 @@ from unidiff.pde.regularizers import Tikhonov as Tikhonov
 from unidiff.pde.regularizers import TruncatedInverse as TruncatedInverse
 from unidiff.pde.regularizers import Wiener as Wiener
 from unidiff.pde.regularizers import posterior as posterior
+from unidiff.pde.simulators import ETDRK4 as ETDRK4
+from unidiff.pde.simulators import SDIRK2 as SDIRK2
 from unidiff.pde.simulators import MethodOfLines as MethodOfLines
 from unidiff.pde.simulators import Simulator as Simulator
 from unidiff.pde.simulators import TorchMethodOfLines as TorchMethodOfLines
 from unidiff.pde.simulators import equation_22_with_frozen_R as equation_22_with_frozen_R
-from unidiff.pde.steppers import ETDRK4 as ETDRK4
-from unidiff.pde.steppers import SDIRK2 as SDIRK2

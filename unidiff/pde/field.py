@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 
-__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "volume"]
+__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "single_field", "volume"]
 
 FieldLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Callable[..., Any]"
 Times: TypeAlias = "Tensor | Sequence[float] | float"
@@ -39,6 +40,18 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
     rounding = 4 * torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
     reject_constants(high - low <= rounding, parameter)
     return values
+
+
+def single_field(domain: Domain, u0: FieldLike, times: Times) -> tuple[Tensor, float, Tensor]:
+    """A field of mean 0 and largest size 1, (*grid), so that no square overflows; its scale; and times, (T)."""
+    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+    increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
+    require(increasing, "times", at.tolist(), "increasing finite numbers >= 0")
+    field = as_field(domain, u0).detach().to("cpu", torch.float64)
+    require(field.ndim == domain.points[0].ndim, "u0", tuple(field.shape), "one field, without a batch axis")
+    start = field - field.mean()
+    scale = float(start.abs().max())
+    return start / scale, scale, at
 
 
 def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any]) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,13 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import RunFailed, require
+from unidiff.errors import RunFailed, require, require_whole
 from unidiff.pde.domain import Domain
-from unidiff.pde.field import FieldLike, Times, as_field, volume
+from unidiff.pde.field import FieldLike, Times, field_modes, single_field, volume
 
-__all__ = ["MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R", "project"]
-
-_Array = Any  # numpy.ndarray of float64
+__all__ = ["ETDRK4", "SDIRK2", "MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Simulator(ABC):
 
         Args:
             domain: The domain.
-            u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed and their gradient
-                energy preserved.
+            u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed.
             times: Increasing times >= 0: (T).
 
         Returns:
@@ -51,7 +49,7 @@ class Simulator(ABC):
                 single field on the grid, or times do not increase.
             RunFailed: If the integration fails.
         """
-        start, scale, at = _problem(domain, u0, times)
+        start, scale, at = single_field(domain, u0, times)
         return scale * self._solve(domain, start, at)
 
     @abstractmethod
@@ -59,26 +57,14 @@ class Simulator(ABC):
         """Values at the times, (T, *grid), from values of mean 0 and largest size 1."""
 
 
-def _problem(domain: Domain, u0: FieldLike, times: Times) -> tuple[Tensor, float, Tensor]:
-    """A field of mean 0 and largest size 1, (*grid), so that no square overflows; its scale; and times, (T)."""
-    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
-    increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
-    require(increasing, "times", at.tolist(), "increasing finite numbers >= 0")
-    field = as_field(domain, u0).detach().to("cpu", torch.float64)
-    require(field.ndim == domain.points[0].ndim, "u0", tuple(field.shape), "one field, without a batch axis")
-    start = field - field.mean()
-    scale = float(start.abs().max())
-    return start / scale, scale, at
-
-
-def _rayleigh(laplacian: Any, u: _Array) -> tuple[_Array, _Array, float]:
+def _rayleigh(laplacian: Any, u: Any) -> tuple[Any, Any, float]:
     """U minus its mean, A u, and r(u) = |A u|^2 / (u, -A u)."""
     u = u - u.mean()
     heat = laplacian @ u
     return u, heat, float((heat @ heat) / -(u @ heat))
 
 
-def _slope(laplacian: Any, u: _Array) -> _Array:
+def _slope(laplacian: Any, u: Any) -> Any:
     """The right side A u + r u."""
     u, heat, r = _rayleigh(laplacian, u)
     return heat + r * u
@@ -106,7 +92,7 @@ class MethodOfLines(Simulator):
 
         laplacian = domain.laplacian()
 
-        def jacobian(_: float, u: _Array) -> _Array:
+        def jacobian(_: float, u: Any) -> Any:
             u, heat, r = _rayleigh(laplacian, u)
             gradient = 2 * (laplacian @ heat + r * heat) / -(u @ heat)  # of r
             return laplacian.toarray() + r * np.eye(len(u)) + np.outer(u, gradient)
@@ -123,7 +109,7 @@ class MethodOfLines(Simulator):
                     raise RunFailed(f"{self.method} failed at t = {solution.t[-1]:g}: {solution.message}")
                 u = solution.y[:, -1]
             states.append(u)
-        return project(laplacian, torch.from_numpy(np.stack(states)), u0)
+        return _project(laplacian, torch.from_numpy(np.stack(states)), u0)
 
 
 @dataclass(frozen=True)
@@ -151,7 +137,104 @@ class TorchMethodOfLines(Simulator):
 
         at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
         path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=1e-3 * self.rtol, method=self.method)
-        return project(laplacian, path[len(at) - len(times) :], u0)
+        return _project(laplacian, path[len(at) - len(times) :], u0)
+
+
+@dataclass(frozen=True)
+class _EqualSteps(Simulator):
+    """A method of equal steps.
+
+    Args:
+        steps: Equal steps from 0 to the last time, at least 1; each output time ends one, so there may be more.
+    """
+
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps)
+
+    def _states(self, u: Any, times: Tensor, prepare: Callable[[float], Any], step: Callable[..., Any]) -> list[Any]:
+        """States at the times, by steps u -> step(u, *prepare(h)) of a length h <= last / steps."""
+        longest, states = float(times[-1]) / self.steps, []
+        for gap in times.diff(prepend=torch.zeros(1, dtype=times.dtype)).tolist():
+            if gap > 0:
+                count = math.ceil(gap / longest * (1 - 1e-12))
+                coefficients = prepare(gap / count)
+                for _ in range(count):
+                    u = step(u, *coefficients)
+            states.append(u)
+        return states
+
+
+@dataclass(frozen=True)
+class ETDRK4(_EqualSteps):
+    """Exponential Runge-Kutta method of order 4 (Cox & Matthews 2002) on the modes, rescaled to R after each step.
+
+    The linear part -lambda_k u_k is exact, r(u) u is the nonlinear part. The coefficients are means over a circle in
+    the complex plane, which avoids cancellation (Kassam & Trefethen 2005).
+    """
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        eigenvalues = domain.eigenvalues.flatten()
+        start = torch.where(eigenvalues == 0, 0.0, field_modes(domain, u0).flatten())
+        R = (eigenvalues * start**2).sum()
+
+        def nonlinear(u: Tensor) -> Tensor:
+            energy = eigenvalues * u**2
+            return (eigenvalues * energy).sum() / energy.sum() * u
+
+        def step(u: Tensor, whole: Tensor, half: Tensor, q: Tensor, f1: Tensor, f2: Tensor, f3: Tensor) -> Tensor:
+            n_u = nonlinear(u)
+            a = half * u + q * n_u
+            n_a = nonlinear(a)
+            b = half * u + q * n_a
+            n_b = nonlinear(b)
+            c = half * a + q * (2 * n_b - n_u)
+            u = whole * u + f1 * n_u + 2 * f2 * (n_a + n_b) + f3 * nonlinear(c)
+            return u * (R / (eigenvalues * u**2).sum()).sqrt()
+
+        states = self._states(start, times, lambda h: _coefficients(-h * eigenvalues, h), step)
+        return domain.to_values(torch.stack(states).reshape(-1, *domain.eigenvalues.shape))
+
+
+@dataclass(frozen=True)
+class SDIRK2(_EqualSteps):
+    """Implicit steps of the heat equation, L-stable of order 2 (Alexander 1977), rescaled after each.
+
+    One sparse factorisation for all equal steps, so it works on any mesh. Rescaling commutes with the heat flow, so the
+    only error is that of the heat steps.
+    """
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        from scipy.sparse import csc_array, eye_array
+        from scipy.sparse.linalg import splu
+
+        laplacian, gamma = domain.laplacian(), 1 - 1 / math.sqrt(2)
+
+        def prepare(h: float) -> tuple[float, Any]:
+            return h, splu(csc_array(eye_array(u0.numel()) - gamma * h * laplacian))
+
+        def step(u: Any, h: float, factors: Any) -> Any:
+            first = factors.solve(laplacian @ u)
+            second = factors.solve(laplacian @ (u + (1 - gamma) * h * first))
+            u = u + h * ((1 - gamma) * first + gamma * second)
+            u = u - u.mean()
+            return u / np.abs(u).max()
+
+        states = self._states(u0.flatten().numpy(), times, prepare, step)
+        return _project(laplacian, torch.from_numpy(np.stack(states)), u0)
+
+
+def _coefficients(z: Tensor, h: float) -> tuple[Tensor, ...]:
+    """exp(z), exp(z/2) and the weights of the stages for z = -h lambda, (K)."""
+    angle = math.pi * (torch.arange(32, dtype=torch.float64) + 0.5) / 32
+    w = z[:, None] + torch.polar(torch.ones_like(angle), angle)  # the lower half of the circle is the conjugate
+    e = w.exp()
+    q = ((w / 2).exp() - 1) / w
+    f1 = (-4 - w + e * (4 - 3 * w + w**2)) / w**3
+    f2 = (2 + w + e * (-2 + w)) / w**3
+    f3 = (-4 - 3 * w - w**2 + e * (4 - w)) / w**3
+    return z.exp(), (z / 2).exp(), *(h * values.mean(1).real for values in (q, f1, f2, f3))
 
 
 def equation_22_with_frozen_R(
@@ -179,7 +262,7 @@ def equation_22_with_frozen_R(
         ParameterError: As for `Simulator.simulate`.
     """
     laplacian = domain.laplacian()
-    field, scale, at = _problem(domain, u0, times)
+    field, scale, at = single_field(domain, u0, times)
     start = field.flatten().numpy()
     energy = float(_energy(laplacian, field.reshape(1, -1)))
     if R is not None:
@@ -187,11 +270,11 @@ def equation_22_with_frozen_R(
         # R is an integral over the domain, the sums here are over its cells.
         energy = R / scale**2 * start.size / volume(domain)
 
-    def right(_: float, u: _Array) -> _Array:
+    def right(_: float, u: Any) -> Any:
         heat = laplacian @ u
         return heat + (heat @ heat) / energy * u
 
-    def blown_up(_: float, u: _Array) -> float:
+    def blown_up(_: float, u: Any) -> float:
         return 1e6 - float(np.abs(u).max())
 
     blown_up.terminal = True  # type: ignore[attr-defined]
@@ -204,7 +287,7 @@ def equation_22_with_frozen_R(
     return scale * values.reshape(len(at), *field.shape), _energy(laplacian, values) / energy
 
 
-def project(laplacian: Any, values: Tensor, u0: Tensor) -> Tensor:
+def _project(laplacian: Any, values: Tensor, u0: Tensor) -> Tensor:
     """Values, (T, cells), of mean 0 and with the gradient energy of u0: (T, *grid)."""
     values = values - values.mean(1, keepdim=True)
     ratio = _energy(laplacian, u0.reshape(1, -1)) / _energy(laplacian, values)
