@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Operator(ABC):
     """
 
     left = renamed_attribute("left", "left_singular_basis")
+
+    def __init_subclass__(cls) -> None:
+        if "left" in vars(cls):  # an operator written for the last release overrides the old name
+            warnings.warn(f"{cls.__name__}.left is now called left_singular_basis.", DeprecationWarning, stacklevel=2)
+            setattr(cls, "left_singular_basis", vars(cls)["left"])  # noqa: B010
 
     @property
     @abstractmethod
