@@ -106,7 +106,8 @@ class HeatBlur(Operator):
         self._require_last_axes(x, self.shape)
         return DCT(self.shape).inverse(self.singular_values.to(x, non_blocking=True) * DCT(self.shape).forward(x))
 
-    transpose = apply
+    def transpose(self, y: Tensor) -> Tensor:
+        return self.apply(y)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class BlockMean(Operator):
 
 class _Selection(Operator):
     """Some coordinates of an orthogonal transform Q of the flattened sample, y = (Q x)[indices]: A A^T = I."""
+
+    shape: tuple[int, ...]
 
     @property
     @abstractmethod
@@ -208,7 +211,7 @@ class Inpainting(_Selection):
             return self.mask.flatten().nonzero().flatten()
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The shape of the mask."""
         return tuple(self.mask.shape)
 
