@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from unidiff.errors import require, require_whole
 
-__all__ = ["DCT", "Basis", "Pixel"]
+__all__ = ["DCT", "Basis", "Pixel", "set_shape"]
 
 _DENSE = 128  # up to this length a product with the cosine matrix is as fast as an FFT, and more exact in float32
 
@@ -43,12 +43,18 @@ class Pixel(Basis):
     """The identity: mode coordinates are the pixels themselves (DDPM, NCSN and every SDE with scalar coefficients)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The pixels."""
         return x
 
     def inverse(self, u: Tensor) -> Tensor:
-        """The pixels."""
         return u
+
+
+def set_shape(owner: Any, least: int = 1, most: int | None = None) -> None:
+    """Validate the `shape` of a frozen object, and store it as a tuple (recipes have lists)."""
+    object.__setattr__(owner, "shape", tuple(owner.shape))
+    require(len(owner.shape) > 0, "shape", owner.shape, "at least one axis, such as (28, 28)")
+    for n in owner.shape:
+        require_whole("shape", n, least, most)
 
 
 @dataclass(frozen=True)
@@ -65,40 +71,33 @@ class DCT(Basis):
     shape: tuple[int, ...]  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # a recipe gives a list
-        require(len(self.shape) > 0, "shape", self.shape, "at least one axis")
-        for n in self.shape:
-            require_whole("shape", n)
+        set_shape(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mode coordinates, (..., *shape), of pixels x, (..., *shape)."""
         return self._along_each_axis(_cosine_transform, x)
 
     def inverse(self, u: Tensor) -> Tensor:
-        """Pixels, (..., *shape), of mode coordinates u, (..., *shape)."""
         return self._along_each_axis(_inverse_cosine_transform, u)
 
     def frequencies(self, sides: Sequence[float] | None = None) -> tuple[Tensor, ...]:
         """The wave number pi k / side along each axis, broadcast against each other: one (*shape) each, float64.
 
         Args:
-            sides: Lengths of the axes; the numbers of cells if not given, so that a cell has length 1.
+            sides: Lengths of the axes; by default the numbers of cells, so that a cell has length 1.
         """
-        sides = self.shape if sides is None else sides
-        axes = [
-            torch.arange(n, dtype=torch.float64) * (math.pi / side) for n, side in zip(self.shape, sides, strict=True)
-        ]
+        lengths = zip(self.shape, self.shape if sides is None else sides, strict=True)
+        axes = [torch.arange(n, dtype=torch.float64) * (math.pi / side) for n, side in lengths]
         return torch.meshgrid(*axes, indexing="ij")
 
     def eigenvalues(self) -> Tensor:
         """Eigenvalues pi^2 sum_a (k_a / n_a)^2 of minus the Laplacian, for cells of side 1: (*shape), float64."""
         return sum((w**2 for w in self.frequencies()), torch.zeros(()))
 
-    def _along_each_axis(self, transform: object, x: Tensor) -> Tensor:
+    def _along_each_axis(self, transform: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if x.shape[x.ndim - len(self.shape) :] != self.shape:
-            raise ValueError(f"the tensor has shape {tuple(x.shape)}; its last axes must be {self.shape}.")
+            raise ValueError(f"the last axes must be {self.shape}, got a tensor of shape {tuple(x.shape)}")
         for axis in range(-len(self.shape), 0):
-            x = transform(x.movedim(axis, -1)).movedim(-1, axis)  # type: ignore[operator]
+            x = transform(x.movedim(axis, -1)).movedim(-1, axis)
         return x
 
 
@@ -149,7 +148,5 @@ def _inverse_cosine_transform(u: Tensor) -> Tensor:
     sines = torch.cat([torch.zeros_like(u[..., :1]), cosines[..., (n + 1) // 2 :].flip(-1)], -1)
     reordered = torch.fft.irfft(torch.complex(cosines[..., : n // 2 + 1], -sines) * turn.conj(), n)
     half = (n + 1) // 2
-    even, odd = reordered[..., :half], reordered[..., half:].flip(-1)
-    if n % 2:
-        odd = torch.cat([odd, odd[..., :1]], -1)
+    even, odd = reordered[..., :half], torch.nn.functional.pad(reordered[..., half:].flip(-1), (0, n % 2))
     return torch.stack([even, odd], -1).flatten(-2)[..., :n]

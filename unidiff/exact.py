@@ -1,9 +1,11 @@
-"""Denoisers in closed form: the reference for solvers and networks."""
+"""Denoisers in closed form: the reference for solvers and networks.
+
+They depend on a level's alpha and sigma alone, so they may also be evaluated below the process's t_min.
+"""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +19,7 @@ from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of
 
-__all__ = ["ClosedForm", "Empirical", "GaussianMixture", "MixtureClassifier"]
+__all__ = ["Empirical", "GaussianMixture", "MixtureClassifier"]
 
 
 def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
@@ -26,25 +28,7 @@ def _prediction(x0: Tensor, u: Tensor, level: Level) -> Prediction:
     return Prediction(x0.to(u.dtype), eps_of(x0, u, level).to(u.dtype), level)
 
 
-class ClosedForm(Denoiser):
-    """A denoiser that is exact at every noise level, together with its data distribution.
-
-    It depends on a level's alpha and sigma alone, and may also be evaluated below the process's t_min.
-
-    Attributes:
-        shape: Shape of one sample.
-    """
-
-    shape: tuple[int, ...]
-    condition_names: tuple[str, ...] | None = ()
-    closed_form = True
-
-    @abstractmethod
-    def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Exact samples of the data; see `Denoiser.draw`."""
-
-
-class GaussianMixture(ClosedForm):
+class GaussianMixture(Denoiser):
     """The exact denoiser when the data are a mixture of Gaussians.
 
     Its classes are the components: with a label k the data are N(m_k, C_k) alone, with -1 or none the whole mixture.
@@ -61,7 +45,9 @@ class GaussianMixture(ClosedForm):
         weights: Component weights, (K,), positive; normalized to sum 1. Equal by default.
     """
 
+    closed_form = True
     condition_names = ("label",)
+    shape: tuple[int, ...]
     means: Tensor
     log_weights: Tensor
     variances: Tensor
@@ -81,11 +67,9 @@ class GaussianMixture(ClosedForm):
         count, self.shape = len(means), tuple(means.shape[1:])
         self.classes = count
         flat = process.basis.forward(means).flatten(1)
-        weights = torch.ones(count) if weights is None else weights
-        weights = torch.as_tensor(weights, dtype=torch.float64)  # at once: a list of floats would pass through float32
-        require(
-            weights.shape == (count,) and bool((weights > 0).all()), "weights", weights, f"{count} positive numbers"
-        )
+        weights = torch.as_tensor([1.0] * count if weights is None else weights, dtype=torch.float64)
+        positive = weights.shape == (count,) and bool((weights > 0).all())
+        require(positive, "weights", weights, f"{count} positive numbers")
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         variances, axes = self._principal(covariance, count, flat.shape[1])
         require(bool((variances >= 0).all()), "covariance", covariance, "positive semi-definite")
@@ -138,7 +122,6 @@ class GaussianMixture(ClosedForm):
         return self.log_joint(u, level).logsumexp(-1)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The exact posterior means of data and noise; see `Denoiser.forward`."""
         residual, variance, log_joint = self._along_axes(u, level)
         if (label := cond.get("label")) is not None:
             check_label(label, self.classes, len(u))
@@ -152,9 +135,8 @@ class GaussianMixture(ClosedForm):
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
         """Exact samples of the whole mixture, or of the components that are the labels; see `Denoiser.draw`."""
-        component = torch.searchsorted(self.log_weights.exp().cumsum(0), uniform.to(self.means.dtype)).clamp(
-            max=len(self.means) - 1
-        )
+        upper = self.log_weights.exp().cumsum(0)[:-1]
+        component = torch.searchsorted(upper, uniform.to(upper.dtype))
         if (label := cond.get("label")) is not None:
             component = torch.where(label >= 0, label, component)
         shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
@@ -178,11 +160,10 @@ class MixtureClassifier(Classifier):
         self.classes = len(mixture.means)
 
     def forward(self, u: Tensor, level: Level) -> Tensor:
-        """The log joint density of state and class; see `Classifier.forward`."""
         return self.mixture.log_joint(u, level).to(u.dtype)
 
 
-class Empirical(ClosedForm):
+class Empirical(Denoiser):
     """The optimal denoiser on a finite data set: what a network of unlimited capacity would learn from it.
 
     E[x0 | u_t] = sum_i x_i softmax_i(-|u_t - alpha x_i|^2 / (2 sigma^2)) (De Bortoli 2022; Karras et al. 2022, eq. 57).
@@ -193,6 +174,9 @@ class Empirical(ClosedForm):
         data: The data set in pixels, (N, *shape).
     """
 
+    closed_form = True
+    condition_names = ()
+    shape: tuple[int, ...]
     data: Tensor
 
     def __init__(self, process: Process, data: Tensor) -> None:
@@ -203,7 +187,6 @@ class Empirical(ClosedForm):
         self.register_buffer("data", process.basis.forward(data.to(torch.float64)).flatten(1))  # in modes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The exact posterior means of data and noise; see `Denoiser.forward`."""
         if "label" in cond:
             check_label(cond["label"], self.classes, len(u))
         flat = u.flatten(1).to(self.data.dtype)
@@ -215,7 +198,7 @@ class Empirical(ClosedForm):
         return _prediction(x0, u, level)
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
-        """Entries of the data set with replacement; see `ClosedForm.draw`. The noise is not used."""
+        """Entries of the data set with replacement; see `Denoiser.draw`. The noise is not used."""
         chosen = (uniform.to(self.data.dtype) * len(self.data)).long().clamp(max=len(self.data) - 1)
         return self.process.basis.inverse(self.data[chosen].reshape(noise.shape)).to(noise.dtype)
 

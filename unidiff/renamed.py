@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["RENAMED", "renamed", "renamed_parameters"]
+__all__ = ["RENAMED", "renamed", "renamed_attribute", "renamed_parameters"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,16 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def renamed_attribute(old: str, new: str) -> Any:
+    """The old name of an attribute or a method: reads the new one, with a DeprecationWarning."""
+
+    def read(self: object) -> Any:
+        warnings.warn(f"{type(self).__name__}.{old} is now called {new}.", DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(read)
 
 
 def renamed_parameters(cls: type) -> Mapping[str, str]:

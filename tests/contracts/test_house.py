@@ -19,8 +19,8 @@ ROWS = {
 }
 # A row of the list of isinstance: file, what is looked for, why.
 LISTED = set(re.findall(r"^- `([\w/]+\.py)`: `(\w+)`: .{10,}", TEXT, re.M))
-OWN = {
-    node.name
+CLASSES = {
+    node.name: node
     for path in FILES.values()
     for node in ast.walk(ast.parse(path.read_text()))
     if isinstance(node, ast.ClassDef)
@@ -32,7 +32,7 @@ def types_asked(source: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            found |= set(re.findall(r"(?<!nn\.)\b\w+", ast.unparse(node.args[1]))) & OWN
+            found |= set(re.findall(r"(?<!nn\.)\b\w+", ast.unparse(node.args[1]))) & CLASSES.keys()
     return found
 
 
@@ -59,6 +59,22 @@ def test_objects_are_not_asked_for_their_type():
 def test_an_isinstance_is_seen():
     assert types_asked("isinstance(x, (int, ud.DDPM))") == {"DDPM"}
     assert types_asked("isinstance(x, (int, nn.Linear))") == set()  # torch's, not our schedule
+
+
+def documented(cls: ast.ClassDef, method: str) -> bool:
+    """Whether a class or one of its bases in the package describes a method."""
+    own = [node for node in cls.body if isinstance(node, ast.FunctionDef) and node.name == method]
+    bases = [CLASSES[name] for name in (ast.unparse(base).split("[")[0] for base in cls.bases) if name in CLASSES]
+    return any(map(ast.get_docstring, own)) or any(documented(base, method) for base in bases)
+
+
+def test_a_public_method_is_described_by_its_class_or_a_base():
+    # ruff's D102 would want the words of the base class again at each method that overrides.
+    methods = [(cls, node.name) for cls in CLASSES.values() for node in cls.body if isinstance(node, ast.FunctionDef)]
+    public = [(cls, name) for cls, name in methods if not cls.name.startswith("_") and not name.startswith("_")]
+    assert len(public) > 100
+    assert not [f"{cls.name}.{name}" for cls, name in public if not documented(cls, name)]
+    assert not documented(CLASSES["Denoiser"], "no_such_method")
 
 
 MACHINE = re.compile(r"""["'`\s=(]/(?!usr/|bin/|dev/|tmp/|far/|proc/|etc/)[a-z]+/[\w.-]+/[\w./-]+""")

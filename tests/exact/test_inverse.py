@@ -61,6 +61,22 @@ def test_functions_of_the_gram_matrix_are_those_of_the_dense_one(operator):
     )
 
 
+def test_an_operator_that_overrides_the_old_name_of_its_basis_is_computed_in_it():
+    with pytest.warns(DeprecationWarning, match=r"Old\.left is now called left_singular_basis"):
+
+        class Old(ud.inverse.Operator):
+            shape, left = (3,), ud.DCT((3,))
+            singular_values = torch.tensor([1.0, 2.0, 3.0], dtype=F64)
+
+            def apply(self, x):
+                return self.left.inverse(self.singular_values * self.left.forward(x))
+
+            transpose = apply
+
+    y = normal(2, 3)
+    torch.testing.assert_close(Old().gram(y, torch.sqrt), Old().apply(y), rtol=1e-14, atol=1e-14)
+
+
 def test_what_the_operators_measure():
     x = normal(1, 1, 4, 6)
     torch.testing.assert_close(ud.inverse.BlockMean((4, 6), 2).apply(x), torch.nn.functional.avg_pool2d(x, 2))

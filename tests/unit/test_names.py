@@ -33,6 +33,21 @@ def test_an_old_name_is_the_new_object_with_a_notice(old: str, new: object) -> N
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("owner", "old", "new"),
+    [
+        (ud.inverse.HeatBlur((2, 3), 0.7), "left", "left_singular_basis"),
+        (ud.pde.SpectralCutoff(), "kept", "resolved_modes"),
+        (ud.pde.GradientModes(ud.pde.Interval(4)), "place", "embed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_old_attribute_is_the_new_one_with_a_notice(owner: object, old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"\.{old} is now called {new}") as caught:
+        assert getattr(owner, old) == getattr(owner, new)
+    assert caught[0].filename == __file__
+
+
 def test_recipes_resolve_names_over_all_namespaces_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unidiff.basis import DCT, Basis, Pixel
+from unidiff.basis import DCT, Basis, Pixel, set_shape
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import generator_of
+from unidiff.renamed import renamed_attribute
 
 __all__ = ["BlockMean", "HeatBlur", "Inpainting", "Operator", "RandomProjection"]
+
+_LONGEST_AXIS = 65536
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,20 @@ class Operator(ABC):
         shape: The last axes of a sample that A acts on.
     """
 
+    left = renamed_attribute("left", "left_singular_basis")
+
+    def __init_subclass__(cls) -> None:
+        if "left" in vars(cls):  # an operator written for the last release overrides the old name
+            warnings.warn(f"{cls.__name__}.left is now called left_singular_basis.", DeprecationWarning, stacklevel=2)
+            setattr(cls, "left_singular_basis", vars(cls)["left"])  # noqa: B010
+
     @property
     @abstractmethod
     def singular_values(self) -> Tensor:
         """Singular values s, at least 0, float64; broadcast against U^T y."""
 
     @property
-    def left(self) -> Basis:
+    def left_singular_basis(self) -> Basis:
         """The basis U of measurements in which A A^T is diagonal; for most the identity."""
         return Pixel()
 
@@ -54,22 +66,12 @@ class Operator(ABC):
             function: f, elementwise on tensors.
         """
         factors = function(self.singular_values**2).to(y.device, y.dtype, non_blocking=True)
-        return self.left.inverse(factors * self.left.forward(y))
+        return self.left_singular_basis.inverse(factors * self.left_singular_basis.forward(y))
 
-    def _require_pixels(self, x: Tensor, shape: tuple[int, ...]) -> None:
+    def _require_last_axes(self, x: Tensor, shape: tuple[int, ...]) -> None:
         if x.shape[x.ndim - len(shape) :] != shape:
             problem = f"{type(self).__name__} takes tensors with last axes {shape}, got shape {tuple(x.shape)}"
             raise ParameterError("operator", problem)
-
-
-def _sizes(operator: Operator, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape as a tuple (recipes have lists), validated and stored in the frozen operator."""
-    sizes = tuple(shape)
-    require(len(sizes) > 0, "shape", sizes, "at least one axis, such as (28, 28)")
-    for n in sizes:
-        require_whole("shape", n, 1, 65536)
-    object.__setattr__(operator, "shape", sizes)
-    return sizes
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,23 @@ class HeatBlur(Operator):
     blur: float
 
     def __post_init__(self) -> None:
-        _sizes(self, self.shape)
+        set_shape(self, most=_LONGEST_AXIS)
         require(0 <= self.blur < math.inf, "blur", self.blur, "a number >= 0, in pixels")
 
     @property
-    def left(self) -> DCT:
-        """The cosines."""
+    def left_singular_basis(self) -> DCT:
         return DCT(self.shape)
 
     @cached_property
     def singular_values(self) -> Tensor:
         """exp(-lambda_k tau), (*shape)."""
-        return torch.exp(-self.left.eigenvalues() * self.blur**2 / 2)
+        return torch.exp(-DCT(self.shape).eigenvalues() * self.blur**2 / 2)
 
     def apply(self, x: Tensor) -> Tensor:
-        """The blurred image; see `Operator.apply`."""
-        self._require_pixels(x, self.shape)
-        return self.left.inverse(self.singular_values.to(x.device, x.dtype, non_blocking=True) * self.left.forward(x))
+        self._require_last_axes(x, self.shape)
+        return DCT(self.shape).inverse(self.singular_values.to(x, non_blocking=True) * DCT(self.shape).forward(x))
 
     def transpose(self, y: Tensor) -> Tensor:
-        """The same blur; see `Operator.transpose`."""
         return self.apply(y)
 
 
@@ -127,8 +126,9 @@ class BlockMean(Operator):
 
     def __post_init__(self) -> None:
         require_whole("factor", self.factor)
-        sizes = _sizes(self, self.shape)
-        require(all(n % self.factor == 0 for n in sizes), "shape", sizes, f"multiples of factor, {self.factor}")
+        set_shape(self, most=_LONGEST_AXIS)
+        fits = all(n % self.factor == 0 for n in self.shape)
+        require(fits, "shape", self.shape, f"multiples of factor, {self.factor}")
 
     @property
     def singular_values(self) -> Tensor:
@@ -136,22 +136,52 @@ class BlockMean(Operator):
         return torch.tensor(self.factor ** (-len(self.shape) / 2), dtype=torch.float64)
 
     def apply(self, x: Tensor) -> Tensor:
-        """The small image; see `Operator.apply`."""
-        self._require_pixels(x, self.shape)
+        self._require_last_axes(x, self.shape)
         blocks = [size for n in self.shape for size in (n // self.factor, self.factor)]
         inner = tuple(range(-1, -2 * len(self.shape), -2))
         return x.reshape(*x.shape[: x.ndim - len(self.shape)], *blocks).mean(inner)
 
     def transpose(self, y: Tensor) -> Tensor:
         """Each value distributed evenly over its block; see `Operator.transpose`."""
-        self._require_pixels(y, tuple(n // self.factor for n in self.shape))
+        self._require_last_axes(y, tuple(n // self.factor for n in self.shape))
         for axis in range(-len(self.shape), 0):
             y = y.repeat_interleave(self.factor, axis)
         return y * self.factor ** -len(self.shape)
 
 
+class _Selection(Operator):
+    """Some coordinates of an orthogonal transform Q of the flattened sample, y = (Q x)[indices]: A A^T = I."""
+
+    shape: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def _indices(self) -> Tensor:
+        """The measured coordinates, (n,): indexing by a mask would synchronize the device."""
+
+    def _rotate(self, flat: Tensor) -> Tensor:
+        return flat
+
+    _rotate_back = _rotate
+
+    @property
+    def singular_values(self) -> Tensor:
+        return torch.ones((), dtype=torch.float64)
+
+    def apply(self, x: Tensor) -> Tensor:
+        self._require_last_axes(x, self.shape)
+        flat = x.flatten(x.ndim - len(self.shape))
+        return self._rotate(flat)[..., self._indices.to(x.device, non_blocking=True)]
+
+    def transpose(self, y: Tensor) -> Tensor:
+        self._require_last_axes(y, (len(self._indices),))
+        rotated = y.new_zeros(*y.shape[:-1], math.prod(self.shape))
+        rotated[..., self._indices.to(y.device, non_blocking=True)] = y
+        return self._rotate_back(rotated).reshape(*y.shape[:-1], *self.shape)
+
+
 @dataclass(frozen=True)
-class Inpainting(Operator):
+class Inpainting(_Selection):
     """The known pixels, as one long axis: (..., *shape) to (..., n). A A^T = I.
 
     Args:
@@ -167,7 +197,7 @@ class Inpainting(Operator):
             raise ParameterError("known", f"must be an array of 0 and 1 ({error})") from error
         fits = mask.ndim > 0 and bool(((mask == 0) | (mask == 1)).all()) and bool(mask.any())
         require(fits, "known", tuple(mask.shape), "an array of 0 and 1 that is not 0 everywhere")
-        object.__setattr__(self, "known", _nested(mask.long().tolist()))
+        object.__setattr__(self, "known", _as_tuples(mask.long().tolist()))
 
     @cached_property
     def mask(self) -> Tensor:
@@ -177,39 +207,21 @@ class Inpainting(Operator):
 
     @cached_property
     def _indices(self) -> Tensor:
-        """Indices of the known pixels in a flattened image, (n,): indexing by a mask would synchronize the device."""
         with torch.inference_mode(False):
             return self.mask.flatten().nonzero().flatten()
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The shape of the mask."""
         return tuple(self.mask.shape)
 
-    @property
-    def singular_values(self) -> Tensor:
-        """1, ()."""
-        return torch.ones((), dtype=torch.float64)
 
-    def apply(self, x: Tensor) -> Tensor:
-        """The known pixels; see `Operator.apply`."""
-        self._require_pixels(x, self.shape)
-        return x.flatten(x.ndim - len(self.shape))[..., self._indices.to(x.device, non_blocking=True)]
-
-    def transpose(self, y: Tensor) -> Tensor:
-        """An image that is 0 at unknown pixels; see `Operator.transpose`."""
-        self._require_pixels(y, (len(self._indices),))
-        x = y.new_zeros(*y.shape[:-1], self.mask.numel())
-        x[..., self._indices.to(y.device, non_blocking=True)] = y
-        return x.reshape(*y.shape[:-1], *self.shape)
-
-
-def _nested(value: object) -> tuple[object, ...]:
-    return tuple(_nested(entry) if isinstance(entry, list) else entry for entry in value)  # type: ignore[attr-defined]
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
-class RandomProjection(Operator):
+class RandomProjection(_Selection):
     """Compressed sensing: `count` random orthonormal directions, A A^T = I.
 
     Random sign flips of the pixels, a cosine transform of the flattened sample, and a random selection of `count`
@@ -224,34 +236,27 @@ class RandomProjection(Operator):
     shape: tuple[int, ...]
     count: int
     seed: int = 0
-    _signs_and_modes: tuple[Tensor, Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        size = math.prod(_sizes(self, self.shape))
-        require_whole("count", self.count, 1, size)
+        set_shape(self, most=_LONGEST_AXIS)
+        require_whole("count", self.count, 1, math.prod(self.shape))
         require_whole("seed", self.seed, 0, 2**62)
-        generator = generator_of(self.seed)
+
+    @cached_property
+    def _signs_and_modes(self) -> tuple[Tensor, Tensor]:
+        size, generator = math.prod(self.shape), generator_of(self.seed)
         with torch.inference_mode(False):  # autograd saves them, so they must not be inference tensors
             signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-            modes = torch.randperm(size, generator=generator)[: self.count]
-        object.__setattr__(self, "_signs_and_modes", (signs, modes))
+            return signs, torch.randperm(size, generator=generator)[: self.count]
 
     @property
-    def singular_values(self) -> Tensor:
-        """1, ()."""
-        return torch.ones((), dtype=torch.float64)
+    def _indices(self) -> Tensor:
+        return self._signs_and_modes[1]
 
-    def apply(self, x: Tensor) -> Tensor:
-        """The projections, (..., count); see `Operator.apply`."""
-        self._require_pixels(x, self.shape)
-        signs, modes = (tensor.to(x.device, non_blocking=True) for tensor in self._signs_and_modes)
-        flat = x.flatten(x.ndim - len(self.shape))
-        return DCT((len(signs),)).forward(flat * signs)[..., modes]
+    def _rotate(self, flat: Tensor) -> Tensor:
+        signs = self._signs_and_modes[0].to(flat.device, non_blocking=True)
+        return DCT(flat.shape[-1:]).forward(flat * signs)
 
-    def transpose(self, y: Tensor) -> Tensor:
-        """The combination of the directions; see `Operator.transpose`."""
-        self._require_pixels(y, (self.count,))
-        signs, modes = (tensor.to(y.device, non_blocking=True) for tensor in self._signs_and_modes)
-        spread = y.new_zeros(*y.shape[:-1], len(signs))
-        spread[..., modes] = y
-        return (DCT((len(signs),)).inverse(spread) * signs).reshape(*y.shape[:-1], *self.shape)
+    def _rotate_back(self, flat: Tensor) -> Tensor:
+        signs = self._signs_and_modes[0].to(flat.device, non_blocking=True)
+        return DCT(flat.shape[-1:]).inverse(flat) * signs

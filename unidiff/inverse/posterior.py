@@ -1,4 +1,4 @@
-"""Models of the data given a measurement y = A x0 + noise: denoisers that wrap a denoiser."""
+"""Models of the data given a measurement y = A x0 + noise: denoisers that wrap a denoiser, and the exact posterior."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.exact import GaussianMixture
 from unidiff.guidance.base import replace_x0, slice_level
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level, eps_of, scale_by
 
-__all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior"]
+__all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior", "conditioned"]
 
 _SMALLEST_RATIO = 1e-6  # alpha / sigma below which a float32 gradient underflows
 _CLAMPED_RATIO = 1e-3  # noisier states are evaluated at this alpha / sigma instead: x0 hardly depends on it
@@ -182,14 +183,14 @@ class PiGDM(Posterior):
 
     def shift(self, residual: Tensor, push: Callable[[Tensor], Tensor], level: Level) -> Tensor:
         """Cov A^T (r^2 A A^T + s^2 I)^{-1} (y - A x0); see `Posterior.shift`."""
-        spread = self.data_std**2 * level.sigma**2 / (level.alpha**2 * self.data_std**2 + level.sigma**2)
-        if not isinstance(spread, Tensor):
-            return push(self._weighted(residual, spread))
-        pairs = zip(residual, spread.flatten().tolist())
-        return push(torch.stack([self._weighted(row, r2) for row, r2 in pairs]))
+        r2 = self.data_std**2 * level.sigma**2 / (level.alpha**2 * self.data_std**2 + level.sigma**2)
 
-    def _weighted(self, residual: Tensor, spread: float) -> Tensor:
-        return self.operator.gram(residual, lambda gram: 1 / (spread * gram + self.noise_std**2))
+        def weighted(rows: Tensor, r2: float) -> Tensor:
+            return self.operator.gram(rows, lambda gram: 1 / (r2 * gram + self.noise_std**2))
+
+        if not isinstance(r2, Tensor):
+            return push(weighted(residual, r2))
+        return push(torch.stack([weighted(*pair) for pair in zip(residual, r2.flatten().tolist())]))
 
 
 class MomentMatching(Posterior):
@@ -242,3 +243,47 @@ class MomentMatching(Posterior):
             direction = remainder + torch.where(active, square / previous, 0.0) * direction
             active = active & (square > target)
         return push(solution.reshape(shape))
+
+
+def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_std: float = 0.0) -> GaussianMixture:
+    """The exact denoiser of x0 given y = A x0 + s n, x0 from a mixture: again a mixture.
+
+    Component k becomes N(m_k + G_k (y - A m_k), (I - G_k A) C_k) with G_k = C_k A^T (A C_k A^T + s^2 I)^{-1}, and its
+    weight is multiplied by N(y; A m_k, A C_k A^T + s^2 I).
+
+    Args:
+        mixture: The model of the data.
+        operator: A.
+        y: One measurement, (*measured).
+        noise_std: s >= 0; 0 for a noiseless measurement, where A C_k A^T must not be singular.
+
+    Raises:
+        ParameterError: If y is not of the shape of a measurement, or noise_std is below 0 or too small for A; where
+            the modes of the process differ in SNR, if the covariance of the posterior is not diagonal in them.
+    """
+    require(0 <= noise_std < math.inf, "noise_std", noise_std, "a number >= 0")
+    count, shape, size = len(mixture.means), mixture.shape, math.prod(mixture.shape)
+    unit = torch.eye(size, dtype=torch.float64)
+    rows = operator.apply(unit.reshape(size, *shape))
+    require(rows.shape[1:] == y.shape, "y", tuple(y.shape), f"one measurement, {tuple(rows.shape[1:])}")
+    A = rows.flatten(1).mT
+    axes = unit.expand(count, size, size) if mixture.axes is None else mixture.axes
+    roots = (axes * mixture.variances.sqrt()[:, None, :]).mT.reshape(count * size, *shape)
+    roots = mixture.process.basis.inverse(roots).reshape(count, size, size)  # the rows of R_k, C_k = R_k^T R_k
+    means = mixture.process.basis.inverse(mixture.means.reshape(count, *shape)).flatten(1)
+    projected = roots @ A.mT  # R_k A^T
+    spread = projected.mT @ projected + noise_std**2 * torch.eye(len(A), dtype=torch.float64)
+    eigenvalues = torch.linalg.eigvalsh(spread)
+    if bool((eigenvalues[:, 0] <= 1e-12 * eigenvalues[:, -1]).any()):  # an error of 1e-16 becomes one of 1e-4
+        problem = "must be > 0 where A C A^T is singular in float64 (redundant measurements)"
+        raise ParameterError("noise_std", f"{problem}, got {noise_std:g}")
+    residual = y.to(torch.float64).flatten() - means @ A.mT
+    gain = torch.linalg.solve(spread, projected.mT @ roots).mT  # (K, D, m)
+    new_means = means + torch.einsum("kdm,km->kd", gain, residual)
+    keep = unit - gain @ A
+    # Joseph's form is symmetric and positive semi-definite to the last bit.
+    covariance = (roots @ keep.mT).mT @ (roots @ keep.mT) + noise_std**2 * gain @ gain.mT
+    square = (residual * torch.linalg.solve(spread, residual[..., None])[..., 0]).sum(-1)
+    log_weights = mixture.log_weights - 0.5 * (square + torch.linalg.slogdet(spread)[1])
+    weights = torch.exp(log_weights - log_weights.max()).clamp(min=1e-300)
+    return GaussianMixture(mixture.process, new_means.reshape(count, *shape), covariance, weights)

@@ -17,10 +17,9 @@ import math
 from torch import Tensor
 
 from unidiff.errors import require
-from unidiff.pde.domain import Domain
+from unidiff.pde.domain import Domain, GradientModes
 from unidiff.pde.evolution import evolve_modes
 from unidiff.pde.field import as_field, as_modes, field_modes, reject_constants, volume
-from unidiff.pde.gradient import GradientModes
 from unidiff.pde.regularizers import Mollifier, Observation
 
 __all__ = ["mode_deviation", "recover", "recover_modes", "resolution", "resolvable_modes"]
@@ -61,19 +60,15 @@ def recover_modes(
     """Estimate the modes at time 0, (..., *modes), from noisy modes at time T, (..., *modes); see `recover`.
 
     The deviation is that of the noise in each mode; see `mode_deviation`.
-
-    Raises:
-        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 <= time < math.inf, "time", time, "a number >= 0")
     require(0 < energy < math.inf, "energy", energy, "a number > 0")
     require(0 <= deviation < math.inf, "deviation", deviation, "a number >= 0")
-    gradient = GradientModes(domain)
-    modes = as_modes(domain, modes)
+    gradient, modes = GradientModes(domain), as_modes(domain, modes)
     v = gradient.select(modes.double())
     reject_constants((v == 0).all(-1), "modes")
     observed = Observation(v, gradient.eigenvalues.to(v.device), time, energy, deviation)
-    return gradient.place(method.start(observed)).to(modes.dtype)
+    return gradient.embed(method.start(observed)).to(modes.dtype)
 
 
 def mode_deviation(domain: Domain, deviation: float) -> float:
@@ -95,9 +90,6 @@ def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: floa
 
     Returns:
         Numbers of modes, (...), not counting the constant.
-
-    Raises:
-        ParameterError: If a number is out of range, or a field is not finite or constant.
     """
     require(0 < deviation < math.inf, "deviation", deviation, "a number > 0")
     require(0 <= time < math.inf, "time", time, "a number >= 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.renamed import renamed_attribute
 
-__all__ = ["Box", "Discretization", "Domain", "Interval", "Rectangle"]
+__all__ = ["Box", "Domain", "GradientModes", "Interval", "Rectangle", "cell_centres"]
 
 Discretization = Literal["spectral", "fd"]
 
@@ -49,13 +50,9 @@ class Domain(ABC):
         """Values on the grid, (..., *grid), of modes, (..., *modes)."""
 
     def field(self, function: Callable[..., Any]) -> Tensor:
-        """Values on the grid, (*grid), of a function of the coordinates: f(x), f(x, y) or f(x, y, z).
-
-        A function that returns a number is a constant.
-        """
-        points = self.points
-        values = torch.as_tensor(function(*points))
-        return values.expand(points[0].shape) if values.ndim == 0 else values
+        """Values on the grid, (*grid), of f(x), f(x, y) or f(x, y, z); one that returns a number is a constant."""
+        values = torch.as_tensor(function(*self.points))
+        return values.expand(self.points[0].shape) if values.ndim == 0 else values
 
     def image(self, values: Tensor) -> Tensor:
         """Values on the bounding box, (..., one axis per dimension), NaN outside the domain."""
@@ -67,8 +64,7 @@ class Domain(ABC):
         Raises:
             ParameterError: If it is not sparse.
         """
-        problem = f"the Laplacian of {self!r} is not a sparse matrix. Use a domain with finite differences."
-        raise ParameterError("domain", problem)
+        raise ParameterError("domain", f"the Laplacian of {self!r} is not sparse; use finite differences.")
 
     def gradient_energy(self, modes: Tensor) -> Tensor:
         """The integral of |grad u|^2, (...), of modes, (..., *modes): sum_k lambda_k a_k^2."""
@@ -76,10 +72,7 @@ class Domain(ABC):
         return (eigenvalues * modes**2).flatten(-eigenvalues.ndim).sum(-1)
 
     def order(self) -> Tensor:
-        """Indices into the flattened modes that sort the eigenvalues, lambda_0 = 0 < lambda_1 <= ...: (modes,).
-
-        Equal eigenvalues keep the order of the modes' indices.
-        """
+        """Indices into the flattened modes by growing eigenvalue, equal ones in the order of the modes: (modes,)."""
         return self.eigenvalues.flatten().argsort(stable=True)
 
     def eigenmode(self, k: int) -> Tensor:
@@ -91,9 +84,22 @@ class Domain(ABC):
         return modes.reshape(self.eigenvalues.shape)
 
 
+def cell_centres(cells: Sequence[int], sides: Sequence[float]) -> tuple[Tensor, ...]:
+    """Coordinates of the centres of equal cells of a box at the origin: one (*cells) for each axis."""
+    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (side / n) for n, side in zip(cells, sides, strict=True)]
+    return torch.meshgrid(*axes, indexing="ij")
+
+
 @dataclass(frozen=True)
 class _Grid(Domain):
-    """A box of equal cells, in which the cosine transform gives every eigenmode."""
+    """A box of equal cells, in which the cosine transform gives every eigenmode.
+
+    Args:
+        cells: Number of cells along each axis, at least 2.
+        sides: Lengths L of the sides.
+        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 3-, 5- or 7-point Laplacian on the
+            cells.
+    """
 
     cells: tuple[int, ...]
     sides: tuple[float, ...]
@@ -113,32 +119,27 @@ class _Grid(Domain):
         require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
         require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
 
-    @cached_property
+    @property
     def _basis(self) -> DCT:
         return DCT(self.cells)
 
-    @cached_property
+    @property
     def _cell_scale(self) -> float:
-        """Square root of a cell's volume: what makes the transform orthonormal for the integral."""
-        return math.sqrt(math.prod(side / n for side, n in zip(self.sides, self.cells, strict=True)))
+        """Square root of a cell's volume, which makes the transform orthonormal for the integral."""
+        return math.sqrt(math.prod(self.sides) / math.prod(self.cells))
 
     @cached_property
     def eigenvalues(self) -> Tensor:
         """sum_a (pi k_a / L_a)^2, or for the 3-point Laplacian ("fd") sum_a (2 / h_a)^2 sin^2(pi k_a / 2 n_a)."""
-        total = torch.zeros((), dtype=torch.float64)
-        for wave, side, n in zip(self._basis.frequencies(self.sides), self.sides, self.cells, strict=True):
-            h = side / n
-            total = total + (wave**2 if self.kind == "spectral" else (2 / h * torch.sin(wave * h / 2)) ** 2)
-        return total
+        waves = self._basis.frequencies(self.sides)
+        if self.kind == "fd":
+            widths = [side / n for side, n in zip(self.sides, self.cells)]
+            waves = tuple(2 / h * torch.sin(wave * h / 2) for wave, h in zip(waves, widths))
+        return torch.stack(waves).square().sum(0)
 
     @cached_property
     def points(self) -> tuple[Tensor, ...]:
-        """Centres of the cells: one (*cells) for each axis."""
-        axes = [
-            (torch.arange(n, dtype=torch.float64) + 0.5) * (side / n)
-            for side, n in zip(self.sides, self.cells, strict=True)
-        ]
-        return tuple(torch.meshgrid(*axes, indexing="ij"))
+        return cell_centres(self.cells, self.sides)
 
     def laplacian(self) -> Any:
         """The 3-, 5- or 7-point Laplacian; see `Domain.laplacian`. For `kind="fd"` only."""
@@ -147,31 +148,21 @@ class _Grid(Domain):
 
         total = csr_array((1, 1))
         for n, side in zip(self.cells, self.sides, strict=True):
-            centre = np.full(n, -2.0)
-            centre[[0, -1]] = -1.0  # the mirrored cell beyond the border has the same value: no flux
-            ones = np.ones(n - 1)
-            along = diags_array([ones, centre, ones], offsets=[-1, 0, 1]) * (n / side) ** 2
-            total = kronsum(along, total)  # of A and B: 1 (x) A + B (x) 1, so the last axis runs fastest
+            ones = np.full(n - 1, n / side)
+            gradient = diags_array([-ones, ones], offsets=[0, 1], shape=(n - 1, n))  # inside: no flux at the border
+            total = kronsum(-gradient.T @ gradient, total)  # 1 (x) A + B (x) 1, so the last axis runs fastest
         return csr_array(total)
 
     def to_modes(self, values: Tensor) -> Tensor:
-        """Modes of values on the grid; see `Domain.to_modes`."""
         return self._cell_scale * self._basis.forward(values)
 
     def to_values(self, modes: Tensor) -> Tensor:
-        """Values on the grid of modes; see `Domain.to_values`."""
         return self._basis.inverse(modes / self._cell_scale)
 
 
 @dataclass(frozen=True)
 class Interval(_Grid):
-    """The interval [0, L].
-
-    Args:
-        cells: Number of cells, at least 2.
-        sides: L.
-        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 3-point Laplacian on the cells.
-    """
+    """The interval [0, L]."""
 
     cells: int | tuple[int, ...] = 128  # type: ignore[assignment]
     sides: float | tuple[float, ...] = 1.0  # type: ignore[assignment]
@@ -180,13 +171,7 @@ class Interval(_Grid):
 
 @dataclass(frozen=True)
 class Rectangle(_Grid):
-    """The rectangle [0, L_1] x [0, L_2]; the first axis is that of the rows.
-
-    Args:
-        cells: Numbers of cells along both axes, each at least 2.
-        sides: L_1 and L_2.
-        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 5-point Laplacian on the cells.
-    """
+    """The rectangle [0, L_1] x [0, L_2]; the first axis is that of the rows."""
 
     cells: tuple[int, int] = (64, 64)
     sides: tuple[float, float] = (1.0, 1.0)
@@ -195,14 +180,63 @@ class Rectangle(_Grid):
 
 @dataclass(frozen=True)
 class Box(_Grid):
-    """The box [0, L_1] x [0, L_2] x [0, L_3].
-
-    Args:
-        cells: Numbers of cells along the three axes, each at least 2.
-        sides: L_1, L_2 and L_3.
-        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 7-point Laplacian on the cells.
-    """
+    """The box [0, L_1] x [0, L_2] x [0, L_3]."""
 
     cells: tuple[int, int, int] = (32, 32, 32)
     sides: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dimension: ClassVar[int] = 3
+
+
+@dataclass(frozen=True)
+class GradientModes:
+    """The K modes of a domain with eigenvalue above 0, all but the constant; they carry R = sum_k lambda_k u_k^2.
+
+    In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction.
+
+    Args:
+        domain: The domain.
+    """
+
+    domain: Domain
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """Indices of the K modes in the flattened modes, by growing eigenvalue."""
+        order = self.domain.order()
+        return order[self.domain.eigenvalues.flatten()[order] > 0]
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """lambda_k > 0, ascending: (K,), float64."""
+        return self.domain.eigenvalues.flatten()[self._order]
+
+    place = renamed_attribute("place", "embed")
+
+    def select(self, modes: Tensor) -> Tensor:
+        """The modes that carry gradient, (..., K), out of all, (..., *modes)."""
+        flat = modes.flatten(modes.ndim - self.domain.eigenvalues.ndim)
+        return flat[..., self._order.to(modes.device)]
+
+    def embed(self, selected: Tensor) -> Tensor:
+        """All modes, (..., *modes), of those that carry gradient, (..., K); the others are 0."""
+        shape = self.domain.eigenvalues.shape
+        flat = selected.new_zeros(*selected.shape[:-1], shape.numel())
+        return flat.index_copy(-1, self._order.to(selected.device), selected).unflatten(-1, shape)
+
+    def directions(self, modes: Tensor) -> Tensor:
+        """y_k = sqrt(lambda_k / R) u_k, of norm 1, (..., K), of modes, (..., *modes).
+
+        Raises:
+            ParameterError: If a field is constant: it has no direction.
+        """
+        u = self.select(modes)
+        y = self.eigenvalues.sqrt().to(u) * u
+        largest = y.abs().amax(-1, keepdim=True)
+        require(bool((largest > 0).all()), "modes", "a constant field", "a field with a gradient")
+        y = y / largest  # so that no square underflows
+        return y / y.norm(dim=-1, keepdim=True)
+
+    def modes(self, y: Tensor, energy: Tensor | float) -> Tensor:
+        """Modes u_k = sqrt(R / lambda_k) y_k, (..., *modes), of y, (..., K), and gradient energies R, (...)."""
+        scale = torch.as_tensor(energy, dtype=y.dtype, device=y.device).sqrt()[..., None]
+        return self.embed(scale * y / self.eigenvalues.sqrt().to(y))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
 
-__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "volume"]
+__all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "single_field", "volume"]
 
 FieldLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Callable[..., Any]"
 Times: TypeAlias = "Tensor | Sequence[float] | float"
@@ -33,8 +34,7 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
     Raises:
         ParameterError: If it is not on the grid, not finite, or constant.
     """
-    values = _floating(domain.field(u0) if callable(u0) else u0, parameter)
-    _check(values, domain.points[0].shape, parameter)
+    values = _validated(domain.field(u0) if callable(u0) else u0, domain.points[0].shape, parameter)
     axes = tuple(range(-domain.points[0].ndim, 0))
     low, high = values.detach().amin(axes), values.detach().amax(axes)
     rounding = 4 * torch.finfo(values.dtype).eps * torch.maximum(low.abs(), high.abs())
@@ -42,15 +42,21 @@ def as_field(domain: Domain, u0: FieldLike, parameter: str = "u0") -> Tensor:
     return values
 
 
-def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any], parameter: str = "modes") -> Tensor:
-    """Validated modes, (*B, *modes); integers become float64.
+def single_field(domain: Domain, u0: FieldLike, times: Times) -> tuple[Tensor, float, Tensor]:
+    """A field of mean 0 and largest size 1, (*grid), so that no square overflows; its scale; and times, (T)."""
+    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+    increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
+    require(increasing, "times", at.tolist(), "increasing finite numbers >= 0")
+    field = as_field(domain, u0).detach().to("cpu", torch.float64)
+    require(field.ndim == domain.points[0].ndim, "u0", tuple(field.shape), "one field, without a batch axis")
+    start = field - field.mean()
+    scale = float(start.abs().max())
+    return start / scale, scale, at
 
-    Raises:
-        ParameterError: If they do not fit the domain or are not finite.
-    """
-    modes = _floating(modes, parameter)
-    _check(modes, domain.eigenvalues.shape, parameter)
-    return modes
+
+def as_modes(domain: Domain, modes: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Validated modes, (*B, *modes), finite and of the domain; integers become float64."""
+    return _validated(modes, domain.eigenvalues.shape, "modes")
 
 
 def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor:
@@ -63,7 +69,7 @@ def field_modes(domain: Domain, values: Tensor, parameter: str = "u0") -> Tensor
         ParameterError: If no mode has a larger gradient norm.
     """
     modes = domain.to_modes(values)
-    eigenvalues = domain.eigenvalues.to(modes.device, modes.dtype)
+    eigenvalues = domain.eigenvalues.to(modes)
     size = (eigenvalues.sqrt() * modes.detach().abs()).flatten(-eigenvalues.ndim)
     largest, k = size.max(-1)
     flat = values.detach().flatten(-domain.points[0].ndim)
@@ -87,18 +93,14 @@ def reject_constants(constant: Tensor, parameter: str) -> None:
         raise ParameterError(parameter, f"{problem}; |grad u| = 0 cannot be renormalised.")
 
 
-def _floating(values: Any, parameter: str) -> Tensor:
+def _validated(values: Any, shape: torch.Size, parameter: str) -> Tensor:
+    """A finite tensor of floats with these last axes."""
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ParameterError(parameter, f"must be numbers, got {type(values).__name__}") from error
-    if tensor.is_complex():
-        raise ParameterError(parameter, "must be real, got complex numbers")
+    require(not tensor.is_complex(), parameter, "complex numbers", "real")
+    fits = tensor.shape[max(0, tensor.ndim - len(shape)) :] == shape
+    require(fits, parameter, tuple(tensor.shape), f"a tensor with last axes {tuple(shape)}")
+    require(bool(tensor.isfinite().all()), parameter, "NaN or infinity", "finite")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
-
-
-def _check(values: Tensor, shape: torch.Size, parameter: str) -> None:
-    fits = values.shape[max(0, values.ndim - len(shape)) :] == shape
-    require(fits, parameter, tuple(values.shape), f"a tensor with last axes {tuple(shape)}")
-    if not bool(values.isfinite().all()):
-        raise ParameterError(parameter, "must be finite, got NaN or infinity")

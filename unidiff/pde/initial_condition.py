@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unidiff.errors import require, require_whole
 from unidiff.noise import generator_of
-from unidiff.pde.domain import Domain
+from unidiff.pde.domain import Domain, GradientModes
 
 __all__ = ["Broadband", "Eigenmodes", "InitialCondition", "RandomField"]
 
@@ -25,20 +25,13 @@ class InitialCondition(ABC):
         """Modes of the field, (*modes), float64; that of the constant is 0."""
 
 
-def _in_order(coefficients: Tensor, domain: Domain) -> Tensor:
-    """Modes, (*modes), from the coefficients of phi_0, phi_1, ...; the constant phi_0 is left out."""
-    modes = torch.zeros_like(coefficients)
-    modes[domain.order()[1:]] = coefficients[1:]
-    return modes.reshape(domain.eigenvalues.shape)
-
-
 @dataclass(frozen=True)
 class Broadband(InitialCondition):
     """a_k = cos(k^2): every scale has about the same amplitude, without randomness."""
 
     def modes(self, domain: Domain) -> Tensor:
-        """See `InitialCondition.modes`."""
-        return _in_order(torch.cos(torch.arange(domain.eigenvalues.numel(), dtype=torch.float64) ** 2), domain)
+        k = torch.arange(1, domain.eigenvalues.numel(), dtype=torch.float64)
+        return GradientModes(domain).embed(torch.cos(k**2))
 
 
 @dataclass(frozen=True)
@@ -55,9 +48,8 @@ class RandomField(InitialCondition):
         require_whole("seed", self.seed, 0, 2**62)
 
     def modes(self, domain: Domain) -> Tensor:
-        """See `InitialCondition.modes`."""
-        generator = generator_of(self.seed)
-        return _in_order(torch.randn(domain.eigenvalues.numel(), dtype=torch.float64, generator=generator), domain)
+        count, generator = domain.eigenvalues.numel(), generator_of(self.seed)
+        return GradientModes(domain).embed(torch.randn(count, dtype=torch.float64, generator=generator)[1:])
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,6 @@ class Eigenmodes(InitialCondition):
         require(any(c != 0 for _, c in self.terms), "terms", self.terms, "at least one pair (k, c) with c other than 0")
 
     def modes(self, domain: Domain) -> Tensor:
-        """See `InitialCondition.modes`."""
         total = torch.zeros_like(domain.eigenvalues)
         for k, c in self.terms:
             require_whole("terms", k, 1, domain.eigenvalues.numel() - 1)

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.pde.domain import Domain
-from unidiff.pde.gradient import GradientModes
+from unidiff.pde.domain import Domain, GradientModes
 
 __all__ = ["MeanFieldForcing", "MeanFieldState", "Stationary", "distance_below", "interval_multiplier"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.pde.domain import Domain
+from unidiff.pde.domain import Domain, cell_centres
 
 __all__ = ["Mask", "Polygon"]
 
@@ -38,14 +38,10 @@ class _Cells(Domain):
     @property
     @abstractmethod
     def _frame(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Where the rectangle begins, and its sides."""
+        """The rectangle's corner of least coordinates, and its sides."""
 
     def _check(self, parameter: str) -> None:
-        """Reject a shape with fewer than two cells or several connected components.
-
-        Raises:
-            ParameterError: At `parameter` if the shape is wrong, at `modes` if it has fewer cells than modes.
-        """
+        """Reject fewer than two cells, several connected components, and more modes than cells."""
         count = int(self._inside.sum())
         if count < 2:
             problem = f"{count or 'no'} cell{'s' if count != 1 else ''} inside. Use a larger shape or smaller cells."
@@ -54,34 +50,31 @@ class _Cells(Domain):
 
         components, labels = connected_components(self.laplacian(), directed=False)
         if components > 1:
-            sizes = ", ".join(str(size) for size in sorted(np.bincount(labels), reverse=True)[:5])
-            sizes += ", ..." if components > 5 else ""
+            sizes = ", ".join(map(str, sorted(np.bincount(labels), reverse=True)[:5])) + ", ..." * (components > 5)
             problem = f"the domain has {components} connected components (of {sizes} cells; cells that share only a"
             raise ParameterError(parameter, f"{problem} corner are not connected). Use one component or smaller cells.")
-        require_whole("modes", self.modes, 2)
-        require(self.modes <= count, "modes", self.modes, f"at most {count}, the number of cells inside")
+        require_whole("modes", self.modes, 2, count)
 
     @cached_property
     def points(self) -> tuple[Tensor, ...]:
         """Centres of the cells inside: (cells_inside) for each axis."""
-        shape, (begins, sides) = self._inside.shape, self._frame
-        axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (side / n) for n, side in zip(shape, sides)]
+        origin, sides = self._frame
         inside = torch.from_numpy(self._inside)
-        return tuple(begin + axis[inside] for begin, axis in zip(begins, torch.meshgrid(*axes, indexing="ij")))
+        return tuple(start + axis[inside] for start, axis in zip(origin, cell_centres(inside.shape, sides)))
 
     @property
     def eigenvalues(self) -> Tensor:
         """The lowest eigenvalues of minus the 5-point Laplacian, increasing, (modes), float64; the first is 0."""
-        return self._spectrum[0]
+        return self._eigenpairs[0]
 
     def to_modes(self, values: Tensor) -> Tensor:
         """Modes, (..., modes), of values, (..., cells_inside): a projection."""
         self._check_values(values)
-        return values @ self._spectrum[1].to(values) * self._cell_scale
+        return values @ self._eigenpairs[1].to(values) * self._cell_scale
 
     def to_values(self, modes: Tensor) -> Tensor:
         """Values, (..., cells_inside), of modes, (..., modes)."""
-        return modes @ self._spectrum[1].to(modes).T / self._cell_scale
+        return modes @ self._eigenpairs[1].to(modes).T / self._cell_scale
 
     def image(self, values: Tensor) -> Tensor:
         """Values on the whole rectangle, (..., rows, columns), NaN outside."""
@@ -93,18 +86,17 @@ class _Cells(Domain):
 
     def _check_values(self, values: Tensor) -> None:
         count = int(self._inside.sum())
-        fits = values.ndim > 0 and values.shape[-1] == count
-        require(fits, "values", tuple(values.shape), f"(..., {count}), one value per cell inside, in row-major order")
+        allowed = f"(..., {count}), one value per cell inside, in row-major order"
+        require(values.shape[-1:] == (count,), "values", tuple(values.shape), allowed)
 
     def laplacian(self) -> Any:
-        """The 5-point Laplacian on the cells inside; see `Domain.laplacian`."""
         from scipy.sparse import coo_array, csr_array, diags_array
 
-        inside, (_, sides) = self._inside, self._frame
+        inside, count = self._inside, self._inside.sum()
         number = np.full(inside.shape, -1)
-        number[inside] = np.arange(inside.sum())
-        total = csr_array((inside.sum(), inside.sum()))
-        for axis, side in enumerate(sides):
+        number[inside] = np.arange(count)
+        total = csr_array((count, count))
+        for axis, side in enumerate(self._frame[1]):
             first, second = np.delete(number, -1, axis), np.delete(number, 0, axis)
             both = (first >= 0) & (second >= 0)  # a face between two cells inside; there is no flux through the others
             weight = np.full(both.sum(), (inside.shape[axis] / side) ** 2)
@@ -114,32 +106,31 @@ class _Cells(Domain):
 
     @property
     def _cell_scale(self) -> float:
-        (rows, columns), (_, sides) = self._inside.shape, self._frame
-        return math.sqrt(sides[0] / rows * sides[1] / columns)
+        return math.sqrt(math.prod(self._frame[1]) / self._inside.size)
 
     @cached_property
-    def _spectrum(self) -> tuple[Tensor, Tensor]:
+    def _eigenpairs(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues, (modes), and orthonormal eigenvectors, (cells_inside, modes)."""
         from scipy.sparse.linalg import eigsh
 
         matrix = -self.laplacian()
         count = matrix.shape[0]
         if count <= _DENSE or self.modes > count // 2:
-            values, vectors = (array[..., : self.modes] for array in np.linalg.eigh(matrix.toarray()))
+            values, vectors = np.linalg.eigh(matrix.toarray())
         else:
             # Shifted and inverted about a number just below 0, where the matrix is still positive definite.
             sigma = -0.01 * (math.pi / max(self._frame[1])) ** 2
-            begin = np.random.default_rng(0).standard_normal(count)
-            values, vectors = eigsh(matrix.tocsc(), self.modes, sigma=sigma, v0=begin)
-            order = np.argsort(values)
-            values, vectors = values[order], vectors[:, order]
+            initial = np.random.default_rng(0).standard_normal(count)
+            values, vectors = eigsh(matrix.tocsc(), self.modes, sigma=sigma, v0=initial)
+        lowest = np.argsort(values)[: self.modes]
+        values, vectors = values[lowest], vectors[:, lowest]
         # The first mode is the constant. The others are made orthogonal to it, and their largest entry positive.
         vectors[:, 1:] -= vectors[:, 1:].mean(0)
         vectors[:, 1:] /= np.linalg.norm(vectors[:, 1:], axis=0)
         largest = vectors[np.abs(vectors).argmax(0), np.arange(self.modes)]
         vectors *= np.where(largest < 0, -1.0, 1.0)
         values[0], vectors[:, 0] = 0.0, 1 / math.sqrt(count)
-        return torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy())
+        return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 @dataclass(frozen=True)
@@ -166,9 +157,8 @@ class Mask(_Cells):
         require(marked.ndim == 2, "inside", marked.shape, "an array (rows, columns)")
         object.__setattr__(self, "inside", tuple(map(tuple, marked.astype(bool).tolist())))
         object.__setattr__(self, "sides", tuple(self.sides))
-        require(len(self.sides) == 2, "sides", self.sides, "two numbers")
-        for side in self.sides:
-            require(0 < side < math.inf, "sides", side, "a number > 0")
+        positive = len(self.sides) == 2 and all(0 < side < math.inf for side in self.sides)
+        require(positive, "sides", self.sides, "two numbers > 0")
         self._check("inside")
 
     @classmethod
@@ -189,8 +179,7 @@ class Mask(_Cells):
         """
         for n in cells:
             require_whole("cells", n)
-        axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * (side / n) for n, side in zip(cells, sides)]
-        marked: Any = function(*torch.meshgrid(*axes, indexing="ij")).numpy()
+        marked: Any = function(*cell_centres(cells, sides)).numpy()
         return cls(marked, sides, modes)
 
     @cached_property
@@ -222,7 +211,7 @@ class Polygon(_Cells):
         object.__setattr__(self, "vertices", tuple(tuple(vertex) for vertex in self.vertices))
         require(len(self.vertices) >= 3, "vertices", self.vertices, "at least 3 corners")
         for vertex in self.vertices:
-            finite = len(vertex) == 2 and all(math.isfinite(value) for value in vertex)
+            finite = len(vertex) == 2 and all(map(math.isfinite, vertex))
             require(finite, "vertices", vertex, "two finite numbers, x and y")
         require_whole("cells", self.cells, 2, 10_000)
         # Twice the areas of the triangles with the longest line from the first corner. The enclosed area would not do:
@@ -235,11 +224,9 @@ class Polygon(_Cells):
 
     @cached_property
     def _inside(self) -> np.ndarray[Any, Any]:
-        (left, low), (width, height) = self._frame
-        h = max(width, height) / self.cells
-        shape = [max(1, round(side / h)) for side in (width, height)]
-        x = left + (np.arange(shape[0]) + 0.5)[:, None] * (width / shape[0])
-        y = low + (np.arange(shape[1]) + 0.5)[None, :] * (height / shape[1])
+        origin, sides = self._frame
+        shape = [max(1, round(side / (max(sides) / self.cells))) for side in sides]
+        x, y = (start + axis.numpy() for start, axis in zip(origin, cell_centres(shape, sides)))
         inside = np.zeros(shape, dtype=bool)
         for (x0, y0), (x1, y1) in zip(self.vertices, (*self.vertices[1:], self.vertices[0])):
             if y0 != y1:  # count the crossings of the outline with a ray from the point to the right
@@ -249,5 +236,5 @@ class Polygon(_Cells):
 
     @property
     def _frame(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        (left, low), (right, high) = (tuple(pick(axis) for axis in zip(*self.vertices)) for pick in (min, max))
-        return (left, low), (right - left, high - low)
+        (left, bottom), (right, top) = (tuple(map(extreme, zip(*self.vertices))) for extreme in (min, max))
+        return (left, bottom), (right - left, top - bottom)

@@ -17,17 +17,17 @@ Its generator is (eps^2 / 2) Delta_sphere - grad U . grad with U = y' Lambda y /
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.pde.domain import Domain
-from unidiff.pde.gradient import GradientModes
+from unidiff.pde.domain import Domain, GradientModes
 from unidiff.pde.mean_field import distance_below
 
 __all__ = ["Bingham", "PathwiseForcing"]
@@ -62,14 +62,11 @@ class Bingham:
 
     def second_moments(self) -> Tensor:
         """E y_k^2: (K,), float64, with sum 1."""
-        return self._average([x / 2 for x in self._poles])
+        return torch.stack([(weight * pole / 2).real for weight, pole in self._quadrature]).sum(0)
 
     def fourth_moments(self) -> Tensor:
         """E y_k^4 = 3/4 of the average of (a_k + s)^-2: (K,), float64."""
-        return self._average([0.75 * x**2 for x in self._poles])
-
-    def _average(self, terms: Sequence[Tensor]) -> Tensor:
-        return torch.stack([(w * term).real for w, term in zip(self._weights, terms)]).sum(0)
+        return torch.stack([(weight * 0.75 * pole**2).real for weight, pole in self._quadrature]).sum(0)
 
     @cached_property
     def _saddle(self) -> Tensor:
@@ -78,37 +75,29 @@ class Bingham:
         return a - a.min() + distance_below(a, torch.ones_like(a))  # sum_k 1 / (2 (a_k + s*)) = 1
 
     @cached_property
-    def _contour(self) -> tuple[list[complex], list[complex]]:
-        """Nodes s - s* = i width t - bend t^2 for t = 0, h, 2h, ..., and ds / (i dt) there.
+    def _quadrature(self) -> list[tuple[complex, Tensor]]:
+        """The weight e^phi ds of each node, divided by the sum of their real parts, and 1 / (a_k + s) there, (K,).
 
-        With S_n = sum_k (a_k + s*)^-n (S_1 = 2): width = phi''(s*)^(-1/2), phi'' = S_2 / 2; and the imaginary part of
-        phi has no term in t^3 if bend = width^4 S_3 / 6. From S_3 <= S_2^(3/2) and S_2^2 <= S_1 S_3 the integrand is
-        analytic in t for |Im t| < 0.7 at least, so with h = 0.1 the rule's error is about e^(-2 pi 0.7 / h) = 1e-19.
+        The nodes are s - s* = i width t - bend t^2 for t = 0, h, 2h, ... With S_n = sum_k (a_k + s*)^-n (S_1 = 2):
+        width = phi''(s*)^(-1/2), phi'' = S_2 / 2; and the imaginary part of phi has no term in t^3 if
+        bend = width^4 S_3 / 6. From S_3 <= S_2^(3/2) and S_2^2 <= S_1 S_3 the integrand is analytic in t for
+        |Im t| < 0.7 at least, so with h = 0.1 the rule's error is about e^(-2 pi 0.7 / h) = 1e-19. Nodes of weights
+        below 1e-18 of the first are omitted.
         """
-        x = 1 / self._saddle
-        width = math.sqrt(2 / float((x**2).sum()))
-        bend = width**4 * float((x**3).sum()) / 6
-        times = [0.1 * j for j in range(600)]
-        return [complex(-bend * t * t, width * t) for t in times], [complex(width, 2 * bend * t) for t in times]
-
-    @cached_property
-    def _weights(self) -> list[complex]:
-        """e^phi ds at the nodes, over the sum of their real parts; those below 1e-18 of the first are omitted."""
-        x, weights = (1 / self._saddle).to(torch.complex128), []
-        for node, speed in zip(*self._contour):
-            log_factor = torch.log(1 + node * x).sum() / -2  # principal branches: the contour meets no cut
-            weights.append(complex(torch.exp(node + log_factor)) * speed)
-            if abs(weights[-1]) < 1e-18 * abs(weights[0]):
-                break
-        weights[0] /= 2  # the other half of the contour is the complex conjugate
-        total = sum(w.real for w in weights)
-        return [w / total for w in weights]
-
-    @cached_property
-    def _poles(self) -> list[Tensor]:
-        """1 / (a_k + s) at the nodes that have a weight: (K,) each, complex."""
         x = (1 / self._saddle).to(torch.complex128)
-        return [x / (1 + node * x) for node, _ in zip(self._contour[0], self._weights)]
+        width = math.sqrt(2 / float((x**2).sum().real))
+        bend = width**4 * float((x**3).sum().real) / 6
+        terms: list[tuple[complex, Tensor]] = []
+        for t in (0.1 * j for j in range(600)):
+            node = complex(-bend * t * t, width * t)
+            factor = 1 + node * x
+            log_density = node - factor.log().sum() / 2  # principal branches: the contour meets no cut
+            weight = complex(log_density.exp()) * complex(width, 2 * bend * t)
+            terms.append((weight if t else weight / 2, x / factor))  # the other half is the complex conjugate
+            if abs(weight) < 1e-18 * abs(terms[0][0]):
+                break
+        total = sum(weight.real for weight, _ in terms)
+        return [(weight / total, pole) for weight, pole in terms]
 
 
 @dataclass(frozen=True)
@@ -149,14 +138,14 @@ class PathwiseForcing:
         """One step of length dt (in the unit of 1 / lambda) of all paths: directions of norm 1, (B, K), to the same."""
         rates = self.coordinates.eigenvalues
         decay = torch.exp((rates[0] - rates) * dt / 2).to(y.device, y.dtype)
-        y = _normalised(decay * y)
+        y = normalize(decay * y, dim=-1, eps=0.0)
         xi = noise(y)
         xi = xi - (xi * y).sum(-1, keepdim=True) * y
         s = self.strength**2 * dt
         v = math.sqrt(s) * math.exp(-(len(rates) - 2) * s / 12) * xi
         angle = v.norm(dim=-1, keepdim=True)
-        y = _normalised(torch.cos(angle) * y + torch.sinc(angle / math.pi) * v)
-        return _normalised(decay * y)
+        y = normalize(torch.cos(angle) * y + torch.sinc(angle / math.pi) * v, dim=-1, eps=0.0)
+        return normalize(decay * y, dim=-1, eps=0.0)
 
     def trajectory(self, y: Tensor, time: float, steps: int, noise: Noise) -> Iterator[Tensor]:
         """The states after each of `steps` equal steps over `time`.
@@ -175,7 +164,3 @@ class PathwiseForcing:
         for _ in range(steps):
             y = self.step(y, time / steps, noise)
             yield y
-
-
-def _normalised(y: Tensor) -> Tensor:
-    return y / y.norm(dim=-1, keepdim=True)

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require, require_whole
+from unidiff.errors import require, require_shape, require_whole
 from unidiff.noise import Seeded
+from unidiff.renamed import renamed_attribute
 
 __all__ = [
     "Mollifier",
@@ -77,7 +78,6 @@ class TruncatedInverse(Mollifier):
             require_whole("modes", self.modes)
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
         v = observed.modes.clone()
         v[..., self.modes or v.shape[-1] :] = 0
         return _rescaled(observed, v, observed.eigenvalues * observed.time)
@@ -104,18 +104,18 @@ class SpectralCutoff(Mollifier):
         require(0 < self.sigmas < math.inf, "sigmas", self.sigmas, "a number > 0")
         require_whole("run", self.run)
 
-    def kept(self, observed: Observation) -> Tensor:
+    kept = renamed_attribute("kept", "resolved_modes")
+
+    def resolved_modes(self, observed: Observation) -> Tensor:
         """Which modes are used: (..., K), booleans; the lowest always is."""
         unresolved = observed.modes.abs() < self.sigmas * observed.deviation
-        padded = torch.cat([unresolved, unresolved.new_ones(*unresolved.shape[:-1], self.run - 1)], -1)
-        ends = padded.unfold(-1, self.run, 1).all(-1)
-        resolved = ends.cumsum(-1) == 0
+        padded = torch.nn.functional.pad(unresolved, (0, self.run - 1), value=True)
+        resolved = padded.unfold(-1, self.run, 1).all(-1).cumsum(-1) == 0
         resolved[..., 0] = True
         return resolved
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
-        v = torch.where(self.kept(observed), observed.modes, 0.0)
+        v = torch.where(self.resolved_modes(observed), observed.modes, 0.0)
         return _rescaled(observed, v, observed.eigenvalues * observed.time)
 
 
@@ -130,7 +130,7 @@ class Tikhonov(Mollifier):
     def penalty(self, observed: Observation) -> Tensor:
         """The log of mu (with rho = 0), (...): the residual grows with mu, and is bisected."""
         require(observed.deviation > 0, "deviation", observed.deviation, "a number > 0 for Tikhonov")
-        offset = self._offset(observed)
+        offset = _log_ratio(observed)
         low = torch.full_like(observed.modes[..., 0], -60 - float(offset.max()))
         high = torch.full_like(low, 60 - float(offset.min()))
         target = len(offset) * observed.deviation**2
@@ -141,24 +141,18 @@ class Tikhonov(Mollifier):
         return (low + high) / 2
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
-        size = self.penalty(observed)[..., None] + self._offset(observed)  # log of mu lambda / g^2
+        size = self.penalty(observed)[..., None] + _log_ratio(observed)  # log of mu lambda / g^2
         gain = observed.eigenvalues * observed.time - torch.nn.functional.softplus(size)  # no overflow at any T
         return _rescaled(observed, observed.modes, gain)
 
-    @staticmethod
-    def _offset(observed: Observation) -> Tensor:
-        """The log of lambda / g^2: (K,)."""
-        return observed.eigenvalues.log() + 2 * observed.eigenvalues * observed.time
+
+def _log_ratio(observed: Observation) -> Tensor:
+    """The log of lambda / g^2: (K,)."""
+    return observed.eigenvalues.log() + 2 * observed.eigenvalues * observed.time
 
 
 class Posterior(NamedTuple):
-    """Independent Gaussian modes.
-
-    Attributes:
-        mean: Means of a_k, (..., K).
-        variance: Variances of a_k, (..., K).
-    """
+    """Independent Gaussian modes, with the means and the variances of a_k, (..., K)."""
 
     mean: Tensor
     variance: Tensor
@@ -215,8 +209,7 @@ class _Bayesian(Mollifier):
     def posterior(self, observed: Observation) -> Posterior:
         """The posterior of the modes at time 0 for a Gaussian prior and the estimated `growth`."""
         require(observed.deviation > 0, "deviation", observed.deviation, "a number > 0 with a prior")
-        shape, expected = tuple(self.spectrum.shape), tuple(observed.eigenvalues.shape)
-        require(shape == expected, "spectrum", shape, f"one number for each of the modes, {expected}")
+        require_shape("spectrum", "the variances", self.spectrum.shape, observed.eigenvalues.shape)
         smallest = float(self.spectrum.min())
         require(smallest >= 0 and bool(self.spectrum.isfinite().all()), "spectrum", smallest, "finite numbers >= 0")
         return self._posterior_at(observed, self.growth(observed))
@@ -236,8 +229,7 @@ class Wiener(_Bayesian):
     """The posterior mean, rescaled to R."""
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
-        return _rescaled(observed, self.posterior(observed).mean, torch.zeros_like(observed.eigenvalues))
+        return _rescaled(observed, self.posterior(observed).mean, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +237,6 @@ class PosteriorMean(_Bayesian):
     """The posterior mean, of minimal mean square error, and with less gradient energy than the true field."""
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
         return self.posterior(observed).mean
 
 
@@ -262,15 +253,13 @@ class PosteriorSample(_Bayesian):
     seeds: Sequence[int] = (0,)
 
     def start(self, observed: Observation) -> Tensor:
-        """The estimate of a_k, (..., K)."""
         mean, variance = self.posterior(observed)
         fields = mean.reshape(-1, mean.shape[-1])
-        if len(self.seeds) != len(fields):
-            raise ParameterError("seeds", f"{len(self.seeds)} seeds for {len(fields)} fields; one per field is needed.")
+        require(len(self.seeds) == len(fields), "seeds", len(self.seeds), f"one for each of {len(fields)} fields")
         return mean + variance.sqrt() * Seeded(self.seeds)(fields).reshape(mean.shape)
 
 
-def _rescaled(observed: Observation, v: Tensor, log_gain: Tensor) -> Tensor:
+def _rescaled(observed: Observation, v: Tensor, log_gain: Tensor | float) -> Tensor:
     """v_k e^(log gain), scaled to the gradient energy R; in logarithms, so that no gain overflows. 0 if v is."""
     size = v.abs().log() + observed.eigenvalues.log() / 2 + log_gain
     z = torch.exp(size - size.amax(-1, keepdim=True).clamp(min=-1e300))

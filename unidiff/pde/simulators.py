@@ -1,4 +1,4 @@
-"""Simulators of the renormalised heat equation, to verify the exact solution and to compare time-stepping methods.
+"""Simulators of the renormalised heat equation, to verify `unidiff.pde.evolve` and to compare time-stepping methods.
 
 u' = A u + r u on the cells of a domain, A the sparse Laplacian, in the form of the Rayleigh quotient
 
@@ -7,28 +7,26 @@ u' = A u + r u on the cells of a domain, A the sparse Laplacian, in the form of 
 which is invariant to the scale of u, where equation (22) of Higham, Higham & Grindrod divides by a frozen R and
 amplifies every defect (`unidiff.pde.equation_22_with_frozen_R`). The equation is homogeneous of degree 1 in u and
 independent of the mean: rescaling to R and removing the mean at the output times is the same as after every step.
-
-These are slower than `unidiff.pde.evolve` and have discretization errors; use that for results.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import RunFailed, require
+from unidiff.errors import RunFailed, require, require_whole
 from unidiff.pde.domain import Domain
-from unidiff.pde.field import FieldLike, Times, as_field, volume
+from unidiff.pde.field import FieldLike, Times, field_modes, single_field, volume
 
-__all__ = ["MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R", "rayleigh"]
-
-_Array = Any  # numpy.ndarray of float64
+__all__ = ["ETDRK4", "SDIRK2", "MethodOfLines", "Simulator", "TorchMethodOfLines", "equation_22_with_frozen_R"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,7 @@ class Simulator(ABC):
 
         Args:
             domain: The domain.
-            u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed and their gradient
-                energy preserved.
+            u0: Values on the grid, (*grid), or a function of the coordinates; their mean is removed.
             times: Increasing times >= 0: (T).
 
         Returns:
@@ -52,37 +49,25 @@ class Simulator(ABC):
                 single field on the grid, or times do not increase.
             RunFailed: If the integration fails.
         """
-        at = _increasing(times)
-        start, scale = _one_field(domain, u0)
+        start, scale, at = single_field(domain, u0, times)
         return scale * self._solve(domain, start, at)
 
     @abstractmethod
-    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor: ...
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        """Values at the times, (T, *grid), from values of mean 0 and largest size 1."""
 
 
-def _increasing(times: Times) -> Tensor:
-    """Times, (T), float64."""
-    at = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
-    increasing = len(at) > 0 and float(at[0]) >= 0 and bool((at.diff() > 0).all()) and math.isfinite(at[-1])
-    require(increasing, "times", at.tolist(), "increasing finite numbers >= 0")
-    return at
-
-
-def _one_field(domain: Domain, u0: FieldLike) -> tuple[Tensor, float]:
-    """A field of mean 0 and largest value 1, (*grid), and the factor to restore it: no square overflows."""
-    field = as_field(domain, u0)
-    require(field.ndim == domain.points[0].ndim, "u0", tuple(field.shape), "one field, without a batch axis")
-    start = field.detach().to("cpu", torch.float64)
-    start = start - start.mean()
-    scale = float(start.abs().max())
-    return start / scale, scale
-
-
-def rayleigh(laplacian: Any, u: _Array) -> tuple[_Array, _Array, float]:
+def _rayleigh(laplacian: Any, u: Any) -> tuple[Any, Any, float]:
     """U minus its mean, A u, and r(u) = |A u|^2 / (u, -A u)."""
     u = u - u.mean()
     heat = laplacian @ u
     return u, heat, float((heat @ heat) / -(u @ heat))
+
+
+def _slope(laplacian: Any, u: Any) -> Any:
+    """The right side A u + r u."""
+    u, heat, r = _rayleigh(laplacian, u)
+    return heat + r * u
 
 
 @dataclass(frozen=True)
@@ -103,18 +88,28 @@ class MethodOfLines(Simulator):
         require(0 < self.rtol < 1, "rtol", self.rtol, "a number in (0, 1)")
 
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        from scipy.integrate import solve_ivp
+
         laplacian = domain.laplacian()
 
-        def right(_: float, u: _Array) -> _Array:
-            u, heat, r = rayleigh(laplacian, u)
-            return heat + r * u
+        def jacobian(_: float, u: Any) -> Any:
+            u, heat, r = _rayleigh(laplacian, u)
+            gradient = 2 * (laplacian @ heat + r * heat) / -(u @ heat)  # of r
+            return laplacian.toarray() + r * np.eye(len(u)) + np.outer(u, gradient)
 
-        def jacobian(_: float, u: _Array) -> _Array:
-            u, heat, r = rayleigh(laplacian, u)
-            slope = 2 * (laplacian @ heat + r * heat) / -(u @ heat)  # the gradient of r
-            return laplacian.toarray() + r * np.eye(len(u)) + np.outer(u, slope)
-
-        return _project(laplacian, _integrate(right, u0, times, self.method, self.rtol, jacobian), u0)
+        options: dict[str, Any] = {"method": self.method, "rtol": self.rtol, "atol": 1e-3 * self.rtol}
+        if self.method in ("Radau", "BDF", "LSODA"):
+            options["jac"] = jacobian
+        u, states = u0.flatten().numpy(), []
+        # One call per output time: between its steps a method only interpolates.
+        for span in pairwise([0.0, *times.tolist()]):
+            if span[1] > span[0]:
+                solution = solve_ivp(lambda _, u: _slope(laplacian, u), span, u, **options)
+                if not solution.success:
+                    raise RunFailed(f"{self.method} failed at t = {solution.t[-1]:g}: {solution.message}")
+                u = solution.y[:, -1]
+            states.append(u)
+        return _project(laplacian, torch.from_numpy(np.stack(states)), u0)
 
 
 @dataclass(frozen=True)
@@ -135,31 +130,115 @@ class TorchMethodOfLines(Simulator):
     def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
         from torchdiffeq import odeint
 
-        matrix = domain.laplacian()
-        entries = matrix.tocoo()
-        indices = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
-        weights = torch.from_numpy(entries.data)
-        laplacian = torch.sparse_coo_tensor(indices, weights, matrix.shape, check_invariants=True)
+        laplacian = domain.laplacian()
 
         def right(_: Tensor, u: Tensor) -> Tensor:
-            u = u - u.mean()
-            heat = laplacian @ u
-            return heat + (heat @ heat) / -(u @ heat) * u
+            return torch.from_numpy(_slope(laplacian, u.numpy()))
 
-        atol = 1e-3 * self.rtol * float(u0.abs().max())
         at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
-        path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=atol, method=self.method)
-        return _project(matrix, path[len(at) - len(times) :], u0)
+        path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=1e-3 * self.rtol, method=self.method)
+        return _project(laplacian, path[len(at) - len(times) :], u0)
+
+
+@dataclass(frozen=True)
+class _EqualSteps(Simulator):
+    """A method of equal steps.
+
+    Args:
+        steps: Equal steps from 0 to the last time, at least 1; each output time ends one, so there may be more.
+    """
+
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps)
+
+    def _states(self, u: Any, times: Tensor, prepare: Callable[[float], Any], step: Callable[..., Any]) -> list[Any]:
+        """States at the times, by steps u -> step(u, *prepare(h)) of a length h <= last / steps."""
+        longest, states = float(times[-1]) / self.steps, []
+        for gap in times.diff(prepend=torch.zeros(1, dtype=times.dtype)).tolist():
+            if gap > 0:
+                count = math.ceil(gap / longest * (1 - 1e-12))
+                coefficients = prepare(gap / count)
+                for _ in range(count):
+                    u = step(u, *coefficients)
+            states.append(u)
+        return states
+
+
+@dataclass(frozen=True)
+class ETDRK4(_EqualSteps):
+    """Exponential Runge-Kutta method of order 4 (Cox & Matthews 2002) on the modes, rescaled to R after each step.
+
+    The linear part -lambda_k u_k is exact, r(u) u is the nonlinear part. The coefficients are means over a circle in
+    the complex plane, which avoids cancellation (Kassam & Trefethen 2005).
+    """
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        eigenvalues = domain.eigenvalues.flatten()
+        start = torch.where(eigenvalues == 0, 0.0, field_modes(domain, u0).flatten())
+        R = (eigenvalues * start**2).sum()
+
+        def nonlinear(u: Tensor) -> Tensor:
+            energy = eigenvalues * u**2
+            return (eigenvalues * energy).sum() / energy.sum() * u
+
+        def step(u: Tensor, whole: Tensor, half: Tensor, q: Tensor, f1: Tensor, f2: Tensor, f3: Tensor) -> Tensor:
+            n_u = nonlinear(u)
+            a = half * u + q * n_u
+            n_a = nonlinear(a)
+            b = half * u + q * n_a
+            n_b = nonlinear(b)
+            c = half * a + q * (2 * n_b - n_u)
+            u = whole * u + f1 * n_u + 2 * f2 * (n_a + n_b) + f3 * nonlinear(c)
+            return u * (R / (eigenvalues * u**2).sum()).sqrt()
+
+        states = self._states(start, times, lambda h: _coefficients(-h * eigenvalues, h), step)
+        return domain.to_values(torch.stack(states).reshape(-1, *domain.eigenvalues.shape))
+
+
+@dataclass(frozen=True)
+class SDIRK2(_EqualSteps):
+    """Implicit steps of the heat equation, L-stable of order 2 (Alexander 1977), rescaled after each.
+
+    One sparse factorisation for all equal steps, so it works on any mesh. Rescaling commutes with the heat flow, so the
+    only error is that of the heat steps.
+    """
+
+    def _solve(self, domain: Domain, u0: Tensor, times: Tensor) -> Tensor:
+        from scipy.sparse import csc_array, eye_array
+        from scipy.sparse.linalg import splu
+
+        laplacian, gamma = domain.laplacian(), 1 - 1 / math.sqrt(2)
+
+        def prepare(h: float) -> tuple[float, Any]:
+            return h, splu(csc_array(eye_array(u0.numel()) - gamma * h * laplacian))
+
+        def step(u: Any, h: float, factors: Any) -> Any:
+            first = factors.solve(laplacian @ u)
+            second = factors.solve(laplacian @ (u + (1 - gamma) * h * first))
+            u = u + h * ((1 - gamma) * first + gamma * second)
+            u = u - u.mean()
+            return u / np.abs(u).max()
+
+        states = self._states(u0.flatten().numpy(), times, prepare, step)
+        return _project(laplacian, torch.from_numpy(np.stack(states)), u0)
+
+
+def _coefficients(z: Tensor, h: float) -> tuple[Tensor, ...]:
+    """exp(z), exp(z/2) and the weights of the stages for z = -h lambda, (K)."""
+    angle = math.pi * (torch.arange(32, dtype=torch.float64) + 0.5) / 32
+    w = z[:, None] + torch.polar(torch.ones_like(angle), angle)  # the lower half of the circle is the conjugate
+    e = w.exp()
+    q = ((w / 2).exp() - 1) / w
+    f1 = (-4 - w + e * (4 - 3 * w + w**2)) / w**3
+    f2 = (2 + w + e * (-2 + w)) / w**3
+    f3 = (-4 - 3 * w - w**2 + e * (4 - w)) / w**3
+    return z.exp(), (z / 2).exp(), *(h * values.mean(1).real for values in (q, f1, f2, f3))
 
 
 def equation_22_with_frozen_R(
-    domain: Domain,
-    u0: FieldLike,
-    times: Times,
-    *,
-    R: float | None = None,
-    method: str = "RK45",
-    rtol: float = 1e-9,
+    domain: Domain, u0: FieldLike, times: Times, *, R: float | None = None, method: str = "RK45", rtol: float = 1e-9
 ) -> tuple[Tensor, Tensor]:
     """Demonstrate an instability: integrate equation (22) of Higham, Higham & Grindrod as printed. Not for results.
 
@@ -182,56 +261,39 @@ def equation_22_with_frozen_R(
     Raises:
         ParameterError: As for `Simulator.simulate`.
     """
-    laplacian, at = domain.laplacian(), _increasing(times)
-    field, scale = _one_field(domain, u0)
+    laplacian = domain.laplacian()
+    field, scale, at = single_field(domain, u0, times)
     start = field.flatten().numpy()
-    energy = -float(start @ (laplacian @ start))
+    energy = float(_energy(laplacian, field.reshape(1, -1)))
     if R is not None:
         require(0 < R < math.inf, "R", R, "a finite number > 0")
         # R is an integral over the domain, the sums here are over its cells.
         energy = R / scale**2 * start.size / volume(domain)
 
-    def right(_: float, u: _Array) -> _Array:
+    def right(_: float, u: Any) -> Any:
         heat = laplacian @ u
         return heat + (heat @ heat) / energy * u
 
-    def blown_up(_: float, u: _Array) -> float:
-        return 1e6 - float(np.abs(u).max() / np.abs(start).max())
+    def blown_up(_: float, u: Any) -> float:
+        return 1e6 - float(np.abs(u).max())
 
     blown_up.terminal = True  # type: ignore[attr-defined]
     from scipy.integrate import solve_ivp
 
-    span, atol = (0.0, float(at[-1])), 1e-3 * rtol * np.abs(start).max()
+    span, atol = (0.0, float(at[-1])), 1e-3 * rtol
     solution = solve_ivp(right, span, start, method, at.numpy(), rtol=rtol, atol=atol, events=blown_up)
     values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
     values[: solution.y.shape[1]] = torch.from_numpy(solution.y.T.copy())
-    heat = torch.from_numpy((laplacian @ values.numpy().T).T)
-    return scale * values.reshape(len(at), *field.shape), -(values * heat).sum(1) / energy
-
-
-def _integrate(right: Any, u0: Tensor, times: Tensor, method: str, rtol: float, jacobian: Any) -> Tensor:
-    """Values at the times, (T, cells), by SciPy."""
-    from scipy.integrate import solve_ivp
-
-    options = {"jac": jacobian} if method in ("Radau", "BDF", "LSODA") else {}
-    u, before, states = u0.flatten().numpy(), 0.0, []
-    atol = 1e-3 * rtol * float(np.abs(u).max())
-    for t in times.tolist():  # one call per output time: between its steps a method only interpolates
-        if t > before:
-            solution = solve_ivp(right, (before, t), u, method, rtol=rtol, atol=atol, **options)
-            if not solution.success:
-                raise RunFailed(f"{method} failed at t = {solution.t[-1]:g}: {solution.message}")
-            u = solution.y[:, -1]
-        states.append(u)
-        before = t
-    return torch.from_numpy(np.stack(states))
+    return scale * values.reshape(len(at), *field.shape), _energy(laplacian, values) / energy
 
 
 def _project(laplacian: Any, values: Tensor, u0: Tensor) -> Tensor:
     """Values, (T, cells), of mean 0 and with the gradient energy of u0: (T, *grid)."""
     values = values - values.mean(1, keepdim=True)
+    ratio = _energy(laplacian, u0.reshape(1, -1)) / _energy(laplacian, values)
+    return (values * ratio.sqrt()[:, None]).reshape(-1, *u0.shape)
 
-    def energy(u: Tensor) -> Tensor:
-        return -(u * torch.from_numpy((laplacian @ u.numpy().T).T)).sum(1, keepdim=True)
 
-    return (values * (energy(u0.reshape(1, -1)) / energy(values)).sqrt()).reshape(-1, *u0.shape)
+def _energy(laplacian: Any, values: Tensor) -> Tensor:
+    """(u, -A u), (T), of values, (T, cells)."""
+    return -(values * torch.from_numpy((laplacian @ values.numpy().T).T)).sum(1)

@@ -12,8 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unidiff.basis import DCT
-from unidiff.errors import require, require_whole
+from unidiff.basis import DCT, set_shape
+from unidiff.errors import require
 from unidiff.process.base import Process
 
 __all__ = ["SpectralProcess", "log_fading"]
@@ -54,10 +54,7 @@ class SpectralProcess(Process):
     _measured: _Tensors | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # a recipe gives a list
-        require(len(self.shape) > 0, "shape", self.shape, "the numbers of pixels along each axis, such as [28, 28]")
-        for n in self.shape:
-            require_whole("shape", n, 2, 4096)
+        set_shape(self, 2, 4096)
         require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number >= 0, in pixels")
 
     @cached_property
