@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, sinusoidal, zeroed
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 
@@ -49,9 +49,6 @@ class DiT(Backbone):
         width: Size of a token, a multiple of 4.
         depth: Number of blocks.
         heads: Attention heads, a divisor of `width`.
-        classes: Number of classes; None is an unconditional network.
-        learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
-            Dhariwal 2021, eq. 15). The paper's networks do.
     """
 
     positions: Tensor
@@ -67,18 +64,13 @@ class DiT(Backbone):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__()
         require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
-        require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         width, depth, heads = (
             preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads))
         )
         _check(shape, patch, width, depth, heads)
-        require_classes(classes)
-        self.shape = tuple(shape)
-        self.classes = classes
+        super().__init__(shape, classes, learned_variance=learned_variance)
         self.patch = patch
-        self.learned_variance = learned_variance
         self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
         self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
         # Not a weight: it is not in checkpoints.
@@ -102,18 +94,8 @@ class DiT(Backbone):
             zeroed(ending)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            x: Noisy images, (B, C, H, W).
-            c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes.
-
-        Returns:
-            The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
-        """
-        label = self._label(cond, len(x))
-        e = self.embedding(c) if label is None else self.embedding(c, label)
+        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
+        e = self.embedding(c, self._label(cond, len(x)))
         h = self.stem(x)
         height = h.shape[2]
         h = h.flatten(2).transpose(1, 2) + self.positions
@@ -162,14 +144,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     By torch's fused kernel, but written out on CPUs where derivatives are needed: the kernel there has neither a
     second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
     """
-    if q.device.type == "cpu" and (q.requires_grad or (not torch.compiler.is_compiling() and _is_dual(q))):
+    differentiated = q.requires_grad or (not torch.compiler.is_compiling() and unpack_dual(q).tangent is not None)
+    if q.device.type == "cpu" and differentiated:
         return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
-
-
-def _is_dual(x: Tensor) -> bool:
-    """Whether forward-mode differentiation goes through this tensor."""
-    return unpack_dual(x).tangent is not None
 
 
 def position_table(height: int, breadth: int, width: int) -> Tensor:
@@ -178,11 +156,9 @@ def position_table(height: int, breadth: int, width: int) -> Tensor:
     The first half of the features embeds the column, the second the row, each as sines and then cosines of width / 4
     frequencies (Dosovitskiy et al. 2021, appendix D.4; the order is that of Peebles & Xie's code).
     """
-    rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64), torch.arange(breadth, dtype=torch.float64), indexing="ij"
-    )
-    halves = [sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)]
-    return torch.cat(halves, 1).float()
+    axes = (torch.arange(size, dtype=torch.float64) for size in (height, breadth))
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
+    return torch.cat([sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)], 1).float()
 
 
 def _check(shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int) -> None:
