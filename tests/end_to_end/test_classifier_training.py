@@ -77,7 +77,7 @@ def test_a_network_sees_states_of_size_1(process):
     [
         (lambda: ud.UNetEncoder((1, 8, 8)), "classes must be .*, got None"),
         (lambda: ud.UNetEncoder((2,), classes=3), "shape"),
-        (lambda: ud.UNetEncoder((1, 6, 6), multipliers=(1, 2, 2), classes=3), "images of 6x6 pixels cannot be halved 2 times"),
+        (lambda: ud.UNetEncoder((1, 6, 6), multipliers=(1, 2, 2), classes=3), "6x6 pixels cannot be halved 2 times"),
         (lambda: ud.MLPEncoder((2,), width=3, classes=3), "width must be .* got 3"),
     ],
 )
