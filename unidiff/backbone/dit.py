@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -19,15 +19,8 @@ __all__ = ["SIZES", "DiT", "DiTBlock", "attend", "position_table"]
 FREQUENCIES = 256  # size of the sinusoidal noise embedding, whatever the width
 
 
-class Size(NamedTuple):
-    """A row of Peebles & Xie 2023, table 1."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16), "XL": Size(1152, 28, 16)}
+# Width, depth and heads: Peebles & Xie 2023, table 1.
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
 
 class DiT(Backbone):
@@ -68,13 +61,25 @@ class DiT(Backbone):
         width, depth, heads = (
             preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads))
         )
-        _check(shape, patch, width, depth, heads)
+        triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(map(is_whole, shape))
+        require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
+        require_whole("patch", patch)
+        require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
+        require_whole("depth", depth)
+        require_whole("heads", heads)
+        _, height, breadth = shape
+        if height % patch or breadth % patch:
+            fitting = ", ".join(str(p) for p in range(1, min(height, breadth) + 1) if height % p == breadth % p == 0)
+            problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}"
+            raise ParameterError("patch", f"{problem}; use {fitting}.")
+        if width % heads:
+            raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")
         super().__init__(shape, classes, learned_variance=learned_variance)
         self.patch = patch
         self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
         self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
         # Not a weight: it is not in checkpoints.
-        self.register_buffer("positions", position_table(shape[1] // patch, shape[2] // patch, width), persistent=False)
+        self.register_buffer("positions", position_table(height // patch, breadth // patch, width), persistent=False)
         self.blocks = nn.ModuleList([DiTBlock(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
@@ -159,20 +164,3 @@ def position_table(height: int, breadth: int, width: int) -> Tensor:
     axes = (torch.arange(size, dtype=torch.float64) for size in (height, breadth))
     rows, columns = torch.meshgrid(*axes, indexing="ij")
     return torch.cat([sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)], 1).float()
-
-
-def _check(shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int) -> None:
-    """Raise a ParameterError if the arguments are out of range or do not fit one another."""
-    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
-    require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
-    require_whole("patch", patch)
-    require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
-    require_whole("depth", depth)
-    require_whole("heads", heads)
-    _, height, breadth = shape
-    if height % patch or breadth % patch:
-        fitting = ", ".join(str(p) for p in range(1, min(height, breadth) + 1) if height % p == breadth % p == 0)
-        problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}; use {fitting}."
-        raise ParameterError("patch", problem)
-    if width % heads:
-        raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")

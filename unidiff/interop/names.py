@@ -70,10 +70,7 @@ def unsupported(
 ) -> list[str]:
     """The entries of a config that differ from the only supported values.
 
-    Args:
-        config: The config of a model.
-        supported: The only supported value of each key.
-        defaults: What an absent key means, where that is not the supported value.
+    An absent key means its value in `defaults`, or the supported value.
     """
     values = {key: config.get(key, (defaults or {}).get(key, value)) for key, value in supported.items()}
     return [f"{key} = {values[key]!r} (must be {value!r})" for key, value in supported.items() if values[key] != value]

@@ -81,13 +81,14 @@ def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]
         _reject(f"its norms have {', '.join(map(str, groups))} groups; train with one number, groups = ...")
     if len(sizes) > 1 and heads != {1}:
         _reject(f"its heads have {', '.join(map(str, sizes))} channels; train with one number, head_channels")
+    inputs, height, breadth = network.shape
     resnet = any(isinstance(m, ResidualBlock) for m in network.coarsen)
     resampling = "resnet" if resnet else "conv"
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
     config: dict[str, Any] = {
         **_ALWAYS,
-        "sample_size": list(network.shape[1:]),
-        "in_channels": network.shape[0],
+        "sample_size": height if height == breadth else [height, breadth],
+        "in_channels": inputs,
         "out_channels": network.outputs,
         "flip_sin_to_cos": False,
         "down_block_types": ["AttnDownBlock2D" if attend else plain[0] for attend in attends],

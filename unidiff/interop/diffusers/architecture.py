@@ -52,17 +52,6 @@ class Architecture:
         return int(network.patch) if self.folds else 1
 
 
-def _unet_exported(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    folded = fold(network)
-    _, height, breadth = folded.shape
-    config, state = unet_to_diffusers(folded)
-    return {**config, "sample_size": height if height == breadth else [height, breadth]}, state
-
-
-def _unet_restored(config: Mapping[str, Any], state: Mapping[str, Tensor], network: UNet) -> dict[str, Tensor]:
-    return unet_from_diffusers(config, state, fold(network).shape).state_dict()
-
-
 def _dit_exported(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The table of classes is lengthened to `NULL`, which the pipeline uses as null class whatever their number."""
     config, state = dit_to_diffusers(network)
@@ -91,8 +80,8 @@ _ARCHITECTURES: dict[type[nn.Module], Architecture] = {
         latents="LDMPipeline",
         pixels="DDPMPipeline",
         folds=True,
-        exported=_unet_exported,
-        restored=_unet_restored,
+        exported=lambda network: unet_to_diffusers(fold(network)),
+        restored=lambda config, state, network: unet_from_diffusers(config, state, fold(network).shape).state_dict(),
     ),
     DiT: Architecture(
         folder="transformer",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -43,17 +42,17 @@ def write_unfolding(folder: Path, channels: int) -> None:
     hidden = 4
     while hidden < 2 * latent + 1:
         hidden *= 4
-    options: dict[str, Any] = {"encoder_layers_per_block": (0, 0), "decoder_layers_per_block": (0, 0)}
     codec = import_diffusers().AutoencoderDC(
         in_channels=channels,
         latent_channels=latent,
+        encoder_layers_per_block=(0, 0),
+        decoder_layers_per_block=(0, 0),
         encoder_block_out_channels=(latent, latent),
         decoder_block_out_channels=(hidden, hidden),
         encoder_qkv_multiscales=((), ()),
         decoder_qkv_multiscales=((), ()),
         decoder_in_shortcut=False,
         scaling_factor=1.0,
-        **options,
     )
     with torch.no_grad():
         for weight in codec.parameters():
