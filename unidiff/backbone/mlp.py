@@ -70,11 +70,7 @@ class MLP(DenseLayers, Backbone):
 
 
 class DenseBlock(nn.Module):
-    """LayerNorm-SiLU-linear twice around the noise embedding, with a shortcut.
-
-    Args:
-        width: Features of input, output and noise embedding.
-    """
+    """LayerNorm-SiLU-linear twice around the noise embedding, with a shortcut; all of `width` features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

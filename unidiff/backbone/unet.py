@@ -195,11 +195,7 @@ def check_unet(
 
 
 def _number_of_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
-    """Attention heads of so many channels in all.
-
-    Raises:
-        ParameterError: If the heads do not divide the channels.
-    """
+    """Attention heads at so many channels; a ParameterError if they do not divide them."""
     if heads is not None and channels % heads:
         raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
     if head_channels is not None and channels % head_channels:

@@ -95,13 +95,9 @@ def replace_x0(prediction: Prediction, x0: Tensor) -> Prediction:
 
 def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
-    if not isinstance(level.time, Tensor):
-        return level
-    return level.map(lambda value: torch.cat([value, value]))
+    return level.map(lambda value: torch.cat([value, value])) if isinstance(level.time, Tensor) else level
 
 
 def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
-    if not isinstance(level.time, Tensor):
-        return level
-    return level.map(lambda value: value[rows])
+    return level.map(lambda value: value[rows]) if isinstance(level.time, Tensor) else level

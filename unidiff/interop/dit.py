@@ -1,13 +1,6 @@
 """The DiT under diffusers' names: the same weights as a `DiTTransformer2DModel`, which computes the same function.
 
-A table of names, read in both directions, without importing diffusers. The layouts of four weights differ:
-
-- queries, keys and values are one matrix here and three there;
-- the null class is row 0 of the embedding here and the last row there;
-- their noise embedding has cosines before sines, which permutes the columns of the layer that reads it;
-- their blocks have a noise and class embedding each, ours share one (as in the paper): it is written into every block.
-
-Weights are moved, never computed with, so a round trip keeps them bit for bit.
+Their blocks have a noise and class embedding each, ours share one (as in the paper): it is written into every block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Tables of names, read in both directions: weights of ours against those of another library."""
+"""Tables of names, read in both directions: weights of ours against those of diffusers, without importing it.
+
+The layout of three weights differs: queries, keys and values are one matrix here and three there; the null class is row
+0 of the embedding here and the last row there; their noise embedding may have cosines before sines, which permutes the
+columns of the layer that reads it. Weights are moved, never computed with, so a round trip keeps them bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ __all__ = ["Names", "unsupported"]
 
 
 class Names:
-    """Names of weights, ours -> theirs. Queries, keys and values are one matrix here and three there.
+    """Names of weights, ours -> theirs.
 
     Args:
         *rules: Regular expressions on our names, and what replaces them; each name is subject to every rule, in order.

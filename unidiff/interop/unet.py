@@ -1,13 +1,4 @@
-"""The U-Net under diffusers' names: the same weights as a `UNet2DModel`, which computes the same function.
-
-A table of names, read in both directions, without importing diffusers. The layouts of three weights differ:
-
-- queries, keys and values are one matrix here and three there;
-- the null class is row 0 of the embedding here and the last row there (as in diffusers' DiT);
-- their time embedding may have cosines before sines, which permutes the columns of the layer that reads it.
-
-Weights are moved, never computed with, so a round trip keeps them bit for bit.
-"""
+"""The U-Net under diffusers' names: the same weights as a `UNet2DModel`, which computes the same function."""
 
 from __future__ import annotations
 
@@ -146,11 +137,7 @@ def _reject(problem: str) -> None:
 
 
 def _arguments(config: Mapping[str, Any], shape: tuple[int, ...] | None, null_class: bool) -> dict[str, Any]:
-    """The arguments of the UNet that a config describes.
-
-    Raises:
-        ParameterError: With everything that a UNet here cannot compute.
-    """
+    """The arguments of the UNet that a config describes; a ParameterError with all that a UNet here cannot compute."""
     same = {"act_fn": "silu"} if config.get("act_fn") == "swish" else {}
     wrong = unsupported({**config, **same}, _ALWAYS)
     channels = list(config.get("block_out_channels", (224, 448, 672, 896)))

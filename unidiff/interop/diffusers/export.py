@@ -141,11 +141,7 @@ def shift_timestep(network: Any) -> Any:
 
 
 def _pipeline(architecture: Architecture, network: Any, layout: Layout | None) -> str:
-    """The class of diffusers that samples with such a network, in the latents of a codec if there is one.
-
-    Raises:
-        ParameterError: If there is none.
-    """
+    """The pipeline of diffusers for such a network, in the latents of a codec if any; a ParameterError if none."""
     patch, latents = architecture.patch(network), architecture.latents
     if layout is None and patch == 1 and architecture.pixels is not None:
         return architecture.pixels

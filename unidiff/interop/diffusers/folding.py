@@ -1,9 +1,9 @@
-"""A U-Net of patches as diffusers can have it: a network of folded images, and a codec that unfolds them.
+"""A U-Net of patches in diffusers: a network of folded images, and a codec that unfolds them.
 
 Patches of p x p pixels become p^2 channels (`pixel_unshuffle`). This permutes the pixels, so independent noise stays
-independent noise, and a diffusion of folded images is that of the images. diffusers' U-Net folds nothing, but its
-AutoencoderDC ends with `pixel_shuffle`, and the weights here leave nothing else of it: the identity where a ReLU lies
-between, z = relu(z) - relu(-z), and a large constant beside z by which its RMS norm divides everything alike.
+independent noise, and a diffusion of folded images is that of the images. diffusers' U-Net cannot fold, but its
+AutoencoderDC ends with `pixel_shuffle`, and the weights here reduce it to that: the identity is relu(z) - relu(-z)
+across a ReLU, and beside z stands a constant so large that its RMS norm divides all samples by the same number.
 """
 
 from __future__ import annotations

@@ -160,11 +160,7 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
 
 
 def _backbone(network: Any) -> DiffusersBackbone:
-    """A model of diffusers as a backbone.
-
-    Raises:
-        ParameterError: If its config is unsupported.
-    """
+    """A model of diffusers as a backbone; a ParameterError if its config is unsupported."""
     config = network.config
     channels, size = config.in_channels, config.sample_size
     outputs = config.out_channels or channels

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unidiff.errors import ParameterError
 from unidiff.interop.diffusers.scheduler import PREDICTIONS
@@ -45,20 +44,15 @@ def table_config(process: Process, parameterization: Parameterization) -> dict[s
     alpha_bar = alpha**2 / (alpha**2 + sigma**2)
     if not bool((alpha_bar[1:] < alpha_bar[:-1]).all()) or alpha_bar[0] > 1 - _SMALLEST:
         raise ParameterError("process", f"the float32 of diffusers' tables cannot resolve {process!r} at t = 0.001")
+    named = _named(process.schedule) if isinstance(process, DDPM) and process.T == _LENGTH else {}
+    betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
     return {
         "num_train_timesteps": _LENGTH,
-        **_betas(process, alpha_bar),
+        **(named or {"trained_betas": betas.tolist()}),
         "prediction_type": prediction,
         "clip_sample": False,
         "timestep_spacing": "trailing",  # from t = 1 on, in equal steps
     }
-
-
-def _betas(process: Process, alpha_bar: Tensor) -> dict[str, Any]:
-    """The table by its name in diffusers, or written out."""
-    if isinstance(process, DDPM) and process.T == _LENGTH and (named := _named(process.schedule)):
-        return named
-    return {"trained_betas": (1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])).tolist()}
 
 
 def _named(schedule: Schedule) -> dict[str, Any]:
