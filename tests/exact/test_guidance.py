@@ -265,7 +265,7 @@ MODEL = mixture(ud.DDPM(T=50))
             "2 scales .* 4 samples",
         ),
         (lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0), "weaker_model: its process is VPSDE"),
-        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its process is DDPM"),
+        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its classes is None, that of the model 3"),
         (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high must be .* got 0.4"),
         (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share must be .* got 1.5"),
         (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile must be .* got 0.0"),

@@ -39,9 +39,9 @@ class Backbone(nn.Module, ABC):
         learned_variance: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, most in (("classes", classes, 1_000_000), ("image", image, 65536)):
-            if value is not None:
-                require_whole(name, value, 1, most)
+        for name, count, most in (("classes", classes, 1_000_000), ("image", image, 65536)):
+            if count is not None:
+                require_whole(name, count, 1, most)
         require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         values = {"shape": tuple(shape), "classes": classes, "image": image, "learned_variance": learned_variance}
         for name, value in values.items():
