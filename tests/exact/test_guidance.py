@@ -264,8 +264,11 @@ MODEL = mixture(ud.DDPM(T=50))
             lambda: ud.ClassifierFree(MODEL, [1.0, 2.0])(U, MODEL.process.level(0.5), label=LABEL),
             "2 scales .* 4 samples",
         ),
-        (lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0), "weaker_model: its process is VPSDE"),
-        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its classes is None, that of the model 3"),
+        (
+            lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0),
+            "weaker_model: its process must be the model's, .* got VPSDE",
+        ),
+        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its classes must be .* 3, got None"),
         (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high must be .* got 0.4"),
         (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share must be .* got 1.5"),
         (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile must be .* got 0.0"),

@@ -30,7 +30,9 @@ class AutoGuidance(Guided):
         for name, remedy in {"process": " Use Rescheduled.", "classes": "", "image": ""}.items():
             theirs, ours = getattr(weaker_model, name), getattr(model, name)
             if theirs != ours:
-                raise ParameterError("weaker_model", f"its {name} is {theirs!r}, that of the model {ours!r}.{remedy}")
+                raise ParameterError(
+                    "weaker_model", f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"
+                )
         self.weaker_model = weaker_model
         self.scale = check_scale(scale)
 

@@ -40,7 +40,7 @@ class ClassifierGuidance(Guided):
         for name in ("process", "classes", "shape"):
             theirs, ours = getattr(classifier, name), getattr(model, name)
             if None not in (theirs, ours) and theirs != ours:
-                raise ParameterError("classifier", f"its {name} is {theirs!r}, that of the model {ours!r}.")
+                raise ParameterError("classifier", f"its {name} must be the model's, {ours!r}, got {theirs!r}.")
         require_whole("chunk", chunk)
         self.classifier = classifier
         self.classes = classifier.classes
