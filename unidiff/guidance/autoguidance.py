@@ -30,9 +30,8 @@ class AutoGuidance(Guided):
         for name, remedy in {"process": " Use Rescheduled.", "classes": "", "image": ""}.items():
             theirs, ours = getattr(weaker_model, name), getattr(model, name)
             if theirs != ours:
-                raise ParameterError(
-                    "weaker_model", f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"
-                )
+                problem = f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"
+                raise ParameterError("weaker_model", problem)
         self.weaker_model = weaker_model
         self.scale = check_scale(scale)
 

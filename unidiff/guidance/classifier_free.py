@@ -31,13 +31,8 @@ class ClassifierFree(Guided):
 
     def __init__(self, model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        names = (
-            ("image",)
-            if model.image is not None
-            else ("label",)
-            if model.classes is not None
-            else model.condition_names
-        )
+        main = "image" if model.image is not None else "label" if model.classes is not None else None
+        names = (main,) if main else model.condition_names
         if not names:
             problem = "the model is unconditional; classifier-free guidance needs one trained with `conditioning`"
             raise ParameterError("model", problem)
