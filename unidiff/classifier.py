@@ -1,4 +1,4 @@
-"""Classifiers of noisy states: what classifier guidance asks for a direction."""
+"""Classifiers of noisy states, for classifier guidance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Classifier", "NeuralClassifier"]
 
 
 class Classifier(nn.Module, ABC):
-    """Anything that, given a noisy state and its time, says how probable each class is.
+    """The probability of each class from a noisy state and its time.
 
     Attributes:
-        process: The process that made the state noisy.
+        process: The process of the noisy states.
         classes: Number of classes.
-        shape: Shape of one sample, without the batch axis; None if the classifier does not know it.
+        shape: Shape of one sample, without the batch axis; None if unknown.
     """
 
     process: Process
@@ -34,7 +34,7 @@ class Classifier(nn.Module, ABC):
 
         Args:
             u: State in mode coordinates, (B, *modes).
-            level: Its time, as a Denoiser takes it.
+            level: Its time; see `Denoiser.forward`.
         """
 
     def log_prob(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
@@ -46,12 +46,12 @@ class Classifier(nn.Module, ABC):
 class NeuralClassifier(Classifier):
     """A network that classifies states of any noise level of one process.
 
-    It sees what the network of a NeuralDenoiser sees: pixels, divided by sqrt(alpha^2 + sigma^2) where that is one
+    Its inputs are those of a NeuralDenoiser's network: pixels, divided by sqrt(alpha^2 + sigma^2) where that is one
     number, and the noise condition.
 
     Args:
         process: The process of the noisy states.
-        backbone: The network: called with pixels (B, *shape) and the noise condition (B,), answers (B, classes).
+        backbone: The network, from pixels (B, *shape) and the noise condition (B,) to logits (B, classes).
         noise_condition: How the noise level is passed to the network; None for Timestep.
     """
 

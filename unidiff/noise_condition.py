@@ -17,14 +17,10 @@ __all__ = ["LogSigma", "NoiseCondition", "NoiseScale", "TableIndex", "Timestep",
 
 @dataclass(frozen=True)
 class NoiseCondition(ABC):
-    """The number c by which a network knows the noise level of its input."""
+    """The number c that a network is passed as the noise level of its input."""
 
     def check(self, process: Process) -> None:
-        """Reject a process on which c is not one finite number at every time.
-
-        Raises:
-            ParameterError: With the reason.
-        """
+        """Raise a ParameterError for a process on which c is not one finite number at every time."""
         return
 
     @abstractmethod
@@ -70,10 +66,10 @@ class TableIndex(NoiseCondition):
 
 @dataclass(frozen=True)
 class _OneScale(NoiseCondition):
-    """A function of the noise scale, of which a process must have one and not one for each mode."""
+    """A function of the noise scale, which must be the same for all modes."""
 
     def check(self, process: Process) -> None:
-        """Reject a process whose modes differ."""
+        """See `NoiseCondition.check`."""
         if process.basis.shape:
             problem = f"{type(self).__name__} needs one noise scale for all modes, and those of {process!r} differ"
             raise ParameterError("noise_condition", f"{problem}. Use Timestep.")
@@ -93,7 +89,7 @@ class LogSigma(_OneScale):
     """log(sigma / alpha) / 4: c_noise of Karras et al. 2022, table 1, whose sigma is that of data left unscaled."""
 
     def check(self, process: Process) -> None:
-        """Reject a process whose modes differ, or whose alpha is 0 at t = 1, where the logarithm is infinite."""
+        """See `NoiseCondition.check`; where alpha is 0 at t = 1, the logarithm is infinite."""
         super().check(process)
         if process.level(1.0).alpha == 0:
             problem = f"log(sigma / alpha) is infinite at t = 1, where {process!r} has alpha = 0. Use Timestep."
@@ -111,7 +107,7 @@ def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Scale, **cond:
         network: Called with pixels (B, *shape), c (B,) and the conditions.
         basis: The basis of the state.
         u: State, (B, *modes); the network sees its pixels in the dtype of its weights.
-        c: What it is passed of the noise level: one number, or a tensor with one for each sample.
+        c: Its noise condition: one number, or a tensor with one for each sample.
         **cond: Conditions, each (B, ...).
 
     Returns:

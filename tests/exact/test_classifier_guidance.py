@@ -200,17 +200,17 @@ def test_little_data_are_enough_to_know_a_class(each):
             lambda: ud.ClassifierGuidance(
                 mixture(ud.VPSDE()), ud.NeuralClassifier(ud.VPSDE(), ud.MLPEncoder((3,), width=8, classes=3)), 1.0
             ),
-            r"classifier: it knows samples of shape \(3,\), the model draws \(2,\)",
+            r"classifier: its shape must be the model's, \(2,\), got \(3,\)",
         ),
         (
             lambda: ud.ClassifierGuidance(mixture(ud.VPSDE()), ud.MixtureClassifier(mixture(ud.EDM())), 1.0),
-            r"classifier: it knows the noise of EDM\(.*\), the model that of VPSDE",
+            r"classifier: its process must be the model's, VPSDE\(.*\), got EDM",
         ),
         (
             lambda: ud.ClassifierGuidance(
                 mixture(ud.VPSDE()), ud.MixtureClassifier(ud.GaussianMixture(ud.VPSDE(), MEANS[:2], 0.1)), 1.0
             ),
-            "classifier: it knows 2 classes, the model 3",
+            "classifier: its classes must be the model's, 3, got 2",
         ),
         (
             lambda: ud.sample(guided(ud.VPSDE(), 1.0), shape=(2,), seeds=1, label=torch.tensor([12])),

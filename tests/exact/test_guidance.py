@@ -256,7 +256,7 @@ MODEL = mixture(ud.DDPM(T=50))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of size up to"),
+        (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of magnitude up to"),
         (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale must be .* got \[1.0, inf\]"),
         (lambda: ud.ClassifierFree(MODEL, "2"), "scale must be .* got '2'"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: the model is unconditional"),
@@ -264,8 +264,11 @@ MODEL = mixture(ud.DDPM(T=50))
             lambda: ud.ClassifierFree(MODEL, [1.0, 2.0])(U, MODEL.process.level(0.5), label=LABEL),
             "2 scales .* 4 samples",
         ),
-        (lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0), "weaker_model: it is a model of VPSDE"),
-        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: it knows no classes"),
+        (
+            lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0),
+            "weaker_model: its process must be the model's, .* got VPSDE",
+        ),
+        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its classes must be .* 3, got None"),
         (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high must be .* got 0.4"),
         (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share must be .* got 1.5"),
         (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile must be .* got 0.0"),

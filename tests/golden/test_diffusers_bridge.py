@@ -71,7 +71,9 @@ def test_ddpm_pipeline_with_a_learned_variance(tmp_path, monkeypatch):
     ours = sampled(model, ud.Ancestral(), load_grid(tmp_path, 5))
     assert (pictures(ours) - theirs).abs().max() < PICTURES
     changed(tmp_path / "scheduler" / "scheduler_config.json", variance_type="learned")
-    with pytest.raises(RunError, match="variance_type 'learned' was found"):
+    with pytest.raises(
+        RunError, match="variance_type must be 'learned_range' where a variance is learned, got 'learned'"
+    ):
         load(tmp_path)
 
 
@@ -282,7 +284,7 @@ def test_other_samplers_of_a_table_tell_the_same_model(tmp_path):
         assert times[-1] == 0
         assert bool((times.diff() < 0).all())
     assert load(tmp_path, scheduler={"_class_name": "DDIMScheduler"}).process == ud.DDPM(50, ud.Linear(0.001, 0.02))
-    with pytest.raises(RunError, match="prediction_type 'v_prediction' was found; supported on a flow"):
+    with pytest.raises(RunError, match="prediction_type must be 'flow_prediction' on a flow, got 'v_prediction'"):
         load(tmp_path, scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"})
 
 

@@ -36,9 +36,9 @@ from tiny import DIGITS, refused, unidiff, write
 import unidiff as ud
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
+from unidiff.interop.diffusers.architecture import architecture_of
 from unidiff.interop.diffusers.export import _pipeline as pipeline_of
-from unidiff.interop.diffusers.kinds import kind_of
-from unidiff.interop.diffusers.timestep_shift import shift_timestep
+from unidiff.interop.diffusers.export import shift_timestep
 from unidiff.run.directory import RunDirectory
 from unidiff.tasks.generation import GenerationRun
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -170,7 +170,7 @@ def test_told_the_index_computes_the_same_in_float64():
 def test_classes_of_a_unet(tmp_path):
     run = made(tmp_path, conditioning="labels", backbone={**UNET, "scale_shift": True})
     written = export(run, tmp_path / "model")
-    assert "call its unet with class_labels, from 0; 10 is no class" in written.notices[0]
+    assert "call its unet with class_labels, from 0; 10 is the null class" in written.notices[0]
     network = diffusers.DDPMPipeline.from_pretrained(tmp_path / "model", torch_dtype=F64).unet
     x = torch.randn(3, 1, 8, 8)
     level = run.denoiser.process.level(0.5)
@@ -229,7 +229,7 @@ def test_latents_of_a_transformer(tmp_path, monkeypatch, codec, guidance):
 
 def test_a_transformer_of_latents_without_classes(tmp_path, codec):
     run = made(tmp_path, data=codec, backbone=DIT)
-    assert "give zeros" in export(run, tmp_path / "model").notices[0]
+    assert "pass zeros" in export(run, tmp_path / "model").notices[0]
     assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
     pipeline = diffusers.DiTPipeline.from_pretrained(tmp_path / "model", torch_dtype=F64)
     assert len(drawn(pipeline, 2, [0, 0])) == 2
@@ -241,9 +241,9 @@ def test_a_transformer_of_latents_without_classes(tmp_path, codec):
 def test_without_a_scheduler_the_network_goes_alone(tmp_path):
     for process, parameterization, reason in (
         ({"type": "InverseHeat", "shape": [8, 8], "blur_max": 4.0}, "X0", "whose modes differ in SNR"),
-        ({"type": "NCSN"}, "Score", "diffusers' tables know Eps, X0 and V, not Score"),
+        ({"type": "NCSN"}, "Score", "diffusers' tables support Eps, X0 and V, not Score"),
         ({"type": "NCSN"}, "Eps", "start from noise of scale 1"),
-        ({"type": "SubVPSDE"}, "X0", "kept in float32, cannot tell"),
+        ({"type": "SubVPSDE"}, "X0", "tables cannot resolve"),
         ({"type": "FlowMatching"}, "Velocity", "not Velocity"),
     ):
         run = made(tmp_path, process=process, parameterization=parameterization, backbone=SMALLEST)
@@ -273,10 +273,10 @@ def test_what_a_process_measured_comes_back(tmp_path):
 def test_a_transformer_of_more_classes_than_its_pipeline_knows_goes_alone(codec):
     layout = ud.codec.load_codec(codec["codec"]).layout
     dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1001)
-    with pytest.raises(ParameterError, match="index 1000 for no class, and of 1001 it is one"):
-        pipeline_of(kind_of(dit), dit, layout)
+    with pytest.raises(ParameterError, match="index 1000 for the null class, so 1001 classes are too many"):
+        pipeline_of(architecture_of(dit), dit, layout)
     dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1000)
-    assert pipeline_of(kind_of(dit), dit, layout) == "DiTPipeline"
+    assert pipeline_of(architecture_of(dit), dit, layout) == "DiTPipeline"
 
 
 def test_a_transformer_on_pixels_goes_alone(tmp_path):
@@ -299,7 +299,7 @@ def test_a_transformer_on_pixels_goes_alone(tmp_path):
     ("changes", "reason"),
     [
         ({"patch": 4}, "no pipeline that folds patches of 4 x 4 pixels"),
-        ({"patch": 2, "learned_variance": True}, "LDMPipeline knows no learned variance"),
+        ({"patch": 2, "learned_variance": True}, "LDMPipeline does not support a learned variance"),
     ],
 )
 def test_patches_that_no_pipeline_folds_go_alone(tmp_path, changes, reason):
@@ -332,7 +332,7 @@ def test_folded_images_read_as_those_of_a_stranger(tmp_path):
 def test_networks_that_diffusers_lacks(tmp_path):
     for backbone, message in (
         ({**UNET, "groups": None}, "groups; train with one number, groups"),
-        ({"type": "MLP", "width": 8}, "diffusers has no network like MLP, only like UNet and DiT"),
+        ({"type": "MLP", "width": 8}, "diffusers has no equivalent of MLP, only of UNet and DiT"),
     ):
         with pytest.raises(RunError, match=message):
             export(made(tmp_path, backbone=backbone), tmp_path / "model")
@@ -341,7 +341,7 @@ def test_networks_that_diffusers_lacks(tmp_path):
 
 def test_a_network_that_is_told_an_image():
     with pytest.raises(ParameterError, match="UNet2DModel has no image condition"):
-        kind_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
+        architecture_of(ud.UNet((1, 8, 8), width=8, multipliers=(1,), groups=4, image=1))
 
 
 def test_places(tmp_path, monkeypatch):
@@ -349,11 +349,11 @@ def test_places(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="this is a file"):
         export(run, tmp_path / "file")
-    with pytest.raises(RunError, match="files that are no exported model"):
+    with pytest.raises(RunError, match="files that are not an exported model"):
         export(run, tmp_path)
     place = tmp_path / "model"
     export(run, place)
-    with pytest.raises(RunError, match="already there"):
+    with pytest.raises(RunError, match="exists already"):
         export(run, place)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
@@ -389,13 +389,13 @@ def test_places(tmp_path, monkeypatch):
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"link", "model", "file", "tiny.yaml"}
     (place / "README.md").write_text("of mine")
-    with pytest.raises(RunError, match=r"README.md is no part of the exported model"):
+    with pytest.raises(RunError, match=r"README.md is not part of the exported model"):
         export(run, place, overwrite=True)
     assert (place / "README.md").read_text() == "of mine"
-    with pytest.raises(RunError, match="A NeuralDenoiser was given; what is exported is a run"):
+    with pytest.raises(RunError, match="run must be a run or its directory, got a NeuralDenoiser"):
         export(run.denoiser, tmp_path / "other")  # type: ignore[arg-type]
 
-    with pytest.raises(ParameterError, match="was exported from unidiff, and says it"):
+    with pytest.raises(ParameterError, match="was exported from unidiff, which determines it"):
         load(place, process=ud.DDPM())
     (place / "unidiff" / "weights.safetensors").unlink()
     with pytest.raises(RunError, match="the file is missing"):
@@ -411,7 +411,7 @@ def test_the_command(tmp_path):
     done = unidiff("export", tmp_path / "run", tmp_path / "model")
     assert done.code == 0, done
     assert f"diffusers.DDPMPipeline.from_pretrained('{tmp_path / 'model'}')" in done.out
-    assert "already there" in refused("export", tmp_path / "run", tmp_path / "model")
+    assert "exists already" in refused("export", tmp_path / "run", tmp_path / "model")
     done = unidiff("export", tmp_path / "run", tmp_path / "model", "--overwrite", "--json")
     assert json.loads(done.out)["pipeline"] == "DDPMPipeline"
     assert "this is no run directory" in refused("export", tmp_path / "model", tmp_path / "other")

@@ -117,19 +117,19 @@ def test_networks_that_diffusers_cannot_compute(settings, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"freq_shift": 1, "norm_eps": 1e-6}, r"freq_shift = 1 \(here 0\); norm_eps = 1e-06 \(here 1e-05\)\."),
-        ({"downsample_padding": 0}, r"downsample_padding = 0 \(here 1\)"),
-        ({"block_out_channels": [8, 12]}, r"block_out_channels = \[8, 12\] \(here multiples of the first\)"),
-        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, r"the block SkipDownBlock2D \(here DownBlock2D, "),
+        ({"freq_shift": 1, "norm_eps": 1e-6}, r"freq_shift = 1 \(must be 0\); norm_eps = 1e-06 \(must be 1e-05\)\."),
+        ({"downsample_padding": 0}, r"downsample_padding = 0 \(must be 1\)"),
+        ({"block_out_channels": [8, 12]}, r"block_out_channels = \[8, 12\] \(must be multiples of the first\)"),
+        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, r"block type SkipDownBlock2D \(must be "),
         ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "attention at other resolutions on the way up"),
-        ({"out_channels": 3}, r"out_channels = 3 \(here in_channels = 1, or twice as many\)"),
-        ({"sample_size": None}, r"sample_size = None \(give the shape\)"),
+        ({"out_channels": 3}, r"out_channels = 3 \(must be in_channels = 1, or twice as many\)"),
+        ({"sample_size": None}, r"sample_size = None \(pass shape\)"),
         ({"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": None, "add_attention": True}, "attn_norm"),
     ],
 )
 def test_models_that_no_unet_computes(changes, message):
     config, state = unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL}))
-    with pytest.raises(ParameterError, match=rf"config: no UNet of unidiff computes the same, because of {message}"):
+    with pytest.raises(ParameterError, match=rf"config: cannot be represented as unidiff.UNet: {message}"):
         unet_from_diffusers({**config, **changes}, state)
 
 
@@ -138,7 +138,7 @@ def test_weights_that_are_not_those_of_the_config():
     lacking = {name: value for name, value in state.items() if name != "conv_in.bias"}
     with pytest.raises(ParameterError, match=r"missing \['conv_in.bias'\], unknown \['other'\]"):
         unet_from_diffusers(config, {**lacking, "other": torch.zeros(1)})
-    with pytest.raises(ParameterError, match=r"conv_in.bias has the shape \(9,\); the config says \(8,\)"):
+    with pytest.raises(ParameterError, match=r"conv_in.bias must have shape \(8,\) by the config, got \(9,\)"):
         unet_from_diffusers(config, {**state, "conv_in.bias": torch.zeros(9)})
 
 
@@ -186,11 +186,11 @@ def test_a_dit_of_any_dtype_moves(dtype):
 
 
 def test_dits_that_cannot_move():
-    with pytest.raises(ParameterError, match=r"network: .* knows square images only, and its are 8x4"):
+    with pytest.raises(ParameterError, match=r"network: .* supports square images only, got 8x4"):
         dit_to_diffusers(DiT((1, 8, 4), **TINY))
     config, state = dit_to_diffusers(DiT((1, 8, 8), **TINY))
-    because = "config: no DiT of unidiff computes the same, because of "
-    with pytest.raises(ParameterError, match=because + r"norm_eps = 1e-05 \(here 1e-06\)\."):
+    because = "config: cannot be represented as unidiff.DiT: "
+    with pytest.raises(ParameterError, match=because + r"norm_eps = 1e-05 \(must be 1e-06\)\."):
         dit_from_diffusers({**config, "norm_eps": 1e-5}, state)
     name = "transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias"
     with pytest.raises(ParameterError, match=f"{because}{name} differs from that of block 0"):

@@ -8,39 +8,45 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from unidiff.errors import ParameterError, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 
-__all__ = ["Backbone", "require_classes", "require_image"]
-
-
-def require_classes(classes: int | None) -> None:
-    """Raise a ParameterError unless this is a number of classes, or None."""
-    if classes is not None:
-        require_whole("classes", classes, 1, 1_000_000)
-
-
-def require_image(image: int | None) -> None:
-    """Raise a ParameterError unless this is a number of channels, or None."""
-    if image is not None:
-        require_whole("image", image, 1, 65536)
+__all__ = ["Backbone"]
 
 
 class Backbone(nn.Module, ABC):
     """A network from pixels to pixels, independent of processes and parameterizations.
 
-    Attributes:
-        shape: Shape of one sample, without the batch.
+    Args:
+        shape: Shape of one sample, without the batch; () if the subclass sets the attribute itself.
         classes: Number of classes; None without class conditioning.
-        image: Channels of the condition `image`; None without image conditioning.
-        learned_variance: Whether the output's first axis is twice that of `shape`: the prediction, then for each of its
-            elements the variance of a reverse step on a scale from -1 (beta-tilde) to 1 (beta); see
-            `Prediction.variance_interpolation`.
+        image: Channels of the condition `image`; None without image conditioning. In a recipe it follows from
+            `conditioning`.
+        learned_variance: Whether the variance of a reverse step is predicted too (Nichol & Dhariwal 2021, eq. 15). The
+            output's first axis is then twice that of `shape`: the prediction, then for each of its elements the
+            variance on a scale from -1 (beta-tilde) to 1 (beta); see `Prediction.variance_interpolation`.
     """
 
     shape: tuple[int, ...]
     classes: int | None = None
     image: int | None = None
     learned_variance: bool = False
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (),
+        classes: int | None = None,
+        image: int | None = None,
+        learned_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, count, most in (("classes", classes, 1_000_000), ("image", image, 65536)):
+            if count is not None:
+                require_whole(name, count, 1, most)
+        require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
+        values = {"shape": tuple(shape), "classes": classes, "image": image, "learned_variance": learned_variance}
+        for name, value in values.items():
+            if value:  # otherwise the class attribute holds
+                setattr(self, name, value)
 
     @property
     def condition_names(self) -> tuple[str, ...]:

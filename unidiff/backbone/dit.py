@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, sinusoidal, zeroed
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 
@@ -19,15 +19,8 @@ __all__ = ["SIZES", "DiT", "DiTBlock", "attend", "position_table"]
 FREQUENCIES = 256  # size of the sinusoidal noise embedding, whatever the width
 
 
-class Size(NamedTuple):
-    """A row of Peebles & Xie 2023, table 1."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-SIZES = {"S": Size(384, 12, 6), "B": Size(768, 12, 12), "L": Size(1024, 24, 16), "XL": Size(1152, 28, 16)}
+# Width, depth and heads: Peebles & Xie 2023, table 1.
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
 
 class DiT(Backbone):
@@ -49,9 +42,6 @@ class DiT(Backbone):
         width: Size of a token, a multiple of 4.
         depth: Number of blocks.
         heads: Attention heads, a divisor of `width`.
-        classes: Number of classes; None is an unconditional network.
-        learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
-            Dhariwal 2021, eq. 15). The paper's networks do.
     """
 
     positions: Tensor
@@ -67,22 +57,29 @@ class DiT(Backbone):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__()
         require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
-        require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
         width, depth, heads = (
             preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads))
         )
-        _check(shape, patch, width, depth, heads)
-        require_classes(classes)
-        self.shape = tuple(shape)
-        self.classes = classes
+        triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(map(is_whole, shape))
+        require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
+        require_whole("patch", patch)
+        require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
+        require_whole("depth", depth)
+        require_whole("heads", heads)
+        _, height, breadth = shape
+        if height % patch or breadth % patch:
+            fitting = ", ".join(str(p) for p in range(1, min(height, breadth) + 1) if height % p == breadth % p == 0)
+            problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}"
+            raise ParameterError("patch", f"{problem}; use {fitting}.")
+        if width % heads:
+            raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")
+        super().__init__(shape, classes, learned_variance=learned_variance)
         self.patch = patch
-        self.learned_variance = learned_variance
         self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
         self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
         # Not a weight: it is not in checkpoints.
-        self.register_buffer("positions", position_table(shape[1] // patch, shape[2] // patch, width), persistent=False)
+        self.register_buffer("positions", position_table(height // patch, breadth // patch, width), persistent=False)
         self.blocks = nn.ModuleList([DiTBlock(width, heads) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
@@ -102,18 +99,8 @@ class DiT(Backbone):
             zeroed(ending)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            x: Noisy images, (B, C, H, W).
-            c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes.
-
-        Returns:
-            The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
-        """
-        label = self._label(cond, len(x))
-        e = self.embedding(c) if label is None else self.embedding(c, label)
+        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
+        e = self.embedding(c, self._label(cond, len(x)))
         h = self.stem(x)
         height = h.shape[2]
         h = h.flatten(2).transpose(1, 2) + self.positions
@@ -162,14 +149,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     By torch's fused kernel, but written out on CPUs where derivatives are needed: the kernel there has neither a
     second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
     """
-    if q.device.type == "cpu" and (q.requires_grad or (not torch.compiler.is_compiling() and _is_dual(q))):
+    differentiated = q.requires_grad or (not torch.compiler.is_compiling() and unpack_dual(q).tangent is not None)
+    if q.device.type == "cpu" and differentiated:
         return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
-
-
-def _is_dual(x: Tensor) -> bool:
-    """Whether forward-mode differentiation goes through this tensor."""
-    return unpack_dual(x).tangent is not None
 
 
 def position_table(height: int, breadth: int, width: int) -> Tensor:
@@ -178,25 +161,6 @@ def position_table(height: int, breadth: int, width: int) -> Tensor:
     The first half of the features embeds the column, the second the row, each as sines and then cosines of width / 4
     frequencies (Dosovitskiy et al. 2021, appendix D.4; the order is that of Peebles & Xie's code).
     """
-    rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64), torch.arange(breadth, dtype=torch.float64), indexing="ij"
-    )
-    halves = [sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)]
-    return torch.cat(halves, 1).float()
-
-
-def _check(shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int) -> None:
-    """Raise a ParameterError if the arguments are out of range or do not fit one another."""
-    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
-    require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
-    require_whole("patch", patch)
-    require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
-    require_whole("depth", depth)
-    require_whole("heads", heads)
-    _, height, breadth = shape
-    if height % patch or breadth % patch:
-        fitting = ", ".join(str(p) for p in range(1, min(height, breadth) + 1) if height % p == breadth % p == 0)
-        problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}; use {fitting}."
-        raise ParameterError("patch", problem)
-    if width % heads:
-        raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")
+    axes = (torch.arange(size, dtype=torch.float64) for size in (height, breadth))
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
+    return torch.cat([sinusoidal(axis.flatten(), width // 2) for axis in (columns, rows)], 1).float()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.layers import Downsample, NoiseEmbedding, ResidualBlock, group_norm, zeroed
-from unidiff.backbone.mlp import DenseBlock
-from unidiff.errors import is_whole, require, require_whole
+from unidiff.backbone.layers import Downsample, NoiseEmbedding, ResidualBlock, apply_layer, group_norm, zeroed
+from unidiff.backbone.mlp import DenseLayers, check_dense
+from unidiff.backbone.unet import check_unet
+from unidiff.errors import require_whole
 
 __all__ = ["Encoder", "MLPEncoder", "UNetEncoder"]
 
@@ -20,7 +21,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         shape: Shape of one sample, without the batch.
-        classes: Number of classes.
+        classes: Number of classes; in a recipe they follow from the data.
     """
 
     shape: tuple[int, ...]
@@ -39,10 +40,9 @@ class Encoder(nn.Module, ABC):
         """
 
 
-def _whole(classes: int | None) -> int:
+def _required(classes: int | None) -> int:
     require_whole("classes", classes, 1, 1_000_000)
-    assert classes is not None
-    return classes
+    return cast(int, classes)
 
 
 class UNetEncoder(Encoder):
@@ -57,8 +57,7 @@ class UNetEncoder(Encoder):
         multipliers: Channels of each level, in units of `width`; the finest resolution first.
         blocks: Residual blocks per level.
         dropout: Probability of dropping an activation inside a residual block.
-        patch: Fold patches of `patch` x `patch` pixels into channels on the way in.
-        classes: Number of classes; in a recipe they follow from the data.
+        patch: Fold patches of `patch` x `patch` pixels into channels at the input.
     """
 
     def __init__(
@@ -71,19 +70,9 @@ class UNetEncoder(Encoder):
         patch: int = 1,
         classes: int | None = None,
     ) -> None:
+        check_unet(shape, width, multipliers, blocks, dropout, patch)
         super().__init__()
-        triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
-        require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
-        require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-        several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(map(is_whole, multipliers))
-        require(several, "multipliers", multipliers, "one or more integers >= 1")
-        require_whole("blocks", blocks)
-        require(0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
-        require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
-        unit = patch * 2 ** (len(multipliers) - 1)
-        fits = shape[1] % unit == shape[2] % unit == 0
-        require(fits, "multipliers", multipliers, f"fewer of them: {shape[1]}x{shape[2]} is not divisible by {unit}")
-        self.shape, self.patch, self.classes = tuple(shape), patch, _whole(classes)
+        self.shape, self.patch, self.classes = tuple(shape), patch, _required(classes)
         self.embedding = NoiseEmbedding(width, 4 * width)
         self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
         self.levels, h = nn.ModuleList(), width
@@ -93,46 +82,34 @@ class UNetEncoder(Encoder):
                 self.levels.append(ResidualBlock(h, out, 4 * width, dropout))
                 h = out
         self.norm = group_norm(h)
+        unit = patch * 2 ** (len(multipliers) - 1)
         self.head = zeroed(nn.Linear(h * (shape[1] // unit) * (shape[2] // unit), self.classes))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Logits, (B, classes), of noisy images x, (B, C, H, W); see `Encoder.forward`."""
+        """See `Encoder.forward`."""
         e = self.embedding(c)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         for layer in self.levels:
-            h = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
+            h = apply_layer(layer, h, e)
         logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))
         return logits
 
 
-class MLPEncoder(Encoder):
+class MLPEncoder(DenseLayers, Encoder):
     """Residual blocks of fully connected layers on the flattened sample, and a linear layer.
 
     Args:
         shape: Shape of one sample, any number of axes.
         width: Size of the hidden layers, and of the sinusoidal noise embedding; even.
         depth: Number of residual blocks.
-        classes: Number of classes; in a recipe they follow from the data.
     """
 
     def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3, classes: int | None = None) -> None:
+        check_dense(shape, width, depth)
         super().__init__()
-        sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
-        require(sizes, "shape", shape, "one or more integers >= 1")
-        require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-        require_whole("depth", depth)
-        self.shape, self.classes = tuple(shape), _whole(classes)
-        self.embedding = NoiseEmbedding(width, width)
-        self.stem = nn.Linear(math.prod(shape), width)
-        self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
-        self.head = zeroed(nn.Linear(width, self.classes))
+        self.shape, self.classes = tuple(shape), _required(classes)
+        self._build(self.shape, width, depth, self.classes)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Logits, (B, classes), of noisy samples x, (B, *shape); see `Encoder.forward`."""
-        e = self.embedding(c)
-        h = self.stem(x.flatten(1))
-        for block in self.blocks:
-            h = block(h, e)
-        logits: Tensor = self.head(F.silu(self.norm(h)))
-        return logits
+        """See `Encoder.forward`."""
+        return self._evaluate(x, c)

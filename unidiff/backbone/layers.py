@@ -9,18 +9,19 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unidiff.errors import ParameterError
+
 __all__ = [
     "Downsample",
     "NoiseEmbedding",
     "ResidualBlock",
     "SelfAttention",
     "Upsample",
+    "apply_layer",
     "group_norm",
     "sinusoidal",
     "zeroed",
 ]
-
-MAX_PERIOD = 10_000.0
 
 
 def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
@@ -41,7 +42,7 @@ def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     half = dim // 2
     ladder = torch.arange(half, device=c.device, dtype=c.dtype)
     # At c = 1000 the last bit of a frequency matters, so each variant rounds as the existing networks do.
-    ratio = -math.log(MAX_PERIOD)
+    ratio = -math.log(10_000)
     exponent = ladder * ratio / (half - shift) if shift else ladder * (ratio / half)
     phase = c[:, None] * exponent.exp()
     return torch.cat([phase.sin(), phase.cos()], dim=1)
@@ -50,8 +51,7 @@ def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     """Set a layer's weights and bias to zero, so that the branch it ends starts as 0 (Ho et al. 2020, code)."""
     nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
 
@@ -60,10 +60,15 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 
     Fewer where 32 does not divide the channels or would leave fewer than four channels per group. With one channel per
     group, the norm would remove exactly the noise embedding that is added to a channel.
+
+    Raises:
+        ParameterError: If the groups do not divide the channels.
     """
     if groups is None:
         most = max(1, min(32, channels // 4))
         groups = max(g for g in range(1, most + 1) if channels % g == 0)
+    if channels % groups:
+        raise ParameterError("groups", f"{groups} groups do not divide {channels} channels; use a divisor of it.")
     return nn.GroupNorm(groups, channels)
 
 
@@ -77,7 +82,7 @@ class NoiseEmbedding(nn.Module):
         width: Size of the sinusoidal embedding, even.
         features: Size of the result.
         classes: Number of classes, or None.
-        shift: That of the frequencies; see `sinusoidal`.
+        shift: See `sinusoidal`.
     """
 
     def __init__(self, width: int, features: int, classes: int | None = None, shift: int = 0) -> None:
@@ -88,10 +93,7 @@ class NoiseEmbedding(nn.Module):
         self.label = None if classes is None else nn.Embedding(1 + classes, features)  # row 0 is the null class
 
     def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map c, (B,), and labels from -1, (B,), to (B, features).
-
-        A SiLU, which every block would apply first, is already applied to the result.
-        """
+        """Map c, (B,), and labels from -1, (B,), to (B, features), the SiLU that every block needs already applied."""
         e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
         if self.label is not None and label is not None:
             e = e + self.label(label + 1)
@@ -104,15 +106,15 @@ class ResidualBlock(nn.Module):
     The last convolution starts at zero: at first the block is its shortcut.
 
     Args:
-        inputs: Channels in.
-        outputs: Channels out.
+        inputs: Channels of the input.
+        outputs: Channels of the output.
         features: Size of the noise embedding.
         dropout: Probability of dropping an activation before the last convolution.
         groups: Groups of the norms; see `group_norm`.
         scale_shift: Whether the embedding gives the second norm's scale and shift, (1 + scale) norm(h) + shift,
             instead of being added before it (Nichol & Dhariwal 2021, appendix A; AdaGN of Dhariwal & Nichol 2021).
         resample: Layer without weights that changes height and width, on branch and shortcut, before the first
-            convolution; None is a block that keeps them (Brock et al. 2019, appendix B; Song et al. 2021, appendix H).
+            convolution; None keeps them (Brock et al. 2019, appendix B; Song et al. 2021, appendix H).
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class SelfAttention(nn.Module):
     The projection starts at zero: at first the block is the identity.
 
     Args:
-        channels: Channels in and out.
+        channels: Channels of input and output.
         heads: Number of heads, a divisor of `channels`; d = channels / heads.
         groups: Groups of the norm; see `group_norm`.
     """
@@ -194,3 +196,9 @@ class Upsample(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W)."""
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def apply_layer(layer: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+    """The output of a layer; only residual blocks depend on the noise embedding."""
+    output: Tensor = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
+    return output

@@ -1,4 +1,4 @@
-"""A multilayer perceptron: the network for points and other small data."""
+"""Multilayer perceptrons: the networks for points and other small data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,48 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
 from unidiff.errors import is_whole, require, require_whole
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "DenseLayers", "check_dense"]
 
 
-class MLP(Backbone):
+class DenseLayers(nn.Module):
+    """The layers that `MLP` and `MLPEncoder` share."""
+
+    def _build(self, shape: tuple[int, ...], width: int, depth: int, outputs: int, classes: int | None = None) -> None:
+        self.embedding = NoiseEmbedding(width, width, classes)
+        self.stem = nn.Linear(math.prod(shape), width)
+        self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = zeroed(nn.Linear(width, outputs))
+
+    def _evaluate(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """Map samples, (B, *shape), and their noise conditions, (B,), to (B, outputs)."""
+        e = self.embedding(c, label)
+        h = self.stem(x.flatten(1))
+        for block in self.blocks:
+            h = block(h, e)
+        output: Tensor = self.head(F.silu(self.norm(h)))
+        return output
+
+
+def check_dense(shape: tuple[int, ...], width: int, depth: int) -> None:
+    """Raise a ParameterError if an argument is out of range."""
+    sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
+    require(sizes, "shape", shape, "one or more integers >= 1")
+    require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
+    require_whole("depth", depth)
+
+
+class MLP(DenseLayers, Backbone):
     """Residual blocks of fully connected layers on the flattened sample. The output starts at exactly 0.
 
     Args:
         shape: Shape of one sample, any number of axes.
         width: Size of the hidden layers, and of the sinusoidal noise embedding; even.
         depth: Number of residual blocks.
-        classes: Number of classes; None is an unconditional network.
-        learned_variance: Whether it also predicts the variance of a reverse step, in as many numbers again (Nichol &
-            Dhariwal 2021, eq. 15).
     """
 
     def __init__(
@@ -34,47 +59,18 @@ class MLP(Backbone):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__()
-        sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
-        require(sizes, "shape", shape, "one or more integers >= 1")
-        require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-        require_whole("depth", depth)
-        require_classes(classes)
-        self.shape = tuple(shape)
-        self.classes = classes
-        self.learned_variance = learned_variance
-        size = math.prod(shape)
-        self.embedding = NoiseEmbedding(width, width, classes)
-        self.stem = nn.Linear(size, width)
-        self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width)
-        self.head = zeroed(nn.Linear(width, self.outputs * size // self.shape[0]))
+        check_dense(shape, width, depth)
+        super().__init__(shape, classes, learned_variance=learned_variance)
+        self._build(self.shape, width, depth, self.outputs * math.prod(shape[1:]), classes)
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            x: Noisy samples, (B, *shape).
-            c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes.
-
-        Returns:
-            The network's output, (B, *shape); twice as long in the first axis with a learned variance.
-        """
-        label = self._label(cond, len(x))
-        e = self.embedding(c) if label is None else self.embedding(c, label)
-        h = self.stem(x.flatten(1))
-        for block in self.blocks:
-            h = block(h, e)
-        return self.head(F.silu(self.norm(h))).reshape(len(x), self.outputs, *self.shape[1:])
+        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
+        output = self._evaluate(x, c, self._label(cond, len(x)))
+        return output.reshape(len(x), self.outputs, *self.shape[1:])
 
 
 class DenseBlock(nn.Module):
-    """LayerNorm-SiLU-linear twice around the noise embedding, with a shortcut.
-
-    Args:
-        width: Features in and out, and size of the noise embedding.
-    """
+    """LayerNorm-SiLU-linear twice around the noise embedding, with a shortcut; all of `width` features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone, require_classes, require_image
+from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
     ResidualBlock,
     SelfAttention,
     Upsample,
+    apply_layer,
     group_norm,
     zeroed,
 )
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "check_unet"]
 
 
 class UNet(Backbone):
@@ -33,13 +34,11 @@ class UNet(Backbone):
         multipliers: Channels of each level, in units of `width`; one entry for each resolution, the finest first.
         blocks: Residual blocks per level of the contracting path.
         attention: Resolutions at which each residual block is followed by self-attention: the longer side of the
-            feature map, counted after the patches are folded. If any is given, the middle of the network attends too;
-            () is a network without attention.
-        heads: Attention heads; must divide the channels wherever there is attention. None if `head_channels` is given.
+            feature map, counted after the patches are folded. Unless it is (), the middle of the network attends too.
+        heads: Attention heads; must divide the channels wherever there is attention. None with `head_channels`.
         dropout: Probability of dropping an activation inside a residual block.
-        patch: Fold patches of `patch` x `patch` pixels into channels on the way in, and unfold them on the way out: the
+        patch: Fold patches of `patch` x `patch` pixels into channels at the input, and unfold them at the output: the
             same network on a smaller map.
-        classes: Number of classes; None is a network without class conditioning.
         image: Channels of a conditioning image of the same height and width, concatenated to the noisy image at the
             input (Saharia et al. 2022, Palette); None is a network without. In a recipe it follows from `conditioning`.
         groups: Groups of every group norm, a divisor of all channels; None is 32 or fewer, as the channels allow.
@@ -49,10 +48,8 @@ class UNet(Backbone):
             by repeating them, instead of a convolution (Song et al. 2021, appendix H; Dhariwal & Nichol 2021, section
             3).
         head_channels: Channels of each attention head, whose number then grows with the channels (64 in Dhariwal &
-            Nichol 2021, section 3); `heads` must be None beside it.
+            Nichol 2021, section 3); needs `heads` = None.
         middle_attention: Whether the middle of the network has attention; None is the default described at `attention`.
-        learned_variance: Whether it also predicts the variance of a reverse step, in as many channels again (Nichol &
-            Dhariwal 2021, eq. 15).
     """
 
     def __init__(
@@ -74,28 +71,32 @@ class UNet(Backbone):
         middle_attention: bool | None = None,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__()
-        _check(shape, width, multipliers, blocks, attention, dropout, patch)
-        central = bool(attention) if middle_attention is None else middle_attention
-        _check_heads(shape, width, multipliers, attention, patch, central, heads, head_channels)
-        _check_groups(groups, {width, *(width * m for m in multipliers)})
-        require_classes(classes)
-        require_image(image)
-        switches = {"scale_shift": scale_shift, "residual_resampling": residual_resampling}
-        for name, value in {**switches, "learned_variance": learned_variance}.items():
+        check_unet(shape, width, multipliers, blocks, dropout, patch)
+        sizes = [max(shape[1:]) // patch // 2**level for level in range(len(multipliers))]  # longer sides of the maps
+        several = isinstance(attention, (tuple, list)) and all(map(is_whole, attention))
+        require(several, "attention", attention, "a list of resolutions, integers >= 1; () is none")
+        if absent := [size for size in attention if size not in sizes]:
+            allowed = f"resolutions of this network ({', '.join(map(str, sizes))})"
+            raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
+        if head_channels is None:
+            require_whole("heads", heads)
+        else:
+            require_whole("head_channels", head_channels)
+            if heads is not None:
+                problem = f"cannot be combined with heads = {heads}. Set heads to None (null in a recipe)."
+                raise ParameterError("head_channels", problem)
+        if groups is not None:
+            require_whole("groups", groups)
+        for name, value in {"scale_shift": scale_shift, "residual_resampling": residual_resampling}.items():
             require(isinstance(value, bool), name, value, "true or false")
-        self.shape = tuple(shape)
-        self.classes = classes
-        self.image = image
+        super().__init__(shape, classes, image, learned_variance)
         self.patch = patch
-        self.learned_variance = learned_variance
         channels = [width * m for m in multipliers]
-        sizes = _resolutions(self.shape, len(channels), patch)
         features = 4 * width
 
         def stage(inputs: int, outputs: int, attend: bool) -> Stage:
             residual = ResidualBlock(inputs, outputs, features, dropout, groups, scale_shift)
-            number = heads or outputs // (head_channels or 1)
+            number = _number_of_heads(outputs, heads, head_channels) if attend else 0
             return Stage(residual, SelfAttention(outputs, number, groups) if attend else None)
 
         def resampling(channels: int, plain: type[Downsample | Upsample], resample: nn.Module) -> nn.Module:
@@ -118,6 +119,7 @@ class UNet(Backbone):
                 skips.append(h := out)
             self.down.append(stages)
 
+        central = bool(attention) if middle_attention is None else middle_attention
         self.middle = nn.ModuleList([stage(h, h, central), stage(h, h, False)])
 
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()
@@ -134,24 +136,13 @@ class UNet(Backbone):
         self.head = zeroed(nn.Conv2d(h, self.outputs * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            x: Noisy images, (B, C, H, W).
-            c: Noise condition, (B,), in about [0, 1000].
-            **cond: `label`, (B,) integers from -1 (no class), if the network was built with classes; `image`,
-                (B, C', H, W), if it was built with one.
-
-        Returns:
-            The network's output, (B, C, H, W); (B, 2 C, H, W) with a learned variance.
-        """
-        label = self._label(cond, len(x))
-        e = self.embedding(c) if label is None else self.embedding(c, label)
+        """See `Backbone.forward`; conditions: `label`, (B,) integers from -1 (no class), and `image`, (B, C', H, W)."""
+        e = self.embedding(c, self._label(cond, len(x)))
         h = self.stem(F.pixel_unshuffle(self._joined(x, cond), self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
-                h = _resampled(self.coarsen[level - 1], h, e)
+                h = apply_layer(self.coarsen[level - 1], h, e)
                 skips.append(h)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(h, e)
@@ -160,7 +151,7 @@ class UNet(Backbone):
             h = stage(h, e)
         for level, stages in enumerate(self.up):
             if level > 0:
-                h = _resampled(self.refine[level - 1], h, e)
+                h = apply_layer(self.refine[level - 1], h, e)
             for stage in stages:  # type: ignore[attr-defined]
                 h = stage(torch.cat([h, skips.pop()], dim=1), e)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
@@ -179,35 +170,16 @@ class Stage(nn.Module):
         return self.attention(self.residual(x, e))
 
 
-def _resampled(layer: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    """The map at half or double resolution; only residual blocks depend on the noise embedding."""
-    resized: Tensor = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
-    return resized
-
-
-def _resolutions(shape: tuple[int, ...], levels: int, patch: int) -> list[int]:
-    """Longer side of the feature map at each level, the finest first."""
-    return [max(shape[1:]) // patch // 2**level for level in range(levels)]
-
-
-def _check(
-    shape: tuple[int, ...],
-    width: int,
-    multipliers: tuple[int, ...],
-    blocks: int,
-    attention: tuple[int, ...],
-    dropout: float,
-    patch: int,
+def check_unet(
+    shape: tuple[int, ...], width: int, multipliers: tuple[int, ...], blocks: int, dropout: float, patch: int
 ) -> None:
-    """Raise a ParameterError if the arguments are out of range or do not fit one another."""
-    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(is_whole(n) for n in shape)
+    """Raise a ParameterError if an argument that `UNet` and `UNetEncoder` share is out of range."""
+    triple = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(map(is_whole, shape))
     require(triple, "shape", shape, "(channels, height, width), three integers >= 1")
     require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-    several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(is_whole(m) for m in multipliers)
+    several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(map(is_whole, multipliers))
     require(several, "multipliers", multipliers, "one or more integers >= 1")
     require_whole("blocks", blocks)
-    sizes = isinstance(attention, (tuple, list)) and all(is_whole(a) for a in attention)
-    require(sizes, "attention", attention, "a list of resolutions, integers >= 1; () is none")
     require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
     require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
 
@@ -215,56 +187,18 @@ def _check(
     halvings = len(multipliers) - 1
     unit = patch * 2**halvings
     if height % patch or breadth % patch:
-        raise ParameterError(
-            "patch",
-            f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}; "
-            f"use a size divisible by {unit}, or a smaller patch.",
-        )
+        problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}"
+        raise ParameterError("patch", f"{problem}; use a size divisible by {unit}, or a smaller patch.")
     if height % unit or breadth % unit:
-        raise ParameterError(
-            "multipliers",
-            f"images of {height}x{breadth} pixels cannot be halved {halvings} times (patch {patch}); "
-            f"use a size divisible by {unit}, or fewer multipliers.",
-        )
-    occurring = _resolutions(shape, len(multipliers), patch)
-    if absent := [a for a in attention if a not in occurring]:
-        allowed = f"resolutions of this network ({', '.join(map(str, occurring))})"
-        raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
+        problem = f"images of {height}x{breadth} pixels cannot be halved {halvings} times (patch {patch})"
+        raise ParameterError("multipliers", f"{problem}; use a size divisible by {unit}, or fewer multipliers.")
 
 
-def _check_heads(
-    shape: tuple[int, ...],
-    width: int,
-    multipliers: tuple[int, ...],
-    attention: tuple[int, ...],
-    patch: int,
-    central: bool,
-    heads: int | None,
-    head_channels: int | None,
-) -> None:
-    """Raise a ParameterError if the heads do not divide the channels somewhere."""
-    if head_channels is None:
-        require_whole("heads", heads)
-    else:
-        require_whole("head_channels", head_channels)
-        if heads is not None:
-            problem = f"cannot be combined with heads = {heads}. Set heads to None (null in a recipe)."
-            raise ParameterError("head_channels", problem)
-    sizes = _resolutions(shape, len(multipliers), patch)
-    used = {width * m for m, size in zip(multipliers, sizes) if size in attention}
-    for channels in sorted(used | ({width * multipliers[-1]} if central else set())):
-        if heads is not None and channels % heads:
-            raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
-        if head_channels is not None and channels % head_channels:
-            problem = f"heads of {head_channels} channels do not divide {channels} channels; use a divisor of it."
-            raise ParameterError("head_channels", problem)
-
-
-def _check_groups(groups: int | None, widths: set[int]) -> None:
-    """Raise a ParameterError if the groups do not divide the channels somewhere."""
-    if groups is None:
-        return
-    require_whole("groups", groups)
-    for channels in sorted(widths):
-        if channels % groups:
-            raise ParameterError("groups", f"{groups} groups do not divide {channels} channels; use a divisor of it.")
+def _number_of_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
+    """Attention heads at so many channels; a ParameterError if they do not divide them."""
+    if heads is not None and channels % heads:
+        raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
+    if head_channels is not None and channels % head_channels:
+        problem = f"heads of {head_channels} channels do not divide {channels} channels; use a divisor of it."
+        raise ParameterError("head_channels", problem)
+    return heads or channels // (head_channels or 1)

@@ -21,29 +21,22 @@ class AutoGuidance(Guided):
 
     Args:
         model: The model.
-        weaker_model: The weaker one, of the same process.
+        weaker_model: The weaker one, of the same process and conditions.
         scale: 1 is the model alone, 0 the weaker one. A number, or (B,).
-
-    Raises:
-        ParameterError: If the two are models of different processes, or the scale is not finite.
     """
 
     def __init__(self, model: Denoiser, weaker_model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        if weaker_model.process != model.process:
-            problem = f"it is a model of {weaker_model.process!r}, the other one of {model.process!r}. Use Rescheduled."
-            raise ParameterError("weaker_model", problem)
-        if weaker_model.classes != model.classes:
-            problem = f"it knows {weaker_model.classes or 'no'} classes, the other one {model.classes or 'none'}."
-            raise ParameterError("weaker_model", problem)
-        if weaker_model.image != model.image:
-            problem = f"it knows images {weaker_model.image}, the other one {model.image}."
-            raise ParameterError("weaker_model", problem)
+        for name, remedy in {"process": " Use Rescheduled.", "classes": "", "image": ""}.items():
+            theirs, ours = getattr(weaker_model, name), getattr(model, name)
+            if theirs != ours:
+                problem = f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"
+                raise ParameterError("weaker_model", problem)
         self.weaker_model = weaker_model
         self.scale = check_scale(scale)
 
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The model's prediction and the guided one; see `Guided.both`."""
+        """See `Guided.both`."""
         scale = row_scale(self.scale, u)
         plain = self.unguided(u, level, **cond)
         if not isinstance(scale, Tensor) and scale == 1:

@@ -16,18 +16,14 @@ from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["Guided", "check_scale", "extrapolate", "repeat_level", "replace_x0", "row_scale", "slice_level"]
 
-
-_MOST = 1e6  # a scale beyond which float32 would lose the plain prediction
+_MOST = 1e6  # a scale beyond which float32 would lose the unguided prediction
 
 
 class Guided(Denoiser):
-    """A model and a version of it that is steered.
+    """A model with guidance.
 
     Args:
-        model: The model that is steered.
-
-    Attributes:
-        model: The same: what is asked where nothing steers.
+        model: The model that is guided.
     """
 
     def __init__(self, model: Denoiser) -> None:
@@ -37,47 +33,42 @@ class Guided(Denoiser):
 
     @abstractmethod
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The plain prediction of `model` and the guided one, in as few evaluations as both need."""
+        """The unguided prediction of `model` and the guided one, in as few evaluations as both need."""
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The plain prediction alone."""
+        """The unguided prediction alone."""
         prediction: Prediction = self.model(u, level, **cond)
         return prediction
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The guided prediction; see `Denoiser.forward`. Without the condition that guides it, an error."""
+        """The guided prediction; see `Denoiser.forward`. The condition that guides it is required."""
         check_required(cond, self)
         return self.both(u, level, **cond)[1]
 
 
 def check_scale(scale: float | Tensor | Sequence[float]) -> float | Tensor:
-    """A guidance scale: one finite number, or a tensor (B,) of one for each sample.
+    """A guidance scale: one number of magnitude up to 1e6, or a float64 tensor (B,) of one for each sample.
 
     Raises:
         ParameterError: If it is neither.
     """
-    allowed = f"a number of size up to {_MOST:g}, or one for each sample, (B,)"
-    if isinstance(scale, (list, tuple)) and all(type(value) in (int, float) for value in scale):
-        scale = torch.tensor(scale, dtype=torch.float64)
-    if isinstance(scale, Tensor) and scale.dtype != torch.bool and not scale.is_complex():
-        scale = scale.to(torch.float64)
-        require(scale.ndim <= 1 and scale.numel() > 0, "scale", tuple(scale.shape), allowed)
-        require(bool((scale.abs() <= _MOST).all()), "scale", scale.tolist(), allowed)
-        return scale if scale.ndim else float(scale)
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not abs(scale) <= _MOST:
-        raise ParameterError("scale", f"must be {allowed}, got {scale!r}")
-    return float(scale)
+    value = scale.tolist() if isinstance(scale, Tensor) else scale
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    valid = bool(numbers) and all(
+        isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) <= _MOST for number in numbers
+    )
+    require(valid, "scale", value, f"a number of magnitude up to {_MOST:g}, or one for each sample, (B,)")
+    scale = torch.as_tensor(scale, dtype=torch.float64)
+    return scale if scale.ndim else float(scale)
 
 
 def row_scale(scale: float | Tensor, u: Tensor) -> float | Tensor:
-    """The scale as it meets a state u, (B, *modes): a number, or (B, 1, ..., 1)."""
+    """The scale broadcast to a state u, (B, *modes): a number, or (B, 1, ..., 1)."""
     if not isinstance(scale, Tensor):
         return scale
     if len(scale) != len(u):
-        problem = f"{len(scale)} scales were given for {len(u)} samples; give one for each"
-        raise ParameterError(
-            "scale", f"{problem}, or one number inside a model that works in chunks or doubles a batch."
-        )
+        remedy = "pass one for each, or one number inside a model that works in chunks or doubles a batch"
+        raise ParameterError("scale", f"got {len(scale)} scales for {len(u)} samples; {remedy}.")
     return scale.to(u.device, u.dtype, non_blocking=True).reshape(-1, *[1] * (u.ndim - 1))
 
 
@@ -86,7 +77,7 @@ def extrapolate(scale: Scale, there: Prediction, here: Prediction) -> Prediction
 
     The weights sum to 1, so alpha x0 + sigma eps is still the state, and whatever is linear in (x0, eps), such as score
     and v, lies on the same line: guidance does not depend on what a network predicts. A learned variance is that of
-    `there`: it is no mean, and the line would lead out of its range.
+    `there`: it is not a mean, and the line would lead out of its range.
     """
     x0, eps = (axpby(scale, a, 1 - scale, b) for a, b in ((there.x0, here.x0), (there.eps, here.eps)))
     return Prediction(x0, eps, there.level, there.variance_interpolation)
@@ -104,13 +95,9 @@ def replace_x0(prediction: Prediction, x0: Tensor) -> Prediction:
 
 def repeat_level(level: Level) -> Level:
     """The level of a batch stacked on itself."""
-    if not isinstance(level.time, Tensor):
-        return level
-    return level.map(lambda value: torch.cat([value, value]))
+    return level.map(lambda value: torch.cat([value, value])) if isinstance(level.time, Tensor) else level
 
 
 def slice_level(level: Level, rows: slice) -> Level:
     """The level of some rows of a batch."""
-    if not isinstance(level.time, Tensor):
-        return level
-    return level.map(lambda value: value[rows])
+    return level.map(lambda value: value[rows]) if isinstance(level.time, Tensor) else level

@@ -15,7 +15,7 @@ from unidiff.process.level import Level
 
 __all__ = ["ClassifierGuidance"]
 
-_LOST = 1e-6  # alpha / sigma below which a float32 gradient is dominated by rounding
+_NEGLIGIBLE = 1e-6  # alpha / sigma below which a float32 gradient is dominated by rounding
 
 
 class ClassifierGuidance(Guided):
@@ -23,32 +23,24 @@ class ClassifierGuidance(Guided):
 
     The thesis writes the gradient of p; it is that of log p, as in Dhariwal & Nichol: the score -eps / sigma becomes
     grad log p(u) + scale grad log p(y | u). The data move with the noise, x0 + scale sigma^2 / alpha grad log p(y | u).
-    Where alpha / sigma < 1e-6 a state says nothing of its class: such modes, and all at such a time, are left alone.
-    The label goes to the classifier, and to the model as well if it knows classes: p(u | y) p(y | u)^scale is what is
-    sampled then, the plain conditional model at scale 0. Rows with label -1 are not guided.
+    Where alpha / sigma < 1e-6 a state does not depend on its class: such modes, and all at such a time, are not guided,
+    nor are rows with label -1. The label is passed to the classifier, and to the model as well if it has classes:
+    then p(u | y) p(y | u)^scale is sampled, the conditional model at scale 0.
 
     Args:
         model: The model, conditional or not. With an unconditional one a scale of 1 is the exact conditional model, and
             0 the model itself.
-        classifier: A classifier of the same process.
+        classifier: A classifier of the same process, classes and shape.
         scale: A number, or (B,).
-        chunk: Samples whose gradients are computed together; bounds the memory, changes no sample. At least 1.
-
-    Raises:
-        ParameterError: If classifier and model do not fit, or a number is out of range.
+        chunk: Samples whose gradients are computed together, >= 1; bounds the memory, without effect on the samples.
     """
 
     def __init__(self, model: Denoiser, classifier: Classifier, scale: float | Tensor, chunk: int = 64) -> None:
         super().__init__(model)
-        if classifier.process != model.process:
-            problem = f"it knows the noise of {classifier.process!r}, the model that of {model.process!r}."
-            raise ParameterError("classifier", problem)
-        if model.classes not in (None, classifier.classes):
-            problem = f"it knows {classifier.classes} classes, the model {model.classes}."
-            raise ParameterError("classifier", problem)
-        if None not in (classifier.shape, model.shape) and classifier.shape != model.shape:
-            problem = f"it knows samples of shape {classifier.shape}, the model draws {model.shape}."
-            raise ParameterError("classifier", problem)
+        for name in ("process", "classes", "shape"):
+            theirs, ours = getattr(classifier, name), getattr(model, name)
+            if None not in (theirs, ours) and theirs != ours:
+                raise ParameterError("classifier", f"its {name} must be the model's, {ours!r}, got {theirs!r}.")
         require_whole("chunk", chunk)
         self.classifier = classifier
         self.classes = classifier.classes
@@ -59,18 +51,18 @@ class ClassifierGuidance(Guided):
         self.chunk = chunk
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The model's own prediction, conditioned on the label if it is a model with classes."""
+        """The model's own prediction, conditioned on the label if the model has classes."""
         own = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
         return super().unguided(u, level, **own)
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
-        """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1. In parts of `chunk` samples."""
+        """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1."""
         check_label(label, self.classes, len(u))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
     def _gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
-        # Asked by a likelihood, the gradient is itself differentiated; a sampling run keeps nothing of it.
+        # A likelihood differentiates the gradient itself; in sampling no graph is kept.
         deeper = torch.is_grad_enabled() and u.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             state = u if deeper else u.detach().clone().requires_grad_()
@@ -80,13 +72,13 @@ class ClassifierGuidance(Guided):
         return gradient
 
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The model's prediction and the guided one; see `Guided.both`."""
+        """See `Guided.both`."""
         scale = row_scale(self.scale, u)
         plain = self.unguided(u, level, **cond)
         if not isinstance(scale, Tensor) and scale == 0:
             return plain, plain
         alpha, sigma = level.alpha, level.sigma
-        lost = alpha < _LOST * sigma
+        lost = alpha < _NEGLIGIBLE * sigma
         if not isinstance(lost, Tensor) and lost:
             return plain, plain
         push = scale * sigma * self.gradient(u, level, cond["label"])

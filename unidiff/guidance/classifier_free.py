@@ -1,4 +1,4 @@
-"""Guidance along the line through two predictions: classifier-free guidance and autoguidance."""
+"""Classifier-free guidance: along the line from the unconditional to the conditional prediction of a model."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class ClassifierFree(Guided):
     and null are evaluated as one batch of twice the size.
 
     Args:
-        model: A model that knows conditions and was trained without them at times.
-        scale: 1 is the plain conditional model, at the cost of one; 0 the unconditional one. A number, or (B,).
+        model: A conditional model, trained with condition dropout.
+        scale: 1 is the conditional model, in one evaluation; 0 the unconditional one. A number, or (B,).
 
     Raises:
-        ParameterError: If the model is unconditional or the scale is not finite.
+        ParameterError: If the model is unconditional.
     """
 
     def __init__(self, model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        known = "image" if model.image is not None else "label" if model.classes is not None else None
-        names = model.condition_names if known is None else (known,)
+        main = "image" if model.image is not None else "label" if model.classes is not None else None
+        names = (main,) if main else model.condition_names
         if not names:
             problem = "the model is unconditional; classifier-free guidance needs one trained with `conditioning`"
             raise ParameterError("model", problem)
@@ -40,7 +40,7 @@ class ClassifierFree(Guided):
         self.scale = check_scale(scale)
 
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
-        """The conditional prediction and the guided one; see `Guided.both`."""
+        """See `Guided.both`; the unguided prediction is the conditional one."""
         scale = row_scale(self.scale, u)
         if not isinstance(scale, Tensor) and scale == 1:
             plain = self.unguided(u, level, **cond)

@@ -1,13 +1,6 @@
 """The DiT under diffusers' names: the same weights as a `DiTTransformer2DModel`, which computes the same function.
 
-A table of names, read in both directions; nothing here imports diffusers. What differs is the layout of four weights:
-
-- queries, keys and values are one matrix here and three there;
-- the null class is row 0 of the embedding here and the last row there;
-- their noise embedding has cosines before sines, which permutes the columns of the layer that reads it;
-- their blocks have a noise and class embedding each, ours share one (as in the paper): it is written into every block.
-
-Weights are moved, never computed with, so a round trip keeps them bit for bit.
+Their blocks have a noise and class embedding each, ours share one (as in the paper): it is written into every block.
 """
 
 from __future__ import annotations
@@ -18,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.backbone.dit import FREQUENCIES, DiT, DiTBlock, position_table
+from unidiff.backbone.dit import FREQUENCIES, DiT, position_table
 from unidiff.errors import ParameterError
-from unidiff.interop.names import Names
+from unidiff.interop.names import Names, unsupported
 
 __all__ = ["dit_from_diffusers", "dit_to_diffusers"]
 
@@ -39,42 +32,40 @@ _NAMES = Names(
     (r"^blocks\.(\d+)\.outer\.", r"transformer_blocks.\1.ff.net.2."),
 )
 _LABEL, _TIME = "embedding.label.weight", "embedding.inner.weight"
-_TABLE = _NAMES.theirs(_LABEL)[0]
-# What a DiT here computes, by the keys of a DiTTransformer2DModel's config, and those keys' defaults there.
+# What a DiT here computes, by the keys of a DiTTransformer2DModel's config.
 _ALWAYS = {
-    "dropout": (0.0, 0.0),
-    "attention_bias": (True, True),
-    "activation_fn": ("gelu-approximate", "gelu-approximate"),
-    "upcast_attention": (False, False),
-    "norm_type": ("ada_norm_zero", "ada_norm_zero"),
-    "norm_elementwise_affine": (False, False),
-    "norm_eps": (1e-6, 1e-5),
+    "dropout": 0.0,
+    "attention_bias": True,
+    "activation_fn": "gelu-approximate",
+    "upcast_attention": False,
+    "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
 }
 
 
 def dit_to_diffusers(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and weights of the `DiTTransformer2DModel` that computes the same function.
 
-    It is called with labels from 0, the null class as the number `classes`, and with the noise condition as its
-    timestep. An unconditional network becomes one of a single class that adds nothing. Its weights are those of the
-    network, not copies.
+    Its labels count from 0, the null class is the number `classes`, and its timestep is the noise condition. An
+    unconditional network becomes one of a single class that adds nothing. The weights are the network's, not copies.
 
     Raises:
-        ParameterError: If the images are not square, which diffusers' model cannot be.
+        ParameterError: If the images are not square, as diffusers' model requires.
     """
     channels, height, breadth = network.shape
     if height != breadth:
-        problem = f"diffusers' DiTTransformer2DModel knows square images only, and its are {height}x{breadth}."
+        problem = f"diffusers' DiTTransformer2DModel supports square images only, got {height}x{breadth}."
         raise ParameterError("network", problem)
-    blocks = [block for block in network.blocks if isinstance(block, DiTBlock)]
-    width = network.stem.out_channels
+    width, depth = network.stem.out_channels, len(network.blocks)
+    heads: int = network.blocks[0].heads  # type: ignore[assignment]
     config: dict[str, Any] = {
-        **{key: ours for key, (ours, _) in _ALWAYS.items()},
-        "num_attention_heads": blocks[0].heads,
-        "attention_head_dim": width // blocks[0].heads,
+        **_ALWAYS,
+        "num_attention_heads": heads,
+        "attention_head_dim": width // heads,
         "in_channels": channels,
         "out_channels": network.outputs,
-        "num_layers": len(blocks),
+        "num_layers": depth,
         "sample_size": height,
         "patch_size": network.patch,
         "num_embeds_ada_norm": 1 if network.classes is None else network.classes,
@@ -83,51 +74,43 @@ def dit_to_diffusers(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state[_TIME] = state[_TIME].roll(FREQUENCIES // 2, 1)
     state[_LABEL] = state[_TIME].new_zeros(2, width) if network.classes is None else state[_LABEL].roll(-1, 0)
     theirs = _NAMES.renamed(state)
-    for name, value in list(theirs.items()):
-        if _EMBEDDING in name:
-            theirs |= {name.replace("blocks.0.", f"blocks.{i}."): value for i in range(1, len(blocks))}
+    shared = {name: value for name, value in theirs.items() if _EMBEDDING in name}
+    for i in range(1, depth):
+        theirs |= {name.replace("blocks.0.", f"blocks.{i}."): value for name, value in shared.items()}
     return config, theirs
 
 
 def dit_from_diffusers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> DiT:
-    """The network that computes what a `DiTTransformer2DModel` does, with its weights.
+    """The network that computes what a `DiTTransformer2DModel` does, with its weights, in evaluation mode.
 
-    A model of one class whose class vectors are zero does not see its label: it becomes an unconditional network.
+    A model of one class whose class vectors are zero does not depend on its label: it becomes an unconditional network.
 
     Args:
         config: The model's config.
-        state: Its weights by name.
-
-    Returns:
-        The network, in evaluation mode, in the weights' dtype.
+        state: Its weights by name, whose dtype becomes the network's.
 
     Raises:
-        ParameterError: If no DiT computes the same, with all reasons, or weights are missing, of other shapes or more
-            than the config tells.
+        ParameterError: If no DiT computes the same, with all reasons, or the weights do not match the config.
     """
-    wrong = []
-    for key, (ours, default) in _ALWAYS.items():
-        if config.get(key, default) != ours:
-            wrong.append(f"{key} = {config.get(key, default)!r} (here {ours!r})")
+    wrong = unsupported(config, _ALWAYS, {"norm_eps": 1e-5})
     inputs = config.get("in_channels", 4)
     outputs = config.get("out_channels") or inputs
     if outputs not in (inputs, 2 * inputs):
-        wrong.append(f"out_channels = {outputs} (here in_channels = {inputs}, or twice as many)")
+        wrong.append(f"out_channels = {outputs} (must be in_channels = {inputs}, or twice as many)")
     own: dict[str, Tensor] = {}
-    shared: dict[str, Tensor] = {}
     for name, value in state.items():
-        (shared if _EMBEDDING in name else own)[name] = value
-    for name, value in shared.items():
-        first = f"transformer_blocks.0.{name[name.find(_EMBEDDING) :]}"
-        if first not in shared or not torch.equal(value, shared[first]):
-            wrong.append(f"{name} differs from that of block 0 (here all blocks share one embedding)")
+        _, embedding, rest = name.partition(_EMBEDDING)
+        first = f"transformer_blocks.0.{embedding}{rest}" if embedding else name
+        if name != first and not (first in state and torch.equal(value, state[first])):
+            wrong.append(f"{name} differs from that of block 0 (all blocks must share one embedding)")
         own[first] = value
     if wrong:
-        raise ParameterError("config", f"no DiT of unidiff computes the same, because of {'; '.join(wrong)}.")
+        raise ParameterError("config", f"cannot be represented as unidiff.DiT: {'; '.join(wrong)}.")
     classes: int | None = config.get("num_embeds_ada_norm", 1000)
-    if classes == 1 and _TABLE in own and not own[_TABLE].any():
+    (table,) = _NAMES.theirs(_LABEL)
+    if classes == 1 and table in own and not own[table].any():
         classes = None
-        del own[_TABLE]
+        del own[table]
     side, heads = config.get("sample_size", 32), config.get("num_attention_heads", 16)
     patch, width = config.get("patch_size", 2), heads * config.get("attention_head_dim", 72)
     with torch.device("meta"):
@@ -140,11 +123,7 @@ def dit_from_diffusers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -
             classes=classes,
             learned_variance=outputs != inputs,
         )
-    found = _NAMES.restored(own, network)
-    found[_TIME] = found[_TIME].roll(FREQUENCIES // 2, 1)
-    if classes is not None:
-        found[_LABEL] = found[_LABEL].roll(1, 0)
-    _NAMES.load(network, found)
-    # No weight, so it is not in the state.
+    _NAMES.load(network, own, {_TIME: lambda w: w.roll(FREQUENCIES // 2, 1), _LABEL: lambda rows: rows.roll(1, 0)})
+    # Not a weight, so it is not in the state.
     network.positions = position_table(side // patch, side // patch, width).to(network.stem.weight)
-    return network.eval().requires_grad_()
+    return network

@@ -1,23 +1,29 @@
-"""Tables of names, read in both directions: weights of ours against those of another library."""
+"""Tables of names, read in both directions: weights of ours against those of diffusers, without importing it.
+
+The layout of three weights differs: queries, keys and values are one matrix here and three there; the null class is row
+0 of the embedding here and the last row there; their noise embedding may have cosines before sines, which permutes the
+columns of the layer that reads it. Weights are moved, never computed with, so a round trip keeps them bit for bit.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
 
-__all__ = ["Names"]
+__all__ = ["Names", "unsupported"]
 
 
 class Names:
-    """Names of weights, ours -> theirs. Queries, keys and values are one matrix here and three there.
+    """Names of weights, ours -> theirs.
 
     Args:
-        *rules: Regular expressions on our names, and what replaces them; each name meets every rule, in order.
+        *rules: Regular expressions on our names, and what replaces them; each name is subject to every rule, in order.
     """
 
     def __init__(self, *rules: tuple[str, str]) -> None:
@@ -31,38 +37,45 @@ class Names:
 
     def renamed(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights under their names: views of ours."""
-        found: dict[str, Tensor] = {}
-        for name, value in ours.items():
-            names = self.theirs(name)
-            found.update(zip(names, value.chunk(len(names))))
-        return found
+        names = {name: self.theirs(name) for name in ours}
+        return {
+            new: rows for name, value in ours.items() for new, rows in zip(names[name], value.chunk(len(names[name])))
+        }
 
-    def restored(self, theirs: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        """Weights under our names: copies of theirs.
+    def load(
+        self, network: nn.Module, theirs: Mapping[str, Tensor], layouts: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> None:
+        """Copy their weights into a network, on whatever device it was built, and set it to evaluation mode.
 
         Args:
+            network: The network.
             theirs: Weights under their names.
-            network: Whose weights they are to be.
+            layouts: By our names, our layout of a weight from theirs.
 
         Raises:
-            ParameterError: If weights are missing or there are more.
+            ParameterError: If weights are missing, unknown or of another shape than the network's.
         """
-        wanted = {ours: self.theirs(ours) for ours in network.state_dict()}
-        names = {name for several in wanted.values() for name in several}
-        if names != set(theirs):
-            missing, extra = sorted(names - set(theirs)), sorted(set(theirs) - names)
-            problem = f"the weights are not those of the config: missing {missing}, unknown {extra}."
-            raise ParameterError("state", problem)
-        return {ours: torch.cat([theirs[name] for name in several]).detach() for ours, several in wanted.items()}
-
-    def load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Give a network weights under our names, whatever device it was built on.
-
-        Raises:
-            ParameterError: If a shape is not the network's.
-        """
-        for ours, weight in network.state_dict().items():
-            if state[ours].shape != weight.shape:
-                shapes = f"the shape {tuple(state[ours].shape)}; the config says {tuple(weight.shape)}"
-                raise ParameterError("state", f"{', '.join(self.theirs(ours))} has {shapes}.")
+        names = {ours: self.theirs(ours) for ours in network.state_dict()}
+        expected = {name for several in names.values() for name in several}
+        if expected != set(theirs):
+            missing, extra = sorted(expected - set(theirs)), sorted(set(theirs) - expected)
+            raise ParameterError("state", f"does not match the config: missing {missing}, unknown {extra}.")
+        state = {ours: torch.cat([theirs[name] for name in several]).detach() for ours, several in names.items()}
+        state |= {name: layout(state[name]) for name, layout in layouts.items() if name in state}
+        for name, weight in network.state_dict().items():
+            if state[name].shape != weight.shape:
+                problem = f"{', '.join(names[name])} must have shape {tuple(weight.shape)} by the config"
+                raise ParameterError("state", f"{problem}, got {tuple(state[name].shape)}")
         network.load_state_dict(state, assign=True)
+        network.eval().requires_grad_()
+
+
+def unsupported(
+    config: Mapping[str, Any], supported: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The entries of a config that differ from the only supported values.
+
+    An absent key means its value in `defaults`, or the supported value.
+    """
+    values = {key: config.get(key, (defaults or {}).get(key, value)) for key, value in supported.items()}
+    return [f"{key} = {values[key]!r} (must be {value!r})" for key, value in supported.items() if values[key] != value]

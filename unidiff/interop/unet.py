@@ -1,13 +1,4 @@
-"""The U-Net under diffusers' names: the same weights as a `UNet2DModel`, which computes the same function.
-
-A table of names, read in both directions; nothing here imports diffusers. What differs is the layout of three weights:
-
-- queries, keys and values are one matrix here and three there;
-- the null class is row 0 of the embedding here and the last row there (as in diffusers' DiT);
-- their time embedding may have cosines before sines, which permutes the columns of the layer that reads it.
-
-Weights are moved, never computed with, so a round trip keeps them bit for bit.
-"""
+"""The U-Net under diffusers' names: the same weights as a `UNet2DModel`, which computes the same function."""
 
 from __future__ import annotations
 
@@ -20,7 +11,7 @@ from torch import Tensor, nn
 from unidiff.backbone.layers import ResidualBlock, SelfAttention
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
-from unidiff.interop.names import Names
+from unidiff.interop.names import Names, unsupported
 
 __all__ = ["unet_from_diffusers", "unet_to_diffusers"]
 
@@ -56,15 +47,13 @@ _ALWAYS = {
     "norm_eps": 1e-5,
     "class_embed_type": None,
 }
-_DOWN = {"DownBlock2D": False, "ResnetDownsampleBlock2D": True}  # whether residual blocks resample
-_UP = {"UpBlock2D": False, "ResnetUpsampleBlock2D": True}
 
 
 def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and weights of the `UNet2DModel` that computes the same function.
 
-    It is called with labels from 0, the null class as the number `classes`, and with the noise condition as its
-    timestep. Its weights are those of the network, not copies.
+    Its labels count from 0, the null class is the number `classes`, and its timestep is the noise condition. The
+    weights are the network's, not copies.
 
     Raises:
         ParameterError: If there is none, with the reason.
@@ -72,39 +61,38 @@ def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]
     channels = [int(stages[0].residual.conv1.out_channels) for stages in network.down]  # type: ignore[index]
     blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
     attends = [isinstance(stages[0].attention, SelfAttention) for stages in network.down]  # type: ignore[index]
-    groups = {m.num_groups for m in network.modules() if isinstance(m, nn.GroupNorm)}
-    sizes = {m.qkv.in_features // m.heads for m in network.modules() if isinstance(m, SelfAttention)}
+    groups = sorted({m.num_groups for m in network.modules() if isinstance(m, nn.GroupNorm)})
+    sizes = sorted({m.qkv.in_features // m.heads for m in network.modules() if isinstance(m, SelfAttention)})
     heads = {m.heads for m in network.modules() if isinstance(m, SelfAttention)}
     if network.patch != 1:
-        _refuse(f"it folds patches of {network.patch} x {network.patch} pixels; train with patch = 1")
+        _reject(f"it folds patches of {network.patch} x {network.patch} pixels; train with patch = 1")
     if channels[0] != network.stem.out_channels:
-        _refuse(f"its first level has {channels[0]} channels and not its width; let multipliers begin with 1")
+        _reject(f"its first level has {channels[0]} channels and not its width; let multipliers begin with 1")
     if len(groups) != 1:
-        _refuse(f"its norms have {', '.join(map(str, sorted(groups)))} groups; train with one number, groups = ...")
+        _reject(f"its norms have {', '.join(map(str, groups))} groups; train with one number, groups = ...")
     if len(sizes) > 1 and heads != {1}:
-        _refuse(f"its heads have {', '.join(map(str, sorted(sizes)))} channels; train with one number, head_channels")
+        _reject(f"its heads have {', '.join(map(str, sizes))} channels; train with one number, head_channels")
+    inputs, height, breadth = network.shape
     resnet = any(isinstance(m, ResidualBlock) for m in network.coarsen)
-    (number,) = groups
-    plain = [next(name for name, is_resnet in kinds.items() if is_resnet == resnet) for kinds in (_DOWN, _UP)]
-    down = ["AttnDownBlock2D" if attend else plain[0] for attend in attends]
-    up = ["AttnUpBlock2D" if attend else plain[1] for attend in reversed(attends)]
+    resampling = "resnet" if resnet else "conv"
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
     config: dict[str, Any] = {
         **_ALWAYS,
-        "sample_size": list(network.shape[1:]),
-        "in_channels": network.shape[0],
+        "sample_size": height if height == breadth else [height, breadth],
+        "in_channels": inputs,
         "out_channels": network.outputs,
         "flip_sin_to_cos": False,
-        "down_block_types": down,
-        "up_block_types": up,
+        "down_block_types": ["AttnDownBlock2D" if attend else plain[0] for attend in attends],
+        "up_block_types": ["AttnUpBlock2D" if attend else plain[1] for attend in reversed(attends)],
         "block_out_channels": channels,
         "layers_per_block": len(network.down[0]),  # type: ignore[arg-type]
         "downsample_padding": 1,
-        "downsample_type": "resnet" if resnet else "conv",
-        "upsample_type": "resnet" if resnet else "conv",
+        "downsample_type": resampling,
+        "upsample_type": resampling,
         "dropout": blocks[0].dropout.p,
-        "attention_head_dim": None if heads == {1} or not sizes else sizes.pop(),
-        "norm_num_groups": number,
-        "attn_norm_num_groups": number,
+        "attention_head_dim": None if heads == {1} or not sizes else sizes[0],
+        "norm_num_groups": groups[0],
+        "attn_norm_num_groups": groups[0],
         "resnet_time_scale_shift": "scale_shift" if blocks[0].scale_shift else "default",
         "add_attention": isinstance(network.middle[0].attention, SelfAttention),
         "num_class_embeds": None if network.classes is None else network.classes + 1,
@@ -121,93 +109,81 @@ def unet_from_diffusers(
     shape: tuple[int, ...] | None = None,
     null_class: bool = True,
 ) -> UNet:
-    """The network that computes what a `UNet2DModel` does, with its weights.
+    """The network that computes what a `UNet2DModel` does, with its weights, in evaluation mode.
 
     Args:
         config: The model's config.
-        state: Its weights by name.
+        state: Its weights by name, whose dtype becomes the network's.
         shape: (C, H, W) of an image; None reads it from `sample_size`, a square if that is a number.
         null_class: Whether the last of its class vectors is the null class. If not, all are classes and the null class,
-            which the model then lacks, adds nothing to the time embedding: an answer without a label has no meaning.
-
-    Returns:
-        The network, in evaluation mode, in the weights' dtype.
+            which the model then lacks, adds nothing to the time embedding: outputs without a label have no meaning.
 
     Raises:
-        ParameterError: If no UNet computes the same, with all reasons, or weights are missing, of other shapes or more
-            than the config tells.
+        ParameterError: If no UNet computes the same, with all reasons, or the weights do not match the config.
     """
-    given = dict(config)
-    arguments = _arguments(given, shape, null_class)
     with torch.device("meta"):
-        network = UNet(**arguments)
-    found = _NAMES.restored(state, network)
-    if network.classes is not None:
-        rows = found[_LABEL]
-        found[_LABEL] = rows.roll(1, 0) if null_class else torch.cat([torch.zeros_like(rows[:1]), rows])
-    if given.get("flip_sin_to_cos", True):
-        found[_TIME] = found[_TIME].roll(found[_TIME].shape[1] // 2, 1)
-    _NAMES.load(network, found)
-    return network.eval().requires_grad_()
+        network = UNet(**_arguments(config, shape, null_class))
+    half = network.embedding.width // 2 if config.get("flip_sin_to_cos", True) else 0
+
+    def null_first(rows: Tensor) -> Tensor:
+        return rows.roll(1, 0) if null_class else torch.cat([torch.zeros_like(rows[:1]), rows])
+
+    _NAMES.load(network, state, {_LABEL: null_first, _TIME: lambda weight: weight.roll(half, 1)})
+    return network
 
 
-def _refuse(problem: str) -> None:
+def _reject(problem: str) -> None:
     raise ParameterError("network", f"diffusers' UNet2DModel cannot compute it: {problem}.")
 
 
-def _arguments(config: dict[str, Any], shape: tuple[int, ...] | None, null_class: bool) -> dict[str, Any]:
-    """The constructor arguments that a config amounts to.
-
-    Raises:
-        ParameterError: With everything that a UNet here cannot compute.
-    """
-    wrong = []
-    for key, expected in _ALWAYS.items():
-        value = config.get(key, expected)
-        if value != expected and not (key == "act_fn" and value == "swish"):
-            wrong.append(f"{key} = {value!r} (here {expected!r})")
+def _arguments(config: Mapping[str, Any], shape: tuple[int, ...] | None, null_class: bool) -> dict[str, Any]:
+    """The arguments of the UNet that a config describes; a ParameterError with all that a UNet here cannot compute."""
+    same = {"act_fn": "silu"} if config.get("act_fn") == "swish" else {}
+    wrong = unsupported({**config, **same}, _ALWAYS)
     channels = list(config.get("block_out_channels", (224, 448, 672, 896)))
     width = channels[0]
     if any(c % width for c in channels):
-        wrong.append(f"block_out_channels = {channels} (here multiples of the first)")
+        wrong.append(f"block_out_channels = {channels} (must be multiples of the first)")
     if config.get("time_embedding_dim") not in (None, 4 * width):
-        wrong.append(f"time_embedding_dim = {config['time_embedding_dim']} (here {4 * width})")
+        wrong.append(f"time_embedding_dim = {config['time_embedding_dim']} (must be {4 * width})")
     down = list(config.get("down_block_types", ("DownBlock2D", *["AttnDownBlock2D"] * 3)))
     up = list(config.get("up_block_types", (*["AttnUpBlock2D"] * 3, "UpBlock2D")))
     attends, resnet = [], set()
-    for kinds, blocks, attention, type_key in (
-        (_DOWN, down, "AttnDownBlock2D", "downsample_type"),
-        (_UP, up, "AttnUpBlock2D", "upsample_type"),
-    ):
-        for block in sorted(set(blocks) - {*kinds, attention}):
-            wrong.append(f"the block {block} (here {', '.join([*kinds, attention])})")
+    for direction, blocks in (("Down", down), ("Up", up)):
+        plain, resampling, attention = (
+            f"{direction}Block2D",
+            f"Resnet{direction}sampleBlock2D",
+            f"Attn{direction}Block2D",
+        )
+        for block in sorted(set(blocks) - {plain, resampling, attention}):
+            wrong.append(f"block type {block} (must be {plain}, {resampling} or {attention})")
         attends.append([block == attention for block in blocks])
-        with_conv = config.get(type_key, "conv") == "conv"
-        resnet |= {kinds.get(block, not with_conv) for block in blocks[:-1]}
+        by_default = config.get(f"{direction.lower()}sample_type", "conv") != "conv"
+        resnet |= {{plain: False, resampling: True}.get(block, by_default) for block in blocks[:-1]}
     if attends[0] != attends[1][::-1]:
         wrong.append("attention at other resolutions on the way up than on the way down")
     if len(resnet) > 1:
         wrong.append("resampling by convolutions at some levels and by residual blocks at others")
     if False in resnet and config.get("downsample_padding", 1) != 1:
-        wrong.append(f"downsample_padding = {config['downsample_padding']} (here 1)")
+        wrong.append(f"downsample_padding = {config['downsample_padding']} (must be 1)")
     groups, scale_shift = config.get("norm_num_groups", 32), config.get("resnet_time_scale_shift", "default")
     if scale_shift not in ("default", "scale_shift"):
-        wrong.append(f"resnet_time_scale_shift = {scale_shift!r} (here 'default' or 'scale_shift')")
+        wrong.append(f"resnet_time_scale_shift = {scale_shift!r} (must be 'default' or 'scale_shift')")
     middle = bool(config.get("add_attention", True))
     central = config.get("attn_norm_num_groups") or (groups if scale_shift == "default" else None)
     if middle and central != groups:
-        wrong.append(f"attn_norm_num_groups = {central} (here norm_num_groups = {groups})")
+        wrong.append(f"attn_norm_num_groups = {central} (must be norm_num_groups = {groups})")
     inputs, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
     if outputs not in (inputs, 2 * inputs):
-        wrong.append(f"out_channels = {outputs} (here in_channels = {inputs}, or twice as many)")
+        wrong.append(f"out_channels = {outputs} (must be in_channels = {inputs}, or twice as many)")
     if shape is None:
         size = config.get("sample_size")
         if size is None:
-            wrong.append("sample_size = None (give the shape)")
+            wrong.append("sample_size = None (pass shape)")
             size = 2 ** len(channels)
         shape = (inputs, *([size, size] if isinstance(size, int) else size))
     if wrong:
-        raise ParameterError("config", f"no UNet of unidiff computes the same, because of {'; '.join(wrong)}.")
+        raise ParameterError("config", f"cannot be represented as unidiff.UNet: {'; '.join(wrong)}.")
     sides = [max(shape[1:]) // 2**level for level in range(len(channels))]
     head_channels = config.get("attention_head_dim", 8)
     rows = config.get("num_class_embeds")

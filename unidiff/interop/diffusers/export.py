@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from unidiff.backbone.layers import sinusoidal
 from unidiff.codec.codec import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.files import whole_folder
+from unidiff.interop.diffusers.architecture import NULL, Architecture, architecture_of
 from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
-from unidiff.interop.diffusers.kinds import NULL, Architecture, kind_of
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
-from unidiff.interop.diffusers.timestep_shift import shift_timestep
 from unidiff.pretrained import WEIGHTS, import_diffusers
 from unidiff.tasks.generation import GenerationRun, load_generation
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "shift_timestep"]
 
 _ENTRIES = frozenset({"model_index.json", "scheduler", "transformer", "unet", "unidiff", "vae", "vqvae"})
 
@@ -33,9 +34,9 @@ class Exported:
     """What was written.
 
     Attributes:
-        directory: Where.
+        directory: The folder.
         pipeline: Class of diffusers that loads it; None if only the network could be written.
-        notices: What its user should know, in sentences.
+        notices: What users should know, in sentences.
     """
 
     directory: Path
@@ -44,46 +45,43 @@ class Exported:
 
 
 def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite: bool = False) -> Exported:
-    """Write a run's model as a pipeline of diffusers: the averaged weights, as samples are drawn with.
+    """Write a run's model as a pipeline of diffusers, with the averaged weights, as in sampling.
 
-    The pipeline draws what is drawn here from the same noise, on its scheduler's times (`load_grid`). A folder
-    `unidiff` in it keeps what diffusers has no words for, so that `load` gives the model back whole. Where diffusers
-    has no pipeline for the model (heat, say), the network alone is written, under diffusers' names, with that folder.
+    From the same noise, on its scheduler's times (`load_grid`), the pipeline gives the same samples. Its folder
+    `unidiff` keeps what diffusers cannot express, so that `load` gives the model back whole. Where diffusers has no
+    pipeline for the model (heat, say), the network alone is written, under diffusers' names, with that folder.
 
     Args:
         run: A run, or its directory.
-        directory: Where to write; written whole or not at all.
-        overwrite: An older export in it may be replaced.
-
-    Returns:
-        What was written.
+        directory: The folder; written whole or not at all.
+        overwrite: Whether an older export in it may be replaced.
 
     Raises:
-        RunError: If there is no run, the place is taken, or diffusers has no network like this one; the message says
-            what setting of the recipe to change.
+        RunError: If there is no run, the folder must not be replaced, or diffusers has no network like this one; the
+            message says what setting of the recipe to change.
         RunFailed: If it cannot be written.
     """
-    place = Path(directory)
-    _check_place(place, overwrite)
+    target = Path(directory)
+    _check_replaceable(target, overwrite)
     if not isinstance(run, (GenerationRun, str, Path)):
-        raise RunError(f"A {type(run).__name__} was given; what is exported is a run, or its directory.")
+        raise RunError(f"run must be a run or its directory, got a {type(run).__name__}")
     run = load_generation(run, device="cpu") if isinstance(run, (str, Path)) else run
     model, data = run.denoiser, run.recipe.data
     try:
-        kind = kind_of(model.backbone)
-        _ = kind.exported(model.backbone)
+        architecture = architecture_of(model.backbone)
+        architecture.exported(model.backbone)
     except ParameterError as error:
-        raise RunError(f"{run.directory}: it cannot be exported: {error.problem}") from error
+        raise RunError(f"{run.directory}: cannot be exported: {error.problem}") from error
     layout = data.layout if isinstance(data, Latent) else None
     notices: list[str] = []
     table: dict[str, Any] = {}
     pipeline: str | None = None
     try:
         table = table_config(model.process, model.parameterization)
-        pipeline = _pipeline(kind, model.backbone, layout)
+        pipeline = _pipeline(architecture, model.backbone, layout)
     except ParameterError as error:
         notices.append(f"Only the network was written, and no pipeline: {error.problem}. `load` reads it back whole.")
-    notices += _on_classes(pipeline, model.classes) + _on_patches(pipeline, kind.patch(model.backbone))
+    notices += _notices(pipeline, model.classes, architecture.patch(model.backbone))
     network = model.backbone if pipeline is None else shift_timestep(model.backbone)
     native = Native(
         shape=data.shape,
@@ -93,91 +91,97 @@ def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite:
         noise_condition=model.noise_condition,
     )
     try:
-        with whole_folder(place) as folder:
-            _write_network(folder / kind.folder, kind, network)
-            parts = {kind.folder: kind.name}
+        with whole_folder(target) as folder:
+            config, state = architecture.exported(network)
+            _write_json(folder / architecture.folder / "config.json", {"_class_name": architecture.name, **config})
+            # A copy of each: where diffusers repeats a weight, it is written as often.
+            tensors = {name: w.detach().cpu().clone(memory_format=torch.contiguous_format) for name, w in state.items()}
+            save_file(tensors, folder / architecture.folder / f"{WEIGHTS}.safetensors", {"format": "pt"})
+            parts = {architecture.folder: architecture.name}
+            codec = folder / architecture.codec
             if layout is not None:
-                parts[kind.codec] = layout.family
+                parts[architecture.codec] = layout.family
                 for name, content in data.kept().items():
-                    _write(folder / kind.codec / Path(name).name, content)
-            elif pipeline == kind.latents:
-                parts[kind.codec] = "AutoencoderDC"
-                write_unfolding(folder / kind.codec, data.shape[0])
+                    _write(codec / Path(name).name, content)
+            elif pipeline == architecture.latents:
+                parts[architecture.codec] = "AutoencoderDC"
+                write_unfolding(codec, data.shape[0])
             if pipeline is not None:
-                parts["scheduler"] = "DDPMScheduler" if pipeline == kind.pixels else "DDIMScheduler"
-                if pipeline == kind.pixels and model.learned_variance:
+                parts["scheduler"] = "DDPMScheduler" if pipeline == architecture.pixels else "DDIMScheduler"
+                if pipeline == architecture.pixels and model.learned_variance:
                     table["variance_type"] = "learned_range"
-                _write_json(
-                    folder / "scheduler" / "scheduler_config.json", {"_class_name": parts["scheduler"], **table}
-                )
-                index = {name: ["diffusers", part] for name, part in parts.items()}
+                scheduler = {"_class_name": parts["scheduler"], **table}
+                _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+                index = {name: ["diffusers", cls] for name, cls in parts.items()}
                 _write_json(folder / "model_index.json", {"_class_name": pipeline, **index})
             ours, theirs = model.backbone.state_dict(), network.state_dict()
             changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
             write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
     except OSError as error:
-        raise RunFailed(f"{place}: {error}. Choose another folder.") from error
-    return Exported(place, pipeline, tuple(notices))
+        raise RunFailed(f"{target}: {error}. Choose another folder.") from error
+    return Exported(target, pipeline, tuple(notices))
 
 
-def _pipeline(kind: Architecture, network: Any, layout: Layout | None) -> str:
-    """The class of diffusers that draws with such a network, in the latents of a codec if there is one.
+def shift_timestep(network: Any) -> Any:
+    """A copy of a UNet or DiT whose output at the noise condition c - 1 is this network's at c, for every c.
 
-    Raises:
-        ParameterError: If there is none.
+    Entry i of a table of 1000 has the noise condition c = i here and the index i - 1 in diffusers. Between them lies a
+    rotation: sin(c w) and cos(c w) are sin((c-1) w) and cos((c-1) w) turned by the angle w, frequency by frequency,
+    which the layer that follows absorbs. Only that layer's weights differ, by a rounding each.
     """
-    patch = kind.patch(network)
-    if layout is None and patch == 1 and kind.pixels is not None:
-        return kind.pixels
-    if layout is None and kind.pixels is None:
+    shifted = copy.deepcopy(network)
+    embedding = shifted.embedding
+    weight = embedding.inner.weight
+    one = torch.ones(1, dtype=torch.float64, device=weight.device)
+    sin, cos = sinusoidal(one, embedding.width, embedding.shift).chunk(2, dim=1)
+    of_sin, of_cos = weight.detach().double().chunk(2, dim=1)
+    turned = torch.cat([of_sin * cos - of_cos * sin, of_sin * sin + of_cos * cos], dim=1)
+    embedding.inner.weight = nn.Parameter(turned.to(weight), requires_grad=weight.requires_grad)
+    return shifted
+
+
+def _pipeline(architecture: Architecture, network: Any, layout: Layout | None) -> str:
+    """The pipeline of diffusers for such a network, in the latents of a codec if any; a ParameterError if none."""
+    patch, latents = architecture.patch(network), architecture.latents
+    if layout is None and patch == 1 and architecture.pixels is not None:
+        return architecture.pixels
+    if layout is None and architecture.pixels is None:
         raise ParameterError("network", f"diffusers has no pipeline of a {type(network).__name__} on pixels")
     if patch != (FACTOR if layout is None else 1):
-        problem = (
-            f"diffusers has no pipeline that folds patches of {patch} x {patch} {'latents' if layout else 'pixels'}"
-        )
-        raise ParameterError("network", problem)
+        problem = f"patches of {patch} x {patch} {'latents' if layout else 'pixels'}"
+        raise ParameterError("network", f"diffusers has no pipeline that folds {problem}")
     _, height, breadth = network.shape
     if height != breadth:
-        problem = f"diffusers' {kind.latents} draws square samples only, and these are {height}x{breadth}"
-        raise ParameterError("network", problem)
+        raise ParameterError("network", f"diffusers' {latents} supports square samples only, got {height}x{breadth}")
     if layout is None:
         import_diffusers()  # which makes the codec that unfolds them
-    if network.learned_variance and kind.latents == "LDMPipeline":
-        raise ParameterError("network", "diffusers' LDMPipeline knows no learned variance")
-    if kind.latents == "DiTPipeline" and (network.classes or 0) > NULL:
-        problem = f"diffusers' DiTPipeline takes index {NULL} for no class, and of {network.classes} it is one"
+    if network.learned_variance and latents == "LDMPipeline":
+        raise ParameterError("network", "diffusers' LDMPipeline does not support a learned variance")
+    if latents == "DiTPipeline" and (network.classes or 0) > NULL:
+        problem = (
+            f"diffusers' DiTPipeline uses index {NULL} for the null class, so {network.classes} classes are too many"
+        )
         raise ParameterError("network", problem)
     if layout is not None and layout.shift:
-        problem = f"diffusers' {kind.latents} knows no shift of latents, and the codec has {layout.shift}"
+        problem = f"diffusers' {latents} does not support a shift of latents, and the codec has {layout.shift}"
         raise ParameterError("codec", problem)
-    return kind.latents
+    return latents
 
 
-def _on_classes(pipeline: str | None, classes: int | None) -> list[str]:
-    """What a pipeline of diffusers makes of classes, if it is not what the user expects."""
+def _notices(pipeline: str | None, classes: int | None, patch: int) -> list[str]:
+    """How diffusers uses classes and patches where a user may expect otherwise."""
+    notices = []
     if pipeline in ("DDPMPipeline", "LDMPipeline") and classes is not None:
-        told = "call its unet with class_labels, from 0"
-        return [f"{pipeline} names no class to its network: {told}; {classes} is no class."]
+        remedy = f"call its unet with class_labels, from 0; {classes} is the null class"
+        notices.append(f"{pipeline} passes no class to its network: {remedy}.")
     if pipeline == "DiTPipeline" and classes is None:
-        return ["DiTPipeline asks for class_labels, one for each sample; this model was told of none: give zeros."]
-    return []
-
-
-def _on_patches(pipeline: str | None, patch: int) -> list[str]:
-    """How a network of patches is to be used in diffusers."""
-    if patch == 1:
-        return []
-    if pipeline is None:
-        return [f"The exported network takes pixel_unshuffle(image, {patch}) and answers in that form."]
-    return [f"{pipeline} draws images folded by pixel_unshuffle(image, {patch}), and its codec only unfolds them."]
-
-
-def _write_network(folder: Path, kind: Architecture, network: nn.Module) -> None:
-    config, state = kind.exported(network)
-    _write_json(folder / "config.json", {"_class_name": kind.name, **config})
-    # A copy of each: where diffusers repeats a weight, it is written as often.
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    save_file(tensors, folder / f"{WEIGHTS}.safetensors", {"format": "pt"})
+        notices.append("DiTPipeline needs class_labels, one for each sample; this model is unconditional: pass zeros.")
+    if patch > 1 and pipeline is None:
+        notices.append(f"The exported network takes pixel_unshuffle(image, {patch}), and its output has that form too.")
+    elif patch > 1:
+        unfolded = "and its codec only unfolds them"
+        notices.append(f"{pipeline} samples images folded by pixel_unshuffle(image, {patch}), {unfolded}.")
+    return notices
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -189,21 +193,17 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _check_place(place: Path, overwrite: bool) -> None:
-    """Refuse a folder that must not be written to; nothing is changed.
-
-    Raises:
-        RunError: With the reason.
-    """
-    elsewhere = "Choose another folder."
-    if place.exists() and not place.is_dir():
-        raise RunError(f"{place}: this is a file, so no folder can be made there. {elsewhere}")
-    if not place.is_dir() or not any(place.iterdir()):
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Raise a RunError if the folder must not be written to; nothing is changed."""
+    remedy = "Choose another folder."
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: this is a file, not a folder. {remedy}")
+    if not folder.is_dir() or not any(folder.iterdir()):
         return
-    if not (place / MODEL).is_file():
-        raise RunError(f"{place}: the folder holds files that are no exported model. {elsewhere}")
-    if foreign := sorted(path.name for path in place.iterdir() if path.name not in _ENTRIES):
-        problem = f"{foreign[0]} is no part of the exported model that is there, and would be lost"
-        raise RunError(f"{place}: {problem}. Move it away. {elsewhere}")
+    if not (folder / MODEL).is_file():
+        raise RunError(f"{folder}: the folder holds files that are not an exported model. {remedy}")
+    if foreign := sorted(path.name for path in folder.iterdir() if path.name not in _ENTRIES):
+        problem = f"{foreign[0]} is not part of the exported model and would be lost"
+        raise RunError(f"{folder}: {problem}. Move it away. {remedy}")
     if not overwrite:
-        raise RunError(f"{place}: an exported model is already there. Replace it by --overwrite. {elsewhere}")
+        raise RunError(f"{folder}: an exported model exists already. Replace it by --overwrite. {remedy}")

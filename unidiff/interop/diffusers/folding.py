@@ -1,16 +1,15 @@
-"""A U-Net of patches as diffusers can have it: a network of folded images, and a codec that unfolds them.
+"""A U-Net of patches in diffusers: a network of folded images, and a codec that unfolds them.
 
 Patches of p x p pixels become p^2 channels (`pixel_unshuffle`). This permutes the pixels, so independent noise stays
-independent noise, and a diffusion of folded images is that of the images. diffusers' U-Net folds nothing, but its
-AutoencoderDC ends with `pixel_shuffle`, and the weights here leave nothing else of it: the identity where a ReLU lies
-between, z = relu(z) - relu(-z), and a large constant beside z by which its RMS norm divides everything alike.
+independent noise, and a diffusion of folded images is that of the images. diffusers' U-Net cannot fold, but its
+AutoencoderDC ends with `pixel_shuffle`, and the weights here reduce it to that: the identity is relu(z) - relu(-z)
+across a ReLU, and beside z stands a constant so large that its RMS norm divides all samples by the same number.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -43,17 +42,17 @@ def write_unfolding(folder: Path, channels: int) -> None:
     hidden = 4
     while hidden < 2 * latent + 1:
         hidden *= 4
-    options: dict[str, Any] = {"encoder_layers_per_block": (0, 0), "decoder_layers_per_block": (0, 0)}
     codec = import_diffusers().AutoencoderDC(
         in_channels=channels,
         latent_channels=latent,
+        encoder_layers_per_block=(0, 0),
+        decoder_layers_per_block=(0, 0),
         encoder_block_out_channels=(latent, latent),
         decoder_block_out_channels=(hidden, hidden),
         encoder_qkv_multiscales=((), ()),
         decoder_qkv_multiscales=((), ()),
         decoder_in_shortcut=False,
         scaling_factor=1.0,
-        **options,
     )
     with torch.no_grad():
         for weight in codec.parameters():

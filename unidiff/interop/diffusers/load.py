@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser
-from unidiff.errors import DataError, ParameterError, RunError, is_whole
-from unidiff.interop.diffusers.native import is_native, read_native
+from unidiff.errors import DataError, ParameterError, RunError, is_whole, require
+from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
-from unidiff.interop.diffusers.scheduler import Reading, Timesteps, read_scheduler, timesteps_of
-from unidiff.noise_condition import NoiseCondition, TableIndex, Timestep
+from unidiff.interop.diffusers.scheduler import SchedulerModel, Timesteps, read_scheduler, timesteps_of
+from unidiff.noise_condition import TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
@@ -41,9 +41,9 @@ def load(
             `unet` or `transformer` with a `scheduler`) or of a model alone, or a name on the hub, owner/name. A folder
             that `export` wrote gives back the model that was exported, weights and all.
         scheduler: Entries of the scheduler's config to replace, such as {"clip_sample": False}.
-        process: For a model without a scheduler only: what makes its states noisy. It is told the index t T - 1 where
-            the process is a table (`native_times`) of T entries, else 1000 t.
-        parameterization: For a model without a scheduler only: what it predicts.
+        process: Only for a model without a scheduler: the process of its noisy states. Its noise condition is the index
+            t T - 1 where the process is a table (`native_times`) of T entries, else 1000 t.
+        parameterization: Only for a model without a scheduler: what it predicts.
         allow_pickle: Accept weights in pickle files (.bin), which may run any code when they are read.
         device: Where the model is to be.
 
@@ -52,49 +52,47 @@ def load(
         folder decodes.
 
     Raises:
-        RunError: If files are missing or broken, or something in them is unsupported: it says what was found and what
-            is supported. Also if diffusers is not installed.
-        ParameterError: If `process` and `parameterization` are missing, or not wanted.
+        RunError: If files are missing or broken, something in them is unsupported, or diffusers is not installed.
+        ParameterError: If `process` and `parameterization` are missing, or passed though the folder determines them.
     """
     folder = local_folder(path_or_name, allow_pickle)
-    given = {"process": process, "parameterization": parameterization}
-    if is_native(folder):
-        for name, value in {"scheduler": scheduler, **given}.items():
-            if value is not None:
-                raise ParameterError(name, f"{folder} was exported from unidiff, and says it. Leave it out.")
+    model_options = {"process": process, "parameterization": parameterization}
+    if (folder / MODEL).is_file():
+        _require_absent({"scheduler": scheduler, **model_options}, f"{folder} was exported from unidiff")
         return read_native(folder, device)
     import_diffusers()
     part, config = _parts(folder)
     if config is not None:
-        for name, value in given.items():
-            if value is not None:
-                raise ParameterError(name, f"{folder} has a scheduler, which says it. Leave it out.")
-        reading = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
+        _require_absent(model_options, f"{folder} has a scheduler")
+        model = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
         model_type(part, _SUPPORTED)
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
         if process is None or parameterization is None:
-            missing = " and ".join(name for name, value in given.items() if value is None)
-            problem = f"{folder} is a model without a scheduler, which would say it. Give it, as in"
-            example = "load(folder, process=DDPM(), parameterization=Eps())"
-            raise ParameterError(missing, f"{problem} {example}.")
+            missing = " and ".join(name for name, value in model_options.items() if value is None)
+            remedy = "Pass both, as in load(folder, process=DDPM(), parameterization=Eps())."
+            raise ParameterError(missing, f"{folder} is a model without a scheduler to determine it. {remedy}")
         table = process.native_times()
-        condition: NoiseCondition = Timestep() if table is None else TableIndex(len(table))
-        reading = Reading(process, parameterization, condition)
+        condition = Timestep() if table is None else TableIndex(len(table))
+        model = SchedulerModel(process, parameterization, condition)
     network = load_part(part, _SUPPORTED, allow_pickle)
-    facts = _facts(network, part)
-    _check_codec(folder, facts.shape)
-    if facts.learned_variance and reading.variance == "learned":
-        problem = "variance_type 'learned' was found, a variance itself"
-        raise RunError(f"{folder}: {problem}; supported of a learned one is 'learned_range'.")
-    backbone = DiffusersBackbone(network, *facts).to(device)
-    denoiser: Denoiser
     try:
-        denoiser = DiffusersDenoiser(reading.process, reading.parameterization, backbone, reading.noise_condition)
+        backbone = _backbone(network)
+        _check_codec(folder, backbone.shape)
+        learned = backbone.learned_variance and model.variance == "learned"
+        require(not learned, "variance_type", model.variance, "'learned_range' where a variance is learned")
+        backbone = backbone.to(device)
+        denoiser = DiffusersDenoiser(model.process, model.parameterization, backbone, model.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
-    return denoiser if reading.clip is None else ClipSample(denoiser, reading.clip)
+    return denoiser if model.clip is None else ClipSample(denoiser, model.clip)
+
+
+def _require_absent(options: Mapping[str, object], reason: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ParameterError(name, f"{reason}, which determines it. Leave it out.")
 
 
 def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, Any] | None = None) -> Timesteps:
@@ -110,13 +108,13 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
 
     Raises:
         RunError: If there is no scheduler, it is unsupported, or it has no times for that many steps.
-        ParameterError: If `steps` is no integer of at least 1.
+        ParameterError: If `steps` is not an integer >= 1.
     """
     import_diffusers()
     folder = local_folder(path_or_name, False)
     config = _parts(folder)[1]
     if config is None:
-        raise RunError(f"{folder}: this is a model without a scheduler, so nothing says its times. Use unidiff.Native.")
+        raise RunError(f"{folder}: this is a model without a scheduler, and so without times. Use unidiff.Native.")
     return timesteps_of({**config, **(scheduler or {})}, steps, str(_inside(folder, "scheduler")))
 
 
@@ -125,8 +123,8 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     index = folder / "model_index.json"
     if not index.is_file():
         if not (folder / "config.json").is_file():
-            problem = "neither model_index.json (a pipeline) nor config.json (a model) is there"
-            raise RunError(f"{folder}: {problem}. Give the folder that save_pretrained wrote.")
+            problem = "neither model_index.json (a pipeline) nor config.json (a model) exists"
+            raise RunError(f"{folder}: {problem}. Pass the folder that save_pretrained wrote.")
         config = folder / "scheduler_config.json"
         return folder, read_json(config) if config.is_file() else None
     listed = read_json(index)
@@ -134,12 +132,10 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]
     names = [name for name in _NETWORKS if name in present]
     if len(names) != 1 or "scheduler" not in present:
-        found = ", ".join(present) or "nothing"
-        needed = "a unet or a transformer, and a scheduler"
-        raise RunError(f"{folder}: the {pipeline} consists of {found}; supported is a pipeline of {needed}.")
-    told = [name for name in ("text_encoder", "image_encoder", "controlnet") if name in present]
-    if told:
-        problem = f"the {pipeline} is told of more than classes ({', '.join(told)})"
+        problem = f"the {pipeline} consists of {', '.join(present) or 'no parts'}"
+        raise RunError(f"{folder}: {problem}; supported is a pipeline of a unet or a transformer, and a scheduler.")
+    if conditions := [name for name in ("text_encoder", "image_encoder", "controlnet") if name in present]:
+        problem = f"the {pipeline} has conditions other than classes ({', '.join(conditions)})"
         raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
     return _inside(folder, names[0]), read_json(_inside(folder, "scheduler") / "scheduler_config.json")
 
@@ -150,11 +146,7 @@ def _inside(folder: Path, part: str) -> Path:
 
 
 def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
-    """Refuse a pipeline whose autoencoder has other latents than its network.
-
-    Raises:
-        RunError: With both numbers of channels.
-    """
+    """Raise a RunError if a pipeline's autoencoder has other latents than its network."""
     for name in ("vae", "vqvae"):
         if not (folder / name / "config.json").is_file():
             continue
@@ -167,43 +159,23 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
             raise RunError(f"{folder}: {problem}. They are not of one pipeline.")
 
 
-class _Facts(NamedTuple):
-    """What a DiffusersBackbone needs to know of its network."""
-
-    shape: tuple[int, ...]
-    classes: int | None
-    null: int | None
-    learned_variance: bool
-
-
-def _facts(network: Any, place: Path) -> _Facts:
-    """Read a model of diffusers.
-
-    Raises:
-        RunError: If it is unsupported.
-    """
+def _backbone(network: Any) -> DiffusersBackbone:
+    """A model of diffusers as a backbone; a ParameterError if its config is unsupported."""
     config = network.config
-    channels = config.in_channels
-    out = config.out_channels or channels
-    if out not in (channels, 2 * channels):
-        allowed = f"{channels}, or {2 * channels} with a learned variance"
-        raise RunError(f"{place}: {channels} channels go in and {out} come out; supported are {allowed}.")
-    size = config.sample_size
-    if size is None:
-        raise RunError(
-            f"{place}: the config has no sample_size, so nothing says how large a sample is. Write it there."
-        )
-    if not is_whole(size) and not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_whole, size))):
-        raise RunError(f"{place}: sample_size {size!r} was found; supported are an integer or two, [height, width].")
-    shape = (channels, size, size) if isinstance(size, int) else (channels, *size)
+    channels, size = config.in_channels, config.sample_size
+    outputs = config.out_channels or channels
+    learned_variance = outputs == 2 * channels
+    allowed = f"in_channels = {channels}, or {2 * channels} with a learned variance"
+    require(learned_variance or outputs == channels, "out_channels", outputs, allowed)
+    pair = isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_whole, size))
+    require(pair or is_whole(size), "sample_size", size, "an integer or two, [height, width]")
+    shape = (channels, *size) if pair else (channels, size, size)
     if "num_embeds_ada_norm" in config:
         classes = config.num_embeds_ada_norm
         rows = network.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.num_embeddings
-        return _Facts(shape, classes, classes if rows > classes else None, out != channels)
-    if config.time_embedding_type == "learned":
-        problem = "time_embedding_type 'learned' was found, which knows no time between two entries of the table"
-        raise RunError(f"{place}: {problem}; supported are 'positional' and 'fourier'.")
-    if config.class_embed_type is not None:
-        problem = f"class_embed_type {config.class_embed_type!r} was found"
-        raise RunError(f"{place}: {problem}; supported is none, or num_class_embeds alone.")
-    return _Facts(shape, config.num_class_embeds, None, out != channels)
+        return DiffusersBackbone(network, shape, classes, classes if rows > classes else None, learned_variance)
+    # A learned embedding of the time has no values between two entries of the table.
+    embedding, classes = config.time_embedding_type, config.class_embed_type
+    require(embedding in ("positional", "fourier"), "time_embedding_type", embedding, "'positional' or 'fourier'")
+    require(classes is None, "class_embed_type", classes, "null; set num_class_embeds alone")
+    return DiffusersBackbone(network, shape, config.num_class_embeds, None, learned_variance)

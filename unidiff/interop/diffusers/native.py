@@ -15,7 +15,7 @@ from torch import Tensor
 from unidiff.backbone.base import Backbone
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError
-from unidiff.interop.diffusers.kinds import kind_of
+from unidiff.interop.diffusers.architecture import architecture_of
 from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import WEIGHTS, read_json
@@ -25,10 +25,10 @@ from unidiff.recipe.read import read_recipe
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.yaml_tree import write_yaml
 
-__all__ = ["MODEL", "RECIPE", "Native", "is_native", "read_native", "write_native"]
+__all__ = ["MODEL", "Native", "read_native", "write_native"]
 
-MODEL, RECIPE = "unidiff/model.yaml", "unidiff/recipe.yaml"
-_CHANGED = "unidiff/weights.safetensors"
+MODEL = "unidiff/model.yaml"
+_RECIPE, _CHANGED = "unidiff/recipe.yaml", "unidiff/weights.safetensors"
 _NETWORK, _PROCESS = "network.", "process."
 
 
@@ -38,7 +38,7 @@ class Native:
 
     Args:
         shape: Shape of a sample of the network.
-        process: How data become noise.
+        process: The process of the noisy states.
         parameterization: What the network predicts.
         backbone: The network.
         noise_condition: How the noise level is passed to it.
@@ -51,11 +51,6 @@ class Native:
     noise_condition: NoiseCondition = field(default_factory=Timestep)
 
 
-def is_native(folder: Path) -> bool:
-    """Whether a folder was exported from here."""
-    return (folder / MODEL).is_file()
-
-
 def write_native(
     folder: Path, native: Native, recipe: str, changed: Mapping[str, Tensor], measured: Mapping[str, Tensor]
 ) -> None:
@@ -65,16 +60,14 @@ def write_native(
         folder: The exported model.
         native: The model.
         recipe: The resolved recipe of its run, for people.
-        changed: Weights of the network that are other numbers in the exported one.
+        changed: Weights of the network whose values differ in the exported one.
         measured: What the process measured of the data.
     """
     (folder / MODEL).parent.mkdir()
     (folder / MODEL).write_text(write_yaml(to_plain(native)), encoding="utf-8")
-    (folder / RECIPE).write_text(recipe, encoding="utf-8")
-    tensors = {
-        **{_NETWORK + name: value.contiguous() for name, value in changed.items()},
-        **{_PROCESS + name: value.contiguous() for name, value in measured.items()},
-    }
+    (folder / _RECIPE).write_text(recipe, encoding="utf-8")
+    groups = ((_NETWORK, changed), (_PROCESS, measured))
+    tensors = {prefix + name: value.contiguous() for prefix, group in groups for name, value in group.items()}
     save_file(tensors, folder / _CHANGED)
 
 
@@ -87,17 +80,20 @@ def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
     """
     native = read_recipe(Native, folder / MODEL)
     network = native.backbone.build(shape=native.shape)
-    kind = kind_of(network)
-    part = folder / kind.folder
-    config, kept = read_json(part / "config.json"), _read(folder / _CHANGED)
+    architecture = architecture_of(network)
+    part = folder / architecture.folder
+    config, tensors = read_json(part / "config.json"), _read(folder / _CHANGED)
+    changed, measured = (
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for prefix in (_NETWORK, _PROCESS)
+    )
     try:
-        weights = kind.restored(config, _read(part / f"{WEIGHTS}.safetensors"), network)
-        weights |= {name[len(_NETWORK) :]: value for name, value in kept.items() if name.startswith(_NETWORK)}
-        measured = {name[len(_PROCESS) :]: value for name, value in kept.items() if name.startswith(_PROCESS)}
+        weights = architecture.restored(config, _read(part / f"{WEIGHTS}.safetensors"), network)
+        network.load_state_dict({**weights, **changed})
         process = native.process.with_measured(measured) if measured else native.process
-        network.load_state_dict(weights)
     except (ParameterError, RuntimeError, KeyError) as error:
-        raise RunError(f"{part}: the weights are not those of {folder / MODEL} ({error}). Export it again.") from error
+        problem = f"the weights do not match {folder / MODEL} ({error})"
+        raise RunError(f"{part}: {problem}. Export the model again.") from error
     network = network.to(device).eval().requires_grad_(False)
     return NeuralDenoiser(process, native.parameterization, network, native.noise_condition)
 

@@ -1,4 +1,4 @@
-"""A network of diffusers as it is: its own time, its own scale of input and output, its own way to be told a class."""
+"""A network of diffusers as it is: its own time, its own scale of input and output, its own class indices."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ class DiffusersBackbone(Backbone):
     Args:
         network: The model of diffusers.
         shape: Shape of one sample, (C, H, W).
-        classes: Number of classes that it can be asked for, or None.
-        null: The index by which it is told "no class"; None if it has no such index, and needs a class for each sample.
-        learned_variance: Whether its output has 2 C channels; see `Backbone`.
+        null: Its index of the null class; None if it has none, and needs a class for each sample.
     """
 
     def __init__(
@@ -33,44 +31,31 @@ class DiffusersBackbone(Backbone):
         null: int | None,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(shape, classes, learned_variance=learned_variance)
         self.network = network
-        self.shape = shape
-        self.classes = classes
         self.null = null
-        self.learned_variance = learned_variance
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network.
-
-        Args:
-            x: Noisy samples, (B, C, H, W).
-            c: The network's own timestep, (B,).
-            **cond: `label`, (B,) integers from -1 (no class), if it knows classes.
-
-        Returns:
-            The network's output, (B, C, H, W), or (B, 2 C, H, W) with a learned variance.
-        """
+        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
         label = self._label(cond, len(x))
-        told = {} if label is None else {"class_labels": self._told(label)}
-        output: Tensor = self.network(x, c, **told).sample
+        labels = {} if label is None else {"class_labels": self._class_index(label)}
+        output: Tensor = self.network(x, c, **labels).sample
         return output
 
-    def _told(self, label: Tensor) -> Tensor:
-        """The class indices of the network from ours, where -1 is none."""
+    def _class_index(self, label: Tensor) -> Tensor:
+        """The network's class indices from ours, where -1 is the null class."""
         if self.null is not None:
             return torch.where(label < 0, self.null, label)
         if label.device.type == "cpu" and bool((label < 0).any()):
-            problem = "this network of diffusers has no null class: name a class from 0 for each sample."
-            raise ParameterError("label", problem)
+            raise ParameterError("label", "must be a class from 0 for each sample: the network has no null class")
         return label
 
 
 class DiffusersDenoiser(NeuralDenoiser):
-    """A network of diffusers with its process: it sees the state as it is, and its answer is taken as it is.
+    """A network of diffusers with its process: its input is the state as it is, and its output is not rescaled.
 
-    Where `NeuralDenoiser` scales input and output to unit variance, diffusers does not: for a table of alpha-bar the
-    two are the same, for noise scales and flows they are not.
+    `NeuralDenoiser` scales input and output to unit variance. For a table of alpha-bar both scales are 1 as well; for
+    noise scales and flows they are not.
     """
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
@@ -81,16 +66,16 @@ class DiffusersDenoiser(NeuralDenoiser):
 class ClipSample(Denoiser):
     """Expected data clipped to [-limit, limit], the expected noise left as it was: `clip_sample` of diffusers.
 
-    DDPM's and DDIM's steps see the two apart; so the state is not alpha x0 + sigma eps where something was clipped.
+    DDPM's and DDIM's steps use the two apart; so the state is not alpha x0 + sigma eps where something was clipped.
 
     Args:
         model: Any model of pixels.
-        limit: Largest size of a pixel, above 0.
+        limit: Largest magnitude of a pixel, above 0.
     """
 
     def __init__(self, model: Denoiser, limit: float = 1.0) -> None:
         super().__init__()
-        require(0 < limit < float("inf"), "limit", limit, "a number above 0")
+        require(0 < limit < float("inf"), "limit", limit, "a number > 0")
         self._copy_interface(model)
         self.model = model
         self.limit = limit

@@ -1,4 +1,4 @@
-"""What a scheduler's config says of its model: the process, what the network predicts, how it is told the time."""
+"""What a scheduler's config determines: the process, what the network predicts, its noise condition."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from unidiff.process.flow import FlowMatching
 from unidiff.process.sde import VESDE
 from unidiff.schedule import BetaTable, Cosine, Linear, ScaledLinear, Schedule, ZeroTerminalSNR
 
-__all__ = ["Reading", "Timesteps", "read_scheduler", "timesteps_of"]
+__all__ = ["PREDICTIONS", "SchedulerModel", "Timesteps", "read_scheduler", "timesteps_of"]
 
-# Samplers of one and the same thing: a network trained on a table of betas. What else they take is how they sample.
+# Samplers of one and the same model: a network trained on a table of betas. Their other options are how they sample.
 _ON_A_TABLE = (
     *("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler"),
     *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
@@ -33,19 +33,16 @@ _ON_A_TABLE = (
     *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
 )
 _OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
+_SCHEDULERS = (*_ON_A_TABLE, *_OTHERS)
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
-_DEAD = frozenset({"tensor_format"})  # chose NumPy or torch arrays in 2022; no part of the model
-# Old option -> its name of today and, for a switch, what false and true mean.
-_OLD: dict[str, tuple[str, tuple[str, str] | None]] = {
-    "predict_epsilon": ("prediction_type", ("sample", "epsilon")),
-    "timesteps": ("num_train_timesteps", None),
-}
-_PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
+# Options of 2022 -> those of today. `tensor_format`, which chose NumPy or torch arrays, does not change the model.
+_RENAMED = {"predict_epsilon": "prediction_type", "timesteps": "num_train_timesteps"}
+PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A scheduler's config, understood.
+class SchedulerModel:
+    """What a scheduler's config says of the model.
 
     Attributes:
         process: The process of the noisy states.
@@ -65,14 +62,10 @@ class Reading:
     T: int = 1
     first: int = 0
 
-    def times(self, timesteps: Tensor) -> Tensor:
-        """The times in [0, 1] that the scheduler's `timesteps`, (N,) float64, stand for."""
-        return (timesteps + self.first) / self.T
-
 
 @dataclass(frozen=True)
 class Timesteps(Grid):
-    """Given times, such as a scheduler's. They need not begin at 1: many schedulers take later noise for the purest.
+    """A fixed list of times, such as a scheduler's. It need not begin at 1: many schedulers start from a later time.
 
     Args:
         given: Times in (0, 1], strictly decreasing; the 0 behind them is left out.
@@ -90,8 +83,8 @@ class Timesteps(Grid):
         return torch.tensor([*self.given, 0.0], dtype=torch.float64)
 
 
-def read_scheduler(config: Mapping[str, Any], place: str) -> Reading:
-    """What the config of a scheduler says.
+def read_scheduler(config: Mapping[str, Any], place: str) -> SchedulerModel:
+    """What the config of a scheduler says of the model.
 
     Args:
         config: Its entries, with `_class_name`.
@@ -101,26 +94,20 @@ def read_scheduler(config: Mapping[str, Any], place: str) -> Reading:
         RunError: If the scheduler, or an option of it that changes the mathematics, is unsupported.
     """
     name = config.get("_class_name")
-    if name not in (*_ON_A_TABLE, *_OTHERS):
-        known = ", ".join((*_ON_A_TABLE, *_OTHERS))
-        raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {known}.")
-    config = _modernized(config, place)
+    if name not in _SCHEDULERS:
+        raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {', '.join(_SCHEDULERS)}.")
     try:
-        _check_values(config)
-    except ParameterError as error:
-        raise RunError(f"{place}: {error}") from error
-    full = _completed(config, place)
-    if full.get("thresholding"):
-        problem = "thresholding=True was found, which is no part of a model"
-        remedy = 'Load it with scheduler={"thresholding": False}, and wrap it in unidiff.DynamicThreshold.'
-        raise RunError(f"{place}: {problem}. {remedy}")
-    try:
+        full = _completed(_modernized(config), place)
+        if full.get("thresholding"):
+            problem = "thresholding=True is not part of a model"
+            remedy = 'Load it with scheduler={"thresholding": False}, and wrap it in unidiff.DynamicThreshold.'
+            raise RunError(f"{place}: {problem}. {remedy}")
         if name == "ScoreSdeVeScheduler":
             process = VESDE(full["sigma_min"], full["sigma_max"], full["sampling_eps"])
-            return Reading(process, Score(), NoiseScale())
+            return SchedulerModel(process, Score(), NoiseScale())
         if name == "FlowMatchEulerDiscreteScheduler" or full.get("use_flow_sigmas"):
-            return _flow(full, place)
-        return _table(full, place)
+            return _flow(full)
+        return _table(full)
     except ParameterError as error:
         raise RunError(f"{place}: {error}") from error
 
@@ -130,33 +117,30 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
 
     Raises:
         RunError: If the scheduler is unsupported or has no times for that many steps.
-        ParameterError: If steps is no integer of at least 1.
+        ParameterError: If steps is not an integer >= 1.
     """
-    reading = read_scheduler(config, place)
+    model = read_scheduler(config, place)
     require_whole("steps", steps)
+    name = config["_class_name"]
     # PNDM's Runge-Kutta start evaluates between its times; without it, the times are the same.
-    scheduler = _made({**_modernized(config, place), "skip_prk_steps": True}, place)
+    scheduler = _made({**_modernized(config), "skip_prk_steps": True}, place)
     try:
         scheduler.set_timesteps(steps)
-    except (ValueError, IndexError) as error:
-        raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
-    found = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
-    if reading.first and config["_class_name"].startswith("DDIM"):
-        stride = reading.T // steps
-        meant = torch.cat([found[1:], found.new_tensor([-1.0])])
-        if not torch.equal((found - stride).clamp(min=-1), meant):
-            stepped = f"{config['_class_name']} steps by {reading.T} // {steps} = {stride}, past its own times"
-            remedy = "The grid has the times themselves, so diffusers draws something else"
-            warnings.warn(f"{place}: {stepped}. {remedy}; with leading times it does not.", stacklevel=3)
-    times = reading.times(_without_stages(config["_class_name"], found)).tolist()
-    try:
+        timesteps = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
+        stride = model.T // steps
+        following = torch.cat([timesteps[1:], timesteps.new_tensor([-1.0])])
+        if name.startswith("DDIM") and not torch.equal((timesteps - stride).clamp(min=-1), following):
+            problem = f"{name} steps by {model.T} // {steps} = {stride}, past its own times"
+            remedy = "The grid has the times themselves, so diffusers' samples differ; with leading times they do not."
+            warnings.warn(f"{place}: {problem}. {remedy}", stacklevel=3)
+        times = ((_step_starts(name, timesteps) + model.first) / model.T).tolist()
         require(len(times) == steps, "steps", steps, f"as many as its times, {len(times)}")
         return Timesteps(tuple(times))
-    except ParameterError as error:
-        raise RunError(f"{place}: {config['_class_name']} has no times for {steps} steps ({error}).") from error
+    except (ValueError, IndexError) as error:  # a ParameterError is a ValueError
+        raise RunError(f"{place}: {name} has no times for {steps} steps ({error}).") from error
 
 
-def _without_stages(name: str, timesteps: Tensor) -> Tensor:
+def _step_starts(name: str, timesteps: Tensor) -> Tensor:
     """The times at which steps begin, out of a list that names each evaluation of the network."""
     if name == "PNDMScheduler":  # evaluates the second time twice: t0, t1, t1, t2, ...
         return torch.cat([timesteps[:1], timesteps[2:]])
@@ -165,43 +149,33 @@ def _without_stages(name: str, timesteps: Tensor) -> Tensor:
     return timesteps
 
 
-def _modernized(config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A config with the options of 2022 under their names of today, as the diffusers of that time translated them.
-
-    Raises:
-        RunError: If the old and the new option contradict each other.
-    """
-    modern = {key: value for key, value in config.items() if key not in (*_OLD, *_DEAD)}
-    for old, (new, values) in _OLD.items():
-        if config.get(old) is None:
+def _modernized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the options of 2022 under their names of today, as the diffusers of that time translated them."""
+    modern = {key: value for key, value in config.items() if key not in (*_RENAMED, "tensor_format")}
+    for old, new in _RENAMED.items():
+        value = config.get(old)
+        if value is None:
             continue
-        value = config[old]
-        if values is not None:
-            if not isinstance(value, bool):
-                raise RunError(f"{place}: {old} must be true or false, got {value!r}.")
-            value = values[value]
+        if old == "predict_epsilon":
+            require(isinstance(value, bool), old, value, "true or false")
+            value = "epsilon" if value else "sample"
         if modern.get(new) not in (None, value):
-            raise RunError(f"{place}: {old}={config[old]!r} contradicts {new}={modern[new]!r}. Remove the wrong one.")
+            problem = f"{config[old]!r} contradicts {new} = {modern[new]!r}. Remove the wrong one."
+            raise ParameterError(old, problem)
         modern[new] = value
     return modern
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
-    """Refuse values of options that diffusers does not check itself.
-
-    Raises:
-        ParameterError: With the first.
-    """
+    """Reject values of options that diffusers does not check itself."""
     require_whole("num_train_timesteps", config.get("num_train_timesteps", 1))
     for name in ("clip_sample_range", "shift", "sigma_min", "sigma_max"):
         value = config.get(name)
-        good = value is None or (_is_number(value) and 0 < value < float("inf"))
-        require(good, name, value, "a number above 0")
-    betas = config.get("trained_betas")
-    good = betas is None or (isinstance(betas, (list, tuple)) and all(map(_is_number, betas)))
-    require(good, "trained_betas", betas, "a list of numbers")
-    kind = config.get("variance_type")
-    require(kind is None or kind in _VARIANCES, "variance_type", kind, " or ".join(_VARIANCES))
+        require(value is None or (_is_number(value) and 0 < value < float("inf")), name, value, "a number > 0")
+    betas, variance = config.get("trained_betas"), config.get("variance_type")
+    numbers = isinstance(betas, (list, tuple)) and all(map(_is_number, betas))
+    require(betas is None or numbers, "trained_betas", betas, "a list of numbers")
+    require(variance in (None, *_VARIANCES), "variance_type", variance, " or ".join(_VARIANCES))
 
 
 def _is_number(value: object) -> bool:
@@ -209,62 +183,58 @@ def _is_number(value: object) -> bool:
 
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
-    """The scheduler itself, told what it knows."""
-    kind = getattr(import_diffusers(), config["_class_name"])
-    known = inspect.signature(kind).parameters
+    """The scheduler itself, with those of its options that the config has."""
+    cls = getattr(import_diffusers(), config["_class_name"])
+    options = inspect.signature(cls).parameters
     try:
-        return kind.from_config({key: value for key, value in config.items() if key in known})
+        return cls.from_config({key: value for key, value in config.items() if key in options})
     except (ValueError, TypeError, RuntimeError, NotImplementedError, ImportError) as error:
-        raise RunError(f"{place}: diffusers refuses this {config['_class_name']}: {error}") from error
+        raise RunError(f"{place}: diffusers rejects this {config['_class_name']}: {error}") from error
 
 
 def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The config with diffusers' own defaults for what it leaves unsaid, without what this scheduler has no use for.
+    """The config with diffusers' own defaults for absent options, and without those that this scheduler does not use.
 
-    `from_config` of another scheduler keeps the options of the first, so those of all that are supported are let pass.
+    `from_config` of another scheduler keeps the options of the first, so those of all supported ones are accepted.
     """
+    _check_values(config)
     diffusers, name = import_diffusers(), config["_class_name"]
     scheduler = _made(config, place)
     unknown = {key for key, value in config.items() if not key.startswith("_") and value is not None}
-    for kind in (name,) if name == "ScoreSdeVeScheduler" else (name, *_ON_A_TABLE, *_OTHERS):
-        unknown = unknown and unknown - inspect.signature(getattr(diffusers, kind)).parameters.keys()
+    for cls in (name,) if name == "ScoreSdeVeScheduler" else _SCHEDULERS:
+        unknown -= inspect.signature(getattr(diffusers, cls)).parameters.keys()
     if unknown:
-        problem = f"diffusers knows no option {', '.join(sorted(unknown))} of {name}"
-        raise RunError(f"{place}: {problem}, and it may change what the model is. Remove it, or update diffusers.")
-    # Scheduler or not, a network predicts what it was trained to.
-    told = {"prediction_type": config["prediction_type"]} if config.get("prediction_type") else {}
-    return {**dict(scheduler.config), **told}
+        problem = f"unknown option {', '.join(sorted(unknown))} of {name}, which may change what the model is"
+        raise RunError(f"{place}: {problem}. Remove it, or update diffusers.")
+    # Whatever the scheduler, a network predicts what it was trained to.
+    prediction = config.get("prediction_type")
+    return {**scheduler.config, **({"prediction_type": prediction} if prediction else {})}
 
 
-def _flow(full: Mapping[str, Any], place: str) -> Reading:
+def _flow(full: Mapping[str, Any]) -> SchedulerModel:
     """The straight path: the network predicts its velocity."""
-    if full.get("invert_sigmas"):
-        raise RunError(f"{place}: invert_sigmas=True was found; supported is False, noise at time 1.")
+    inverted = full.get("invert_sigmas")
+    require(not inverted, "invert_sigmas", inverted, "False, which is noise at time 1")
     prediction = full.get("prediction_type", "flow_prediction")
-    if prediction != "flow_prediction":
-        raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a flow is 'flow_prediction'.")
+    require(prediction == "flow_prediction", "prediction_type", prediction, "'flow_prediction' on a flow")
     T = full["num_train_timesteps"]
-    return Reading(FlowMatching(t_min=1 / T), Velocity(), Timestep(T), T=T)
+    return SchedulerModel(FlowMatching(t_min=1 / T), Velocity(), Timestep(T), T=T)
 
 
-def _table(full: Mapping[str, Any], place: str) -> Reading:
+def _table(full: Mapping[str, Any]) -> SchedulerModel:
     """A table of betas."""
-    prediction = full.get("prediction_type")
-    if prediction not in _PREDICTIONS:
-        allowed = ", ".join(map(repr, _PREDICTIONS))
-        raise RunError(f"{place}: prediction_type {prediction!r} was found; supported on a table are {allowed}.")
-    if full.get("timestep_type", "discrete") != "discrete":
-        problem = f"timestep_type {full['timestep_type']!r} was found; supported is 'discrete', a table of betas"
-        raise RunError(f"{place}: {problem}.")
+    prediction, times = full.get("prediction_type"), full.get("timestep_type", "discrete")
+    require(prediction in PREDICTIONS, "prediction_type", prediction, f"{' or '.join(PREDICTIONS)} on a table of betas")
+    require(times == "discrete", "timestep_type", times, "discrete on a table of betas")
     T = full["num_train_timesteps"]
-    schedule = _schedule(full, T, place)
+    schedule = _schedule(full, T)
     if full.get("rescale_betas_zero_snr"):
         schedule = ZeroTerminalSNR(schedule)
-    clip = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None
-    return Reading(DDPM(T, schedule), _PREDICTIONS[prediction], TableIndex(T), clip, full.get("variance_type"), T, 1)
+    clip, variance = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None, full.get("variance_type")
+    return SchedulerModel(DDPM(T, schedule), PREDICTIONS[full["prediction_type"]], TableIndex(T), clip, variance, T, 1)
 
 
-def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:
+def _schedule(full: Mapping[str, Any], T: int) -> Schedule:
     """The rule of the betas."""
     if (trained := full.get("trained_betas")) is not None:
         return BetaTable(tuple(float(beta) for beta in trained))
@@ -275,8 +245,7 @@ def _schedule(full: Mapping[str, Any], T: int, place: str) -> Schedule:
         return ScaledLinear(first, last)
     if name == "squaredcos_cap_v2":
         return Cosine()
-    if name == "sigmoid":  # Xu et al. 2022 (GeoDiff): beta goes from first to last along a sigmoid over [-6, 6]
-        rise = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
-        return BetaTable(tuple((first + (last - first) * rise).tolist()))
-    supported = "linear, scaled_linear, squaredcos_cap_v2, sigmoid, or trained_betas"
-    raise RunError(f"{place}: beta_schedule {name!r} was found; supported are {supported}.")
+    # Xu et al. 2022 (GeoDiff): beta goes from first to last along a sigmoid over [-6, 6].
+    require(name == "sigmoid", "beta_schedule", name, "linear, scaled_linear, squaredcos_cap_v2 or sigmoid")
+    rise = torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
+    return BetaTable(tuple((first + (last - first) * rise).tolist()))
