@@ -1,10 +1,12 @@
-"""A class with its arguments, not built yet: what a recipe knows of a network before any weight exists."""
+"""A class with its arguments, not built yet: a network of a recipe before it has weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import torch
 
 from unidiff.recipe.parameters import parameters
 
@@ -29,36 +31,25 @@ class Blueprint(Generic[T]):
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        given = dict(self.arguments)
-        known = parameters(self.kind)
-        resolved = {
-            name: given.pop(name, known[name].default) for name in known if name in given or not known[name].required
-        }
-        # What is left over the class itself refuses, with Python's own words, when it is built.
-        object.__setattr__(self, "arguments", resolved | given)
+        keys = parameters(self.kind)
+        resolved = {name: p.default for name, p in keys.items() if name in self.arguments or p.default is not p.empty}
+        # Unknown arguments stay, for the class to raise Python's own error when it is built.
+        object.__setattr__(self, "arguments", resolved | dict(self.arguments))
 
     def build(self, **supplied: Any) -> T:
-        """Make the object.
+        """Make the object; a network has newly initialized weights.
 
         Args:
             **supplied: Arguments that no recipe writes: `shape`, the shape of one sample.
-
-        Returns:
-            A new object of the class; for a network, with freshly drawn weights.
         """
         return self.kind(**supplied, **self.arguments)
 
     def count(self, **supplied: Any) -> int:
-        """Count the weights without making them; every check of the constructor runs on the way.
+        """The number of scalars in a network's parameters, without allocating them; the constructor's checks run.
 
         Args:
             **supplied: As for `build`.
-
-        Returns:
-            The number of scalars in the network's parameters.
         """
-        import torch
-
         with torch.device("meta"):
             network: Any = self.build(**supplied)
         return sum(parameter.numel() for parameter in network.parameters())

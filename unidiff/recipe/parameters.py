@@ -5,32 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
-__all__ = ["Parameter", "parameters"]
-
-_REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a constructor, which is one key of a recipe."""
-
-    name: str
-    annotation: Any
-    default: Any = _REQUIRED
-
-    @property
-    def required(self) -> bool:
-        """Whether a recipe has to write this key."""
-        return self.default is _REQUIRED
+__all__ = ["parameters"]
 
 
 def parameters(cls: type) -> dict[str, Parameter]:
-    """The parameters of a constructor that a recipe may write.
+    """The parameters of a constructor that a recipe may write, each with its evaluated annotation and default.
 
-    A class with weights is no dataclass, and its first parameter, `shape`, is supplied by the data: it is left out.
+    A class with weights is not a dataclass, and its first parameter, `shape`, comes from the data: it is left out.
 
     Args:
         cls: The class.
@@ -39,14 +23,14 @@ def parameters(cls: type) -> dict[str, Parameter]:
         Parameters by name, in the order of the signature.
     """
     is_data = dataclasses.is_dataclass(cls)
-    # For a dataclass, ask the class: its inherited fields are annotated in the words of another module.
+    # A dataclass inherits fields whose annotations are names of another module: only the class can resolve them.
     hints = typing.get_type_hints(cls if is_data else cls.__init__, include_extras=True)  # type: ignore[misc]
-    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)} if is_data else {}
-    found = {}
+    factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)} if is_data else {}
+    keys = {}
     for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or (name == "shape" and not is_data):
+        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) or (name == "shape" and not is_data):
             continue
         factory = factories.get(name, dataclasses.MISSING)
         default = parameter.default if factory is dataclasses.MISSING else factory()
-        found[name] = Parameter(name, hints.get(name, Any), default)
-    return found
+        keys[name] = parameter.replace(annotation=hints.get(name, Any), default=default)
+    return keys
