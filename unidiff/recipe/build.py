@@ -17,11 +17,10 @@ from pydantic import ValidationError
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
-from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.errors import as_written, invalid_value, join, nearest, unknown_key
 from unidiff.recipe.migrate import current_keys
 from unidiff.recipe.node import Node
-from unidiff.recipe.parameters import parameters
 from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, new_name, noun
 
 __all__ = ["Builder"]

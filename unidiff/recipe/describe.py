@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import NamedTuple
 
-from unidiff.recipe.parameters import parameters
+from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import phrase
 from unidiff.recipe.yaml_tree import write_yaml

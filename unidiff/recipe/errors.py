@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import typing
 from collections.abc import Iterable
 from typing import Any
 
 from unidiff.errors import RecipeError
 from unidiff.recipe import schema
+from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.node import Node
-from unidiff.recipe.parameters import parameters
 
 __all__ = ["as_written", "invalid_value", "join", "nearest", "unknown_key"]
 
@@ -38,11 +37,12 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 def invalid_value(annotation: Any, node: Node, key: str, path: Iterable[str | int] = ()) -> RecipeError:
     """The error for a value that its annotation does not allow, or for the element of a list at a path inside it."""
-    expected, remedy = schema.phrase(annotation), _remedy(node.value, annotation)
     for part in path:  # pydantic also names the arm of a union that it tried: such parts lead nowhere
-        if isinstance(part, int) and (below := node.reach([part])) is not node:
-            node, key, remedy = below, f"{key}[{part}]", _remedy(below.value, annotation)
-    return node.at.error(key, f"expected {expected}, got {as_written(node)}{'.' + remedy if remedy else ''}")
+        if isinstance(part, int) and isinstance(node.value, list) and part < len(node.value):
+            node, key = node.value[part], f"{key}[{part}]"
+    allowed = schema.phrase(annotation)
+    remedy = _remedy(node.value, allowed)
+    return node.at.error(key, f"expected {allowed}, got {as_written(node)}{'.' + remedy if remedy else ''}")
 
 
 def unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> RecipeError:
@@ -61,17 +61,8 @@ def unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> Reci
     return child.at.error(join(key, name), f"unknown key.{hint}", keys or f"no keys: {cls.__name__} has no parameters")
 
 
-def _words(annotation: Any) -> list[str]:
-    """The words that an annotation allows: the texts in its Literals."""
-    args = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return [arg for arg in args if isinstance(arg, str)]
-    return [word for arg in args for word in _words(arg)]
-
-
-def _remedy(value: Any, annotation: Any) -> str:
+def _remedy(value: Any, allowed: str) -> str:
     """What to write instead, where the slip is a common one."""
-    allowed = schema.phrase(annotation)
     if isinstance(value, float) and value.is_integer() and "integer" in allowed:
         return f" Write {int(value)}."
     if not isinstance(value, str):
@@ -82,4 +73,4 @@ def _remedy(value: Any, annotation: Any) -> str:
         return " Write null."
     if ("number" in allowed or "integer" in allowed) and value.strip("+-").replace(".", "", 1).isdigit():
         return f" Write {value} without quotes."
-    return nearest(value, _words(annotation))
+    return nearest(value, allowed.split(" or "))

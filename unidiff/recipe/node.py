@@ -97,17 +97,11 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
-    def reach(self, path: Iterable[str | int]) -> Node:
-        """The node at a path below this one, or the last that exists on the way there.
-
-        Parts of the path are skipped at a node that is neither a mapping nor a list.
-        """
+    def reach(self, path: Iterable[str]) -> Node:
+        """The node at a path below this one, or the last that exists on the way there."""
         node = self
         for part in path:
-            if isinstance(node.value, dict) and isinstance(part, str):
-                if part not in node.value:
-                    return node
-                node = node.value[part]
-            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
+            if not isinstance(node.value, dict) or part not in node.value:
+                break
+            node = node.value[part]
         return node

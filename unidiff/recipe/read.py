@@ -1,4 +1,4 @@
-"""Reading a recipe from a file with overrides such as `--set training.steps=20`, and naming the part that does not fit."""
+"""Reading a recipe from a file, with overrides such as `--set training.steps=20`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from unidiff.errors import ParameterError, RecipeError
-from unidiff.recipe.blueprint import Blueprint
+from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.build import Builder
 from unidiff.recipe.migrate import migrate
 from unidiff.recipe.node import Node
-from unidiff.recipe.parameters import parameters
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
 from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
 
-__all__ = ["inside", "read_recipe", "read_record"]
+__all__ = ["inside", "read_recipe"]
 
 R = TypeVar("R")
 
@@ -27,6 +26,7 @@ def read_recipe(
     source: str | Path,
     overrides: Sequence[str] = (),
     *,
+    choose: Callable[[Builder, Node], tuple[type[R], Node]] | None = None,
     registry: Registry = PUBLIC,
     allow_imports: bool = False,
 ) -> R:
@@ -36,32 +36,21 @@ def read_recipe(
         cls: The record.
         source: A path, or the name of a shipped recipe such as "ncsn_digits".
         overrides: Values to replace, each `KEY=VALUE` with a dotted key and a value in YAML. Later ones win.
+        choose: Takes the class, one below `cls`, and its node from what is written; None for `cls` and all of it.
         registry: What a `type` may name.
         allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
 
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    return read_record(
-        lambda builder, node: (cls, node), source, overrides, registry=registry, allow_imports=allow_imports
-    )
-
-
-def read_record(
-    choose: Callable[[Builder, Node], tuple[type[R], Node]],
-    source: str | Path,
-    overrides: Sequence[str],
-    *,
-    registry: Registry = PUBLIC,
-    allow_imports: bool = False,
-) -> R:
-    """Read a record whose class, and whose keys, `choose` takes from the file; see `read_recipe`."""
     overrides = [overrides] if isinstance(overrides, str) else overrides
     name, text = read_source(source)
     recipe = read_yaml(text, name)
     run = _run_directory(Path(source))
     builder = Builder(registry, allow_imports, run)
-    cls, node = choose(builder, _override(recipe, overrides))
+    node = _override(recipe, overrides)
+    if choose is not None:
+        cls, node = choose(builder, node)
     if recipe.value is None and not overrides:
         raise recipe.at.error("", "the recipe is empty.", parameters(cls))
     return builder.record(cls, migrate(node, parameters(cls), in_run=run is not None))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unidiff.errors import RecipeError
-from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.parameters import parameters
+from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
 from unidiff.recipe.schema import is_record
 from unidiff.recipe.yaml_tree import write_yaml
@@ -23,8 +22,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Every parameter with its value, defaults included, as plain values."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return dict(to_plain(self))
 
     def to_yaml(self) -> str:
         """The resolved recipe as a file's text; reading that file gives an equal recipe."""

@@ -38,8 +38,8 @@ def is_structured(annotation: Any) -> bool:
 def validator(annotation: Any) -> TypeAdapter[Any]:
     """What checks a plain value of a recipe.
 
-    Values are taken as they are written: the text `"20"` is not a number and 1 is not true. Three things are allowed: an
-    integer in place of a number, a list in place of a tuple, and text in place of a path.
+    Values are taken as they are written: the text `"20"` is not a number and 1 is not true. Three things are allowed:
+    an integer in place of a number, a list in place of a tuple, and text in place of a path.
     """
     return TypeAdapter(_lenient(annotation), config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 

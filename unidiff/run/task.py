@@ -14,10 +14,10 @@ from typing_extensions import Unpack
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
+from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.build import Builder
-from unidiff.recipe.parameters import parameters
 from unidiff.recipe.node import Node
-from unidiff.recipe.read import read_record
+from unidiff.recipe.read import read_recipe
 from unidiff.recipe.registry import PUBLIC
 from unidiff.recipe.save import Record
 from unidiff.run.directory import RunDirectory
@@ -181,7 +181,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    return read_record(_chosen, source, overrides, allow_imports=allow_imports)
+    return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports)  # type: ignore[type-abstract]
 
 
 def resumed_recipe(directory: Path, task: Task, *, allow_imports: bool = False) -> Task:

@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
     if device is None or not available.get(device.type, False) or (device.type != "cuda" and device.index is not None):
         raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(usable)}.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ParameterError("device", f"{name!r} is not there; this machine has {torch.cuda.device_count()} GPU(s).")
+        raise ParameterError("device", f"{name!r} does not exist; this machine has {torch.cuda.device_count()} GPU(s).")
     return device
 
 
@@ -43,9 +43,8 @@ def _has_bf16(device: torch.device) -> bool:
 
 def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The number format of the network's arithmetic: auto is bf16 where the hardware multiplies in it, else fp32."""
-    if name == "auto":
-        name = "bf16" if _has_bf16(device) else "fp32"
-    return torch.bfloat16 if name == "bf16" else torch.float32
+    low = name == "bf16" or (name == "auto" and _has_bf16(device))
+    return torch.bfloat16 if low else torch.float32
 
 
 def arithmetic(dtype: torch.dtype, device: torch.device) -> torch.autocast:
