@@ -77,8 +77,8 @@ class Builder:
         if value is None:
             problem = f"unknown {noun(base)} {name!r}.{nearest(name, self.registry.choices(base))}"
         elif not (isinstance(value, type) and issubclass(value, base)):
-            kind = kind_of(value)
-            problem = f"expected {an(noun(base))}, got {name}{f', {an(kind)}' if kind else ''}"
+            actual = kind_of(value)
+            problem = f"expected {an(noun(base))}, got {name}{f', {an(actual)}' if actual else ''}"
         elif inspect.isabstract(value):
             problem = f"{name} is abstract; choose one of its subclasses"
         else:
@@ -154,7 +154,7 @@ class Builder:
             raise node.at.error(key, f"{cls.__name__} cannot be made: {error}") from error
 
     def _with_kept_files(self, data: Dataset, node: Node) -> Dataset:
-        """The data with what the run directory keeps, unless an override names anew what that stands for."""
+        """The data with what the run directory keeps, unless an override names a replacement."""
         if self.run is None or (data.replaced and node.reach([data.replaced]).location.source.is_override):
             return data
         return data.kept_in(self.run)

@@ -104,10 +104,10 @@ def inside(part: str, value: object) -> Iterator[None]:
 
 def _path_to(parameter: str, value: object) -> str:
     """The path from a part to the one below it that has this parameter: `solver.step_size`; empty if none has."""
-    known = parameters(value.kind if isinstance(value, Blueprint) else type(value))
-    if parameter.split(".")[0] in known:
+    keys = parameters(value.kind if isinstance(value, Blueprint) else type(value))
+    if parameter.split(".")[0] in keys:
         return parameter
-    for name in known:
+    for name in keys:
         below = getattr(value, name, None)
         if is_component(type(below)) and (path := _path_to(parameter, below)):
             return f"{name}.{path}"

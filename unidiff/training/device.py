@@ -18,14 +18,14 @@ def resolve_device(name: str) -> torch.device:
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+        name = next(backend for backend in ("cuda", "mps", "cpu") if available[backend])
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    usable = ["auto", *(kind for kind, there in available.items() if there)]
+    allowed = ["auto", *(backend for backend, usable in available.items() if usable)]
     if device is None or not available.get(device.type, False) or (device.type != "cuda" and device.index is not None):
-        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(usable)}.")
+        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(allowed)}.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ParameterError("device", f"{name!r} does not exist; this machine has {torch.cuda.device_count()} GPU(s).")
     return device

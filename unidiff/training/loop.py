@@ -245,7 +245,7 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
 
 
 def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
-    kept = checkpoints.paths() if checkpoints is not None else []
-    good = f"The last good checkpoint is {kept[0]}." if kept else "No checkpoint had been saved."
+    saved = checkpoints.paths() if checkpoints is not None else []
+    good = f"The last good checkpoint is {saved[0]}." if saved else "No checkpoint had been saved."
     remedy = "Try a smaller lr, a longer warmup or precision: fp32."
     return f"Training stopped at step {step}: the loss or a weight is not finite. {good} {remedy}"
