@@ -281,7 +281,7 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
     except ParameterError:
         return
     generator = torch.Generator().manual_seed(0)
-    x0, eps = torch.randn(2, 8, 3, 2, generator=generator)
+    x0 = torch.randn(8, 3, 2, generator=generator)
     for cls in classes(Objective):
         takes_weighting = "weighting" in inspect.signature(cls).parameters
         objective = cls(weighting=weighting) if takes_weighting else cls()
@@ -294,7 +294,8 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         backbone = ud.MLP((3, 2), width=8, depth=1, learned_variance=cls.learns_variance)
         denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
         level = process.level(objective.times.draw(process, torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
-        losses = objective.losses(denoiser, x0, eps, level)
+        noise = torch.randn(8, *objective.noise_shape(denoiser, (3, 2)), generator=generator)
+        losses = objective.losses(denoiser, x0, noise, level)
         assert losses.shape == (8,)
         assert losses.isfinite().all()  # of any sign: score matching is known up to a constant
         losses.mean().backward()

@@ -136,7 +136,7 @@ def test_a_kill_at_any_moment_leaves_a_loadable_one(tmp_path, monkeypatch, kept)
     class Kill(BaseException):
         pass
 
-    calls = [(module, "save_file"), (torch, "save"), (module, "_digest"), (os, "fsync"), (os, "replace")]
+    calls = [(module, "save_file"), (torch, "save"), (module, "digest"), (os, "fsync"), (os, "replace")]
     calls.append((module.shutil, "rmtree"))
     for moment in range(40):
         checkpoints = Checkpoints(tmp_path / str(moment), keep=kept)

@@ -210,9 +210,9 @@ def test_attention_is_the_same_with_and_without_derivatives():
 def test_objectives_that_differentiate_twice_take_it():
     network = randomized(DiT((1, 4, 4), **TINY))
     denoiser = ud.NeuralDenoiser(ud.VPSDE(), ud.Eps(), network)
-    x0, eps = torch.randn(2, 2, 1, 4, 4)
+    x0, noise = torch.randn(2, 1, 4, 4), torch.randn(2, 2, 1, 4, 4)
     level = denoiser.process.level(torch.tensor([0.3, 0.8]), x0)
-    ud.SlicedScoreMatching().losses(denoiser, x0, eps, level).sum().backward()
+    ud.SlicedScoreMatching().losses(denoiser, x0, noise, level).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.blocks.parameters())
 
 

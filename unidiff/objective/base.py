@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, Protocol
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.objective.times import TimeSampling, UniformTimes
@@ -16,12 +17,19 @@ from unidiff.process.level import Level
 __all__ = ["Objective"]
 
 
+class _OfProcess(Protocol):
+    process: Process
+
+
+Model = TypeVar("Model", bound=_OfProcess, contravariant=True, default=NeuralDenoiser)
+
+
 @dataclass(frozen=True)
-class Objective(ABC):
+class Objective(ABC, Generic[Model]):
     """A loss of a network, averaged over data, noise and time by the training loop.
 
     Args:
-        times: How training times are drawn, by default uniformly.
+        times: Distribution of the training times, by default uniform.
 
     Attributes:
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
@@ -41,32 +49,24 @@ class Objective(ABC):
         """
         self.times.check(process)
 
-    def batch_losses(self, model: Any, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
-        """The loss of each sample of a batch, (B,), as the training loop asks for it.
+    def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the noise that a sample of this shape needs: by default its own."""
+        return shape
 
-        Args:
-            model: The model in training.
-            x: Clean data in pixels, (B, *shape).
-            uniform: Draws of the uniform distribution on [0, 1), (B,) float64 on the CPU, which become times.
-            noise: Standard normal noise, (B, *modes).
-            **cond: Conditions, each (B, ...).
-        """
-        process: Process = model.process
+    def batch_losses(self, model: Model, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """The loss of each sample of a batch, (B,); see `unidiff.training.trainable.Loss`."""
+        process = model.process
         u0 = process.basis.forward(x)
         return self.losses(model, u0, noise, process.level(self.times.draw(process, uniform), u0), **cond)
 
-    def noise_shape(self, model: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the noise of one sample: that of the sample."""
-        return shape
-
     @abstractmethod
-    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+    def losses(self, denoiser: Model, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,).
 
         Args:
             denoiser: The model in training.
             u0: Clean data in mode coordinates, (B, *modes).
-            eps: Standard normal noise, (B, *modes).
+            eps: Standard normal noise, (B, *noise_shape(denoiser, modes)).
             level: One time per sample, from `process.level(t, u0)`.
             **cond: Conditions, each (B, ...).
         """

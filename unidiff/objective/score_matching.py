@@ -4,15 +4,16 @@ Integration by parts frees the Fisher divergence from the true score (Hyvarinen 
 
     E |s(u) - grad log p_t(u)|^2 = E [2 tr(grad s(u)) + |s(u)|^2] + a constant,        u = u_t ~ p_t,
 
-where the constant, E |grad log p_t|^2, does not depend on the network. The objectives here differ in how they find the
-trace. The score is read from the model's prediction, so they train a network of any parameterization. Their losses may
-be negative.
+where the constant, E |grad log p_t|^2, does not depend on the network. The objectives here differ in how they estimate
+the trace: by v^T (grad s) v for directions v. The score is that of the model's prediction, so they train a network of
+any parameterization. Their losses may be negative.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import ParameterError, require_whole
+from unidiff.errors import ParameterError, require_shape, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import EpsilonWeighting, Weighting
 from unidiff.parameterization import Parameterization
@@ -48,18 +49,19 @@ class _ScoreMatching(Objective):
         """Reject a process whose modes differ: a divergence has one weight, not one for each mode."""
         super().check(process)
         if process.basis.shape:
-            name = type(self).__name__
-            problem = f"{name} needs one noise level for all modes; {process!r} has {math.prod(process.basis.shape)}."
-            raise ParameterError("objective", f"{problem} Use Denoising.")
+            count = f"{process!r} has {math.prod(process.basis.shape)}. Use Denoising."
+            raise ParameterError("objective", f"{type(self).__name__} needs one noise level for all modes; {count}")
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
-        """The loss of each sample, (B,), up to a constant; see `Objective.losses`."""
+        """The loss of each sample, (B,), up to a constant."""
+        require_shape("eps", "noise", eps.shape, (len(u0), *self.noise_shape(denoiser, tuple(u0.shape[1:]))))
+        eps, directions = self._directions(eps)
         u = denoiser.process.perturb(u0, eps, level).detach().requires_grad_()
         # Fused attention, of transformers on a GPU, has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             score = denoiser(u, level, **cond).score
-            factor = self._factor(denoiser.parameterization, level)
-            return factor * self._divergence(score, u) / u0[0].numel()
+            forms = [2 * _quadratic_form(v, score, u) + self._square(v, score) for v in directions]
+            return self._factor(denoiser.parameterization, level) * torch.stack(forms).mean(0) / u0[0].numel()
 
     def _factor(self, parameterization: Parameterization, level: Level) -> Tensor:
         """The weight on the score's squared error, (B,); 0 at alpha = 0, where the score is -u for any data."""
@@ -68,23 +70,18 @@ class _ScoreMatching(Objective):
         return torch.where(torch.as_tensor(level.alpha) == 0, 0.0, weight).flatten()
 
     @abstractmethod
-    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
-        """2 tr(grad s) + |s|^2 of each sample, or an unbiased estimate, (B,), from score and state, (B, *modes)."""
+    def _directions(self, noise: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The noise of the state, (B, *modes), and directions v, whose v v^T are I on average, each (B, *modes)."""
+
+    def _square(self, v: Tensor, score: Tensor) -> Tensor:
+        """|s|^2 of each sample, or an unbiased estimate from direction v, (B,)."""
+        return score.square().flatten(1).sum(1)
 
 
-def _along(v: Tensor, score: Tensor, u: Tensor) -> Tensor:
+def _quadratic_form(v: Tensor, score: Tensor, u: Tensor) -> Tensor:
     """v^T (grad s) v of each sample, (B,): one backward pass through the network (thesis eq. 3.13)."""
     (gradient,) = torch.autograd.grad(score, u, v, create_graph=True)
     return (gradient * v).flatten(1).sum(1)
-
-
-def _signs(u: Tensor) -> Tensor:
-    """Independent signs, -1 or 1 (Rademacher), shaped like u, from torch's global generator.
-
-    Of all directions with mean 0 and covariance I these estimate a trace with the least variance (Hutchinson 1990).
-    Training seeds the generator at every step, so a run is still a function of its seed.
-    """
-    return 2 * torch.randint_like(u, 2) - 1
 
 
 @dataclass(frozen=True)
@@ -98,37 +95,46 @@ class ExplicitScoreMatching(_ScoreMatching):
         weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
     """
 
-    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
-        """2 tr(grad s) + |s|^2, axis by axis."""
-        axes = torch.eye(u[0].numel(), dtype=u.dtype, device=u.device)
-        trace = sum(_along(axis.reshape(u.shape[1:]).expand_as(u), score, u) for axis in axes)
-        return 2 * trace + score.square().flatten(1).sum(1)
+    def _directions(self, noise: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The axes, scaled by sqrt(D): their v v^T average to I exactly."""
+        size = noise[0].numel()
+        axes = math.sqrt(size) * torch.eye(size, dtype=noise.dtype, device=noise.device)
+        return noise, [axis.reshape(noise.shape[1:]).expand_as(noise) for axis in axes]
 
 
 @dataclass(frozen=True)
-class _Sliced(_ScoreMatching):
-    """Score matching along random directions."""
+class SlicedScoreMatchingVR(_ScoreMatching):
+    """E w(t) [2 v^T (grad s) v + |s|^2] with random signs v (SSM-VR; Song, Garg, Shi & Ermon 2019; thesis eq. 3.12).
+
+    The mean of (v^T s)^2 is known, so only the trace is left to chance. In few dimensions the two chances can cancel;
+    in many this is the one to use. One backward pass through the network per direction, whatever the size. Of all
+    directions with mean 0 and covariance I, independent signs estimate a trace with the least variance (Hutchinson
+    1990).
+
+    Args:
+        weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
+        projections: Directions per sample, at least 1.
+    """
 
     projections: int = 1
 
     def __post_init__(self) -> None:
         require_whole("projections", self.projections, 1)
 
-    def _divergence(self, score: Tensor, u: Tensor) -> Tensor:
-        """The mean over directions of 2 v^T (grad s) v + |s|^2."""
-        directions = [_signs(u) for _ in range(self.projections)]
-        return torch.stack([2 * _along(v, score, u) + self._square(v, score) for v in directions]).mean(0)
+    def noise_shape(self, model: NeuralDenoiser, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The noise of the state, then a normal sample for the signs of each direction."""
+        return (1 + self.projections, *shape)
 
-    @abstractmethod
-    def _square(self, v: Tensor, score: Tensor) -> Tensor:
-        """|s|^2 of each sample, or an unbiased estimate, (B,), with direction v, (B, *modes)."""
+    def _directions(self, noise: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        eps, *normal = noise.unbind(1)
+        return eps, [torch.ones_like(v).copysign(v) for v in normal]
 
 
 @dataclass(frozen=True)
-class SlicedScoreMatching(_Sliced):
+class SlicedScoreMatching(SlicedScoreMatchingVR):
     """E w(t) [2 v^T (grad s) v + (v^T s)^2] with random signs v (SSM; Song, Garg, Shi & Ermon 2019, section 3).
 
-    The score's error is matched along v alone. One backward pass through the network per direction, whatever the size.
+    The score's error is matched along v alone.
 
     Args:
         weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
@@ -136,22 +142,4 @@ class SlicedScoreMatching(_Sliced):
     """
 
     def _square(self, v: Tensor, score: Tensor) -> Tensor:
-        """(v^T s)^2, whose mean is |s|^2."""
         return (v * score).flatten(1).sum(1).square()
-
-
-@dataclass(frozen=True)
-class SlicedScoreMatchingVR(_Sliced):
-    """E w(t) [2 v^T (grad s) v + |s|^2] with random signs v (SSM-VR; Song, Garg, Shi & Ermon 2019; thesis eq. 3.12).
-
-    The mean of (v^T s)^2 is known, so only the trace is left to chance. In few dimensions the two chances can cancel;
-    in many this is the one to use.
-
-    Args:
-        weighting: The weight w(t), as in Denoising: on the squared error of what the network predicts.
-        projections: Directions per sample, at least 1.
-    """
-
-    def _square(self, v: Tensor, score: Tensor) -> Tensor:
-        """|s|^2."""
-        return score.square().flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""How training times are drawn: the quantile functions of their distributions, applied to uniform numbers."""
+"""Distributions of training times, as their quantile functions applied to uniform numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class UniformTimes(TimeSampling):
     """
 
     def draw(self, process: Process, uniform: Tensor) -> Tensor:
-        """The entry whose share of [0, 1) holds the number; t_min + (1 - t_min) uniform without a table."""
+        """The table's entry number floor(L uniform) of L; t_min + (1 - t_min) uniform without a table."""
         table = process.native_times()
         if table is None:
             return process.t_min + (1 - process.t_min) * uniform

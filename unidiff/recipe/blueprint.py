@@ -1,16 +1,45 @@
-"""A class with its arguments, not built yet: what a recipe knows of a network before any weight exists."""
+"""Constructors: their parameters, which are the keys of a recipe, and a class with arguments that is not built yet."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any, Generic, TypeVar
 
-from unidiff.recipe.parameters import parameters
+import torch
 
-__all__ = ["Blueprint"]
+__all__ = ["Blueprint", "parameters"]
 
 T = TypeVar("T")
+
+
+def parameters(cls: type) -> dict[str, Parameter]:
+    """The parameters of a constructor that a recipe may write, each with its evaluated annotation and default.
+
+    A class with weights is not a dataclass, and its first parameter, `shape`, comes from the data: it is left out.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        Parameters by name, in the order of the signature.
+    """
+    is_data = dataclasses.is_dataclass(cls)
+    # A dataclass inherits fields whose annotations are names of another module: only the class can resolve them.
+    hints = typing.get_type_hints(cls if is_data else cls.__init__, include_extras=True)  # type: ignore[misc]
+    factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)} if is_data else {}
+    keys = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) or (name == "shape" and not is_data):
+            continue
+        factory = factories.get(name, dataclasses.MISSING)
+        default = parameter.default if factory is dataclasses.MISSING else factory()
+        keys[name] = parameter.replace(annotation=hints.get(name, Any), default=default)
+    return keys
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,36 +58,25 @@ class Blueprint(Generic[T]):
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        given = dict(self.arguments)
-        known = parameters(self.kind)
-        resolved = {
-            name: given.pop(name, known[name].default) for name in known if name in given or not known[name].required
-        }
-        # What is left over the class itself refuses, with Python's own words, when it is built.
-        object.__setattr__(self, "arguments", resolved | given)
+        keys = parameters(self.kind)
+        resolved = {name: p.default for name, p in keys.items() if name in self.arguments or p.default is not p.empty}
+        # Unknown arguments stay, for the class to raise Python's own error when it is built.
+        object.__setattr__(self, "arguments", resolved | dict(self.arguments))
 
     def build(self, **supplied: Any) -> T:
-        """Make the object.
+        """Make the object; a network has newly initialized weights.
 
         Args:
             **supplied: Arguments that no recipe writes: `shape`, the shape of one sample.
-
-        Returns:
-            A new object of the class; for a network, with freshly drawn weights.
         """
         return self.kind(**supplied, **self.arguments)
 
     def count(self, **supplied: Any) -> int:
-        """Count the weights without making them; every check of the constructor runs on the way.
+        """The number of scalars in a network's parameters, without allocating them; the constructor's checks run.
 
         Args:
             **supplied: As for `build`.
-
-        Returns:
-            The number of scalars in the network's parameters.
         """
-        import torch
-
         with torch.device("meta"):
             network: Any = self.build(**supplied)
         return sum(parameter.numel() for parameter in network.parameters())

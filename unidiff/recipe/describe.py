@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 from typing import NamedTuple
 
-from unidiff.recipe.parameters import parameters
+from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.save import to_plain
 from unidiff.recipe.schema import phrase
 from unidiff.recipe.yaml_tree import write_yaml
 
 __all__ = ["Row", "signature_rows"]
+
+_SECTION = re.compile(r"^(?:Args|Attributes):\n((?: +\S.*\n?|\n)*)", re.M)
+_ENTRY = re.compile(r"^(\w+)(?: *\(.*?\))?:(.*(?:\n +.*)*)", re.M)
 
 
 class Row(NamedTuple):
@@ -29,7 +34,7 @@ def signature_rows(cls: type) -> list[Row]:
         cls: A class that a recipe can name.
 
     Returns:
-        For each parameter its name, what it may be, its default as a recipe writes it ("required" where there is none)
+        For each parameter its name, what it may be, its default as a recipe writes it ("required" where it has none)
         and its line in the docstring's "Args:".
     """
     docs = _documented(cls)
@@ -37,7 +42,8 @@ def signature_rows(cls: type) -> list[Row]:
     for name, parameter in parameters(cls).items():
         if name.startswith("_"):
             continue
-        default = "required" if parameter.required else write_yaml(to_plain(parameter.default), flow=True)
+        required = parameter.default is parameter.empty
+        default = "required" if required else write_yaml(to_plain(parameter.default), flow=True)
         rows.append(Row(name, phrase(parameter.annotation), default, docs.get(name, "")))
     return rows
 
@@ -47,26 +53,6 @@ def _documented(cls: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         for text in (owner.__dict__.get("__doc__"), getattr(owner.__dict__.get("__init__"), "__doc__", None)):
-            docs.update(_args_section(text) if isinstance(text, str) else {})
-    return docs
-
-
-def _args_section(docstring: str) -> dict[str, str]:
-    docs: dict[str, str] = {}
-    inside, margin, name = False, 0, ""
-    for line in inspect.cleandoc(docstring).splitlines():
-        indent = len(line) - len(line.lstrip())
-        if not line.strip() or indent == 0:
-            inside = line.strip() in ("Args:", "Attributes:") or (inside and not line.strip())
-            name = ""
-            continue
-        if not inside:
-            continue
-        head, colon, rest = line.strip().partition(":")
-        margin = indent if not docs else margin
-        if indent <= margin and colon:
-            name = head.split("(")[0].strip()
-            docs[name] = rest.strip()
-        elif name:
-            docs[name] = f"{docs[name]} {line.strip()}".strip()
+            for section in _SECTION.findall(inspect.cleandoc(text or "")):
+                docs |= {name: " ".join(doc.split()) for name, doc in _ENTRY.findall(textwrap.dedent(section))}
     return docs

@@ -14,7 +14,7 @@ from typing import Any
 import unidiff
 from unidiff.renamed import RENAMED
 
-__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "noun", "same_name"]
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "new_name", "noun"]
 
 
 def is_component(annotation: object) -> bool:
@@ -23,9 +23,7 @@ def is_component(annotation: object) -> bool:
 
 
 def an(noun: str) -> str:
-    """The noun with its article; `data` has none."""
-    if noun == "data":
-        return noun
+    """The noun with its article."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
@@ -44,9 +42,9 @@ def _fold(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names differ in case and underscores only."""
-    return _fold(one) == _fold(other)
+def new_name(name: str) -> str | None:
+    """The public name that replaces an old one, ignoring case and underscores; None if this is not an old name."""
+    return {_fold(old): new for old, new in RENAMED.items()}.get(_fold(name))
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,15 @@ class Registry:
     names: Mapping[str, Any]
     get: Callable[[str], Any]
 
-    def find(self, written: str, base: type) -> Any:
-        """What a name stands for, ignoring case and underscores; None if there is no such name.
+    def find(self, name: str, base: type) -> Any:
+        """What a name or an old name stands for, ignoring case and underscores; None if there is no such name.
 
         Where two names differ in case only, the one that is a `base` is meant.
         """
-        present = {_fold(old): _fold(new) for old, new in RENAMED.items()}.get(_fold(written), _fold(written))
-        found = [self.get(name) for name in self.names if _fold(name) == present]
-        right = [value for value in found if isinstance(value, type) and issubclass(value, base)]
-        return (right or found or [None])[0]
+        name = _fold(new_name(name) or name)
+        values = [self.get(public) for public in self.names if _fold(public) == name]
+        fitting = [value for value in values if isinstance(value, type) and issubclass(value, base)]
+        return next(iter(fitting or values), None)
 
     def choices(self, base: type) -> dict[str, type]:
         """The public classes below `base`, by name."""
@@ -91,8 +89,6 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _public(name: str) -> Any:
-    return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
-
-
-PUBLIC = Registry(unidiff.EXPORTS, _public)
+PUBLIC = Registry(
+    unidiff.EXPORTS, lambda name: getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+)

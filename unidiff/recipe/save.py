@@ -1,18 +1,32 @@
-"""Objects -> plain values: the resolved recipe, in which every parameter stands with its value."""
+"""Objects -> plain values -> text: the resolved recipe, in which every parameter is written out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unidiff.errors import RecipeError
-from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.parameters import parameters
+from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
 from unidiff.recipe.schema import is_record
+from unidiff.recipe.yaml_tree import write_yaml
 
-__all__ = ["to_plain"]
+__all__ = ["Record", "to_plain"]
+
+
+class Record:
+    """A frozen dataclass whose parameters are the top-level keys of a recipe file."""
+
+    is_record: ClassVar[bool] = True  # also below an abstract base: a mapping without `type`
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every parameter with its value, defaults included, as plain values."""
+        return dict(to_plain(self))
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as a file's text; reading that file gives an equal recipe."""
+        return write_yaml(self.to_dict())
 
 
 def to_plain(value: Any, registry: Registry = PUBLIC, key: str = "") -> Any:
@@ -21,13 +35,13 @@ def to_plain(value: Any, registry: Registry = PUBLIC, key: str = "") -> Any:
     Args:
         value: A component, a record, a blueprint or a plain value.
         registry: Where the names of classes come from.
-        key: Where the value stands, for the error message.
+        key: Dotted path of the value, for the error message.
 
     Returns:
         Mappings, lists and scalars; a component's mapping begins with `type`.
 
     Raises:
-        RecipeError: If the value was given in Python and no recipe can say it, such as a function.
+        RecipeError: If a recipe cannot express the value, such as a function.
     """
     if isinstance(value, Blueprint):
         inside = {name: to_plain(part, registry, f"{key}.{name}") for name, part in value.arguments.items()}

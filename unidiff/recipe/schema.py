@@ -1,4 +1,4 @@
-"""The schema of a class, derived from its constructor: no parameter and no default is written in a second place."""
+"""Annotations of constructors as the schema of a recipe: what checks a value, and what is allowed in words."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, create_model
+from pydantic import ConfigDict, Strict, TypeAdapter
 
 from unidiff.recipe.blueprint import Blueprint
-from unidiff.recipe.parameters import parameters
 from unidiff.recipe.registry import an, is_component, noun
 
-__all__ = ["is_blueprint", "is_record", "is_structured", "phrase", "plain_model", "written"]
-
-_PREFIX = "field_"  # model fields get this in front, so that no parameter name can hide an attribute of BaseModel
+__all__ = ["is_blueprint", "is_record", "is_structured", "phrase", "validator"]
 
 
 def is_record(annotation: Any) -> bool:
@@ -38,39 +35,25 @@ def is_structured(annotation: Any) -> bool:
 
 
 @functools.cache
-def plain_model(cls: type) -> type[BaseModel]:
-    """A pydantic model that knows a class's keys and checks its plain values.
+def validator(annotation: Any) -> TypeAdapter[Any]:
+    """What checks a plain value of a recipe.
 
-    Values are taken as they are written: the text `"20"` is not a number and 1 is not true. Two things are allowed: an
-    integer in place of a number, and a list in place of a tuple. Components pass through unchecked.
+    Values are taken as they are written: the text `"20"` is not a number and 1 is not true. Three things are allowed:
+    an integer in place of a number, a list in place of a tuple, and text in place of a path.
     """
-    fields: dict[str, Any] = {}
-    for name, parameter in parameters(cls).items():
-        annotation = Any if is_structured(parameter.annotation) else _lenient(parameter.annotation)
-        # A default would be a second copy of the constructor's: a key that was not written is simply not passed on.
-        fields[_PREFIX + name] = (annotation, Field(... if parameter.required else None, alias=name))
-    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model(cls.__name__, __config__=config, **fields)
-
-
-def written(model: BaseModel) -> dict[str, Any]:
-    """The values of a model that were written, by parameter name."""
-    return {name.removeprefix(_PREFIX): getattr(model, name) for name in model.model_fields_set}
+    return TypeAdapter(_lenient(annotation), config=ConfigDict(strict=True, arbitrary_types_allowed=True))
 
 
 def _lenient(annotation: Any) -> Any:
     """The annotation, with tuples that also take a list and paths that also take text."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Path:
-        return Annotated[Path, Strict(False)]
-    if annotation is tuple or origin is tuple:
-        inner: Any = tuple[tuple(_lenient(arg) for arg in args)] if args else tuple  # type: ignore[misc]
-        return Annotated[inner, BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+    origin, args = typing.get_origin(annotation), tuple(map(_lenient, typing.get_args(annotation)))
+    if annotation is Path or annotation is tuple:
+        return Annotated[annotation, Strict(False)]
+    if origin is tuple:
+        return Annotated[tuple[args], Strict(False)]  # type: ignore[valid-type]
     if origin in (Union, types.UnionType):
-        return Union[tuple(_lenient(arg) for arg in args)]  # noqa: UP007 (built at run time)
-    if origin is list:
-        return list[_lenient(args[0])]  # type: ignore[misc]
-    return annotation
+        return Union[args]  # noqa: UP007 (built at run time)
+    return list[args] if origin is list else annotation  # type: ignore[valid-type]
 
 
 _PHRASES = {
@@ -103,8 +86,6 @@ def phrase(annotation: Any) -> str:
     if args and (origin in (tuple, list) or getattr(origin, "__name__", "") == "Sequence"):
         one = phrase(args[0])
         return f"a list, each of it {one}" if " or " in one else f"a list of {one.split(' ', 1)[1]}s"
-    if origin is dict:
-        return "a mapping"
-    if is_record(annotation):
+    if origin is dict or is_record(annotation):
         return "a mapping"
     return an(noun(annotation)) if is_component(annotation) else f"{annotation}, which only Python can give"

@@ -20,8 +20,8 @@ def shipped_recipes() -> dict[str, Path]:
     package = Path(__file__).resolve().parents[1]
     folder = package / "recipes"
     checkout = package.parent
-    # A wheel carries the recipes inside the package; a checkout has them beside it. The pyproject.toml tells a checkout
-    # from a site-packages folder, in which `recipes` would be somebody else's package.
+    # A wheel has the recipes inside the package, a checkout beside it. The pyproject.toml tells a checkout from a
+    # site-packages folder, in which `recipes` would be somebody else's package.
     if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
         folder = checkout / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
@@ -34,7 +34,7 @@ def read_source(source: str | Path) -> tuple[str, str]:
         source: A path, or the name of a shipped recipe.
 
     Returns:
-        The file's name as messages should show it, and the text.
+        The file's name for messages, and the text.
 
     Raises:
         RecipeError: If there is no such file or recipe, or it is not a UTF-8 text file.
@@ -47,32 +47,25 @@ def read_source(source: str | Path) -> tuple[str, str]:
         remedy = f"Did you mean {str(inside)!r}?" if inside.is_file() else "Name a recipe file inside it."
         raise RecipeError(f"{source}: this is a directory; a recipe is one YAML file. {remedy}")
     if not path.is_file():
-        raise RecipeError(f"{source}: neither a file nor a shipped recipe. {_nearest(path)}")
+        names = list(shipped_recipes())
+        close = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.5)
+        remedy = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Shipped recipes: {', '.join(names)}."
+        raise RecipeError(f"{source}: neither a file nor a shipped recipe. {remedy}")
     try:
         data = path.read_bytes()
+        return _short(path), data.decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{source}: the file cannot be read: {error.strerror}.") from error
-    try:
-        return _shown(path), data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         raise RecipeError(
-            f"{_shown(path)}:{line}:{column}: the byte 0x{data[error.start]:02x} is not UTF-8. "
+            f"{_short(path)}:{line}:{column}: the byte 0x{data[error.start]:02x} is not UTF-8. "
             "A recipe is a UTF-8 text file: save it as UTF-8 in your editor."
         ) from error
 
 
-def _nearest(path: Path) -> str:
-    names = list(shipped_recipes())
-    if close := difflib.get_close_matches(path.stem, names, n=3, cutoff=0.5):
-        return f"Did you mean {' or '.join(repr(name) for name in close)}?"
-    if names:
-        return f"Shipped recipes: {', '.join(names)}."
-    return "Give the path of a recipe file."
-
-
-def _shown(path: Path) -> str:
+def _short(path: Path) -> str:
     """The path, relative to the working directory where it lies inside: short, and clickable in a terminal."""
     try:
         return str(path.absolute().relative_to(os.getcwd()))

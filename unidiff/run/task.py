@@ -14,12 +14,12 @@ from typing_extensions import Unpack
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
+from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.build import Builder
-from unidiff.recipe.parameters import parameters
-from unidiff.recipe.place import Node
-from unidiff.recipe.read import read_record
-from unidiff.recipe.record import Record
+from unidiff.recipe.node import Node
+from unidiff.recipe.read import read_recipe
 from unidiff.recipe.registry import PUBLIC
+from unidiff.recipe.save import Record
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest, Outcome
 from unidiff.sampling import Sampling
@@ -181,7 +181,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
-    return read_record(_chosen, source, overrides, Builder(PUBLIC, allow_imports))
+    return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports)  # type: ignore[type-abstract]
 
 
 def resumed_recipe(directory: Path, task: Task, *, allow_imports: bool = False) -> Task:
@@ -218,7 +218,7 @@ def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
     written = node.value if isinstance(node.value, dict) else {}
     if "type" in written:
         rest = {name: child for name, child in written.items() if name != "type"}
-        return builder.named(Task, written["type"], "type"), Node(rest, node.place, node.key)  # type: ignore[type-abstract]
+        return builder.named(Task, written["type"], "type"), Node(rest, node.location, node.key)  # type: ignore[type-abstract]
     kinds = _public_kinds()
     marked = [kind for kind in kinds if kind.key in written]
     # Without such a key: the kind that shares most keys with the recipe, and of several the one that needs no mark.

@@ -1,6 +1,6 @@
-"""What is random in training, as a function of (seed, step): this is what makes a resumed run the same run.
+"""What is random in training, as a function of (seed, step) alone: so a resumed run is the same run.
 
-Nothing here depends on how many processes share a batch, or on what was drawn before.
+It does not depend on how many processes share a batch, on their devices, or on what was drawn before.
 """
 
 from __future__ import annotations
@@ -48,15 +48,11 @@ class BatchPlan:
     count: int
 
     def indices(self, step: int) -> Tensor:
-        """Data indices of a step, (B,): consecutive pieces of one shuffled epoch after another."""
-        start = step * self.batch
-        parts, missing = [], self.batch
-        while missing:
-            epoch, offset = divmod(start, self.count)
-            part = _order(self.seed, epoch, self.count)[offset : offset + missing]
-            parts.append(part)
-            start, missing = start + len(part), missing - len(part)
-        return torch.cat(parts)
+        """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another."""
+        positions = torch.arange(step * self.batch, (step + 1) * self.batch)
+        epochs = positions // self.count
+        shuffled = {epoch: _order(self.seed, epoch, self.count) for epoch in epochs.unique().tolist()}
+        return torch.cat([order[positions[epochs == epoch] % self.count] for epoch, order in shuffled.items()])
 
     def draws(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Uniform draws for the times, (B,) float64, and standard normal noise, (B, *shape) float32, of a step.
@@ -70,6 +66,6 @@ class BatchPlan:
         return uniform, torch.randn(self.batch, *shape, generator=generator)
 
     def condition_draws(self, step: int, draws: int = 1) -> Tensor:
-        """Uniform draws that decide all that is random about the conditions of a step, (B, draws) float64."""
+        """Uniform draws for all that is random about the conditions of a step, (B, draws) float64."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, _CONDITION, step))
         return torch.rand(self.batch, draws, generator=generator, dtype=torch.float64)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unidiff.errors import RunError, RunFailed, require
+from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import PARTIAL, digest, whole_folder
 
 __all__ = ["Checkpoint", "Checkpoints"]
@@ -24,7 +24,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is needed to go on exactly: optimiser steps done, weights, averaged weights, optimiser state.
+    """What is needed to continue exactly.
 
     Attributes:
         step: Optimiser steps done.
@@ -41,25 +41,27 @@ class Checkpoint:
     extra: dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run: a folder with a subfolder per kept step.
 
     Args:
         folder: The `checkpoints` folder of a run directory; made when first written to.
-        keep: Newest checkpoints kept.
+        keep: Newest checkpoints kept, at least 1.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        require(keep >= 1, "keep", keep, "an integer >= 1")
-        self.folder = folder
-        self.keep = keep
+    folder: Path
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        require_whole("keep", self.keep)
 
     def paths(self) -> list[Path]:
         """Folders of the checkpoints, newest first."""
         return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run had to pass over.
+        """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run skipped.
 
         Raises:
             RunFailed: If it cannot be written; older checkpoints stay.
@@ -70,27 +72,25 @@ class Checkpoints:
         try:
             with whole_folder(final) as partial:
                 for name, weights in (("model", checkpoint.model), ("ema", checkpoint.ema)):
-                    save_file(
-                        {key: value.contiguous() for key, value in weights.items()}, partial / f"{name}.safetensors"
-                    )
+                    tensors = {key: value.contiguous() for key, value in weights.items()}
+                    save_file(tensors, partial / f"{name}.safetensors")
                 torch.save(checkpoint.optimizer, partial / "optimizer.pt")
-                files = {path.name: _digest(path) for path in sorted(partial.iterdir())}
+                files = {path.name: digest(path).removeprefix("sha256:") for path in sorted(partial.iterdir())}
                 state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
                 (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is each of them, by who noticed it
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk may be any of them
             remedy = "Free space or correct the permissions, then continue with --resume."
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
         newest = [path for path in self.paths() if path.name <= final.name][: self.keep]
-        for other in self.paths():
-            if other not in newest:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in set(self.paths()) - set(newest):
+            shutil.rmtree(other, ignore_errors=True)
         return final
 
     def load(self, report: Callable[[str], None], device: torch.device | str = "cpu") -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None if there is none at all.
+        """The newest checkpoint that is whole; None if there are no checkpoints.
 
         Args:
-            report: Receives a sentence for each damaged checkpoint that was passed over.
+            report: Receives a sentence for each damaged checkpoint that was skipped.
             device: Where the weights are loaded to.
 
         Raises:
@@ -101,7 +101,7 @@ class Checkpoints:
             try:
                 return self._read(path, device)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-                report(f"{path} is damaged and was passed over ({error}).")
+                report(f"{path} is damaged and was skipped ({error}).")
         if paths:
             raise RunError(f"{self.folder}: every checkpoint is damaged. Train again with --overwrite.")
         return None
@@ -109,7 +109,7 @@ class Checkpoints:
     def _read(self, path: Path, device: torch.device | str) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         for name, expected in state["files"].items():
-            if _digest(path / name) != expected:
+            if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
         return Checkpoint(
             step=state["step"],
@@ -118,7 +118,3 @@ class Checkpoints:
             optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
             extra=state["extra"],
         )
-
-
-def _digest(path: Path) -> str:
-    return digest(path).removeprefix("sha256:")

@@ -18,16 +18,16 @@ def resolve_device(name: str) -> torch.device:
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+        name = next(backend for backend in ("cuda", "mps", "cpu") if available[backend])
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    usable = ["auto", *(kind for kind, there in available.items() if there)]
+    allowed = ["auto", *(backend for backend, usable in available.items() if usable)]
     if device is None or not available.get(device.type, False) or (device.type != "cuda" and device.index is not None):
-        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(usable)}.")
+        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(allowed)}.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ParameterError("device", f"{name!r} is not there; this machine has {torch.cuda.device_count()} GPU(s).")
+        raise ParameterError("device", f"{name!r} does not exist; this machine has {torch.cuda.device_count()} GPU(s).")
     return device
 
 
@@ -43,9 +43,8 @@ def _has_bf16(device: torch.device) -> bool:
 
 def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The number format of the network's arithmetic: auto is bf16 where the hardware multiplies in it, else fp32."""
-    if name == "auto":
-        name = "bf16" if _has_bf16(device) else "fp32"
-    return torch.bfloat16 if name == "bf16" else torch.float32
+    low = name == "bf16" or (name == "auto" and _has_bf16(device))
+    return torch.bfloat16 if low else torch.float32
 
 
 def arithmetic(dtype: torch.dtype, device: torch.device) -> torch.autocast:

@@ -1,4 +1,4 @@
-"""The averaged weights that samples are drawn with."""
+"""The averaged weights that generate the samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
-        """Move on a step: average <- decay average + (1 - decay) weights; buffers are copied."""
+        """One step: average <- decay average + (1 - decay) weights; buffers are copied."""
         get_ema_multi_avg_fn(decay)(list(self.network.parameters()), list(network.parameters()), 0)
-        for mine, theirs in zip(self.network.buffers(), network.buffers()):
-            mine.copy_(theirs)
+        for average, current in zip(self.network.buffers(), network.buffers()):
+            average.copy_(current)

@@ -31,7 +31,7 @@ _DROPOUT = 2  # a stream of the run's seed beside those of BatchPlan
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint of the last whole step was saved.
+    """Training was stopped by `stop`; a checkpoint of the last whole step was saved.
 
     Attributes:
         step: Optimiser steps done.
@@ -53,7 +53,7 @@ class Progress(Generic[Trained]):
         lr: Learning rate of the step.
         grad_norm: Norm of the gradient before clipping; None between lines.
         seconds: Seconds of training so far, earlier parts of a resumed run included.
-        average: The model with averaged weights, to draw previews with; not to be changed.
+        average: The model with averaged weights, for previews; not to be changed.
     """
 
     step: int
@@ -69,16 +69,16 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
     """An accelerator for a device of this machine; under `accelerate launch`, one of several that share each batch.
 
     Raises:
-        ParameterError: If the device is not to be had, or the processes cannot share the batch.
+        ParameterError: If the device is unavailable, or the processes cannot share the batch.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    place = resolve_device(device)
-    if place.type == "cuda" and place.index is not None:
-        torch.cuda.set_device(place)  # accelerate says "cuda", which then means this one
+    chosen = resolve_device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # accelerate says "cuda", which then means this one
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
-    accelerator = Accelerator(mixed_precision="no", cpu=place.type == "cpu")
+    accelerator = Accelerator(mixed_precision="no", cpu=chosen.type == "cpu")
     share = accelerator.num_processes * settings.accumulate
     if settings.batch % share:
         parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
@@ -103,25 +103,24 @@ def train(
 ) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
-    Data order, times, noise, all that is random about conditions, and dropout of a step are functions of (seed, step).
-    A run that is stopped and called again with the same `checkpoints` therefore ends with the same weights, bit for
-    bit, as one that was not.
+    Data order, times, noise, conditions and dropout of a step are functions of (seed, step). A run that is stopped and
+    called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
 
     Args:
-        denoiser: The model, or a classifier or codec; its network is moved to the accelerator's device.
+        denoiser: The model, a classifier or an autoencoder; its network is moved to the accelerator's device.
         source: The data.
         objective: What to minimise.
         settings: The numbers of the run.
-        conditioning: What the network is told of the data; None for an unconditional model.
+        conditioning: What the network is conditioned on; None for an unconditional model.
         seed: Seed of everything random in training.
         accelerator: Devices and precision; by default the best device of this machine.
         checkpoints: Where to save, and to resume from; None saves nothing.
         on_step: Called after every step.
-        stop: Asked after every step; True saves a checkpoint and raises Interrupted.
-        report: Told of damaged checkpoints, in sentences.
+        stop: Called after every step; True saves a checkpoint and raises Interrupted.
+        report: Receives a sentence for each damaged checkpoint.
 
     Raises:
-        Interrupted: If `stop` said so.
+        Interrupted: If `stop` returned True.
         ParameterError: If the data do not fit the network, or the objective the settings.
         DataError: If the data cannot be conditioned on.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
@@ -140,9 +139,9 @@ def train(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
     done, seconds = 0, 0.0
-    # The losses since the last line of metrics, summed on the device: nobody waits for a number between lines.
+    # The losses since the last line of metrics, summed on the device: the host does not wait for one between lines.
     window = torch.zeros((), dtype=precise(device), device=device)
-    saved = checkpoints.load(report if main else _nobody, device) if checkpoints is not None else None
+    saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
     if saved is not None:
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
@@ -165,16 +164,7 @@ def train(
             group["lr"] = lr
         with arithmetic(precision, device):
             window += _accumulate_gradients(
-                model,
-                parallel,
-                source,
-                objective,
-                noise_shape,
-                conditioning,
-                plan,
-                step - 1,
-                settings.accumulate,
-                accelerator,
+                model, parallel, source, objective, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
@@ -186,8 +176,10 @@ def train(
         logging = last or step % settings.log_every == 0
         saving = last or stopping or step % settings.checkpoint_every == 0
         loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
-        if (logging or saving) and not (math.isfinite(loss_sum) and _is_finite(network)):
-            raise RunFailed(_diverged(step, checkpoints))
+        if logging or saving:
+            finite = torch.stack([weight.isfinite().all() for weight in network.parameters()]).all()
+            if not (math.isfinite(loss_sum) and finite):
+                raise RunFailed(_diverged(step, checkpoints))
         mean = logged = None
         if logging:
             mean, logged = loss_sum / ((step - 1) % settings.log_every + 1), norm.item()
@@ -217,11 +209,11 @@ def _accumulate_gradients(
     conditioning: Conditions | None,
     plan: BatchPlan,
     step: int,
-    parts: int,
+    settings: Training,
     accelerator: Accelerator,
 ) -> Tensor:
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
-    rank, processes = accelerator.process_index, accelerator.num_processes
+    rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
     torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, noise_shape)
@@ -231,14 +223,12 @@ def _accumulate_gradients(
     mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, chance)]
     for part, (index, draw, eps, drawn) in enumerate(zip(*mine)):
         x = source.batch(index, accelerator.device)
-        cond: dict[str, Tensor] = {}
-        if conditioning is not None:
-            label = None if source.labels is None else source.labels[index.cpu()]
-            cond = conditioning.conditions(x, label, drawn)
+        label = None if source.labels is None else source.labels[index.cpu()]
+        cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
         eps = eps.to(accelerator.device, non_blocking=True)
-        given = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
+        cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
-            losses = objective.batch_losses(model, x, draw, eps, **given)
+            losses = objective.batch_losses(model, x, draw, eps, **cond)
             require_shape("objective", "losses", losses.shape, x.shape[:1])
             loss = losses.mean() / parts
             accelerator.backward(loss)
@@ -254,16 +244,8 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
     return bool(flags.item() > 0)
 
 
-def _is_finite(network: nn.Module) -> bool:
-    return all(torch.stack([weight.isfinite().all() for weight in network.parameters()]).tolist())
-
-
 def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
-    kept = checkpoints.paths() if checkpoints is not None else []
-    good = f"The last good checkpoint is {kept[0]}." if kept else "No checkpoint had been saved."
+    saved = checkpoints.paths() if checkpoints is not None else []
+    good = f"The last good checkpoint is {saved[0]}." if saved else "No checkpoint had been saved."
     remedy = "Try a smaller lr, a longer warmup or precision: fp32."
     return f"Training stopped at step {step}: the loss or a weight is not finite. {good} {remedy}"
-
-
-def _nobody(text: str) -> None:
-    """No-op reporter of processes other than the first."""

@@ -65,21 +65,17 @@ class Training:
         for name in ("warmup", "preview_every"):
             require_whole(name, getattr(self, name), 0)
         require(self.precision in get_args(Precision), "precision", self.precision, f"one of {get_args(Precision)}")
-        require(0 < self.lr < math.inf, "lr", self.lr, "a number above 0")
+        require(0 < self.lr < math.inf, "lr", self.lr, "a number > 0")
         require(0 <= self.lr_final <= 1, "lr_final", self.lr_final, "a number from 0 to 1")
-        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number of at least 0")
-        require(self.clip is None or 0 < self.clip < math.inf, "clip", self.clip, "a number above 0, or null")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
+        require(self.clip is None or 0 < self.clip < math.inf, "clip", self.clip, "a number > 0, or null")
         require(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
         require(
             self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
         )
 
     def check(self, objective: Loss[Trained]) -> None:
-        """Refuse an objective that cannot be trained so.
-
-        Raises:
-            ParameterError: If the network is to be compiled and the objective differentiates it twice.
-        """
+        """Raise a ParameterError if the network is to be compiled and the objective differentiates it twice."""
         if self.compile and objective.differentiates_twice:
             name = type(objective).__name__
             problem = f"{name} differentiates the network twice, which torch.compile cannot do. Use compile: false."
@@ -93,5 +89,5 @@ class Training:
         return self.lr * (self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def ema_at(self, step: int) -> float:
-        """Decay of the average after step 0, 1, ...: it grows to `ema`, so that a short run forgets its start."""
+        """Decay of the average after step 0, 1, ...: it grows to `ema`, so a short run forgets its initial weights."""
         return min(self.ema, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""What the training loop asks of a model, of a loss and of conditions; it knows nothing else of them."""
+"""What the training loop uses of a model, of a loss and of conditions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Conditions", "Loss", "Trainable", "Trained"]
 
 
 class Trainable(Protocol):
-    """A model around the network that is trained, which several processes may wrap."""
+    """A model around the network that is trained, which may be wrapped for several processes."""
 
     @property
     def backbone(self) -> nn.Module:
@@ -20,7 +20,7 @@ class Trainable(Protocol):
 
     @property
     def classes(self) -> int | None:
-        """Number of classes that it is conditioned on or tells apart; None for neither."""
+        """Number of classes that it is conditioned on or predicts; None for neither."""
 
     def with_backbone(self: Trained, backbone: nn.Module) -> Trained:
         """The same model around another network."""

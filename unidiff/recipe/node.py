@@ -1,4 +1,4 @@
-"""Where a value of a recipe was written, and the error message that shows that place."""
+"""Values of a recipe with the location where each was written, and the error message that shows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from unidiff.errors import RecipeError, complaint
 
-__all__ = ["Node", "Place", "SourceText"]
+__all__ = ["Location", "Node", "Source"]
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 
@@ -16,11 +16,11 @@ _WIDTH = 120  # characters of a source line that an error message shows
 
 
 @dataclass(frozen=True)
-class SourceText:
+class Source:
     """A text that recipes are read from: a file, or one override of the command line.
 
     Args:
-        name: What messages call it: the file's name, or `--set training.steps=20`.
+        name: The file's name, or `--set training.steps=20`.
         lines: Its lines, to be shown in messages. Empty for an override, whose name is its text.
     """
 
@@ -34,29 +34,23 @@ class SourceText:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """One point in a source; line and column count from 1."""
 
-    source: SourceText
+    source: Source
     line: int = 1
     column: int = 1
 
     def error(self, key: str, problem: str, allowed: Iterable[str] | str = ()) -> RecipeError:
-        """Make the error that points here.
+        """The error that points here, to be raised by the caller.
 
         Args:
             key: Dotted path of the key, such as `training.steps`; empty for the recipe as a whole.
             problem: What is wrong and how to fix it.
-            allowed: What would be right here: a list of names, or a phrase.
-
-        Returns:
-            The error, to be raised by the caller.
+            allowed: What is valid here: a list of names, or a phrase.
         """
-        head = complaint(key, problem) if key else problem
-        if self.source.lines:
-            text = f"{self.source.name}:{self.line}:{self.column}: {head}{self._excerpt()}"
-        else:
-            text = f"{self.source.name}: {head}"
+        at = "" if self.source.is_override else f":{self.line}:{self.column}"
+        text = f"{self.source.name}{at}: {complaint(key, problem) if key else problem}{self._excerpt()}"
         listed = allowed if isinstance(allowed, str) else ", ".join(allowed)
         return RecipeError(f"{text}\nAllowed here: {listed}" if listed else text)
 
@@ -66,49 +60,48 @@ class Place:
         # One column for each character, and a window round the caret where the line is very long.
         line = "".join(c if c.isprintable() else " " for c in self.source.lines[self.line - 1])
         start = max(0, self.column - _WIDTH // 2) if len(line) > _WIDTH else 0
-        number = f"{self.line:>5}"
         caret = " " * (self.column - 1 - start) + "^"
-        return f"\n{number} | {line[start : start + _WIDTH]}\n{'':>5} | {caret}"
+        return f"\n{self.line:>5} | {line[start : start + _WIDTH]}\n{'':>5} | {caret}"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A value of a recipe together with the place where it was written.
+    """A value of a recipe and the location where it was written.
 
     Args:
         value: A scalar, a mapping of keys to nodes, or a list of nodes.
-        place: Where the value begins.
+        location: Where the value begins.
         key: Where the key in front of it begins; None for the whole recipe and for elements of a list.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
-    place: Place
-    key: Place | None = None
+    location: Location
+    key: Location | None = None
 
     @property
-    def at(self) -> Place:
-        """The place a message about this value points at: the caret stands under the key that the message names."""
-        return self.key or self.place
+    def at(self) -> Location:
+        """Where a message about this value points: at its key, which the message names, if it has one."""
+        return self.key or self.location
+
+    def children(self) -> dict[str, Node]:
+        """The keys and values of a mapping; a bare name is short for a mapping with this `type`."""
+        if isinstance(self.value, str):
+            return {"type": Node(self.value, self.location, self.key)}
+        return self.value if isinstance(self.value, dict) else {}
 
     def plain(self) -> Any:
-        """The value without its places."""
+        """The value without locations."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
             return [child.plain() for child in self.value]
         return self.value
 
-    def reach(self, path: Iterable[str | int]) -> Node:
-        """The node at a path below this one, or the last that exists on the way there.
-
-        Parts of the path that mean nothing at a node which is neither mapping nor list are passed over.
-        """
+    def reach(self, path: Iterable[str]) -> Node:
+        """The node at a path below this one, or the last that exists on the way there."""
         node = self
         for part in path:
-            if isinstance(node.value, dict) and isinstance(part, str):
-                if part not in node.value:
-                    return node
-                node = node.value[part]
-            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
+            if not isinstance(node.value, dict) or part not in node.value:
+                break
+            node = node.value[part]
         return node
