@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
     from unidiff.tasks.comparison import SolverComparison
-    from unidiff.tasks.conditions import Conditioned
-    from unidiff.tasks.generation import GenerationRun
+    from unidiff.tasks.generation import Conditioned, GenerationRun
 
 __all__ = ["compare"]
 
@@ -64,8 +63,6 @@ def compare(
     from unidiff.cli.console import Console
     from unidiff.cli.guidance_options import ConditionOptions
     from unidiff.tasks.comparison_models import compare_recipe
-    from unidiff.tasks.comparison_report import write_comparison
-    from unidiff.tasks.conditions import usual
 
     options = ConditionOptions.read(classes, guidance, classifier, images, mask)
     given = {"solvers": _words(solvers), "nfe": _numbers(nfe), "count": count, "seed": seed}
@@ -78,7 +75,7 @@ def compare(
     console = Console()
 
     def condition(run: GenerationRun, count: int) -> Conditioned:
-        default = None if images or mask else usual(run, count).examples
+        default = None if images or mask else run.conditioned(count).examples
         return options.apply(run, device, allow_imports, console.notice, default)
 
     with console:
@@ -88,7 +85,7 @@ def compare(
         facts.update(options.to_dict())
         for note in found.notes:
             console.notice(note)
-    result = write_comparison(comparing, found, facts, directory)
+    result = comparing.write(found, facts, directory).content
     if as_json:
         print(json.dumps({"directory": str(directory), **result}))
         return

@@ -24,8 +24,7 @@ from unidiff.grid import Grid
 from unidiff.run.directory import RunDirectory
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution
-from unidiff.tasks.conditions import Conditioned
-from unidiff.tasks.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "read_image", "read_map", "read_mask"]

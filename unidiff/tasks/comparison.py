@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from unidiff import plot
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
+from unidiff.run.directory import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.tasks.comparison_models import compare_recipe
-from unidiff.tasks.comparison_report import FILES, write_comparison
 
 __all__ = ["SolverComparison"]
 
@@ -54,7 +57,7 @@ class SolverComparison(ResultsTask):
     key: ClassVar[str] = "solvers"
     noun: ClassVar[str] = "a comparison of solvers"
     results: ClassVar[str] = "comparison"
-    files: ClassVar[tuple[str, ...]] = FILES
+    files: ClassVar[tuple[str, ...]] = "compare.csv", "errors.png", "samples.png", "compare.json"
 
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
@@ -66,13 +69,8 @@ class SolverComparison(ResultsTask):
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
         if self.runs:
-            directories = {Path(run).resolve() for run in self.runs}
-            require(
-                len(directories) == len(self.runs),
-                "runs",
-                [str(run) for run in self.runs],
-                "a list that names each run once",
-            )
+            names, once = [str(run) for run in self.runs], {Path(run).resolve() for run in self.runs}
+            require(len(once) == len(names), "runs", names, "a list that names each run once")
             for name in ("data", "process"):
                 if getattr(self, name) is not None:
                     raise ParameterError(name, "a trained run has its own. Leave this out, or leave `runs` out.")
@@ -81,15 +79,80 @@ class SolverComparison(ResultsTask):
             problem = "it is missing. Give `data` and `process` of an exact model, or the `runs` to compare."
             raise ParameterError(missing, problem)
         elif self.data.mixture is None:
-            problem = (
-                f"the density of {self.data!r} is not a mixture of Gaussians. Use Ring, or a trained model in `runs`."
-            )
-            raise ParameterError("data", problem)
+            problem = f"the density of {self.data!r} is not a mixture of Gaussians"
+            raise ParameterError("data", f"{problem}. Use Ring, or a trained model in `runs`.")
 
     def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
-        """See `ResultsTask.compute`."""
+        """Compare the solvers; see `ResultsTask.compute`."""
         comparison, facts = compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
         for note in comparison.notes:
             reporter.notice(note)
-        content = write_comparison(self, comparison, facts, directory)
+        return self.write(comparison, facts, directory)
+
+    def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ResultsOutcome:
+        """Write a comparison: table, summary and two figures, all of them or none.
+
+        Args:
+            comparison: What `compare_recipe` returned.
+            facts: What it depends on beside the recipe.
+            directory: The files of an older comparison there are replaced.
+
+        Raises:
+            RunFailed: If they cannot be written.
+        """
+        content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}
+        table, errors, samples, _ = self.files
+        model = ", ".join(str(run) for run in self.runs) or f"Exact model of {self.data!r} with {self.process!r}"
+        caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
+        caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
+        with self.written(directory, content) as folder:
+            (folder / table).write_text(comparison.to_csv())
+            _plot_errors(comparison, folder / errors, caption)
+            _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
         return ResultsOutcome(directory, content, self.files, comparison.to_csv())
+
+
+def _name(line: Line) -> str:
+    return f"{line.model}: {line.label}" if line.model else line.label
+
+
+def _plot_errors(comparison: Comparison, path: Path, caption: str) -> None:
+    flow, energy = [], []
+    for line in comparison.lines:
+        order = "" if line.order is None else f", order {line.order:.2f}"
+        rms = [(row.nfe, row.rms, 0.0) for row in line.rows if row.rms is not None]
+        if rms:
+            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", *map(list, zip(*rms))))
+        distances = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
+        if distances:
+            energy.append(plot.Curve(_name(line), _name(line), *map(list, zip(*distances))))
+    floor = max(comparison.flow_errors.values(), default=None)
+    base = comparison.baseline.energy
+    panels = [
+        plot.Panel(
+            "Distance from the true flow", "rms over samples and dimensions", flow, floor, "error of the reference"
+        ),
+        plot.Panel(
+            "Distance from the true distribution",
+            "energy distance (a triangle: not above 2 standard errors)",
+            energy,
+            None if base is None else max(base.value, 2 * base.error),
+            "fresh true samples, or 2 standard errors",
+        ),
+    ]
+    plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
+
+
+def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, caption: str) -> None:
+    cells: list[list[tuple[Tensor, str] | None]] = []
+    for line in comparison.lines:
+        by_request = {budgets[-1] if row.requested is None else row.requested: row for row in line.rows}
+        in_row = [by_request.get(nfe) for nfe in budgets]
+        row_cells = [
+            None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}")
+            for row, nfe in zip(in_row, budgets)
+        ]
+        truth = comparison.truth.get(line.model)
+        cells.append(row_cells + ([] if not comparison.truth else [None if truth is None else (truth, "")]))
+    columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
+    plot.save_table(cells, [_name(line) for line in comparison.lines], columns, path, caption)
