@@ -83,8 +83,6 @@ def compare(
             comparing, console, device=device, allow_imports=allow_imports, condition=condition
         )
         facts.update(options.to_dict())
-        for note in found.notes:
-            console.notice(note)
     result = comparing.write(found, facts, directory).content
     if as_json:
         print(json.dumps({"directory": str(directory), **result}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -51,10 +53,6 @@ class RunDirectory:
         """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
         # Unlike Path.is_file, these are False of a name that the file system cannot hold.
         return os.path.isfile(self.recipe) and (os.path.isfile(self._manifest) or os.path.isdir(self.checkpoints))
-
-    def check(self, *, resume: bool, overwrite: bool, needed: int) -> None:
-        """Check that a run can be written here, of `needed` bytes; see `check_output`. A resumed run is continued."""
-        check_output(self.path, "run", self.exists(), overwrite or resume, needed, "Continue it with --resume, replace")
 
     def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
         """Make the directory: the recipe, what was measured of the data, and the files that the data need.
@@ -125,11 +123,14 @@ class RunDirectory:
         Raises:
             RunError: If it is damaged.
         """
-        path = self._manifest
+        text = self._manifest.read_bytes() if self._manifest.is_file() else "{}"
         try:
-            return Manifest.read(path.read_text()) if path.is_file() else Manifest()
-        except ValueError as error:
-            raise RunError(f"{path}: the file is damaged ({error}). Remove it: the run works without it.") from error
+            entries = TypeAdapter(dict[str, Any]).validate_json(text)
+            return TypeAdapter(Manifest).validate_python({**entries, "entries": entries})
+        except ValidationError as error:
+            problem = ": ".join([*map(str, error.errors()[0]["loc"]), error.errors()[0]["msg"]])
+            remedy = "Remove it: the run works without it."
+            raise RunError(f"{self._manifest}: the file is damaged ({problem}). {remedy}") from error
 
     def update_manifest(self, **values: object) -> None:
         """Set entries of the manifest."""
@@ -157,7 +158,6 @@ def check_output(
     """Check that results can be written into a directory, which need not exist yet; nothing is changed.
 
     Args:
-        directory: The directory.
         noun: What the results are, in a word: "comparison".
         exists: Results of this type are there.
         overwrite: They may be replaced.
@@ -205,11 +205,8 @@ def _git_commit() -> str | None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.M)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -20,9 +20,10 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
 from unidiff.noise import seed_everything
 from unidiff.recipe.read import inside
-from unidiff.run.directory import RunDirectory, environment
+from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.load import Run
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
-from unidiff.run.task import Options, Reporter, Run, Task, differences, load_recipe
+from unidiff.run.task import Options, Reporter, Task, differences, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_device, resolve_precision
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "TrainingTask"]
 
 M = TypeVar("M", bound=Trainable)
-_HOUR = 3600.0
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 
 
@@ -182,7 +182,8 @@ class TrainingTask(Task, Generic[M]):
         files = RunDirectory(directory)
         # Weights, their average and Adam's two moments in each checkpoint.
         needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
-        files.check(resume=resume, overwrite=options.get("overwrite", False), needed=needed)
+        replaced = resume or options.get("overwrite", False)
+        check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
         source = self.data.look() if dry_run else self.data.open()
         if source.stand_in and main:
             reporter.notice(source.stand_in)
@@ -195,7 +196,7 @@ class TrainingTask(Task, Generic[M]):
             device=str(accelerator.device),
             processes=accelerator.num_processes,
             precision=str(precision).removeprefix("torch."),
-            data=DataFacts.of(source),
+            data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in),
             parameters=self.count_weights(),
         )
         if resume:
@@ -250,8 +251,6 @@ class TrainingTask(Task, Generic[M]):
 
         def on_step(progress: Progress[M]) -> None:
             nonlocal begun, first, trackers, warned
-            if not accelerator.is_main_process:
-                return
             step, steps = progress.step, progress.steps
             reporter.progress("train", step, steps, progress.loss)
             if trackers is None:
@@ -261,7 +260,7 @@ class TrainingTask(Task, Generic[M]):
             now = time.perf_counter()
             if not warned and now - start > _PACE_SECONDS and step > first:
                 warned = True
-                if (remaining := (now - begun) / (step - first) * (steps - step)) > _HOUR:
+                if (remaining := (now - begun) / (step - first) * (steps - step)) > 3600:
                     reporter.notice(_long(remaining, self.smaller_recipe))
             if progress.loss is not None and progress.grad_norm is not None:
                 line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
@@ -281,7 +280,7 @@ class TrainingTask(Task, Generic[M]):
                 seed=self.seed,
                 accelerator=accelerator,
                 checkpoints=Checkpoints(files.checkpoints, settings.keep),
-                on_step=on_step,
+                on_step=on_step if accelerator.is_main_process else lambda progress: None,
                 stop=session.stop,
                 report=reporter.notice,
             )

@@ -1,10 +1,10 @@
-"""Reading a run back: a directory alone is enough to sample from it."""
+"""Runs: read back from a directory, and sampled."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,15 +12,68 @@ import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset
-from unidiff.denoiser import Denoiser
-from unidiff.errors import RunError
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import RecipeError, RunError
 from unidiff.run.directory import RunDirectory
-from unidiff.run.task import Run, load_recipe
+from unidiff.run.records import Manifest
+from unidiff.run.task import Task, load_recipe
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution, sample
 from unidiff.training.device import arithmetic
+from unidiff.training.trainable import Trainable
 
-__all__ = ["LoadOptions", "draw", "load"]
+__all__ = ["LoadOptions", "Run", "draw", "load"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that made it.
+
+    Attributes:
+        directory: Where it was read from.
+        recipe: The resolved recipe, with any overrides of its `sampling` section.
+        manifest: What was recorded when it was made.
+        model: The model with averaged weights, in evaluation mode.
+        step: Optimiser steps that the weights have seen.
+        precision: Number format of the network's arithmetic on its device.
+    """
+
+    directory: Path
+    recipe: Task
+    manifest: Manifest
+    model: Trainable
+    step: int
+    precision: torch.dtype
+
+    @property
+    def denoiser(self) -> NeuralDenoiser:
+        """The model.
+
+        Raises:
+            RecipeError: If it is not a generative model.
+        """
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
+
+    def sample(
+        self,
+        sampling: Sampling | None = None,
+        *,
+        keep: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        **cond: Tensor,
+    ) -> Solution:
+        """Draw samples, by default as the recipe says.
+
+        Args:
+            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
+            keep: States of the first batch to keep; see `unidiff.sample`.
+            progress: Called with (steps done, steps in all).
+            **cond: Conditions, such as `label`, (count,).
+
+        Raises:
+            RecipeError: If the model is not a generative one.
+        """
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
 
 def draw(

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter, ValidationError
-
-from unidiff.data.base import OpenDataset
-
 __all__ = ["DataFacts", "Manifest", "Outcome", "Report", "TrainingOutcome"]
 
 
@@ -33,11 +29,6 @@ class DataFacts:
     checksum: str
     stand_in: str | None = None
 
-    @classmethod
-    def of(cls, source: OpenDataset) -> DataFacts:
-        """Those of opened data."""
-        return cls(source.name, len(source), list(source.shape), source.checksum, source.stand_in)
-
 
 @dataclass(frozen=True)
 class Report:
@@ -56,17 +47,12 @@ class TrainingOutcome:
     """What a training run has done, and what it depends on beside its recipe.
 
     Attributes:
-        directory: The run directory.
         status: "training", "finished" or "dry run".
-        seed: That of the recipe.
-        device: Where it was trained.
         processes: Number of processes that shared each batch.
         precision: Number format of the network's arithmetic.
-        data: Which data it was trained on.
         parameters: Number of weights.
         finished: When it ended, as ISO 8601.
-        report: What the task reports of its model.
-        seconds: How long it took.
+        seconds: How long training and report took.
     """
 
     directory: str
@@ -122,17 +108,3 @@ class Manifest:
     kept: Mapping[str, str] = field(default_factory=dict)
     data: DataFacts | None = None
     entries: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, text: str) -> Manifest:
-        """The manifest of a file's text.
-
-        Raises:
-            ValueError: If it is not a manifest.
-        """
-        try:
-            entries = TypeAdapter(dict[str, Any]).validate_json(text)
-            return TypeAdapter(cls).validate_python({**entries, "entries": entries})
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(": ".join([*map(str, first["loc"]), first["msg"]])) from error

@@ -1,32 +1,28 @@
-"""Tasks: what recipes describe, how a recipe is read, and a trained model read back."""
+"""Tasks: what recipes describe, and how a recipe is read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
-import torch
-from torch import Tensor
 from typing_extensions import Unpack
 
-from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import RecipeError, RunError
+from unidiff.errors import RunError
 from unidiff.recipe.build import Builder
 from unidiff.recipe.parameters import parameters
 from unidiff.recipe.place import Node
 from unidiff.recipe.read import read_record
 from unidiff.recipe.record import Record
 from unidiff.recipe.registry import PUBLIC
-from unidiff.run.records import Manifest, Outcome
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution
-from unidiff.training.trainable import Trainable
+from unidiff.run.records import Outcome
 
-__all__ = ["Options", "Reporter", "Run", "Task", "differences", "load_recipe"]
+if TYPE_CHECKING:
+    from unidiff.run.load import Run
+
+__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe"]
 
 
 class Reporter(Protocol):
@@ -76,7 +72,6 @@ class Task(Record, ABC):
         """Do it, and write all results into a directory, which need not exist yet.
 
         Args:
-            directory: The directory.
             reporter: Receives progress and notices.
             **options: See `Options`.
 
@@ -110,57 +105,6 @@ class Task(Record, ABC):
     def to_dict(self) -> dict[str, Any]:
         """Every parameter with its value; after its `type` for a task from outside unidiff."""
         return ({} if self.key else {"type": PUBLIC.name_of(type(self))}) | super().to_dict()
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained model with everything that made it.
-
-    Attributes:
-        directory: Where it was read from.
-        recipe: The resolved recipe, with any overrides of its `sampling` section.
-        manifest: What was recorded when it was made.
-        model: The model with averaged weights, in evaluation mode.
-        step: Optimiser steps that the weights have seen.
-        precision: Number format of the network's arithmetic on its device.
-    """
-
-    directory: Path
-    recipe: Task
-    manifest: Manifest
-    model: Trainable
-    step: int
-    precision: torch.dtype
-
-    @property
-    def denoiser(self) -> NeuralDenoiser:
-        """The model.
-
-        Raises:
-            RecipeError: If it is not a generative model.
-        """
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
-
-    def sample(
-        self,
-        sampling: Sampling | None = None,
-        *,
-        keep: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-        **cond: Tensor,
-    ) -> Solution:
-        """Draw samples, by default as the recipe says.
-
-        Args:
-            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            keep: States of the first batch to keep; see `unidiff.sample`.
-            progress: Called with (steps done, steps in all).
-            **cond: Conditions, such as `label`, (count,).
-
-        Raises:
-            RecipeError: If the model is not a generative one.
-        """
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Task:

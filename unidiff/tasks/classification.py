@@ -88,7 +88,8 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
         """The classifier with fresh weights; see `TrainingTask.model`."""
-        return NeuralClassifier(self.process.with_measured(measured), self.build(), self.noise_condition)
+        network = self.network.build(shape=self.data.shape)
+        return NeuralClassifier(self.process.with_measured(measured), network, self.noise_condition)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""

@@ -84,22 +84,10 @@ class SolverComparison(ResultsTask):
 
     def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
         """Compare the solvers; see `ResultsTask.compute`."""
-        comparison, facts = compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
-        for note in comparison.notes:
-            reporter.notice(note)
-        return self.write(comparison, facts, directory)
+        return self.write(*compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports), directory)
 
     def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ResultsOutcome:
-        """Write a comparison: table, summary and two figures, all of them or none.
-
-        Args:
-            comparison: What `compare_recipe` returned.
-            facts: What it depends on beside the recipe.
-            directory: The files of an older comparison there are replaced.
-
-        Raises:
-            RunFailed: If they cannot be written.
-        """
+        """Write what `compare_recipe` returned: table, summary and two figures; see `ResultsTask.written`."""
         content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}
         table, errors, samples, _ = self.files
         model = ", ".join(str(run) for run in self.runs) or f"Exact model of {self.data!r} with {self.process!r}"
@@ -147,12 +135,10 @@ def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, captio
     cells: list[list[tuple[Tensor, str] | None]] = []
     for line in comparison.lines:
         by_request = {budgets[-1] if row.requested is None else row.requested: row for row in line.rows}
-        in_row = [by_request.get(nfe) for nfe in budgets]
-        row_cells = [
-            None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}")
-            for row, nfe in zip(in_row, budgets)
-        ]
-        truth = comparison.truth.get(line.model)
-        cells.append(row_cells + ([] if not comparison.truth else [None if truth is None else (truth, "")]))
+        in_row = [(nfe, by_request.get(nfe)) for nfe in budgets]
+        cells.append([None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}") for nfe, row in in_row])
+        if comparison.truth:
+            truth = comparison.truth.get(line.model)
+            cells[-1].append(None if truth is None else (truth, ""))
     columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
     plot.save_table(cells, [_name(line) for line in comparison.lines], columns, path, caption)

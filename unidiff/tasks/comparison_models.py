@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Dataset, OpenDataset
+from unidiff.data.base import OpenDataset
 from unidiff.errors import DataError, RunError
 from unidiff.evaluation.compare import compare
 from unidiff.evaluation.comparison import Comparison
@@ -53,9 +54,6 @@ def compare_recipe(
 
     Returns:
         The comparison, and what it depends on beside its recipe, as plain values.
-
-    Raises:
-        UnidiffError: If something does not fit.
     """
     options: dict[str, Any] = {
         "seeds": range(task.seed, task.seed + task.count),
@@ -75,6 +73,8 @@ def compare_recipe(
         denoiser = GaussianMixture(task.process, *task.data.mixture).to(options["device"])
         comparison = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
         facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
+    for note in comparison.notes:
+        reporter.notice(note)
     precision = "float32" if task.runs else "float64"
     return comparison, {"device": str(options["device"]), "precision": precision, **facts}
 
@@ -89,7 +89,10 @@ def _compare_runs(
     _check_same_data(runs)
     cond = _same_conditions(runs, models, task.count)
     data = runs[0].recipe.data
-    train, test = _splits(data)
+    train: OpenDataset = data.open()
+    test: OpenDataset | None = None
+    with suppress(DataError):  # there may be no test split
+        test = data.open("test")
     source = test or train
     if source.stand_in:
         reporter.notice(source.stand_in)
@@ -141,15 +144,6 @@ def _check_same_data(runs: Sequence[GenerationRun]) -> None:
                 continue
         learned = " and ".join(f"{run.directory} learned {name}" for run, name in zip(pair, names))
         raise RunError(f"{learned}: models of different data cannot be compared.")
-
-
-def _splits(data: Dataset) -> tuple[OpenDataset, OpenDataset | None]:
-    """The train split, and the test split where there is one."""
-    train = data.open()
-    try:
-        return train, data.open("test")
-    except DataError:
-        return train, None
 
 
 def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned], count: int) -> dict[str, Tensor]:

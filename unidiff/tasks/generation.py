@@ -28,9 +28,8 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import inside
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session
-from unidiff.run.load import LoadOptions, draw, load
+from unidiff.run.load import LoadOptions, Run, draw, load
 from unidiff.run.records import Report
-from unidiff.run.task import Run
 from unidiff.sampling import Sampling
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Solution
@@ -141,9 +140,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
-        return NeuralDenoiser(
-            self.process.with_measured(measured), self.parameterization, self.build(), self.noise_condition
-        )
+        process, network = self.process.with_measured(measured), self.network.build(shape=self.data.shape)
+        return NeuralDenoiser(process, self.parameterization, network, self.noise_condition)
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""

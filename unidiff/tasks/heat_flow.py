@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -83,10 +82,8 @@ class HeatFlow(ResultsTask):
             f"{self.domain!r} from {self.start!r}: the exact solution."
         )
         with self.written(directory, content) as folder:
-            with (folder / table).open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            lines = [list(rows[0]), *(row.values() for row in rows)]
+            (folder / table).write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
             np.save(folder / values, flow.values.cpu().numpy())
             self._plot_profiles(flow, folder / profiles, caption)
             self._plot_shares(folder / shares, caption, device)

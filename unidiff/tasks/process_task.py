@@ -35,8 +35,7 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
     @property
     def network(self) -> Blueprint[N]:
         """The network, not built yet: the field that has the name `key`."""
-        network: Blueprint[N] = getattr(self, self.key)
-        return network
+        return getattr(self, self.key)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,12 +71,7 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
     @property
     def classes(self) -> int | None:
         """Number of classes; None for a model without labels."""
-        classes: int | None = self.network.arguments.get("classes")
-        return classes
-
-    def build(self) -> N:
-        """The network with fresh weights."""
-        return self.network.build(shape=self.data.shape)
+        return self.network.arguments.get("classes")
 
     def count_weights(self) -> int:
         """See `TrainingTask.count_weights`."""
