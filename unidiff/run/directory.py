@@ -155,9 +155,10 @@ class RunDirectory:
 def check_output(
     directory: Path, noun: str, exists: bool, overwrite: bool, needed: int, remedy: str = "Replace"
 ) -> None:
-    """Check that results can be written into a directory, which need not exist yet; nothing is changed.
+    """Check that results can be written into a directory; nothing is changed.
 
     Args:
+        directory: The directory; it need not exist yet.
         noun: What the results are, in a word: "comparison".
         exists: Results of this type are there.
         overwrite: They may be replaced.

@@ -69,9 +69,10 @@ class Task(Record, ABC):
 
     @abstractmethod
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> Outcome | None:
-        """Do it, and write all results into a directory, which need not exist yet.
+        """Do it, and write all results into a directory.
 
         Args:
+            directory: The directory; it need not exist yet.
             reporter: Receives progress and notices.
             **options: See `Options`.
 

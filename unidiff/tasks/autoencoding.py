@@ -41,7 +41,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Latents:
-    """What latents look like: shape, the scale that gives them unit variance, moments in all and by channel."""
+    """Statistics of latents: shape, the scale for unit variance, moments overall and by channel."""
 
     shape: list[int]
     scale: float
@@ -53,7 +53,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class AutoencoderReport(Report):
-    """What a trained autoencoder is worth, and where it is."""
+    """Reconstruction error and latent statistics of a trained autoencoder, and its path."""
 
     codec: str
     reconstruction: Reconstruction
@@ -62,10 +62,10 @@ class AutoencoderReport(Report):
 
     def rows(self) -> dict[str, str | None]:
         """See `Report.rows`."""
-        worth, latents = self.reconstruction, self.latents
+        error, latents = self.reconstruction, self.latents
         return {
             "codec": self.codec,
-            "reconstruction": f"rms {worth.rms:.4f}, PSNR {worth.psnr_db} dB, KL {worth.kl_nats} nats",
+            "reconstruction": f"rms {error.rms:.4f}, PSNR {error.psnr_db} dB, KL {error.kl_nats} nats",
             "latents": f"{tuple(latents.shape)}, mean {latents.mean}, std {latents.channel_std} by channel",
             "samples": self.samples,
             "scale": f"{latents.scale:.6f}",
@@ -80,7 +80,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     Args:
         data: Images to learn from.
         codec: The network.
-        objective: What training minimises; null is what the codec's own kind is trained with.
+        objective: What training minimises; null for the default of the codec's class.
         training: How it is trained.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
@@ -107,8 +107,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         try:
             _ = self.latent_shape
         except (DataError, ValueError, TypeError) as error:
-            problem = getattr(error, "problem", str(error))
-            raise ParameterError("codec", problem) from error
+            raise ParameterError("codec", getattr(error, "problem", str(error))) from error
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -124,7 +123,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         return self.objective or self.codec.objective
 
     def count_weights(self) -> int:
-        """The number of scalars in the network's parameters, counted without making them."""
+        """See `TrainingTask.count_weights`."""
         return sum(parameter.numel() for parameter in self.codec.sketch(self.data.shape[0]).parameters())
 
     def check_data(self, source: OpenDataset) -> None:
