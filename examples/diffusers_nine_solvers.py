@@ -25,7 +25,6 @@ from diffusers import DDIMPipeline
 import unidiff as ud
 from unidiff.interop.diffusers import export, load, load_grid
 from unidiff.plot import save_table
-from unidiff.run.execute import execute
 
 SOLVERS = {
     "DDIM": ud.DDIM(),
@@ -76,7 +75,7 @@ def trained(folder: Path, steps: int) -> Path:
     settings += ["parameterization=V", "backbone.width=24"]
     settings += ["backbone.groups=8"]  # UNet2DModel has one number for all its norms
     recipe = ud.load_recipe("ddpm_digits", [*settings, "sampling={count: 1, grid: {type: Uniform}}"])
-    execute(recipe, folder / "run", Quiet(), device="cpu")
+    recipe.run(folder / "run", Quiet(), device="cpu")
     written = export(folder / "run", folder / "digits")
     shutil.rmtree(written.directory / "unidiff")
     return written.directory

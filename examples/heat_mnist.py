@@ -1,7 +1,7 @@
 """MNIST with the renormalised heat process: which blur, which noise? An experiment for a GPU.
 
 For blurs of 2, 4, 10 and 20 pixels and for white noise and noise of the data's spectrum, a U-Net is trained by the
-recipe `heat_mnist_cpu` with more width and steps, into a run directory each (`unidiff.run.execute.execute`, which is
+recipe `heat_mnist_cpu` with more width and steps, into a run directory each (`run` of a recipe, which is
 `unidiff run`), and so are VP and blurring diffusion with its floor of 0.001. A run that is there is loaded, so the
 experiment can be stopped between runs. For each the script prints the gradient energy along the reverse path over that
 of the data, and the energy distance of the samples to the test images in the features of
@@ -27,7 +27,6 @@ import torch
 
 import unidiff as ud
 from unidiff.plot import Graph, save_graphs, save_samples
-from unidiff.run.execute import execute
 
 PROCESSES = {
     **{
@@ -77,7 +76,7 @@ def main() -> None:
         overrides = [*(TINY if arguments.tiny else FULL), f"process={PROCESSES[name]}"]
         recipe = ud.load_recipe("heat_mnist_cpu", overrides)
         if not (directory / "samples" / "grid.png").exists():
-            execute(recipe, directory, Lines(), device=arguments.device, overwrite=directory.exists())
+            recipe.run(directory, Lines(), device=arguments.device, overwrite=directory.exists())
         run = ud.load(directory, device=arguments.device)
         solution = run.sample(keep=9)
         x, source = solution.x.cpu(), recipe.data.open("train")

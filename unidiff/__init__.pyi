@@ -106,8 +106,8 @@ from unidiff.process.sde import VESDE as VESDE
 from unidiff.process.sde import VPSDE as VPSDE
 from unidiff.process.sde import CosineVP as CosineVP
 from unidiff.process.sde import SubVPSDE as SubVPSDE
+from unidiff.run.load import Run as Run
 from unidiff.run.load import load as load
-from unidiff.run.task import Run as Run
 from unidiff.run.task import load_recipe as load_recipe
 from unidiff.sampling import Sampling as Sampling
 from unidiff.schedule import BetaTable as BetaTable

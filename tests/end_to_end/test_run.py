@@ -25,7 +25,6 @@ from unidiff import plot
 from unidiff.errors import RecipeError, RunError, RunFailed
 from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
-from unidiff.run.execute import execute
 from unidiff.tasks import generation_report
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
@@ -167,11 +166,11 @@ def test_batches_do_not_change_samples(digits):
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 7])
 def test_resumed_metrics_and_weights_are_the_same(step, tmp_path):
     recipe = recipe_of(tmp_path, changed(RING, log_every=2))
-    execute(recipe, tmp_path / "whole", Listener())
+    recipe.run(tmp_path / "whole", Listener())
     with pytest.raises(Interrupted):
-        execute(recipe, tmp_path / "parts", Listener(), stop=stop_after(step))
+        recipe.run(tmp_path / "parts", Listener(), stop=stop_after(step))
     assert json.loads((tmp_path / "parts/manifest.json").read_text())["status"] == "interrupted"
-    execute(recipe, tmp_path / "parts", Listener(), resume=True)
+    recipe.run(tmp_path / "parts", Listener(), resume=True)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     states = [Checkpoints(tmp_path / name / "checkpoints").load(print) for name in ("whole", "parts")]
     assert all(equal(getattr(states[0], part), getattr(states[1], part)) for part in ("model", "ema", "optimizer"))
@@ -207,14 +206,14 @@ def test_killed_and_resumed_is_the_same_byte_for_byte(tmp_path):
 @pytest.mark.slow  # a process of its own
 def test_killed_before_the_first_checkpoint_starts_from_nothing(tmp_path):
     recipe = recipe_of(tmp_path)
-    execute(recipe, tmp_path / "whole", Listener())
-    execute(recipe, tmp_path / "run", Listener())
+    recipe.run(tmp_path / "whole", Listener())
+    recipe.run(tmp_path / "run", Listener())
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000008")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "lo')  # half a line, as a kill leaves it
     listener = Listener()
-    execute(recipe, tmp_path / "run", listener, resume=True)
+    recipe.run(tmp_path / "run", listener, resume=True)
     assert listener.steps[0] == ("train", 1, 8)
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
@@ -223,7 +222,7 @@ def test_resuming_a_finished_run_changes_nothing(digits, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits[0], run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    execute(digits[2], run, Listener(), resume=True)
+    digits[2].run(run, Listener(), resume=True)
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert {path.name for path in before if before[path] != after.get(path)} == {"manifest.json"}
     assert after.keys() == before.keys()
@@ -232,15 +231,15 @@ def test_resuming_a_finished_run_changes_nothing(digits, tmp_path):
 @pytest.mark.slow  # several runs
 def test_a_damaged_checkpoint_is_passed_over_with_a_notice(tmp_path):
     recipe = recipe_of(tmp_path)
-    execute(recipe, tmp_path / "whole", Listener())
-    execute(recipe, tmp_path / "run", Listener())
+    recipe.run(tmp_path / "whole", Listener())
+    recipe.run(tmp_path / "run", Listener())
     weights = tmp_path / "run" / "checkpoints" / "step-00000008" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     said = []
     assert ud.load(tmp_path / "run", report=said.append).step == 6
     assert "damaged" in said[0]
     listener = Listener()
-    execute(recipe, tmp_path / "run", listener, resume=True)
+    recipe.run(tmp_path / "run", listener, resume=True)
     assert "damaged" in listener.notices[0]
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     assert ud.load(tmp_path / "run").step == 8
@@ -273,10 +272,10 @@ def test_another_recipe_or_other_data_are_not_resumed(tmp_path):
 def test_interrupted_while_sampling(tmp_path):
     recipe = recipe_of(tmp_path)
     with pytest.raises(Interrupted) as interrupt:
-        execute(recipe, tmp_path / "run", Listener(), stop=stop_after(recipe.training.steps + 2))
+        recipe.run(tmp_path / "run", Listener(), stop=stop_after(recipe.training.steps + 2))
     assert interrupt.value.step == 8
     assert not (tmp_path / "run/samples/grid.png").exists()
-    execute(recipe, tmp_path / "run", Listener(), resume=True)
+    recipe.run(tmp_path / "run", Listener(), resume=True)
     assert (tmp_path / "run/samples/grid.png").exists()
 
 
@@ -289,11 +288,11 @@ def test_a_full_disk_on_the_way_is_one_message(tmp_path, monkeypatch, place):
     monkeypatch.setattr(module.RunDirectory if place == "append_metrics" else plot, place, full)
     recipe = recipe_of(tmp_path, changed(DIGITS, tensorboard=False, steps=4))
     with pytest.raises(RunFailed, match="No space left on device") as failure:
-        execute(recipe, tmp_path / "run", Listener())
+        recipe.run(tmp_path / "run", Listener())
     assert failure.value.exit_code == 1
     assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "failed"
     monkeypatch.undo()
-    assert execute(recipe, tmp_path / "run", Listener(), resume=True).status == "finished"
+    assert recipe.run(tmp_path / "run", Listener(), resume=True).status == "finished"
 
 
 def test_a_diverging_run_names_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -324,7 +323,7 @@ def test_samples_that_are_not_finite_are_mentioned(tmp_path, monkeypatch):
 
     monkeypatch.setattr(generation_report, "draw", broken)
     listener = Listener()
-    execute(recipe_of(tmp_path), tmp_path / "run", listener)
+    recipe_of(tmp_path).run(tmp_path / "run", listener)
     assert listener.notices == ["1 of 4 samples are not finite. Use smaller steps in `sampling`."]
 
 
@@ -348,7 +347,7 @@ def test_a_long_run_says_so_within_its_first_minute(tmp_path, monkeypatch, secon
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
     recipe = {**changed(RING, steps=steps, log_every=1000), "smaller_recipe": "ddpm_digits"}
     with pytest.raises(Interrupted):
-        execute(recipe_of(tmp_path, recipe), tmp_path / "run", listener, stop=lambda: now > 59 - seconds)
+        recipe_of(tmp_path, recipe).run(tmp_path / "run", listener, stop=lambda: now > 59 - seconds)
     if not warned:
         assert listener.notices == []
         return
@@ -418,7 +417,7 @@ def test_a_directory_that_cannot_be_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.raises(RunError, match="Read-only file system"):
-        execute(recipe_of(tmp_path), tmp_path / "run", Listener())
+        recipe_of(tmp_path).run(tmp_path / "run", Listener())
     assert not (tmp_path / "run").exists()
 
 

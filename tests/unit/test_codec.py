@@ -311,7 +311,6 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     folder, _ = run
     recipe = ud.load_recipe(folder / "recipe.yaml")
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.execute import execute
     from unidiff.training.loop import Interrupted
 
     class Quiet:
@@ -320,11 +319,11 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
 
     calls = []
     with pytest.raises(Interrupted):
-        execute(recipe, tmp_path / "vae", Quiet(), device="cpu", stop=lambda: calls.append(0) or len(calls) == 5)
+        recipe.run(tmp_path / "vae", Quiet(), device="cpu", stop=lambda: calls.append(0) or len(calls) == 5)
     assert not (tmp_path / "vae/codec").exists()
     with pytest.raises(DataError, match="Continue it with --resume"):
         ud.codec.load_codec(tmp_path / "vae")
-    execute(recipe, tmp_path / "vae", Quiet(), device="cpu", resume=True)
+    recipe.run(tmp_path / "vae", Quiet(), device="cpu", resume=True)
     assert metrics(tmp_path / "vae") == metrics(RunDirectory(folder).path)
     for name in (CONFIG, WEIGHTS):
         assert (tmp_path / "vae/codec" / name).read_bytes() == (folder / "codec" / name).read_bytes()

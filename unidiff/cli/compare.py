@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
     from unidiff.tasks.comparison import SolverComparison
-    from unidiff.tasks.conditions import Conditioned
-    from unidiff.tasks.generation import GenerationRun
+    from unidiff.tasks.generation import Conditioned, GenerationRun
 
 __all__ = ["compare"]
 
@@ -49,7 +48,6 @@ def compare(
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
     from unidiff.cli.conditions import conditioned
-    from unidiff.tasks.conditions import usual
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
@@ -66,7 +64,7 @@ def compare(
     task.check_output(directory, overwrite)
 
     def condition(run: GenerationRun, count: int) -> Conditioned:
-        default = None if images.images or images.mask else usual(run, count).examples
+        default = None if images.images or images.mask else run.conditioned(count).examples
         return conditioned(run, guidance, images, model, console.notice, default)
 
     with Console() as console:

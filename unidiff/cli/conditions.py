@@ -17,8 +17,7 @@ from unidiff.errors import ParameterError, RunError, complaint
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
 from unidiff.tasks.classification import load_classifier
-from unidiff.tasks.conditions import Conditioned
-from unidiff.tasks.generation import GenerationRun
+from unidiff.tasks.generation import Conditioned, GenerationRun
 
 __all__ = ["conditioned"]
 

@@ -159,7 +159,7 @@ def _check_file(option: str, path: Path | None) -> None:
         raise RunError(f"{option} {path}: this is a directory; name a file.")
     if not folder.is_dir():
         raise RunError(f"{option} {path}: the directory {folder} does not exist. Create it, or choose another file.")
-    require_writable(folder, f"{option} {path}", remedy="Choose another file.")
+    require_writable(folder, remedy="Choose another file.")
 
 
 @dataclass(frozen=True, kw_only=True)

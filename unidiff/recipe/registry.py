@@ -14,7 +14,7 @@ from typing import Any
 import unidiff
 from unidiff.renamed import RENAMED
 
-__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "new_name", "noun"]
+__all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "new_name", "noun", "same_name"]
 
 
 def is_component(annotation: object) -> bool:
@@ -40,6 +40,11 @@ def kind_of(cls: object) -> str:
 
 def _fold(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names differ in case and underscores only."""
+    return _fold(one) == _fold(other)
 
 
 def new_name(name: str) -> str | None:

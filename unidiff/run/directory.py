@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -21,7 +23,7 @@ from torch import Tensor
 from unidiff._version import __version__
 from unidiff.errors import RunError
 from unidiff.files import digest, require_writable, whole_file
-from unidiff.run.records import Manifest
+from unidiff.run.records import DataFacts, Manifest
 
 __all__ = ["RunDirectory", "check_output", "environment"]
 
@@ -36,20 +38,14 @@ class RunDirectory:
 
     Attributes:
         name: The run's name in captions: that of the directory.
-        recipe: The resolved recipe.
-        checkpoints: Folder of the checkpoints.
-        samples: Folder of the images.
-        tensorboard: Folder of TensorBoard's events.
-        loss_curve: The figure of the loss.
+        recipe: The resolved recipe; as `loss_curve`, a file. `checkpoints`, `samples` and `tensorboard` are folders.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.absolute().name
         self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
-        self.checkpoints, self.samples, self.tensorboard = (
-            path / name for name in ("checkpoints", "samples", "tensorboard")
-        )
+        self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"
         self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
         self._measured, self._codec = path / "process.safetensors", path / "codec"
 
@@ -58,24 +54,11 @@ class RunDirectory:
         # Unlike Path.is_file, these are False of a name that the file system cannot hold.
         return os.path.isfile(self.recipe) and (os.path.isfile(self._manifest) or os.path.isdir(self.checkpoints))
 
-    def check(self, *, resume: bool, overwrite: bool, needed: int) -> None:
-        """Check that a run can be written here; nothing is changed.
-
-        Args:
-            resume: The run that is here is continued.
-            overwrite: The run that is here may be replaced.
-            needed: Bytes that the run will write, about.
-
-        Raises:
-            RunError: If the directory is in use, not writable, or too small.
-        """
-        check_output(self.path, "run", self.exists(), overwrite or resume, needed, "Continue it with --resume, replace")
-
     def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
-        """Make the directory: the recipe, what the process measured of the data, and the files that the data need.
+        """Make the directory: the recipe, what was measured of the data, and the files that the data need.
 
-        The manifest gets the digests of the latter, see `check_kept`. Of an older run in it every file is removed, and
-        no other file.
+        The manifest gets the digests of the latter, see `check_kept`. All files of an older run are removed, and no
+        others.
 
         Raises:
             RunError: If it cannot be made.
@@ -99,7 +82,7 @@ class RunDirectory:
             raise RunError(f"{self.path}: the directory cannot be made ({error.strerror}). {_REMEDY}") from error
 
     def check_kept(self) -> None:
-        """Check that the files of the run's data, such as its codec, are those that it was trained with.
+        """Check that the files that the data need are those of the training.
 
         Raises:
             RunError: If one is missing or has changed.
@@ -107,8 +90,17 @@ class RunDirectory:
         for name, expected in self.read_manifest().kept.items():
             path = self.path / name
             if not path.is_file() or digest(path) != expected:
-                problem = f"this file is missing, or is not the one that the run was trained with ({expected})"
+                problem = f"the file is missing or has changed since training ({expected})"
                 raise RunError(f"{path}: {problem}. The model is of no use with another: restore it.")
+
+    def check_data(self, data: DataFacts) -> None:
+        """Raise a RunError for other data than the run began with: a stand-in, say, in place of the real data."""
+        before = self.read_manifest().data or data
+        if before.checksum != data.checksum:
+            raise RunError(
+                f"{self.path}: this run was trained on {before.name} ({before.checksum}), but the data are now "
+                f"{data.name} ({data.checksum}). Restore the data, or start another run with --out."
+            )
 
     @contextmanager
     def measured(self) -> Iterator[dict[str, Tensor]]:
@@ -117,14 +109,13 @@ class RunDirectory:
         Raises:
             RunError: If that is missing or damaged.
         """
-        path = self._measured
         remedy = "The model is of no use without it: restore the file, or train again with --overwrite."
         try:
-            yield load_file(path)
+            yield load_file(self._measured)
         except FileNotFoundError as error:
-            raise RunError(f"{path}: what the process measured of the data is missing. {remedy}") from error
+            raise RunError(f"{self._measured}: what was measured of the data is missing. {remedy}") from error
         except (OSError, ValueError, SafetensorError) as error:  # a ParameterError is a ValueError
-            raise RunError(f"{path}: the file is damaged ({error}). {remedy}") from error
+            raise RunError(f"{self._measured}: the file is damaged ({error}). {remedy}") from error
 
     def read_manifest(self) -> Manifest:
         """The manifest; empty if there is none yet.
@@ -132,11 +123,14 @@ class RunDirectory:
         Raises:
             RunError: If it is damaged.
         """
-        path = self._manifest
+        text = self._manifest.read_bytes() if self._manifest.is_file() else "{}"
         try:
-            return Manifest.read(path.read_text()) if path.is_file() else Manifest()
-        except ValueError as error:
-            raise RunError(f"{path}: the file is damaged ({error}). Remove it: the run works without it.") from error
+            entries = TypeAdapter(dict[str, Any]).validate_json(text)
+            return TypeAdapter(Manifest).validate_python({**entries, "entries": entries})
+        except ValidationError as error:
+            problem = ": ".join([*map(str, error.errors()[0]["loc"]), error.errors()[0]["msg"]])
+            remedy = "Remove it: the run works without it."
+            raise RunError(f"{self._manifest}: the file is damaged ({problem}). {remedy}") from error
 
     def update_manifest(self, **values: object) -> None:
         """Set entries of the manifest."""
@@ -149,13 +143,13 @@ class RunDirectory:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl."""
-        lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        text = self._metrics.read_text() if self._metrics.is_file() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""
-        lines = [line for line in self.read_metrics() if line["step"] <= step]
-        _write(self._metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
+        _write(self._metrics, "".join(lines).encode())
 
 
 def check_output(
@@ -166,10 +160,10 @@ def check_output(
     Args:
         directory: The directory; it need not exist yet.
         noun: What the results are, in a word: "comparison".
-        exists: Results of this kind are there.
+        exists: Results of this type are there.
         overwrite: They may be replaced.
         needed: Bytes that will be written, about.
-        remedy: How the remedy for results that are there begins.
+        remedy: How the remedy begins if results are there.
 
     Raises:
         RunError: If the directory is in use, not writable, or too small.
@@ -212,11 +206,8 @@ def _git_commit() -> str | None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.M)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _write(path: Path, content: bytes) -> None:

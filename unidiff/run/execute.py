@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -20,13 +20,13 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
 from unidiff.noise import seed_everything
 from unidiff.recipe.read import inside
-from unidiff.run.directory import RunDirectory, environment
-from unidiff.run.load import trained
-from unidiff.run.records import DataFacts, Facts, Report, TrainingOutcome
-from unidiff.run.task import Options, Reporter, Run, Task, resumed_recipe
+from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.load import Run
+from unidiff.run.records import DataFacts, Report, TrainingOutcome
+from unidiff.run.task import Options, Reporter, Task, differences, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
-from unidiff.training.device import resolve_precision
+from unidiff.training.device import resolve_device, resolve_precision
 from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trainable
@@ -34,16 +34,15 @@ from unidiff.training.trainable import Conditions, Loss, Trainable
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Session", "TrainingTask", "execute"]
+__all__ = ["Session", "TrainingTask"]
 
 M = TypeVar("M", bound=Trainable)
-_HOUR = 3600.0
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 
 
 @dataclass(frozen=True)
 class Session:
-    """A training run as its task sees it: where its files are, its data, and its reporter.
+    """A training run as its task sees it: its files, its data, and its reporter.
 
     Attributes:
         files: The run directory.
@@ -68,7 +67,7 @@ class Session:
 
 
 class TrainingTask(Task, Generic[M]):
-    """A task that trains a model: what `run/` trains, saves, resumes and reads back.
+    """A task that trains a model, which can be resumed and read back.
 
     Attributes:
         data: What to learn from.
@@ -107,7 +106,7 @@ class TrainingTask(Task, Generic[M]):
 
     @abstractmethod
     def report(self, model: M, session: Session) -> Report:
-        """What the trained model is worth: measured and drawn into the run directory."""
+        """Evaluate the trained model, with figures in the run directory."""
 
     def conditions(self) -> Conditions | None:
         """What the network is conditioned on; None for an unconditional one."""
@@ -132,10 +131,6 @@ class TrainingTask(Task, Generic[M]):
     def preview(self, average: M, session: Session, path: Path, title: str) -> None:
         """Draw a cheap image of what the model has learnt so far; nothing by default."""
 
-    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
-        """Train, and report; see `Task.run` and `execute`."""
-        return execute(self, directory, reporter, **options)
-
     def facts(self) -> dict[str, Any]:
         """The number of weights; see `Task.facts`."""
         return {"parameters": self.count_weights()}
@@ -146,152 +141,156 @@ class TrainingTask(Task, Generic[M]):
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
         """See `Task.resumed`."""
-        return resumed_recipe(directory, self, allow_imports=allow_imports)
-
-    def load(self, directory: Path, *, device: str = "auto", report: Callable[[str], None]) -> Run:
-        """See `Task.load`."""
         files = RunDirectory(directory)
-        model, step = trained(_restored(self, files), files, device, report)
-        precision = resolve_precision(self.training.precision, next(model.backbone.parameters()).device)
-        return self.run_class(directory, self, files.read_manifest(), model, step, precision)
+        if not files.exists():
+            raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
+        saved = load_recipe(files.recipe, allow_imports=allow_imports)
+        if changed := differences(saved.to_dict(), self.to_dict()):
+            raise RunError(
+                f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
+                f"Resume it with its own (`unidiff run {files.recipe} --resume`), or start another with --out."
+            )
+        return saved
 
+    def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
+        """See `Task.load`."""
+        files, where = RunDirectory(directory), resolve_device(device)
+        model = self._fresh(files)
+        checkpoint = Checkpoints(files.checkpoints).load(report, where)
+        if checkpoint is None:
+            raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
+        model.backbone.to(where).eval().requires_grad_(False)
+        try:
+            model.backbone.load_state_dict(checkpoint.ema)
+        except RuntimeError as error:
+            problem = "the weights are not those of the network in recipe.yaml. Restore the recipe used in training."
+            raise RunError(f"{directory}: {problem}") from error
+        precision = resolve_precision(self.training.precision, where)
+        return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
-def execute(
-    task: TrainingTask[M], directory: Path, reporter: Reporter, **options: Unpack[Options]
-) -> TrainingOutcome | None:
-    """Train a task's model and report on it, all into a run directory; see `Task.run`.
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
+        """Train, and report; see `Task.run`.
 
-    Raises:
-        UnidiffError: If something does not fit; nothing has been written then.
-        RunFailed: If training diverged or the disk is full.
-        Interrupted: If `stop` said so.
-    """
-    resume, dry_run = options.get("resume", False), options.get("dry_run", False)
-    check_trackers(task.training)
-    accelerator = accelerator_for(task.training, options.get("device", "auto"))
-    main = accelerator.is_main_process
-    files = RunDirectory(directory)
-    needed = 16 * task.count_weights() * (task.training.keep + 1) + 50_000_000  # weights, average, Adam's moments
-    files.check(resume=resume, overwrite=options.get("overwrite", False), needed=needed)
-    source = task.data.look() if dry_run else task.data.open()
-    if source.stand_in and main:
-        reporter.notice(source.stand_in)
-    task.check_data(source)
-    precision = resolve_precision(task.training.precision, accelerator.device)
-    facts = Facts(
-        seed=task.seed,
-        device=str(accelerator.device),
-        processes=accelerator.num_processes,
-        precision=str(precision).removeprefix("torch."),
-        data=DataFacts.of(source),
-        parameters=task.count_weights(),
-    )
-    if resume:
-        _check_same_data(files, facts.data)
-    if dry_run:
-        return TrainingOutcome("dry run", str(directory), facts) if main else None
-    measured: Mapping[str, Tensor] = {} if resume else task.measure(source)
-    seed_everything(task.seed)
-    fresh = _restored(task, files) if resume else task.model(measured)
+        Raises:
+            RunFailed: If training diverged or the disk is full.
+            Interrupted: If `stop` returned True.
+        """
+        resume, dry_run = options.get("resume", False), options.get("dry_run", False)
+        check_trackers(self.training)
+        accelerator = accelerator_for(self.training, options.get("device", "auto"))
+        main = accelerator.is_main_process
+        files = RunDirectory(directory)
+        # Weights, their average and Adam's two moments in each checkpoint.
+        needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
+        replaced = resume or options.get("overwrite", False)
+        check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
+        source = self.data.look() if dry_run else self.data.open()
+        if source.stand_in and main:
+            reporter.notice(source.stand_in)
+        self.check_data(source)
+        precision = resolve_precision(self.training.precision, accelerator.device)
+        outcome = TrainingOutcome(
+            str(directory),
+            "dry run" if dry_run else "training",
+            seed=self.seed,
+            device=str(accelerator.device),
+            processes=accelerator.num_processes,
+            precision=str(precision).removeprefix("torch."),
+            data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in),
+            parameters=self.count_weights(),
+        )
+        if resume:
+            files.check_data(outcome.data)
+        if dry_run:
+            return outcome if main else None
+        measured: Mapping[str, Tensor] = {} if resume else self.measure(source)
+        seed_everything(self.seed)
+        fresh = self._fresh(files) if resume else self.model(measured)
 
-    accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
-    if main:
-        if not resume:
-            files.create(task.to_yaml(), measured, task.data.kept())
-            files.update_manifest(started=_now())
-        files.update_manifest(status="training", **asdict(facts), **environment())
-    begun, status = time.perf_counter(), "failed"
-    session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
-    try:
-        model = _train(task, session, fresh, accelerator)
-        report = task.report(model, session) if main else None
-        status = "finished"
-    except Interrupted:
-        status = "interrupted"
-        raise
-    except OSError as error:
-        raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
-    finally:
-        if main and status != "finished":
-            with suppress(OSError):
-                files.update_manifest(status=status)
-    if not main:
-        return None
-    seconds = round(time.perf_counter() - begun, 2)
-    outcome = TrainingOutcome(status, str(directory), facts, report, _now(), seconds)
-    files.update_manifest(**outcome.summary())
-    return outcome
+        accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
+        if main:
+            if not resume:
+                files.create(self.to_yaml(), measured, self.data.kept())
+                files.update_manifest(started=_now())
+            files.update_manifest(**outcome.entries(), **environment())
+        begun, status = time.perf_counter(), "failed"
+        session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
+        try:
+            model = self._train(session, fresh, accelerator)
+            report = self.report(model, session) if main else None
+            status = "finished"
+        except Interrupted:
+            status = "interrupted"
+            raise
+        except OSError as error:
+            raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
+        finally:
+            if main and status != "finished":
+                with suppress(OSError):
+                    files.update_manifest(status=status)
+        if not main:
+            return None
+        seconds = round(time.perf_counter() - begun, 2)
+        outcome = replace(outcome, status=status, finished=_now(), report=report, seconds=seconds)
+        files.update_manifest(**outcome.entries())
+        return outcome
 
+    def _fresh(self, files: RunDirectory) -> M:
+        """The model of a run with fresh weights, made with what was measured of the data when the run began."""
+        if not self.measures:
+            return self.model({})
+        with files.measured() as measured:
+            return self.model(measured)
 
-def _restored(task: TrainingTask[M], files: RunDirectory) -> M:
-    """The model with fresh weights, and what was measured of the data when the run began."""
-    if not task.measures:
-        return task.model({})
-    with files.measured() as measured:
-        return task.model(measured)
+    def _train(self, session: Session, fresh: M, accelerator: Accelerator) -> M:
+        """Train the model, with metrics, previews and the warning of a long run on the way."""
+        settings, files, reporter = self.training, session.files, session.reporter
+        trackers: Trackers | None = None
+        start = begun = time.perf_counter()
+        first, warned = 0, False  # the pace is measured from the step `first`, since `begun`
+
+        def on_step(progress: Progress[M]) -> None:
+            nonlocal begun, first, trackers, warned
+            step, steps = progress.step, progress.steps
+            reporter.progress("train", step, steps, progress.loss)
+            if trackers is None:
+                files.cut_metrics(step - 1)
+                trackers = Trackers(settings, files, self.to_dict(), step - 1)
+                begun, first = time.perf_counter(), step  # the first step is slower
+            now = time.perf_counter()
+            if not warned and now - start > _PACE_SECONDS and step > first:
+                warned = True
+                if (remaining := (now - begun) / (step - first) * (steps - step)) > 3600:
+                    reporter.notice(_long(remaining, self.smaller_recipe))
+            if progress.loss is not None and progress.grad_norm is not None:
+                line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
+                files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
+                trackers.track(step, line)
+            if settings.preview_every and step % settings.preview_every == 0 and step < steps:
+                path = files.samples / f"step-{step:08d}.png"
+                self.preview(progress.average, session, path, f"{files.name}, step {step} of {steps}")
+
+        try:
+            return train(
+                fresh,
+                session.source,
+                self.loss(),
+                settings,
+                conditioning=self.conditions(),
+                seed=self.seed,
+                accelerator=accelerator,
+                checkpoints=Checkpoints(files.checkpoints, settings.keep),
+                on_step=on_step if accelerator.is_main_process else lambda progress: None,
+                stop=session.stop,
+                report=reporter.notice,
+            )
+        finally:
+            if trackers is not None:
+                trackers.close()
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _check_same_data(files: RunDirectory, data: DataFacts) -> None:
-    """Reject other data than the run began with: a stand-in, say, in place of the real data."""
-    before = files.read_manifest().data or data
-    if before.checksum != data.checksum:
-        raise RunError(
-            f"{files.path}: this run was trained on {before.name} ({before.checksum}), but the data are now "
-            f"{data.name} ({data.checksum}). Restore the data, or start another run with --out."
-        )
-
-
-def _train(task: TrainingTask[M], session: Session, fresh: M, accelerator: Accelerator) -> M:
-    """The trained model; metrics, previews and the warning of a long run on the way."""
-    settings, files, reporter = task.training, session.files, session.reporter
-    trackers = Trackers(settings, files.tensorboard, files.name, files.read_manifest().started, task.to_dict())
-    start = begun = time.perf_counter()
-    first, opened, warned = 0, False, False  # the pace is measured from the step `first`, since `begun`
-
-    def on_step(progress: Progress[M]) -> None:
-        nonlocal begun, first, opened, warned
-        if not accelerator.is_main_process:
-            return
-        step, steps = progress.step, progress.steps
-        reporter.progress("train", step, steps, progress.loss)
-        if not opened:
-            opened = True
-            files.cut_metrics(step - 1)
-            trackers.open(step - 1)
-            begun, first = time.perf_counter(), step  # the first step is slower
-        now = time.perf_counter()
-        if not warned and now - start > _PACE_SECONDS and step > first:
-            warned = True
-            if (remaining := (now - begun) / (step - first) * (steps - step)) > _HOUR:
-                reporter.notice(_long(remaining, task.smaller_recipe))
-        if progress.loss is not None and progress.grad_norm is not None:
-            line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
-            files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
-            trackers.track(step, line)
-        if settings.preview_every and step % settings.preview_every == 0 and step < steps:
-            path = files.samples / f"step-{step:08d}.png"
-            task.preview(progress.average, session, path, f"{files.name}, step {step} of {steps}")
-
-    try:
-        return train(
-            fresh,
-            session.source,
-            task.loss(),
-            settings,
-            conditioning=task.conditions(),
-            seed=task.seed,
-            accelerator=accelerator,
-            checkpoints=Checkpoints(files.checkpoints, settings.keep),
-            on_step=on_step,
-            stop=session.stop,
-            report=reporter.notice,
-        )
-    finally:
-        trackers.close()
 
 
 def _long(seconds: float, smaller: str | None) -> str:

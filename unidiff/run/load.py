@@ -1,30 +1,79 @@
-"""Reading a run back: a directory alone is enough to sample from it."""
+"""Runs: read back from a directory, and sampled."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset
-from unidiff.denoiser import Denoiser
-from unidiff.errors import RunError
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import RecipeError, RunError
 from unidiff.run.directory import RunDirectory
-from unidiff.run.task import Run, load_recipe
+from unidiff.run.records import Manifest
+from unidiff.run.task import Task, load_recipe
 from unidiff.sampling import Sampling
 from unidiff.solver.sample import Solution, sample
-from unidiff.training.checkpoint import Checkpoints
-from unidiff.training.device import arithmetic, resolve_device
+from unidiff.training.device import arithmetic
 from unidiff.training.trainable import Trainable
 
-__all__ = ["draw", "load", "trained"]
+__all__ = ["LoadOptions", "Run", "draw", "load"]
 
-M = TypeVar("M", bound=Trainable)
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with everything that made it.
+
+    Attributes:
+        directory: Where it was read from.
+        recipe: The resolved recipe, with any overrides of its `sampling` section.
+        manifest: What was recorded when it was made.
+        model: The model with averaged weights, in evaluation mode.
+        step: Optimiser steps that the weights have seen.
+        precision: Number format of the network's arithmetic on its device.
+    """
+
+    directory: Path
+    recipe: Task
+    manifest: Manifest
+    model: Trainable
+    step: int
+    precision: torch.dtype
+
+    @property
+    def denoiser(self) -> NeuralDenoiser:
+        """The model.
+
+        Raises:
+            RecipeError: If it is not a generative model.
+        """
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
+
+    def sample(
+        self,
+        sampling: Sampling | None = None,
+        *,
+        keep: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        **cond: Tensor,
+    ) -> Solution:
+        """Draw samples, by default as the recipe says.
+
+        Args:
+            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
+            keep: States of the first batch to keep; see `unidiff.sample`.
+            progress: Called with (steps done, steps in all).
+            **cond: Conditions, such as `label`, (count,).
+
+        Raises:
+            RecipeError: If the model is not a generative one.
+        """
+        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
 
 def draw(
@@ -37,19 +86,19 @@ def draw(
     progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
 ) -> Solution:
-    """Draw samples as a recipe's `sampling` section says, in batches.
+    """Draw samples in batches, on the model's device; see `unidiff.sample`.
 
     Args:
-        denoiser: The model; samples are drawn on its device.
+        denoiser: The model.
         sampling: Solver, grid, count, batch and seed.
-        data: What the model has learnt from: shape and decoder of the samples.
+        data: The training data: shape and decoder of the samples.
         precision: Number format of the network's arithmetic.
         keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
-        **cond: Conditions, each with a row for each of all samples.
+        **cond: Conditions, each with a row per sample.
 
     Returns:
-        The samples, decoded; states of the path are as the model sees them.
+        The samples, decoded; states of the path are not.
     """
     device = next(denoiser.parameters()).device
     seeds = range(sampling.seed, sampling.seed + sampling.count)
@@ -57,6 +106,14 @@ def draw(
     with arithmetic(precision, device):
         solution = sample(denoiser, sampling.solver, sampling.grid, data.shape, seeds, **options)
     return replace(solution, x=torch.cat([data.decode(part) for part in solution.x.split(sampling.batch)]))
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of `load`."""
+
+    device: str
+    allow_imports: bool
+    report: Callable[[str], None]
 
 
 def load(
@@ -67,17 +124,17 @@ def load(
     allow_imports: bool = False,
     report: Callable[[str], None] = warnings.warn,
 ) -> Run:
-    """Read a run of any kind: its recipe, and its newest checkpoint that is whole.
+    """Read any run: its recipe, and its newest undamaged checkpoint.
 
     Args:
         directory: The run directory.
         overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1".
-        device: Where the model is to be: auto, cpu, cuda, cuda:1, mps.
+        device: Where the model is loaded: auto, cpu, cuda, cuda:1, mps.
         allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
-        report: Receives a sentence for each damaged checkpoint that was passed over.
+        report: Receives a sentence for each damaged checkpoint that is skipped.
 
     Raises:
-        RunError: If the directory holds no run, one without a usable checkpoint, or has lost what its data need.
+        RunError: If there is no run, it has no usable checkpoint, or files that its data need are missing.
         RecipeError: If an override cannot be used.
     """
     files = RunDirectory(Path(directory))
@@ -86,26 +143,6 @@ def load(
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):
-            remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
-            raise RunError(f"--set {override}: {remedy}")
+            raise RunError(f"--set {override}: only `sampling` can be set of a trained model, as in sampling.count=16.")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
-    return recipe.load(Path(directory), device=device, report=report)
-
-
-def trained(model: M, files: RunDirectory, device: str, report: Callable[[str], None]) -> tuple[M, int]:
-    """A model with the averaged weights of the newest whole checkpoint, and the steps they have seen.
-
-    Raises:
-        RunError: If there is no such checkpoint, or its weights are not those of this model.
-    """
-    place = resolve_device(device)
-    checkpoint = Checkpoints(files.checkpoints).load(report, place)
-    if checkpoint is None:
-        raise RunError(f"{files.path}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
-    model.backbone.to(place).eval().requires_grad_(False)
-    try:
-        model.backbone.load_state_dict(checkpoint.ema)
-    except RuntimeError as error:
-        problem = "the weights are not those of the network in recipe.yaml. Restore the recipe as it was in training."
-        raise RunError(f"{files.path}: {problem}") from error
-    return model, checkpoint.step
+    return recipe.load(files.path, device=device, report=report)

@@ -1,4 +1,4 @@
-"""Tasks whose results are files written once, all of them or none: comparisons, solutions of equations."""
+"""Tasks whose results are files, written together or not at all."""
 
 from __future__ import annotations
 
@@ -80,16 +80,12 @@ class ResultsTask(Task):
         return self.compute(directory, reporter, device, options.get("allow_imports", False))
 
     def check_output(self, directory: Path, overwrite: bool) -> None:
-        """Check that the results can be written into a directory; nothing is changed.
-
-        Raises:
-            RunError: If the directory is in use or not writable.
-        """
+        """Raise a RunError if the results cannot be written into a directory; nothing is changed."""
         check_output(directory, self.results, (directory / self.files[-1]).is_file(), overwrite, self.size())
 
     @contextmanager
     def written(self, directory: Path, content: Mapping[str, object]) -> Iterator[Path]:
-        """A folder for the files, which replace those in the directory together; the summary is written here.
+        """A folder for the files, which replace those in the directory together; `content` is the summary.
 
         Raises:
             RunFailed: If they cannot be written.

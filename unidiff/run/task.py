@@ -1,32 +1,28 @@
-"""What a recipe asks for: the interface of every kind, how one is read, and a trained model read back."""
+"""Tasks: what recipes describe, and how a recipe is read."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
-import torch
-from torch import Tensor
 from typing_extensions import Unpack
 
-from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import RecipeError, RunError
+from unidiff.errors import RunError
 from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.build import Builder
 from unidiff.recipe.node import Node
 from unidiff.recipe.read import read_recipe
 from unidiff.recipe.registry import PUBLIC
 from unidiff.recipe.save import Record
-from unidiff.run.directory import RunDirectory
-from unidiff.run.records import Manifest, Outcome
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution
-from unidiff.training.trainable import Trainable
+from unidiff.run.records import Outcome
 
-__all__ = ["Options", "Reporter", "Run", "Task", "load_recipe", "resumed_recipe"]
+if TYPE_CHECKING:
+    from unidiff.run.load import Run
+
+__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe"]
 
 
 class Reporter(Protocol):
@@ -36,7 +32,7 @@ class Reporter(Protocol):
         """Show a sentence that the user must see."""
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """How far a stage ("train", "sample") is."""
+        """How far a stage ("train", "sample", "compare") is."""
 
 
 class Options(TypedDict, total=False):
@@ -60,11 +56,11 @@ class Options(TypedDict, total=False):
 
 
 class Task(Record, ABC):
-    """What a recipe asks for: a frozen dataclass whose fields are the top-level keys.
+    """What a recipe describes: a frozen dataclass whose fields are the top-level keys.
 
     Attributes:
-        key: The top-level key by which a recipe is known to be of this kind. Empty for a kind from outside unidiff,
-            whose recipes name it: `type: module:Class`.
+        key: The top-level key that identifies a recipe of this task. Empty for a task from outside unidiff, whose
+            recipes name it: `type: module:Class`.
         noun: What it is, in a few words, for messages: "the training of a classifier".
     """
 
@@ -73,7 +69,7 @@ class Task(Record, ABC):
 
     @abstractmethod
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> Outcome | None:
-        """Do it, and write all that comes of it into a directory.
+        """Do it, and write all results into a directory.
 
         Args:
             directory: The directory; it need not exist yet.
@@ -96,74 +92,20 @@ class Task(Record, ABC):
         return f"Valid. Nothing is trained: this is {self.noun}."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
-        """The task that a run was started with, provided that it is this one; `run(resume=True)` goes on with it.
+        """The task that a run was started with, provided that it equals this one; `run(resume=True)` continues it.
 
         Raises:
             RunError: If there is no run to resume, or it was started with another recipe.
         """
         raise RunError("--resume: this recipe does not train a model. Leave it out.")
 
-    def load(
-        self,
-        directory: Path,
-        *,
-        device: str = "auto",
-        report: Callable[[str], None],
-    ) -> Run:
-        """The model that this recipe has trained into a directory.
-
-        Raises:
-            RunError: If it trains none, or the directory holds none that is whole.
-        """
+    def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
+        """The run of this recipe in a directory; see `unidiff.load`."""
         raise RunError(f"{directory}: this recipe is {self.noun}; it does not train a model.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every parameter with its value; a kind from outside unidiff begins with its `type`."""
+        """Every parameter with its value; after its `type` for a task from outside unidiff."""
         return ({} if self.key else {"type": PUBLIC.name_of(type(self))}) | super().to_dict()
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained model with everything that made it.
-
-    Attributes:
-        directory: Where it was read from.
-        recipe: The resolved recipe, with any overrides of its `sampling` section.
-        manifest: What was recorded when it was made.
-        model: The model with averaged weights, in evaluation mode.
-        step: Optimiser steps that the weights have seen.
-        precision: Number format of the network's arithmetic on its device.
-    """
-
-    directory: Path
-    recipe: Task
-    manifest: Manifest
-    model: Trainable
-    step: int
-    precision: torch.dtype
-
-    @property
-    def denoiser(self) -> NeuralDenoiser:
-        """The model, of a run that samples can be drawn from."""
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
-
-    def sample(
-        self,
-        sampling: Sampling | None = None,
-        *,
-        keep: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-        **cond: Tensor,
-    ) -> Solution:
-        """Draw samples, by default as the recipe says.
-
-        Args:
-            sampling: Solver, grid, count, batch and seed; the recipe's own if None.
-            keep: States of the first batch to keep; see `unidiff.sample`.
-            progress: Called with (steps done, steps in all).
-            **cond: Conditions, such as `label`, (count,).
-        """
-        raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Task:
@@ -184,47 +126,25 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports)  # type: ignore[type-abstract]
 
 
-def resumed_recipe(directory: Path, task: Task, *, allow_imports: bool = False) -> Task:
-    """The task that a run was started with, provided that `task` is the same.
-
-    Raises:
-        RunError: If there is no run to resume, or it was started with another recipe.
-    """
-    files = RunDirectory(directory)
-    if not files.exists():
-        raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
-    saved = load_recipe(files.recipe, allow_imports=allow_imports)
-    if changed := _differences(saved.to_dict(), task.to_dict()):
-        raise RunError(
-            f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
-            f"Resume it with its own (`unidiff run {files.recipe} --resume`), or start another with --out."
-        )
-    return saved
-
-
-def _differences(saved: object, given: object, path: str = "") -> list[str]:
-    if isinstance(saved, dict) and isinstance(given, dict):
-        keys = [*saved, *(key for key in given if key not in saved)]
-        return [
-            line
-            for key in keys
-            for line in _differences(saved.get(key), given.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if saved == given else [f"{path} was {saved!r}, is {given!r}"]
+def differences(saved: object, new: object, path: str = "") -> list[str]:
+    """The values that differ between two nested dictionaries, in words."""
+    if isinstance(saved, dict) and isinstance(new, dict):
+        below = f"{path}." if path else ""
+        changes = (differences(saved.get(key), new.get(key), f"{below}{key}") for key in saved | new)
+        return [*chain.from_iterable(changes)]
+    return [] if saved == new else [f"{path} was {saved!r}, is {new!r}"]
 
 
 def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
-    """The kind of a recipe, and the recipe without its `type`."""
+    """The class of a recipe's task, and the recipe without its `type`."""
     written = node.value if isinstance(node.value, dict) else {}
     if "type" in written:
         rest = {name: child for name, child in written.items() if name != "type"}
         return builder.named(Task, written["type"], "type"), Node(rest, node.location, node.key)  # type: ignore[type-abstract]
-    kinds = _public_kinds()
-    marked = [kind for kind in kinds if kind.key in written]
-    # Without such a key: the kind that shares most keys with the recipe, and of several the one that needs no mark.
-    nearest = max(kinds, key=lambda kind: (len(parameters(kind).keys() & written.keys()), not kind.key))
+    tasks: list[type[Task]] = [
+        task for task in PUBLIC.choices(Task).values() if task.__module__.startswith("unidiff.tasks.")
+    ]
+    marked = [task for task in tasks if task.key in written]
+    # Without such a key: the task that shares most keys with the recipe, and of several the one that needs no key.
+    nearest = max(tasks, key=lambda task: (len(parameters(task).keys() & written.keys()), not task.key))
     return (marked or [nearest])[0], node
-
-
-def _public_kinds() -> list[type[Task]]:
-    return [kind for kind in PUBLIC.choices(Task).values() if kind.__module__.startswith("unidiff.tasks.")]

@@ -5,58 +5,45 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unidiff.errors import ParameterError
+from unidiff.run.directory import RunDirectory
 from unidiff.training.settings import Training
 
 __all__ = ["Trackers", "check_trackers"]
 
 
 def check_trackers(settings: Training) -> None:
-    """Refuse a tracker that is not installed, before anything is done.
-
-    Raises:
-        ParameterError: With the command that installs it.
-    """
+    """Raise a ParameterError, with the command that installs it, for a tracker that is not installed."""
     if settings.wandb and importlib.util.find_spec("wandb") is None:
         problem = "Weights & Biases is not installed; run `pip install unidiff[wandb]` or remove this key."
         raise ParameterError("training.wandb", problem)
 
 
 class Trackers:
-    """The trackers that a recipe asks for, open between `open` and `close`.
+    """The open trackers of a run; what they have after `step` from an earlier part of the run is replaced.
 
     Args:
-        settings: The training section.
-        events: Folder of TensorBoard's events.
-        name: Name of the run.
-        started: When it began; with the name it identifies the run to Weights & Biases when it is resumed.
+        settings: The training section, which chooses them.
+        files: The run; its name and start identify it to Weights & Biases when it is resumed.
         recipe: The resolved recipe, to be shown beside the curves.
+        step: Optimiser steps done.
     """
 
-    def __init__(self, settings: Training, events: Path, name: str, started: str, recipe: Mapping[str, Any]) -> None:
-        self._settings, self._events, self._name, self._recipe = settings, events, name, recipe
-        self._identity = re.sub("[^A-Za-z0-9_-]", "-", f"{name}-{started}")
+    def __init__(self, settings: Training, files: RunDirectory, recipe: Mapping[str, Any], step: int) -> None:
         self._writer: Any = None
         self._session: Any = None
-
-    def open(self, step: int) -> None:
-        """Start them; what was tracked after `step` by an earlier part of the run is replaced."""
-        if self._settings.tensorboard:
+        if settings.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._events), purge_step=step + 1 if step else None)
-        if self._settings.wandb:
+            self._writer = SummaryWriter(str(files.tensorboard), purge_step=step + 1 if step else None)
+        if settings.wandb:
             import wandb
 
+            identity = re.sub("[^A-Za-z0-9_-]", "-", f"{files.name}-{files.read_manifest().started}")
             self._session = wandb.init(
-                project=self._settings.wandb,
-                name=self._name,
-                id=self._identity,
-                config=dict(self._recipe),
-                resume="allow",
+                project=settings.wandb, name=files.name, id=identity, config=dict(recipe), resume="allow"
             )
 
     def track(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,65 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unidiff import plot
 from unidiff.codec.autoencoders import AutoencoderConfig
 from unidiff.codec.codec import Autoencoder
+from unidiff.codec.folder import KEPT
 from unidiff.codec.objective import CodecObjective
+from unidiff.codec.statistics import measure_latents
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session, TrainingTask
-from unidiff.tasks.autoencoding_report import AutoencoderReport, report_autoencoder, save_reconstructions
+from unidiff.run.records import Report
 from unidiff.training.settings import Training
 
 __all__ = ["AutoencoderTask"]
 
-_PREVIEWED = 16  # images
+_TESTED, _BATCH, _DRAWN = 1000, 100, 16  # images of the test split, of a batch and of a figure
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Error of decoded means, in units of [-1, 1] and as PSNR of the range 2, and nats that the posterior costs."""
+
+    rms: float
+    psnr_db: float | None
+    kl_nats: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Statistics of latents: shape, the scale for unit variance, moments overall and by channel."""
+
+    shape: list[int]
+    scale: float
+    mean: float
+    channel_mean: list[float]
+    channel_std: list[float]
+    pictures: int
+
+
+@dataclass(frozen=True)
+class AutoencoderReport(Report):
+    """Reconstruction error and latent statistics of a trained autoencoder, and its path."""
+
+    codec: str
+    reconstruction: Reconstruction
+    latents: Latents
+    samples: str
+
+    def rows(self) -> dict[str, str | None]:
+        """See `Report.rows`."""
+        error, latents = self.reconstruction, self.latents
+        return {
+            "codec": self.codec,
+            "reconstruction": f"rms {error.rms:.4f}, PSNR {error.psnr_db} dB, KL {error.kl_nats} nats",
+            "latents": f"{tuple(latents.shape)}, mean {latents.mean}, std {latents.channel_std} by channel",
+            "samples": self.samples,
+            "scale": f"{latents.scale:.6f}",
+        }
 
 
 @renamed(lighter="smaller_recipe")
@@ -33,7 +80,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     Args:
         data: Images to learn from.
         codec: The network.
-        objective: What training minimises; null is what the codec's own kind is trained with.
+        objective: What training minimises; null for the default of the codec's class.
         training: How it is trained.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
@@ -60,8 +107,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         try:
             _ = self.latent_shape
         except (DataError, ValueError, TypeError) as error:
-            problem = getattr(error, "problem", str(error))
-            raise ParameterError("codec", problem) from error
+            raise ParameterError("codec", getattr(error, "problem", str(error))) from error
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -77,7 +123,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         return self.objective or self.codec.objective
 
     def count_weights(self) -> int:
-        """The number of scalars in the network's parameters, counted without making them."""
+        """See `TrainingTask.count_weights`."""
         return sum(parameter.numel() for parameter in self.codec.sketch(self.data.shape[0]).parameters())
 
     def check_data(self, source: OpenDataset) -> None:
@@ -86,9 +132,54 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
 
     def preview(self, average: Autoencoder, session: Session, path: Path, title: str) -> None:
         """Reconstructions; see `TrainingTask.preview`."""
-        x = session.source.batch(torch.arange(min(_PREVIEWED, len(session.source))))
-        save_reconstructions(average, x, path, f"{title}: images, and below each its reconstruction.")
+        _save_reconstructions(average, session.source, path, f"{title}: images, and below each its reconstruction.")
 
     def report(self, model: Autoencoder, session: Session) -> AutoencoderReport:
         """Scale, errors and images of the codec, which is saved; see `TrainingTask.report`."""
-        return report_autoencoder(self, model, session)
+        files = session.files
+        seconds, loss = session.trained()
+        model.eval()
+        latents = measure_latents(model, session.source, self.seed)
+        model.set_scale(latents.scale)
+        model.save(files.path / KEPT)
+        test = self.data.open("test")
+        error = _reconstruct(model, test.batch(torch.arange(min(_TESTED, len(test)))), self.latent_shape)
+        path = files.samples / "reconstructions.png"
+        caption = f"{files.name}: images of the test split, and below each its reconstruction. rms {error.rms:.4f}."
+        _save_reconstructions(model, test, path, f"{caption}\n{test.stand_in}" if test.stand_in else caption)
+        return AutoencoderReport(
+            seconds,
+            loss,
+            codec=str(files.path / KEPT),
+            reconstruction=error,
+            latents=Latents(
+                shape=list(self.latent_shape),
+                scale=latents.scale,
+                mean=round(latents.mean, 4),
+                channel_mean=[round(value, 4) for value in latents.channel_mean],
+                channel_std=[round(value, 4) for value in latents.channel_std],
+                pictures=latents.pictures,
+            ),
+            samples=str(path),
+        )
+
+
+@torch.no_grad()
+def _reconstruct(codec: Autoencoder, x: Tensor, noise_shape: tuple[int, ...]) -> Reconstruction:
+    device = next(codec.parameters()).device
+    square, nats = 0.0, 0.0
+    for part in x.split(_BATCH):
+        square += float((codec.decode(codec.encode(part.to(device))).cpu() - part).double().square().sum())
+        nats += float(codec(part.to(device), torch.zeros(len(part), *noise_shape, device=device)).nats.double().sum())
+    rms = math.sqrt(square / x.numel())
+    psnr = 20 * math.log10(2 / rms) if rms > 0 else None
+    return Reconstruction(round(rms, 5), None if psnr is None else round(psnr, 2), round(nats / len(x), 2), len(x))
+
+
+@torch.no_grad()
+def _save_reconstructions(codec: Autoencoder, source: OpenDataset, path: Path, caption: str) -> None:
+    """Draw the first images in rows of eight, each row above its reconstructions."""
+    x = source.batch(torch.arange(min(_DRAWN, len(source))))
+    y = codec.decode(codec.encode(x.to(next(codec.parameters()).device))).cpu()
+    rows = [row for pair in zip(x.split(8), y.split(8)) for row in pair]
+    plot.save_samples(torch.cat(rows), path, caption, columns=min(8, len(x)))

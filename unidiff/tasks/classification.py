@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
@@ -24,7 +24,7 @@ from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session
-from unidiff.run.load import load
+from unidiff.run.load import LoadOptions, load
 from unidiff.run.records import Report
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.settings import Training
@@ -47,13 +47,13 @@ class ClassifierReport(Report):
 
 @renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTask(ProcessTask[NeuralClassifier]):
+class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
     """Train a classifier. Its parameters are the top-level keys of the recipe of a classifier.
 
     Args:
         data: What to learn from; data with labels.
-        process: How data become noise: that of the model which is to be guided.
-        classifier: The network, not built yet. It gets its `classes`, as many as the data have.
+        process: How data become noise: the process of the model to be guided.
+        classifier: The network, not built yet; it gets the number of `classes` from the data.
         times: How training times are drawn.
         training: How it is trained.
         noise_condition: How the noise level is passed to the network.
@@ -78,13 +78,8 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
         self.noise_condition.check(self.process)
         super().__post_init__()
 
-    @property
-    def network(self) -> Blueprint[Encoder]:
-        """The network; see `ProcessTask.network`."""
-        return self.classifier
-
     def conditions(self) -> Labels:
-        """The labels, of all samples: they are what is predicted; see `TrainingTask.conditions`."""
+        """The labels, which are predicted, of every sample; see `TrainingTask.conditions`."""
         return Labels(dropout=0.0)
 
     def loss(self) -> CrossEntropy:
@@ -93,7 +88,8 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
         """The classifier with fresh weights; see `TrainingTask.model`."""
-        return NeuralClassifier(self.fitted(measured), self.build(), self.noise_condition)
+        network = self.network.build(shape=self.data.shape)
+        return NeuralClassifier(self.process.with_measured(measured), network, self.noise_condition)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
@@ -101,45 +97,33 @@ class ClassifierTask(ProcessTask[NeuralClassifier]):
         self.data.look("test")  # evaluated on at the end: a missing split is reported now
 
     def report(self, model: NeuralClassifier, session: Session) -> ClassifierReport:
-        """The accuracy on the test split; see `TrainingTask.report`."""
-        return ClassifierReport(*session.trained(), self._accuracy(model))
-
-    def _accuracy(self, classifier: NeuralClassifier) -> dict[str, float]:
-        process, test = classifier.process, self.data.open("test")
+        """The accuracy on the test split, by time; see `TrainingTask.report`."""
+        process, test = model.process, self.data.open("test")
         assert test.labels is not None
         u0 = process.basis.forward(test.batch(torch.arange(min(_TESTED, len(test)))))
-        label, device = test.labels[: len(u0)], next(classifier.parameters()).device
+        label, device = test.labels[: len(u0)], next(model.parameters()).device
         eps = Seeded([self.seed])(u0[None])[0]
         accuracy = {}
         for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
-            level = process.level(t, u0)
+            u = process.perturb(u0, eps, process.level(t, u0)).to(u0.dtype).split(_BATCH)
             with torch.no_grad():
-                u = process.perturb(u0, eps, level).to(u0.dtype).split(_BATCH)
-                logits = torch.cat([classifier(x.to(device), process.level(t, x.to(device))).cpu() for x in u])
+                logits = torch.cat([model(x.to(device), process.level(t, x.to(device))).cpu() for x in u])
             accuracy[f"{t:g}"] = round(float((logits.argmax(1) == label).double().mean()), 4)
-        return accuracy
+        return ClassifierReport(*session.trained(), accuracy)
 
 
-def load_classifier(
-    directory: str | Path,
-    *,
-    device: str = "auto",
-    allow_imports: bool = False,
-    report: Callable[[str], None] = warnings.warn,
-) -> NeuralClassifier:
-    """Read a trained classifier of noisy states: `unidiff.load(directory).model`, of a classifier's run only.
+def load_classifier(directory: str | Path, **options: Unpack[LoadOptions]) -> NeuralClassifier:
+    """Read the classifier of a run: `unidiff.load(directory).model`, of a classifier's run only.
 
     Args:
         directory: The run directory of a recipe that has a `classifier`.
-        device: Where it is to be: auto, cpu, cuda, cuda:1, mps.
-        allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
-        report: Receives a sentence for each damaged checkpoint that was passed over.
+        **options: `device`, `allow_imports` and `report`; see `unidiff.load`.
 
     Raises:
-        RunError: If the directory holds no run, or one without a usable checkpoint.
+        RunError: If there is no run, or it has no usable checkpoint.
         RecipeError: If the run is not that of a classifier.
     """
-    run = load(directory, device=device, allow_imports=allow_imports, report=report)
+    run = load(directory, **options)
     if run.recipe.key != ClassifierTask.key:
         raise RecipeError(f"{directory}: this run is {run.recipe.noun}, not of a classifier.")
     return cast(NeuralClassifier, run.model)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from unidiff import plot
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.evaluation.comparison import Comparison
+from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
+from unidiff.run.directory import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.tasks.comparison_models import compare_recipe
-from unidiff.tasks.comparison_report import FILES, write_comparison
-from unidiff.tasks.conditions import Condition, usual
+from unidiff.tasks.generation import Conditioned, GenerationRun
 
 __all__ = ["SolverComparison"]
 
@@ -64,7 +66,7 @@ class SolverComparison(ResultsTask):
     key: ClassVar[str] = "solvers"
     noun: ClassVar[str] = "a comparison of solvers"
     results: ClassVar[str] = "comparison"
-    files: ClassVar[tuple[str, ...]] = FILES
+    files: ClassVar[tuple[str, ...]] = "compare.csv", "errors.png", "samples.png", "compare.json"
 
     def __post_init__(self) -> None:
         require(len(self.solvers) > 0, "solvers", [], "a list of at least one solver")
@@ -76,13 +78,8 @@ class SolverComparison(ResultsTask):
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
         if self.runs:
-            directories = {Path(run).resolve() for run in self.runs}
-            require(
-                len(directories) == len(self.runs),
-                "runs",
-                [str(run) for run in self.runs],
-                "a list that names each run once",
-            )
+            names, once = [str(run) for run in self.runs], {Path(run).resolve() for run in self.runs}
+            require(len(once) == len(names), "runs", names, "a list that names each run once")
             for name in ("data", "process"):
                 if getattr(self, name) is not None:
                     raise ParameterError(name, "a trained run has its own. Leave this out, or leave `runs` out.")
@@ -91,10 +88,8 @@ class SolverComparison(ResultsTask):
             problem = "it is missing. Give `data` and `process` of an exact model, or the `runs` to compare."
             raise ParameterError(missing, problem)
         elif self.data.mixture is None:
-            problem = (
-                f"the density of {self.data!r} is not a mixture of Gaussians. Use Ring, or a trained model in `runs`."
-            )
-            raise ParameterError("data", problem)
+            problem = f"the density of {self.data!r} is not a mixture of Gaussians"
+            raise ParameterError("data", f"{problem}. Use Ring, or a trained model in `runs`.")
 
     def compute(
         self,
@@ -102,17 +97,71 @@ class SolverComparison(ResultsTask):
         reporter: Reporter,
         device: torch.device,
         allow_imports: bool,
-        condition: Condition = usual,
+        condition: Callable[[GenerationRun, int], Conditioned] = GenerationRun.conditioned,
         facts: Mapping[str, Any] | None = None,
     ) -> ComparisonOutcome:
         """See `ResultsTask.compute`.
 
         The model of each run, and the conditions of its samples, are those of `condition`, which depends on `facts`.
         """
-        comparison, found = compare_recipe(
+        comparison, dependent = compare_recipe(
             self, reporter, device=str(device), allow_imports=allow_imports, condition=condition
         )
-        for note in comparison.notes:
-            reporter.notice(note)
-        content = write_comparison(self, comparison, {**found, **(facts or {})}, directory)
+        return self.write(comparison, {**dependent, **(facts or {})}, directory)
+
+    def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ComparisonOutcome:
+        """Write what `compare_recipe` returned: table, summary and two figures; see `ResultsTask.written`."""
+        content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}
+        table, errors, samples, _ = self.files
+        model = ", ".join(str(run) for run in self.runs) or f"Exact model of {self.data!r} with {self.process!r}"
+        caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
+        caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
+        with self.written(directory, content) as folder:
+            (folder / table).write_text(comparison.to_csv())
+            _plot_errors(comparison, folder / errors, caption)
+            _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
         return ComparisonOutcome(directory, content, self.files, comparison.to_csv(), comparison=comparison)
+
+
+def _name(line: Line) -> str:
+    return f"{line.model}: {line.label}" if line.model else line.label
+
+
+def _plot_errors(comparison: Comparison, path: Path, caption: str) -> None:
+    flow, energy = [], []
+    for line in comparison.lines:
+        order = "" if line.order is None else f", order {line.order:.2f}"
+        rms = [(row.nfe, row.rms, 0.0) for row in line.rows if row.rms is not None]
+        if rms:
+            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", *map(list, zip(*rms))))
+        distances = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
+        if distances:
+            energy.append(plot.Curve(_name(line), _name(line), *map(list, zip(*distances))))
+    floor = max(comparison.flow_errors.values(), default=None)
+    base = comparison.baseline.energy
+    panels = [
+        plot.Panel(
+            "Distance from the true flow", "rms over samples and dimensions", flow, floor, "error of the reference"
+        ),
+        plot.Panel(
+            "Distance from the true distribution",
+            "energy distance (a triangle: not above 2 standard errors)",
+            energy,
+            None if base is None else max(base.value, 2 * base.error),
+            "fresh true samples, or 2 standard errors",
+        ),
+    ]
+    plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
+
+
+def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, caption: str) -> None:
+    cells: list[list[tuple[Tensor, str] | None]] = []
+    for line in comparison.lines:
+        by_request = {budgets[-1] if row.requested is None else row.requested: row for row in line.rows}
+        in_row = [(nfe, by_request.get(nfe)) for nfe in budgets]
+        cells.append([None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}") for nfe, row in in_row])
+        if comparison.truth:
+            truth = comparison.truth.get(line.model)
+            cells[-1].append(None if truth is None else (truth, ""))
+    columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
+    plot.save_table(cells, [_name(line) for line in comparison.lines], columns, path, caption)

@@ -1,25 +1,25 @@
-"""What `unidiff compare` does: exact models, or trained runs with the data they learned, are compared."""
+"""The models that `unidiff compare` compares, an exact one or trained runs, and their reference data."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Dataset, OpenDataset
+from unidiff.data.base import OpenDataset
 from unidiff.errors import DataError, RunError
 from unidiff.evaluation.compare import compare
 from unidiff.evaluation.comparison import Comparison
 from unidiff.evaluation.features import Discriminants
 from unidiff.exact import GaussianMixture
 from unidiff.run.directory import RunDirectory
-from unidiff.run.records import DataFacts
+from unidiff.run.load import LoadOptions
 from unidiff.run.task import Reporter
-from unidiff.tasks.conditions import Condition, Conditioned, usual
-from unidiff.tasks.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_recipe"]
 
-_MOST_DATA = 10_000  # samples of a split that are looked at
-_SHOWN = 16  # samples of latents that are decoded for the picture
+_MOST_DATA = 10_000  # samples of a split that are used
+_DECODED = 16  # samples of latents that are decoded for the figure
 _MOST_PIXELS = 4096  # of an image whose discriminants are worth their time
 # Of the flow of a trained model. A network is rough in time where it was trained at the entries of a table: on the 8x8
 # digits (DDPM, 500 training steps) doubling from 32 to 256 steps moved the ends by 2.8, 1.7, 1.5 and 0.7 thousandths.
@@ -41,22 +41,19 @@ def compare_recipe(
     *,
     device: str = "auto",
     allow_imports: bool = False,
-    condition: Condition = usual,
+    condition: Callable[[GenerationRun, int], Conditioned] = GenerationRun.conditioned,
 ) -> tuple[Comparison, dict[str, Any]]:
     """Make a comparison.
 
     Args:
         task: What to compare.
-        reporter: Who is told how it goes.
+        reporter: Receives progress and notices.
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_imports: Accept classes from outside unidiff in the recipes of runs.
         condition: (run, number of samples) -> the model to compare and the conditions of its samples.
 
     Returns:
         The comparison, and what it depends on beside its recipe, as plain values.
-
-    Raises:
-        UnidiffError: If something does not fit.
     """
     options: dict[str, Any] = {
         "seeds": range(task.seed, task.seed + task.count),
@@ -66,43 +63,47 @@ def compare_recipe(
         "progress": lambda done, total: reporter.progress("compare", done, total),
     }
     if task.runs:
-        return _compare_runs(task, reporter, options, device, allow_imports, condition)
-    assert task.data is not None
-    assert task.data.mixture is not None
-    assert task.process is not None
-    denoiser = GaussianMixture(task.process, *task.data.mixture).to(options["device"])
-    found = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
-    facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
-    return found, {"device": str(options["device"]), "precision": "float64", **facts}
+        loading = LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice)
+        runs = [load_generation(run, **loading) for run in task.runs]
+        comparison, facts = _compare_runs(task, runs, [condition(run, task.count) for run in runs], reporter, options)
+    else:
+        assert task.data is not None
+        assert task.data.mixture is not None
+        assert task.process is not None
+        denoiser = GaussianMixture(task.process, *task.data.mixture).to(options["device"])
+        comparison = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
+        facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
+    for note in comparison.notes:
+        reporter.notice(note)
+    precision = "float32" if task.runs else "float64"
+    return comparison, {"device": str(options["device"]), "precision": precision, **facts}
 
 
 def _compare_runs(
     task: SolverComparison,
+    runs: Sequence[GenerationRun],
+    models: Sequence[Conditioned],
     reporter: Reporter,
     options: dict[str, Any],
-    device: str,
-    allow_imports: bool,
-    condition: Condition,
 ) -> tuple[Comparison, dict[str, Any]]:
-    runs = [
-        load_generation(run, device=device, allow_imports=allow_imports, report=reporter.notice) for run in task.runs
-    ]
     _check_same_data(runs)
-    models = [condition(run, task.count) for run in runs]
     cond = _same_conditions(runs, models, task.count)
     data = runs[0].recipe.data
-    train, test = _splits(data)
+    train: OpenDataset = data.open()
+    test: OpenDataset | None = None
+    with suppress(DataError):  # there may be no test split
+        test = data.open("test")
     source = test or train
     if source.stand_in:
         reporter.notice(source.stand_in)
-    reference, fresh = _matching(source, models[0], _MOST_DATA), None
+    reference, fresh = _reference(source, models[0], _MOST_DATA), None
     if test is not None and reference is not None:
-        fresh = _matching(train, models[0], task.count)
+        fresh = _reference(train, models[0], task.count)
     features = _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
     labels = names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
     size = max(1, torch.Size(data.shape).numel())
-    found = compare(
+    comparison = compare(
         [("" if len(runs) == 1 else label, model.denoiser) for label, model in zip(labels, models)],
         task.solvers,
         task.nfe,
@@ -116,11 +117,11 @@ def _compare_runs(
         most_steps=_MOST_STEPS,
         **{**options, **cond},
     )
-    if data.coded:  # the distances are those of latents; the pictures are of what people look at
-        rows = tuple(dataclasses.replace(row, x=_seen(data, row.x)) for row in found.rows)
-        truth = {label: _seen(data, x) for label, x in found.truth.items()}
-        found = dataclasses.replace(found, rows=rows, truth=truth)
-    facts = {
+    if data.coded:  # the distances are those of latents, the figure shows decoded samples
+        rows = tuple(replace(row, x=data.decode(row.x[:_DECODED])) for row in comparison.rows)
+        truth = {label: data.decode(x[:_DECODED]) for label, x in comparison.truth.items()}
+        comparison = replace(comparison, rows=rows, truth=truth)
+    return comparison, {
         "model": [
             {"label": label, "directory": str(run.directory), "step": run.step} for label, run in zip(labels, runs)
         ],
@@ -129,40 +130,20 @@ def _compare_runs(
         "stand_in": source.stand_in,
         "features": None if features is None else f"{len(features.directions)} linear discriminants of {train.name}",
     }
-    return found, {"device": str(options["device"]), "precision": "float32", **facts}
-
-
-def _seen(data: Dataset, x: Tensor) -> Tensor:
-    """The first samples of a cell, decoded."""
-    return data.decode(x[:_SHOWN])
 
 
 def _check_same_data(runs: Sequence[GenerationRun]) -> None:
-    """Refuse to compare models of different data: a stand-in, too, is other data."""
-    first, *others = runs
-    for other in others:
-        pairs = [(run.directory, run.recipe.data, run.manifest.data) for run in (first, other)]
-        if pairs[0][1] != pairs[1][1]:
-            said = " and ".join(f"{directory} learned {data!r}" for directory, data, _ in pairs)
-            raise RunError(f"{said}: models of different data cannot be compared.")
-        if _checksum(pairs[0][2]) != _checksum(pairs[1][2]):
-            said = " and ".join(
-                f"{directory} learned {found.name} ({found.checksum})" for directory, _, found in pairs if found
-            )
-            raise RunError(f"{said}: models of different data cannot be compared.")
-
-
-def _checksum(found: DataFacts | None) -> str | None:
-    return None if found is None else found.checksum
-
-
-def _splits(data: Dataset) -> tuple[OpenDataset, OpenDataset | None]:
-    """The train split, and the test split where there is one."""
-    train = data.open()
-    try:
-        return train, data.open("test")
-    except DataError:
-        return train, None
+    """Raise a RunError for models of different data; a stand-in is other data too."""
+    for other in runs[1:]:
+        pair = runs[0], other
+        names: list[object] = [run.recipe.data for run in pair]
+        if names[0] == names[1]:
+            names = [data and f"{data.name} ({data.checksum})" for data in (run.manifest.data for run in pair)]
+            checksums = {data and data.checksum for data in (run.manifest.data for run in pair)}
+            if len(checksums) == 1:
+                continue
+        learned = " and ".join(f"{run.directory} learned {name}" for run, name in zip(pair, names))
+        raise RunError(f"{learned}: models of different data cannot be compared.")
 
 
 def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned], count: int) -> dict[str, Tensor]:
@@ -178,21 +159,20 @@ def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned
 
 def _described(model: Conditioned) -> str | None:
     """The conditions in words; None if there are none."""
-    cond = model.examples.cond
+    cond, truth = model.examples
     if "label" in cond:
         return f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn"
     if "image" in cond:
-        kind = "test images" if model.examples.truth is not None else "images given"
-        return f"{kind} in turn, {len(cond['image'])} of them"
+        return f"{'images given' if truth is None else 'test images'} in turn, {len(cond['image'])} of them"
     return None
 
 
-def _matching(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:
-    """At most `count` samples of the distribution that a perfect model would draw from, chosen at random once.
+def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:
+    """At most `count` samples of the distribution that the model should have, chosen at random once.
 
-    With classes in turn that is as many of each class; None where the data have no samples of it, as of images given.
+    For classes in turn, as many of each class; None if the data have no samples of it, as for a user's images.
     """
-    label, order = model.examples.cond.get("label"), torch.randperm(len(source), generator=_generator())
+    label, order = model.examples.cond.get("label"), _shuffled(source)
     if label is not None:
         if source.labels is None:
             return None
@@ -201,20 +181,20 @@ def _matching(source: OpenDataset, model: Conditioned, count: int) -> Tensor | N
         if each * len(rows) < 10:
             names = ", ".join(map(str, label.unique().tolist()))
             raise RunError(f"{source.name} has too few samples of the classes {names}: a comparison needs at least 10.")
-        order = torch.cat([part[:each] for part in rows])
+        order = torch.cat([of_class[:each] for of_class in rows])
     elif model.examples.cond and model.examples.truth is None:
         return None
     return source.batch(order[:count].sort().values)
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def _shuffled(source: OpenDataset) -> Tensor:
+    return torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
 
 
 def _features(train: OpenDataset) -> Discriminants | None:
     """The feature space of labelled images; None for other data."""
     if train.labels is None or len(train.shape) != 3 or torch.Size(train.shape).numel() > _MOST_PIXELS:
         return None
-    order = torch.randperm(len(train), generator=_generator())[:_MOST_DATA]
+    order = _shuffled(train)[:_MOST_DATA]
     labels = train.labels[order]
     return Discriminants.fit(train.batch(order), labels) if len(labels.unique()) > 1 else None

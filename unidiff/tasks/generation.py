@@ -1,20 +1,22 @@
-"""Training a generative model: which parts, and a check that they fit before any data is read."""
+"""Training a generative model."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
+import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
-from unidiff.conditioning.base import Conditioning
+from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
@@ -26,9 +28,8 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import inside
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session
-from unidiff.run.load import draw, load
+from unidiff.run.load import LoadOptions, Run, draw, load
 from unidiff.run.records import Report
-from unidiff.run.task import Run
 from unidiff.sampling import Sampling
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Solution
@@ -36,10 +37,28 @@ from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.settings import Training
 
-__all__ = ["Generation", "GenerationRun", "load_generation"]
+__all__ = ["Conditioned", "Generation", "GenerationRun", "load_generation"]
 
-# A cheap look at the model in training: any process, a fraction of the cost of a training interval.
+# A cheap look at the model in training, of any process.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
+
+
+class Conditioned(NamedTuple):
+    """A model with the conditions of its samples.
+
+    Attributes:
+        denoiser: The model of a run, guided perhaps.
+        examples: The conditions, which samples take in turn, and the data they were made from, where these are known.
+        conditioning: What made the images of a model conditioned on images.
+    """
+
+    denoiser: Denoiser
+    examples: Examples
+    conditioning: ImageConditioning | None = None
+
+    def in_turn(self, count: int) -> dict[str, Tensor]:
+        """The conditions of `count` samples."""
+        return {name: value[torch.arange(count) % len(value)] for name, value in self.examples.cond.items()}
 
 
 @dataclass(frozen=True)
@@ -54,22 +73,18 @@ class GenerationRun(Run):
         """The model."""
         return self.model
 
-    def sample(
-        self,
-        sampling: Sampling | None = None,
-        *,
-        keep: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-        **cond: Tensor,
-    ) -> Solution:
+    def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
         """Draw samples, by default as the recipe says; see `Run.sample`."""
-        chosen = sampling or self.recipe.sampling
-        return draw(self.model, chosen, self.recipe.data, self.precision, keep=keep, progress=progress, **cond)
+        return draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+
+    def conditioned(self, count: int) -> Conditioned:
+        """With all classes in turn, or `count` test images, if the model is conditioned on any."""
+        return Conditioned(self.model, examples(self.recipe, count))
 
 
 @renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True)
-class Generation(ProcessTask[NeuralDenoiser]):
+class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     """Train a generative model. Its parameters are the top-level keys of a recipe file.
 
     Args:
@@ -78,7 +93,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
         conditioning: What the network is conditioned on, such as Labels or SuperResolution; null for an unconditional
-            model. It gives the network its `classes` or `image`.
+            model. It sets `classes` or `image` of the network.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -107,45 +122,26 @@ class Generation(ProcessTask[NeuralDenoiser]):
         if self.noise_condition is None:
             object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
         for name in ("parameterization", "objective", "noise_condition", "sampling"):
-            part = getattr(self, name)
-            with inside(name, part):
-                part.check(self.process)
+            component = getattr(self, name)
+            with inside(name, component):
+                component.check(self.process)
         super().__post_init__()
-        self._check_variance()
-
-    @property
-    def network(self) -> Blueprint[Backbone]:
-        """The network; see `ProcessTask.network`."""
-        return self.backbone
+        learned = bool(self.backbone.arguments.get("learned_variance"))
+        if learned and not self.objective.learns_variance:
+            problem = f"{type(self.objective).__name__} does not train it. Write `objective: hybrid`, or leave it out."
+            raise ParameterError("backbone.learned_variance", problem)
+        if self.objective.learns_variance and not learned:
+            problem = "it trains a variance, but the network does not predict one. Set backbone.learned_variance: true."
+            raise ParameterError("objective", problem)
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
         return self.conditioning
 
-    def conditioned(self, needed: Mapping[str, object]) -> Blueprint[Backbone]:
-        """The network with the arguments of its conditioning; see `ProcessTask.conditioned`."""
-        written = self.backbone.arguments
-        if written.get("classes") is not None and "classes" not in needed:
-            problem = "it is set, but the recipe has no label conditioning. Add `conditioning: labels`."
-            raise ParameterError("backbone.classes", problem)
-        if written.get("image") is not None and "image" not in needed:
-            problem = "it is set, but the recipe has no image conditioning. Add a `conditioning`, or leave it out."
-            raise ParameterError("backbone.image", problem)
-        return super().conditioned(needed)
-
-    def _check_variance(self) -> None:
-        """Reject a learned variance that the objective does not train, and the reverse."""
-        learned = bool(self.backbone.arguments.get("learned_variance"))
-        if learned and not self.objective.learns_variance:
-            problem = f"{type(self.objective).__name__} would not train it. Write `objective: hybrid`, or leave it out."
-            raise ParameterError("backbone.learned_variance", problem)
-        if self.objective.learns_variance and not learned:
-            problem = "it trains a variance, which the network does not predict. Write `learned_variance: true` there."
-            raise ParameterError("objective", problem)
-
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
-        return NeuralDenoiser(self.fitted(measured), self.parameterization, self.build(), self.noise_condition)
+        process, network = self.process.with_measured(measured), self.network.build(shape=self.data.shape)
+        return NeuralDenoiser(process, self.parameterization, network, self.noise_condition)
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""
@@ -154,7 +150,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
-        examples(self, 1)  # they may come from a test split, which is better found missing now
+        examples(self, 1)  # of the test split, perhaps: a missing one is reported now
 
     def preview(self, average: NeuralDenoiser, session: Session, path: Path, title: str) -> None:
         """A few samples; see `TrainingTask.preview`."""
@@ -168,18 +164,13 @@ class Generation(ProcessTask[NeuralDenoiser]):
 
 
 def load_generation(
-    directory: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    device: str = "auto",
-    allow_imports: bool = False,
-    report: Callable[[str], None] = warnings.warn,
+    directory: str | Path, overrides: Sequence[str] = (), **options: Unpack[LoadOptions]
 ) -> GenerationRun:
     """Read the run of a generative model; see `unidiff.load`.
 
     Raises:
-        RecipeError: If the run is of another kind.
+        RecipeError: If the run is of another task.
     """
-    run = load(directory, overrides, device=device, allow_imports=allow_imports, report=report)
+    run = load(directory, overrides, **options)
     _ = run.denoiser
     return cast(GenerationRun, run)

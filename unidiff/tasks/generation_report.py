@@ -1,10 +1,9 @@
-"""What a trained model draws: samples, paths, answers to image conditions, and how far these are from the truth."""
+"""The report of a trained generative model: samples, paths, and errors under image conditions."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -36,13 +35,13 @@ _ROWS, _EACH = 6, 3  # test images shown with their conditions, and samples of e
 
 @dataclass(frozen=True)
 class Errors:
-    """Root mean square error per value, over all pixels, of three answers to some conditions.
+    """Root mean square error per value, over all pixels, of three estimates of the images behind some conditions.
 
     Attributes:
         images: Number of conditions.
         samples: Of samples.
-        mean_prediction: Of the model's E[x0 | image]; None where it cannot be read off.
-        guess: Of a guess without a model.
+        mean_prediction: Of the model's E[x0 | image]; None for a model that does not predict it.
+        guess: Of the baseline, which needs no model.
     """
 
     images: int
@@ -57,7 +56,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class GenerationReport(Report):
-    """What was drawn, and where it is; `conditions` and `errors` of a model conditioned on images only."""
+    """Paths of the images and cost of the samples; `conditions` and `errors` of a model conditioned on images only."""
 
     samples: str
     trajectory: str
@@ -78,7 +77,7 @@ class GenerationReport(Report):
 
 
 def rows(conditioning: ImageConditioning, image: Tensor, x: Tensor, truth: Tensor | None) -> tuple[Tensor, int]:
-    """Pictures in rows of condition, samples and, where it is known, truth; and how many a row has."""
+    """Images in rows of condition, samples and, where it is known, truth; and the number of columns."""
     cells = [conditioning.as_image(image)[:, None], x.unflatten(0, (len(image), -1))]
     cells += [] if truth is None else [truth[:, None]]
     table = torch.cat(cells, dim=1)
@@ -94,15 +93,15 @@ def errors(
     x: Tensor,
     precision: torch.dtype,
 ) -> Errors:
-    """Root mean square error per value, over all pixels, of three answers to some conditions.
+    """The errors of a sample for each of some conditions.
 
     Args:
         model: The model.
         conditioning: What made the conditions.
         sampling: Its `batch` and `seed` are used.
         image: The conditions, (B, C', H, W).
-        truth: What they were made from, (B, C, H, W).
-        x: A sample for each, (B, C, H, W).
+        truth: The images they were made from, (B, C, H, W).
+        x: The samples, (B, C, H, W).
         precision: Number format of the network's arithmetic.
     """
     mean = None
@@ -118,14 +117,11 @@ def errors(
 
 def report_generation(recipe: Generation, model: NeuralDenoiser, session: Session) -> GenerationReport:
     """Draw the images of a trained model: loss, samples, and a few of these on their way from noise."""
-    sampling, data, files, source, precision = (
-        recipe.sampling,
-        recipe.data,
-        session.files,
-        session.source,
-        session.precision,
-    )
+    sampling, data, files, precision = recipe.sampling, recipe.data, session.files, session.precision
     training_seconds, loss = session.trained()
+
+    def title(text: str) -> str:
+        return caption(text, sampling, recipe.process, session.source)
 
     def progress(done: int, total: int) -> None:
         session.reporter.progress("sample", done, total)
@@ -133,55 +129,40 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
             raise Interrupted(recipe.training.steps)
 
     started = time.perf_counter()
-    shown = examples(recipe, sampling.count)
-    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **shown.cond)
-    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, shown.cond)
-    seconds = time.perf_counter() - started
+    cond, truth = examples(recipe, sampling.count)
+    solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **cond)
+    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, cond)
+    seconds = round(time.perf_counter() - started, 2)
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
-        session.reporter.notice(
-            f"{broken} of {sampling.count} samples are not finite. Use smaller steps in `sampling`."
-        )
-    picture = files.samples / "grid.png"
-    plot.save_samples(x, picture, caption(files.name, sampling, recipe.process, source))
-    pictures = len(data.decoded_shape) == 3
-    few = _PATH_IMAGES if pictures else _PATH_POINTS
+        problem = f"{broken} of {sampling.count} samples are not finite"
+        session.reporter.notice(f"{problem}. Use smaller steps in `sampling`.")
+    grid, trajectory = files.samples / "grid.png", files.samples / "trajectory.png"
+    plot.save_samples(x, grid, title(files.name))
+    are_images = len(data.decoded_shape) == 3
+    few = _PATH_IMAGES if are_images else _PATH_POINTS
     states, times = [data.decode(state.u[:few]) for state in solution.path], [state.t for state in solution.path]
-    strip = files.samples / "trajectory.png"
-    plot.save_strip(
-        states, times, strip, caption(f"{files.name}: from noise to data", sampling, recipe.process, source)
-    )
-    if pictures:
-        plot.save_animation(states, files.samples / "trajectory.gif")
-    report = GenerationReport(training_seconds, loss, str(picture), str(strip), solution.nfe, round(seconds, 2))
-    if "image" not in shown.cond or shown.truth is None:
+    plot.save_strip(states, times, trajectory, title(f"{files.name}: from noise to data"))
+    if are_images:
+        plot.save_animation(states, trajectory.with_suffix(".gif"))
+    report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds)
+    if "image" not in cond or truth is None:
         return report
-    place = _show(recipe, session, model)
-    found = errors(model, _image(recipe), sampling, shown.cond["image"], shown.truth, x.cpu(), precision)
-    return replace(report, conditions=str(place), errors=found)
+    conditioning = cast(ImageConditioning, recipe.conditioning)
+    found = errors(model, conditioning, sampling, cond["image"], truth, x.cpu(), precision)
+    few_cond, truth = examples(recipe, _ROWS)
+    image = few_cond["image"]
+    repeated = image.repeat_interleave(_EACH, 0)
+    x = draw(model, replace(sampling, count=len(repeated)), data, precision, image=repeated).x.cpu()
+    table, columns = rows(conditioning, image, conditioning.compose(x, {"image": repeated}), truth)
+    path = files.samples / "conditions.png"
+    plot.save_samples(table, path, title(f"{files.name}: condition, {_EACH} samples, truth, of test images"), columns)
+    return replace(report, conditions=str(path), errors=found)
 
 
 def examples(recipe: Generation, count: int) -> Examples:
-    """Conditions for pictures: all classes in turn, or test images, if the model is conditioned on any."""
-    known = recipe.conditioning
-    return Examples({}) if known is None else known.examples(recipe.data, count, recipe.classes)
-
-
-def _show(recipe: Generation, session: Session, model: NeuralDenoiser) -> Path:
-    """Rows of condition, samples and truth of a model conditioned on images."""
-    conditioning, sampling, files = _image(recipe), recipe.sampling, session.files
-    few = examples(recipe, _ROWS)
-    image = few.cond["image"].repeat_interleave(_EACH, 0)
-    x = draw(model, replace(sampling, count=len(image)), recipe.data, session.precision, image=image).x.cpu()
-    pictures, columns = rows(conditioning, few.cond["image"], conditioning.compose(x, {"image": image}), few.truth)
-    path = files.samples / "conditions.png"
-    title = f"{files.name}: condition, {_EACH} samples, truth, of test images"
-    plot.save_samples(pictures, path, caption(title, sampling, recipe.process, session.source), columns)
-    return path
-
-
-def _image(recipe: Generation) -> ImageConditioning:
-    """The conditioning of a model with the condition `image`."""
-    return cast(ImageConditioning, recipe.conditioning)
+    """Conditions of samples to look at: all classes in turn, or test images, if the model is conditioned on any."""
+    conditioning = recipe.conditioning
+    return Examples({}) if conditioning is None else conditioning.examples(recipe.data, count, recipe.classes)
 
 
 def caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 
+from unidiff import plot
 from unidiff.errors import ParameterError, require
 from unidiff.pde.domain import Domain
+from unidiff.pde.evolution import Flow, evolve_modes
 from unidiff.pde.initial_condition import Broadband, InitialCondition
+from unidiff.precision import precise
+from unidiff.run.directory import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
-from unidiff.tasks.heat_flow_report import FILES, solve, write_heat_flow
 
 __all__ = ["HeatFlow"]
+
+_MODES = 8  # of the table and of the figure, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,7 @@ class HeatFlow(ResultsTask):
     key: ClassVar[str] = "domain"
     noun: ClassVar[str] = "a solution of the renormalised heat equation"
     results: ClassVar[str] = "evolution"
-    files: ClassVar[tuple[str, ...]] = FILES
+    files: ClassVar[tuple[str, ...]] = "evolution.csv", "values.npy", "profiles.png", "shares.png", "evolution.json"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", tuple(self.times))
@@ -65,5 +72,80 @@ class HeatFlow(ResultsTask):
         return super().size() + 8 * self.domain.points[0].numel() * len(self.times)
 
     def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
-        """See `ResultsTask.compute`."""
-        return write_heat_flow(self, solve(self, self.times, device), directory, device)
+        """Solve the equation; see `ResultsTask.compute`."""
+        flow = self._solve(self.times, device)
+        rows = self._tabulate(flow)
+        content = {"recipe": self.to_dict(), "rows": rows, "device": str(device), "environment": environment()}
+        table, values, profiles, shares, _ = self.files
+        caption = (
+            f"u_t = {self.diffusivity:g} (Laplace u + r u), integral |grad u|^2 = {self.R:g} on "
+            f"{self.domain!r} from {self.start!r}: the exact solution."
+        )
+        with self.written(directory, content) as folder:
+            lines = [list(rows[0]), *(row.values() for row in rows)]
+            (folder / table).write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+            np.save(folder / values, flow.values.cpu().numpy())
+            self._plot_profiles(flow, folder / profiles, caption)
+            self._plot_shares(folder / shares, caption, device)
+        return ResultsOutcome(directory, content, self.files, _text(rows))
+
+    def _solve(self, times: Sequence[float], device: torch.device) -> Flow:
+        """The solution at some times."""
+        modes = self.start.modes(self.domain).to(device, precise(device))
+        t = torch.tensor(times, dtype=torch.float64)
+        return evolve_modes(self.domain, modes, t, diffusivity=self.diffusivity, R=self.R, clean=self.clean)
+
+    def _tabulate(self, flow: Flow) -> list[dict[str, float]]:
+        """A row for each time: r, rho, effective modes, largest |u|, gradient energy, first shares."""
+        shares = flow.shares.flatten(1)[:, self.domain.order().to(flow.shares.device)]
+        columns = {
+            "t": flow.times,
+            "r": flow.r,
+            "growth": flow.growth,
+            "effective_modes": flow.effective_modes,
+            "largest_value": flow.values.flatten(1).abs().amax(1),
+            "gradient_energy": self.domain.gradient_energy(flow.modes),
+            **{f"share_{k}": shares[:, k] for k in range(1, 1 + min(_MODES, shares.shape[1] - 1))},
+        }
+        return [dict(zip(columns, row)) for row in zip(*(column.tolist() for column in columns.values()))]
+
+    def _plot_profiles(self, flow: Flow, path: Path, caption: str) -> None:
+        points, images = self.domain.points, self.domain.image(flow.values)
+        titles = [f"t = {t:g}" for t in self.times]
+        if len(points) == 1:
+            lines = [(title, points[0].tolist(), u.tolist()) for title, u in zip(titles, images)]
+            plot.save_graphs([plot.Graph("Profiles", "x", "u", lines)], path, caption)
+            return
+        if len(points) == 3:  # the middle slice
+            images = images[..., images.shape[-1] // 2]
+            titles = [f"{title}, z = {float(points[2][0, 0, points[2].shape[2] // 2]):.3g}" for title in titles]
+        # From the first cell's centre to the last one's is one cell less than the side.
+        counts = images.shape[1:3]
+        width, height = (
+            float(axis.max() - axis.min()) * n / (n - 1) if n > 1 else 1.0 for axis, n in zip(points[:2], counts)
+        )
+        cells = list(zip(images, titles))
+        rows = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+        plot.save_fields(rows, [(width, height)] * len(rows), path, caption)
+
+    def _plot_shares(self, path: Path, caption: str, device: torch.device) -> None:
+        """The shares as curves, from a tenth of the first time to ten times the last."""
+        positive = [t for t in self.times if t > 0] or [1.0]
+        first, last = math.log10(min(positive) / 10), math.log10(max(positive) * 10)
+        times = torch.logspace(first, last, 200, dtype=torch.float64).tolist()
+        shares = self._solve(times, device).shares.flatten(1)[:, self.domain.order().to(device)].cpu()
+        largest = (1 + shares[:, 1:].amax(0).argsort(descending=True, stable=True)[:_MODES]).sort().values.tolist()
+        lines = [(f"phi_{k}", times, shares[:, k].tolist()) for k in largest]
+        title = "Shares of the gradient energy"
+        plot.save_graphs([plot.Graph(title, "t", "share of R", lines, "x", (-0.02, 1.02))], path, caption)
+
+
+def _text(rows: list[dict[str, float]]) -> str:
+    """The first columns of the table."""
+    shares = [name for name in rows[0] if name.startswith("share_")][:3]
+    head = ["t", "r", "effective modes", "largest |u|", *(f"share of phi_{name[6:]}" for name in shares)]
+    lines = ["  ".join(f"{name:>15}" for name in head)]
+    for row in rows:
+        numbers = [row[name] for name in ("t", "r", "effective_modes", "largest_value", *shares)]
+        lines.append("  ".join(f"{number:>15.5g}" for number in numbers))
+    return "\n".join(lines)

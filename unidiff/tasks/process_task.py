@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import OpenDataset
@@ -20,9 +20,10 @@ from unidiff.training.trainable import Trainable
 __all__ = ["ProcessTask"]
 
 M = TypeVar("M", bound=Trainable)
+N = TypeVar("N", bound=nn.Module)
 
 
-class ProcessTask(TrainingTask[M]):
+class ProcessTask(TrainingTask[M], Generic[M, N]):
     """A task that trains a network on the noisy states of a process.
 
     Attributes:
@@ -32,9 +33,9 @@ class ProcessTask(TrainingTask[M]):
     process: Process
 
     @property
-    @abstractmethod
-    def network(self) -> Blueprint[Any]:
+    def network(self) -> Blueprint[N]:
         """The network, not built yet: the field that has the name `key`."""
+        return getattr(self, self.key)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,12 +43,17 @@ class ProcessTask(TrainingTask[M]):
         if modes and modes != shape[-len(modes) :]:
             problem = f"must be {list(shape[-len(modes) :])}, as the samples of {self.data}, got {list(modes)}"
             raise ParameterError("process.shape", problem)
+        written, conditions = self.network.arguments, self.conditions()
         try:
-            conditions = self.conditions()
-            needed = {} if conditions is None else conditions.network(self.data, self.network.arguments)
+            needed = {} if conditions is None else conditions.network(self.data, written)
         except ParameterError as error:
             raise ParameterError(error.parameter.replace("backbone", self.key), error.problem) from error
-        object.__setattr__(self, self.key, self.conditioned(needed))
+        for name, conditioning in (("classes", "label"), ("image", "image")):
+            if written.get(name) is not None and name not in needed:
+                problem = f"it is set, but the recipe has no {conditioning} conditioning. Add one, or leave it out."
+                raise ParameterError(f"{self.key}.{name}", problem)
+        # With the arguments of its conditioning, so that the saved recipe has them.
+        object.__setattr__(self, self.key, Blueprint(self.network.kind, {**written, **needed}))
         with inside(self.key, self.network):
             try:
                 self.count_weights()
@@ -58,10 +64,6 @@ class ProcessTask(TrainingTask[M]):
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ParameterError(self.key, f"{self.network} cannot be made: {error}") from error
 
-    def conditioned(self, needed: Mapping[str, object]) -> Blueprint[Any]:
-        """The network with the arguments that its conditioning needs, so that the saved recipe has them."""
-        return Blueprint(self.network.kind, {**self.network.arguments, **needed})
-
     @abstractmethod
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
@@ -69,20 +71,11 @@ class ProcessTask(TrainingTask[M]):
     @property
     def classes(self) -> int | None:
         """Number of classes; None for a model without labels."""
-        classes: int | None = self.network.arguments.get("classes")
-        return classes
-
-    def build(self) -> Any:
-        """The network with fresh weights."""
-        return self.network.build(shape=self.data.shape)
+        return self.network.arguments.get("classes")
 
     def count_weights(self) -> int:
         """See `TrainingTask.count_weights`."""
         return self.network.count(shape=self.data.shape)
-
-    def fitted(self, measured: Mapping[str, Tensor]) -> Process:
-        """The process as fitted to the data."""
-        return self.process.with_measured(measured) if self.measures else self.process
 
     @property
     def measures(self) -> bool:
