@@ -22,8 +22,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError, RunFailed
 from unidiff.grid import Grid
 from unidiff.run.directory import RunDirectory
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution
+from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.conditions import Conditioned
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import arithmetic

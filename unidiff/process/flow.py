@@ -31,13 +31,10 @@ class FlowMatching(Process):
         require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Scale of the data: 1 - t."""
         return 1 - t.to(torch.float64)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """log(1 - t)."""
         return torch.log1p(-t.to(torch.float64))
 
     def log_sigma(self, t: Tensor) -> Tensor:
-        """Log t."""
         return torch.log(t.to(torch.float64))

@@ -16,8 +16,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError
 from unidiff.run.directory import RunDirectory
 from unidiff.run.task import Run, load_recipe
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution, sample
+from unidiff.solver.sample import Sampling, Solution, sample
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import arithmetic, resolve_device
 from unidiff.training.trainable import Trainable

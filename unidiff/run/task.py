@@ -22,8 +22,7 @@ from unidiff.recipe.record import Record
 from unidiff.recipe.registry import PUBLIC
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest, Outcome
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution
+from unidiff.solver.sample import Sampling, Solution
 from unidiff.training.trainable import Trainable
 
 __all__ = ["Options", "Reporter", "Run", "Task", "load_recipe", "resumed_recipe"]

@@ -35,13 +35,10 @@ class Ancestral(OneStep):
     order: ClassVar[int | None] = 1  # of the distribution of the final state
 
     def __post_init__(self) -> None:
-        fits = self.variance_interpolation is None or 0 <= self.variance_interpolation <= 1
-        require(
-            fits, "variance_interpolation", self.variance_interpolation, "a number from 0 (small) to 1 (large), or None"
-        )
+        v = self.variance_interpolation
+        require(v is None or 0 <= v <= 1, "variance_interpolation", v, "a number from 0 (small) to 1 (large), or None")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         x0, v = prediction.x0, self.variance_interpolation
         if v is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
-__all__ = ["OneStep", "Solver", "State", "require_one_snr", "require_positive_alpha"]
+__all__ = ["OneStep", "Solver", "State", "require_positive_alpha"]
 
 
 class State(NamedTuple):
@@ -97,12 +96,6 @@ def require_positive_alpha(process: Process, reason: str, remedy: str) -> None:
         raise ParameterError("solver", f"{reason}; {process!r} has alpha = 0 at t = 1{where}. {remedy}")
 
 
-def require_one_snr(process: Process, reason: str, remedy: str) -> None:
-    """Raise a ParameterError, with this reason, if the modes of a process differ in SNR."""
-    if process.basis.shape:
-        raise ParameterError("solver", f"{reason}; {process!r} has {math.prod(process.basis.shape)}. {remedy}")
-
-
 @dataclass(frozen=True)
 class OneStep(Solver):
     """A one-step method: the state at s depends on the state at t alone."""
@@ -118,7 +111,6 @@ class OneStep(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """Step by step along the levels; see `Solver.states`."""
         for t, s in pairwise(levels):
             u = self.step(denoiser, u, t, s, noise, **cond)
             yield u

@@ -32,7 +32,6 @@ class DDIM(OneStep):
         require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         if self.eta == 0:
             return ddim_step(s, prediction)

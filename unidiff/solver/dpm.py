@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,10 +13,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Process
+from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level, axpby, expm1
-from unidiff.solver.base import OneStep, Solver, require_one_snr
-from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, safe_divide, zero_alphas
+from unidiff.solver.base import OneStep, Solver
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, zero_alphas
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -49,7 +50,6 @@ class DPMSolver(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; see `Solver.states`."""
         values: list[Tensor] = []
         nodes: list[Level] = []
         for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(zero_alphas(log_ratios(levels)))):
@@ -73,12 +73,13 @@ class DPMSolver(Solver):
         phi1 = -expm1(-k)  # the integral of rate e^y over the step
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
         decay = s.sigma / t.sigma * (1 + expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
+        u = axpby(decay, u, s.alpha * phi1, x0)
         if len(values) < 2:
-            return axpby(decay, u, s.alpha * phi1, x0)
+            return u
         h0 = log_ratio(nodes[1]) - log_ratio(t)
         slope = (x0 - values[1]) * safe_divide(h, h0)
         if len(values) == 2:
-            return axpby(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
+            return u + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
         h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
         before = (values[1] - values[2]) * safe_divide(h, h1)
         curvature = (slope - before) * safe_divide(h, h0 + h1)
@@ -86,7 +87,6 @@ class DPMSolver(Solver):
         phi2 = 1 - safe_divide(phi1, k)
         # With r in [0, 1] along the step, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
-        u = axpby(decay, u, s.alpha * phi1, x0)
         return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * safe_divide(phi2, k))) * curvature
 
 
@@ -106,15 +106,13 @@ class DPMSolverSinglestep(OneStep):
         require_whole("order", self.order, 1, 3)
 
     def check(self, process: Process) -> None:
-        """Reject modes with different SNRs, which have no common midpoint in lambda."""
         if self.order > 1:
             reason = "The intermediate times of DPMSolverSinglestep need one log SNR for all modes"
-            require_one_snr(process, reason, "Use DPMSolver.")
+            require_one_snr(process, "solver", reason, "Use DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`. From alpha = 0, where lambda has no midpoint, a DDIM step."""
         start = denoiser(u, t, **cond)
-        if self.order == 1 or alpha_is_zero(t) or alpha_is_zero(s):
+        if self.order == 1 or -math.inf in (t.log_snr, s.log_snr):  # from alpha = 0 lambda has no midpoint
             return ddim_step(s, start)
         process, h = denoiser.process, log_ratio(t) - log_ratio(s)
 

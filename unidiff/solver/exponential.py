@@ -12,7 +12,6 @@ for all steps of a run together, before it begins.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,7 +24,6 @@ from unidiff.process.level import Level, Scale, axpby
 
 __all__ = [
     "Variable",
-    "alpha_is_zero",
     "as_float64",
     "data_weights",
     "ddim_step",
@@ -66,11 +64,6 @@ def log_ratios(levels: Sequence[Level]) -> Tensor:
 def zero_alphas(log_q: Tensor) -> list[bool]:
     """For each level whether alpha = 0 in some mode, so that sigma / alpha is infinite."""
     return log_q.isposinf().flatten(1).any(1).tolist() if log_q.ndim > 1 else log_q.isposinf().tolist()
-
-
-def alpha_is_zero(level: Level) -> bool:
-    """Whether alpha = 0 at a level with one SNR."""
-    return bool(level.log_snr == -math.inf)
 
 
 def as_float64(value: Scale) -> Tensor:
@@ -145,8 +138,8 @@ def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Sc
     """
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
-        half, points = _quadrature(start, end)
-        measure = points.exp() * half * _column(_WEIGHTS, points)  # dq = q d log q
+        points, half, weights = _quadrature(start, end)
+        measure = points.exp() * half * weights  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
     return _for_each_step(weigh, log_q, order)
@@ -168,8 +161,8 @@ def data_weights(
     rate = 1 + eta**2
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
-        half, points = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
-        measure = -rate * torch.exp(rate * (end - points)) * half * _column(_WEIGHTS, points)  # dy = -d log q
+        points, half, weights = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
+        measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
     return _for_each_step(weigh, log_q, order, corrector)
@@ -194,11 +187,8 @@ def _for_each_step(
     return weights
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the length of the interval, signed, and the Gauss-Legendre points in it, (g, *start.shape)."""
+def _quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gauss-Legendre points in an interval, (g, *start.shape), half its length, signed, and the weights on [-1, 1]."""
     half = (end - start) / 2
-    return half, (start + end) / 2 + half * _NODES.reshape(-1, *[1] * half.ndim)
+    nodes, weights = (values.reshape(-1, *[1] * half.ndim) for values in (_NODES, _WEIGHTS))
+    return (start + end) / 2 + half * nodes, half, weights

@@ -67,7 +67,6 @@ class ExponentialAdams(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; see `Solver.states`."""
         log_q = log_ratios(levels)
         zero_alpha = zero_alphas(log_q)
         steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
@@ -97,12 +96,12 @@ class ExponentialAdams(Solver):
         They lie at least half as far apart as the last level lies from q = 0: closer values would amplify rounding and
         the network's errors.
         """
-        nodes, end = self.variable(log_q), self._end(log_q)
-        last = len(log_q) - 1
-        chosen = [last]
-        for i in range(last - 1, -1, -1):
-            far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[last] - end)
-            if len(chosen) < self.order and (i == 0 or not zero_alpha[i]) and bool(far.all()):
+        nodes = self.variable(log_q)
+        gap = 0.5 * (nodes[-1] - self._end(log_q))
+        chosen = [len(log_q) - 1]
+        for i in reversed(range(len(log_q) - 1)):
+            far = bool((nodes[i] - nodes[chosen[-1]] >= gap).all())
+            if far and len(chosen) < self.order and (i == 0 or not zero_alpha[i]):
                 chosen.append(i)
         return chosen
 

@@ -52,7 +52,6 @@ class AnnealedLangevin(OneStep):
         return self.step_size * float(torch.as_tensor(smallest.alpha / smallest.sigma, dtype=torch.float64).max()) ** 2
 
     def check(self, process: Process) -> None:
-        """Reject a step size that diverges, and processes with alpha = 0 at t = 1."""
         limit = 4 * self.step_size / self._k(process)
         require(self._k(process) < 4, "step_size", self.step_size, f"less than {limit:.3g}, where the chain diverges")
         require_positive_alpha(process, "AnnealedLangevin steps in u / alpha", "Use DDIM or Ancestral.")
@@ -65,10 +64,8 @@ class AnnealedLangevin(OneStep):
         return u
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """Langevin steps at t, then the same u / alpha at s; see `OneStep.step`."""
         return s.alpha / t.alpha * self._relax(denoiser, u, t, noise, **cond)
 
     def finish(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """Langevin steps at the last level, then the denoise if `denoise` is set; see `OneStep.finish`."""
         u = self._relax(denoiser, u, t, noise, **cond)
         return super().finish(denoiser, u, t, noise, **cond) if self.denoise else u / t.alpha

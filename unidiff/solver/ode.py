@@ -31,7 +31,6 @@ class Euler(OneStep):
     order: ClassVar[int | None] = 1
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         return u + (s.time - t.time) * denoiser(u, t, **cond).velocity
 
 
@@ -46,7 +45,6 @@ class Heun(OneStep):
     order: ClassVar[int | None] = 2
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         h = s.time - t.time
         start = denoiser(u, t, **cond).velocity
         end = denoiser(u + h * start, s, **cond).velocity
@@ -59,7 +57,8 @@ class ProbabilityFlow(Solver):
 
     An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output. Its
     tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
-    within that tolerance. A method of fixed steps uses the grid.
+    within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
+    adaptive method underflows, for example because the model's output is NaN.
 
     Args:
         method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
@@ -80,11 +79,6 @@ class ProbabilityFlow(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """All states at once, by one integration; see `Solver.states`.
-
-        Raises:
-            ParameterError: If the step of an adaptive method underflows, as where the model's output is NaN.
-        """
         path = [u]
         if len(levels) > 1:
             path = list(self._integrate(denoiser, u, [float(level.time) for level in levels], **cond))

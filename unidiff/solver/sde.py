@@ -35,13 +35,11 @@ class EulerMaruyama(OneStep):
         require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
 
     def check(self, process: Process) -> None:
-        """Reject processes whose diffusion is infinite at t = 1."""
         if self.eta > 0:
             remedy = "Use Ancestral, DDIM(eta=1) or DPMSolver(eta=1), which take that step exactly."
             require_positive_alpha(process, "EulerMaruyama needs a finite drift and diffusion", remedy)
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         h = s.time - t.time
         u = u + h * prediction.velocity
@@ -64,12 +62,10 @@ class ReverseDiffusion(OneStep):
     order: ClassVar[int | None] = 1
 
     def check(self, process: Process) -> None:
-        """Reject processes with alpha = 0 in some mode, where r is 0 / 0."""
         if process.basis.shape:
             require_positive_alpha(process, "ReverseDiffusion divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         r = t.alpha / s.alpha
         q = t.sigma**2 - r**2 * s.sigma**2
         eps = denoiser(u, t, **cond).eps
@@ -99,13 +95,11 @@ class PredictorCorrector(OneStep):
         require(0 < self.snr < 1, "snr", self.snr, "a number in (0, 1); the chain diverges at 1")
 
     def check(self, process: Process) -> None:
-        """Reject the processes that the predictor rejects, and those with alpha = 0 in some mode."""
         self.predictor.check(process)
         if process.basis.shape:
             require_positive_alpha(process, "PredictorCorrector divides by alpha", "Use Ancestral.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         u = self.predictor.step(denoiser, u, t, s, noise, **cond)
         for _ in range(self.steps):
             score, z = denoiser(u, s, **cond).score, noise(u)

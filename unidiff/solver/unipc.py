@@ -53,7 +53,6 @@ class UniPC(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; see `Solver.states`."""
         zero_alpha = zero_alphas(log_q := log_ratios(levels))
         weights = iter(to_device(self._all_weights(log_q, zero_alpha), u.device))
         nodes: list[Level] = []

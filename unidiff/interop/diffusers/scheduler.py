@@ -20,7 +20,7 @@ from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.process.flow import FlowMatching
-from unidiff.process.sde import VESDE
+from unidiff.process.variance_exploding import VESDE
 from unidiff.schedule import BetaTable, Cosine, Linear, ScaledLinear, Schedule, ZeroTerminalSNR
 
 __all__ = ["Reading", "Timesteps", "read_scheduler", "timesteps_of"]
