@@ -19,7 +19,6 @@ from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, posterior_kl
-from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]
 
@@ -163,15 +162,15 @@ def _step(error: Tensor, t: Level, s: Level, variance: Scale) -> Tensor:
 def _prior(process: Process, u0: Tensor, end: Level) -> Tensor:
     """KL(q(u_1 | x) || prior), in nats: (B,)."""
     u0, scale = u0.to("cpu", torch.float64), process.prior_scale()
-    ratio = as_float64(end.sigma) / scale
-    squares = ((as_float64(end.alpha) / scale) ** 2 * u0.square()).flatten(1).sum(1)
+    alpha, sigma = (torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (end.alpha, end.sigma))
+    ratio, squares = sigma / scale, ((alpha / scale) ** 2 * u0.square()).flatten(1).sum(1)
     return 0.5 * squares + (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
 
 
 def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
     """-log p(x | u) in nats, (B,), for the Gaussian around x - residual of standard deviation sigma."""
     x, residual = (value.to("cpu", torch.float64).flatten(1) for value in (x, residual))
-    scales = as_float64(level.sigma)
+    scales = torch.as_tensor(level.sigma, dtype=torch.float64, device="cpu")
     sigma = float(scales.flatten()[0])
     if bool((scales - sigma).abs().max() > 1e-9 * sigma):
         problem = "its noise differs from mode to mode, so pixels have no independent noise that a decoder could undo."

@@ -84,13 +84,10 @@ class DDPM(Process):
 
     @property
     def t_min(self) -> float:
-        """The first entry of the table, 1 / T."""
         return 1 / self.T
 
     def native_times(self) -> Tensor:
-        """The entries of the table, i / T for i = 1, ..., T."""
         return torch.arange(1, self.T + 1, dtype=torch.float64) / self.T
 
     def prior_scale(self) -> float:
-        """1: sampling starts from N(0, I) (Ho et al. 2020, algorithm 2)."""
-        return 1.0
+        return 1.0  # sampling starts from N(0, I): Ho et al. 2020, algorithm 2

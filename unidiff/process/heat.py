@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from unidiff.errors import require
 from unidiff.process.base import Process
-from unidiff.process.sde import CosineVP
+from unidiff.process.continuous import CosineVP
 from unidiff.process.spectral import SpectralProcess
 
 __all__ = ["Blurring", "RenormalizedHeat"]
@@ -23,7 +23,12 @@ Spectrum = Literal["white", "gradient", "data"]
 
 @dataclass(frozen=True)
 class _BlurOnProcess(SpectralProcess):
-    """A blur of blur_max sin^2(pi t / 2) pixels (Hoogeboom & Salimans 2023, section 4), on a process with one SNR."""
+    """A blur of blur_max sin^2(pi t / 2) pixels (Hoogeboom & Salimans 2023, section 4), on a process with one SNR.
+
+    Args:
+        floor: The smallest d_k, under any blur; in [0, 1).
+        base: The process without the blur.
+    """
 
     floor: float = 0.0
     base: Process = field(default_factory=lambda: CosineVP(-10.0, 12.0))
@@ -36,7 +41,6 @@ class _BlurOnProcess(SpectralProcess):
 
     @property
     def t_min(self) -> float:
-        """The smallest time of the base."""
         return self.base.t_min
 
     def blur(self, t: Tensor) -> Tensor:
@@ -68,9 +72,6 @@ class RenormalizedHeat(_BlurOnProcess):
     Score, and with much blur Velocity, are rejected. X0 and V are well posed.
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
-        blur_max: Blur at t = 1, in pixels; at least 0.
-        floor: The smallest d_k, under any blur; in [0, 1).
         base: The process whose log SNR falls as that of the modes without blur.
         noise: Spectrum s_k^2 of the noise: "white" is the same in all modes, "gradient" proportional to 1 / lambda_k,
             so that its gradient is white, "data" proportional to S_k.
@@ -127,10 +128,7 @@ class Blurring(_BlurOnProcess):
     d_k = floor + (1 - floor) exp(-lambda_k tau), tau = (blur_max sin^2(pi t / 2))^2 / 2 (section 4).
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
-        blur_max: Blur at t = 1, in pixels; at least 0.
         floor: The paper's d_min; in [0, 1). Without it Eps and Score are rejected, and with much blur Velocity.
-        base: The process without the blur.
     """
 
     floor: float = 0.001

@@ -31,7 +31,6 @@ class InverseHeat(SpectralProcess):
     Gaussian process. Eps and Score are rejected where a mode is erased, Velocity as the mean of an image does not move.
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
         blur_max: Blur at t = 1, in pixels, above blur_min.
         blur_min: Blur at the first level, in pixels, above 0.
         noise_scale: Standard deviation of the noise, above 0; the paper's 0.01 is for pixels in [0, 1].
@@ -51,11 +50,9 @@ class InverseHeat(SpectralProcess):
 
     @property
     def t_min(self) -> float:
-        """The first level, 1 / L."""
         return 1 / self.levels
 
     def native_times(self) -> Tensor:
-        """The levels, i / L for i = 1, ..., L."""
         return torch.arange(1, self.levels + 1, dtype=torch.float64) / self.levels
 
     def blur(self, t: Tensor) -> Tensor:

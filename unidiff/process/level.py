@@ -62,8 +62,10 @@ class Level:
         return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._rates()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rates = partial(tuple, self._rates())  # a closure cannot be pickled
-        return partial(Level, self.time, self.alpha, self.sigma, self.log_snr, _rates=rates), ()
+        # A closure cannot be pickled, nor can a tensor that was made inside a torch.func transform; its clone can.
+        plain = self.map(torch.clone)
+        rates = partial(tuple, plain._rates())
+        return partial(Level, plain.time, plain.alpha, plain.sigma, plain.log_snr, _rates=rates), ()
 
 
 def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:

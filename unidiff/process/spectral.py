@@ -60,18 +60,14 @@ class SpectralProcess(Process):
         require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number >= 0, in pixels")
 
     @cached_property
-    def _basis(self) -> DCT:
-        return DCT(self.shape)
-
-    @property
-    def basis(self) -> DCT:
+    def basis(self) -> DCT:  # type: ignore[override]
         """The cosines: the heat equation is diagonal in them."""
-        return self._basis
+        return DCT(self.shape)
 
     @cached_property
     def eigenvalues(self) -> Tensor:
         """lambda_k, (*shape), float64."""
-        return self._basis.eigenvalues()
+        return self.basis.eigenvalues()
 
     @property
     def lowest_eigenvalue(self) -> float:

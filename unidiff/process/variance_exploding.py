@@ -83,11 +83,9 @@ class NCSN(_VarianceExploding):
 
     @property
     def t_min(self) -> float:
-        """The level of least noise, 1 / L."""
         return 1 / self.levels
 
     def native_times(self) -> Tensor:
-        """The levels, i / L for i = 1, ..., L."""
         return torch.arange(1, self.levels + 1, dtype=torch.float64) / self.levels
 
 
@@ -119,10 +117,8 @@ class EDM(_VarianceExploding):
 
     @property
     def t_min(self) -> float:
-        """The time at which sigma = sigma_min."""
         return float((self.sigma_min / self.sigma_max) ** (1 / self.rho))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        """The times at which log SNR has the given values, in closed form; see `Process.time_at`."""
         log_sigma = log_snr.to("cpu", torch.float64) / -2
         return torch.exp((log_sigma - math.log(self.sigma_max)) / self.rho).clamp(max=1.0)

@@ -16,7 +16,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
-from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum, zero_alphas
+from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum
 
 __all__ = ["DEIS", "AdamsBashforth"]
 
@@ -46,8 +46,7 @@ class _NoiseInterpolation(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        log_q = log_ratios(levels)
-        zero_alpha = zero_alphas(log_q)
+        log_q, zero_alpha = log_ratios(levels)
         with_data = log_q[[not zero for zero in zero_alpha]]
         steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
         weights = iter(to_device(steps, u.device))

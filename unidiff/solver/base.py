@@ -67,14 +67,9 @@ class Solver(ABC):
     def trajectory(
         self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
     ) -> Iterator[State]:
-        """Every state from u at times[0] (included) to the clean state at times[-1] = 0; see `states`.
+        """Every state from u at times[0] (included) to the clean state at times[-1] = 0.
 
-        Args:
-            denoiser: The model.
-            u: State at times[0], (B, *modes).
-            times: Strictly decreasing, ending at 0: (N + 1,).
-            noise: Source of standard normal noise.
-            **cond: Conditions, passed to the denoiser.
+        The times, (N + 1,), decrease strictly to 0. The other arguments are those of `states`.
 
         Raises:
             ParameterError: Before any step, if the method is not defined on the denoiser's process.

@@ -16,7 +16,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
-from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, zero_alphas
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios
 
 __all__ = ["EDMStochastic"]
 
@@ -64,8 +64,7 @@ class EDMStochastic(Solver):
     ) -> Iterator[Tensor]:
         gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
         ceiling = min(levels, key=lambda level: level.log_snr) if gamma > 0 else levels[0]
-        zero_alpha = zero_alphas(log_ratios(levels))
-        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
+        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(log_ratios(levels)[1]))):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
             u = ddim_step(s, start)

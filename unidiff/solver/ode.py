@@ -79,9 +79,8 @@ class ProbabilityFlow(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        path = [u]
-        if len(levels) > 1:
-            path = list(self._integrate(denoiser, u, [float(level.time) for level in levels], **cond))
+        times = [float(level.time) for level in levels]
+        path = [*self._integrate(denoiser, u, times, **cond)] if len(times) > 1 else [u]
         yield from path[1:]
         yield denoiser(path[-1], levels[-1], **cond).x0
 

@@ -35,12 +35,9 @@ class PerSampleSolver(ABC):
         return
 
     def trajectory(self, model: VelocityField, u: Tensor, times: Tensor | Sequence[float]) -> Iterator[State]:
-        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
+        """Every state from u, (B, *modes), at times[0] (included) to the clean state at times[-1] = 0.
 
-        Args:
-            model: The velocity field.
-            u: State at times[0], (B, *modes).
-            times: Strictly decreasing, ending at 0, as a grid gives them for `process.linear`: (N + 1,).
+        The times, (N + 1,), decrease strictly to 0, as those of a grid for `process.linear`.
         """
         self.check(model)
         *noisy, _ = torch.as_tensor(times).tolist()

@@ -29,7 +29,7 @@ from unidiff.run.execute import Session
 from unidiff.run.load import draw, load
 from unidiff.run.records import Report
 from unidiff.run.task import Run
-from unidiff.solver.ddim import DDIM
+from unidiff.solver.ancestral import DDIM
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask

@@ -1,4 +1,4 @@
-"""Continuous processes: VP and sub-VP of Song et al. 2021, and VP by a cosine."""
+"""Processes in continuous time whose alpha falls: VP, sub-VP, the cosine schedule, and flow matching."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.errors import require
 from unidiff.process.base import Process
 
-__all__ = ["VPSDE", "CosineVP", "SubVPSDE"]
+__all__ = ["VPSDE", "CosineVP", "FlowMatching", "SubVPSDE"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class _LinearBeta(Process):
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def prior_scale(self) -> float:
-        """1: sampling starts from N(0, I)."""
-        return 1.0
+        return 1.0  # sampling starts from N(0, I)
 
 
 @dataclass(frozen=True)
@@ -100,5 +99,31 @@ class CosineVP(Process):
         return self._angle(t).sin().log()
 
     def prior_scale(self) -> float:
-        """1: sampling starts from N(0, I)."""
-        return 1.0
+        return 1.0  # sampling starts from N(0, I)
+
+
+@dataclass(frozen=True)
+class FlowMatching(Process):
+    """u_t = (1 - t) u_0 + t eps: the conditional optimal-transport path.
+
+    Lipman et al. 2023, eq. 20-23 with sigma_min = 0 and time running the other way (their t = 1 is data); rectified
+    flow (Liu et al. 2023, eq. 1). At t = 1 alpha = 0: Eps and Score are rejected, Velocity, V, X0 and
+    Preconditioned are well posed.
+
+    Args:
+        t_min: The smallest time at which a network is evaluated, in (0, 1).
+    """
+
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t.to(torch.float64)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        return torch.log1p(-t.to(torch.float64))
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        return torch.log(t.to(torch.float64))
