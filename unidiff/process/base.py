@@ -239,5 +239,4 @@ class Process(ABC):
 
         remedy = "use UniformTimes().draw(process, uniform), or LogNormal for EDM"
         warnings.warn(f"Process.training_times is deprecated; {remedy}.", DeprecationWarning, stacklevel=2)
-        times: Tensor = unidiff.UniformTimes().draw(self, uniform)
-        return times
+        return unidiff.UniformTimes().draw(self, uniform)

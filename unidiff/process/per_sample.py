@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -65,9 +65,7 @@ class PerSampleHeat:
 
     def fit(self, batches: Iterable[Tensor]) -> PerSampleHeat:
         """The process for these data, from batches (B, ..., *shape) of pixels; see `RenormalizedHeat.fit`."""
-        fitted = self.linear.fit(batches)
-        assert isinstance(fitted, RenormalizedHeat)
-        return replace(self, linear=fitted)
+        return replace(self, linear=cast(RenormalizedHeat, self.linear.fit(batches)))
 
     def gradient_energy(self, u: Tensor) -> Tensor:
         """|grad u|^2 = sum_k lambda_k u_k^2 of each state in modes, (B, ..., *shape), channels added: (B,)."""

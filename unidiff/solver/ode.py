@@ -96,11 +96,10 @@ class ProbabilityFlow(Solver):
         options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
         t = torch.tensor(times, dtype=torch.float64)
         try:
-            path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+            return odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         except AssertionError as error:  # steps of length 0, or a state that is not finite
             remedy = "Larger rtol and atol, or float64 states, may help; check the model's output for NaN."
             raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
-        return path
 
 
 def _of_worst_sample(error: Tensor) -> Tensor:
