@@ -297,7 +297,7 @@ def test_grids_of_one_snr_are_refused(grid):
 
 
 def test_one_time_for_one_snr_is_refused():
-    with pytest.raises(ParameterError, match="(?s)one SNR for all modes.* has 784"):
+    with pytest.raises(ParameterError, match=r"(?s)one SNR for all modes.* has 784"):
         HEATS[0].time_at(torch.tensor(0.0))
     heat = ud.GaussianMixture(HEATS[0], torch.zeros(1, 28, 28), 1.0)
     with pytest.raises(ParameterError, match="a log SNR for each of its modes"):

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor,
     costs a millisecond for each operation that mixes t with a constant.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        value, pull = torch.func.vjp(function, t.clone())
+        value, pull = torch.func.vjp(function, t.clone())  # type: ignore[misc]
         (slope,) = torch.func.vjp(lambda weight: pull(weight)[0], torch.zeros_like(value))[1](torch.ones_like(t))
     return value.detach(), slope.detach()
 
@@ -182,7 +182,8 @@ class Process(ABC):
             return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)))
 
         rates = cache(lambda: rows(self._rates(t)))
-        return [Level(*row, _rates=lambda i=i: rates()[i]) for i, row in enumerate(rows(self._coefficients(t)))]
+        coefficients = enumerate(rows(self._coefficients(t)))
+        return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

@@ -37,7 +37,7 @@ class _BlurOnProcess(SpectralProcess):
         super().__post_init__()
         require(0 <= self.floor < 1, "floor", self.floor, "a number in [0, 1)")
         require(not self.base.basis.shape, "base", self.base, "a process with one SNR for all modes")
-        require(self.base.level(1.0).alpha > 0, "base", self.base, "a process with alpha > 0 at t = 1")
+        require(bool(self.base.level(1.0).alpha > 0), "base", self.base, "a process with alpha > 0 at t = 1")
 
     @property
     def t_min(self) -> float:

@@ -60,7 +60,7 @@ class SpectralProcess(Process):
         require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number >= 0, in pixels")
 
     @cached_property
-    def basis(self) -> DCT:  # type: ignore[override]
+    def basis(self) -> DCT:
         """The cosines: the heat equation is diagonal in them."""
         return DCT(self.shape)
 
