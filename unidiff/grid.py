@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.process.base import Process
+from unidiff.process.base import Process, require_one_snr
+from unidiff.process.level import Level
 
 __all__ = [
     "ArcLength",
@@ -49,7 +52,6 @@ class Native(Grid):
     """Every entry of the process's own table, then 0: DDPM's T times or NCSN's L levels."""
 
     def times(self, process: Process) -> Tensor:
-        """The times (L + 1,); see `Grid.times`."""
         table = process.native_times()
         if table is None:
             raise ParameterError("grid", f"Native needs a table of times; {process!r} has none. Use Uniform(steps).")
@@ -70,15 +72,13 @@ class _Steps(Grid):
         require_whole("steps", self.steps, 1, 1_000_000)
 
     def with_steps(self, steps: int) -> Grid:
-        """See `Grid.with_steps`."""
         return replace(self, steps=steps)
 
     @abstractmethod
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """The times at these fractions, 0 to 1, of the way from 1 to t_min."""
+        """The times at these fractions, 0 to 1, of the way from 1 to t_min in the grid's variable."""
 
     def times(self, process: Process) -> Tensor:
-        """The times (steps + 1,); see `Grid.times`."""
         times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
         times[0] = 1.0
         if self.steps > 1:
@@ -94,7 +94,6 @@ class Uniform(_Steps):
     """
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in t."""
         return 1 + fraction * (process.t_min - 1)
 
 
@@ -113,7 +112,6 @@ class Power(_Steps):
         require(0 < self.rho < math.inf, "rho", self.rho, "a number > 0")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in t^(1 / rho)."""
         return (1 + fraction * (process.t_min ** (1 / self.rho) - 1)) ** self.rho
 
 
@@ -122,7 +120,6 @@ class Quadratic(_Steps):
     """Steps equal in the square root of t: the quadratic spacing of Song, Meng & Ermon 2021, appendix D.2."""
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in sqrt(t)."""
         return (1 + fraction * (process.t_min**0.5 - 1)) ** 2
 
 
@@ -131,7 +128,6 @@ class LogSNR(_Steps):
     """Steps equal in log SNR (Lu et al. 2022a, section 3.4)."""
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in log(sigma / alpha)."""
         high, low = (math.log(q) for q in _noisiest_and_least(process, self))
         return process.time_at(-2 * (high + fraction * (low - high)))
 
@@ -151,7 +147,6 @@ class Karras(_Steps):
         require(0 < self.rho < math.inf, "rho", self.rho, "a number > 0")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in (sigma / alpha)^(1 / rho)."""
         high, low = (q ** (1 / self.rho) for q in _noisiest_and_least(process, self))
         return process.time_at(-2 * self.rho * torch.log(high + fraction * (low - high)))
 
@@ -177,10 +172,8 @@ class Tapered(_Steps):
         require(self.low < self.high < math.inf, "high", self.high, f"a number > low ({self.low})")
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in log((q + low) / (q + high))."""
-        _require_one_snr(process, self)
-        first, last = process.level(1.0), process.level(process.t_min)
-        # With p = 1 / q, finite at pure noise: (q + low) / (q + high) = (1 + low p) / (1 + high p).
+        first, last = _ends(process, self)
+        # With p = 1 / q, finite at alpha = 0: (q + low) / (q + high) = (1 + low p) / (1 + high p).
         start, end = (
             math.log1p(self.low * p) - math.log1p(self.high * p)
             for p in (first.alpha / first.sigma, last.alpha / last.sigma)
@@ -201,7 +194,6 @@ class ArcLength(_Steps):
     """
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        """Linear in the arc length."""
         times, lengths = _arc(process)
         targets = fraction * lengths[-1]
         right = torch.searchsorted(lengths, targets).clamp(1, len(lengths) - 1)
@@ -216,15 +208,14 @@ def _arc(process: Process) -> tuple[Tensor, Tensor]:
     times = 1 + torch.linspace(0, 1, 2001, dtype=torch.float64) * (process.t_min - 1)
     power = torch.as_tensor(process.power(), dtype=torch.float64)
     weight = torch.as_tensor(process.mode_weights(), dtype=torch.float64)
-    before: Tensor | None = None
-    lengths = [0.0]
-    for level in (level for block in times.split(50) for level in process.levels_at(block)):  # bounds the memory
-        alpha, sigma = (torch.as_tensor(scale, dtype=torch.float64) for scale in (level.alpha, level.sigma))
-        angle = torch.atan2(sigma, alpha * power.sqrt())
-        if before is not None:
-            lengths.append(float(((angle - before).square() * weight).sum().sqrt()))
-        before = angle
-    return times, torch.tensor(lengths, dtype=torch.float64).cumsum(0)
+
+    def angles() -> Iterator[Tensor]:
+        for level in (level for block in times.split(50) for level in process.levels_at(block)):  # bounds the memory
+            alpha, sigma = (torch.as_tensor(scale, dtype=torch.float64) for scale in (level.alpha, level.sigma))
+            yield torch.atan2(sigma, alpha * power.sqrt())
+
+    lengths = [float(((b - a).square() * weight).sum().sqrt()) for a, b in pairwise(angles())]
+    return times, torch.tensor([0.0, *lengths], dtype=torch.float64).cumsum(0)
 
 
 def default_grid(process: Process, steps: int = 50) -> Grid:
@@ -232,17 +223,16 @@ def default_grid(process: Process, steps: int = 50) -> Grid:
     return ArcLength(steps) if process.basis.shape else Tapered(steps)
 
 
-def _require_one_snr(process: Process, grid: Grid) -> None:
-    if process.basis.shape:
-        modes, name = math.prod(process.basis.shape), type(grid).__name__
-        remedy = "Use ArcLength(steps), Uniform(steps) or Power(steps, rho)."
-        raise ParameterError("grid", f"{name} needs one SNR for all modes; {process!r} has {modes}. {remedy}")
+def _ends(process: Process, grid: Grid) -> tuple[Level, Level]:
+    """The levels at t = 1 and at t_min of a process with one SNR."""
+    remedy = "Use ArcLength(steps), Uniform(steps) or Power(steps, rho)."
+    require_one_snr(process, "grid", f"{type(grid).__name__} needs one SNR for all modes", remedy)
+    return process.level(1.0), process.level(process.t_min)
 
 
 def _noisiest_and_least(process: Process, grid: Grid) -> tuple[float, float]:
     """Sigma / alpha at t = 1 and at t_min."""
-    _require_one_snr(process, grid)
-    first, last = process.level(1.0), process.level(process.t_min)
+    first, last = _ends(process, grid)
     if first.alpha == 0:
         problem = f"{type(grid).__name__} needs alpha > 0 at t = 1; {process!r} has alpha = 0 there."
         raise ParameterError("grid", f"{problem} Use Tapered(steps), Uniform(steps) or Power(steps, rho).")

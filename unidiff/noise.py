@@ -59,7 +59,9 @@ class Seeded:
     def __call__(self, like: Tensor) -> Tensor:
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""
         if len(like) != len(self._generators):
-            raise ValueError(f"{len(like)} samples asked of {len(self._generators)} streams of noise.")
+            raise ValueError(
+                f"the number of samples must be {len(self._generators)}, the number of seeds, got {len(like)}"
+            )
         drawn = torch.empty(like.shape, dtype=torch.float32 if like.dtype.itemsize <= 4 else like.dtype)
         for row, generator in zip(drawn, self._generators):
             row.normal_(generator=generator)
@@ -74,7 +76,7 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
         count: Number of samples, where it is known beforehand.
 
     Raises:
-        ParameterError: If these are not integers, there is none, or there is not one for each sample.
+        ParameterError: If these are not integers, or not one for each sample, or none.
     """
     try:
         chosen: Sequence[int] = range(operator.index(count if seeds is None else seeds))  # type: ignore[arg-type]

@@ -20,15 +20,15 @@ __all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Sco
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says of a state: the expected data and the expected noise, with u = alpha x0 + sigma eps.
+    """The expected data and the expected noise of a state u = alpha x0 + sigma eps.
 
     Attributes:
         x0: Expected clean state E[u_0 | u_t], (B, *modes).
         eps: Expected noise E[eps | u_t], (B, *modes).
-        level: The time and coefficients it was made at.
+        level: The time of the state and its coefficients.
         variance_interpolation: Where the variance of a reverse step lies between the small one, beta-tilde (0), and
-            the large one, beta (1), on a logarithmic scale, (B, *modes): Nichol & Dhariwal 2021, eq. 15, with their v.
-            Not bounded. None if the model has not learned one.
+            the large one, beta (1), on a logarithmic scale, (B, *modes), not bounded: v of Nichol & Dhariwal 2021, eq.
+            15. None if the model has not learned one.
     """
 
     x0: Tensor
@@ -95,7 +95,7 @@ class Parameterization(ABC):
         return (level.alpha**2 * self.data_std**2 + level.sigma**2) ** 0.5
 
     def noise_condition(self, process: Process) -> NoiseCondition:
-        """What a network of this parameterization is passed of the noise level, unless it is made with another."""
+        """How the noise level is passed to a network of this parameterization by default."""
         return Timestep()
 
     def solve(self, output: Tensor, u: Tensor, level: Level, variance: Tensor | None = None) -> Prediction:
@@ -105,7 +105,7 @@ class Parameterization(ABC):
             output: The predicted quantity, (B, *modes).
             u: The state it was predicted from, (B, *modes).
             level: Time and coefficients of the state.
-            variance: Handed on to the prediction.
+            variance: The `variance_interpolation` of the prediction.
         """
         alpha, sigma = level.alpha, level.sigma
         a, b = self.coefficients(level)
@@ -115,29 +115,21 @@ class Parameterization(ABC):
         return Prediction(x0, eps, level, variance)
 
     def check(self, process: Process) -> None:
-        """Refuse a process with which this parameterization is ill posed.
+        """Raise a ParameterError for a process with which this parameterization is ill posed at t = 1.
 
-        Its measure is the sine of the angle between the rows (alpha, sigma) and (a, b) of the system that `solve`
-        inverts, at the noisiest time: state and output are divided by it, together with their rounding.
-
-        Raises:
-            ParameterError: If the sine is below 1e-6, where nothing of a float32 is left.
+        The sine of the angle between the rows (alpha, sigma) and (a, b) of the system that `solve` inverts must be
+        above 1e-6: state and output are divided by it, together with the rounding of float32.
         """
         level = process.level(1.0)
         a, b = self.coefficients(level)
         rows = (a**2 + b**2) * (level.alpha**2 + level.sigma**2)
-        lost = torch.as_tensor(self.determinant(level) ** 2 <= 1e-12 * rows)
-        if bool(lost.any()):
-            name = type(self).__name__
-            if lost.ndim:
-                problem = (
-                    f"{name} cannot be converted to data at t = 1 in {int(lost.sum())} of the {lost.numel()} modes"
-                )
-                remedy = f"of {process!r}: it says too little of them there. Use X0, V or Preconditioned."
-            else:
-                problem = f"{name} cannot be converted to data at t = 1, where {process!r} is pure noise"
-                remedy = "(alpha = 0, or next to it). Use V, X0, Velocity or Preconditioned."
-            raise ParameterError("parameterization", f"{problem} {remedy}")
+        singular = torch.as_tensor(self.determinant(level) ** 2 <= 1e-12 * rows)
+        if bool(singular.any()):
+            modes, others = "", "V, X0, Velocity or Preconditioned"
+            if singular.ndim:
+                modes, others = f" in {int(singular.sum())} of {singular.numel()} modes", "X0, V or Preconditioned"
+            problem = f"{type(self).__name__} cannot be converted to data at t = 1{modes} of {process!r}"
+            raise ParameterError("parameterization", f"{problem}: it contains almost no signal there. Use {others}.")
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,6 @@ class Eps(Parameterization):
     """The network predicts the noise (Ho et al. 2020, eq. 12)."""
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(0, 1)."""
         return 0.0, 1.0
 
 
@@ -154,7 +145,6 @@ class X0(Parameterization):
     """The network predicts the clean data."""
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(1, 0)."""
         return 1.0, 0.0
 
 
@@ -163,7 +153,6 @@ class Score(Parameterization):
     """The network predicts the score, grad log p(u_t) = -eps / sigma (Song & Ermon 2019; thesis eq. 3.29)."""
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(0, -1 / sigma)."""
         return 0.0, -1.0 / level.sigma
 
 
@@ -172,7 +161,6 @@ class V(Parameterization):
     """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022, section 4 and appendix D)."""
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(-sigma, alpha)."""
         return -level.sigma, level.alpha
 
 
@@ -184,7 +172,6 @@ class Velocity(Parameterization):
     """
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(alpha', sigma')."""
         return level.alpha_rate, level.sigma_rate
 
 
@@ -206,14 +193,12 @@ class Preconditioned(Parameterization):
         require(0 < self.data_std < math.inf, "data_std", self.data_std, "a number above 0")
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
-        """(sigma / (s r), -alpha s / r), from F = (x0 - c_skip u) / c_out."""
-        r = self.input_scale(level)
+        r = self.input_scale(level)  # F = (x0 - c_skip u) / c_out
         return level.sigma / (self.data_std * r), -level.alpha * self.data_std / r
 
     def noise_condition(self, process: Process) -> NoiseCondition:
-        """LogSigma; Timestep where it is not finite, as at alpha = 0."""
         try:
             (condition := LogSigma()).check(process)
-        except ParameterError:
+        except ParameterError:  # log sigma is not finite, as at alpha = 0
             return super().noise_condition(process)
         return condition

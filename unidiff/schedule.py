@@ -31,48 +31,43 @@ class Schedule(ABC):
         return torch.log1p(-self.betas(T)).cumsum(0)  # Ho et al. 2020, section 2
 
 
-def _check_range(beta_min: float, beta_max: float) -> None:
-    require(0 < beta_min < 1, "beta_min", beta_min, "a number in (0, 1)")
-    require(beta_min <= beta_max < 1, "beta_max", beta_max, f"a number from beta_min ({beta_min}) to below 1")
-
-
 @dataclass(frozen=True)
-class Linear(Schedule):
-    """beta grows linearly: Ho et al. 2020 with T = 1000; Higham, Higham & Grindrod with T = 500.
+class _BetaRange(Schedule):
+    """Variances that grow from beta_min to beta_max.
 
     Args:
         beta_min: First variance, in (0, 1).
         beta_max: Last variance, in [beta_min, 1).
     """
+
+    beta_min: float
+    beta_max: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.beta_min < 1, "beta_min", self.beta_min, "a number in (0, 1)")
+        allowed = f"a number from beta_min ({self.beta_min}) to below 1"
+        require(self.beta_min <= self.beta_max < 1, "beta_max", self.beta_max, allowed)
+
+
+@dataclass(frozen=True)
+class Linear(_BetaRange):
+    """beta grows linearly: Ho et al. 2020 with T = 1000; Higham, Higham & Grindrod with T = 500."""
 
     beta_min: float = 1e-4
     beta_max: float = 0.02
 
-    def __post_init__(self) -> None:
-        _check_range(self.beta_min, self.beta_max)
-
     def betas(self, T: int) -> Tensor:
-        """The variances: (T,), float64."""
         return torch.linspace(self.beta_min, self.beta_max, T, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class ScaledLinear(Schedule):
-    """The square root of beta grows linearly: the table of latent diffusion (Rombach et al. 2022).
-
-    Args:
-        beta_min: First variance, in (0, 1).
-        beta_max: Last variance, in [beta_min, 1).
-    """
+class ScaledLinear(_BetaRange):
+    """The square root of beta grows linearly: the table of latent diffusion (Rombach et al. 2022)."""
 
     beta_min: float = 0.00085
     beta_max: float = 0.012
 
-    def __post_init__(self) -> None:
-        _check_range(self.beta_min, self.beta_max)
-
     def betas(self, T: int) -> Tensor:
-        """The variances: (T,), float64."""
         return torch.linspace(math.sqrt(self.beta_min), math.sqrt(self.beta_max), T, dtype=torch.float64) ** 2
 
 
@@ -93,7 +88,6 @@ class Cosine(Schedule):
         require(0 < self.beta_max < 1, "beta_max", self.beta_max, "a number in (0, 1)")
 
     def betas(self, T: int) -> Tensor:
-        """The variances: (T,), float64."""
         progress = torch.linspace(0, 1, T + 1, dtype=torch.float64)
         alpha_bar = torch.cos((progress + self.offset) / (1 + self.offset) * math.pi / 2) ** 2  # eq. (17), times f(0)
         return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=self.beta_max)
@@ -113,7 +107,6 @@ class ZeroTerminalSNR(Schedule):
     schedule: Schedule = field(default_factory=Linear)
 
     def betas(self, T: int) -> Tensor:
-        """The variances, the last of them 1: (T,), float64."""
         root = self.schedule.log_alpha_bar(T).div(2).exp()
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         alpha_bar = root**2
@@ -138,11 +131,6 @@ class BetaTable(Schedule):
             require(inside, "entries", beta, f"numbers in (0, 1) (this is beta_{i})")
 
     def betas(self, T: int) -> Tensor:
-        """The variances: (T,), float64.
-
-        Raises:
-            ParameterError: If the table has another length.
-        """
         if len(self.entries) != T:
             raise ParameterError("T", f"must be {len(self.entries)}, the number of entries of the schedule, got {T}")
         return torch.tensor(self.entries, dtype=torch.float64)

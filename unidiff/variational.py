@@ -20,7 +20,6 @@ from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, posterior_kl
-from unidiff.solver.exponential import as_float64
 
 __all__ = ["Bound", "variational_bound"]
 
@@ -161,7 +160,7 @@ def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:
     a Gaussian prior and estimated from one draw of u_1 for any other.
     """
     u0, scale = u0.to("cpu", torch.float64), process.prior_scale()
-    alpha, sigma = as_float64(end.alpha), as_float64(end.sigma)
+    alpha, sigma = (torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (end.alpha, end.sigma))
     ratio, u1 = sigma / scale, alpha * u0 + sigma * noise(u0)
     kl = 0.5 * (alpha / scale * u0).square().flatten(1).sum(1)
     kl += (0.5 * (ratio**2 - 1) - ratio.log()).expand(u0.shape[1:]).sum()
@@ -171,7 +170,7 @@ def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:
 def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
     """-log p(x | u) in nats, (B,), for the Gaussian around x - residual of standard deviation sigma."""
     x, residual = (value.to("cpu", torch.float64).flatten(1) for value in (x, residual))
-    scales = as_float64(level.sigma)
+    scales = torch.as_tensor(level.sigma, dtype=torch.float64, device="cpu")
     sigma = float(scales.flatten()[0])
     if bool((scales - sigma).abs().max() > 1e-9 * sigma):
         problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."

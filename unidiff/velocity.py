@@ -37,12 +37,12 @@ class VelocityField(nn.Module, ABC):
         """
 
     def denoise(self, u: Tensor, t: float) -> Tensor:
-        """The expected data, (B, *modes), of a state at t_min, where the velocity tells them."""
+        """The expected data, (B, *modes), of a state at t_min, where they follow from the velocity."""
         return self.process.still(u, self(u, t), t)
 
 
 class PerSamplePosterior(VelocityField):
-    """Everything that can be expected of a state when the data are a finite set: the nonlinear twin of `Empirical`.
+    """Exact conditional expectations when the data are a finite set: the nonlinear twin of `Empirical`.
 
     Image i is behind the state u_t with probability softmax_i(-1/2 sum_k (u_k - m_k(t, x_i))^2 / sigma_k^2), by Bayes'
     rule; every expectation is a sum with these weights. There is one time for all samples.
@@ -65,7 +65,7 @@ class PerSamplePosterior(VelocityField):
         """Probability of each image, (B, N) float64, behind states (B, *modes) at one time."""
         sigma = self.process.sigma(t, self.data[:1])
         means, state = (self.process.mean(self.data, t) / sigma).flatten(1), (u.double() / sigma).flatten(1)
-        # |state|^2 is the same for all images, and no softmax sees it.
+        # |state|^2 is the same for all images and cancels in the softmax.
         return (state @ means.T - means.square().sum(1) / 2).softmax(-1)
 
     def x0(self, u: Tensor, t: float | Tensor) -> Tensor:
@@ -77,14 +77,12 @@ class PerSamplePosterior(VelocityField):
         return self._expected(self.weights(u, t), self.process.mean(self.data, s), u)
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:
-        """E[m' | u_t] + sigma' / sigma (u_t - E[m | u_t]); see `VelocityField.forward`."""
-        # Were image i the data, the noise would be (u - m_i) / sigma: E[sigma' eps] needs E[m] alone.
-        fall = self.process.log_sigma_rate(t, self.data[:1])
-        moved = self.process.mean_rate(self.data, t) - fall * self.process.mean(self.data, t)
-        return self._expected(self.weights(u, t), moved, u) + (fall * u).to(u.dtype)
+        # E[m' | u_t] + sigma' / sigma (u_t - E[m | u_t]): if image i is the data, the noise is (u - m_i) / sigma.
+        rate = self.process.log_sigma_rate(t, self.data[:1])
+        values = self.process.mean_rate(self.data, t) - rate * self.process.mean(self.data, t)
+        return self._expected(self.weights(u, t), values, u) + (rate * u).to(u.dtype)
 
     def denoise(self, u: Tensor, t: float) -> Tensor:
-        """E[u_0 | u_t], exact at every time."""
         return self.x0(u, t)
 
     @staticmethod
@@ -98,7 +96,7 @@ class VelocityNetwork(VelocityField):
 
     E |v(u_t, t) - (m' + sigma' eps)|^2 is least for v = E[m' + sigma' eps | u_t] (flow matching: Lipman et al. 2023,
     theorem 2). The network sees pixels, and its output is multiplied by r(t), the root mean square over pixels of the
-    velocity of the linear process, so that what it is to answer is of about unit size.
+    velocity of the linear process, so that its targets are of about unit size.
 
     Args:
         process: The process of the noisy states, fitted to the data.
@@ -123,22 +121,19 @@ class VelocityNetwork(VelocityField):
         linear = self.process.linear
         times = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().reshape(-1)
         level = linear.level(times, torch.empty(len(times), *linear.shape, dtype=torch.float64))
-        square = (
-            torch.as_tensor(level.alpha_rate).square() * linear.power() + torch.as_tensor(level.sigma_rate).square()
-        )
+        square = level.alpha_rate**2 * linear.power() + level.sigma_rate**2
         return square.flatten(1).mean(1).sqrt().reshape(-1, *[1] * (like.ndim - 1)).to(like)
 
     def output(self, u: Tensor, t: float | Tensor) -> Tensor:
         """The velocity over r(t), (B, *modes), as the network predicts it."""
         basis = self.process.basis
-        # What is passed where modes differ in SNR depends on the time alone.
+        # Where modes differ in SNR the noise condition depends on the time alone.
         condition = self.noise_condition.at(Level(t, math.nan, math.nan, math.nan))
         velocity = apply_network(self.backbone, basis, u, condition)
         require_shape("backbone", "predictions", velocity.shape, u.shape)
         return basis.forward(velocity)
 
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:
-        """The velocity; see `VelocityField.forward`."""
         return self.scale(t, u) * self.output(u, t)
 
     def losses(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -41,6 +41,12 @@ def test_public_names_exist_and_are_documented(name):
         assert value.__name__ == name
 
 
+@every("cls", [value for name in ud.EXPORTS if inspect.isclass(value := PUBLIC.get(name))])
+def test_public_methods_are_documented_here_or_in_a_base(cls):
+    methods = [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]
+    assert not [name for name in methods if not inspect.getdoc(getattr(cls, name))]
+
+
 @every("cls", [*classes(*FROZEN), *classes(Backbone), *classes(ud.Denoiser), *classes(VelocityField)])
 def test_parameters_are_documented(cls):
     parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -157,3 +157,26 @@ def test_rates_can_be_read_where_a_level_was_made_in_inference_mode():
             batch = process.level(torch.rand(2), torch.zeros(2, 3))
         for level in (*grid, batch):
             assert torch.as_tensor(level.alpha_rate).isfinite().all()
+
+
+@pytest.mark.parametrize("process", [ud.DDPM(10), ud.EDM(), ud.RenormalizedHeat((2,))], ids=repr)
+@pytest.mark.parametrize("transform", ["jvp", "grad", "vmap"])
+def test_rates_can_be_read_first_inside_a_transform(process, transform):
+    u = torch.linspace(-1, 1, 6, dtype=F64).reshape(3, 2)
+
+    def levels():
+        return process.levels_at(TIMES)[1], process.level(TIMES, u)
+
+    def square(x, level):
+        return 0.5 * (level.alpha_rate * x + level.sigma_rate).square()
+
+    for level, fresh in zip(levels(), levels()):
+        out = {
+            "jvp": lambda level: torch.func.jvp(lambda x: square(x, level), (u,), (torch.ones_like(u),))[1],
+            "grad": lambda level: torch.func.grad(lambda x: square(x, level).sum())(u),
+            "vmap": lambda level: torch.func.vmap(lambda x: square(x, level))(u[None])[0],
+        }[transform](level)
+        a, b = fresh.alpha_rate, fresh.sigma_rate
+        assert torch.equal(out, square(u, fresh) if transform == "vmap" else (a * u + b) * a)
+        for one in (level, pickle.loads(pickle.dumps(level)), copy.deepcopy(level)):  # afterwards it is as any other
+            assert torch.equal(torch.as_tensor(one.alpha_rate), torch.as_tensor(a))

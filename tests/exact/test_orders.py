@@ -154,7 +154,7 @@ def test_dpm_solver_of_order_3_integrates_the_quadratic_exactly(eta):
         torch.ones(1, 2, dtype=F64),
     ]
     u, (t, s) = torch.tensor([[0.5, 0.2]], dtype=F64), levels[2:]
-    weights = data_weights(lambda log_q: -log_q, log_ratios(levels), 3, eta=eta)[-1]
+    weights = data_weights(lambda log_q: -log_q, log_ratios(levels)[0], 3, eta=eta)[-1]
     h = log_ratio(t) - log_ratio(s)
     expected = s.sigma / t.sigma * math.exp(-(eta**2) * h) * u + s.alpha * weighted_sum(weights, values)
     found = ud.DPMSolver(3, eta)._mean(u, values[0], t, s, levels[2::-1], values)

@@ -18,26 +18,27 @@ from unidiff.noise import Noise
 from unidiff.precision import precise
 from unidiff.process.level import Level, Scale, axpby, scale_by
 
-__all__ = ["Process", "derivative"]
+__all__ = ["Process", "derivative", "require_one_snr"]
 
 _PIXEL = Pixel()
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
-    """A function of time and its derivative, at times t.
+    """A function of time and its derivative, at times t; also inside a transform of torch.func.
 
     J 1 as the derivative of w -> J^T w, which is linear: torch's forward differentiation gives the same numbers and
     costs a millisecond for each operation that mixes t with a constant.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        t = t.detach().clone().requires_grad_()
-        value = function(t)
-        if not value.requires_grad:
-            return value, torch.zeros_like(value)
-        weight = torch.zeros_like(value, requires_grad=True)
-        (pulled,) = torch.autograd.grad(value, t, weight, create_graph=True)
-        (slope,) = torch.autograd.grad(pulled, weight, torch.ones_like(t))
-    return value.detach(), slope
+        value, pull = torch.func.vjp(function, t.clone())  # type: ignore[misc]
+        (slope,) = torch.func.vjp(lambda weight: pull(weight)[0], torch.zeros_like(value))[1](torch.ones_like(t))
+    return value.detach(), slope.detach()
+
+
+def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
+    """Raise a ParameterError about this parameter if the modes of a process differ in SNR."""
+    if process.basis.shape:
+        raise ParameterError(parameter, f"{reason}; {process!r} has {math.prod(process.basis.shape)}. {remedy}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Process(ABC):
         """Log sigma(t), the log scale of the noise, at times t of any shape, float64."""
 
     def fit(self, batches: Iterable[Tensor]) -> Process:
-        """The process for these data. Most do not depend on them: it is the process itself, and no batch is read.
+        """The process for these data: itself, without reading a batch, if it does not depend on them.
 
         Args:
             batches: All of the training data once, in batches (B, *shape) of pixels.
@@ -72,24 +73,24 @@ class Process(ABC):
         return self
 
     def mode_weights(self) -> Tensor | float:
-        """How much each mode counts where times are chosen (`ArcLength`), (*basis.shape); 1 if there is but one SNR."""
+        """The weight of each mode where times are chosen (`ArcLength`), (*basis.shape); 1 if there is one SNR."""
         return 1.0
 
     @property
     def measures(self) -> bool:
-        """Whether `fit` measures something, without which a trained model is not what it was."""
+        """Whether `fit` measures something of the data, which is then kept beside a model's weights."""
         return False
 
     def measured(self) -> dict[str, Tensor]:
-        """What `fit` measured, by name: kept beside a model's weights. Empty for most."""
+        """What `fit` measured, by name."""
         return {}
 
     def with_measured(self, tensors: Mapping[str, Tensor]) -> Process:
-        """The process with what `measured` gave, as it is read back. Most have nothing to read."""
+        """The process with these measurements, as `measured` returns them."""
         return self
 
     def power(self) -> Tensor | float:
-        """Mean square of each mode of the data, (*basis.shape), as far as the process knows; 1 if it does not."""
+        """Mean square of each mode of the data, (*basis.shape); 1 if the process does not know it."""
         return 1.0
 
     @property
@@ -124,18 +125,14 @@ class Process(ABC):
         return f, 2 * (slope - f) * torch.exp(2 * log_sigma)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        """The times in [0, 1] at which log SNR has the given values, of any shape; the nearer end where none has.
+        """The times in [0, 1] of these log SNRs, of any shape; the nearer end where there is none.
 
         By bisection, to the rounding of float64.
 
         Raises:
             ParameterError: If the modes differ in log SNR.
         """
-        if self.basis.shape:
-            problem = (
-                f"{self!r} has a log SNR for each of its {math.prod(self.basis.shape)} modes, and no time for one."
-            )
-            raise ParameterError("process", problem)
+        require_one_snr(self, "process", "a time for a log SNR needs one SNR for all modes", "Pass times to `level`.")
         log_snr = log_snr.to("cpu", torch.float64)
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(60):
@@ -166,7 +163,8 @@ class Process(ABC):
             return value.reshape(len(value), *[1] * (like.ndim - 1 - len(modes)), *modes)
 
         times = t.detach().to("cpu", torch.float64)
-        return Level(*map(fitted, self._coefficients(times)), _rates=lambda: tuple(map(fitted, self._rates(times))))
+        rates = cache(lambda: tuple(map(fitted, self._rates(times))))
+        return Level(*map(fitted, self._coefficients(times)), _rates=rates)
 
     def levels_at(self, times: Tensor | Sequence[float], device: torch.device | str = "cpu") -> list[Level]:
         """The coefficients at each of `times` (N,): computed together, for a sampling run.
@@ -183,14 +181,9 @@ class Process(ABC):
         def rows(values: tuple[Tensor, ...]) -> list[tuple[Scale, ...]]:
             return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)))
 
-        @cache
-        def rates() -> list[tuple[Scale, ...]]:
-            return rows(self._rates(t))
-
-        def row_of(i: int) -> tuple[Scale, ...]:
-            return rates()[i]
-
-        return [Level(*row, _rates=partial(row_of, i)) for i, row in enumerate(rows(self._coefficients(t)))]
+        rates = cache(lambda: rows(self._rates(t)))
+        coefficients = enumerate(rows(self._coefficients(t)))
+        return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""
@@ -217,13 +210,14 @@ class Process(ABC):
         return self.sigma(one) if self.basis.shape else float(self.sigma(one))
 
     def start(self, noise: Noise, like: Tensor) -> Tensor:
-        """States at t = 1 from which sampling starts, shaped like (B, *modes): the one place where they are drawn.
+        """States at t = 1 from which sampling starts, shaped like (B, *modes).
 
         Args:
             noise: Source of standard normal noise.
             like: A tensor of their shape, dtype and device.
         """
-        return self._at_prior_scale(noise(like))
+        scale, z = self.prior_scale(), noise(like)
+        return scale_by(scale.to(z) if isinstance(scale, Tensor) else scale, z)
 
     def draw_prior(self, noise: Noise, like: Tensor) -> Tensor:
         """Deprecated: `start`."""
@@ -233,11 +227,7 @@ class Process(ABC):
     def prior(self, noise: Tensor) -> Tensor:
         """Deprecated: `start`, or `prior_scale` times the noise."""
         warnings.warn("Process.prior is deprecated; use Process.start", DeprecationWarning, stacklevel=2)
-        return self._at_prior_scale(noise)
-
-    def _at_prior_scale(self, z: Tensor) -> Tensor:
-        scale = self.prior_scale()
-        return scale_by(scale.to(z) if isinstance(scale, Tensor) else scale, z)
+        return Process.start(self, lambda _: noise, noise)
 
     def prior_log_density(self, u: Tensor) -> Tensor:
         """Log density of the prior at u, (B, *modes), in nats: (B,)."""
@@ -248,9 +238,6 @@ class Process(ABC):
         """Deprecated: training times are drawn by `Objective.times`, by default `UniformTimes`."""
         import unidiff
 
-        problem = (
-            "Process.training_times is deprecated; use UniformTimes().draw(process, uniform), or LogNormal for EDM."
-        )
-        warnings.warn(problem, DeprecationWarning, stacklevel=2)
-        times: Tensor = unidiff.UniformTimes().draw(self, uniform)
-        return times
+        remedy = "use UniformTimes().draw(process, uniform), or LogNormal for EDM"
+        warnings.warn(f"Process.training_times is deprecated; {remedy}.", DeprecationWarning, stacklevel=2)
+        return unidiff.UniformTimes().draw(self, uniform)

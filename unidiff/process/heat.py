@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from unidiff.errors import require
 from unidiff.process.base import Process
-from unidiff.process.sde import CosineVP
-from unidiff.process.spectral import SpectralProcess, log_fading
+from unidiff.process.continuous import CosineVP
+from unidiff.process.spectral import SpectralProcess
 
 __all__ = ["Blurring", "RenormalizedHeat"]
 
@@ -23,7 +23,12 @@ Spectrum = Literal["white", "gradient", "data"]
 
 @dataclass(frozen=True)
 class _BlurOnProcess(SpectralProcess):
-    """A blur of blur_max sin^2(pi t / 2) pixels, on a process that has one SNR for all modes."""
+    """A blur of blur_max sin^2(pi t / 2) pixels (Hoogeboom & Salimans 2023, section 4), on a process with one SNR.
+
+    Args:
+        floor: The smallest d_k, under any blur; in [0, 1).
+        base: The process without the blur.
+    """
 
     floor: float = 0.0
     base: Process = field(default_factory=lambda: CosineVP(-10.0, 12.0))
@@ -32,20 +37,21 @@ class _BlurOnProcess(SpectralProcess):
         super().__post_init__()
         require(0 <= self.floor < 1, "floor", self.floor, "a number in [0, 1)")
         require(not self.base.basis.shape, "base", self.base, "a process with one SNR for all modes")
-        left = float(self.base.level(1.0).alpha)
-        require(left > 0, "base", self.base, "a process that leaves some of the data at t = 1 (alpha > 0)")
+        require(bool(self.base.level(1.0).alpha > 0), "base", self.base, "a process with alpha > 0 at t = 1")
 
     @property
     def t_min(self) -> float:
-        """That of the base."""
         return self.base.t_min
 
     def blur(self, t: Tensor) -> Tensor:
-        """blur_max sin^2(pi t / 2), in pixels (Hoogeboom & Salimans 2023, section 4)."""
         return self.blur_max * torch.sin(t.to(torch.float64) * (math.pi / 2)) ** 2
 
-    def _log_fading(self, t: Tensor) -> Tensor:
-        return log_fading(self.eigenvalues, self.dissipation(t), self.floor)
+    def log_fading(self, t: Tensor) -> Tensor:
+        """Log d_k at t, d_k = floor + (1 - floor) exp(-lambda_k tau(t)): (*t, *shape)."""
+        faded = super().log_fading(t)
+        if self.floor == 0:
+            return faded
+        return torch.logaddexp(torch.full_like(faded, math.log(self.floor)), faded + math.log1p(-self.floor))
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,6 @@ class RenormalizedHeat(_BlurOnProcess):
     Score, and with much blur Velocity, are rejected. X0 and V are well posed.
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
-        blur_max: Blur at t = 1, in pixels; at least 0.
-        floor: What is left of a mode, of 1, under any blur; in [0, 1).
         base: The process whose log SNR falls as that of the modes without blur.
         noise: Spectrum s_k^2 of the noise: "white" is the same in all modes, "gradient" proportional to 1 / lambda_k,
             so that its gradient is white, "data" proportional to S_k.
@@ -83,38 +86,38 @@ class RenormalizedHeat(_BlurOnProcess):
     @cached_property
     def energy(self) -> float:
         """R = sum_k lambda_k S_k, the mean gradient energy of one channel of the data."""
-        return float((self.eigenvalues * self.power()).sum())
+        return float(self.mode_weights().sum())
 
     @cached_property
     def _log_shares(self) -> Tensor:
         """Log w_k: (*shape); -inf for the constant mode."""
-        return (self.eigenvalues * self.power() / self.energy).log()
+        return (self.mode_weights() / self.energy).log()
 
     @cached_property
     def _log_noise(self) -> Tensor:
-        """Log s_k: (*shape). The constant mode, which has no gradient, gets as much as the lowest other."""
-        lowest = self.eigenvalues[self.eigenvalues > 0].min()
-        shape = {"white": torch.ones_like(self.eigenvalues), "gradient": 1 / self.eigenvalues.clamp(min=lowest)}
-        spectrum = self.power() if self.noise == "data" else shape[self.noise]
-        spectrum = spectrum.clamp(min=1e-12 * float(spectrum.max()))  # a mode no data have still needs noise
+        """Log s_k: (*shape). The constant mode, which has no gradient, has the noise of the lowest other."""
+        spectrum = {
+            "white": torch.ones_like(self.eigenvalues),
+            "gradient": 1 / self.eigenvalues.clamp(min=self.lowest_eigenvalue),
+            "data": self.power(),
+        }[self.noise]
+        spectrum = spectrum.clamp(min=1e-12 * float(spectrum.max()))  # modes without data need noise too
         return 0.5 * (spectrum * (self.energy / (self.eigenvalues * spectrum).sum())).log()
 
     def growth(self, t: Tensor) -> Tensor:
-        """rho(t), the logarithm of what the rescaling has made up for, at times (*t, 1, ..., 1): of that shape."""
+        """rho(t), the logarithm of the rescaling, at times (*t, 1, ..., 1): of that shape."""
         axes = tuple(range(-len(self.shape), 0))
-        return -0.5 * torch.logsumexp(self._log_shares + 2 * self._log_fading(t), axes, keepdim=True)
+        return -0.5 * torch.logsumexp(self._log_shares + 2 * self.log_fading(t), axes, keepdim=True)
 
     def noise_odds(self, t: Tensor) -> Tensor:
         """Logit eta, the log odds of noise in the gradient energy, at times (*t, 1, ..., 1): of that shape."""
         return 2 * self.growth(t) - self.base.log_snr(t)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Log scale of the data, (*t, *shape)."""
         renormalised = (self.eigenvalues > 0).to(torch.float64)
-        return 0.5 * logsigmoid(-self.noise_odds(t)) + renormalised * self.growth(t) + self._log_fading(t)
+        return 0.5 * logsigmoid(-self.noise_odds(t)) + renormalised * self.growth(t) + self.log_fading(t)
 
     def log_sigma(self, t: Tensor) -> Tensor:
-        """Log scale of the noise, (*t, *shape)."""
         return 0.5 * logsigmoid(self.noise_odds(t)) + self._log_noise
 
 
@@ -125,19 +128,14 @@ class Blurring(_BlurOnProcess):
     d_k = floor + (1 - floor) exp(-lambda_k tau), tau = (blur_max sin^2(pi t / 2))^2 / 2 (section 4).
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
-        blur_max: Blur at t = 1, in pixels; at least 0.
         floor: The paper's d_min; in [0, 1). Without it Eps and Score are rejected, and with much blur Velocity.
-        base: The process without the blur.
     """
 
     floor: float = 0.001
     base: Process = field(default_factory=lambda: CosineVP(-10.0, 10.0))
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Log scale of the data, (*t, *shape)."""
-        return self.base.log_alpha(t) + self._log_fading(t)
+        return self.base.log_alpha(t) + self.log_fading(t)
 
     def log_sigma(self, t: Tensor) -> Tensor:
-        """Log scale of the noise, (*t, *shape): that of the base in every mode."""
         return self.base.log_sigma(t) + torch.zeros_like(self.eigenvalues)

@@ -13,7 +13,7 @@ from torch import Tensor
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
-from unidiff.process.spectral import SpectralProcess, log_fading
+from unidiff.process.spectral import SpectralProcess
 
 __all__ = ["InverseHeat"]
 
@@ -23,15 +23,14 @@ class InverseHeat(SpectralProcess):
     """Inverse heat dissipation: alpha_k = exp(-lambda_k tau(t)), and noise of one small scale at all times.
 
     Rissanen et al. 2023, eq. 7 and section 3.1. The blur grows geometrically, from blur_min at t = 1 / L to blur_max at
-    t = 1. What is left of an image at t = 1 are its lowest modes, so the prior depends on the data: a training image,
-    blurred, with noise (their section 3.2). `fit` keeps up to 10,000 of these images, in the modes that are left of
-    them. Before that, and where noise is to be mapped to a state, the prior is the Gaussian of the same power.
+    t = 1. At t = 1 an image still has its lowest modes, so the prior depends on the data: a training image, blurred,
+    with noise (their section 3.2). `fit` keeps up to 10,000 of these images, in their remaining modes. Before that,
+    and where noise is to be mapped to a state, the prior is the Gaussian of the same power.
 
     The paper's sampler adds noise of another scale, 1.25 sigma, at each step. Here the samplers are those of any
     Gaussian process. Eps and Score are rejected where a mode is erased, Velocity as the mean of an image does not move.
 
     Args:
-        shape: Numbers of pixels along the last axes, (H, W).
         blur_max: Blur at t = 1, in pixels, above blur_min.
         blur_min: Blur at the first level, in pixels, above 0.
         noise_scale: Standard deviation of the noise, above 0; the paper's 0.01 is for pixels in [0, 1].
@@ -51,57 +50,53 @@ class InverseHeat(SpectralProcess):
 
     @property
     def t_min(self) -> float:
-        """The first level, 1 / L."""
         return 1 / self.levels
 
     def native_times(self) -> Tensor:
-        """The levels, i / L for i = 1, ..., L."""
         return torch.arange(1, self.levels + 1, dtype=torch.float64) / self.levels
 
     def blur(self, t: Tensor) -> Tensor:
-        """blur_min (blur_max / blur_min)^((L t - 1) / (L - 1)), in pixels."""
+        # blur_min (blur_max / blur_min)^((L t - 1) / (L - 1))
         fraction = (t.to(torch.float64) * self.levels - 1) / (self.levels - 1)
         return self.blur_min * torch.exp(fraction * math.log(self.blur_max / self.blur_min))
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """Log scale of the data, (*t, *shape)."""
-        return log_fading(self.eigenvalues, self.dissipation(t), 0.0)
+        return self.log_fading(t)
 
     def log_sigma(self, t: Tensor) -> Tensor:
-        """Log scale of the noise, (*t, *shape): the same at all times."""
         return torch.full_like(t.to(torch.float64) + self.eigenvalues, math.log(self.noise_scale))
 
     @cached_property
-    def _left(self) -> Tensor:
-        """Which modes of size 1 are more than a thousandth of the noise at t = 1: (*shape), bool."""
+    def _remaining(self) -> Tensor:
+        """Whether alpha at t = 1 is above a thousandth of the noise scale: (*shape), bool."""
         return self.log_alpha(torch.ones(())).exp() > 1e-3 * self.noise_scale
 
     def fit(self, batches: Iterable[Tensor]) -> Process:
         """The process with the power of each mode, and with images at t = 1: one pass over (B, ..., *shape)."""
-        kept: list[Tensor] = []
+        images: list[Tensor] = []
         fading = self.log_alpha(torch.ones(())).exp()
 
-        def watched() -> Iterator[Tensor]:
+        def collected() -> Iterator[Tensor]:
             for batch in batches:
                 yield batch
-                if (missing := 10_000 - sum(map(len, kept))) > 0:
+                if (missing := 10_000 - sum(map(len, images))) > 0:
                     modes = fading * self.basis.forward(batch[:missing].to(torch.float64)).cpu()
-                    kept.append(modes[..., self._left].float())
+                    images.append(modes[..., self._remaining].float())
 
-        fitted = super().fit(watched())
-        return fitted.with_measured({**fitted.measured(), "images": torch.cat(kept)})
+        fitted = super().fit(collected())
+        return fitted.with_measured({**fitted.measured(), "images": torch.cat(images)})
 
     def start(self, noise: Noise, like: Tensor) -> Tensor:
-        """A blurred image at random, and noise on it; see `Process.start`."""
+        """Random blurred images with noise; see `Process.start`."""
         if "images" not in self.measured():
             return super().start(noise, like)
         z = noise(like)
         images = self.measured()["images"]
-        # The image is chosen by a number of another draw: a uniform one is the normal distribution of a normal one.
+        # A second draw chooses the image: the normal distribution function maps normal numbers to uniform ones.
         uniform = torch.special.ndtr(noise(like).flatten(1)[:, 0].double())
         chosen = images[(uniform.cpu() * len(images)).long().clamp(max=len(images) - 1)]
         u = self.noise_scale * z
-        u[..., self._left.to(u.device)] += chosen.to(u)
+        u[..., self._remaining.to(u.device)] += chosen.to(u)
         return u
 
     def prior_scale(self) -> Tensor:
@@ -110,13 +105,13 @@ class InverseHeat(SpectralProcess):
         return (faded + self.noise_scale**2).sqrt()
 
     def prior_log_density(self, u: Tensor) -> Tensor:
-        """Log density at u, (B, *modes), in nats: of the mixture over the images, or of the Gaussian: (B,)."""
+        """Log density at u, (B, *modes), in nats: of the mixture of the images, or of the Gaussian: (B,)."""
         if "images" not in self.measured():
             return super().prior_log_density(u)
-        images, kept = self.measured()["images"].double().flatten(1), self._left
+        images, remaining = self.measured()["images"].double().flatten(1), self._remaining
         u = u.cpu().double()
-        rest = u[..., ~kept].square().flatten(1).sum(1, keepdim=True)
-        distance = torch.cdist(u[..., kept].flatten(1), images) ** 2 + rest
+        rest = u[..., ~remaining].square().flatten(1).sum(1, keepdim=True)
+        distance = torch.cdist(u[..., remaining].flatten(1), images) ** 2 + rest
         log_kernel = -distance / (2 * self.noise_scale**2)
         constant = u[0].numel() * math.log(self.noise_scale * math.sqrt(2 * math.pi)) + math.log(len(images))
         return log_kernel.logsumexp(1) - constant

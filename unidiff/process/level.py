@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ __all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction",
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
-_Pair = tuple[Scale, ...]  # d alpha / dt and d sigma / dt
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Level:
     Made once for a whole grid (`Process.levels_at`) or a whole batch (`Process.level`), in float64, so that a sampling
     step costs no more than a hand-written loop. Numbers when sampling; tensors (B, 1, ..., 1) when training. In a basis
     with a shape all but `time` are tensors that broadcast against its modes. The rates are differentiated when they are
-    first read, for the whole grid or batch.
+    first read, for the whole grid or batch; a level made by hand has none (NaN).
 
     Attributes:
         time: The time, in [0, 1].
@@ -39,24 +38,19 @@ class Level:
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: _Pair | Callable[[], _Pair] = field(default=(math.nan, math.nan), kw_only=True, repr=False, compare=False)
-
-    @property
-    def rates(self) -> _Pair:
-        """(d alpha / dt, d sigma / dt)."""
-        if callable(self._rates):
-            object.__setattr__(self, "_rates", self._rates())
-        return self._rates  # type: ignore[return-value]
+    _rates: Callable[[], tuple[Scale, ...]] = field(
+        default=partial(tuple, (math.nan, math.nan)), kw_only=True, repr=False, compare=False
+    )
 
     @property
     def alpha_rate(self) -> Scale:
         """The rate d alpha / dt."""
-        return self.rates[0]
+        return self._rates()[0]
 
     @property
     def sigma_rate(self) -> Scale:
         """The rate d sigma / dt."""
-        return self.rates[1]
+        return self._rates()[1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Level:
         """The level with a function applied to each tensor, such as one that picks rows of a batch."""
@@ -65,11 +59,13 @@ class Level:
             return function(value) if isinstance(value, Tensor) else value
 
         values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
-        return Level(*values, _rates=lambda: (mapped(self.alpha_rate), mapped(self.sigma_rate)))
+        return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._rates()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rates = {"_rates": self.rates}
-        return partial(Level, self.time, self.alpha, self.sigma, self.log_snr, **rates), ()
+        # A closure cannot be pickled, nor can a tensor that was made inside a torch.func transform; its clone can.
+        plain = self.map(torch.clone)
+        rates = partial(tuple, plain._rates())
+        return partial(Level, plain.time, plain.alpha, plain.sigma, plain.log_snr, _rates=rates), ()
 
 
 def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
@@ -94,7 +90,7 @@ def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
 def scale_by(a: Scale, x: Tensor) -> Tensor:
     """The multiple a x; x itself where the number a is 1, to the rounding of float64.
 
-    So the factors that are 1 by mathematics, as those around the network of a DDPM, cost nothing.
+    Factors that are 1 by mathematics, such as those around the network of a DDPM, cost nothing.
     """
     return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
 
@@ -105,7 +101,7 @@ def expm1(x: Scale) -> Scale:
 
 
 def fresh_noise_fraction(t: Level, s: Level) -> Scale:
-    """The share of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
+    """Fraction of the noise at s that a reverse step from t may draw anew: 1 - SNR(t) / SNR(s), in [0, 1] for s < t.
 
     For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,13 +15,12 @@ from unidiff.basis import DCT
 from unidiff.precision import precise
 from unidiff.process.base import derivative
 from unidiff.process.heat import RenormalizedHeat
-from unidiff.process.spectral import log_fading
 
 __all__ = ["PerSampleHeat"]
 
 
 class _Coefficients(NamedTuple):
-    """What all images share at times (n,), each (n, *shape), float64; and their slopes."""
+    """What all images have in common at times (n,), and its derivatives: each (n, *shape), float64."""
 
     log_keep: Tensor  # log sqrt(1 - eta)
     log_fading: Tensor  # log d_k
@@ -42,10 +41,10 @@ class PerSampleHeat:
 
     with R(u_0) = sum_k lambda_k u_0k^2, over the channels too. The share of noise eta, the fading d_k and sigma are
     those of the process `linear`, which has one rho for all images; and as there, the mean of an image (k = 0) fades by
-    sqrt(1 - eta) alone. An image without a gradient has nothing to be rescaled: its rho is 0.
+    sqrt(1 - eta) alone. An image without a gradient is not rescaled: its rho is 0.
 
-    It is no `Process`: m is not linear in u_0, so the expected data do not give the expected m, and samplers built on
-    E[u_0 | u_t] are wrong on it (see `PlugIn`). Its flow, the conditional expectation of `velocity`, has the right
+    It is not a `Process`: m is not linear in u_0, so the expected data do not give the expected m, and samplers built
+    on E[u_0 | u_t] are wrong on it (see `PlugIn`). Its flow, the conditional expectation of `velocity`, has the right
     distribution at every time (Lipman et al. 2023, theorem 1; Albergo et al. 2023, section 2.2), for any m and sigma.
 
     Args:
@@ -61,14 +60,12 @@ class PerSampleHeat:
 
     @property
     def t_min(self) -> float:
-        """That of the linear process."""
+        """The smallest time of the linear process."""
         return self.linear.t_min
 
     def fit(self, batches: Iterable[Tensor]) -> PerSampleHeat:
         """The process for these data, from batches (B, ..., *shape) of pixels; see `RenormalizedHeat.fit`."""
-        fitted = self.linear.fit(batches)
-        assert isinstance(fitted, RenormalizedHeat)
-        return replace(self, linear=fitted)
+        return replace(self, linear=cast(RenormalizedHeat, self.linear.fit(batches)))
 
     def gradient_energy(self, u: Tensor) -> Tensor:
         """|grad u|^2 = sum_k lambda_k u_k^2 of each state in modes, (B, ..., *shape), channels added: (B,)."""
@@ -92,17 +89,16 @@ class PerSampleHeat:
         Returns:
             m, shaped like u0 and in its dtype; computed in float64 where the device has it.
         """
-        return self._mean(u0, self._at(t, u0)).to(u0.dtype)
+        return self._mean_and_rate(u0, self._at(t, u0))[0].to(u0.dtype)
 
     def mean_rate(self, u0: Tensor, t: float | Tensor) -> Tensor:
-        """The time derivative of `mean`, shaped like u0: m_k' = (d log sqrt(1 - eta) / dt + rho' + (log d_k)') m_k."""
-        at = self._at(t, u0)
-        return self._mean_rate(u0, at).to(u0.dtype)
+        """The time derivative of `mean`, shaped like u0."""
+        return self._mean_and_rate(u0, self._at(t, u0))[1].to(u0.dtype)
 
     def perturb(self, u0: Tensor, eps: Tensor, t: float | Tensor) -> Tensor:
         """The noisy state m(t, u0) + sigma(t) eps, of data and noise in modes, (B, ..., *shape)."""
         at = self._at(t, u0)
-        return (self._mean(u0, at) + at.log_sigma.exp() * eps).to(u0.dtype)
+        return (self._mean_and_rate(u0, at)[0] + at.log_sigma.exp() * eps).to(u0.dtype)
 
     def velocity(self, u0: Tensor, eps: Tensor, t: float | Tensor) -> Tensor:
         """The time derivative of the state with data and noise held, m' + sigma' eps: what velocity matching regresses.
@@ -113,7 +109,7 @@ class PerSampleHeat:
             t: One time, or times (B,).
         """
         at = self._at(t, u0)
-        return (self._mean_rate(u0, at) + at.log_sigma_rate * at.log_sigma.exp() * eps).to(u0.dtype)
+        return (self._mean_and_rate(u0, at)[1] + at.log_sigma_rate * at.log_sigma.exp() * eps).to(u0.dtype)
 
     def still(self, u: Tensor, velocity: Tensor, t: float) -> Tensor:
         """The expected data, (B, ..., *shape), from a state and its expected velocity at a time near 0.
@@ -135,38 +131,26 @@ class PerSampleHeat:
             raise ValueError(f"the state has shape {tuple(like.shape)}; its last axes must be {modes}.")
         values = _at_one_time(self.linear, float(times)) if len(times) == 1 else _coefficients(self.linear, times)
         shape = len(times), *[1] * (like.ndim - 1 - len(modes)), *modes
-        return _Coefficients(
-            *(value.to(like.device, precise(like.device), non_blocking=True).reshape(shape) for value in values)
-        )
+        dtype = precise(like.device)
+        return _Coefficients(*(value.to(like.device, dtype, non_blocking=True).reshape(shape) for value in values))
 
-    def _energies(self, u0: Tensor, at: _Coefficients) -> tuple[Tensor, Tensor, Tensor]:
-        """Lambda_k u_0k^2; the same times (d_k e^-c)^2; and c, log d_k of the mode that fades least: (B, 1, ...)."""
-        energies = self.linear.eigenvalues.to(at.log_keep, non_blocking=True) * u0.to(at.log_keep.dtype).square()
+    def _mean_and_rate(self, u0: Tensor, at: _Coefficients) -> tuple[Tensor, Tensor]:
+        """M and m_k' = ((log sqrt(1 - eta))' + rho' + (log d_k)') m_k."""
+        eigenvalues = self.linear.eigenvalues.to(at.log_keep, non_blocking=True)
+        energies = eigenvalues * u0.to(at.log_keep.dtype).square()
         axes = tuple(range(1, u0.ndim))
         # Relative to the mode that fades least of those an image has, so that no blur underflows.
         least = torch.where(energies > 0, at.log_fading.expand_as(energies), -torch.inf).amax(axes, keepdim=True)
         least = torch.where(least > -torch.inf, least, 0.0)
-        # A mode the image lacks may fade less than that, and counts for nothing.
-        return energies, energies * torch.exp(2 * (at.log_fading - least).clamp(max=0)), least
-
-    def _mean(self, u0: Tensor, at: _Coefficients) -> Tensor:
-        energies, faded, least = self._energies(u0, at)
-        axes = tuple(range(1, u0.ndim))
-        total, left = energies.sum(axes, keepdim=True), faded.sum(axes, keepdim=True)
-        rho = 0.5 * (torch.where(total > 0, total, 1.0).log() - torch.where(left > 0, left, 1.0).log()) - least
-        renormalised = self.linear.eigenvalues.to(rho, non_blocking=True) > 0
-        # Where an image lacks a mode, e^rho may overflow against it: 0 times that is to be 0.
-        log_scale = at.log_keep + at.log_fading + torch.where(renormalised, rho, 0.0)
-        return torch.where(u0 == 0, 0.0, log_scale).exp() * u0
-
-    def _mean_rate(self, u0: Tensor, at: _Coefficients) -> Tensor:
-        _, faded, _ = self._energies(u0, at)
-        axes = tuple(range(1, u0.ndim))
-        left = faded.sum(axes, keepdim=True)
-        shares = faded / torch.where(left > 0, left, 1.0)
-        rho_rate = -(shares * at.log_fading_rate).sum(axes, keepdim=True)
-        renormalised = self.linear.eigenvalues.to(rho_rate, non_blocking=True) > 0
-        return (at.log_keep_rate + torch.where(renormalised, rho_rate, 0.0) + at.log_fading_rate) * self._mean(u0, at)
+        # A mode that the image lacks may fade less; it has weight 0.
+        faded = energies * torch.exp(2 * (at.log_fading - least).clamp(max=0))
+        total, left = (torch.where(x > 0, x, 1.0) for x in (energies.sum(axes, True), faded.sum(axes, True)))
+        renormalised = eigenvalues > 0
+        rho = torch.where(renormalised, 0.5 * (total.log() - left.log()) - least, 0.0)
+        rho_rate = torch.where(renormalised, -(faded / left * at.log_fading_rate).sum(axes, True), 0.0)
+        # Where an image lacks a mode, e^rho may overflow, and 0 times that is to be 0.
+        m = torch.where(u0 == 0, 0.0, at.log_keep + at.log_fading + rho).exp() * u0
+        return m, (at.log_keep_rate + rho_rate + at.log_fading_rate) * m
 
 
 def _coefficients(linear: RenormalizedHeat, times: Tensor) -> _Coefficients:
@@ -174,8 +158,7 @@ def _coefficients(linear: RenormalizedHeat, times: Tensor) -> _Coefficients:
 
     def logarithms(t: Tensor) -> Tensor:
         keep = 0.5 * logsigmoid(-linear.noise_odds(t))
-        fading = log_fading(linear.eigenvalues, linear.dissipation(t), linear.floor)
-        return torch.stack(torch.broadcast_tensors(keep, fading, linear.log_sigma(t)))
+        return torch.stack(torch.broadcast_tensors(keep, linear.log_fading(t), linear.log_sigma(t)))
 
     values, slopes = derivative(logarithms, times.reshape(-1, *[1] * len(linear.shape)))
     return _Coefficients(*values, *slopes)
@@ -183,5 +166,5 @@ def _coefficients(linear: RenormalizedHeat, times: Tensor) -> _Coefficients:
 
 @lru_cache(maxsize=64)
 def _at_one_time(linear: RenormalizedHeat, t: float) -> _Coefficients:
-    """At one time: a step of a sampler asks for the same several times."""
+    """At one time: a step of a sampler needs the same several times."""
     return _coefficients(linear, torch.tensor([t], dtype=torch.float64))

@@ -1,8 +1,7 @@
-"""What the processes of the heat equation share: the cosine basis, fading modes, and what they measure of the data."""
+"""What the processes of the heat equation share: the cosine basis, fading modes, and the measured power of the data."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -14,20 +13,20 @@ from torch import Tensor
 
 from unidiff.basis import DCT, set_shape
 from unidiff.errors import require
+from unidiff.files import digest_of
 from unidiff.process.base import Process
 
-__all__ = ["SpectralProcess", "log_fading"]
+__all__ = ["SpectralProcess"]
 
 
 class _Tensors:
-    """Tensors that can be part of a frozen value: equal if their contents are, and hashable."""
+    """Tensors as part of a frozen value: equal if their contents are, and hashable."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.by_name = {name: tensor.detach().cpu() for name, tensor in sorted(tensors.items())}
-        digest = hashlib.sha256()
-        for name, tensor in self.by_name.items():
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        self._digest = digest.digest()
+        self._digest = digest_of(
+            name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in self.by_name.items()
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Tensors) and self._digest == other._digest
@@ -38,7 +37,7 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class SpectralProcess(Process):
-    """A process in which mode k of an image fades by d_k = exp(-lambda_k tau(t)), and possibly not below a floor.
+    """A process in which mode k of an image fades by d_k = exp(-lambda_k tau(t)), possibly with a floor.
 
     lambda_k = pi^2 sum_a (k_a / n_a)^2 are the eigenvalues of minus the Laplacian, no flux at the border, pixels of
     side 1. tau is the dissipation time: heat run for tau is a Gaussian blur of standard deviation sqrt(2 tau) pixels
@@ -58,34 +57,37 @@ class SpectralProcess(Process):
         require(0 <= self.blur_max < math.inf, "blur_max", self.blur_max, "a number >= 0, in pixels")
 
     @cached_property
-    def _basis(self) -> DCT:
-        return DCT(self.shape)
-
-    @property
     def basis(self) -> DCT:
         """The cosines: the heat equation is diagonal in them."""
-        return self._basis
+        return DCT(self.shape)
 
     @cached_property
     def eigenvalues(self) -> Tensor:
         """lambda_k, (*shape), float64."""
-        return self._basis.eigenvalues()
+        return self.basis.eigenvalues()
+
+    @property
+    def lowest_eigenvalue(self) -> float:
+        """The smallest lambda_k above 0."""
+        return float(self.eigenvalues[self.eigenvalues > 0].min())
 
     @abstractmethod
     def blur(self, t: Tensor) -> Tensor:
         """Standard deviation of the Gaussian blur at t, in pixels."""
 
     def dissipation(self, t: Tensor) -> Tensor:
-        """SpectralProcess time tau(t), in pixels squared: half the square of the blur."""
+        """Dissipation time tau(t), in pixels squared: half the square of the blur."""
         return self.blur(t) ** 2 / 2
+
+    def log_fading(self, t: Tensor) -> Tensor:
+        """Log d_k = -lambda_k tau(t) at times (*t, 1, ..., 1): (*t, *shape)."""
+        return -self.eigenvalues * self.dissipation(t)
 
     @property
     def measures(self) -> bool:
-        """True: the power of the data."""
         return True
 
     def measured(self) -> dict[str, Tensor]:
-        """What `fit` measured; see `Process.measured`."""
         return {} if self._measured is None else self._measured.by_name
 
     def with_measured(self, tensors: Mapping[str, Tensor]) -> Process:
@@ -94,22 +96,19 @@ class SpectralProcess(Process):
         Raises:
             ParameterError: If they are not the power of data with a gradient, on this process's shape.
         """
-        power = tensors.get("power")
-        given = None if power is None else tuple(power.shape)
-        require(given == self.shape, "power", given, f"one number for each mode, {self.shape}")
-        assert power is not None
+        power = tensors.get("power", torch.empty(0))
+        require(power.shape == self.shape, "power", tuple(power.shape), f"one number for each mode, {self.shape}")
         finite = bool(power.isfinite().all()) and bool((power >= 0).all())
         require(finite, "power", "a number that is negative or not finite", "the mean squares of finite data")
-        lowest = float(self.eigenvalues[self.eigenvalues > 0].min())
         # 1e-12: squares of rounding are not a gradient.
-        some = float((self.eigenvalues * power).sum()) > 1e-12 * lowest * float(power.sum())
-        require(some, "power", "data of constant pictures", "data with a gradient, which the heat equation needs")
+        varies = float((self.eigenvalues * power).sum()) > 1e-12 * self.lowest_eigenvalue * float(power.sum())
+        require(varies, "power", "data of constant images", "data with a gradient, which the heat equation needs")
         twin = replace(self)
         object.__setattr__(twin, "_measured", _Tensors(tensors))
         return twin
 
     def mode_weights(self) -> Tensor:
-        """The share of each mode in the data's gradient energy, up to a factor."""
+        """Gradient energy of each mode of the data, lambda_k S_k: (*shape)."""
         return self.eigenvalues * self.power()
 
     def power(self) -> Tensor:
@@ -119,7 +118,7 @@ class SpectralProcess(Process):
         """
         if (known := self.measured().get("power")) is not None:
             return known
-        law = 1 / self.eigenvalues.clamp(min=float(self.eigenvalues[self.eigenvalues > 0].min()))
+        law = 1 / self.eigenvalues.clamp(min=self.lowest_eigenvalue)
         return law / law.mean()
 
     def fit(self, batches: Iterable[Tensor]) -> Process:
@@ -130,9 +129,3 @@ class SpectralProcess(Process):
             total, count = total + modes.square().sum(0).cpu(), count + len(modes)
         require(count > 0, "data", count, "at least one sample to measure")
         return self.with_measured({"power": total / count})
-
-
-def log_fading(eigenvalues: Tensor, tau: Tensor, floor: float) -> Tensor:
-    """Log d_k, d_k = floor + (1 - floor) exp(-lambda_k tau)."""
-    faded = -eigenvalues * tau
-    return faded if floor == 0 else torch.logaddexp(torch.full_like(faded, math.log(floor)), faded + math.log1p(-floor))

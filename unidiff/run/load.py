@@ -17,8 +17,7 @@ from unidiff.errors import RecipeError, RunError
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest
 from unidiff.run.task import Task, load_recipe
-from unidiff.sampling import Sampling
-from unidiff.solver.sample import Solution, sample
+from unidiff.solver.sample import Sampling, Solution, sample
 from unidiff.training.device import arithmetic
 from unidiff.training.trainable import Trainable
 

@@ -13,17 +13,21 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Process
+from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
-from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
-from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum, zero_alphas
+from unidiff.solver.base import Solver, require_positive_alpha
+from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum
 
 __all__ = ["DEIS", "AdamsBashforth"]
 
 
 @dataclass(frozen=True)
 class _NoiseInterpolation(Solver):
-    """eps as the polynomial through its last `order` values, in the variable of the subclass."""
+    """eps as the polynomial through its last `order` values, in the variable of the subclass.
+
+    Args:
+        order: Values that a step uses, 1 to 4; fewer in the first steps. With 1 it is DDIM.
+    """
 
     order: int = 3  # type: ignore[misc]
 
@@ -31,11 +35,9 @@ class _NoiseInterpolation(Solver):
         require_whole("order", self.order, 1, 4)
 
     def check(self, process: Process) -> None:
-        """Reject modes with alpha = 0, where sigma / alpha is infinite."""
         if process.basis.shape:
-            require_positive_alpha(
-                process, f"{type(self).__name__} steps in u / alpha", "Use ExponentialAdams or UniPC."
-            )
+            reason = f"{type(self).__name__} steps in u / alpha"
+            require_positive_alpha(process, reason, "Use ExponentialAdams or UniPC.")
 
     @abstractmethod
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
@@ -44,9 +46,7 @@ class _NoiseInterpolation(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; the first steps are of lower order; see `Solver.states`."""
-        log_q = log_ratios(levels)
-        zero_alpha = zero_alphas(log_q)
+        log_q, zero_alpha = log_ratios(levels)
         with_data = log_q[[not zero for zero in zero_alpha]]
         steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
         weights = iter(to_device(steps, u.device))
@@ -68,29 +68,20 @@ class AdamsBashforth(_NoiseInterpolation):
 
     Linear multistep steps on a variable grid: the LMS sampler for the process of Karras et al. 2022, and rho-AB-DEIS of
     Zhang & Chen 2023 (their rho is q).
-
-    Args:
-        order: Values that a step uses, 1 to 4. With 1 it is DDIM.
     """
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
-        """Q itself."""
         return log_q.exp()
 
 
 @dataclass(frozen=True)
 class DEIS(_NoiseInterpolation):
-    """Diffusion exponential integrator sampler, tAB: eps as a polynomial in t (Zhang & Chen 2023, eq. 14-15).
-
-    Args:
-        order: Values that a step uses, 1 to 4. With 1 it is DDIM.
-    """
+    """Diffusion exponential integrator sampler, tAB: eps as a polynomial in t (Zhang & Chen 2023, eq. 14-15)."""
 
     def check(self, process: Process) -> None:
-        """Reject modes with different SNRs: the polynomial in t is integrated over sigma / alpha."""
-        remedy = "Use AdamsBashforth, ExponentialAdams or UniPC."
-        require_one_snr(process, "DEIS needs a one-to-one map from noise level to time", remedy)
+        # The polynomial in t is integrated over sigma / alpha.
+        reason = "DEIS needs a one-to-one map from noise level to time"
+        require_one_snr(process, "solver", reason, "Use AdamsBashforth, ExponentialAdams or UniPC.")
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
-        """The process's time."""
         return process.time_at(-2 * log_q)

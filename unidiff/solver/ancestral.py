@@ -1,4 +1,4 @@
-"""Ancestral sampling: the published reverse chain of DDPM, on any process and any grid."""
+"""Reverse chains with the marginals of the process: ancestral sampling of DDPM, and DDIM with less or no noise."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, fresh_noise_fraction
 from unidiff.renamed import renamed
 from unidiff.solver.base import OneStep
+from unidiff.solver.exponential import ddim_step
 
-__all__ = ["Ancestral"]
+__all__ = ["DDIM", "Ancestral"]
 
 
 @renamed(variance="variance_interpolation")
@@ -35,13 +36,10 @@ class Ancestral(OneStep):
     order: ClassVar[int | None] = 1  # of the distribution of the final state
 
     def __post_init__(self) -> None:
-        fits = self.variance_interpolation is None or 0 <= self.variance_interpolation <= 1
-        require(
-            fits, "variance_interpolation", self.variance_interpolation, "a number from 0 (small) to 1 (large), or None"
-        )
+        v = self.variance_interpolation
+        require(v is None or 0 <= v <= 1, "variance_interpolation", v, "a number from 0 (small) to 1 (large), or None")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         prediction = denoiser(u, t, **cond)
         x0, v = prediction.x0, self.variance_interpolation
         if v is None:
@@ -51,3 +49,25 @@ class Ancestral(OneStep):
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
         return mean + large**v * small ** (1 - v) * noise(u)
+
+
+@dataclass(frozen=True)
+class DDIM(OneStep):
+    """Denoising diffusion implicit models (Song, Meng & Ermon 2021, eq. 12 and 16), on any process and any grid.
+
+    Args:
+        eta: Share of the process's own reverse noise: 0 is deterministic, 1 is Ancestral with the small variance.
+    """
+
+    eta: float = 0.0
+    order: ClassVar[int | None] = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
+
+    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
+        prediction = denoiser(u, t, **cond)
+        if self.eta == 0:
+            return ddim_step(s, prediction)
+        fresh = self.eta**2 * fresh_noise_fraction(t, s)  # fraction of the variance at s drawn anew: (16) / sigma_s^2
+        return ddim_step(s, prediction, fresh) + s.sigma * fresh**0.5 * noise(u)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
-__all__ = ["OneStep", "Solver", "State", "require_one_snr", "require_positive_alpha"]
+__all__ = ["OneStep", "Solver", "State", "require_positive_alpha"]
 
 
 class State(NamedTuple):
@@ -68,14 +67,9 @@ class Solver(ABC):
     def trajectory(
         self, denoiser: Denoiser, u: Tensor, times: Tensor | Sequence[float], noise: Noise, **cond: Tensor
     ) -> Iterator[State]:
-        """Every state from u at times[0] (included) to the clean state at times[-1] = 0; see `states`.
+        """Every state from u at times[0] (included) to the clean state at times[-1] = 0.
 
-        Args:
-            denoiser: The model.
-            u: State at times[0], (B, *modes).
-            times: Strictly decreasing, ending at 0: (N + 1,).
-            noise: Source of standard normal noise.
-            **cond: Conditions, passed to the denoiser.
+        The times, (N + 1,), decrease strictly to 0. The other arguments are those of `states`.
 
         Raises:
             ParameterError: Before any step, if the method is not defined on the denoiser's process.
@@ -97,12 +91,6 @@ def require_positive_alpha(process: Process, reason: str, remedy: str) -> None:
         raise ParameterError("solver", f"{reason}; {process!r} has alpha = 0 at t = 1{where}. {remedy}")
 
 
-def require_one_snr(process: Process, reason: str, remedy: str) -> None:
-    """Raise a ParameterError, with this reason, if the modes of a process differ in SNR."""
-    if process.basis.shape:
-        raise ParameterError("solver", f"{reason}; {process!r} has {math.prod(process.basis.shape)}. {remedy}")
-
-
 @dataclass(frozen=True)
 class OneStep(Solver):
     """A one-step method: the state at s depends on the state at t alone."""
@@ -118,7 +106,6 @@ class OneStep(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """Step by step along the levels; see `Solver.states`."""
         for t, s in pairwise(levels):
             u = self.step(denoiser, u, t, s, noise, **cond)
             yield u

@@ -1,7 +1,11 @@
-"""DPM-Solver++ (Lu et al. 2022b): exponential integrators for the data prediction, in lambda = log(alpha / sigma)."""
+"""Exponential integrators for the data prediction in lambda = log(alpha / sigma).
+
+DPM-Solver++ (Lu et al. 2022b), and UniPC (Zhao et al. 2023), a predictor and a corrector that share their evaluations.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +16,12 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.base import Process
-from unidiff.process.level import Level, axpby, expm1
-from unidiff.solver.base import OneStep, Solver, require_one_snr
-from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, safe_divide, zero_alphas
+from unidiff.process.base import Process, require_one_snr
+from unidiff.process.level import Level, Scale, axpby, expm1
+from unidiff.solver.base import OneStep, Solver
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, to_device, weighted_sum
 
-__all__ = ["DPMSolver", "DPMSolverSinglestep"]
+__all__ = ["DPMSolver", "DPMSolverSinglestep", "UniPC"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,9 @@ class DPMSolver(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; see `Solver.states`."""
         values: list[Tensor] = []
         nodes: list[Level] = []
-        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(zero_alphas(log_ratios(levels)))):
+        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(log_ratios(levels)[1])):
             prediction = denoiser(u, t, **cond)
             if not no_data:  # else lambda is -infinity
                 values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
@@ -63,9 +66,7 @@ class DPMSolver(Solver):
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 
-    def _mean(
-        self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: Sequence[Level], values: Sequence[Tensor]
-    ) -> Tensor:
+    def _mean(self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: list[Level], values: list[Tensor]) -> Tensor:
         """The mean at s."""
         h = log_ratio(t) - log_ratio(s)
         rate = 1 + self.eta**2
@@ -73,12 +74,13 @@ class DPMSolver(Solver):
         phi1 = -expm1(-k)  # the integral of rate e^y over the step
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
         decay = s.sigma / t.sigma * (1 + expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
+        u = axpby(decay, u, s.alpha * phi1, x0)
         if len(values) < 2:
-            return axpby(decay, u, s.alpha * phi1, x0)
+            return u
         h0 = log_ratio(nodes[1]) - log_ratio(t)
         slope = (x0 - values[1]) * safe_divide(h, h0)
         if len(values) == 2:
-            return axpby(decay, u, s.alpha * phi1, x0) + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
+            return u + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
         h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
         before = (values[1] - values[2]) * safe_divide(h, h1)
         curvature = (slope - before) * safe_divide(h, h0 + h1)
@@ -86,7 +88,6 @@ class DPMSolver(Solver):
         phi2 = 1 - safe_divide(phi1, k)
         # With r in [0, 1] along the step, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
-        u = axpby(decay, u, s.alpha * phi1, x0)
         return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * safe_divide(phi2, k))) * curvature
 
 
@@ -106,15 +107,13 @@ class DPMSolverSinglestep(OneStep):
         require_whole("order", self.order, 1, 3)
 
     def check(self, process: Process) -> None:
-        """Reject modes with different SNRs, which have no common midpoint in lambda."""
         if self.order > 1:
             reason = "The intermediate times of DPMSolverSinglestep need one log SNR for all modes"
-            require_one_snr(process, reason, "Use DPMSolver.")
+            require_one_snr(process, "solver", reason, "Use DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`. From alpha = 0, where lambda has no midpoint, a DDIM step."""
         start = denoiser(u, t, **cond)
-        if self.order == 1 or alpha_is_zero(t) or alpha_is_zero(s):
+        if self.order == 1 or -math.inf in (t.log_snr, s.log_snr):  # from alpha = 0 lambda has no midpoint
             return ddim_step(s, start)
         process, h = denoiser.process, log_ratio(t) - log_ratio(s)
 
@@ -135,3 +134,97 @@ class DPMSolverSinglestep(OneStep):
         rise = denoiser(towards(second, 2 / 3) + (2 * second.alpha * phi2) * rise, second, **cond).x0 - start.x0
         phi2 = expm1(-h) / h + 1
         return towards(s, 1.0) + (1.5 * s.alpha * phi2) * rise
+
+
+@dataclass(frozen=True)
+class UniPC(Solver):
+    """UniP and UniC for the data prediction, with B(h) = e^h - 1 (Zhao et al. 2023, algorithms 5 to 8, "bh2").
+
+    A corrected step of order p uses p values of x0 and the one at the new time, which the next step needs anyway, and
+    is of order p + 1. As published, a single weight (the predictor's at order 2, the corrector's at order 1) is 1/2,
+    and the run ends with one denoise, of first order.
+
+    Args:
+        order: p, 1 to 3.
+    """
+
+    order: int = 2  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        require_whole("order", self.order, 1, 3)
+
+    @property
+    def convergence(self) -> int | None:
+        """One more than p: the corrector's (theorem 3.1)."""
+        return self.order + 1
+
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        log_q, zero_alpha = log_ratios(levels)
+        weights = iter(to_device(self._all_weights(log_q, zero_alpha), u.device))
+        nodes: list[Level] = []
+        values: list[Tensor] = []  # x0 at the nodes, newest first
+        before: Tensor | None = None  # the corrected state at nodes[0]
+        for i, t in enumerate(levels):
+            prediction = denoiser(u, t, **cond)
+            if before is not None:
+                u = _unified(before, nodes, values, t, next(weights), prediction.x0)  # UniC
+            if i == len(levels) - 1:
+                break
+            s = levels[i + 1]
+            if zero_alpha[i] or zero_alpha[i + 1]:
+                u = ddim_step(s, prediction)
+            else:
+                nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
+                before, u = u, _unified(u, nodes, values, s, next(weights))  # UniP
+            yield u
+        yield prediction.x0
+
+    def _all_weights(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[list[Scale]]:
+        """The weights of each step's predictor and corrector, in the order in which they are used."""
+        weights = []
+        nodes: list[Tensor] = []
+        for (t, s), singular in zip(pairwise(log_q), map(any, pairwise(zero_alpha))):
+            if not singular:
+                nodes = [t, *nodes][: self.order]
+                offsets = [torch.as_tensor(safe_divide(t - node, t - s)) for node in nodes[1:]]
+                weights += [_weights(t - s, offsets), _weights(t - s, [*offsets, torch.ones_like(t)])]
+        return weights
+
+
+def _unified(
+    u: Tensor, nodes: list[Level], values: list[Tensor], s: Level, weights: list[Scale], ahead: Tensor | None = None
+) -> Tensor:
+    """The step from nodes[0] to s through the values, and through the one at s (`ahead`) in the corrector."""
+    t = nodes[0]
+    h = log_ratio(t) - log_ratio(s)
+    offsets = [safe_divide(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
+    differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
+    if ahead is not None:
+        differences.append(ahead - values[0])
+    growth = expm1(-h)
+    result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
+    if not differences:
+        return result
+    return result - s.alpha * growth * weighted_sum(weights, differences)
+
+
+def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Scale]:
+    """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5).
+
+    A single one is 1/2 as published.
+    """
+    if len(offsets) < 2:
+        return [0.5] * len(offsets)
+    r = torch.stack(list(offsets), -1)
+    still = h == 0  # modes whose SNR stands still take no step
+    h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
+    matrix = torch.stack([r**n for n in range(len(offsets))], -2)
+    phi = torch.expm1(-h) / -h - 1
+    right = []
+    for n in range(1, len(offsets) + 1):
+        right.append(phi * math.factorial(n) / torch.expm1(-h))
+        phi = phi / -h - 1 / math.factorial(n + 1)
+    solution = torch.linalg.solve(matrix, torch.stack(right, -1))
+    return list(solution.unbind(-1)) if h.ndim else solution.tolist()

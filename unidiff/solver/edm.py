@@ -13,10 +13,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.base import Process
+from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
-from unidiff.solver.base import Solver, require_one_snr, require_positive_alpha
-from unidiff.solver.exponential import alpha_is_zero, ddim_step, log_ratio, log_ratios, zero_alphas
+from unidiff.solver.base import Solver, require_positive_alpha
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios
 
 __all__ = ["EDMStochastic"]
 
@@ -49,11 +49,10 @@ class EDMStochastic(Solver):
         require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number > 0")
 
     def check(self, process: Process) -> None:
-        """Reject processes with alpha = 0 in some mode, and churn on processes without a single SNR."""
         if process.basis.shape:
             require_positive_alpha(process, "EDMStochastic steps in u / alpha", "Use ExponentialAdams or DPMSolver.")
         if self.churn > 0:
-            require_one_snr(process, "Churn needs one noise level for all modes", "Use churn=0, or Ancestral.")
+            require_one_snr(process, "solver", "Churn needs one SNR for all modes", "Use churn=0, or Ancestral.")
 
     @property
     def convergence(self) -> int | None:
@@ -63,11 +62,9 @@ class EDMStochastic(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """Noise, then Heun's step; see `Solver.states`."""
         gamma = min(self.churn / len(levels), math.sqrt(2) - 1)
         ceiling = min(levels, key=lambda level: level.log_snr) if gamma > 0 else levels[0]
-        zero_alpha = zero_alphas(log_ratios(levels))
-        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
+        for (t, s), singular in zip(pairwise(levels), map(any, pairwise(log_ratios(levels)[1]))):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
             u = ddim_step(s, start)
@@ -82,9 +79,8 @@ class EDMStochastic(Solver):
         self, denoiser: Denoiser, u: Tensor, t: Level, gamma: float, ceiling: Level, noise: Noise
     ) -> tuple[Tensor, Level]:
         """The state with more noise, and its level (algorithm 2, lines 4-6)."""
-        if gamma == 0 or alpha_is_zero(t) or t.sigma / t.alpha < self.sigma_min:
-            return u, t
-        if self.sigma_max is not None and t.sigma / t.alpha > self.sigma_max:
+        sigma_max = math.inf if self.sigma_max is None else self.sigma_max
+        if gamma == 0 or t.log_snr == -math.inf or not self.sigma_min <= t.sigma / t.alpha <= sigma_max:
             return u, t
         higher = min(log_ratio(t) + math.log1p(gamma), log_ratio(ceiling))
         if higher <= log_ratio(t):

@@ -12,7 +12,6 @@ for all steps of a run together, before it begins.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,8 +24,6 @@ from unidiff.process.level import Level, Scale, axpby
 
 __all__ = [
     "Variable",
-    "alpha_is_zero",
-    "as_float64",
     "data_weights",
     "ddim_step",
     "lagrange",
@@ -36,7 +33,6 @@ __all__ = [
     "safe_divide",
     "to_device",
     "weighted_sum",
-    "zero_alphas",
 ]
 
 # The interpolation variable w at values of log q = log(sigma / alpha).
@@ -53,29 +49,18 @@ def log_ratio(level: Level) -> Scale:
     return -0.5 * level.log_snr
 
 
-def log_ratios(levels: Sequence[Level]) -> Tensor:
-    """log(sigma / alpha) at all levels of a run, (N, *modes), float64 on the CPU: in one copy from a device.
+def log_ratios(levels: Sequence[Level]) -> tuple[Tensor, list[bool]]:
+    """log(sigma / alpha) at all levels of a run, and for each whether it is infinite in some mode (alpha = 0).
 
     Solvers compute weights and make decisions from these, so that no step synchronizes the device.
+
+    Returns:
+        (N, *modes), float64 on the CPU, in one copy from a device; and N truth values.
     """
     values = [log_ratio(level) for level in levels]
     tensors = [value for value in values if isinstance(value, Tensor)]
-    return torch.stack(tensors).to("cpu", torch.float64) if tensors else torch.tensor(values, dtype=torch.float64)
-
-
-def zero_alphas(log_q: Tensor) -> list[bool]:
-    """For each level whether alpha = 0 in some mode, so that sigma / alpha is infinite."""
-    return log_q.isposinf().flatten(1).any(1).tolist() if log_q.ndim > 1 else log_q.isposinf().tolist()
-
-
-def alpha_is_zero(level: Level) -> bool:
-    """Whether alpha = 0 at a level with one SNR."""
-    return bool(level.log_snr == -math.inf)
-
-
-def as_float64(value: Scale) -> Tensor:
-    """A coefficient as float64 on the CPU."""
-    return value.cpu().to(torch.float64) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    log_q = torch.stack(tensors).to("cpu", torch.float64) if tensors else torch.tensor(values, dtype=torch.float64)
+    return log_q, log_q.isposinf().reshape(len(levels), -1).any(1).tolist()
 
 
 def to_device(weights: Sequence[Sequence[Scale]], device: torch.device) -> list[list[Scale]]:
@@ -104,14 +89,11 @@ def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
     """The sum of weights[j] values[j]."""
-    total = _times(weights[0], values[0])
+    weights = [weight.to(values[0]) if isinstance(weight, Tensor) else weight for weight in weights]
+    total = weights[0] * values[0]
     for weight, value in zip(weights[1:], values[1:]):
-        total = total + _times(weight, value) if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
+        total = total + weight * value if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
     return total
-
-
-def _times(weight: Scale, value: Tensor) -> Tensor:
-    return weight.to(value) * value if isinstance(weight, Tensor) else weight * value
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
@@ -145,8 +127,8 @@ def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Sc
     """
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
-        half, points = _quadrature(start, end)
-        measure = points.exp() * half * _column(_WEIGHTS, points)  # dq = q d log q
+        points, half, weights = _quadrature(start, end)
+        measure = points.exp() * half * weights  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
     return _for_each_step(weigh, log_q, order)
@@ -168,8 +150,8 @@ def data_weights(
     rate = 1 + eta**2
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
-        half, points = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
-        measure = -rate * torch.exp(rate * (end - points)) * half * _column(_WEIGHTS, points)  # dy = -d log q
+        points, half, weights = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
+        measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
     return _for_each_step(weigh, log_q, order, corrector)
@@ -194,11 +176,8 @@ def _for_each_step(
     return weights
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the length of the interval, signed, and the Gauss-Legendre points in it, (g, *start.shape)."""
+def _quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gauss-Legendre points in an interval, (g, *start.shape), half its length, signed, and the weights on [-1, 1]."""
     half = (end - start) / 2
-    return half, (start + end) / 2 + half * _NODES.reshape(-1, *[1] * half.ndim)
+    nodes, weights = (values.reshape(-1, *[1] * half.ndim) for values in (_NODES, _WEIGHTS))
+    return (start + end) / 2 + half * nodes, half, weights

@@ -15,15 +15,7 @@ from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import (
-    data_weights,
-    ddim_step,
-    lagrange,
-    log_ratios,
-    to_device,
-    weighted_sum,
-    zero_alphas,
-)
+from unidiff.solver.exponential import data_weights, ddim_step, lagrange, log_ratios, to_device, weighted_sum
 
 __all__ = ["ExponentialAdams"]
 
@@ -67,14 +59,13 @@ class ExponentialAdams(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """One evaluation a step; see `Solver.states`."""
-        log_q = log_ratios(levels)
-        zero_alpha = zero_alphas(log_q)
+        log_q, zero_alpha = log_ratios(levels)
         steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
         predictor = iter(to_device(data_weights(self.variable, steps, self.order - 1), u.device))
         corrector = iter(to_device(data_weights(self.variable, steps, self.order - 1, corrector=True), u.device))
         final_nodes = self._last_nodes(log_q, zero_alpha)
-        (final_weights,) = to_device([self._weights_at_zero(log_q[final_nodes])], u.device)
+        at_zero = lagrange(self.variable(log_q[final_nodes]), self._end(log_q)[None])[:, 0]  # the polynomial at q = 0
+        (final_weights,) = to_device([list(at_zero) if at_zero.ndim > 1 else at_zero.tolist()], u.device)
         values: list[Tensor] = []  # the newest first
         final_values: list[Tensor] = []  # those at `final_nodes`
         start = before = levels[0], u  # the corrected state one level back
@@ -97,19 +88,14 @@ class ExponentialAdams(Solver):
         They lie at least half as far apart as the last level lies from q = 0: closer values would amplify rounding and
         the network's errors.
         """
-        nodes, end = self.variable(log_q), self._end(log_q)
-        last = len(log_q) - 1
-        chosen = [last]
-        for i in range(last - 1, -1, -1):
-            far = nodes[i] - nodes[chosen[-1]] >= 0.5 * (nodes[last] - end)
-            if len(chosen) < self.order and (i == 0 or not zero_alpha[i]) and bool(far.all()):
+        nodes = self.variable(log_q)
+        gap = 0.5 * (nodes[-1] - self._end(log_q))
+        chosen = [len(log_q) - 1]
+        for i in reversed(range(len(log_q) - 1)):
+            far = bool((nodes[i] - nodes[chosen[-1]] >= gap).all())
+            if far and len(chosen) < self.order and (i == 0 or not zero_alpha[i]):
                 chosen.append(i)
         return chosen
-
-    def _weights_at_zero(self, log_q: Tensor) -> list[Scale]:
-        """The weights of values at these levels for the polynomial's value at q = 0."""
-        weights = lagrange(self.variable(log_q), self._end(log_q)[None])[:, 0]
-        return list(weights) if weights.ndim > 1 else weights.tolist()
 
     def _end(self, log_q: Tensor) -> Tensor:
         """The interpolation variable at q = 0."""

@@ -31,7 +31,6 @@ class Euler(OneStep):
     order: ClassVar[int | None] = 1
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         return u + (s.time - t.time) * denoiser(u, t, **cond).velocity
 
 
@@ -46,7 +45,6 @@ class Heun(OneStep):
     order: ClassVar[int | None] = 2
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        """The state at s; see `OneStep.step`."""
         h = s.time - t.time
         start = denoiser(u, t, **cond).velocity
         end = denoiser(u + h * start, s, **cond).velocity
@@ -59,7 +57,8 @@ class ProbabilityFlow(Solver):
 
     An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output. Its
     tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
-    within that tolerance. A method of fixed steps uses the grid.
+    within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
+    adaptive method underflows, for example because the model's output is NaN.
 
     Args:
         method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
@@ -80,14 +79,8 @@ class ProbabilityFlow(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        """All states at once, by one integration; see `Solver.states`.
-
-        Raises:
-            ParameterError: If the step of an adaptive method underflows, as where the model's output is NaN.
-        """
-        path = [u]
-        if len(levels) > 1:
-            path = list(self._integrate(denoiser, u, [float(level.time) for level in levels], **cond))
+        times = [float(level.time) for level in levels]
+        path = [*self._integrate(denoiser, u, times, **cond)] if len(times) > 1 else [u]
         yield from path[1:]
         yield denoiser(path[-1], levels[-1], **cond).x0
 
@@ -103,11 +96,10 @@ class ProbabilityFlow(Solver):
         options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
         t = torch.tensor(times, dtype=torch.float64)
         try:
-            path: Tensor = odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
+            return odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         except AssertionError as error:  # steps of length 0, or a state that is not finite
             remedy = "Larger rtol and atol, or float64 states, may help; check the model's output for NaN."
             raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
-        return path
 
 
 def _of_worst_sample(error: Tensor) -> Tensor:

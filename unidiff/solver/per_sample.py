@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
-from unidiff.grid import ArcLength, Grid
+from unidiff.errors import ParameterError
+from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.solver.base import State
+from unidiff.solver.sample import shape_and_seeds
 from unidiff.velocity import PerSamplePosterior, VelocityField
 
 __all__ = ["PerSampleSolver", "PlugIn", "PosteriorDDIM", "VelocityFlow"]
@@ -22,27 +24,20 @@ __all__ = ["PerSampleSolver", "PlugIn", "PosteriorDDIM", "VelocityFlow"]
 
 @dataclass(frozen=True)
 class PerSampleSolver(ABC):
-    """A rule that carries a state of a `PerSampleHeat` from a time t to a time s < t. Deterministic."""
+    """A deterministic rule that carries a state of a `PerSampleHeat` from a time t to a time s < t."""
 
     @abstractmethod
     def step(self, model: VelocityField, u: Tensor, t: float, s: float) -> Tensor:
         """The state at s, (B, *modes), from the state u at t."""
 
     def check(self, model: VelocityField) -> None:
-        """Refuse a model that does not know what this method asks.
-
-        Raises:
-            ParameterError: With the remedy.
-        """
+        """Raise a ParameterError for a model with which this method is not defined."""
         return
 
     def trajectory(self, model: VelocityField, u: Tensor, times: Tensor | Sequence[float]) -> Iterator[State]:
-        """Every state from the start u at times[0] to the clean end at times[-1] = 0, the start included.
+        """Every state from u, (B, *modes), at times[0] (included) to the clean state at times[-1] = 0.
 
-        Args:
-            model: The velocity field.
-            u: State at times[0], (B, *modes).
-            times: Strictly decreasing, ending at 0, as a grid gives them for `process.linear`: (N + 1,).
+        The times, (N + 1,), decrease strictly to 0, as those of a grid for `process.linear`.
         """
         self.check(model)
         *noisy, _ = torch.as_tensor(times).tolist()
@@ -64,80 +59,59 @@ class PerSampleSolver(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor:
-        """Draw samples: noise at t = 1, carried to the data.
-
-        Args:
-            model: The velocity field.
-            grid: The times; ArcLength(50) of the linear process if not given.
-            shape: Shape of one sample; the model's own if not given.
-            seeds: One seed per sample; a number n stands for 0, ..., n - 1.
-            dtype: Floating type of the noise and of the samples.
-            device: Where the model is.
-
-        Returns:
-            Samples in pixels, (B, *shape).
-        """
+        """Draw samples in pixels, (B, *shape); the arguments are those of `unidiff.sample`."""
         linear = model.process.linear
-        shape = model.shape if shape is None else shape
-        if shape is None:
-            raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
-        seeds = range(seeds) if isinstance(seeds, int) else seeds
-        require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
+        shape, seeds = shape_and_seeds(model.shape, shape, seeds)
         u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
-        *_, last = self.trajectory(model, u, (grid or ArcLength(50)).times(linear))
+        *_, last = self.trajectory(model, u, (grid or default_grid(linear)).times(linear))
         return linear.basis.inverse(last.u).to(dtype)
 
 
-def _posterior(model: VelocityField, solver: PerSampleSolver) -> PerSamplePosterior:
-    if not isinstance(model, PerSamplePosterior):
-        name = type(solver).__name__
-        problem = (
-            f"{name} asks for more than the velocity; {type(model).__name__} knows nothing else. Use VelocityFlow."
-        )
-        raise ParameterError("solver", problem)
-    return model
+@dataclass(frozen=True)
+class _OnPosterior(PerSampleSolver):
+    """u_s = m_s + (sigma_s / sigma_t) (u_t - m_t), with estimates of the means from the posterior of the data."""
+
+    def check(self, model: VelocityField) -> None:
+        if not isinstance(model, PerSamplePosterior):
+            reason = f"{type(self).__name__} needs a PerSamplePosterior, got a {type(model).__name__}"
+            raise ParameterError("solver", f"{reason}. Use VelocityFlow.")
+
+    @abstractmethod
+    def means(self, posterior: PerSamplePosterior, u: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
+        """The estimates (m_t, m_s), each (B, *modes), from the state u at t."""
+
+    def step(self, model: VelocityField, u: Tensor, t: float, s: float) -> Tensor:
+        self.check(model)
+        m_t, m_s = self.means(cast(PerSamplePosterior, model), u, t, s)
+        return m_s + model.process.sigma(s, u) / model.process.sigma(t, u) * (u - m_t)
 
 
 @dataclass(frozen=True)
-class PosteriorDDIM(PerSampleSolver):
+class PosteriorDDIM(_OnPosterior):
     """u_s = E[m_s | u_t] + (sigma_s / sigma_t) (u_t - E[m_t | u_t]): DDIM for a mean that is not linear in the data.
 
     DDIM's construction (Song, Meng & Ermon 2021, eq. 7, without noise) needs no more than a mean that is a function of
-    the data; what is expected of the data is put in at the end, and here it is put in right. Of order 1 in the steps.
-    It needs the expectation of m at another time than the state's: exact for a `PerSamplePosterior`, and out of the
-    reach of a network that predicts the data.
+    the data; the conditional expectation is taken at the end, here of the right quantity. Of order 1 in the steps. It
+    needs the expectation of m at another time than the state's: exact for a `PerSamplePosterior`, and out of the reach
+    of a network that predicts the data.
     """
 
-    def check(self, model: VelocityField) -> None:
-        """Refuse a model that is no posterior; see `PerSampleSolver.check`."""
-        _posterior(model, self)
-
-    def step(self, model: VelocityField, u: Tensor, t: float, s: float) -> Tensor:
-        """The state at s; see `PerSampleSolver.step`."""
-        posterior = _posterior(model, self)
-        ratio = posterior.process.sigma(s, u) / posterior.process.sigma(t, u)
-        return posterior.mean(u, t, s) + ratio * (u - posterior.mean(u, t, t))
+    def means(self, posterior: PerSamplePosterior, u: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
+        return posterior.mean(u, t, t), posterior.mean(u, t, s)
 
 
 @dataclass(frozen=True)
-class PlugIn(PerSampleSolver):
+class PlugIn(_OnPosterior):
     """u_s = m(s, x) + (sigma_s / sigma_t) (u_t - m(t, x)) with x = E[u_0 | u_t]: **biased**, at any number of steps.
 
     m(s, E[u_0 | u_t]) is not E[m(s, u_0) | u_t], because every image is rescaled by its own factor: the mean of several
-    images is smoother than each of them, and is rescaled less. Some images are drawn far too often. It is what cold
-    diffusion (Bansal et al. 2022, algorithm 2) does with a network that predicts data, and is here to be measured.
+    images is smoother than each of them, and is rescaled less. Some images are sampled far too often. It is what cold
+    diffusion (Bansal et al. 2022, algorithm 2) does with a network that predicts data, implemented to measure the bias.
     """
 
-    def check(self, model: VelocityField) -> None:
-        """Refuse a model that is no posterior; see `PerSampleSolver.check`."""
-        _posterior(model, self)
-
-    def step(self, model: VelocityField, u: Tensor, t: float, s: float) -> Tensor:
-        """The state at s; see `PerSampleSolver.step`."""
-        posterior, process = _posterior(model, self), model.process
+    def means(self, posterior: PerSamplePosterior, u: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         x = posterior.x0(u, t)
-        ratio = process.sigma(s, u) / process.sigma(t, u)
-        return process.mean(x, s) + ratio * (u - process.mean(x, t))
+        return posterior.process.mean(x, t), posterior.process.mean(x, s)
 
 
 @dataclass(frozen=True)
@@ -148,6 +122,5 @@ class VelocityFlow(PerSampleSolver):
     """
 
     def step(self, model: VelocityField, u: Tensor, t: float, s: float) -> Tensor:
-        """The state at s; see `PerSampleSolver.step`."""
         start = model(u, t)
         return u + (s - t) / 2 * (start + model(u + (s - t) * start, s))

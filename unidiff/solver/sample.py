@@ -11,15 +11,16 @@ from torch import Tensor
 from unidiff.batching import Progress, batches
 from unidiff.condition import check_conditions
 from unidiff.denoiser import Counted, Denoiser
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require_whole
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded, seeds_of
+from unidiff.process.base import Process
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 
-__all__ = ["DEFAULT_SOLVER", "Solution", "check_request", "sample"]
+__all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "sample", "shape_and_seeds"]
 
-# What a user gets without asking, on every process, with `default_grid`: chosen by benchmarks/solvers.py.
+# The default on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
 
 
@@ -31,13 +32,46 @@ class Solution:
         x: Samples in pixels, (B, *shape).
         times: The grid, (N + 1,), float64.
         nfe: Evaluations of the denoiser per sample, counted; the most of any batch.
-        path: States along the run, u in pixels, (B, *shape), from t = 1 to 0; empty unless asked for.
+        path: States along the run, u in pixels, (B, *shape), from t = 1 to 0; empty unless `keep` is set.
     """
 
     x: Tensor
     times: Tensor
     nfe: int
     path: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a recipe draws samples: its `sampling` section.
+
+    Args:
+        solver: The method.
+        grid: The times; null is Tapered(50), or ArcLength(50) for a process whose modes differ in SNR.
+        count: Number of samples, at least 1.
+        batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
+        seed: Seed of the first sample; sample i has seed + i. At least 0.
+    """
+
+    solver: Solver = DEFAULT_SOLVER
+    grid: Grid | None = None
+    count: int = 64
+    batch: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole("count", self.count, 1, 10_000_000)
+        require_whole("batch", self.batch, 1, 10_000_000)
+        require_whole("seed", self.seed, 0, 2**62)
+
+    def grid_for(self, process: Process) -> Grid:
+        """The grid, or the default one of this process."""
+        return self.grid or default_grid(process)
+
+    def check(self, process: Process) -> None:
+        """Raise a ParameterError for a process on which the solver or the grid is not defined."""
+        self.grid_for(process).check(process)
+        self.solver.check(process)
 
 
 @torch.no_grad()
@@ -70,14 +104,11 @@ def sample(
         keep: States of the run to keep, of the first batch, spread evenly over the grid, first and last included; 0 for
             none.
         progress: Called with (steps done, steps in all) after each step, over all batches.
-        **cond: Conditions, each (B, ...), handed to the denoiser.
-
-    Returns:
-        The samples, the grid and the counted number of evaluations.
+        **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
-        ParameterError: If the grid has no times for the process, the solver is meaningless on it, or the model does
-            not have the conditions, or needs one that is missing.
+        ParameterError: If the grid or the solver is not defined on the process, or the model does not have the
+            conditions, or needs one that is missing.
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
@@ -107,13 +138,20 @@ def check_request(
     cond: Mapping[str, Tensor],
     device: torch.device | str,
 ) -> tuple[Sequence[int], Sequence[int], dict[str, Tensor]]:
-    """The shape of a sample, the seeds, and the conditions on the device, of a run that a model can make.
+    """The shape of a sample, one seed per sample, and the conditions on the device.
 
     Raises:
-        ParameterError: If the shape is unknown, the seeds are not usable, or the conditions are not the model's.
+        ParameterError: If the shape is unknown, the seeds are not integers, or the conditions are not the model's.
     """
-    shape = denoiser.shape if shape is None else shape
-    if shape is None:
-        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
-    seeds = seeds_of(seeds)
+    shape, seeds = shape_and_seeds(denoiser.shape, shape, seeds)
     return shape, seeds, check_conditions(cond, denoiser, len(seeds), device)
+
+
+def shape_and_seeds(
+    own: Sequence[int] | None, shape: Sequence[int] | None, seeds: Sequence[int] | int
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The shape of a sample, by default the model's own, and one seed per sample."""
+    shape = own if shape is None else shape
+    if shape is None:
+        raise ParameterError("shape", "this model does not know the shape of its samples; pass it, as (1, 28, 28).")
+    return shape, seeds_of(seeds)

@@ -19,7 +19,7 @@ from unidiff.process.base import Process
 from unidiff.run.execute import Session
 from unidiff.run.load import draw
 from unidiff.run.records import Report
-from unidiff.sampling import Sampling
+from unidiff.solver.sample import Sampling
 from unidiff.training.device import arithmetic
 from unidiff.training.loop import Interrupted
 
