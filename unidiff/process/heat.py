@@ -13,8 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from unidiff.errors import require
 from unidiff.process.base import Process
-from unidiff.process.continuous import CosineVP
 from unidiff.process.spectral import SpectralProcess
+from unidiff.process.variance_preserving import CosineVP
 
 __all__ = ["Blurring", "RenormalizedHeat"]
 

@@ -1,4 +1,4 @@
-"""Reverse chains with the marginals of the process: ancestral sampling of DDPM, and DDIM with less or no noise."""
+"""Ancestral sampling: the published reverse chain of DDPM, on any process and any grid."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, fresh_noise_fraction
 from unidiff.renamed import renamed
 from unidiff.solver.base import OneStep
-from unidiff.solver.exponential import ddim_step
 
-__all__ = ["DDIM", "Ancestral"]
+__all__ = ["Ancestral"]
 
 
 @renamed(variance="variance_interpolation")
@@ -49,25 +48,3 @@ class Ancestral(OneStep):
         mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
         return mean + large**v * small ** (1 - v) * noise(u)
-
-
-@dataclass(frozen=True)
-class DDIM(OneStep):
-    """Denoising diffusion implicit models (Song, Meng & Ermon 2021, eq. 12 and 16), on any process and any grid.
-
-    Args:
-        eta: Share of the process's own reverse noise: 0 is deterministic, 1 is Ancestral with the small variance.
-    """
-
-    eta: float = 0.0
-    order: ClassVar[int | None] = 1
-
-    def __post_init__(self) -> None:
-        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
-
-    def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        prediction = denoiser(u, t, **cond)
-        if self.eta == 0:
-            return ddim_step(s, prediction)
-        fresh = self.eta**2 * fresh_noise_fraction(t, s)  # fraction of the variance at s drawn anew: (16) / sigma_s^2
-        return ddim_step(s, prediction, fresh) + s.sigma * fresh**0.5 * noise(u)

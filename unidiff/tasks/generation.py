@@ -30,7 +30,7 @@ from unidiff.renamed import renamed
 from unidiff.run.execute import Session
 from unidiff.run.load import LoadOptions, Run, draw, load
 from unidiff.run.records import Report
-from unidiff.solver.ancestral import DDIM
+from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask

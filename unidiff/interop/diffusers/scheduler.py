@@ -18,8 +18,8 @@ from unidiff.noise_condition import NoiseCondition, NoiseScale, TableIndex, Time
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
 from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
-from unidiff.process.continuous import FlowMatching
 from unidiff.process.ddpm import DDPM
+from unidiff.process.flow import FlowMatching
 from unidiff.process.variance_exploding import VESDE
 from unidiff.schedule import BetaTable, Cosine, Linear, ScaledLinear, Schedule, ZeroTerminalSNR
 
