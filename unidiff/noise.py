@@ -59,7 +59,7 @@ class Seeded:
     def __call__(self, like: Tensor) -> Tensor:
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""
         if len(like) != len(self._generators):
-            raise ValueError(f"{len(like)} samples asked of {len(self._generators)} streams of noise.")
+            raise ValueError(f"expected one noise stream per sample, got {len(self._generators)} for {len(like)}.")
         drawn = torch.empty(like.shape, dtype=torch.float32 if like.dtype.itemsize <= 4 else like.dtype)
         for row, generator in zip(drawn, self._generators):
             row.normal_(generator=generator)

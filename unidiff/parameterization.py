@@ -133,10 +133,10 @@ class Parameterization(ABC):
                 problem = (
                     f"{name} cannot be converted to data at t = 1 in {int(lost.sum())} of the {lost.numel()} modes"
                 )
-                remedy = f"of {process!r}: it says too little of them there. Use X0, V or Preconditioned."
+                remedy = f"of {process!r}, where alpha is too small. Use X0, V or Preconditioned."
             else:
                 problem = f"{name} cannot be converted to data at t = 1, where {process!r} is pure noise"
-                remedy = "(alpha = 0, or next to it). Use V, X0, Velocity or Preconditioned."
+                remedy = "(alpha = 0, or close to it). Use V, X0, Velocity or Preconditioned."
             raise ParameterError("parameterization", f"{problem} {remedy}")
 
 

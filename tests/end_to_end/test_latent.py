@@ -281,9 +281,9 @@ def test_a_run_has_the_codec_that_it_says(runs, tmp_path):
         ud.load(tmp_path / "new", device="cpu")
     assert "was trained on latents of Digits train" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
     shutil.rmtree(tmp_path / "new" / KEPT)
-    with pytest.raises(RunError, match="of no use with another"):
+    with pytest.raises(RunError, match="needs the original file"):
         ud.load(tmp_path / "new", device="cpu")
-    assert "the codec that this run keeps is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
+    assert "the codec of this run is missing" in refused("run", tmp_path / "new/recipe.yaml", "--resume")
 
 
 @pytest.mark.slow  # several runs

@@ -62,7 +62,7 @@ def test_noise_is_standard_normal_and_streams_are_uncorrelated():
 
 
 def test_a_batch_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="3 samples asked of 2 streams"):
+    with pytest.raises(ValueError, match="one noise stream per sample, got 2 for 3"):
         Seeded([0, 1])(torch.empty(3, 2))
 
 

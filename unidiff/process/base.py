@@ -132,9 +132,7 @@ class Process(ABC):
             ParameterError: If the modes differ in log SNR.
         """
         if self.basis.shape:
-            problem = (
-                f"{self!r} has a log SNR for each of its {math.prod(self.basis.shape)} modes, and no time for one."
-            )
+            problem = f"{self!r} has {math.prod(self.basis.shape)} modes that differ in log SNR: no single time fits."
             raise ParameterError("process", problem)
         log_snr = log_snr.to("cpu", torch.float64)
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)

@@ -99,11 +99,11 @@ class SpectralProcess(Process):
         require(given == self.shape, "power", given, f"one number for each mode, {self.shape}")
         assert power is not None
         finite = bool(power.isfinite().all()) and bool((power >= 0).all())
-        require(finite, "power", "a number that is negative or not finite", "the mean squares of finite data")
+        require(finite, "power", "numbers that are negative or not finite", "finite numbers >= 0")
         lowest = float(self.eigenvalues[self.eigenvalues > 0].min())
         # 1e-12: squares of rounding are not a gradient.
         some = float((self.eigenvalues * power).sum()) > 1e-12 * lowest * float(power.sum())
-        require(some, "power", "data of constant pictures", "data with a gradient, which the heat equation needs")
+        require(some, "power", "only constant images", "data with a gradient, which the heat equation needs")
         twin = replace(self)
         object.__setattr__(twin, "_measured", _Tensors(tensors))
         return twin

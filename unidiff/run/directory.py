@@ -96,7 +96,7 @@ class RunDirectory:
                 self.update_manifest(kept={name: digest(self.path / name) for name in kept})
             _write(self.recipe, recipe.encode())
         except OSError as error:
-            raise RunError(f"{self.path}: the directory cannot be made ({error.strerror}). {_REMEDY}") from error
+            raise RunError(f"{self.path}: the directory cannot be created ({error.strerror}). {_REMEDY}") from error
 
     def check_kept(self) -> None:
         """Check that the files of the run's data, such as its codec, are those that it was trained with.
@@ -108,7 +108,7 @@ class RunDirectory:
             path = self.path / name
             if not path.is_file() or digest(path) != expected:
                 problem = f"this file is missing, or is not the one that the run was trained with ({expected})"
-                raise RunError(f"{path}: {problem}. The model is of no use with another: restore it.")
+                raise RunError(f"{path}: {problem}. The model needs the original file: restore it.")
 
     @contextmanager
     def measured(self) -> Iterator[dict[str, Tensor]]:
@@ -118,11 +118,11 @@ class RunDirectory:
             RunError: If that is missing or damaged.
         """
         path = self._measured
-        remedy = "The model is of no use without it: restore the file, or train again with --overwrite."
+        remedy = "The model is unusable without it: restore the file, or train again with --overwrite."
         try:
             yield load_file(path)
         except FileNotFoundError as error:
-            raise RunError(f"{path}: what the process measured of the data is missing. {remedy}") from error
+            raise RunError(f"{path}: the data statistics that the process needs are missing. {remedy}") from error
         except (OSError, ValueError, SafetensorError) as error:  # a ParameterError is a ValueError
             raise RunError(f"{path}: the file is damaged ({error}). {remedy}") from error
 

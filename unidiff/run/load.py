@@ -82,11 +82,11 @@ def load(
     """
     files = RunDirectory(Path(directory))
     if not files.exists():
-        raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
+        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):
-            remedy = "only `sampling` can be changed of a trained model, as in sampling.count=16."
+            remedy = "only `sampling` can be changed for a trained model, as in sampling.count=16."
             raise RunError(f"--set {override}: {remedy}")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
     return recipe.load(Path(directory), device=device, report=report)

@@ -80,7 +80,7 @@ class PerSampleSolver(ABC):
         linear = model.process.linear
         shape = model.shape if shape is None else shape
         if shape is None:
-            raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
+            raise ParameterError("shape", "this model has no sample shape of its own; pass one, such as (1, 28, 28).")
         seeds = range(seeds) if isinstance(seeds, int) else seeds
         require(len(seeds) > 0, "seeds", seeds, "a number of at least 1, or one seed per sample")
         u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
@@ -91,9 +91,7 @@ class PerSampleSolver(ABC):
 def _posterior(model: VelocityField, solver: PerSampleSolver) -> PerSamplePosterior:
     if not isinstance(model, PerSamplePosterior):
         name = type(solver).__name__
-        problem = (
-            f"{name} asks for more than the velocity; {type(model).__name__} knows nothing else. Use VelocityFlow."
-        )
+        problem = f"{name} needs more than the velocity, all that {type(model).__name__} predicts. Use VelocityFlow."
         raise ParameterError("solver", problem)
     return model
 

@@ -114,6 +114,6 @@ def check_request(
     """
     shape = denoiser.shape if shape is None else shape
     if shape is None:
-        raise ParameterError("shape", "this model does not know the shape of its samples; give it, as (1, 28, 28).")
+        raise ParameterError("shape", "this model has no sample shape of its own; pass one, such as (1, 28, 28).")
     seeds = seeds_of(seeds)
     return shape, seeds, check_conditions(cond, denoiser, len(seeds), device)

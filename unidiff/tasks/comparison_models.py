@@ -143,11 +143,11 @@ def _check_same_data(runs: Sequence[GenerationRun]) -> None:
     for other in others:
         pairs = [(run.directory, run.recipe.data, run.manifest.data) for run in (first, other)]
         if pairs[0][1] != pairs[1][1]:
-            said = " and ".join(f"{directory} learned {data!r}" for directory, data, _ in pairs)
+            said = " and ".join(f"{directory} was trained on {data!r}" for directory, data, _ in pairs)
             raise RunError(f"{said}: models of different data cannot be compared.")
         if _checksum(pairs[0][2]) != _checksum(pairs[1][2]):
             said = " and ".join(
-                f"{directory} learned {found.name} ({found.checksum})" for directory, _, found in pairs if found
+                f"{directory} was trained on {found.name} ({found.checksum})" for directory, _, found in pairs if found
             )
             raise RunError(f"{said}: models of different data cannot be compared.")
 

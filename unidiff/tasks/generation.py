@@ -140,7 +140,7 @@ class Generation(ProcessTask[NeuralDenoiser]):
             problem = f"{type(self.objective).__name__} would not train it. Write `objective: hybrid`, or leave it out."
             raise ParameterError("backbone.learned_variance", problem)
         if self.objective.learns_variance and not learned:
-            problem = "it trains a variance, which the network does not predict. Write `learned_variance: true` there."
+            problem = "it trains a variance, but the backbone lacks `learned_variance: true`."
             raise ParameterError("objective", problem)
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:

@@ -54,9 +54,9 @@ class ProcessTask(TrainingTask[M]):
             except ParameterError as error:
                 if error.parameter != "shape":
                     raise
-                raise ParameterError(self.key, f"it cannot take the samples of {self.data}: {error}") from error
+                raise ParameterError(self.key, f"it does not fit the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
-                raise ParameterError(self.key, f"{self.network} cannot be made: {error}") from error
+                raise ParameterError(self.key, f"{self.network} cannot be built: {error}") from error
 
     def conditioned(self, needed: Mapping[str, object]) -> Blueprint[Any]:
         """The network with the arguments that its conditioning needs, so that the saved recipe has them."""
