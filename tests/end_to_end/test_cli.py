@@ -452,7 +452,7 @@ def test_likelihood_refuses(run, tmp_path):
     for tolerance in (-1, "nan"):
         assert "--tolerance must be a number above 0" in refused("likelihood", run, "--tolerance", tolerance)
     assert "--probes 2: the exact divergence uses no probes" in refused("likelihood", run, "--exact", "--probes", 2)
-    assert "--steps 3: these are the bound's" in refused("likelihood", run, "--steps", 3)
+    assert "--steps 3: this is an option of the bound" in refused("likelihood", run, "--steps", 3)
     assert "must be one of auto" in refused("likelihood", run, "--device", "tpu")
     assert "steps must be " in refused("likelihood", run, "--bound", "--steps", 0)
 

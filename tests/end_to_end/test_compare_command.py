@@ -417,5 +417,5 @@ def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path)
         assert message in refused("compare", *words, *QUICK, "--out", tmp_path / "out"), words
     for option in (("--class", 0), ("--guidance", 2), ("--image", digit)):
         said = refused("compare", write(tmp_path, EXACT), *option, "--out", tmp_path / "out")
-        assert f"{option[0]}: the model of this recipe is exact" in said
+        assert f"{option[0]}: this recipe compares solvers on an exact model" in said
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

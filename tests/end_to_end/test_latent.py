@@ -200,7 +200,7 @@ def test_latents_that_cannot_be_are_refused(codec, tmp_path):
         _ = ud.data.Latent(ud.data.Digits(9), codec).shape
     with pytest.raises(ParameterError, match="not encoded yet"):
         ud.data.Latent(ud.data.Latent(ud.data.Digits(), codec), codec)
-    with pytest.raises(RecipeError, match=r"data: codec: 'runs/vae' does not exist.*makes one"):
+    with pytest.raises(RecipeError, match=r"data: codec: 'runs/vae' does not exist.*creates it"):
         ud.load_recipe(write(tmp_path, LDM))
     stand_in = ud.data.Latent(
         ud.data.ImageFolder(tmp_path / "none", size=8, channels=1, fallback="digits"), codec
