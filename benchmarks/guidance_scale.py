@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     judge = None if options.classifier is None else ud.load_classifier(options.classifier)
     classes = run.denoiser.classes if judge is None else judge.classes
     if classes is None:
-        raise UnidiffError(f"{options.run}: this run was trained without classes. Train a recipe with `conditioning`.")
+        raise UnidiffError(f"{options.run}: not conditioned on classes. Train a recipe with `conditioning: Labels`.")
     if options.judge is None and run.recipe.data.shape != (1, 28, 28):
         raise UnidiffError(f"{options.run}: these are no images of 28x28 pixels. Name a classifier with --judge.")
     label = torch.arange(classes).repeat_interleave(options.count)

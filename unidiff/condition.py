@@ -58,7 +58,7 @@ def check_label(label: Tensor, classes: int | None, count: int) -> None:
 def _check_image(image: Tensor, shape: tuple[int, ...] | None, count: int) -> None:
     """Raise unless these are image conditions of shape (C', H, W), in [-1, 1], one per sample."""
     if shape is None:
-        raise ParameterError("image", "this model was trained without images as conditions. Leave it out.")
+        raise ParameterError("image", "this model is not conditioned on images. Leave it out.")
     needed = (count, *shape)
     if not isinstance(image, Tensor) or image.shape != needed or not image.is_floating_point():
         raise ParameterError("image", f"must be floats of shape {needed}, got {described(image)}")

@@ -206,12 +206,12 @@ class Rescheduled(Denoiser):
             problem = f"the modes of {own!r} differ in log SNR; no time of another process matches them all."
             raise ParameterError("denoiser", problem)
         if own.basis != process.basis:
-            raise ParameterError("process", f"{process!r} has another basis than the model's {own!r}.")
+            raise ParameterError("process", f"{process!r} has a different basis from the model's {own!r}.")
         new, trained = (p.level(p.t_min) for p in (process, own))
         if new.log_snr > trained.log_snr + 1e-9:
             ratios = [level.sigma / level.alpha for level in (new, trained)]
-            problem = "{!r} goes down to sigma / alpha = {:.12g}, but the model was trained from {:.12g} on, "
-            remedy = f"which is t >= {_matching(process, trained.log_snr):.12g} there. Raise its t_min or sigma_min."
+            problem = "{!r} goes down to sigma / alpha = {:.12g}, but the model was trained only down to {:.12g}, "
+            remedy = f"that is, t >= {_matching(process, trained.log_snr):.12g} here. Raise its t_min or sigma_min."
             raise ParameterError("process", problem.format(process, *ratios) + remedy)
         self._copy_interface(denoiser)
         self.denoiser = denoiser

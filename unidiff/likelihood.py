@@ -212,4 +212,6 @@ def check_data(x: Tensor, levels: int | None) -> None:
     position = (x.to("cpu", torch.float64) + 1) / bin_width(levels)
     # Rounding moves 256 levels by 0.03 of their distance in float16, 65536 by 0.002 in float32.
     if float((position - position.round()).abs().max()) > 0.05:
-        raise ParameterError("levels", f"x has values between the {levels} levels. Give their number, or None.")
+        raise ParameterError(
+            "levels", f"x has values other than these {levels} levels. Pass the right number, or None."
+        )

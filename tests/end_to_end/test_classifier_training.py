@@ -172,7 +172,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
     [
         ({"data": {"type": "Spiral"}}, r"classifier\.classes: only reading"),
         ({"classifier": {"type": "MLPEncoder", "classes": 3}}, r"classifier\.classes: 3 was given"),
-        ({"classifier": {"type": "UNetEncoder"}}, r"classifier: it cannot take the samples of Ring"),
+        ({"classifier": {"type": "UNetEncoder"}}, r"classifier: it does not fit the samples of Ring"),
         ({"classifier": {"type": "MLP"}}, r"expected an encoder, got MLP, a backbone"),
     ],
 )

@@ -137,7 +137,7 @@ MISTAKES = {
     "unknown part": (["--set", "process=DPM"], "DDPM"),
     "foreign code": (["--set", "process=os:system"], "--allow-imports"),
     "not an override": (["--set", "training.steps"], "training.steps"),
-    "device": (["--device", "gpu"], "allowed are auto, cpu"),
+    "device": (["--device", "gpu"], "must be one of auto, cpu"),
     "batch": (["--set", "training.batch=9", "--set", "training.accumulate=2"], "divisor"),
     "wandb": (["--set", "training.wandb=mine"], "unidiff[wandb]"),
 }
@@ -359,11 +359,11 @@ def test_sample_numbers_its_pictures(run):
 
 def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "only `sampling`" in refused("sample", run, "--set", "training.steps=3")
-    assert "no run directory" in refused("sample", tmp_path)
+    assert "not a run directory" in refused("sample", tmp_path)
     assert "does not exist" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
     assert "from 1 to" in refused("sample", run, "--count", 0)
-    assert "allowed are auto" in refused("sample", run, "--device", "tpu")
+    assert "must be one of auto" in refused("sample", run, "--device", "tpu")
     assert "Did you mean 'DDIM'" in refused("sample", run, "--set", "sampling.solver=DDIMM")
     monkeypatch.setattr(os, "access", lambda place, mode: mode == os.R_OK)
     assert "no permission" in refused("sample", run)
@@ -443,17 +443,17 @@ def test_likelihood_of_points(tmp_path):
 
 
 def test_likelihood_refuses(run, tmp_path):
-    assert "no run directory" in refused("likelihood", tmp_path)
+    assert "not a run directory" in refused("likelihood", tmp_path)
     assert "--count must be an integer from 1 to 4611686018427387904, got 0" in refused("likelihood", run, "--count", 0)
     assert "probes must be an integer from 1 to 1000000, got 0" in refused("likelihood", run, "--probes", 0)
-    assert "between the 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
-    assert "or 0 if they are continuous" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "other than these 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)
+    assert "or 0 for continuous data" in refused("likelihood", run, "--levels", 9, "--count", 2)
     assert "--levels must be 0 for continuous data" in refused("likelihood", run, "--levels", 1)
     for tolerance in (-1, "nan"):
         assert "--tolerance must be a number above 0" in refused("likelihood", run, "--tolerance", tolerance)
-    assert "--probes 2: the exact divergence takes none" in refused("likelihood", run, "--exact", "--probes", 2)
-    assert "--steps 3: these are the bound's" in refused("likelihood", run, "--steps", 3)
-    assert "allowed are auto" in refused("likelihood", run, "--device", "tpu")
+    assert "--probes 2: the exact divergence uses no probes" in refused("likelihood", run, "--exact", "--probes", 2)
+    assert "--steps 3: this is an option of the bound" in refused("likelihood", run, "--steps", 3)
+    assert "must be one of auto" in refused("likelihood", run, "--device", "tpu")
     assert "steps must be " in refused("likelihood", run, "--bound", "--steps", 0)
 
 

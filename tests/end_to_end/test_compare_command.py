@@ -202,8 +202,8 @@ def test_several_runs(runs, tmp_path, monkeypatch):
 
 def test_models_of_different_data_are_refused(runs, tmp_path):
     said = refused("compare", runs / "ring", runs / "wide", *WORDS, "--out", tmp_path / "out")
-    assert f"{runs / 'ring'} learned Ring(" in said
-    assert f"{runs / 'wide'} learned Ring(" in said
+    assert f"{runs / 'ring'} was trained on Ring(" in said
+    assert f"{runs / 'wide'} was trained on Ring(" in said
     assert "radius=0.5" in said
     assert not (tmp_path / "out").exists()
 
@@ -218,8 +218,8 @@ def test_a_stand_in_is_other_data(runs, tmp_path, monkeypatch):
         lambda self: Manifest(data=DataFacts(count=1, shape=[2], **manifests[self.path.name])),
     )
     said = refused("compare", runs / "ring", runs / "other", *WORDS, "--out", tmp_path / "out")
-    assert "learned Ring train (sha256:1)" in said
-    assert "learned Digits (md5:2)" in said
+    assert "was trained on Ring train (sha256:1)" in said
+    assert "was trained on Digits (md5:2)" in said
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -241,9 +241,9 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "not a run directory" in refused("compare", tmp_path)
     assert "not a run directory" in refused("compare", runs / "ring", recipe, *WORDS)
     assert "neither a file nor a shipped recipe" in refused("compare", "nowhere.yaml")
-    assert "no recipe whose value" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
-    assert "lists no `solvers` to compare" in refused("compare", "ddpm_digits")
-    assert "allowed are auto, cpu" in refused("compare", recipe, "--device", "gpu")
+    assert "this option changes a recipe" in refused("compare", runs / "ring", *WORDS, "--set", "count=30")
+    assert "has no `solvers` to compare" in refused("compare", "ddpm_digits")
+    assert "must be one of auto, cpu" in refused("compare", recipe, "--device", "gpu")
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
@@ -403,19 +403,19 @@ def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path)
         (classes, "--class", "3,12"): "--class 3,12: the classes of",
         (classes, "--class", "three"): "write integers",
         (classes, "--guidance", "nan"): "--guidance nan",
-        (classes, "--image", digit): "was trained without images",
-        (classes, "--mask", digit): "was trained without images",
+        (classes, "--image", digit): "is not conditioned on images",
+        (classes, "--mask", digit): "is not conditioned on images",
         (classes, "--classifier", classes): "--guidance",
         (classes, images): "under different conditions (label and image)",
         (classes, conditioned / "certain", "--guidance", 2): "was trained with dropout 0",
-        (images, "--class", 3): "trained with images, not with classes",
-        (images, "--mask", digit): "name the image",
+        (images, "--class", 3): "is conditioned on images, not on classes",
+        (images, "--mask", digit): "a mask needs an image",
         (images, "--image", conditioned / "none.png"): "no such file",
-        (runs / "digits", "--class", 3): "was trained without classes",
-        (runs / "digits", "--guidance", 2): "guidance needs a condition",
+        (runs / "digits", "--class", 3): "is not conditioned on classes",
+        (runs / "digits", "--guidance", 2): "guidance requires a condition",
     }.items():
         assert message in refused("compare", *words, *QUICK, "--out", tmp_path / "out"), words
     for option in (("--class", 0), ("--guidance", 2), ("--image", digit)):
         said = refused("compare", write(tmp_path, EXACT), *option, "--out", tmp_path / "out")
-        assert f"{option[0]}: the model of this recipe is exact" in said
+        assert f"{option[0]}: this recipe compares solvers on an exact model" in said
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

@@ -177,7 +177,7 @@ def test_wrong_images_are_refused():
             sample(inner, **({} if image is None else {"image": image}))
         with pytest.raises(ParameterError, match=words):
             ud.evaluation.mean_prediction(inner, seeds=2, **({} if image is None else {"image": image}))
-    with pytest.raises(ParameterError, match="this model was trained without images"):
+    with pytest.raises(ParameterError, match="this model is not conditioned on images"):
         sample(model(image=None), image=good)
     with pytest.raises(ParameterError, match="is conditioned on image, but was passed label"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5), image=good, label=torch.tensor([0, 1]))
@@ -328,7 +328,7 @@ def test_data_that_do_not_fit_are_refused():
     for make, words in (
         (lambda: ud.RandomMasks(0), "rectangles must be .* got 0"),
         (lambda: ud.RandomMasks(smallest=0), r"smallest must be .* got 0"),
-        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a share from 0.5 to 1"),
+        (lambda: ud.RandomMasks(smallest=0.5, largest=0.4), "largest must be a fraction from 0.5 to 1"),
         (lambda: ud.SuperResolution(1), r"factor must be .* got 1"),
         (lambda: ud.Colorization(dropout=2), r"dropout must be .* got 2"),
     ):
@@ -480,17 +480,17 @@ def test_what_the_command_line_refuses(folder, tmp_path):
     digit, hole = folder / "digit.png", folder / "hole.png"
     for words, message in {
         ("small", "--image", folder / "none.png"): "no such file",
-        ("small", "--image", folder / "six.png"): "is 6 x 6 pixels; give an image of 4 x 4, or one of at least 8 x 8",
+        ("small", "--image", folder / "six.png"): "is 6 x 6 pixels; use an image of 4 x 4, or one of at least 8 x 8",
         ("small", "--image", folder / "small.yaml"): "not a readable image",
         ("small", "--image", digit, "--mask", hole): "SuperResolution takes no mask",
-        ("small", "--mask", hole): "name the image",
-        ("small", "--class", 3): "trained with images, not with classes",
+        ("small", "--mask", hole): "a mask needs an image",
+        ("small", "--class", 3): "is conditioned on images, not on classes",
         ("small", "--guidance", 2): "was trained with dropout 0",
         ("holes", "--image", digit): "requires a mask",
         ("holes", "--image", digit, "--mask", folder / "six.png"): "Make them the same size",
     }.items():
         assert message in refused("sample", folder / words[0], *words[1:], *out), words
-    assert "trained with images as conditions and needs one" in refused("inpaint", folder / "holes", digit, hole, *out)
-    assert "trained with images as conditions and needs one" in refused("edit", folder / "holes", digit, *out)
+    assert "conditioned on images and needs one" in refused("inpaint", folder / "holes", digit, hole, *out)
+    assert "conditioned on images and needs one" in refused("edit", folder / "holes", digit, *out)
     assert "this model needs the condition 'image'" in refused("likelihood", folder / "small", "--count", 2)
     assert not (tmp_path / "x.png").exists()

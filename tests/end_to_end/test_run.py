@@ -385,7 +385,7 @@ def test_an_old_run_is_kept_unless_told(tmp_path):
     before = (run / "manifest.json").read_bytes()
     message = refused("run", path, "--out", run)
     assert all(word in message for word in (str(run), "--resume", "--overwrite", "--out"))
-    assert "exclude each other" in refused("run", path, "--out", run, "--resume", "--overwrite")
+    assert "mutually exclusive" in refused("run", path, "--out", run, "--resume", "--overwrite")
     assert (run / "manifest.json").read_bytes() == before
     assert unidiff("run", path, "--out", run, "--overwrite", "--set", "training.steps=2").code == 0
     assert (run / "notes.txt").read_text() == "mine"  # what is not the run's is not the run's to remove
@@ -436,7 +436,7 @@ def test_missing_data_leave_nothing_behind(tmp_path, monkeypatch, data):
 
 
 def test_what_is_no_run_or_a_broken_one(digits, tmp_path):
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError, match="not a run directory"):
         ud.load(tmp_path)
     with pytest.raises(RunError, match="only `sampling`"):
         ud.load(digits[0], ["training.steps=3"])

@@ -211,7 +211,7 @@ def test_beginnings_of_names(monkeypatch):
     assert SolverSpec.of("dpm:3", UNIFORM).solver == DPM(order=3)  # `order`, though `eta` comes first
     assert SolverSpec.of("dp", UNIFORM).solver == DPM()  # DPMLonger is a longer form of it
     assert SolverSpec.of("dpml", UNIFORM).solver == DPMLonger()
-    with pytest.raises(ParameterError, match=r"'d' may be ddim or deis or dpm or dpmlonger\. Write more"):
+    with pytest.raises(ParameterError, match=r"'d' is ambiguous: ddim or deis or dpm or dpmlonger\. Write more"):
         SolverSpec.of("d", UNIFORM)
 
 
@@ -481,7 +481,7 @@ def test_refusals():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"solvers": [3]}, r"solvers must be a solver, a pair \(solver, grid\), or a text"),
+        ({"solvers": [3]}, r"solvers must be a solver, a pair \(solver, grid\), or a string"),
         ({"solvers": [("ddim", UNIFORM)]}, r"solvers must be .* a pair"),
         ({"solvers": [(ud.DDIM(), UNIFORM, 3)]}, r"solvers must be .* a pair"),
         ({"batch": 0}, r"batch must be an integer .*got 0"),
@@ -534,7 +534,7 @@ def test_the_same_data_in_other_words_are_accepted():
         [
             ("a", ud.GaussianMixture(ud.DDPM(), CORNERS, SPREADS, SHARES)),
             ("another order", ud.GaussianMixture(ud.VESDE(), CORNERS[::-1], SPREADS.flip(0), [7.0, 3.0])),
-            ("another basis", ud.GaussianMixture(ud.Blurring((2,), blur_max=2.0), CORNERS, SPREADS, SHARES)),
+            ("a different basis", ud.GaussianMixture(ud.Blurring((2,), blur_max=2.0), CORNERS, SPREADS, SHARES)),
             (
                 "matrices",
                 ud.GaussianMixture(ud.EDM(), CORNERS, SPREADS[:, None, None] * torch.eye(2, dtype=F64), SHARES),

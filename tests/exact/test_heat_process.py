@@ -302,7 +302,7 @@ def test_one_time_for_one_snr_is_refused():
     heat = ud.GaussianMixture(HEATS[0], torch.zeros(1, 28, 28), 1.0)
     with pytest.raises(ParameterError, match=r"modes of .* differ in log SNR"):
         ud.Rescheduled(heat, ud.RenormalizedHeat((28, 28), 3.0))
-    with pytest.raises(ParameterError, match="another basis"):
+    with pytest.raises(ParameterError, match="a different basis"):
         ud.Rescheduled(ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 28, 28), 1.0), HEATS[0])
 
 

@@ -278,7 +278,7 @@ def test_recipes_train_what_the_network_predicts(tmp_path):
     wrong = {**recipe, "objective": {"type": "Denoising"}}
     assert "Denoising would not train it" in refused("check", write(tmp_path, wrong))
     wrong = {**recipe, "backbone": {"type": "MLP", "width": 8, "depth": 1}}
-    assert "Write `learned_variance: true` there" in refused("check", write(tmp_path, wrong))
+    assert "the backbone lacks `learned_variance: true`" in refused("check", write(tmp_path, wrong))
     assert "Hybrid sums a bound" in refused("check", write(tmp_path, {**recipe, "process": {"type": "VPSDE"}}))
 
 

@@ -370,7 +370,7 @@ def test_256_levels_are_grey_values():
         ({"x": torch.zeros(0, 2)}, "x must be floats .* at least one value"),
         ({"x": torch.zeros(2, 2, dtype=torch.uint8)}, "x must be floats"),
         ({"x": torch.full((1, 2), 1.5), "levels": 256}, r"\[-1, 1\]"),
-        ({"x": torch.full((1, 2), 0.3), "levels": 3}, "between the 3 levels"),
+        ({"x": torch.full((1, 2), 0.3), "levels": 3}, "other than these 3 levels"),
         ({"levels": 1}, "levels must be .* got 1"),
         ({"levels": 2.5}, "levels must be .* got 2.5"),
         ({"seeds": [1]}, "one for each of 2 samples, got 1"),

@@ -375,7 +375,7 @@ def test_bad_arguments():
     process = measured()
     with pytest.raises(ParameterError, match="data"):
         PerSamplePosterior(process, torch.zeros(0, 1, 8, 8))
-    with pytest.raises(ParameterError, match="does not know the shape"):
+    with pytest.raises(ParameterError, match="no sample shape of its own"):
         ud.VelocityFlow().sample(VelocityNetwork(process, nn.Identity()))
     with pytest.raises(ParameterError, match="seeds"):
         ud.VelocityFlow().sample(PerSamplePosterior(process, X[:2]), seeds=[])

@@ -158,7 +158,7 @@ def test_less_noise_than_the_model_knows_is_refused(own, process):
     assert message.startswith("process: ")
     assert repr(process) in message
     new, trained = (level.sigma / level.alpha for level in (asked, known))
-    assert f"sigma / alpha = {new:.12g}, but the model was trained from {trained:.12g} on" in message
+    assert f"sigma / alpha = {new:.12g}, but the model was trained only down to {trained:.12g}" in message
     assert "Raise its t_min or sigma_min" in message
     # The named time is the one at which the model begins to know; d log SNR / d log t is at most 14 here.
     named = float(message.split("t >= ")[1].split(" ")[0])
@@ -179,7 +179,7 @@ def test_another_basis_is_refused():
     class Other(DDPM):
         basis: ClassVar[Pixel] = object()
 
-    with pytest.raises(ParameterError, match="another basis"):
+    with pytest.raises(ParameterError, match="a different basis"):
         Rescheduled(mixture(DDPM()), Other())
 
 

@@ -317,7 +317,7 @@ def test_pictures():
         ({"variance": 1.5}, "variance"),
         ({"batch": 0}, "batch"),
         ({"seeds": [0]}, "one for each of 2 samples, got 1"),
-        ({"levels": 4}, "between the 4 levels"),
+        ({"levels": 4}, "other than these 4 levels"),
         ({"x": torch.full((1, 2), math.nan)}, "NaN"),
         ({"grid": ud.Native()}, "grid: Native needs a table"),
     ],

@@ -414,6 +414,6 @@ def test_the_command(tmp_path):
     assert "exists already" in refused("export", tmp_path / "run", tmp_path / "model")
     done = unidiff("export", tmp_path / "run", tmp_path / "model", "--overwrite", "--json")
     assert json.loads(done.out)["pipeline"] == "DDPMPipeline"
-    assert "this is no run directory" in refused("export", tmp_path / "model", tmp_path / "other")
+    assert "not a run directory" in refused("export", tmp_path / "model", tmp_path / "other")
     back = load(tmp_path / "model")
     assert same_weights(back.backbone, run.denoiser.backbone)

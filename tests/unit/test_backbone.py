@@ -362,18 +362,21 @@ def test_dropout_acts_in_training_only():
             {"attention": (28,), "patch": 2, "multipliers": (1, 2)},
             r"attention must be .* \(14, 7\), got 28",
         ),
-        ({"width": 66, "attention": (28,)}, r"heads: 4 heads do not divide 66 channels; use a divisor of it\."),
+        ({"width": 66, "attention": (28,)}, r"heads must divide the 66 channels of a level, got 4"),
         ({"scale_shift": "x"}, "scale_shift must be true or false"),
         ({"groups": 0}, r"groups must be an integer >= 1, got 0"),
-        ({"groups": 32, "width": 48}, r"groups: 32 groups do not divide 48 channels; use a divisor of it\."),
+        ({"groups": 32, "width": 48}, r"groups must divide the 48 channels of a level, got 32"),
         ({"head_channels": 8}, r"head_channels: cannot be combined with heads = 4"),
         (
             {"head_channels": 24, "heads": None, "attention": (7,)},
-            r"head_channels: heads of 24 channels do not divide 128 channels; use a divisor of it\.",
+            r"head_channels must divide the 128 channels of a level, got 24",
         ),
         ({"heads": None}, "heads must be an integer >= 1"),
         # the middle attends too
-        ({"width": 12, "multipliers": (2, 1, 3), "heads": 8, "attention": (28,)}, "8 heads do not divide 36 channels"),
+        (
+            {"width": 12, "multipliers": (2, 1, 3), "heads": 8, "attention": (28,)},
+            "heads must divide the 36 channels of a level, got 8",
+        ),
     ],
 )
 def test_unet_errors(settings, message):

@@ -193,11 +193,11 @@ def test_the_scale_makes_the_variance_one():
 def test_what_is_no_codec_is_refused(tmp_path):
     from diffusers import UNet2DModel
 
-    with pytest.raises(DataError, match=r"does not exist.*`unidiff run vae --out runs/vae` makes one.*hub:"):
+    with pytest.raises(DataError, match=r"does not exist.*`unidiff run vae --out runs/vae` creates it.*hub:"):
         codec_folder("runs/vae")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match=r"no config.json in it"):
+    with pytest.raises(DataError, match=r"contains no config.json"):
         ud.codec.load_codec(empty)
     (empty / "recipe.yaml").write_text("seed: 0\n")
     with pytest.raises(DataError, match="this run has no codec"):

@@ -164,13 +164,13 @@ def test_samples_of_classes_from_the_command_line(runs, tmp_path):
 def test_what_the_command_line_refuses(runs):
     run, plain = runs / "classes", runs / "plain"
     assert "are 0 to 9, got 12" in refused("sample", run, "--class", "3,12")
-    assert "was trained without classes" in refused("sample", plain, "--class", 3)
+    assert "is not conditioned on classes" in refused("sample", plain, "--class", 3)
     for option in ("--image", "--mask"):
-        assert "was trained without images" in refused("sample", plain, option, "digit.png")
+        assert "is not conditioned on images" in refused("sample", plain, option, "digit.png")
     assert "--guidance nan must be a number of size up to 1e+06, or one for each sample, (B,), got nan" in refused(
         "sample", run, "--class", 3, "--guidance", "nan"
     )
-    assert "guidance needs a condition" in refused("sample", run, "--guidance", 2)
+    assert "guidance requires a condition" in refused("sample", run, "--guidance", 2)
     assert "--guidance 1e+300 must be a number of size up to 1e+06" in refused(
         "sample", run, "--class", 3, "--guidance", 1e300
     )

@@ -395,7 +395,7 @@ def test_what_lies_beside_the_splits_is_said_or_an_error(tmp_path):
     assert number == 11
     assert "1 images that belong to no split (preview.png)" in said
     fill(tmp_path / "plane", 2)  # train/ beside plane/: a class?
-    with pytest.raises(DataError, match=r"train/ is a split or a class, as there is plane/ with images as well"):
+    with pytest.raises(DataError, match=r"train/ may be a split or a class, because plane/ contains images too"):
         count(tmp_path)
     fill(tmp_path / "test", 3, 12)
     assert "1 folders of images that belong to no split (plane/)" in left_out(tmp_path)[1]
@@ -441,7 +441,7 @@ def test_an_unreadable_image_is_named(tmp_path):
 
 
 def test_empty_missing_and_too_small_folders(tmp_path):
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no images"):
         ImageFolder(str(tmp_path), fallback="digits").open()
     save(tmp_path / "a.png", 8, 8)
     with pytest.raises(DataError, match="at least 10"):

@@ -301,7 +301,7 @@ def test_shape_is_supplied_by_the_data(message):
 SYNTAX = [
     ("curve: {type: Straight\nnet: Tower\n", ["x.yaml:2:4: not valid YAML", "expected ',' or '}'"]),
     ("curve: Straight\n\tnet: Tower\n", ["x.yaml:2:1: not valid YAML"]),
-    ("a: 1\na: 2\n", ["x.yaml:2:1: a: duplicate key, first in line 1. Remove one of the two."]),
+    ("a: 1\na: 2\n", ["x.yaml:2:1: a: duplicate key, first used on line 1. Remove one of the two."]),
     ("a: {b: 1, b: 2}\n", ["x.yaml:1:11: b: duplicate key"]),
     ("a: 1\n---\nb: 2\n", ["x.yaml:2:1: not valid YAML"]),
     (
@@ -593,7 +593,7 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         "training": ud.Training(steps=1),
     }
     with pytest.raises(
-        ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be made: .*unexpected keyword .*'widht'"
+        ParameterError, match=r"backbone: Blueprint\(MLP.* cannot be built: .*unexpected keyword .*'widht'"
     ):
         ud.tasks.Generation(**parts, backbone=Blueprint(ud.MLP, {"widht": 4}))
     with pytest.raises(ParameterError, match=r"backbone.width must be an even number"):
@@ -608,8 +608,8 @@ def test_python_recipe_with_a_wrong_argument_names_the_part():
         ("training.stepz=20", "--set training.stepz=20: training.stepz: unknown key. Did you"),
         ("sampling.solver.step_size=4", "--set sampling.solver.step_size=4: sampling.solver.step_size must be less"),
         ("data.size=30", "r.yaml:4:43: backbone.multipliers: images of 30x30 pixels cannot be halved 2 times"),
-        ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention must be resolutions"),
-        ("data=Ring", "r.yaml:4:1: backbone: it cannot take the samples of Ring("),
+        ("backbone.attention=[7]", "--set backbone.attention=[7]: backbone.attention must be among the resolutions"),
+        ("data=Ring", "r.yaml:4:1: backbone: it does not fit the samples of Ring("),
         ("process={type: DDPM, schedule: ZeroTerminalSNR}", "r.yaml:3:1: parameterization: Score"),
         ("data=fashion_mnis", "--set data=fashion_mnis: data: unknown dataset 'fashion_mnis'. Did you mean 'Fash"),
     ],

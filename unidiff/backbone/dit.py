@@ -73,7 +73,7 @@ class DiT(Backbone):
             problem = f"images of {height}x{breadth} pixels cannot be cut into patches of {patch}x{patch}"
             raise ParameterError("patch", f"{problem}; use {fitting}.")
         if width % heads:
-            raise ParameterError("heads", f"{heads} heads do not divide a width of {width}; use a divisor of it.")
+            raise ParameterError("heads", f"must divide the width, {width}, got {heads}")
         super().__init__(shape, classes, learned_variance=learned_variance)
         self.patch = patch
         self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)

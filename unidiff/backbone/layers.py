@@ -68,7 +68,7 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
         most = max(1, min(32, channels // 4))
         groups = max(g for g in range(1, most + 1) if channels % g == 0)
     if channels % groups:
-        raise ParameterError("groups", f"{groups} groups do not divide {channels} channels; use a divisor of it.")
+        raise ParameterError("groups", f"must divide the {channels} channels of a level, got {groups}")
     return nn.GroupNorm(groups, channels)
 
 

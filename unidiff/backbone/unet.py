@@ -74,9 +74,9 @@ class UNet(Backbone):
         check_unet(shape, width, multipliers, blocks, dropout, patch)
         sizes = [max(shape[1:]) // patch // 2**level for level in range(len(multipliers))]  # longer sides of the maps
         several = isinstance(attention, (tuple, list)) and all(map(is_whole, attention))
-        require(several, "attention", attention, "a list of resolutions, integers >= 1; () is none")
+        require(several, "attention", attention, "a list of resolutions, integers >= 1, or () for none")
         if absent := [size for size in attention if size not in sizes]:
-            allowed = f"resolutions of this network ({', '.join(map(str, sizes))})"
+            allowed = f"among the resolutions of this network ({', '.join(map(str, sizes))})"
             raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
         if head_channels is None:
             require_whole("heads", heads)
@@ -197,8 +197,8 @@ def check_unet(
 def _number_of_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
     """Attention heads at so many channels; a ParameterError if they do not divide them."""
     if heads is not None and channels % heads:
-        raise ParameterError("heads", f"{heads} heads do not divide {channels} channels; use a divisor of it.")
+        raise ParameterError("heads", f"must divide the {channels} channels of a level, got {heads}")
     if head_channels is not None and channels % head_channels:
-        problem = f"heads of {head_channels} channels do not divide {channels} channels; use a divisor of it."
+        problem = f"must divide the {channels} channels of a level, got {head_channels}"
         raise ParameterError("head_channels", problem)
     return heads or channels // (head_channels or 1)

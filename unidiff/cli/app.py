@@ -31,7 +31,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 app = typer.Typer(
     name="unidiff",
-    help="Diffusion models, each part held against an exact answer.",
+    help="Diffusion models, each part tested against an exact answer.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

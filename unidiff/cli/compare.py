@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 _SOLVERS = (
-    "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. A name may be cut short; the number sets `order` if "
+    "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. Names may be abbreviated; the number sets `order` if "
     "there is one, else the first numeric parameter: ddim, ddim:0.5, ancestral@native."
 )
 
@@ -33,17 +33,17 @@ def compare(
     what: Annotated[list[str], typer.Argument(metavar="RUN...|RECIPE", help="Run directories, or one recipe.")],
     solvers: Annotated[str | None, typer.Option(metavar="LIST", help=_SOLVERS)] = None,
     nfe: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Numbers of evaluations [default: 5,10,20,50,100].")
+        str | None, typer.Option(metavar="LIST", help="Numbers of function evaluations [default: 5,10,20,50,100].")
     ] = None,
-    count: Annotated[int | None, typer.Option(help="Samples of each solver [default: 500].")] = None,
+    count: Annotated[int | None, typer.Option(help="Samples per solver [default: 500].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the files go [default: runs/<name>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/<name>].")] = None,
     *,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Overrides = None,
     model: ModelOptions,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the comparison that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
@@ -59,8 +59,8 @@ def compare(
     for key, value in facts.items():
         if value is not None and not task.runs:
             option = {"classes": "class", "images": "image"}.get(key, key)
-            remedy = "Name run directories, or leave the option out."
-            raise RunError(f"--{option}: the model of this recipe is exact. {remedy}")
+            remedy = "Pass run directories, or leave it out."
+            raise RunError(f"--{option}: this recipe compares solvers on an exact model, without this option. {remedy}")
     task.check_output(directory, overwrite)
 
     def condition(run: GenerationRun, count: int) -> Conditioned:
@@ -99,17 +99,17 @@ def _task(
         if len(what) == 1 and not Path(what[0]).is_dir():
             task = load_recipe(what[0], overrides, allow_imports=allow_imports)
             if task.key != SolverComparison.key:
-                problem = f"this recipe is {task.noun}, and lists no `solvers` to compare"
+                problem = f"this recipe is for {task.noun} and has no `solvers` to compare"
                 raise RecipeError(f"{what[0]}: {problem}. To run it: `unidiff run {what[0]}`.")
             return dataclasses.replace(cast(SolverComparison, task), **changes), Path(what[0]).stem
         runs = [RunDirectory(Path(word)) for word in what]
         for run in runs:
             if not run.exists():
-                raise RunError(f"{run.path}: not a run directory. Name directories of runs, or one recipe.")
+                raise RunError(f"{run.path}: not a run directory. Pass run directories, or one recipe.")
         if overrides:
-            raise RunError(f"--set {overrides[0]}: there is no recipe whose value this could replace.")
+            raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
         if "solvers" not in changes:
-            raise RunError("--solvers is missing: name what to compare, as in --solvers ddim,ancestral.")
+            raise RunError("--solvers is missing: name the solvers to compare, as in --solvers ddim,ancestral.")
         task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
         return task, "-".join(["compare", *(run.name for run in runs)])
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position

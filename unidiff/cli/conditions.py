@@ -49,7 +49,7 @@ def conditioned(
     classifier = None
     if guidance.classifier is not None:
         if run.denoiser.image is not None:
-            problem = f"{run.directory} was trained with images, and is guided by them alone. Leave it out."
+            problem = f"{run.directory} is conditioned on images and cannot be guided by a classifier. Leave it out."
             raise RunError(f"--classifier {guidance.classifier}: {problem}")
         classifier = load_classifier(guidance.classifier, report=report, **vars(model))
     if guidance.labels:
@@ -67,10 +67,10 @@ def _check_classes(run: GenerationRun, guidance: GuidanceOptions, count: int | N
     """Check that a model, or its classifier, of this many classes has been trained with those chosen."""
     option = f"--class {guidance.classes}"
     if run.denoiser.image is not None:
-        raise RunError(f"{option}: {run.directory} was trained with images, not with classes. Leave it out.")
+        raise RunError(f"{option}: {run.directory} is conditioned on images, not on classes. Leave it out.")
     if count is None:
-        remedy = "Train a recipe that has `conditioning`"
-        raise RunError(f"{option}: {run.directory} was trained without classes. {remedy}.")
+        remedy = "Train a recipe with `conditioning: Labels`"
+        raise RunError(f"{option}: {run.directory} is not conditioned on classes. {remedy}.")
     if wrong := [k for k in guidance.labels if not 0 <= k < count]:
         raise RunError(f"{option}: the classes of {run.directory} are 0 to {count - 1}, got {wrong[0]}.")
 
@@ -81,10 +81,10 @@ def _image_conditioning(run: GenerationRun, options: ImageOptions) -> ImageCondi
         for option, path in (("--image", options.images and options.images[0]), ("--mask", options.mask)):
             if path:
                 remedy = "Train a recipe such as superresolution_mnist_cpu"
-                raise RunError(f"{option} {path}: {run.directory} was trained without images. {remedy}.")
+                raise RunError(f"{option} {path}: {run.directory} is not conditioned on images. {remedy}.")
         return None
     if options.mask is not None and not options.images:
-        raise RunError(f"--mask {options.mask}: name the image that it belongs to with --image.")
+        raise RunError(f"--mask {options.mask}: a mask needs an image. Pass the image with --image.")
     return cast(ImageConditioning, run.recipe.conditioning)
 
 
@@ -110,7 +110,7 @@ def _guided(run: GenerationRun, has_condition: bool, scale: float | None, classi
     if scale is None:
         return model
     if not has_condition:
-        raise RunError(f"--guidance {scale:g}: guidance needs a condition. Choose classes with --class.")
+        raise RunError(f"--guidance {scale:g}: guidance requires a condition. Choose classes with --class.")
     try:
         if classifier is not None:
             return ClassifierGuidance(model, classifier, scale)

@@ -22,7 +22,7 @@ __all__ = ["describe", "list_names"]
 
 
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="process, solver, data, ..., recipes [default: all].")] = None,
+    kind: Annotated[str | None, typer.Argument(help="process, solver, data, ..., or recipes [default: all].")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all public names and shipped recipes, by kind."""

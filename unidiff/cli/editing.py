@@ -56,7 +56,7 @@ class EditSession:
             if len(shape) != 3:
                 raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be edited.")
             if run.denoiser.image is not None:
-                problem = "this model was trained with images as conditions and needs one"
+                problem = "this model is conditioned on images and needs one"
                 remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
             target = options.output.image_in(RunDirectory(directory).samples)

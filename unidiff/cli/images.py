@@ -35,12 +35,12 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
             shape = small
         elif tuple(small) != tuple(shape) and (height < shape[1] or width < shape[2]):
             sizes = f"{small[2]} x {small[1]}, or one of at least {shape[2]} x {shape[1]}"
-            raise DataError(f"{path} is {width} x {height} pixels; give an image of {sizes}, which is reduced.")
+            raise DataError(f"{path} is {width} x {height} pixels; use an image of {sizes}, which is downsampled.")
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
     try:
         values = np.load(path, allow_pickle=False)
         if not np.issubdtype(values.dtype, np.floating):
-            raise DataError(f"{path} holds {values.dtype}; give floats in [-1, 1]: x / 127.5 - 1 for bytes.")
+            raise DataError(f"{path} must contain floats in [-1, 1] (bytes: x / 127.5 - 1), got {values.dtype}.")
         x = torch.from_numpy(values.astype(np.float32))
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error
@@ -48,7 +48,7 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
         raise DataError(f"{path} has shape {tuple(x.shape)}; the model's samples have shape {tuple(shape)}.")
     if not bool((x.abs() <= 1).all()):
         low, high = float(x.min()), float(x.max())
-        raise DataError(f"{path} has values from {low:g} to {high:g}; give [-1, 1]: x / 127.5 - 1 for bytes.")
+        raise DataError(f"{path} must be in [-1, 1] (bytes: x / 127.5 - 1), got values from {low:g} to {high:g}.")
     return x
 
 
@@ -80,7 +80,7 @@ def read_mask(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: no such file.")
 
 
 def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
@@ -97,5 +97,5 @@ def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
 def _side(shape: Sequence[int]) -> int:
     if shape[1] != shape[2]:
         size = f"{shape[1]} x {shape[2]} pixels"
-        raise DataError(f"The model's images, {size}, are not square. Give the image as an array .npy.")
+        raise DataError(f"The model's images, {size}, are not square. Pass the image as a .npy array.")
     return shape[1]

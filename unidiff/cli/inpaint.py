@@ -17,9 +17,9 @@ __all__ = ["inpaint"]
 def inpaint(
     options: EditOptions,
     mask: Annotated[Path, typer.Argument(help="An image of the same size: white is sampled, black is kept.")],
-    repeats: Annotated[int, typer.Option(help="RePaint: how often each ten steps are taken; 1 to replace only.")] = 1,
+    repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:
-    """Complete an image: what the mask leaves black is kept exactly, what is white is sampled."""
+    """Inpaint an image: pixels that are black in the mask are kept exactly, white ones are sampled."""
     require_whole("--repeats", repeats, 1, 1000)
     import torch
 
@@ -32,8 +32,8 @@ def inpaint(
     session = EditSession.load(options)
     data, solver = session.run.recipe.data, session.run.recipe.sampling.solver
     if data.coded:
-        problem = "this is a model of latents, and an autoencoder keeps no pixel exactly, as inpainting must"
-        raise RunError(f"{options.run}: {problem}. `unidiff edit` changes an image through them.")
+        problem = "this is a latent model, whose autoencoder does not preserve the known pixels exactly"
+        raise RunError(f"{options.run}: {problem}. Use `unidiff edit`, which works on latents.")
     x0 = read_image(options.image, data.shape)
     free = read_mask(mask, options.image, data.shape)
     if repeats > 1:

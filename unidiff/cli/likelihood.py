@@ -22,19 +22,17 @@ __all__ = ["likelihood"]
 def likelihood(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int, typer.Option(help="Samples of the test split; all if there are fewer.")] = 100,
-    probes: Annotated[
-        int | None, typer.Option(help="Random directions that estimate the divergence [default: 1].")
-    ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Exact divergence instead, for few dimensions.")] = False,
-    bound: Annotated[bool, typer.Option("--bound", help="The variational bound as well, with its terms.")] = False,
+    probes: Annotated[int | None, typer.Option(help="Random probes that estimate the divergence [default: 1].")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Use the exact divergence, for low dimensions.")] = False,
+    bound: Annotated[bool, typer.Option("--bound", help="Also compute the variational bound and its terms.")] = False,
     steps: Annotated[
-        int | None, typer.Option(help="Times of the bound, equally spaced [default: the process's own, or 1000].")
+        int | None, typer.Option(help="Equally spaced times of the bound [default: the process's own, or 1000].")
     ] = None,
     levels: Annotated[
         int | None,
-        typer.Option(help="Values a pixel can take, 0 for continuous data [default: 256 for images, else 0]."),
+        typer.Option(help="Values that a pixel can take, 0 for continuous data [default: 256 for images, else 0]."),
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Error allowed in a step of the flow.")] = 1e-5,
+    tolerance: Annotated[float, typer.Option(help="Error tolerance of each step of the ODE solver.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Seed of the first sample's probes and noise; sample i has seed + i.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples evaluated together.")] = 100,
     *,
@@ -48,9 +46,9 @@ def likelihood(
     allowed = "0 for continuous data, or an integer from 2 to 65536"
     require(levels is None or levels == 0 or is_whole(levels, 2, 2**16), "--levels", levels, allowed)
     if exact and probes is not None:
-        raise RunError(f"--probes {probes}: the exact divergence takes none. Leave out --probes or --exact.")
+        raise RunError(f"--probes {probes}: the exact divergence uses no probes. Leave out --probes or --exact.")
     if steps is not None and not bound:
-        raise RunError(f"--steps {steps}: these are the bound's. Add --bound, or leave out --steps.")
+        raise RunError(f"--steps {steps}: this is an option of the bound. Add --bound, or leave out --steps.")
     import torch
 
     from unidiff.divergence import ExactTrace, Hutchinson
@@ -63,8 +61,8 @@ def likelihood(
     with Console() as console:
         loaded = model.load(run, (), console.notice)
         if loaded.recipe.data.coded:
-            problem = "this is a model of latents, whose density does not give the likelihood of images"
-            raise RunError(f"{run}: {problem}. In code, unidiff.log_likelihood takes latents.")
+            problem = "this is a latent model, whose density is not the likelihood of images"
+            raise RunError(f"{run}: {problem}. For that of latents, call unidiff.log_likelihood from Python.")
         source = loaded.recipe.data.open("test")
         if source.stand_in:
             console.notice(source.stand_in)
@@ -77,8 +75,8 @@ def likelihood(
         except ParameterError as error:
             if error.parameter != "levels":
                 raise
-            remedy = "Give the number of values that a pixel can take, or 0 if they are continuous."
-            raise RunError(f"--levels: the data have values between the {levels} levels. {remedy}") from error
+            remedy = "Pass the number of values that a pixel can take, or 0 for continuous data."
+            raise RunError(f"--levels: the data have values other than these {levels} levels. {remedy}") from error
 
         def measured(stage: str, compute: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
             started = time.perf_counter()

@@ -75,12 +75,10 @@ class GuidanceOptions:
     """
 
     classes: Annotated[
-        str | None, typer.Option("--class", metavar="K,...", help="Classes to draw, for a model trained with classes.")
+        str | None, typer.Option("--class", metavar="K,...", help="Classes to sample, for a class-conditional model.")
     ] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
-    classifier: Annotated[
-        Path | None, typer.Option(help="The run of a classifier, for --guidance by its gradients.")
-    ] = None
+    classifier: Annotated[Path | None, typer.Option(help="Run directory of a classifier, for guidance.")] = None
 
     def __post_init__(self) -> None:
         _ = self.labels
@@ -108,7 +106,7 @@ class ImageOptions:
     ] = None
     mask: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="With --image, for a model trained with masks: white is drawn."),
+        typer.Option(metavar="FILE", help="With --image, for an inpainting model: white is sampled."),
     ] = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +126,7 @@ class OutputOptions:
         Path | None,
         typer.Option(metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
     ] = None
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write the image of the samples here.")] = None
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples.")] = None
 
     def __post_init__(self) -> None:
         _check_file("--array", self.array)

@@ -33,9 +33,9 @@ def run(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe into a directory: train a model, a classifier or an autoencoder; compare solvers; solve a PDE."""
+    """Run a recipe: train a model, a classifier or an autoencoder; compare solvers; solve a PDE."""
     if resume and overwrite:
-        raise RunError("--resume and --overwrite exclude each other: continue the run, or replace it.")
+        raise RunError("--resume and --overwrite are mutually exclusive: continue the run, or replace it.")
     from unidiff.run.task import load_recipe
     from unidiff.training.loop import Interrupted
 
@@ -86,7 +86,7 @@ def _directory(recipe: Path, resume: bool) -> Path:
 def check(
     recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False, allow_imports: AllowImports = False
 ) -> None:
-    """Check a recipe whole, without reading data or making weights, and print it resolved."""
+    """Check a recipe without reading data or building the network, and print it in full."""
     from unidiff.run.task import load_recipe
 
     task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)

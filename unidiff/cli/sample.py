@@ -17,7 +17,7 @@ __all__ = ["sample"]
 
 def sample(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    count: Annotated[int | None, typer.Option(help="Number of samples; short for --set sampling.count.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of samples; shorthand for --set sampling.count.")] = None,
     *,
     guidance: GuidanceOptions,
     images: ImageOptions,

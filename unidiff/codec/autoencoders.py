@@ -138,7 +138,7 @@ class AutoencoderDC(_Multilevel):
         super().__post_init__()
         divides = self.channels[-1] % self.latent_channels == 0
         require(
-            divides, "latent_channels", self.latent_channels, f"a divisor of {self.channels[-1]}, the last channels"
+            divides, "latent_channels", self.latent_channels, f"a divisor of {self.channels[-1]}, the last of channels"
         )
 
     def network(self, channels: int) -> Any:

@@ -45,15 +45,15 @@ def codec_folder(name: str) -> Path:
         top = find(name, "codec")
     except Absent as error:
         last = Path(name).name
-        remedy = f"`unidiff run {last} --out {name}` makes one if {last} is a recipe with a `codec`"
-        raise Absent(f"{error} {remedy}; `hub:OWNER/NAME` names one on the Hugging Face hub.") from error
+        remedy = f"`unidiff run {last} --out {name}` creates it if {last} is a recipe with a `codec`"
+        raise Absent(f"{error} {remedy}; `hub:OWNER/NAME` loads one from the Hugging Face hub.") from error
     for folder in (top, *(top / inside for inside in _INSIDE)):
         if (folder / CONFIG).is_file():
             return folder
     if (top / "recipe.yaml").is_file():
         problem = "this run has no codec: its recipe has none, or the run is not finished. Continue it with --resume"
     else:
-        problem = f"there is no {CONFIG} in it. Use a run of a codec, or a folder saved by diffusers' save_pretrained"
+        problem = f"it contains no {CONFIG}. Use the run of a codec, or a folder saved by diffusers' save_pretrained"
     raise DataError(f"codec: {top}: {problem}.")
 
 

@@ -199,8 +199,8 @@ class RandomMasks(ImageConditioning):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("rectangles", self.rectangles, 1, 1000)
-        require(0 < self.smallest <= 1, "smallest", self.smallest, "a share above 0, at most 1")
-        require(self.smallest <= self.largest <= 1, "largest", self.largest, f"a share from {self.smallest:g} to 1")
+        require(0 < self.smallest <= 1, "smallest", self.smallest, "a fraction above 0, at most 1")
+        require(self.smallest <= self.largest <= 1, "largest", self.largest, f"a fraction from {self.smallest:g} to 1")
 
     @property
     def draws(self) -> int:

@@ -138,7 +138,7 @@ def _map(path: Path, parameter: str) -> np.ndarray:
         problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({error})"
         raise DataError(f"{problem}. Save it with numpy.save, as uint8 or float32.") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{parameter}: {path} is an .npz archive. Save the one array with numpy.save.")
+        raise DataError(f"{parameter}: {path} is an .npz archive. Save a single array with numpy.save.")
     return array
 
 
@@ -162,7 +162,7 @@ def _verify(path: Path, array: np.ndarray, ends: tuple[float, float] | None, ass
             rows = np.ascontiguousarray(array[start : start + step])
             if not np.isfinite(rows).all():
                 row = start + int(np.argmin(np.isfinite(rows).reshape(len(rows), -1).all(axis=1)))
-                raise DataError(f"path: {path} holds NaN or infinity, first in sample {row}. Remove such samples.")
+                raise DataError(f"path: {path} contains NaN or infinity, first in sample {row}. Remove such samples.")
             smallest, largest = min(smallest, float(rows.min())), max(largest, float(rows.max()))
             yield rows.data
 
@@ -180,9 +180,9 @@ def _verify(path: Path, array: np.ndarray, ends: tuple[float, float] | None, ass
         remedy = f"Set the values that become -1 and 1, for example low: {range_[0]:g}, high: {range_[1]:g}"
         raise DataError(f"path: {problem}. {remedy}.")
     if assumed and array.ndim == 4 and smallest >= 0 and 0 < largest <= 1:
-        meaning = "black and nearly black" if array.dtype == np.uint8 else "mid-grey to white"
+        meaning = "black or nearly black" if array.dtype == np.uint8 else "mid-grey to white"
         remedy = "If 0 is black and 1 white, set low: 0, high: 1"
-        warnings.warn(f"{path} holds {values}, which are read as {meaning}. {remedy}.", stacklevel=3)
+        warnings.warn(f"{path} holds {values}, which are interpreted as {meaning}. {remedy}.", stacklevel=3)
     return checksum
 
 

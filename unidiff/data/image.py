@@ -86,7 +86,7 @@ def _ends(image: Image) -> tuple[int, int] | None:
     if image.mode == "F" or signed or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         values = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
         raise ValueError(
-            f"it holds {values}, which have no black and white; save it with 8 or 16 bits, or use ArrayFile"
+            f"its pixels are {values}, whose range is undefined; save it with 8 or 16 bits, or use ArrayFile"
         )
     if not image.mode.startswith("I"):
         return None

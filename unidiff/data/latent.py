@@ -104,8 +104,8 @@ class Latent(Dataset):
     def kept_in(self, directory: Path) -> Dataset:
         """The same, with the codec of a run directory; see `Dataset.kept_in`."""
         if not (directory / KEPT / CONFIG).is_file():
-            remedy = "The run is useless with another codec: restore the folder"
-            raise DataError(f"{directory / KEPT}: the codec that this run keeps is missing. {remedy}.")
+            remedy = "The model works only with this codec: restore the folder"
+            raise DataError(f"{directory / KEPT}: the codec of this run is missing. {remedy}.")
         twin = replace(self)
         object.__setattr__(twin, "_kept", directory / KEPT)
         return twin

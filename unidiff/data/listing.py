@@ -44,8 +44,8 @@ class Listing:
     def require_images(self) -> Listing:
         """Itself; raises a DataError if it is empty."""
         if not self.files:
-            instead = f"; it holds {'; '.join(self._reasons())}" if self.left_out else ""
-            raise DataError(f"root: {self.top} holds no image{instead}. Set root to the folder of the images.")
+            instead = f"; it contains {'; '.join(self._reasons())}" if self.left_out else ""
+            raise DataError(f"root: {self.top} contains no images{instead}. Set root to the folder of the images.")
         return self
 
     def warn(self) -> None:
@@ -205,7 +205,7 @@ def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
         elif os.path.isdir(entry) and list_images(path).files:
             if len(folders) == 1:
                 train = folders["train"]
-                problem = f"{train.name}/ is a split or a class, as there is {entry.name}/ with images as well"
+                problem = f"{train.name}/ may be a split or a class, because {entry.name}/ contains images too"
                 raise DataError(
                     f"root: {root}: {problem}. Set root: {train}, or rename {train.name}/ if it is a class."
                 )

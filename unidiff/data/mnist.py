@@ -104,7 +104,7 @@ class _IDXImages(GreySquares):
             raise Absent(
                 f"{self.title}: {name}.gz is in none of {', '.join(map(str, folders))}, and {failure}. Put the four "
                 f"files into a folder and set root to it, or set UNIDIFF_DATA to a folder that holds {self.folder}/, "
-                f"or use other data instead with fallback: digits."
+                f"or train on scikit-learn's digits instead with fallback: digits."
             ) from failure
 
     def _fetch(self, name: str, folder: Path) -> Path:

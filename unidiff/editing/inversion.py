@@ -143,7 +143,7 @@ def _integrate(
     solver.check(denoiser.process)
     grid = grid or default_grid(denoiser.process)
     times = grid.times(denoiser.process)[:-1]
-    require(len(times) > 1, "grid", grid, "one of at least 2 steps")
+    require(len(times) > 1, "grid", grid, "a grid of at least 2 steps")
     levels = denoiser.process.levels_at(times.flip(0) if to_noise else times, u.device)
     *_, last = islice(solver.states(denoiser, u, levels, no_noise, **cond), len(levels) - 1)
     return last

@@ -97,7 +97,7 @@ def compare(
     seeds = list(seeds_of(seeds))
     for _, denoiser in labelled:
         cond = check_conditions(cond, denoiser, len(seeds), device)
-    require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples: distances need them")
+    require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples, which the distances need")
     require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
     followed = len(seeds) if followed is None else followed
     integers = [("batch", batch), ("followed", followed), ("most_steps", most_steps)]

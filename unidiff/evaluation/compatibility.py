@@ -30,7 +30,7 @@ def one_shape(models: Sequence[tuple[str, Denoiser]], shape: Sequence[int] | Non
         raise ParameterError("models", f"must have samples of one shape, got {listed}")
     if shape is None:
         if not shapes:
-            raise ParameterError("shape", "must be set: these models do not know theirs, such as (1, 28, 28)")
+            raise ParameterError("shape", "must be passed, such as (1, 28, 28): these models do not define it")
         return next(iter(shapes.values()))
     for _, model in models:
         if model.closed_form and tuple(shape) != model.shape:

@@ -53,7 +53,7 @@ class SolverSpec:
             case str():
                 solver_text, at, grid_text = entry.partition("@")
                 return cls(_part(Solver, solver_text, entry), _part(Grid, grid_text, entry) if at else grid)
-        allowed = "a solver, a pair (solver, grid), or a text such as 'ddim:0.5@uniform'"
+        allowed = "a solver, a pair (solver, grid), or a string such as 'ddim:0.5@uniform'"
         raise ParameterError("solvers", f"must be {allowed}, got {entry!r}")
 
 
@@ -119,7 +119,7 @@ def _find(base: type, name: str, whole: str) -> type:
     if matches and all(known.startswith(matches[0]) for known in matches):
         return choices[matches[0]]
     if matches:
-        problem = f"{name!r} may be {' or '.join(sorted(matches))}. Write more of the name."
+        problem = f"{name!r} is ambiguous: {' or '.join(sorted(matches))}. Write more of the name."
     else:
         close = difflib.get_close_matches(folded, choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

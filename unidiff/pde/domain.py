@@ -232,7 +232,7 @@ class GradientModes:
         u = self.select(modes)
         y = self.eigenvalues.sqrt().to(u) * u
         largest = y.abs().amax(-1, keepdim=True)
-        require(bool((largest > 0).all()), "modes", "a constant field", "a field with a gradient")
+        require(bool((largest > 0).all()), "modes", "a constant field", "a field that is not constant")
         y = y / largest  # so that no square underflows
         return y / y.norm(dim=-1, keepdim=True)
 

@@ -79,8 +79,8 @@ class MeanFieldForcing:
     noise: Tensor
 
     def __post_init__(self) -> None:
-        require(self.rates.ndim == 1, "rates", tuple(self.rates.shape), "one axis")
-        require(self.noise.shape == self.rates.shape, "noise", tuple(self.noise.shape), "the shape of rates")
+        require(self.rates.ndim == 1, "rates", tuple(self.rates.shape), "a vector")
+        require(self.noise.shape == self.rates.shape, "noise", tuple(self.noise.shape), "of the same shape as rates")
         require(bool((self.noise > 0).all()), "noise", float(self.noise.min()), "numbers > 0")
         for name in ("rates", "noise"):
             object.__setattr__(self, name, getattr(self, name).to("cpu", torch.float64))
@@ -137,9 +137,9 @@ class MeanFieldForcing:
         """
         require(0 <= time < math.inf, "time", time, "a number >= 0")
         start = spectrum.to("cpu", torch.float64)
-        require(start.shape == self.rates.shape, "spectrum", tuple(start.shape), f"shape {tuple(self.rates.shape)}")
+        require(start.shape == self.rates.shape, "spectrum", tuple(start.shape), f"of shape {tuple(self.rates.shape)}")
         total = float(start.sum())
-        require(abs(total - 1) < 1e-6, "spectrum", total, "second moments with sum 1; divide by the sum")
+        require(abs(total - 1) < 1e-6, "spectrum", total, "second moments with sum 1 (divide by their sum)")
         end, gaps = self._below
         if time == 0:
             variance, rho, alpha = torch.zeros_like(start), 0.0, torch.ones_like(start)

@@ -57,7 +57,7 @@ class Bingham:
     strength: float
 
     def __post_init__(self) -> None:
-        require(self.eigenvalues.ndim == 1, "eigenvalues", tuple(self.eigenvalues.shape), "one axis")
+        require(self.eigenvalues.ndim == 1, "eigenvalues", tuple(self.eigenvalues.shape), "a vector")
         require(0 < self.strength < math.inf, "strength", self.strength, "a number > 0")
 
     def second_moments(self) -> Tensor:

@@ -151,7 +151,7 @@ class Builder:
                 raise node.reach(path).at.error(join(key, error.parameter), error.problem) from error
             raise node.at.error(key, error.problem if error.parameter == key else str(error)) from error
         except (UnidiffError, ValueError, TypeError) as error:
-            raise node.at.error(key, f"{cls.__name__} cannot be made: {error}") from error
+            raise node.at.error(key, f"{cls.__name__} cannot be built: {error}") from error
 
     def _with_kept_files(self, data: Dataset, node: Node) -> Dataset:
         """The data with what the run directory keeps, unless an override names a replacement."""

@@ -26,7 +26,7 @@ def current_keys(cls: type, children: dict[str, Node], key: str, *, in_run: bool
     for old in renamed.keys() & children.keys():
         new, child = renamed[old], children[old]
         if new in current and not child.at.source.is_override:
-            problem = f"this is the old name of {new!r}, which is there as well. Remove it."
+            problem = f"this is the old name of {new!r}, which is also set. Remove it."
             raise child.at.error(join(key, old), problem)
         if not in_run:
             notice = f"{child.at.source.name}: the key {join(key, old)!r} is now called {new!r}."

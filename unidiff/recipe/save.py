@@ -63,6 +63,6 @@ def to_plain(value: Any, registry: Registry = PUBLIC, key: str = "") -> Any:
         return {str(name): to_plain(part, registry, f"{key}.{name}") for name, part in value.items()}
     where = f"{key}: " if key else ""
     raise RecipeError(
-        f"{where}{value!r} cannot be written in a recipe. A recipe holds numbers, texts, lists and components; "
+        f"{where}{value!r} cannot be written in a recipe. A recipe holds numbers, strings, lists and components; "
         "put the value behind a component class of your own."
     )

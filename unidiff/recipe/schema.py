@@ -60,7 +60,7 @@ _PHRASES = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     Path: "a path",
     type(None): "null",
     Any: "any value",

@@ -157,7 +157,7 @@ def _mapping(tree: yaml.MappingNode, source: Source) -> dict[str, Node]:
             raise location.error("", "a key must be one word, got a list or a mapping")
         key = str(key_tree.value)
         if key in children:
-            problem = f"duplicate key, first in line {children[key].at.line}. Remove one of the two."
+            problem = f"duplicate key, first used on line {children[key].at.line}. Remove one of the two."
             raise location.error(key, problem)
         children[key] = _node(value_tree, source, location)
     return children

@@ -79,7 +79,7 @@ class RunDirectory:
                 self.update_manifest(kept={name: digest(self.path / name) for name in kept})
             _write(self.recipe, recipe.encode())
         except OSError as error:
-            raise RunError(f"{self.path}: the directory cannot be made ({error.strerror}). {_REMEDY}") from error
+            raise RunError(f"{self.path}: the directory cannot be created ({error.strerror}). {_REMEDY}") from error
 
     def check_kept(self) -> None:
         """Check that the files that the data need are those of the training.

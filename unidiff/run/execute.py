@@ -295,5 +295,5 @@ def _now() -> str:
 
 def _long(seconds: float, smaller: str | None) -> str:
     hours = seconds / 3600
-    remedy = f" A smaller recipe: `unidiff run {smaller}`." if smaller else " Fewer training.steps make it shorter."
+    remedy = f" A smaller recipe: `unidiff run {smaller}`." if smaller else " Reduce training.steps to shorten it."
     return f"This run will take about {hours:.1f} hours on this machine.{remedy} Ctrl-C saves it at any time."

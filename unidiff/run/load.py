@@ -138,7 +138,7 @@ def load(
     """
     files = RunDirectory(Path(directory))
     if not files.exists():
-        raise RunError(f"{directory}: this is no run directory. `unidiff run RECIPE --out {directory}` makes one.")
+        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):

@@ -60,9 +60,9 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
             except ParameterError as error:
                 if error.parameter != "shape":
                     raise
-                raise ParameterError(self.key, f"it cannot take the samples of {self.data}: {error}") from error
+                raise ParameterError(self.key, f"it does not fit the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
-                raise ParameterError(self.key, f"{self.network} cannot be made: {error}") from error
+                raise ParameterError(self.key, f"{self.network} cannot be built: {error}") from error
 
     @abstractmethod
     def conditions(self) -> Conditioning | None:

@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
         device = None
     allowed = ["auto", *(backend for backend, usable in available.items() if usable)]
     if device is None or not available.get(device.type, False) or (device.type != "cuda" and device.index is not None):
-        raise ParameterError("device", f"{name!r} is not a device of this machine; allowed are {', '.join(allowed)}.")
+        raise ParameterError("device", f"must be one of {', '.join(allowed)} on this machine, got {name!r}")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ParameterError("device", f"{name!r} does not exist; this machine has {torch.cuda.device_count()} GPU(s).")
     return device

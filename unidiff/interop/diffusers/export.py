@@ -201,9 +201,9 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / MODEL).is_file():
-        raise RunError(f"{folder}: the folder holds files that are not an exported model. {remedy}")
+        raise RunError(f"{folder}: the folder contains files that are not an exported model. {remedy}")
     if foreign := sorted(path.name for path in folder.iterdir() if path.name not in _ENTRIES):
         problem = f"{foreign[0]} is not part of the exported model and would be lost"
         raise RunError(f"{folder}: {problem}. Move it away. {remedy}")
     if not overwrite:
-        raise RunError(f"{folder}: an exported model exists already. Replace it by --overwrite. {remedy}")
+        raise RunError(f"{folder}: an exported model exists already. Replace it with --overwrite. {remedy}")

@@ -156,7 +156,7 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
             raise RunError(str(error)) from error
         if channels != shape[0]:
             problem = f"the latents of its {name} have {channels} channels, and its network takes {shape[0]}"
-            raise RunError(f"{folder}: {problem}. They are not of one pipeline.")
+            raise RunError(f"{folder}: {problem}. They do not belong to the same pipeline.")
 
 
 def _backbone(network: Any) -> DiffusersBackbone:

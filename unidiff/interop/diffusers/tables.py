@@ -37,7 +37,7 @@ def table_config(process: Process, parameterization: Parameterization) -> dict[s
     last = process.level(1.0)
     start = float(process.prior_scale()) / (last.alpha**2 + last.sigma**2) ** 0.5
     if abs(start - 1) > 1e-4:
-        problem = f"diffusers' pipelines start from noise of scale 1, {process!r} from {start:.6g} of that"
+        problem = f"diffusers' pipelines start from noise of scale 1, but {process!r} from {start:.6g}"
         raise ParameterError("process", problem)
     levels = process.levels_at(torch.arange(1, _LENGTH + 1, dtype=torch.float64) / _LENGTH)
     alpha, sigma = torch.tensor([(level.alpha, level.sigma) for level in levels], dtype=torch.float64).T
