@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="torch < 2.9 has no Python
 FEW, MANY = 4, 7
 
 
-@pytest.mark.cases(16)  # all take a minute
+@pytest.mark.cases(10)  # all take a minute
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_runs_on_a_device_as_on_the_cpu(case):
     expected = on_cpu(case.task(torch.device("cpu"), FEW))

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from pairs import kind, rotating
+from pairs import rotating
 
 import unidiff as ud
 from unidiff.errors import ParameterError
@@ -64,7 +64,7 @@ def energy(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    rotating(PUBLIC.choices(ud.Solver), PROCESSES, 1, kind),
+    rotating(PUBLIC.choices(ud.Solver), PROCESSES, 2),
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ + str(getattr(value, "T", "")),
 )
 def test_samples_are_those_of_the_data(process, name):

@@ -170,8 +170,11 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"type": "Spiral"}}, r"classifier\.classes: only reading"),
-        ({"classifier": {"type": "MLPEncoder", "classes": 3}}, r"classifier\.classes: 3 was given"),
+        (
+            {"data": {"type": "Spiral"}},
+            r"classifier\.classes: the number of classes of Spiral\(.*\) is unknown until it is read",
+        ),
+        ({"classifier": {"type": "MLPEncoder", "classes": 3}}, r"classifier\.classes must be 8, .* got 3"),
         ({"classifier": {"type": "UNetEncoder"}}, r"classifier: it does not fit the samples of Ring"),
         ({"classifier": {"type": "MLP"}}, r"expected an encoder, got MLP, a backbone"),
     ],

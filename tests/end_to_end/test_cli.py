@@ -215,7 +215,9 @@ def test_a_warning_is_one_note(tmp_path):
     assert result.code == 0, result
     assert result.err.count("Left out of") == 1
     assert re.search(
-        r"^Note: Left out of \S+photos: 1 without the ending .* \(1 x \.txt\)\.$", result.err, re.MULTILINE
+        r"^Note: Left out of \S+photos: 1 without the extension of a readable image format \(1 x \.txt\)\.$",
+        result.err,
+        re.MULTILINE,
     )
     assert "Warning" not in result.err
 

@@ -149,6 +149,7 @@ def test_samples_that_are_no_numbers(tmp_path, monkeypatch, solvers):
 # ---------------------------------------------------------------------------------------------- trained runs
 
 
+@pytest.mark.slow  # 7 s
 def test_a_trained_run_of_points(runs, tmp_path):
     result = unidiff("compare", runs / "ring", *WORDS, "--out", tmp_path / "out", "--json", "--device", "cpu")
     assert result.code == 0, result
@@ -347,6 +348,7 @@ def compared(monkeypatch, folder, *words):
     return json.loads((folder / "out/compare.json").read_text()), found[0], result.out
 
 
+@pytest.mark.slow  # 5 s
 def test_classes_and_guidance_are_those_of_the_library(conditioned, tmp_path, monkeypatch):
     words = ["--class", "3,8", "--guidance", 2]
     facts, found, text = compared(monkeypatch, tmp_path, conditioned / "classes", *words)

@@ -19,6 +19,7 @@ SHORT = {
     "heat_digits": ["--steps", "200", "--count", "150"],
     "heat_per_sample": ["--steps", "400", "--count", "200"],
     "heat_mnist": ["--tiny"],
+    "inverse_problems": ["--count", "4"],
     "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
 }
 

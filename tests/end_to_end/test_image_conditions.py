@@ -183,7 +183,7 @@ def test_wrong_images_are_refused():
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5), image=good, label=torch.tensor([0, 1]))
     with pytest.raises(ParameterError, match=r"image must have shape .* got none"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5))
-    with pytest.raises(ParameterError, match=r"it knows images \(2, 8, 8\), the other one None"):
+    with pytest.raises(ParameterError, match=r"its image must be the model's, None, got \(2, 8, 8\)"):
         ud.AutoGuidance(model(image=None), inner, 2.0)
     with pytest.raises(ParameterError, match=r"image must be .*, got 0"):
         ud.UNet((1, 8, 8), image=0)

@@ -221,6 +221,7 @@ def runs(tmp_path_factory):
     return folder, json.loads(result.out.splitlines()[-1])
 
 
+@pytest.mark.slow  # 5 s
 def test_a_run_directory_alone_is_enough(runs, tmp_path):
     folder, summary = runs
     assert summary["data"]["shape"] == [2, 4, 4]

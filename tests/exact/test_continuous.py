@@ -155,7 +155,7 @@ def test_rates_of_a_table_that_ends_in_pure_noise(length):
 
 def scales_and_rates(process, t):
     """Alpha, sigma and their derivatives at each time, (N, 4)."""
-    rows = [(at.alpha, at.sigma, *at.rates) for at in process.levels_at(t)]
+    rows = [(at.alpha, at.sigma, at.alpha_rate, at.sigma_rate) for at in process.levels_at(t)]
     return torch.tensor(rows, dtype=torch.float64)
 
 

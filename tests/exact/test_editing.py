@@ -53,6 +53,7 @@ def test_an_edit_is_the_image_at_strength_0_and_a_sample_at_1(process):
     assert (weak - image).square().mean() < (strong - image).square().mean()
 
 
+@pytest.mark.slow  # up to 3 s
 @pytest.mark.cases(2)
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("process", [ud.VPSDE(), ud.FlowMatching()], ids=repr)

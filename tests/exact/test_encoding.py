@@ -24,6 +24,7 @@ def draws(process: ud.Process, count: int = 8) -> tuple[ud.GaussianMixture, torc
 
 @pytest.mark.cases(2)
 @every_process
+@pytest.mark.slow  # up to 2 s
 def test_latents_of_a_gaussian_are_in_closed_form(process):
     # u - alpha m is proportional to sqrt(alpha^2 C + sigma^2) along the flow; data start at u = alpha x at t_min.
     C, m = 0.3, 0.4

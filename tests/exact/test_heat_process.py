@@ -388,6 +388,7 @@ def test_fifty_steps_are_enough():
     assert energy_error(two, ud.Uniform(50), process) > 5 * energy_error(two, ud.ArcLength(50), process)
 
 
+@pytest.mark.slow  # 2 s
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("blur", [20.0, 128.0])
 def test_float32_samples_are_finite(blur):

@@ -276,7 +276,7 @@ def test_recipes_train_what_the_network_predicts(tmp_path):
     right = ud.load_recipe(write(tmp_path, recipe))
     assert right.model(right.process).learned_variance
     wrong = {**recipe, "objective": {"type": "Denoising"}}
-    assert "Denoising would not train it" in refused("check", write(tmp_path, wrong))
+    assert "Denoising does not train it" in refused("check", write(tmp_path, wrong))
     wrong = {**recipe, "backbone": {"type": "MLP", "width": 8, "depth": 1}}
     assert "the backbone lacks `learned_variance: true`" in refused("check", write(tmp_path, wrong))
     assert "Hybrid sums a bound" in refused("check", write(tmp_path, {**recipe, "process": {"type": "VPSDE"}}))

@@ -75,6 +75,7 @@ class Gaussian:
 # ---------------------------------------------------------------------------------------------- exact trace
 
 
+@pytest.mark.slow  # 3 s a process
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 def test_exact_trace_is_the_closed_form_within_1e_5_nats(process):
@@ -252,6 +253,7 @@ def test_every_probe_gives_its_closed_form(cls):
     assert (single.log_prob - expected[0]).abs().max() < bound  # the first of five is the one alone
 
 
+@pytest.mark.slow  # 4 s a probe
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("cls", [ud.Hutchinson, ud.GaussianHutchinson])
 def test_hutchinsons_mean_is_within_3_standard_errors(cls):

@@ -195,6 +195,7 @@ def test_weak_order_of_the_splitting_is_two():
     torch.testing.assert_close(orders, torch.full((2, 3), 2.0, dtype=F64), rtol=0, atol=0.15)
 
 
+@pytest.mark.slow  # 3 s
 @pytest.mark.parametrize(("strength", "paths"), [(math.sqrt(5), 16_000), (math.sqrt(20), 4000)])
 def test_simulation_samples_the_bingham_law(strength, paths):
     domain, generator = Interval(7), torch.Generator().manual_seed(1)

@@ -95,6 +95,7 @@ def test_meshes_in_two_dimensions():
         assert (found - exact).norm() / exact.norm() < bound
 
 
+@pytest.mark.slow  # 2 s
 def test_equation_22_amplifies_every_defect():
     # (q - 1) / q grows like e^(2 rho): between two times, while q is near 1, by e^(2 (rho_2 - rho_1)).
     u0 = CELLS.field(start)

@@ -264,6 +264,7 @@ def test_exact_samplers_draw_the_data_with_their_frequencies(solver, few):
     assert chi_square(few, x) < 30
 
 
+@pytest.mark.slow  # 2 s
 @pytest.mark.parametrize("steps", [40, 160])
 def test_the_plug_in_is_biased_at_any_number_of_steps(steps, few):
     x = ud.PlugIn().sample(few, ud.ArcLength(steps), seeds=COUNT)

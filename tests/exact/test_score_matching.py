@@ -353,6 +353,7 @@ def test_gradients_through_a_unet_are_derivatives(objective):
     assert (values[0] - values[1]) / (2 * h) == pytest.approx(gradient.norm().item(), rel=1e-5)
 
 
+@pytest.mark.slow  # trains a network for each objective
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("objective", [Denoising(EpsilonWeighting()), *(cls() for cls in WITHOUT_TARGET)], ids=repr)
 def test_all_find_the_score_of_a_mixture(objective):

@@ -174,6 +174,7 @@ def test_standard_normal_data_have_no_gap(process):
     assert small.nats.mean + 5 * small.nats.standard_error < float(expected)
 
 
+@pytest.mark.slow  # 2 s
 def test_the_bound_is_below_the_likelihood_and_closes_at_order_one():
     # On a geometric ladder with an exact model the gap of the steps falls as 1 / N. What remains is small: the decoder
     # takes sigma^2 for the posterior's variance l sigma^2 / (l + sigma^2), a KL of (sigma^2 / l)^2 / 4 per direction,

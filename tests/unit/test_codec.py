@@ -282,6 +282,7 @@ def run(tmp_path_factory):
     return folder / "vae", result.out
 
 
+@pytest.mark.slow  # 2 s
 def test_a_codec_is_trained_and_reported(run):
     folder, said = run
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -167,11 +167,11 @@ def test_what_the_command_line_refuses(runs):
     assert "is not conditioned on classes" in refused("sample", plain, "--class", 3)
     for option in ("--image", "--mask"):
         assert "is not conditioned on images" in refused("sample", plain, option, "digit.png")
-    assert "--guidance nan must be a number of size up to 1e+06, or one for each sample, (B,), got nan" in refused(
+    assert "--guidance nan must be a number of magnitude up to 1e+06, or one for each sample, (B,), got nan" in refused(
         "sample", run, "--class", 3, "--guidance", "nan"
     )
     assert "guidance requires a condition" in refused("sample", run, "--guidance", 2)
-    assert "--guidance 1e+300 must be a number of size up to 1e+06" in refused(
+    assert "--guidance 1e+300 must be a number of magnitude up to 1e+06" in refused(
         "sample", run, "--class", 3, "--guidance", 1e300
     )
     same = ("--array", run / "same", "--out", run / "same")

@@ -181,6 +181,7 @@ def test_options_are_used_or_named_whatever_their_value(saved, entries, message)
         load_grid(saved, 10)
 
 
+@pytest.mark.slow  # 2 s
 def test_every_option_of_a_scheduler_is_known_with_any_value_it_may_have(saved):
     """As diffusers writes it: what `load` does not use is how diffusers samples."""
     for name in SCHEDULERS:
@@ -212,6 +213,7 @@ def test_as_many_times_as_steps_or_an_error(saved, name, spacing):
                 assert len(given) == steps
 
 
+@pytest.mark.slow  # 2 s
 def test_times_of_two_stage_steps_are_those_of_the_steps(saved):
     """Heun's and KDPM2's lists name each evaluation; sigma halves of KDPM2 are no times of its steps."""
     path = saved / "scheduler" / "scheduler_config.json"

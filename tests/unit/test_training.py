@@ -490,6 +490,7 @@ def test_it_learns_the_ring(learned):
     assert reached < energy_distance(before, truth) / 20
 
 
+@pytest.mark.slow  # trains for 9 s
 def test_its_score_is_near_the_exact_one(learned):
     data, untrained, model = learned
     exact = ud.GaussianMixture(model.process, data.means, data.std**2)
