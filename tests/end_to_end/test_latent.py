@@ -303,7 +303,7 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     expected = data.decode(data.encode(x)).clamp(-1, 1)  # strength 0: the picture as the codec has it
     torch.testing.assert_close(torch.from_numpy(np.load(edited)), expected, rtol=0, atol=1e-5)
     words = (folder / "ldm", picture, picture)
-    assert "keeps no pixel exactly" in refused("inpaint", *words)
+    assert "does not preserve the known pixels exactly" in refused("inpaint", *words)
     assert "does not give the likelihood of images" in refused("likelihood", folder / "ldm")
     words = ("--solvers", "ddim@uniform", "--nfe", "2", "--count", 20, "--out", tmp_path / "cmp")
     result = unidiff("compare", folder / "ldm", *words, "--json")

@@ -82,7 +82,7 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert [line["step"] for line in metrics(tmp_path / "run")] == [2]
     samples = {path.name for path in (tmp_path / "run/samples").iterdir()}
     assert {"grid.png", "trajectory.png", "trajectory.gif", "step-00000001.png"} <= samples
-    offline = "fallback" in shipped_recipes()[name].read_text()
+    offline = "fallback:" in shipped_recipes()[name].read_text()
     assert bool(summary["data"]["stand_in"]) == offline
     assert ("8x8 digits" in result.err) == offline
     loaded = ud.load(tmp_path / "run")
@@ -106,7 +106,7 @@ def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     result = unidiff("run", name, "--out", tmp_path / "run", "--json", *words)
     assert result.code == 0, result.err
     summary = json.loads(result.out.splitlines()[-1])
-    assert bool(summary["data"]["stand_in"]) == ("fallback" in shipped_recipes()[name].read_text())
+    assert bool(summary["data"]["stand_in"]) == ("fallback:" in shipped_recipes()[name].read_text())
     assert {"reconstructions.png", "step-00000001.png"} <= {path.name for path in (tmp_path / "run/samples").iterdir()}
     assert ud.codec.load_codec(tmp_path / "run").layout.scale > 0
 

@@ -99,10 +99,10 @@ class SpectralProcess(Process):
         power = tensors.get("power", torch.empty(0))
         require(power.shape == self.shape, "power", tuple(power.shape), f"one number for each mode, {self.shape}")
         finite = bool(power.isfinite().all()) and bool((power >= 0).all())
-        require(finite, "power", "a number that is negative or not finite", "the mean squares of finite data")
+        require(finite, "power", "numbers that are negative or not finite", "finite numbers >= 0")
         # 1e-12: squares of rounding are not a gradient.
         varies = float((self.eigenvalues * power).sum()) > 1e-12 * self.lowest_eigenvalue * float(power.sum())
-        require(varies, "power", "data of constant images", "data with a gradient, which the heat equation needs")
+        require(varies, "power", "only constant images", "data with a gradient, which the heat equation needs")
         twin = replace(self)
         object.__setattr__(twin, "_measured", _Tensors(tensors))
         return twin

@@ -91,7 +91,7 @@ class RunDirectory:
             path = self.path / name
             if not path.is_file() or digest(path) != expected:
                 problem = f"the file is missing or has changed since training ({expected})"
-                raise RunError(f"{path}: {problem}. The model is of no use with another: restore it.")
+                raise RunError(f"{path}: {problem}. The model needs the original file: restore it.")
 
     def check_data(self, data: DataFacts) -> None:
         """Raise a RunError for other data than the run began with: a stand-in, say, in place of the real data."""
@@ -109,7 +109,7 @@ class RunDirectory:
         Raises:
             RunError: If that is missing or damaged.
         """
-        remedy = "The model is of no use without it: restore the file, or train again with --overwrite."
+        remedy = "The model is unusable without it: restore the file, or train again with --overwrite."
         try:
             yield load_file(self._measured)
         except FileNotFoundError as error:

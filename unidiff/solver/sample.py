@@ -153,5 +153,5 @@ def shape_and_seeds(
     """The shape of a sample, by default the model's own, and one seed per sample."""
     shape = own if shape is None else shape
     if shape is None:
-        raise ParameterError("shape", "this model does not know the shape of its samples; pass it, as (1, 28, 28).")
+        raise ParameterError("shape", "this model has no sample shape of its own; pass one, such as (1, 28, 28).")
     return shape, seeds_of(seeds)

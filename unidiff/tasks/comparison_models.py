@@ -142,7 +142,7 @@ def _check_same_data(runs: Sequence[GenerationRun]) -> None:
             checksums = {data and data.checksum for data in (run.manifest.data for run in pair)}
             if len(checksums) == 1:
                 continue
-        learned = " and ".join(f"{run.directory} learned {name}" for run, name in zip(pair, names))
+        learned = " and ".join(f"{run.directory} was trained on {name}" for run, name in zip(pair, names))
         raise RunError(f"{learned}: models of different data cannot be compared.")
 
 

@@ -130,7 +130,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             problem = f"{type(self.objective).__name__} does not train it. Write `objective: hybrid`, or leave it out."
             raise ParameterError("backbone.learned_variance", problem)
         if self.objective.learns_variance and not learned:
-            problem = "it trains a variance, but the network does not predict one. Set backbone.learned_variance: true."
+            problem = "it trains a variance, but the backbone lacks `learned_variance: true`."
             raise ParameterError("objective", problem)
 
     def conditions(self) -> Conditioning | None:
