@@ -304,7 +304,7 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     torch.testing.assert_close(torch.from_numpy(np.load(edited)), expected, rtol=0, atol=1e-5)
     words = (folder / "ldm", picture, picture)
     assert "does not preserve the known pixels exactly" in refused("inpaint", *words)
-    assert "does not give the likelihood of images" in refused("likelihood", folder / "ldm")
+    assert "whose density is not the likelihood of images" in refused("likelihood", folder / "ldm")
     words = ("--solvers", "ddim@uniform", "--nfe", "2", "--count", 20, "--out", tmp_path / "cmp")
     result = unidiff("compare", folder / "ldm", *words, "--json")
     assert result.code == 0, result.err
