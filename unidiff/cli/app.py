@@ -59,6 +59,9 @@ def _options(
     pass
 
 
+command_line = typer.main.get_command(app)
+
+
 def _show_warnings_as_notes() -> None:
     """Print warnings of this package as notes, without the line of code; those of others as ever."""
     usual = warnings.showwarning
@@ -81,7 +84,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             _show_warnings_as_notes()
-            app()
+            command_line()
     except UnidiffError as error:
         speaker = "unidiff"
         if not is_speaker():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -49,14 +50,19 @@ class Digits(GreySquares):
     def open(self, split: str = "train") -> TensorSource:
         """Read the split from the installed package; see `Dataset.open`."""
         require_split(split)
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
+        digits = _scikit_learn_digits()
         rows = slice(None, TRAIN) if split == "train" else slice(TRAIN, None)
         small = torch.from_numpy(digits.images[rows]).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-        labels = torch.from_numpy(digits.target[rows]).long()
+        labels = torch.tensor(digits.target[rows])
         checksum = content_checksum(small)
         return TensorSource(resize(small, self.size), f"Digits {split}", checksum, None, labels, tuple("0123456789"))
+
+
+@functools.cache
+def _scikit_learn_digits() -> Any:
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 def require_fallback(fallback: str | None) -> None:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from unidiff.files import whole_file
 
 __all__ = ["new_figure", "save_figure"]
+
+_DPI = 120
+_LAYOUT = "constrained"
 
 
 def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type: ignore[no-untyped-def]
@@ -15,7 +21,7 @@ def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, dpi=_DPI, layout=_LAYOUT)
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -24,5 +30,7 @@ def save_figure(figure, path: Path, caption: str) -> None:  # type: ignore[no-un
     """Write a figure as a PNG, with wrapped text below it."""
     width = int(14 * figure.get_figwidth())
     figure.supxlabel("\n".join(textwrap.fill(line, width) for line in caption.splitlines()), fontsize=8)
+    figure.canvas.draw()  # once; `savefig` draws twice
+    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        image.save(temporary, "PNG", dpi=(_DPI, _DPI))

@@ -30,9 +30,41 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor,
     costs a millisecond for each operation that mixes t with a constant.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        value, pull = torch.func.vjp(function, t.clone())  # type: ignore[misc]
-        (slope,) = torch.func.vjp(lambda weight: pull(weight)[0], torch.zeros_like(value))[1](torch.ones_like(t))
+        shift = torch.zeros_like(t, requires_grad=True)  # a transform forbids `requires_grad_`
+        value = function(t + shift) + 0 * shift  # so that a constant has a slope
+        weight = torch.zeros_like(value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(value, shift, weight, create_graph=True)
+        (slope,) = torch.autograd.grad(pulled, weight, torch.ones_like(t))
     return value.detach(), slope.detach()
+
+
+def _falling_root(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Where a falling function is 0, elementwise on [0, 1], to the rounding of float64; the nearer end if nowhere.
+
+    Chandrupatla (1997): inverse quadratic interpolation where it can be trusted, bisection elsewhere.
+    """
+    a, b = torch.ones_like(like), torch.zeros_like(like)  # the newest point, and the other end of the bracket
+    f_a, f_b = function(a), function(b)
+    found = torch.where(f_a < 0, b, a)  # the nearer end
+    open_ = (f_a < 0) & (f_b > 0)
+    step = torch.full_like(like, 0.5)
+    for _ in range(200):  # far more than it takes
+        x = a + step * (b - a)
+        f = function(x)
+        same = (f > 0) == (f_a > 0)
+        c, f_c = torch.where(same, a, b), torch.where(same, f_a, f_b)
+        b, f_b = torch.where(same, b, a), torch.where(same, f_b, f_a)
+        a, f_a = x, f
+        least = (2.0**-60 + 2.0**-53 * a) / (b - a).abs()
+        found = torch.where(open_, torch.where(f_a.abs() <= f_b.abs(), a, b), found)
+        open_ = open_ & (least < 0.5) & (f_a != 0)  # an element's answer depends on no other element
+        if not bool(open_.any()):
+            break
+        xi, phi = (a - b) / (c - b), (f_a - f_b) / (f_c - f_b)
+        to_b, to_c = f_a / (f_b - f_a) * f_c / (f_b - f_c), f_a / (f_c - f_a) * f_b / (f_c - f_b)
+        trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
+        step = torch.where(trusted, to_b + (c - a) / (b - a) * to_c, 0.5).clamp(min=least).clamp(max=1 - least)
+    return found
 
 
 def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
@@ -127,19 +159,12 @@ class Process(ABC):
     def time_at(self, log_snr: Tensor) -> Tensor:
         """The times in [0, 1] of these log SNRs, of any shape; the nearer end where there is none.
 
-        By bisection, to the rounding of float64.
-
         Raises:
             ParameterError: If the modes differ in log SNR.
         """
         require_one_snr(self, "process", "a time for a log SNR needs one SNR for all modes", "Pass times to `level`.")
         log_snr = log_snr.to("cpu", torch.float64)
-        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
-        for _ in range(60):
-            middle = (low + high) / 2
-            noisier = self.log_snr(middle) < log_snr
-            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
-        return torch.where(self.log_snr(torch.ones_like(high)) >= log_snr, 1.0, low)
+        return _falling_root(lambda t: self.log_snr(t) - log_snr, log_snr)
 
     def level(self, t: float | Tensor, like: Tensor | None = None) -> Level:
         """The coefficients at one time, or at one time per sample.

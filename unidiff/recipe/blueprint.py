@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Mapping
@@ -28,18 +29,24 @@ def parameters(cls: type) -> dict[str, Parameter]:
     Returns:
         Parameters by name, in the order of the signature.
     """
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
+    return {
+        name: parameter.replace(default=made[name]) if name in made else parameter
+        for name, parameter in _declared(cls).items()
+    }
+
+
+@functools.cache
+def _declared(cls: type) -> Mapping[str, Parameter]:
     is_data = dataclasses.is_dataclass(cls)
     # A dataclass inherits fields whose annotations are names of another module: only the class can resolve them.
     hints = typing.get_type_hints(cls if is_data else cls.__init__, include_extras=True)  # type: ignore[misc]
-    factories: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)} if is_data else {}
-    keys = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) or (name == "shape" and not is_data):
-            continue
-        factory = factories.get(name, dataclasses.MISSING)
-        default = parameter.default if factory is dataclasses.MISSING else factory()
-        keys[name] = parameter.replace(annotation=hints.get(name, Any), default=default)
-    return keys
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) and (name != "shape" or is_data)
+    }
 
 
 @dataclass(frozen=True, repr=False)

@@ -54,13 +54,13 @@ class Builder:
         if isinstance(node.value, str):
             cls: type = self.named(base, node, key)
             return cls, self._arguments(cls, {}, node, key)
-        article, choices = an(noun(base)), self.registry.choices(base)
+        article = an(noun(base))
         if not isinstance(node.value, dict):
             problem = f"expected {article}, as a name or as {{type: NAME, ...}}, got {as_written(node)}"
-            raise node.at.error(key, problem, choices)
+            raise node.at.error(key, problem, self.registry.choices(base))
         if "type" not in node.value:
             problem = f"missing required key 'type' (the name of {article})"
-            raise node.at.error(key, problem, [f"type: {name}" for name in choices])
+            raise node.at.error(key, problem, [f"type: {name}" for name in self.registry.choices(base)])
         cls = self.named(base, node.value["type"], f"{key}.type")
         rest = {name: child for name, child in node.value.items() if name != "type"}
         return cls, self._arguments(cls, rest, node, key)

@@ -156,7 +156,7 @@ class TrainingTask(Task, Generic[M]):
         """See `Task.load`."""
         files, where = RunDirectory(directory), resolve_device(device)
         model = self._fresh(files)
-        checkpoint = Checkpoints(files.checkpoints).load(report, where)
+        checkpoint = Checkpoints(files.checkpoints).load(report, where, to_train=False)
         if checkpoint is None:
             raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
         model.backbone.to(where).eval().requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
@@ -135,15 +136,18 @@ def differences(saved: object, new: object, path: str = "") -> list[str]:
     return [] if saved == new else [f"{path} was {saved!r}, is {new!r}"]
 
 
+@cache
+def _shipped_tasks() -> list[type[Task]]:
+    return [task for task in PUBLIC.choices(Task).values() if task.__module__.startswith("unidiff.tasks.")]
+
+
 def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
     """The class of a recipe's task, and the recipe without its `type`."""
     written = node.value if isinstance(node.value, dict) else {}
     if "type" in written:
         rest = {name: child for name, child in written.items() if name != "type"}
         return builder.named(Task, written["type"], "type"), Node(rest, node.location, node.key)  # type: ignore[type-abstract]
-    tasks: list[type[Task]] = [
-        task for task in PUBLIC.choices(Task).values() if task.__module__.startswith("unidiff.tasks.")
-    ]
+    tasks = _shipped_tasks()
     marked = [task for task in tasks if task.key in written]
     # Without such a key: the task that shares most keys with the recipe, and of several the one that needs no key.
     nearest = max(tasks, key=lambda task: (len(parameters(task).keys() & written.keys()), not task.key))

@@ -86,12 +86,15 @@ class Checkpoints:
             shutil.rmtree(other, ignore_errors=True)
         return final
 
-    def load(self, report: Callable[[str], None], device: torch.device | str = "cpu") -> Checkpoint | None:
+    def load(
+        self, report: Callable[[str], None], device: torch.device | str = "cpu", *, to_train: bool = True
+    ) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there are no checkpoints.
 
         Args:
             report: Receives a sentence for each damaged checkpoint that was skipped.
             device: Where the weights are loaded to.
+            to_train: False reads the averaged weights only; the weights in training and the optimiser are left empty.
 
         Raises:
             RunError: If there are checkpoints, but every one is damaged.
@@ -99,22 +102,22 @@ class Checkpoints:
         paths = self.paths()
         for path in paths:
             try:
-                return self._read(path, device)
+                return self._read(path, device, to_train)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
                 report(f"{path} is damaged and was skipped ({error}).")
         if paths:
             raise RunError(f"{self.folder}: every checkpoint is damaged. Train again with --overwrite.")
         return None
 
-    def _read(self, path: Path, device: torch.device | str) -> Checkpoint:
+    def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
         return Checkpoint(
             step=state["step"],
-            model=load_file(path / "model.safetensors", device=str(device)),
+            model=load_file(path / "model.safetensors", device=str(device)) if to_train else {},
             ema=load_file(path / "ema.safetensors", device=str(device)),
-            optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True),
+            optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True) if to_train else {},
             extra=state["extra"],
         )
