@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all lint format wheel clean
+.PHONY: demo test test-exact test-rest test-all lint format wheel clean
 
 # torch alone and first: a bare range in a later install could replace it by another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,16 +23,25 @@ demo: $(VENV)/.installed
 	@echo "Learned from 1,500 handwritten digits, and drew new ones. The pictures are in $(CURDIR)/runs/ncsn_digits/samples:"
 	@ls runs/ncsn_digits/samples
 
-# One thread per process: two processes of many threads each would fight for the cores.
-test test-all: export OMP_NUM_THREADS = 1
-test test-all: export MKL_NUM_THREADS = 1
-PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# One thread per process: two processes of many threads each would fight for the cores. The tests are compiled once.
+test test-exact test-rest test-all: export OMP_NUM_THREADS = 1
+test test-exact test-rest test-all: export MKL_NUM_THREADS = 1
+test test-exact test-rest test-all: export PYTHONDONTWRITEBYTECODE =
+PYTEST = $(BIN)/python -m pytest
 
+# Two processes side by side that read their own half of the files: pytest-xdist would read all of them twice.
 test: $(VENV)/.installed
-	$(PYTEST) -m "not slow and not gpu"
+	@echo "Two halves side by side, some minutes. Each is printed when it is done."
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-exact test-rest
+
+test-exact: $(VENV)/.installed
+	$(PYTEST) -m "not slow and not gpu" tests/contracts tests/exact
+
+test-rest: $(VENV)/.installed
+	$(PYTEST) -m "not slow and not gpu" tests/end_to_end tests/golden tests/unit
 
 test-all: $(VENV)/.installed
-	$(PYTEST) -m "not gpu"
+	$(PYTEST) --numprocesses 2 --dist worksteal -m "not gpu"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from mixtures import started
 from pairs import some
 from propagation import follow
 
@@ -132,7 +133,7 @@ def test_the_default_keeps_its_order_over_the_whole_path(process, high):
     # default, high = 100: what the first steps lose, 1e-9, has order 3.
     solver = ud.ExponentialAdams(high=high)
     model = ud.GaussianMixture(process, MEAN[None], torch.diag(VARIANCE))
-    u, first = process.prior(torch.tensor([[1.0, -0.5], [-0.3, 0.8]], dtype=F64)), process.level(1.0)
+    u, first = started(process, torch.tensor([[1.0, -0.5], [-0.3, 0.8]], dtype=F64)), process.level(1.0)
     spread = (first.alpha**2 * VARIANCE + first.sigma**2).sqrt()
     truth = MEAN + VARIANCE.sqrt() / spread * (u - first.alpha * MEAN)
     found = []

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from mixtures import started
 from torch import nn
 
 import unidiff as ud
@@ -211,7 +212,7 @@ def test_samplers_agree_in_the_limit_with_their_orders():
     # One flow, two ways to walk it, on steps equal in t to where the images are half decided.
     process = measured(X[:20])
     model = PerSamplePosterior(process, X[:20])
-    start = process.linear.prior(images(30, 1, 8, 8))
+    start = started(process.linear, images(30, 1, 8, 8))
 
     def end(solver, steps):
         u = start

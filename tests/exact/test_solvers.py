@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixtures import started
 from torch import nn
 
 import unidiff as ud
@@ -120,7 +121,7 @@ def test_the_last_step_is_a_mean(solver):
 @every_process
 @pytest.mark.parametrize("grid", [Native(), Uniform(23)], ids=repr)
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(process, grid):
-    u, times = process.prior(randn(5, 2, seed=3)), grid.times(process)
+    u, times = started(process, randn(5, 2, seed=3)), grid.times(process)
     for t, s in zip(process.levels_at(times[:-1]), process.levels_at(times[1:-1])):
         pair = [solver.step(mixture(process), u, t, s, stream(4)) for solver in (DDIM(1.0), Ancestral(0.0))]
         close(pair[0], pair[1], 1e-12 * process.prior_scale())
@@ -146,7 +147,7 @@ def test_langevin_is_algorithm_3():
     # Thesis algorithm 3, with its levels sigma_1 > ... > sigma_L and every draw of noise prescribed.
     process, T, epsilon = NCSN(0.1, 2.0, 5), 4, 0.003
     denoiser = mixture(process)
-    x = start = process.prior(randn(6, 2, seed=5))
+    x = start = started(process, randn(6, 2, seed=5))
     sigmas = [2.0 * (0.1 / 2.0) ** (i / 4) for i in range(5)]
     noise = stream(6)
     for sigma in sigmas:
@@ -167,7 +168,7 @@ def test_langevin_on_ddpm_is_langevin_on_the_ncsn_of_u_over_alpha():
     process, T, epsilon = DDPM(), 2, 2e-5
     denoiser, times = mixture(process), Uniform(9).times(process)
     levels = process.levels_at(times[:-1])
-    start = process.prior(randn(6, 2, seed=5))
+    start = started(process, randn(6, 2, seed=5))
     x, noise = start / levels[0].alpha, stream(6)
     for at in levels:
         sigma, last = at.sigma / at.alpha, levels[-1].sigma / levels[-1].alpha
@@ -215,7 +216,7 @@ def test_ddim_converges_with_order_1(process):
     # The state at t_min, before the denoise that ends a run, against the exact flow to t_min. Halving the step should
     # halve the error; the slope is measured over N = 50, 100, 200, 400 and allowed 0.15.
     denoiser = mixture(process)
-    u = process.prior(randn(32, 2))
+    u = started(process, randn(32, 2))
     reference = flow(denoiser, u, 400)
     # Order 4: halving the step shrinks the error of the reference by 16, so the difference bounds it. It is below a
     # fiftieth of the smallest DDIM error, and moves no slope by more than 0.03.
@@ -384,7 +385,7 @@ def test_samples_become_the_mixture_as_steps_grow(process, solver):
     total = (WEIGHTS[:, None] * (MEANS - mean)).T @ (MEANS - mean) + 0.04 * torch.eye(2, dtype=F64)
 
     def errors(steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        start = process.prior(randn(n, 2, seed=13))
+        start = started(process, randn(n, 2, seed=13))
         x = end(solver.trajectory(mixture(process), start, Uniform(steps).times(process), stream(14)))
         centred = x - mean
         products = centred[:, :, None] * centred[:, None, :]
@@ -451,7 +452,7 @@ def test_trajectory_walks_the_grid_and_stays_finite(process, make):
     assert torch.equal(solution.path[-1].u, solution.x)
     assert torch.equal(solution.times, grid.times(process))
     assert solution.x.dtype == torch.float32
-    start = process.prior(Seeded(range(3))(torch.empty(3, 2)))
+    start = started(process, Seeded(range(3))(torch.empty(3, 2)))
     assert torch.equal(solution.path[0].u, start)
     few = ud.sample(mixture(process), make(process), grid, (2,), 3, keep=4).path
     assert [state.t for state in few] == [float(solution.times[i]) for i in (0, 3, 6, 9)]

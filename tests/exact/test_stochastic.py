@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from mixtures import started
 from propagation import follow
 
 import unidiff as ud
@@ -204,7 +205,7 @@ def test_edm_is_algorithm_2(process, options):
     def denoise(x: torch.Tensor, scale: float) -> torch.Tensor:
         return model(x, Level(math.nan, 1.0, scale, math.nan)).x0
 
-    start = process.prior(torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
+    start = started(process, torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
     arguments = {"sigma_min": 0.0, "sigma_max": math.inf, "noise_scale": 1.0, **options}
     ordered = [arguments[name] for name in ("churn", "sigma_min", "sigma_max", "noise_scale")]
     expected = algorithm_2(denoise, start / levels[0].alpha, scales, *ordered, theirs, scales[0])

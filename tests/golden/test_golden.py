@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from mixtures import started
 from theirs import SCHEDULERS, diffusers, in_float64  # noqa: F401 (a fixture)
 
 from unidiff import (
@@ -71,7 +72,7 @@ def draws(monkeypatch) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def start(process) -> torch.Tensor:
-    return process.prior(torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
+    return started(process, torch.randn(16, 2, generator=torch.Generator().manual_seed(1), dtype=F64))
 
 
 def theirs(name: str, **config: object) -> object:

@@ -58,6 +58,7 @@ def test_there_are_recipes_of_each_kind():
     assert {UNETS[name]["backbone"].get("patch", 1) for name in DDPMS} == {1, 2}
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", DDPMS)
 def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)
@@ -88,6 +89,7 @@ def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     assert all(torch.equal(value, weights[key].float()) for key, value in back.state_dict().items())
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_process_exports_its_network(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)

@@ -22,6 +22,11 @@ LABEL = torch.tensor([0, 1, 2, 2])
 U = torch.randn(4, 2, dtype=D, generator=torch.Generator().manual_seed(0))
 
 
+def started(process: ud.Process, noise: torch.Tensor) -> torch.Tensor:
+    """The states from which sampling starts, made of this noise."""
+    return process.start(lambda _: noise, noise)
+
+
 def mixture(process: ud.Process) -> ud.GaussianMixture:
     return ud.GaussianMixture(process, MEANS, COVARIANCES, WEIGHTS)
 

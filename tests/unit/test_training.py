@@ -343,7 +343,7 @@ CASES = {
     "plain": (ring_model, "ring", {}),
     "accumulated": (ring_model, "ring", {"accumulate": 2, "warmup": 3, "weight_decay": 0.01}),
     "bf16": (ring_model, "ring", {"precision": "bf16"}),
-    "dropout": (dropout_model, "digits", {"batch": 4, "accumulate": 2}),
+    "dropout": (dropout_model, "digits", {"batch": 4, "accumulate": 2, "steps": 3}),
     "dropout-bf16": (dropout_model, "digits", {"batch": 4, "precision": "bf16"}),
 }
 

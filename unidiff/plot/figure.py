@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from unidiff.files import whole_file
 __all__ = ["new_figure", "save_figure"]
 
 _DPI = 120
-_LAYOUT = "constrained"
+_LAYOUT: Literal["constrained"] | None = "constrained"
 
 
 def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type: ignore[no-untyped-def]
