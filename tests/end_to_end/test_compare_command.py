@@ -403,7 +403,7 @@ def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path)
     classes, images, digit = conditioned / "classes", conditioned / "images", conditioned / "digit.png"
     for words, message in {
         (classes, "--class", "3,12"): "--class 3,12: the classes of",
-        (classes, "--class", "three"): "write integers",
+        (classes, "--class", "three"): "are 0 to 9, got 'three'",
         (classes, "--guidance", "nan"): "--guidance nan",
         (classes, "--image", digit): "is not conditioned on images",
         (classes, "--mask", digit): "is not conditioned on images",

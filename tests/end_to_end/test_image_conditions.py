@@ -492,5 +492,15 @@ def test_what_the_command_line_refuses(folder, tmp_path):
         assert message in refused("sample", folder / words[0], *words[1:], *out), words
     assert "conditioned on images and needs one" in refused("inpaint", folder / "holes", digit, hole, *out)
     assert "conditioned on images and needs one" in refused("edit", folder / "holes", digit, *out)
-    assert "this model needs the condition 'image'" in refused("likelihood", folder / "small", "--count", 2)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.slow  # an ODE
+def test_likelihood_given_the_images_of_the_samples(folder):
+    result = unidiff("likelihood", folder / "small", "--count", 1, "--levels", 0, "--tolerance", 0.1, "--json")
+    assert result.code == 0, result
+    run = ud.load(folder / "small")
+    x = run.recipe.data.open("test").batch(torch.arange(1))
+    cond = run.recipe.conditioning.conditions(x, None, torch.ones(1, 1, dtype=torch.float64))
+    exact = ud.log_likelihood(run.denoiser, x, ud.Hutchinson(), rtol=0.1, atol=0.1, seeds=1, **cond)
+    assert json.loads(result.out)["flow"]["nats"] == pytest.approx(float(exact.nats[0]), rel=1e-6)

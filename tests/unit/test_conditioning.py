@@ -181,5 +181,5 @@ def test_what_the_command_line_refuses(runs):
     (run / "recipe.yaml").write_text(manifest.replace("dropout: 0.25", "dropout: 0"))
     assert "trained with dropout 0" in refused("sample", run, "--class", 3, "--guidance", 2)
     (run / "recipe.yaml").write_text(manifest)
-    assert "write integers" in refused("sample", run, "--class", "three")
+    assert "are 0 to 9, got 'three'" in refused("sample", run, "--class", "three")
     assert "--count must be an integer from 1 to 10000000, got 0" in refused("sample", run, "--class", 3, "--count", 0)

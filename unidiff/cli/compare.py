@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from unidiff.cli.console import Console, aligned
-from unidiff.cli.options import AsJson, GuidanceOptions, ImageOptions, ModelOptions, Overrides, integers
+from unidiff.cli.options import (
+    AsJson,
+    GuidanceOptions,
+    ImageOptions,
+    ModelOptions,
+    Overrides,
+    integers,
+    split_conditions,
+)
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -53,9 +61,10 @@ def compare(
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
     values = {"solvers": names, "nfe": integers("--nfe", nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in values.items() if value is not None}
-    task, name = _task(what, changes, overrides or [], model.allow_imports)
+    own, named = split_conditions(overrides)
+    task, name = _task(what, changes, own, model.allow_imports)
     directory = out or Path("runs") / name
-    facts = {**guidance.to_dict(), **images.to_dict()}
+    facts = {**guidance.to_dict(), **images.to_dict(), **{f"cond.{name}": named[name] for name in named}}
     for key, value in facts.items():
         if value is not None and not task.runs:
             option = {"classes": "class", "images": "image"}.get(key, key)
@@ -65,7 +74,7 @@ def compare(
 
     def condition(run: GenerationRun, count: int) -> Conditioned:
         default = None if images.images or images.mask else run.conditioned(count).examples
-        return conditioned(run, guidance, images, model, console.notice, default)
+        return conditioned(run, guidance, images, model, console.notice, default, named)
 
     with Console() as console:
         device = resolve_device(model.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -14,10 +16,13 @@ from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError, complaint
+from unidiff.guidance.autoguidance import AutoGuidance
+from unidiff.guidance.base import Guided
 from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
+from unidiff.guidance.stabilizers import DynamicThreshold, GuidanceInterval, RescaledGuidance
 from unidiff.tasks.classification import load_classifier
-from unidiff.tasks.generation import Conditioned, GenerationRun
+from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 
 __all__ = ["conditioned"]
 
@@ -31,6 +36,7 @@ def conditioned(
     model: ModelOptions,
     report: Callable[[str], None],
     examples: Examples | None = None,
+    named: Mapping[str, str] = MappingProxyType({}),
 ) -> Conditioned:
     """The model of a run under these options, and the conditions of its samples.
 
@@ -38,9 +44,10 @@ def conditioned(
         run: The run.
         guidance: The classes, and what guides the model to them.
         images: The images to condition on.
-        model: How a classifier is loaded.
+        model: How a classifier or a weaker model is loaded.
         report: Called with notices.
         examples: The conditions where the options name none; a few test images, or no class, by default.
+        named: Conditions of other names, each one value for all samples, as it is written: a number or a list.
 
     Raises:
         RunError: If the run has no use for an option, or needs one that is missing.
@@ -52,27 +59,49 @@ def conditioned(
             problem = f"{run.directory} is conditioned on images and cannot be guided by a classifier. Leave it out."
             raise RunError(f"--classifier {guidance.classifier}: {problem}")
         classifier = load_classifier(guidance.classifier, report=report, **vars(model))
-    if guidance.labels:
-        _check_classes(run, guidance, run.denoiser.classes if classifier is None else classifier.classes)
+    labels = _labels(run, guidance, run.denoiser.classes if classifier is None else classifier.classes)
     conditioning = _image_conditioning(run, images)
-    if guidance.labels:
-        examples = Examples({"label": torch.tensor(guidance.labels)})
+    if labels:
+        examples = Examples({"label": torch.tensor(labels)})
     elif conditioning is not None and (images.images or examples is None):
         examples = _image_examples(conditioning, run, images)
     examples = examples or Examples({})
-    return Conditioned(_guided(run, bool(examples.cond), guidance.guidance, classifier), examples, conditioning)
+    examples = examples._replace(cond={**examples.cond, **{name: _tensor(name, named[name]) for name in named}})
+    weaker = None
+    if guidance.weaker is not None:
+        weaker = load_generation(guidance.weaker, report=report, **vars(model)).denoiser
+    guided = _guided(run, bool(examples.cond), guidance, classifier, weaker)
+    return Conditioned(guided, examples, conditioning)
 
 
-def _check_classes(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> None:
-    """Check that a model, or its classifier, of this many classes has been trained with those chosen."""
+def _tensor(name: str, text: str) -> torch.Tensor:
+    """The value of a condition, a number or a nested list of numbers, as one row (1, ...)."""
+    try:
+        value = torch.tensor(json.loads(text))[None]
+    except (ValueError, TypeError) as error:  # not JSON, or not numbers
+        problem = f"write a number or a list of numbers, as in --set cond.{name}=[0.5,1]"
+        raise RunError(f"--set cond.{name}={text}: {problem}.") from error
+    return value
+
+
+def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> list[int]:
+    """The chosen classes of a model, or of its classifier, which has this many."""
+    if not guidance.names:
+        return []
     option = f"--class {guidance.classes}"
     if run.denoiser.image is not None:
         raise RunError(f"{option}: {run.directory} is conditioned on images, not on classes. Leave it out.")
     if count is None:
         remedy = "Train a recipe with `conditioning: Labels`"
         raise RunError(f"{option}: {run.directory} is not conditioned on classes. {remedy}.")
-    if wrong := [k for k in guidance.labels if not 0 <= k < count]:
-        raise RunError(f"{option}: the classes of {run.directory} are 0 to {count - 1}, got {wrong[0]}.")
+    known = (run.manifest.data and run.manifest.data.class_names) or []
+    numbers = {name: number for number, name in enumerate(known)}
+    labels = [numbers.get(name, -1) if isinstance(name, str) else name for name in guidance.names]
+    for name, label in zip(guidance.names, labels):
+        if not 0 <= label < count:
+            called = f", called {', '.join(known)}" if known and known != [*map(str, range(count))] else ""
+            raise RunError(f"{option}: the classes of {run.directory} are 0 to {count - 1}{called}, got {name!r}.")
+    return labels
 
 
 def _image_conditioning(run: GenerationRun, options: ImageOptions) -> ImageConditioning | None:
@@ -104,20 +133,44 @@ def _image_examples(conditioning: ImageConditioning, run: GenerationRun, options
     return Examples({"image": torch.stack(conditions)})
 
 
-def _guided(run: GenerationRun, has_condition: bool, scale: float | None, classifier: Classifier | None) -> Denoiser:
-    """The run's model, guided at this scale."""
+def _guided(
+    run: GenerationRun,
+    has_condition: bool,
+    options: GuidanceOptions,
+    classifier: Classifier | None,
+    weaker: Denoiser | None,
+) -> Denoiser:
+    """The run's model under the options of guidance."""
+    model: Denoiser = run.denoiser
+    try:
+        if options.guidance is not None:
+            model = guided = _at_scale(run, has_condition, options.guidance, classifier, weaker)
+            if options.times is not None:
+                model = guided = GuidanceInterval(guided, *options.times)
+            if options.rescale is not None:
+                model = RescaledGuidance(guided, options.rescale)
+        return model if options.threshold is None else DynamicThreshold(model, options.threshold)
+    except ParameterError as error:
+        names = {"low": "interval", "high": "interval", "share": "rescale", "quantile": "threshold"}
+        names |= {"classifier": "classifier", "weaker_model": "weaker"}
+        name = names.get(error.parameter, "guidance")
+        value = getattr(options, name)
+        written = f"{value:g}" if isinstance(value, float) else value
+        raise RunError(complaint(f"--{name} {written}", error.problem)) from error
+
+
+def _at_scale(
+    run: GenerationRun, has_condition: bool, scale: float, classifier: Classifier | None, weaker: Denoiser | None
+) -> Guided:
+    """The run's model, guided by itself without its condition, by a weaker model or by a classifier."""
     model, conditioning = run.denoiser, run.recipe.conditioning
-    if scale is None:
-        return model
+    if weaker is not None:
+        return AutoGuidance(model, weaker, scale)
     if not has_condition:
         raise RunError(f"--guidance {scale:g}: guidance requires a condition. Choose classes with --class.")
-    try:
-        if classifier is not None:
-            return ClassifierGuidance(model, classifier, scale)
-        if conditioning is not None and conditioning.dropout == 0:
-            problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
-            raise RunError(f"--guidance {scale:g}: {problem}. Leave it out.")
-        return ClassifierFree(model, scale)
-    except ParameterError as error:
-        option = "--classifier" if error.parameter == "classifier" else f"--guidance {scale:g}"
-        raise RunError(complaint(option, error.problem)) from error
+    if classifier is not None:
+        return ClassifierGuidance(model, classifier, scale)
+    if conditioning is not None and conditioning.dropout == 0:
+        problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
+        raise RunError(f"--guidance {scale:g}: {problem}. Leave it out.")
+    return ClassifierFree(model, scale)

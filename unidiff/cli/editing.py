@@ -17,7 +17,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
 from unidiff.cli.console import Console
-from unidiff.cli.options import EditOptions, ImageOptions
+from unidiff.cli.options import EditOptions, split_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.run.directory import RunDirectory
@@ -45,7 +45,8 @@ class EditSession:
         Raises:
             RunError: If its samples are not images, or need an image as a condition.
         """
-        directory, count, changes = options.run, options.count, list(options.overrides or ())
+        directory, count = options.run, options.count
+        changes, named = split_conditions(options.overrides)
         if count is not None:
             require_whole("--count", count, 1, 10_000_000)
         if count is not None or not any(change.startswith("sampling.count=") for change in changes):
@@ -55,12 +56,12 @@ class EditSession:
             shape = run.recipe.data.decoded_shape
             if len(shape) != 3:
                 raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be edited.")
-            if run.denoiser.image is not None:
+            if run.denoiser.image is not None and not options.images.images:
                 problem = "this model is conditioned on images and needs one"
-                remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model trained with masks."
+                remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
             target = options.output.image_in(RunDirectory(directory).samples)
-            model = conditioned(run, options.guidance, ImageOptions(), options.model, console.notice)
+            model = conditioned(run, options.guidance, options.images, options.model, console.notice, named=named)
         return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, target)
 
     @property

@@ -16,7 +16,9 @@ __all__ = ["inpaint"]
 
 def inpaint(
     options: EditOptions,
-    mask: Annotated[Path, typer.Argument(help="An image of the same size: white is sampled, black is kept.")],
+    region: Annotated[
+        Path, typer.Argument(metavar="MASK", help="An image of the same size: white is sampled, black is kept.")
+    ],
     repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:
     """Inpaint an image: pixels that are black in the mask are kept exactly, white ones are sampled."""
@@ -35,7 +37,7 @@ def inpaint(
         problem = "this is a latent model, whose autoencoder does not preserve the known pixels exactly"
         raise RunError(f"{options.run}: {problem}. Use `unidiff edit`, which works on latents.")
     x0 = read_image(options.image, data.shape)
-    free = read_mask(mask, options.image, data.shape)
+    free = read_mask(region, options.image, data.shape)
     if repeats > 1:
         try:
             solver = Resampling(cast(OneStep, solver), repeats)  # which checks that it has single steps
@@ -46,5 +48,5 @@ def inpaint(
         functools.partial(complete, session.denoiser, x0.to(session.device), ~free.to(session.device), solver),
         [x0, torch.where(free, 0.0, x0)],
         f"image, what was kept, then samples ({solver!r})",
-        {"mask": str(mask), "repeats": repeats},
+        {"mask": str(region), "repeats": repeats},
     )

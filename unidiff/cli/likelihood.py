@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.console import Console, aligned
-from unidiff.cli.options import AsJson, ModelOptions
+from unidiff.cli.options import AsJson, GuidanceOptions, ImageOptions, ModelOptions, Overrides, split_conditions
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
 
 __all__ = ["likelihood"]
@@ -36,10 +37,16 @@ def likelihood(
     seed: Annotated[int, typer.Option(help="Seed of the first sample's probes and noise; sample i has seed + i.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples evaluated together.")] = 100,
     *,
+    guidance: GuidanceOptions,
+    overrides: Overrides = None,
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Log-likelihood and bits per dimension of the test split, by the probability flow."""
+    """Log-likelihood and bits per dimension of the test split, by the probability flow.
+
+    A model of classes is unconditional unless --class says otherwise: `--class own` is each sample's own class. A model
+    conditioned on images is given those made from the samples.
+    """
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 2**62)
     require(0 < tolerance < math.inf, "--tolerance", tolerance, "a number above 0")
@@ -51,6 +58,7 @@ def likelihood(
         raise RunError(f"--steps {steps}: this is an option of the bound. Add --bound, or leave out --steps.")
     import torch
 
+    from unidiff.cli.conditions import conditioned
     from unidiff.divergence import ExactTrace, Hutchinson
     from unidiff.grid import Grid, Native, Uniform
     from unidiff.likelihood import check_data, log_likelihood
@@ -59,7 +67,8 @@ def likelihood(
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
     grid: Grid | None = None if steps is None else Uniform(steps)
     with Console() as console:
-        loaded = model.load(run, (), console.notice)
+        changes, named = split_conditions(overrides)
+        loaded = model.load(run, changes, console.notice)
         if loaded.recipe.data.coded:
             problem = "this is a latent model, whose density is not the likelihood of images"
             raise RunError(f"{run}: {problem}. For that of latents, call unidiff.log_likelihood from Python.")
@@ -78,15 +87,26 @@ def likelihood(
             remedy = "Pass the number of values that a pixel can take, or 0 for continuous data."
             raise RunError(f"--levels: the data have values other than these {levels} levels. {remedy}") from error
 
+        options, examples = guidance, None
+        if own := guidance.classes == "own":
+            if source.labels is None:
+                raise RunError(f"--class own: {source.name} has no classes. Leave it out.")
+            guidance = dataclasses.replace(guidance, classes=None)
+        if own or loaded.denoiser.image is not None:  # the conditions that the samples themselves have
+            examples = loaded.own_conditions(source, torch.arange(count))
+        chosen = conditioned(loaded, guidance, ImageOptions(), model, console.notice, examples, named)
+        cond = chosen.in_turn(count)
+
         def measured(stage: str, compute: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
             started = time.perf_counter()
             value = compute(
-                loaded.denoiser,
+                chosen.denoiser,
                 x,
                 levels=levels,
                 seeds=range(seed, seed + count),
                 batch=batch,
                 progress=lambda done, total: console.progress(stage, done, total),
+                **cond,
             )
             (nats, nats_error), (bits, bits_error) = _plain(*value.nats), _plain(*value.bits)
             facts = {"nats": nats, "nats_error": nats_error, "bits_per_dim": bits, "bits_per_dim_error": bits_error}
@@ -94,6 +114,7 @@ def likelihood(
 
         result: dict[str, Any] = {"run": str(run), "step": loaded.step, "data": source.name}
         result |= {"stand_in": source.stand_in, "count": count, "levels": levels}
+        result |= {name: value for name, value in options.to_dict().items() if value is not None}
         flow, facts = measured("flow", partial(log_likelihood, trace=trace, rtol=tolerance, atol=tolerance))
         result["flow"] = {"trace": repr(trace), **facts}
         if flow.standard_error is not None:

@@ -28,16 +28,28 @@ __all__ = [
     "Overrides",
     "grouped",
     "integers",
+    "split_conditions",
 ]
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe: training.steps=20. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the recipe, training.steps=20, or set a condition, cond.NAME=VALUE. Repeatable.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]
+
+
+def split_conditions(overrides: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The overrides of a recipe's values, and the conditions of samples among them: `cond.NAME=VALUE`, by name."""
+    own = [change for change in overrides or () if change.startswith("cond.")]
+    pairs = (change.removeprefix("cond.").partition("=") for change in own)
+    return [change for change in overrides or () if change not in own], {name: value for name, _, value in pairs}
 
 
 def integers(option: str, text: str | None) -> tuple[int, ...] | None:
@@ -71,29 +83,57 @@ class GuidanceOptions:
     """The classes to sample from, and what guides the model to them.
 
     Raises:
-        RunError: If the classes are not integers, or there is a classifier without a scale.
+        RunError: If an option needs another one, excludes another one, or cannot be read.
     """
 
     classes: Annotated[
-        str | None, typer.Option("--class", metavar="K,...", help="Classes to sample, for a class-conditional model.")
+        str | None, typer.Option("--class", metavar="K,...", help="Classes to sample, by number or by name.")
     ] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
     classifier: Annotated[Path | None, typer.Option(help="Run directory of a classifier, for guidance.")] = None
+    weaker: Annotated[Path | None, typer.Option(help="Run directory of a weaker model, for autoguidance.")] = None
+    interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Times, from 0 to 1, between which guidance is on.")
+    ] = None
+    rescale: Annotated[
+        float | None, typer.Option(help="Give guided predictions this share, 0 to 1, of the unguided contrast.")
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(help="Clip predictions at this quantile of their pixels (dynamic thresholding).")
+    ] = None
 
     def __post_init__(self) -> None:
-        _ = self.labels
-        if self.classifier is not None and self.guidance is None:
-            raise RunError(f"--classifier {self.classifier}: set the scale of its gradients with --guidance.")
+        if self.classifier is not None and self.weaker is not None:
+            raise RunError(f"--weaker {self.weaker}: guide by it or by --classifier {self.classifier}, not by both.")
+        for option in ("classifier", "weaker", "interval", "rescale"):
+            if self.guidance is None and (value := getattr(self, option)) is not None:
+                raise RunError(f"--{option} {value}: this is an option of guidance. Set its scale with --guidance.")
+        _ = self.times
 
     @property
-    def labels(self) -> list[int]:
-        """The classes; empty if none are chosen."""
-        return list(integers("--class", self.classes) or ())
+    def names(self) -> list[int | str]:
+        """The classes as they are written, numbers or names; empty if none are chosen."""
+        words = (self.classes or "").split(",") if self.classes is not None else []
+        return [int(word) if word.lstrip("-").isdecimal() else word for word in map(str.strip, words)]
+
+    @property
+    def times(self) -> tuple[float, float] | None:
+        """The interval of time in which guidance is on; None for all times."""
+        if self.interval is None:
+            return None
+        try:
+            low, high = map(float, self.interval.split(","))
+        except ValueError:
+            problem = "write two times from 0 to 1, as in --interval 0.2,0.8"
+            raise RunError(f"--interval {self.interval}: {problem}.") from None
+        return low, high
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, for a file of results."""
-        classifier = self.classifier and str(self.classifier)
-        return {"classes": self.labels or None, "guidance": self.guidance, "classifier": classifier}
+        """The options as plain values, for a file of results; those that came later only if they are set."""
+        values = {name: value and str(value) for name, value in vars(self).items() if isinstance(value, Path)}
+        later = {name: getattr(self, name) for name in ("weaker", "interval", "rescale", "threshold")}
+        plain = {"classes": self.names or None, "guidance": self.guidance, "classifier": self.classifier}
+        return plain | {name: value for name, value in later.items() if value is not None} | values
 
 
 @dataclass(frozen=True)
@@ -168,6 +208,7 @@ class EditOptions:
     image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, H, W) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
     guidance: GuidanceOptions
+    images: ImageOptions
     overrides: Overrides = None
     output: OutputOptions
     model: ModelOptions

@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from unidiff.cli.options import AsJson, GuidanceOptions, ImageOptions, ModelOptions, OutputOptions, Overrides
+from unidiff.cli.options import (
+    AsJson,
+    GuidanceOptions,
+    ImageOptions,
+    ModelOptions,
+    OutputOptions,
+    Overrides,
+    split_conditions,
+)
 from unidiff.errors import require_whole
 
 __all__ = ["sample"]
@@ -36,12 +44,12 @@ def sample(
     from unidiff.run.load import draw
     from unidiff.tasks.generation_report import errors, rows
 
-    labels = guidance.labels
+    labels, (changes, named) = guidance.names, split_conditions(overrides)
     with Console() as console:
-        loaded = model.load(run, overrides, console.notice)
-        denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice)
+        loaded = model.load(run, changes, console.notice)
+        denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, named=named)
         # A row of each class or image: as many as the user says, and else what fits a row.
-        if count is None and not any(change.startswith("sampling.count=") for change in overrides or ()):
+        if count is None and not any(change.startswith("sampling.count=") for change in changes):
             count = 3 if conditioning is not None else 8 if labels else None
         each = loaded.recipe.sampling.count if count is None else count
         cond = {name: value.repeat_interleave(each, 0) for name, value in examples.cond.items()}

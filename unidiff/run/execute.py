@@ -196,7 +196,14 @@ class TrainingTask(Task, Generic[M]):
             device=str(accelerator.device),
             processes=accelerator.num_processes,
             precision=str(precision).removeprefix("torch."),
-            data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in),
+            data=DataFacts(
+                source.name,
+                len(source),
+                list(source.shape),
+                source.checksum,
+                source.stand_in,
+                None if source.class_names is None else list(source.class_names),
+            ),
             parameters=self.count_weights(),
         )
         if resume:

@@ -28,6 +28,7 @@ class DataFacts:
     shape: list[int]
     checksum: str
     stand_in: str | None = None
+    class_names: list[str] | None = None
 
 
 @dataclass(frozen=True)

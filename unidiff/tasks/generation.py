@@ -17,7 +17,7 @@ from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, RecipeError
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -75,6 +75,18 @@ class GenerationRun(Run):
     def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
         """Draw samples, by default as the recipe says; see `Run.sample`."""
         return draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+
+    def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
+        """The conditions that these samples of opened data have themselves, none dropped.
+
+        Raises:
+            RecipeError: If the model is unconditional.
+        """
+        if self.recipe.conditioning is None:
+            raise RecipeError(f"{self.directory}: this model is unconditional. Leave the condition out.")
+        x, label = source.batch(rows), None if source.labels is None else source.labels[rows]
+        uniform = torch.ones(len(rows), self.recipe.conditioning.draws, dtype=torch.float64)
+        return Examples(self.recipe.conditioning.conditions(x, label, uniform), x)
 
     def conditioned(self, count: int) -> Conditioned:
         """With all classes in turn, or `count` test images, if the model is conditioned on any."""

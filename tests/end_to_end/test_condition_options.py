@@ -1,0 +1,115 @@
+"""The options of guidance and conditions that sample, edit, inpaint, likelihood and compare share."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import DIGITS, refused, unidiff, write
+
+import unidiff as ud
+
+TRAINING = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run with classes that have names, and a weaker one."""
+    folder = tmp_path_factory.mktemp("runs")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            (folder / "pets" / split / name).mkdir(parents=True)
+            for number in range(6):
+                pixels = torch.randint(0, 256, (8, 8), generator=generator).byte().numpy()
+                Image.fromarray(pixels).save(folder / "pets" / split / name / f"{number}.png")
+    data = {"type": "ImageFolder", "root": str(folder / "pets"), "size": 8, "channels": 1}
+    backbone = {**DIGITS["backbone"], "classes": 2}
+    recipe = {**DIGITS, "data": data, "training": TRAINING, "backbone": backbone, "conditioning": "labels"}
+    for name, seed in (("strong", 0), ("weak", 1)):
+        assert unidiff("run", write(folder, {**recipe, "seed": seed}, f"{name}.yaml"), "--out", folder / name).code == 0
+    return folder
+
+
+def drawn(folder, *words):
+    result = unidiff("sample", folder / "strong", "--array", folder / "x.npy", "--out", folder / "x.png", *words)
+    assert result.code == 0, result
+    return torch.from_numpy(np.load(folder / "x.npy"))
+
+
+def expected(model, run, label):
+    sampling = run.recipe.sampling
+    cond = {} if label is None else {"label": torch.tensor(label)}
+    return ud.sample(model, sampling.solver, sampling.grid, seeds=2, **cond).x.clamp(-1, 1)
+
+
+def test_options_are_those_of_the_library(runs):
+    run, weak = ud.load(runs / "strong"), ud.load(runs / "weak").denoiser
+    model, free = run.denoiser, ud.ClassifierFree(run.denoiser, 3.0)
+    count, guided = ("--set", "sampling.count=2"), ("--class", "dog,cat", "--count", 1, "--guidance", 3)
+    for words, wrapped, label in (
+        (guided, free, [1, 0]),
+        ((*guided, "--interval", "0.2,0.6"), ud.GuidanceInterval(free, 0.2, 0.6), [1, 0]),
+        ((*guided, "--rescale", 0.7), ud.RescaledGuidance(free, 0.7), [1, 0]),
+        ((*guided, "--threshold", 0.9), ud.DynamicThreshold(free, 0.9), [1, 0]),
+        (
+            (*guided, "--rescale", 0.7, "--interval", "0,0.6", "--threshold", 0.9),
+            ud.DynamicThreshold(ud.RescaledGuidance(ud.GuidanceInterval(free, 0.0, 0.6), 0.7), 0.9),
+            [1, 0],
+        ),
+        ((*count, "--weaker", runs / "weak", "--guidance", 2), ud.AutoGuidance(model, weak, 2.0), None),
+        ((*count, "--threshold", 0.9), ud.DynamicThreshold(model, 0.9), None),
+        ((*count, "--set", "cond.label=1"), model, [1, 1]),
+    ):
+        torch.testing.assert_close(drawn(runs, *words), expected(wrapped, run, label), rtol=0, atol=1e-6)
+
+
+def test_likelihood_under_the_samples_own_classes(runs):
+    words = ("likelihood", runs / "strong", "--count", 2, "--levels", 0, "--tolerance", 0.1, "--json")
+    run = ud.load(runs / "strong")
+    source = run.recipe.data.open("test")
+    for option, label in (("own", source.labels[:2]), ("dog", torch.tensor([1, 1])), (None, None)):
+        result = unidiff(*words, *(() if option is None else ("--class", option)))
+        assert result.code == 0, result
+        cond = {} if label is None else {"label": label}
+        x = source.batch(torch.arange(2))
+        exact = ud.log_likelihood(run.denoiser, x, ud.Hutchinson(), rtol=0.1, atol=0.1, seeds=range(2), **cond)
+        found = json.loads(result.out)
+        assert found["flow"]["nats"] == pytest.approx(float(exact.nats[0]), rel=1e-6)
+        assert found.get("classes") == (None if option is None else [option])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--class", "cow"), "the classes of {run} are 0 to 1, called cat, dog, got 'cow'"),
+        (("--interval", "0,1"), "--interval 0,1: this is an option of guidance. Set its scale with --guidance"),
+        (("--rescale", "0.5"), "--rescale 0.5: this is an option of guidance"),
+        (("--weaker", "x"), "--weaker x: this is an option of guidance"),
+        (("--guidance", 2, "--weaker", "x", "--classifier", "y"), "guide by it or by --classifier y, not by both"),
+        (("--guidance", 2, "--interval", "0.5"), "write two times from 0 to 1, as in --interval 0.2,0.8"),
+        (("--class", 0, "--guidance", 2, "--interval", "0.5,2"), "--interval 0.5,2 must be a time from low = 0.5 to 1"),
+        (("--class", 0, "--guidance", 2, "--rescale", 2), "--rescale 2 must be a number from 0 to 1, got 2"),
+        (("--threshold", 0), "--threshold 0 must be a number above 0, at most 1, got 0"),
+        (("--guidance", 2, "--weaker", "nowhere"), "nowhere: not a run directory"),
+        (("--set", "cond.label=three"), "write a number or a list of numbers, as in --set cond.label=[0.5,1]"),
+        (("--set", "cond.pitch=1"), "pitch: the model has no condition of this name; it accepts label"),
+    ],
+)
+def test_what_is_refused(runs, words, message):
+    assert message.format(run=runs / "strong") in refused("sample", runs / "strong", *words)
+
+
+def test_edits_under_a_named_class(runs):
+    image = runs / "pets/test/dog/0.png"
+    guided = ("--class", "dog", "--guidance", 2, "--rescale", 0.5, "--count", 1, "--json", "--out", runs / "e.png")
+    mask = Image.fromarray(np.full((8, 8), 255, np.uint8))
+    mask.save(runs / "mask.png")
+    for words in (("edit", runs / "strong", image), ("inpaint", runs / "strong", image, runs / "mask.png")):
+        result = unidiff(*words, *guided)
+        assert result.code == 0, result
+        assert json.loads(result.out)["classes"] == ["dog"]
+        assert json.loads(result.out)["rescale"] == 0.5
