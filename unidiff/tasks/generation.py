@@ -149,6 +149,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
+        self.objective.coupling.check_data(source)
         examples(self, 1)  # of the test split, perhaps: a missing one is reported now
 
     def preview(self, average: NeuralDenoiser, session: Session, path: Path, title: str) -> None:
