@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unidiff.basis import Basis
-from unidiff.errors import DataError
+from unidiff.errors import ParameterError
 from unidiff.files import map_array
 from unidiff.search_paths import find
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from unidiff.data.base import OpenDataset
 
 __all__ = ["Coupling", "Independent", "OptimalTransport", "Pairs"]
+
+_READ_TOGETHER = 1000  # rows
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Coupling(ABC):
     independent: ClassVar[bool] = False
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise a DataError if samples of this shape cannot be coupled; reads no values."""
+        """Raise a ParameterError or a DataError if samples of this shape cannot be coupled; reads no values."""
         return
 
     def check_data(self, source: OpenDataset) -> None:
-        """Raise a DataError if opened data cannot be coupled; before the first batch."""
+        """Raise a ParameterError or a DataError if opened data cannot be coupled; before the first batch is read."""
         return
 
     @abstractmethod
@@ -74,12 +76,12 @@ class Independent(Coupling):
 
 @dataclass(frozen=True)
 class Pairs(Coupling):
-    """The noise of each sample from a file: the coupling of a trained flow, for reflow (Liu et al. 2022, section 2.1).
+    """The noise of each sample from a file: for reflow, pairs that a trained flow made (Liu et al. 2022, section 2.1).
 
     Args:
-        path: A .npy file of floating-point numbers (N, *shape), standard normal over all rows. Row i is the noise of
-            sample i of the data set; of an `ArrayFile`, of row i of its array. If relative, it may be under
-            $UNIDIFF_DATA.
+        path: A .npy file of floating-point numbers (N, *modes), standard normal over all rows: what `ud.sample` starts
+            from. Row i is the noise of sample i; of an `ArrayFile`, of row i of its array, whose tenth rows are for
+            the test. If relative, it may be under $UNIDIFF_DATA.
     """
 
     path: str
@@ -87,34 +89,34 @@ class Pairs(Coupling):
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", os.fspath(self.path))  # may be a Path, but the repr is a recipe: plain text
 
-    def _array(self) -> np.ndarray:
+    def _array(self, shape: tuple[int, ...], count: int | None = None) -> np.ndarray:
+        """The mapped array, with rows of this shape, as many as `count`; reads the header only."""
         array = map_array(find(self.path, "path"), "path")
-        if array.dtype.kind != "f":
-            raise DataError(f"path: {self.path} holds values of type {array.dtype}; save the noise as float32.")
+        expected = (len(array) if count is None and array.ndim else count, *shape)
+        if array.shape != expected or array.dtype.kind != "f":
+            allowed = f"({'N' if count is None else count}, {', '.join(map(str, shape))})"
+            problem = f"must hold float32 noise of shape {allowed}, one row for each sample"
+            raise ParameterError("path", f"{problem}; {self.path} holds {array.dtype} of shape {array.shape}")
         return array
-
-    def _require(self, array: np.ndarray, expected: tuple[int, ...], whose: str) -> None:
-        if array.shape[-len(expected) :] != expected or array.ndim < len(expected):
-            problem = f"path: {self.path} holds noise of shape {array.shape}, and {whose} {expected}"
-            raise DataError(f"{problem}. Give one row of noise for each sample.")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """See `Coupling.check_shape`; reads the file's header."""
-        array = self._array()
-        self._require(array[:0] if array.ndim == len(shape) + 1 else array, (0, *shape), "samples have shape")
+        self._array(shape)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `Coupling.check_data`: one row for each sample, all values finite."""
-        array, (_, count) = self._array(), source.positions()
-        self._require(array, (count, *source.shape), "the data have shape")
-        for start in range(0, count, 1000):
-            if not np.isfinite(array[start : start + 1000]).all():
-                raise DataError(f"path: {self.path} holds NaN or infinity in rows {start} to {start + 999}.")
+        _, count = source.positions()
+        array = self._array(source.shape, count)
+        for start in range(0, count, _READ_TOGETHER):
+            if not np.isfinite(array[start : start + _READ_TOGETHER]).all():
+                problem = f"NaN or infinity in rows {start} to {start + _READ_TOGETHER - 1}"
+                raise ParameterError("path", f"must hold finite noise; {self.path} has {problem}")
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The rows of the file."""
-        rows = source.positions()[0][indices.cpu()]
-        return torch.from_numpy(np.ascontiguousarray(self._array()[rows.numpy()])).to(noise.dtype)
+        rows, count = source.positions()
+        values = self._array(source.shape, count)[rows[indices].numpy()]
+        return torch.from_numpy(values).to(noise.dtype)
 
 
 @dataclass(frozen=True)

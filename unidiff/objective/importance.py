@@ -35,8 +35,9 @@ class LossHistory(TimeState):
     def weights(self) -> Tensor:
         """Probabilities of the entries up to one common factor, (L,) int64 >= 1; equal until the history is full."""
         size, history = self.losses.shape
-        root = self.losses.square().mean(1).sqrt()
-        share = (1 - self.uniform) * root / root.sum().clamp(min=torch.finfo(root.dtype).tiny) + self.uniform / size
+        tiny = torch.finfo(self.losses.dtype).tiny
+        root = (self.losses / self.losses.abs().max().clamp(min=tiny)).square().mean(1).sqrt()
+        share = (1 - self.uniform) * root / root.sum().clamp(min=tiny) + self.uniform / size
         full = self.counts.min() >= history
         return torch.where(full, share, 1 / size).mul(_UNITS).round().long().clamp(min=1)
 
@@ -46,7 +47,7 @@ class LossHistory(TimeState):
         ends = weights.cumsum(0)
         uniform = uniform.to(weights.device, self.losses.dtype, non_blocking=True)
         rows = torch.searchsorted(ends, (uniform * ends[-1]).long(), right=True).clamp(max=len(ends) - 1)
-        return rows, (ends[-1] / len(ends)) / weights[rows]
+        return rows, ends[-1].to(uniform) / (len(ends) * weights[rows])
 
     def record(self, rows: Tensor, losses: Tensor) -> LossHistory:
         """See `TimeState.record`."""
