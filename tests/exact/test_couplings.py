@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -199,6 +202,19 @@ def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
     exact = ud.GaussianMixture(process, torch.full((1, 2), m, dtype=torch.float64), a**2)
     once = ud.sample(exact, ud.Euler(), ud.Uniform(1), (2,), 5, dtype=torch.float64).x
     torch.testing.assert_close(once, torch.full_like(once, m), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow  # three trainings of 3 s
+def test_transport_and_reflow_straighten_the_paths():
+    # The exact flow of independent noise bends: its curvature, by `benchmarks/couplings.py` after any training, is near
+    # 0.5. That of pairs on straight paths is 0, that of transport tends to 0 with the size of the batch.
+    compare = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "couplings.py"))["compare"]
+    rows = compare(steps=150, batch=128, count=300)
+    bend, once = ({name: row[column] for name, row in rows.items()} for column in (1, 2))
+    print(bend, once)
+    for name in ("OptimalTransport", "Pairs"):
+        assert bend[name] < bend["Independent"] / 10
+        assert once[name] < once["Independent"] / 10  # energy distance from the data after one evaluation
 
 
 @pytest.mark.parametrize("objective", [ud.Hybrid, ud.SlicedScoreMatching, ud.ExplicitScoreMatching])
