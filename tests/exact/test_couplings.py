@@ -204,12 +204,12 @@ def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
     torch.testing.assert_close(once, torch.full_like(once, m), rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow  # three trainings of 3 s
+@pytest.mark.slow  # three trainings of 2 s
 def test_transport_and_reflow_straighten_the_paths():
     # The exact flow of independent noise bends: its curvature, by `benchmarks/couplings.py` after any training, is near
     # 0.5. That of pairs on straight paths is 0, that of transport tends to 0 with the size of the batch.
     compare = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "couplings.py"))["compare"]
-    rows = compare(steps=150, batch=128, count=300)
+    rows = compare(steps=80, batch=128, count=200)
     bend, once = ({name: row[column] for name, row in rows.items()} for column in (1, 2))
     print(bend, once)
     for name in ("OptimalTransport", "Pairs"):
