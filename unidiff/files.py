@@ -10,9 +10,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unidiff.errors import RunError
+import numpy as np
 
-__all__ = ["PARTIAL", "digest", "digest_of", "require_writable", "whole_file", "whole_files", "whole_folder"]
+from unidiff.errors import DataError, RunError
+
+__all__ = [
+    "PARTIAL",
+    "digest",
+    "digest_of",
+    "map_array",
+    "require_writable",
+    "whole_file",
+    "whole_files",
+    "whole_folder",
+]
 
 PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
 
@@ -164,3 +175,15 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def map_array(path: Path, parameter: str) -> np.ndarray:
+    """Map a .npy file into memory without reading its values. Python objects raise an error, and are not unpickled."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({error})"
+        raise DataError(f"{problem}. Save it with numpy.save, as uint8 or float32.") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{parameter}: {path} is an .npz archive. Save a single array with numpy.save.")
+    return array

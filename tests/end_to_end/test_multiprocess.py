@@ -6,6 +6,8 @@ import json
 import socket
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import RING, metrics, start, unidiff, write
 
 # `accelerate launch --cpu --num_processes 2` starts one process without a word; --multi_gpu starts two, also on CPUs.
@@ -28,7 +30,15 @@ def launch(launcher, *words):
 @pytest.mark.slow  # two processes import torch
 def test_the_loss_curve_is_that_of_one_process(tmp_path):
     training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
-    recipe = write(tmp_path, {**RING, "training": training})
+    # Times drawn by the losses of the whole batch, and noise permuted in it: full after the first step.
+    objective = {
+        "type": "Denoising",
+        "times": {"type": "ImportanceSampled", "history": 1},
+        "coupling": "OptimalTransport",
+    }
+    recipe = write(
+        tmp_path, {**RING, "process": {"type": "DDPM", "T": 8}, "training": training, "objective": objective}
+    )
     one, two = tmp_path / "one", tmp_path / "two"
     assert unidiff("run", recipe, "--out", one).code == 0
     code, out, err = launch("accelerate", "run", recipe, "--out", two, "--json")
@@ -52,6 +62,9 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
     for mine, theirs in zip(*curves):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=6e-5)
         assert mine["lr"] == theirs["lr"]
+    states = [load_file(run / "checkpoints/step-00000012/objective.safetensors") for run in (one, two)]
+    assert torch.equal(states[0]["counts"], states[1]["counts"])
+    torch.testing.assert_close(states[0]["losses"], states[1]["losses"], rtol=6e-5, atol=0)
 
 
 @pytest.mark.slow  # two processes import torch

@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "BlockMean": {"shape": (2,), "factor": 2},
     "Inpainting": {"known": (1, 0)},
     "RandomProjection": {"shape": (2,), "count": 1},
+    "ImportanceSampled": {"history": 1},  # full after one step
 }
 
 
@@ -210,6 +211,21 @@ def objective_cases() -> list[Case]:
                 return trained(model, source, cls(), device, steps, conditioning=ud.Labels(0.2))
 
             cases.append(Case(f"train-{name}-{type(process).__name__}", task))
+
+    def denoising(objective: Objective) -> Task:
+        def task(device: torch.device, steps: int) -> Tensor:
+            torch.manual_seed(0)
+            model = ud.NeuralDenoiser(ud.DDPM(5), ud.X0(), ud.MLP((2,), width=8, depth=1))
+            return trained(model, source, objective, device, steps)
+
+        return task
+
+    # Those with a file of pairs read rows on the host as those of transport do.
+    couplings = [cls() for name, cls in PUBLIC.choices(ud.Coupling).items() if name != "Pairs"]
+    varied = [ud.Denoising(times=times) for times in instances(ud.TimeSampling)]
+    for objective in (*varied, *(ud.Denoising(coupling=coupling) for coupling in couplings)):
+        parts = f"{type(objective.times).__name__}-{type(objective.coupling).__name__}"
+        cases.append(Case(f"train-{parts}", denoising(objective)))
 
     def classifier(device: torch.device, steps: int) -> Tensor:
         torch.manual_seed(0)

@@ -27,6 +27,8 @@ FROZEN = (
     *(Schedule, Basis, ud.Process, ud.PerSampleHeat, ud.Parameterization, ud.Solver, PerSampleSolver, Grid, Weighting),
     *(
         Objective,
+        ud.Coupling,
+        ud.TimeSampling,
         Dataset,
         ud.DivergenceEstimator,
         ud.inverse.Operator,
@@ -70,6 +72,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "Pairs": [{"path": "noise.npy"}],
 }
 
 

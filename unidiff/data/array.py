@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset, require_split
 from unidiff.errors import DataError, ParameterError, require
-from unidiff.files import digest_of
+from unidiff.files import digest_of, map_array
 from unidiff.search_paths import find
 
 __all__ = ["ArrayFile"]
@@ -65,7 +65,7 @@ class ArrayFile(Dataset):
 
     def _samples(self) -> np.ndarray:
         """The mapped array, (N, C, H, W) or (N, D)."""
-        array = _map(find(self.path, "path"), "path")
+        array = map_array(find(self.path, "path"), "path")
         layout = self.layout or _layout(array.shape)
         if layout is None or len(layout) != array.ndim or 0 in array.shape:
             problem = f", which is not {self.layout}" if self.layout else ", whose layout is ambiguous"
@@ -125,21 +125,12 @@ class _ArraySource(OpenDataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def positions(self) -> tuple[Tensor, int]:
+        return self.rows, len(self.array)
+
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         values = self.array[self.rows[indices.cpu()].numpy()].astype(np.float64)
         return torch.from_numpy((values - self.centre) / self.half).float().to(device)
-
-
-def _map(path: Path, parameter: str) -> np.ndarray:
-    """Map a .npy file into memory without reading its values. Python objects raise an error, and are not unpickled."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({error})"
-        raise DataError(f"{problem}. Save it with numpy.save, as uint8 or float32.") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{parameter}: {path} is an .npz archive. Save a single array with numpy.save.")
-    return array
 
 
 def _layout(shape: tuple[int, ...]) -> str | None:
@@ -188,7 +179,7 @@ def _verify(path: Path, array: np.ndarray, ends: tuple[float, float] | None, ass
 
 def _labels(path: Path, count: int) -> Tensor:
     """Read (count,) labels as int64."""
-    labels = _map(path, "labels")
+    labels = map_array(path, "labels")
     if labels.shape != (count,) or labels.dtype.kind not in "ui" or labels.min() < 0:
         problem = f"labels: {path} holds {labels.dtype} values of shape {labels.shape}"
         raise DataError(f"{problem}; {count} integers >= 0 of shape ({count},) are needed, one for each sample.")

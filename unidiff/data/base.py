@@ -123,6 +123,10 @@ class OpenDataset(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def positions(self) -> tuple[Tensor, int]:
+        """Index of each sample in its data set, (N,) on the CPU, and the size of that; here 0, ..., N - 1 and N."""
+        return torch.arange(len(self)), len(self)
+
     @abstractmethod
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Take samples by index.

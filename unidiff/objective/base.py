@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, Generic, Protocol
 
+import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
 from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import ParameterError
+from unidiff.objective.coupling import Coupling, Independent
 from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "table_levels"]
 
 
 class _OfProcess(Protocol):
@@ -30,16 +34,20 @@ class Objective(ABC, Generic[Model]):
 
     Args:
         times: Distribution of the training times, by default uniform.
+        coupling: Which noise belongs to which sample, by default independent.
 
     Attributes:
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
         learns_variance: Whether the loss trains the variance of a reverse step, which the network must then predict.
+        couples: Whether the loss is meaningful if sample and noise are not independent.
     """
 
     differentiates_twice: ClassVar[bool] = False
     learns_variance: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
 
     times: TimeSampling = field(default_factory=UniformTimes, kw_only=True)
+    coupling: Coupling = field(default_factory=Independent, kw_only=True)
 
     def check(self, process: Process) -> None:
         """Reject a process on which this objective is not defined.
@@ -47,6 +55,9 @@ class Objective(ABC, Generic[Model]):
         Raises:
             ParameterError: With the reason.
         """
+        if not (self.couples or self.coupling.independent):
+            problem = f"{type(self).__name__} assumes that noise and data are independent. Use Denoising."
+            raise ParameterError("coupling", problem)
         self.times.check(process)
 
     def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,6 +70,12 @@ class Objective(ABC, Generic[Model]):
         u0 = process.basis.forward(x)
         return self.losses(model, u0, noise, process.level(self.times.draw(process, uniform), u0), **cond)
 
+    def losses_at(self, model: Model, x: Tensor, rows: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """As `batch_losses`, at entries of the process's table: indices from 0, (B,) int64 on the device of x."""
+        u0 = model.process.basis.forward(x)
+        level = table_levels(model.process, u0.ndim, u0.device, u0.dtype).map(lambda value: value[rows])
+        return self.losses(model, u0, noise, level, **cond)
+
     @abstractmethod
     def losses(self, denoiser: Model, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,).
@@ -70,3 +87,11 @@ class Objective(ABC, Generic[Model]):
             level: One time per sample, from `process.level(t, u0)`.
             **cond: Conditions, each (B, ...).
         """
+
+
+@lru_cache(maxsize=16)
+def table_levels(process: Process, ndim: int, device: torch.device, dtype: torch.dtype) -> Level:
+    """The levels of a process's table, as of a batch of states with `ndim` axes; a step picks rows without the host."""
+    table = process.native_times()
+    assert table is not None
+    return process.level(table, torch.empty(len(table), *[1] * (ndim - 1), device=device, dtype=dtype))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require
-from unidiff.objective.base import Objective
+from unidiff.objective.base import Objective, table_levels
 from unidiff.objective.weighting import UniformWeighting, Weighting
 from unidiff.parameterization import Parameterization
 from unidiff.process.base import Process
@@ -32,6 +31,7 @@ class Denoising(Objective):
     """
 
     weighting: Weighting = field(default_factory=UniformWeighting)
+    couples: ClassVar[bool] = True
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,)."""
@@ -63,6 +63,7 @@ class Hybrid(Denoising):
 
     weight: float = 0.001
     learns_variance: ClassVar[bool] = True
+    couples: ClassVar[bool] = False  # the bound is that of a Markov chain
 
     def __post_init__(self) -> None:
         require(0 < self.weight < math.inf, "weight", self.weight, "a number > 0")
@@ -92,21 +93,12 @@ class Hybrid(Denoising):
 
 def _bound(process: Process, error: Tensor, level: Level, variance: Tensor) -> Tensor:
     """The length of the table times the term of each sample's step, in nats per pixel: (B,)."""
-    table = _table(process, error.device, error.dtype)
+    table = table_levels(process, error.ndim, error.device, error.dtype)
     times = torch.as_tensor(table.time).flatten()
     t = torch.as_tensor(level.time, device=error.device).flatten().contiguous()
     index = torch.searchsorted((times[1:] + times[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
     rows = (index - 1).clamp(min=0)
-    sizes = len(rows), *[1] * (error.ndim - 1)
-    below = table.map(lambda value: value[rows].reshape(sizes))
+    below = table.map(lambda value: value[rows])
     squares, spread = posterior_kl(error, level, below, variance)
     terms = (squares + spread).flatten(1).mean(1)
     return len(times) * torch.where(index > 0, terms, 0.0)
-
-
-@lru_cache(maxsize=16)
-def _table(process: Process, device: torch.device, dtype: torch.dtype) -> Level:
-    """The levels of the process's table, each field (L, 1), made once: a step picks its own without the host."""
-    table = process.native_times()
-    assert table is not None
-    return process.level(table, torch.empty(len(table), 1, device=device, dtype=dtype))

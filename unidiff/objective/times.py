@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,38 @@ from torch import Tensor
 from unidiff.errors import ParameterError, require
 from unidiff.process.base import Process
 
-__all__ = ["LogNormal", "LogitNormal", "TimeSampling", "UniformTimes"]
+__all__ = ["LogNormal", "LogitNormal", "TimeSampling", "TimeState", "UniformTimes"]
+
+
+class TimeState(ABC):
+    """What a distribution of training times has learnt from the losses so far: a value, on the device of the losses.
+
+    Training keeps it in each checkpoint. All processes that share a batch hold the same state: they record the losses
+    of the whole batch, in its order.
+    """
+
+    @abstractmethod
+    def draw(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries of the process's table to train at, and the factors of their losses that keep the expectation.
+
+        Args:
+            uniform: Draws of the uniform distribution on [0, 1), (B,) float64 on the CPU.
+
+        Returns:
+            Indices from 0, (B,) int64, and 1 / (L p) at each of them, (B,), for probabilities p of L entries.
+        """
+
+    @abstractmethod
+    def record(self, rows: Tensor, losses: Tensor) -> TimeState:
+        """The state after the losses, (B,), of a step at these entries, (B,) int64; the host does not wait for them."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, for a checkpoint."""
+
+    @abstractmethod
+    def restored(self, tensors: Mapping[str, Tensor]) -> TimeState:
+        """The state that `tensors` returned."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +58,10 @@ class TimeSampling(ABC):
             ParameterError: With the reason.
         """
         return
+
+    def state(self, process: Process, device: torch.device) -> TimeState | None:
+        """The state at the beginning of a training; None for a distribution that learns nothing from it."""
+        return None
 
     @abstractmethod
     def draw(self, process: Process, uniform: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -29,7 +30,9 @@ from unidiff.recipe.read import inside
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session
 from unidiff.run.load import LoadOptions, Run, draw, load
-from unidiff.run.records import Report
+from unidiff.run.records import Report, TrainingOutcome
+from unidiff.run.task import Options, Reporter
+from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.generation_report import caption, examples, report_generation
@@ -137,6 +140,11 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             with inside(name, component):
                 component.check(self.process)
         super().__post_init__()
+        with (
+            inside("objective", self.objective),
+            suppress(Absent),
+        ):  # a run is loaded without the files it was made from
+            self.objective.coupling.check_shape(self.data.shape)
         learned = bool(self.backbone.arguments.get("learned_variance"))
         if learned and not self.objective.learns_variance:
             problem = f"{type(self.objective).__name__} does not train it. Write `objective: hybrid`, or leave it out."
@@ -144,6 +152,11 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         if self.objective.learns_variance and not learned:
             problem = "it trains a variance, but the backbone lacks `learned_variance: true`."
             raise ParameterError("objective", problem)
+
+    def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
+        """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
+        self.objective.coupling.check_shape(self.data.shape)
+        return super().run(directory, reporter, **options)
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
@@ -161,6 +174,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
+        self.objective.coupling.check_data(source)
         examples(self, 1)  # of the test split, perhaps: a missing one is reported now
 
     def preview(self, average: NeuralDenoiser, session: Session, path: Path, title: str) -> None:

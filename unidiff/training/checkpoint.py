@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from unidiff.files import PARTIAL, digest, whole_folder
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
-_STATE = "state.json"
+_STATE, _OBJECTIVE = "state.json", "objective.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Checkpoint:
         ema: Averaged weights, by name.
         optimizer: State of the optimiser.
         extra: Anything else, as JSON values.
+        objective: State of the objective, by name; empty for one that has none.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Checkpoint:
     ema: Mapping[str, Tensor]
     optimizer: dict[str, Any]
     extra: dict[str, Any]
+    objective: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
         try:
             with whole_folder(final) as partial:
-                for name, weights in (("model", checkpoint.model), ("ema", checkpoint.ema)):
-                    tensors = {key: value.contiguous() for key, value in weights.items()}
+                for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
+                    tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
                     save_file(tensors, partial / f"{name}.safetensors")
                 torch.save(checkpoint.optimizer, partial / "optimizer.pt")
                 files = {path.name: digest(path).removeprefix("sha256:") for path in sorted(partial.iterdir())}
@@ -114,10 +116,12 @@ class Checkpoints:
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
+        stateful = _OBJECTIVE in state["files"]  # not in checkpoints of objectives that keep nothing
         return Checkpoint(
             step=state["step"],
             model=load_file(path / "model.safetensors", device=str(device)) if to_train else {},
             ema=load_file(path / "ema.safetensors", device=str(device)),
             optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True) if to_train else {},
             extra=state["extra"],
+            objective=load_file(path / _OBJECTIVE, device=str(device)) if to_train and stateful else {},
         )

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.data.base import OpenDataset
-from unidiff.errors import ParameterError, RunFailed, require, require_shape
+from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 from unidiff.training.ema import EMA
+from unidiff.training.losses import LossInTraining
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trained
 
@@ -121,8 +122,8 @@ def train(
 
     Raises:
         Interrupted: If `stop` returned True.
-        ParameterError: If the data do not fit the network, or the objective the settings.
-        DataError: If the data cannot be conditioned on.
+        ParameterError: If the data do not fit the network, or the objective the settings or the process.
+        DataError: If the data cannot be conditioned on or coupled.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
     settings.check(objective)
@@ -135,6 +136,7 @@ def train(
     network = denoiser.backbone.to(device)
     average = EMA(network)
     averaged = denoiser.with_backbone(average.network)
+    loss = LossInTraining(objective, denoiser, source, device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
@@ -146,6 +148,7 @@ def train(
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
         optimizer.load_state_dict(saved.optimizer)
+        loss.restore(saved.objective)
         done, seconds = saved.step, saved.extra["seconds"]
         window += saved.extra["loss_sum"]
 
@@ -164,8 +167,9 @@ def train(
             group["lr"] = lr
         with arithmetic(precision, device):
             window += _accumulate_gradients(
-                model, parallel, source, objective, noise_shape, conditioning, plan, step - 1, settings, accelerator
+                model, parallel, source, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
+        loss.end_step(accelerator)
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
@@ -191,7 +195,7 @@ def train(
         if saving and checkpoints is not None and main:
             weights, averages = network.state_dict(), average.network.state_dict()
             extra = {"seconds": seconds, "loss_sum": loss_sum}
-            checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra))
+            checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
         if stopping and not last:
@@ -204,7 +208,7 @@ def _accumulate_gradients(
     model: Trained,
     parallel: nn.Module,
     source: OpenDataset,
-    objective: Loss[Trained],
+    loss: LossInTraining,
     noise_shape: tuple[int, ...],
     conditioning: Conditions | None,
     plan: BatchPlan,
@@ -217,6 +221,7 @@ def _accumulate_gradients(
     torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, noise_shape)
+    noise = loss.noise(indices, noise)
     source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
@@ -228,11 +233,9 @@ def _accumulate_gradients(
         eps = eps.to(accelerator.device, non_blocking=True)
         cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
-            losses = objective.batch_losses(model, x, draw, eps, **cond)
-            require_shape("objective", "losses", losses.shape, x.shape[:1])
-            loss = losses.mean() / parts
-            accelerator.backward(loss)
-        total += loss.detach()
+            mean = loss.losses(model, x, draw, eps, **cond).mean() / parts
+            accelerator.backward(mean)
+        total += mean.detach()
     return total
 
 

@@ -31,7 +31,7 @@ Model = TypeVar("Model", bound=Trainable, contravariant=True)
 
 
 class Loss(Protocol[Model]):
-    """What training minimises."""
+    """What training minimises. It may also have the `coupling` and the `times` of an `Objective`."""
 
     @property
     def differentiates_twice(self) -> bool:

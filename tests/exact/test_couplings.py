@@ -1,0 +1,224 @@
+"""Which noise belongs to which sample: independent, given in pairs, or by the optimal transport of a batch."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from tiny import RING, refused, write
+
+import unidiff as ud
+from unidiff.data.base import TensorSource
+from unidiff.errors import DataError, ParameterError
+from unidiff.training.batches import BatchPlan
+from unidiff.training.losses import LossInTraining
+
+COUNT = 24
+X = torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(7))
+SOURCE = TensorSource(X, "points", labels=torch.arange(COUNT))
+PIXELS = ud.FlowMatching().basis
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def saved(tmp_path, values, name="noise.npy"):
+    np.save(tmp_path / name, np.asarray(values))
+    return str(tmp_path / name)
+
+
+def settings(**changes):
+    return ud.Training(**{"steps": 1, "batch": 8, "precision": "fp32", "tensorboard": False, **changes})
+
+
+def flow(seed=0, width=8):
+    torch.manual_seed(seed)
+    return ud.NeuralDenoiser(ud.FlowMatching(), ud.Velocity(), ud.MLP((2,), width=width, depth=1, classes=COUNT))
+
+
+def seen_in_training(coupling, source=SOURCE, **changes):
+    """Data, noise, labels and times that the losses of one step are computed from."""
+    seen = []
+
+    class Spy(ud.Denoising):
+        def losses(self, denoiser, u0, eps, level, **cond):
+            seen.append((u0, eps, cond["label"], level.time.flatten()))
+            return super().losses(denoiser, u0, eps, level, **cond)
+
+    ud.train(flow(), source, Spy(coupling=coupling), settings(**changes), conditioning=ud.Labels(0.0))
+    return [torch.cat(parts) for parts in zip(*seen)]
+
+
+PLAN = BatchPlan(0, 8, COUNT)
+UNIFORM, NOISE = PLAN.draws(0, (2,))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_independent_noise_is_that_of_the_plan_bit_for_bit(accumulate):
+    x, eps, label, time = seen_in_training(ud.Independent(), accumulate=accumulate)
+    assert torch.equal(eps, NOISE)
+    assert torch.equal(x, X[PLAN.indices(0)])
+    assert torch.equal(label, PLAN.indices(0))
+    assert torch.equal(time, ud.UniformTimes().draw(ud.FlowMatching(), UNIFORM).float())
+    assert ud.Denoising().coupling == ud.Independent()
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_transport_permutes_the_noise_of_the_whole_batch_and_leaves_samples_with_their_labels(accumulate):
+    x, eps, label, _ = seen_in_training(ud.OptimalTransport(), accumulate=accumulate)
+    assert torch.equal(x, X[PLAN.indices(0)])
+    assert torch.equal(label, PLAN.indices(0))
+    assert not torch.equal(eps, NOISE)
+    _, expected = linear_sum_assignment(torch.cdist(x.double(), NOISE.double()).square().numpy())
+    assert torch.equal(eps, NOISE[torch.from_numpy(expected)])
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (1, 4, 4)])
+def test_transport_is_an_assignment_of_least_squared_distance(shape):
+    x, noise = normal(COUNT, *shape, seed=1) * 3 + 1, normal(COUNT, *shape)
+    eps = ud.OptimalTransport().couple(TensorSource(x - x.mean(), "x"), torch.arange(COUNT), noise, PIXELS)
+    x = x - x.mean()
+    # A permutation: every row once, so the marginal of the noise is unchanged.
+    rows = [row.tolist() for row in noise.flatten(1)]
+    assert sorted(row.tolist() for row in eps.flatten(1)) == sorted(rows)
+    distance = torch.cdist(x.flatten(1).double(), noise.flatten(1).double()).square()
+    rows, columns = linear_sum_assignment(distance.numpy())
+    cost = (x.double() - eps).square().sum()
+    assert float(cost) == pytest.approx(distance[rows, columns].sum().item(), rel=1e-12)
+    assert cost < (x.double() - noise).square().sum()
+    if shape == (1,):  # in one dimension the optimal map is increasing
+        assert torch.equal(eps[x.argsort(0).flatten()], noise.sort(0).values)
+
+
+def test_transport_is_the_same_in_modes():
+    # The cosine basis is orthonormal: distances, and so the permutation, are those of pixels.
+    basis, x = ud.Blurring((4, 4)).basis, normal(COUNT, 1, 4, 4, seed=1).clamp(-1, 1)
+    pixels, source, all_ = normal(COUNT, 1, 4, 4), TensorSource(x, "x"), torch.arange(COUNT)
+    coupled = ud.OptimalTransport().couple(source, all_, basis.forward(pixels), basis)
+    expected = basis.forward(ud.OptimalTransport().couple(source, all_, pixels, PIXELS))
+    torch.testing.assert_close(coupled, expected, rtol=0, atol=1e-6)  # the transform in float32, values of up to 4
+
+
+# --- pairs ---
+
+
+def test_pairs_are_the_rows_of_the_file(tmp_path):
+    values = normal(COUNT, 2, seed=5)
+    x, eps, label, _ = seen_in_training(ud.Pairs(saved(tmp_path, values)), accumulate=2)
+    assert torch.equal(eps, values[label])
+    assert torch.equal(x, X[label])
+
+
+def test_pairs_of_a_split_follow_the_rows_of_its_array(tmp_path):
+    values = normal(COUNT, 2, seed=5)
+    array = ud.data.ArrayFile(saved(tmp_path, X, "x.npy"), labels=saved(tmp_path, np.arange(COUNT), "labels.npy"))
+    source = array.open()
+    assert len(source) == 22  # rows 9 and 19 are for the test
+    _, eps, label, _ = seen_in_training(ud.Pairs(saved(tmp_path, values)), source, batch=16)
+    assert torch.equal(eps, values[label])
+    assert {9, 19}.isdisjoint(label.tolist())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (normal(COUNT - 1, 2), "noise of shape (24, 2), one row for each sample; .* holds float32 of shape (23, 2)"),
+        (normal(COUNT, 3), "noise of shape (N, 2), .* of shape (24, 3)"),
+        (normal(COUNT, 2, 1), "of shape (24, 2, 1)"),
+        (torch.tensor(1.0), "of shape ()"),
+        (torch.zeros(COUNT, 2, dtype=torch.int64), "holds int64"),
+        (torch.full((COUNT, 2), float("nan")), "must hold finite noise"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_rejected_before_a_batch_is_read(values, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(TensorSource, "batch", None)
+    pairs = ud.Pairs(saved(tmp_path, values))
+    said = said.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ParameterError, match=f"path must hold .*{said}" if "must" not in said else said):
+        ud.train(flow(), SOURCE, ud.Denoising(coupling=pairs), settings())
+
+
+def test_a_file_that_is_not_there_is_an_error():
+    with pytest.raises(DataError, match=r"path: 'no\.npy' does not exist"):
+        ud.train(flow(), SOURCE, ud.Denoising(coupling=ud.Pairs("no.npy")), settings())
+
+
+def test_a_recipe_names_the_key_and_a_run_writes_nothing(tmp_path, monkeypatch):
+    def recipe(path):
+        return write(
+            tmp_path, {**RING, "objective": {"type": "Denoising", "coupling": {"type": "Pairs", "path": path}}}
+        )
+
+    said = refused("run", recipe(saved(tmp_path, normal(5, 3))), "--out", tmp_path / "run")
+    assert "objective.coupling.path must hold float32 noise of shape (N, 2)" in said
+    said = refused("run", recipe(saved(tmp_path, normal(5, 2))), "--out", tmp_path / "run")
+    assert "path must hold float32 noise of shape (300, 2)" in said
+    monkeypatch.setattr(ud.data.Ring, "open", None)
+    assert "does not exist" in refused("run", recipe("none.npy"), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Straight(torch.nn.Module):
+    """The velocity of the straight path from eps to a eps + m: (1 - a) eps - m, with eps read off the state."""
+
+    shape = (2,)
+
+    def __init__(self, a, m, process):
+        super().__init__()
+        self.a, self.m, self.process = a, m, process
+
+    def forward(self, x, c):
+        t = (c / 1000)[:, None]
+        u = x * ((1 - t) ** 2 + t**2).sqrt()  # a network's input is scaled to unit variance, its output from it
+        eps = (u - (1 - t) * self.m) / ((1 - t) * self.a + t)
+        return ((1 - self.a) * eps - self.m) / 2**0.5
+
+
+def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
+    # Liu et al. 2022: where a map without crossings makes the pairs, here eps -> a eps + m, the state determines the
+    # pair, the velocity is constant along each path, and the least loss is 0. In float64, but data are float32 at rest.
+    a, m, process = 0.25, 0.5, ud.FlowMatching()
+    eps = normal(COUNT, 2, seed=5)
+    x, model = a * eps + m, ud.NeuralDenoiser(process, ud.Velocity(), Straight(a, m, process).double())
+    source, all_ = TensorSource(x, "pairs"), torch.arange(COUNT)
+    uniform = (all_.double() + 0.5) / COUNT
+    least = []
+    for coupling in (ud.Pairs(saved(tmp_path, eps)), ud.Independent()):
+        loss = LossInTraining(ud.Denoising(coupling=coupling), model, source, torch.device("cpu"))
+        noise = loss.noise(all_, normal(COUNT, 2))
+        least.append(loss.losses(model, x.double(), uniform, noise.double()).max().item())
+    # x is rounded to 2^-24 of up to 1.5, and eps = (u - ...) / (0.25 + ...) magnifies that fourfold.
+    assert least[0] < (4 * 2 * 2**-24) ** 2
+    assert least[1] > 0.1
+    drawn = ud.sample(model, ud.Euler(), ud.Uniform(1), (2,), 5, dtype=torch.float64).x
+    start = ud.Seeded(range(5))(torch.empty(5, 2, dtype=torch.float64))
+    torch.testing.assert_close(drawn, a * start + m, rtol=0, atol=1e-14)
+    # The flow of independent noise is curved: one step ends at the mean of the data.
+    exact = ud.GaussianMixture(process, torch.full((1, 2), m, dtype=torch.float64), a**2)
+    once = ud.sample(exact, ud.Euler(), ud.Uniform(1), (2,), 5, dtype=torch.float64).x
+    torch.testing.assert_close(once, torch.full_like(once, m), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow  # three trainings of 2 s
+def test_transport_and_reflow_straighten_the_paths():
+    # The exact flow of independent noise bends: its curvature, by `benchmarks/couplings.py` after any training, is near
+    # 0.5. That of pairs on straight paths is 0, that of transport tends to 0 with the size of the batch.
+    compare = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "couplings.py"))["compare"]
+    rows = compare(steps=80, batch=128, count=200)
+    bend, once = ({name: row[column] for name, row in rows.items()} for column in (1, 2))
+    print(bend, once)
+    for name in ("OptimalTransport", "Pairs"):
+        assert bend[name] < bend["Independent"] / 10
+        assert once[name] < once["Independent"] / 10  # energy distance from the data after one evaluation
+
+
+@pytest.mark.parametrize("objective", [ud.Hybrid, ud.SlicedScoreMatching, ud.ExplicitScoreMatching])
+def test_objectives_that_assume_independence_say_so(objective):
+    with pytest.raises(ParameterError, match=f"coupling: {objective.__name__} assumes"):
+        objective(coupling=ud.OptimalTransport()).check(ud.DDPM(10))
+    objective().check(ud.DDPM(10))

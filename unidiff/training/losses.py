@@ -1,0 +1,84 @@
+"""An objective in training: with the noise of each sample chosen by its coupling, and the state of its times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unidiff.data.base import OpenDataset
+from unidiff.errors import require_shape
+from unidiff.training.trainable import Loss, Trained
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["LossInTraining"]
+
+
+class LossInTraining:
+    """What training minimises, with what it has learnt on the way.
+
+    A loss without `coupling` or `times`, such as that of an autoencoder, is used as it is.
+
+    Args:
+        objective: What to minimise.
+        model: The model in training.
+        source: The data as they were handed over: a coupling reads them on the host.
+        device: Where losses are computed.
+
+    Raises:
+        ParameterError: If the objective is not defined on the model's process.
+        DataError: If the data cannot be coupled.
+    """
+
+    def __init__(self, objective: Loss[Trained], model: Trained, source: OpenDataset, device: torch.device) -> None:
+        full: Any = objective  # a Loss need not be an Objective, nor its model have a process
+        process: Any = getattr(model, "process", None)
+        self._objective, self._process, self._source = full, process, source
+        self._coupling = getattr(objective, "coupling", None)
+        self._state = None
+        self._recorded: list[Tensor] = []
+        if self._coupling is not None:
+            full.check(process)
+            self._coupling.check_shape(source.shape)
+            self._coupling.check_data(source)
+            self._state = full.times.state(process, device)
+
+    def noise(self, indices: Tensor, noise: Tensor) -> Tensor:
+        """The noise of each sample of a whole batch, (B, *noise_shape), on the CPU."""
+        if self._coupling is None:
+            return noise
+        coupled: Tensor = self._coupling.couple(self._source, indices, noise, self._process.basis)
+        require_shape("coupling", "noise", coupled.shape, noise.shape)
+        return coupled
+
+    def losses(self, model: Trained, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,), times the factor of its time; see `Loss.batch_losses`."""
+        if self._state is None:
+            losses: Tensor = self._objective.batch_losses(model, x, uniform, noise, **cond)
+            require_shape("objective", "losses", losses.shape, x.shape[:1])
+            return losses
+        rows, factors = self._state.draw(uniform)
+        losses = self._objective.losses_at(model, x, rows, noise, **cond)
+        require_shape("objective", "losses", losses.shape, x.shape[:1])
+        self._recorded.append(torch.stack([rows.to(factors.dtype), losses.detach().to(factors.dtype)], dim=1))
+        return losses * factors.to(losses.dtype)
+
+    def end_step(self, accelerator: Accelerator) -> None:
+        """Record the losses of a step: those of all parts and all processes, in the order of the batch."""
+        if self._state is not None:
+            rows, losses = accelerator.gather(torch.cat(self._recorded)).unbind(1)
+            self._state = self._state.record(rows.long(), losses)
+            self._recorded.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {} if self._state is None else self._state.tensors()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what a checkpoint kept."""
+        if self._state is not None and tensors:
+            self._state = self._state.restored(tensors)
