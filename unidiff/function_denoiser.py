@@ -15,6 +15,8 @@ from unidiff.process.level import Level
 
 __all__ = ["FunctionDenoiser"]
 
+_SCORE = Score()
+
 
 class FunctionDenoiser(Denoiser):
     """A denoiser from a function of the noisy state and its time, by default its score, grad log p(u_t).
@@ -37,7 +39,7 @@ class FunctionDenoiser(Denoiser):
         process: Process,
         function: Callable[..., Tensor],
         shape: Sequence[int] | None = None,
-        parameterization: Parameterization = Score(),
+        parameterization: Parameterization = _SCORE,
     ) -> None:
         super().__init__()
         require(callable(function), "function", function, "a function of a state and a time")

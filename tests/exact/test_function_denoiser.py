@@ -25,7 +25,7 @@ def gaussian_score(process):
 
 
 # FlowMatching has alpha = 0 at t = 1, where no score determines x0: the next test.
-PROCESSES = [process for process in (ud.VPSDE(), ud.EDM(), ud.NCSN(0.05, 20.0, 6))]
+PROCESSES = [ud.VPSDE(), ud.EDM(), ud.NCSN(0.05, 20.0, 6)]
 
 
 @pytest.mark.cases(12)

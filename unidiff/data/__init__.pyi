@@ -1,5 +1,6 @@
 """The registry of unidiff.data: each name is imported when it is first used."""
 
+from unidiff.data.adapt import as_open_dataset as as_open_dataset
 from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Dataset as Dataset
 from unidiff.data.base import OpenDataset as OpenDataset

@@ -45,7 +45,13 @@ class RoundTrip:
 
 @optional_gradients
 def encode(
-    denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, *, grad: bool = False, **cond: Tensor
+    denoiser: Denoiser,
+    x: Tensor,
+    solver: Solver = _FLOW,
+    grid: Grid | None = None,
+    *,
+    grad: bool = False,
+    **cond: Tensor,
 ) -> Tensor:
     """The latents of data, (B, *shape): the noise that the probability flow maps to them.
 
@@ -108,8 +114,8 @@ def round_trip(
 ) -> RoundTrip:
     """Encode data and decode the latents: the difference is the solver's error. Arguments as for `encode`."""
     counted = Counted(denoiser)
-    latent = encode(counted, x, solver, grid, **cond)
-    back = decode(counted, latent, solver, grid, **cond)
+    latent = encode(counted, x, solver, grid, grad=False, **cond)
+    back = decode(counted, latent, solver, grid, grad=False, **cond)
     return RoundTrip(latent, back, (back - x).flatten(1).square().mean(1).sqrt(), counted.nfe)
 
 

@@ -187,8 +187,9 @@ def inpaint(
     known = torch.as_tensor(known)
     require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
     strength = 1 - known.to(torch.float64)
-    options = {"latent": False, "batch": batch, "grad": grad, "progress": progress}
-    return edit(denoiser, image, strength, solver, grid, seeds, **options, **cond)
+    return edit(
+        denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, grad=grad, progress=progress, **cond
+    )
 
 
 def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
