@@ -70,6 +70,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "HuggingFaceImages": [{"path": "photos"}],
 }
 
 
