@@ -63,6 +63,7 @@ def stopped_after(steps):
     return lambda: next(calls) >= steps
 
 
+@pytest.mark.slow  # two runs, one of them interrupted and resumed
 def test_data_of_a_recipe_are_a_class_of_ones_own(recipe):
     task = ud.load_recipe(recipe, allow_imports=True)
     assert unidiff("run", recipe, "--allow-imports", "--out", "whole").code == 0
