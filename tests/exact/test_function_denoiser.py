@@ -28,7 +28,7 @@ def gaussian_score(process):
 PROCESSES = [ud.VPSDE(), ud.EDM(), ud.NCSN(0.05, 20.0, 6)]
 
 
-@pytest.mark.cases(12)
+@pytest.mark.cases(6)
 @pytest.mark.parametrize(("solver", "process"), rotating(instances(ud.Solver), PROCESSES, 1), ids=repr)
 def test_every_solver_runs_on_a_hand_written_score(solver, process):
     own = ud.FunctionDenoiser(process, gaussian_score(process), (2,))
