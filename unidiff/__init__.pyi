@@ -46,6 +46,7 @@ from unidiff.evaluation.comparison import Comparison as Comparison
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
+from unidiff.function_denoiser import FunctionDenoiser as FunctionDenoiser
 from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Karras as Karras

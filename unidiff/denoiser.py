@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, scale_by
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "accepted_conditions"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -32,6 +32,7 @@ class Denoiser(nn.Module, ABC):
         required: Names of the required conditions, and what requires them ("classifier-free guidance").
         closed_form: Whether it is exact at every alpha and sigma, also below t_min, and has `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
+        differentiable: Whether gradients pass through its predictions, to its parameters and its state.
     """
 
     process: Process
@@ -42,10 +43,11 @@ class Denoiser(nn.Module, ABC):
     required: Mapping[str, str] = MappingProxyType({})
     closed_form: bool = False
     learned_variance: bool = False
+    differentiable: bool = True
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
         """Copy process, shape and conditions of the denoiser that this one wraps."""
-        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance"):
+        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance", "differentiable"):
             setattr(self, name, getattr(denoiser, name))
         self.required = dict(denoiser.required)
 
@@ -115,7 +117,7 @@ class NeuralDenoiser(Denoiser):
         channels = getattr(backbone, "image", None)
         self.image = (channels, *self.shape[1:]) if channels and self.shape else None
         self.required = {} if self.image is None else {"image": "this model"}
-        self.condition_names = _accepted(backbone)
+        self.condition_names = accepted_conditions(backbone)
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -150,11 +152,11 @@ class NeuralDenoiser(Denoiser):
         return self.parameterization.solve(output, u, level, variance)
 
 
-def _accepted(backbone: nn.Module) -> tuple[str, ...] | None:
+def accepted_conditions(network: nn.Module | Callable[..., Tensor]) -> tuple[str, ...] | None:
     """The conditions that a network declares, or else those of its signature after state and time; None for any."""
-    if (declared := getattr(backbone, "condition_names", None)) is not None:
+    if (declared := getattr(network, "condition_names", None)) is not None:
         return tuple(declared)
-    parameters = inspect.signature(backbone.forward).parameters
+    parameters = inspect.signature(getattr(network, "forward", network)).parameters
     variadic = any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values())
     return None if variadic else tuple(parameters)[2:]
 

@@ -16,7 +16,7 @@ ORDER = [
     "errors renamed lazy files search_paths pretrained basis schedule noise precision batching _version",
     "process",
     "parameterization noise_condition",
-    "condition denoiser rescheduled counted split velocity",
+    "condition denoiser function_denoiser rescheduled counted split velocity",
     "exact classifier divergence",
     "objective",
     "backbone",

@@ -73,6 +73,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
     "Pairs": [{"path": "noise.npy"}],
+    "HuggingFaceImages": [{"path": "photos"}],
 }
 
 

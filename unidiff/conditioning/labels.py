@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.condition import NULL
 from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import DataError, ParameterError, require
+from unidiff.errors import ParameterError, require
 
 __all__ = ["Labels"]
 
@@ -46,10 +46,7 @@ class Labels(Conditioning):
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError for data without labels, or with more classes than the network."""
-        if source.labels is None:
-            raise DataError(f"{source.name} has no labels to condition on. Remove `conditioning`.")
-        if (largest := int(source.labels.max())) >= (classes or 0):
-            raise DataError(f"{source.name} has the label {largest}, but the network has {classes or 0} classes.")
+        source.check_labels(classes or 0)
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """The labels, -1 where the first uniform draw is below `dropout`; see `Conditioning.conditions`."""

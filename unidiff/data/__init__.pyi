@@ -1,11 +1,15 @@
 """The registry of unidiff.data: each name is imported when it is first used."""
 
+from unidiff.data.adapt import as_open_dataset as as_open_dataset
 from unidiff.data.array import ArrayFile as ArrayFile
 from unidiff.data.base import Dataset as Dataset
 from unidiff.data.base import OpenDataset as OpenDataset
 from unidiff.data.base import TensorSource as TensorSource
+from unidiff.data.celeba import CelebA as CelebA
+from unidiff.data.cifar import CIFAR10 as CIFAR10
 from unidiff.data.digits import Digits as Digits
 from unidiff.data.folder import ImageFolder as ImageFolder
+from unidiff.data.hugging_face import HuggingFaceImages as HuggingFaceImages
 from unidiff.data.latent import Latent as Latent
 from unidiff.data.mnist import MNIST as MNIST
 from unidiff.data.mnist import FashionMNIST as FashionMNIST

@@ -13,10 +13,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
+from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
 
-__all__ = ["Dataset", "OpenDataset", "TensorSource", "content_checksum", "require_split"]
+__all__ = [
+    "Dataset",
+    "OpenDataset",
+    "TensorSource",
+    "check_range",
+    "checked_labels",
+    "content_checksum",
+    "require_classes",
+    "require_split",
+    "scaled",
+]
 
 _READ_TOGETHER = 1000  # samples
 
@@ -108,7 +118,10 @@ class OpenDataset(ABC):
         stand_in: None, or one sentence that names the unavailable data and what is used instead.
         labels: Class of each sample, (N,) int64 on the CPU, or None.
         class_names: Name of each class, or None.
+        sequential: Whether the samples can be read only in order, 0, 1, 2, ..., without end; they have no number then.
     """
+
+    sequential: ClassVar[bool] = False
 
     name: str
     shape: tuple[int, ...]
@@ -142,6 +155,16 @@ class OpenDataset(ABC):
             DataError: If a sample turns out to be unreadable (streams only).
         """
 
+    def examples(self, indices: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor | None]:
+        """Samples by index, as `batch` takes them, and their labels, (B,) int64 on the CPU, or None."""
+        return self.batch(indices, device), None if self.labels is None else self.labels[indices.cpu()]
+
+    def check_labels(self, classes: int) -> None:
+        """Raise a DataError unless every sample has a label below `classes`."""
+        if self.labels is None:
+            raise DataError(f"{self.name} has no labels to condition on. Remove `conditioning`.")
+        require_classes(self.name, int(self.labels.max()), classes)
+
     def all_batches(self) -> Iterator[Tensor]:
         """All of the samples once, in order."""
         for indices in torch.arange(len(self)).split(_READ_TOGETHER):
@@ -168,6 +191,10 @@ class TensorSource(OpenDataset):
         values: (N, *shape) uint8, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or floating-point
             numbers, which become float32, unscaled. Images must be in [-1, 1].
         checksum: As in `OpenDataset`, like all others; by default the SHA-256 of the tensor's bytes.
+        labels: Integers >= 0, (N,), or None.
+
+    Raises:
+        ParameterError: If there is no sample, a dtype, shape or range is another, or N labels are not given.
     """
 
     def __init__(
@@ -180,6 +207,7 @@ class TensorSource(OpenDataset):
         class_names: tuple[str, ...] | None = None,
     ) -> None:
         values = _checked(values)
+        labels = None if labels is None else checked_labels(labels, len(values))
         checksum = content_checksum(values) if checksum is None else checksum
         super().__init__(name, tuple(values.shape[1:]), checksum, stand_in, labels, class_names)
         self.values = values
@@ -191,7 +219,7 @@ class TensorSource(OpenDataset):
         """See `OpenDataset.batch`."""
         # Moved before it is converted to float: a quarter of the bytes cross to the device.
         taken = self.values[indices.to(self.values.device, non_blocking=True)].to(device, non_blocking=True)
-        return taken.float().div_(127.5).sub_(1.0) if taken.dtype == torch.uint8 else taken
+        return scaled(taken)
 
     def to(self, device: torch.device | str) -> TensorSource:
         """See `OpenDataset.to`."""
@@ -209,14 +237,39 @@ def _checked(values: Tensor) -> Tensor:
     require(filled, "values", tuple(values.shape), "a tensor of shape (N, *shape) with N >= 1")
     if values.dtype == torch.uint8:
         return values
+    return check_range(values, "values", image=values.ndim == 4)
+
+
+def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
+    """Floating-point values as float32; raises a ParameterError if they are not finite, or images from 0 to 255."""
     values = values.float()
     low, high = values.min().item(), values.max().item()
     finite = math.isfinite(low) and math.isfinite(high)
-    grey = values.ndim == 4 and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
+    grey = image and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
     if grey or not finite:
         expected = "in [-1, 1] for images, or uint8 from 0 to 255" if finite else "finite"
-        raise ParameterError("values", f"must be {expected}, got values from {low:g} to {high:g}")
+        raise ParameterError(parameter, f"must be {expected}, got values from {low:g} to {high:g}")
     return values
+
+
+def scaled(values: Tensor) -> Tensor:
+    """Samples as float32: uint8 x become x / 127.5 - 1."""
+    return values.float().div_(127.5).sub_(1.0) if values.dtype == torch.uint8 else values
+
+
+def checked_labels(labels: Tensor, count: int) -> Tensor:
+    """Labels as int64, (count,); raises a ParameterError if they are not integers >= 0, one for each sample."""
+    integers = not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
+    require(integers, "labels", labels.dtype, "integers")
+    require(labels.shape == (count,), "labels", tuple(labels.shape), f"of shape {(count,)}, one for each sample")
+    require(int(labels.min()) >= 0, "labels", int(labels.min()), "integers >= 0")
+    return labels.long().cpu()
+
+
+def require_classes(name: str, largest: int, classes: int) -> None:
+    """Raise a DataError if the largest label of data is not below the number of classes of a network."""
+    if largest >= classes:
+        raise DataError(f"{name} has the label {largest}, but the network has {classes} classes.")
 
 
 def content_checksum(values: Tensor) -> str:

@@ -20,7 +20,7 @@ from unidiff.files import digest_of
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent, find
 
-__all__ = ["ImageFolder"]
+__all__ = ["ImageFiles", "ImageFolder"]
 
 THREADS = 4
 PENDING = 512  # images decoded ahead of time, at most
@@ -90,7 +90,7 @@ class ImageFolder(Dataset):
         if labels is not None and self.flip:
             labels = labels.repeat(2)
         decode(top / files[0], self.size, self.channels)  # a folder of no images is reported before training
-        return _FolderSource(
+        return ImageFiles(
             f"{root.name} {split}",
             self.shape,
             checksum,
@@ -102,11 +102,11 @@ class ImageFolder(Dataset):
 
 
 @dataclass(repr=False, eq=False, kw_only=True)
-class _FolderSource(OpenDataset):
+class ImageFiles(OpenDataset):
     """Decodes images when a batch needs them, or ahead of it in threads after `prefetch`."""
 
     files: list[Path]
-    flip: bool
+    flip: bool = False
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)  # created with the first image
     _pending: dict[int, Future[Tensor]] = field(default_factory=dict, init=False)  # by file number, oldest hint first
 

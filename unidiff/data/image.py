@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["decode", "resize"]
 
 
-def decode(path: Path, size: int, channels: int) -> Tensor:
+def decode(path: Path | BytesIO, size: int, channels: int, name: str = "") -> Tensor:
     """Read an image, (channels, size, size) uint8: its centre square, resized (bicubic, antialiased).
 
     Args:
-        path: The file. Of an animation, the first frame is taken.
+        path: The file, or its content. Of an animation, the first frame is taken.
         size: Height and width, in pixels.
         channels: 1 for grey, 3 for colour.
+        name: What messages call it; its path if empty.
 
     Raises:
         DataError: If the file is not a readable image.
@@ -34,15 +36,21 @@ def decode(path: Path, size: int, channels: int) -> Tensor:
     try:
         with Image.open(path) as opened:
             ends = _ends(opened)
-            image = _plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB")
+            return _square(_plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB"), size)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}). Delete it or replace it.") from error
+        raise DataError(f"{name or path} is not a readable image ({error}). Delete it or replace it.") from error
+
+
+def _square(image: Image, size: int) -> Tensor:
+    """The centre square of an image in mode "L" or "RGB", resized, (C, size, size) uint8."""
+    from PIL.Image import Resampling
+
     width, height = image.size
     short = min(width, height)
     # Whole pixels: half a pixel of offset would blur an image that needs no resizing at all.
     left, top = (width - short) // 2, (height - short) // 2
-    square = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
-    pixels = torch.from_numpy(np.array(square, dtype=np.uint8)).reshape(size, size, channels)
+    square = image.resize((size, size), Resampling.BICUBIC, box=(left, top, left + short, top + short))
+    pixels = torch.from_numpy(np.array(square, dtype=np.uint8)).reshape(size, size, -1)
     return pixels.permute(2, 0, 1).contiguous()
 
 

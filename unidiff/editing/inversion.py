@@ -18,6 +18,7 @@ from unidiff.grid import Grid, default_grid
 from unidiff.process.base import Process
 from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
+from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 
 __all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
@@ -42,8 +43,16 @@ class RoundTrip:
     nfe: int
 
 
-@torch.no_grad()
-def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor) -> Tensor:
+@optional_gradients
+def encode(
+    denoiser: Denoiser,
+    x: Tensor,
+    solver: Solver = _FLOW,
+    grid: Grid | None = None,
+    *,
+    grad: bool = False,
+    **cond: Tensor,
+) -> Tensor:
     """The latents of data, (B, *shape): the noise that the probability flow maps to them.
 
     Song et al. 2021, section 4.3. The data are identified with the state at t_min divided by alpha(t_min), and the
@@ -55,6 +64,7 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | N
         x: Data in pixels, (B, *shape).
         solver: A deterministic solver.
         grid: The times, from t_min to 1.
+        grad: Whether the latents can be differentiated, in the data too; see `sample`.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
@@ -68,9 +78,15 @@ def encode(denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | N
     return process.basis.inverse(end / _prior_scale(process, end)).to(x.dtype)
 
 
-@torch.no_grad()
+@optional_gradients
 def decode(
-    denoiser: Denoiser, latent: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
+    denoiser: Denoiser,
+    latent: Tensor,
+    solver: Solver = _FLOW,
+    grid: Grid | None = None,
+    *,
+    grad: bool = False,
+    **cond: Tensor,
 ) -> Tensor:
     """The data of latents in pixels, (B, *shape): the inverse of `encode`, so without the denoise of a sampling run.
 
@@ -79,6 +95,7 @@ def decode(
         latent: Latents, (B, *shape).
         solver: A deterministic solver.
         grid: The times, from 1 to t_min.
+        grad: Whether the data can be differentiated, in the latents too; see `sample`.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
@@ -97,8 +114,8 @@ def round_trip(
 ) -> RoundTrip:
     """Encode data and decode the latents: the difference is the solver's error. Arguments as for `encode`."""
     counted = Counted(denoiser)
-    latent = encode(counted, x, solver, grid, **cond)
-    back = decode(counted, latent, solver, grid, **cond)
+    latent = encode(counted, x, solver, grid, grad=False, **cond)
+    back = decode(counted, latent, solver, grid, grad=False, **cond)
     return RoundTrip(latent, back, (back - x).flatten(1).square().mean(1).sqrt(), counted.nfe)
 
 

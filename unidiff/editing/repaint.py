@@ -47,7 +47,7 @@ class Replacement(Denoiser):
         super().__init__()
         self._copy_interface(denoiser)
         self.denoiser = denoiser
-        self.register_buffer("replacement", image.detach().clone())
+        self.register_buffer("replacement", image.clone())
         self.register_buffer("strength", check_strength(strength, image))
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:

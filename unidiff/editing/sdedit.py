@@ -20,6 +20,7 @@ from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.level import axpby
 from unidiff.solver.base import Solver
+from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
 
@@ -28,7 +29,7 @@ __all__ = ["edit", "inpaint", "variations"]
 _FLOW = ProbabilityFlow()
 
 
-@torch.no_grad()
+@optional_gradients
 def edit(
     denoiser: Denoiser,
     image: Tensor,
@@ -40,6 +41,7 @@ def edit(
     *,
     latent: bool = False,
     batch: int | None = None,
+    grad: bool = False,
     progress: Progress | None = None,
     **cond: Tensor,
 ) -> Solution:
@@ -58,6 +60,7 @@ def edit(
         seeds: One seed per sample, or their number.
         latent: Whether the image is a codec's latent, (c, h, w), of unbounded values.
         batch: Samples drawn together; all by default.
+        grad: Whether the result can be differentiated, in the image too; see `sample`.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
@@ -101,7 +104,7 @@ def edit(
     return Solution(torch.cat(samples), times, nfe)
 
 
-@torch.no_grad()
+@optional_gradients
 def variations(
     denoiser: Denoiser,
     image: Tensor,
@@ -110,6 +113,8 @@ def variations(
     solver: Solver = _FLOW,
     grid: Grid | None = None,
     seeds: int | Sequence[int] = 1,
+    *,
+    grad: bool = False,
     **cond: Tensor,
 ) -> Tensor:
     """Variations of an image, (B, *shape): its latent, rotated by amount pi / 2 towards new noise, and decoded.
@@ -124,6 +129,7 @@ def variations(
         solver: A deterministic solver.
         grid: The times, used in both directions.
         seeds: One seed per variation, or their number.
+        grad: Whether the result can be differentiated, in the image too; see `sample`.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
@@ -134,13 +140,13 @@ def variations(
     seeds = seeds_of(seeds)
     cond = check_conditions(cond, denoiser, len(seeds), image.device)
     first = {name: value[:1] for name, value in cond.items()}
-    latent = encode(denoiser, image[None], solver, grid, **first).expand(len(seeds), *image.shape)
+    latent = encode(denoiser, image[None], solver, grid, grad=grad, **first).expand(len(seeds), *image.shape)
     angle = amount * math.pi / 2
     turned = axpby(math.cos(angle), latent, math.sin(angle), Seeded(seeds)(latent))
-    return decode(denoiser, turned, solver, grid, **cond)
+    return decode(denoiser, turned, solver, grid, grad=grad, **cond)
 
 
-@torch.no_grad()
+@optional_gradients
 def inpaint(
     denoiser: Denoiser,
     image: Tensor,
@@ -151,6 +157,7 @@ def inpaint(
     seeds: int | Sequence[int] = 1,
     *,
     batch: int | None = None,
+    grad: bool = False,
     progress: Progress | None = None,
     **cond: Tensor,
 ) -> Solution:
@@ -167,6 +174,7 @@ def inpaint(
         grid: The times; the process's default if None.
         seeds: One seed per sample, or their number.
         batch: Samples drawn together; all by default.
+        grad: Whether the result can be differentiated, in the image too; see `sample`.
         progress: Called with (steps done, steps in all) after each step.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
@@ -179,7 +187,9 @@ def inpaint(
     known = torch.as_tensor(known)
     require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")
     strength = 1 - known.to(torch.float64)
-    return edit(denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, progress=progress, **cond)
+    return edit(
+        denoiser, image, strength, solver, grid, seeds, latent=False, batch=batch, grad=grad, progress=progress, **cond
+    )
 
 
 def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:

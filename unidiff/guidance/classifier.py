@@ -62,10 +62,10 @@ class ClassifierGuidance(Guided):
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
     def _gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
-        # A likelihood differentiates the gradient itself; in sampling no graph is kept.
-        deeper = torch.is_grad_enabled() and u.requires_grad
+        # A likelihood, or a sampling run with gradients, differentiates the gradient itself; else no graph is kept.
+        deeper = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            state = u if deeper else u.detach().clone().requires_grad_()
+            state = u if deeper and u.requires_grad else u.detach().clone().requires_grad_()
             log_probability = self.classifier.log_prob(state, level, label.clamp(min=0))
             chosen = torch.where(label >= 0, log_probability, 0.0).sum()
             (gradient,) = torch.autograd.grad(chosen, state, create_graph=deeper)

@@ -65,6 +65,7 @@ class Posterior(Denoiser):
         else:
             self.latest = float(process.time_at(torch.tensor(2 * math.log(_CLAMPED_RATIO), dtype=torch.float64)))
         self._copy_interface(denoiser)
+        self.differentiable = False  # a prediction is already a derivative, whose graph is not kept
         self.denoiser = denoiser
         self.operator = operator
         self.noise_std = noise_std

@@ -104,4 +104,5 @@ class ProbabilityFlow(Solver):
 
 def _of_worst_sample(error: Tensor) -> Tensor:
     """The largest root mean square over one sample of the batch, of an error in units of the tolerance."""
+    error = error.detach()  # steps are constants of a gradient: one through their sizes but not their times is wrong
     return error.abs().square().flatten(1).mean(1).max().sqrt() if error.ndim > 1 else error.abs().max()

@@ -17,6 +17,7 @@ from unidiff.noise import Seeded, seeds_of
 from unidiff.process.base import Process
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
+from unidiff.solver.gradients import optional_gradients
 
 __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "sample", "shape_and_seeds"]
 
@@ -74,7 +75,7 @@ class Sampling:
         self.solver.check(process)
 
 
-@torch.no_grad()
+@optional_gradients
 def sample(
     denoiser: Denoiser,
     solver: Solver = DEFAULT_SOLVER,
@@ -86,6 +87,7 @@ def sample(
     device: torch.device | str = "cpu",
     batch: int | None = None,
     keep: int = 0,
+    grad: bool = False,
     progress: Progress | None = None,
     **cond: Tensor,
 ) -> Solution:
@@ -103,12 +105,16 @@ def sample(
             solver that adapts its steps to the batch, which then changes within its tolerance.
         keep: States of the run to keep, of the first batch, spread evenly over the grid, first and last included; 0 for
             none.
+        grad: Whether samples can be differentiated, in the model's parameters, the conditions and any other tensor
+            that the model depends on; the noise of a seed is constant. The memory is then that of all steps
+            together, each as much as one step of training. A solver that adapts its steps is differentiated with
+            these steps held fixed.
         progress: Called with (steps done, steps in all) after each step, over all batches.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
         ParameterError: If the grid or the solver is not defined on the process, or the model does not have the
-            conditions, or needs one that is missing.
+            conditions, or needs one that is missing, or gradients are asked for that do not exist.
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)

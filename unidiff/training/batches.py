@@ -40,16 +40,18 @@ class BatchPlan:
     Args:
         seed: The run's seed.
         batch: Samples per step, B.
-        count: Samples in the data set, N.
+        count: Samples in the data set, N; None for data that are read in order.
     """
 
     seed: int
     batch: int
-    count: int
+    count: int | None
 
     def indices(self, step: int) -> Tensor:
-        """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another."""
+        """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another, or of one order."""
         positions = torch.arange(step * self.batch, (step + 1) * self.batch)
+        if self.count is None:
+            return positions
         epochs = positions // self.count
         shuffled = {epoch: _order(self.seed, epoch, self.count) for epoch in epochs.unique().tolist()}
         return torch.cat([order[positions[epochs == epoch] % self.count] for epoch, order in shuffled.items()])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic
 import torch
 from torch import Tensor, nn
 
+from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.precision import precise
@@ -90,7 +91,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 
 def train(
     denoiser: Trained,
-    source: OpenDataset,
+    source: Data,
     objective: Loss[Trained],
     settings: Training,
     *,
@@ -109,7 +110,8 @@ def train(
 
     Args:
         denoiser: The model, a classifier or an autoencoder; its network is moved to the accelerator's device.
-        source: The data.
+        source: The data: a tensor, a pair (samples, labels), a PyTorch Dataset, an iterable, or data of
+            `unidiff.data`; see `unidiff.data.as_open_dataset`.
         objective: What to minimise.
         settings: The numbers of the run.
         conditioning: What the network is conditioned on; None for an unconditional model.
@@ -123,10 +125,11 @@ def train(
     Raises:
         Interrupted: If `stop` returned True.
         ParameterError: If the data do not fit the network, or the objective the settings or the process.
-        DataError: If the data cannot be conditioned on or coupled.
+        DataError: If the data cannot be conditioned on or coupled, or an iterable ends early.
         RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
     """
     settings.check(objective)
+    source = as_open_dataset(source)
     expected = getattr(denoiser.backbone, "shape", source.shape)
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     if conditioning is not None:
@@ -158,7 +161,7 @@ def train(
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
     source = source.to(device)
-    plan = BatchPlan(seed, settings.batch, len(source))
+    plan = BatchPlan(seed, settings.batch, None if source.sequential else len(source))
     start = time.perf_counter() - seconds
 
     for step in range(done + 1, settings.steps + 1):
@@ -227,8 +230,7 @@ def _accumulate_gradients(
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
     mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, chance)]
     for part, (index, draw, eps, drawn) in enumerate(zip(*mine)):
-        x = source.batch(index, accelerator.device)
-        label = None if source.labels is None else source.labels[index.cpu()]
+        x, label = source.examples(index, accelerator.device)
         cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
         eps = eps.to(accelerator.device, non_blocking=True)
         cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}

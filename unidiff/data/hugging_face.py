@@ -1,0 +1,156 @@
+"""Images of a data set in the format of the Hugging Face library `datasets`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidiff import search_paths
+from unidiff.data.base import Dataset, OpenDataset, checked_labels, require_split, scaled
+from unidiff.data.image import decode
+from unidiff.errors import DataError, ParameterError, require, require_whole
+from unidiff.files import digest_of
+from unidiff.search_paths import Absent
+
+__all__ = ["HuggingFaceImages"]
+
+_HELD_OUT = ("test", "validation", "valid", "val")
+_READ_TOGETHER = 1000  # rows
+
+
+@dataclass(frozen=True)
+class HuggingFaceImages(Dataset):
+    """Images of a Hugging Face data set, short side resized to `size` (antialiased), then the centre cut out.
+
+    Needs the extra `unidiff[datasets]`. Splits: "train", and "test" or else "validation"; if there is none of these,
+    every tenth row of the train split (9, 19, 29, ...) is the test split, the others are the train split. Opening reads
+    every row once; the checksum is the SHA-256 of the encoded images. They are decoded on demand.
+
+    Args:
+        path: A folder written by the library's `save_to_disk`, which may be under $UNIDIFF_DATA; else what its
+            `load_dataset` takes, a folder of Parquet files or a name on the hub, which is downloaded once unless the
+            environment variable UNIDIFF_OFFLINE is 1.
+        image: The column of the images.
+        label: The column of the classes, of integers >= 0 or the library's ClassLabel; None for no labels.
+        size: Height and width in pixels, at least 8.
+        channels: 1 for grey, 3 for colour; images are converted.
+        subset: The configuration of a data set that has several.
+        revision: The branch, tag or commit on the hub. A branch may move: name a commit for a run to be repeated.
+    """
+
+    path: str
+    image: str = "image"
+    label: str | None = None
+    size: int = 32
+    channels: int = 3
+    subset: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", os.fspath(self.path))  # may be a Path, but the repr is a recipe: plain text
+        require_whole("size", self.size, 8, 8192)
+        require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, size, size)."""
+        return (self.channels, self.size, self.size)
+
+    def open(self, split: str = "train") -> OpenDataset:
+        """Load the data set and verify the split's columns; see `Dataset.open`."""
+        require_split(split)
+        rows, column = self._rows(split), self.image
+        self._require_column("image", column, rows)
+        digests, labels = [], None
+        if self.label is not None:
+            self._require_column("label", self.label, rows)
+            labels = checked_labels(torch.as_tensor(rows[self.label][:]), len(rows))
+        for start in range(0, len(rows), _READ_TOGETHER):
+            digests.append(digest_of(map(_content, rows[start : start + _READ_TOGETHER][column])).encode())
+        names = getattr(rows.features[self.label], "names", None) if self.label is not None else None
+        source = _Rows(
+            f"{Path(self.path).name} {split}",
+            self.shape,
+            digest_of(digests),
+            labels=labels,
+            class_names=tuple(names) if names else None,
+            rows=rows,
+            column=column,
+        )
+        source.batch(torch.tensor([0]))  # images that cannot be decoded are reported before training
+        return source
+
+    def _rows(self, split: str) -> Any:
+        """The rows of a split, images not decoded."""
+        if find_spec("datasets") is None:
+            raise ParameterError("path", "reading it needs the library `datasets`: pip install 'unidiff[datasets]'.")
+        import datasets
+
+        try:
+            folder = search_paths.find(self.path, "path")
+        except Absent as absent:
+            try:
+                search_paths.require_online()
+            except Absent as offline:
+                raise Absent(f"{absent} As a name on the hub it cannot be used: {offline}.") from None
+            folder = None
+        try:
+            if folder and any((folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+                loaded = datasets.load_from_disk(str(folder))
+            else:
+                loaded = datasets.load_dataset(str(folder or self.path), self.subset, revision=self.revision)
+        except Exception as error:  # the library raises errors of many kinds
+            raise DataError(f"path: {self.path} cannot be loaded ({type(error).__name__}: {error}).") from error
+        splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+        held_out = next((name for name in _HELD_OUT if name in splits), None)
+        if "train" not in splits:
+            raise DataError(f"path: {self.path} has the splits {', '.join(splits)}, but no train.")
+        rows = splits["train" if split == "train" or held_out is None else held_out]
+        if held_out is None:
+            rows = rows.select([i for i in range(len(rows)) if (i % 10 == 9) == (split == "test")])
+        if len(rows) == 0:
+            raise DataError(f"path: {self.path} has no samples in its {split} split.")
+        if isinstance(rows.features.get(self.image), datasets.Image):
+            rows = rows.cast_column(self.image, datasets.Image(decode=False))
+        return rows
+
+    def _require_column(self, parameter: str, column: str, rows: Any) -> None:
+        images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
+        allowed = images if parameter == "image" else list(rows.features)
+        if column not in allowed:
+            problem = f"must be a column of {'images' if parameter == 'image' else 'classes'} of {self.path}"
+            raise ParameterError(parameter, f"{problem} ({', '.join(allowed) or 'none'}), got {column!r}")
+
+
+def _content(cell: Any) -> bytes:
+    """The bytes of an encoded image, in the row or in a file of its own."""
+    if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
+        raise DataError("an image is missing (null). Remove such rows, with the library's `filter`.")
+    return cell["bytes"] or Path(cell["path"]).read_bytes()
+
+
+@dataclass(repr=False, eq=False, kw_only=True)
+class _Rows(OpenDataset):
+    """Rows of a table, whose images are decoded when a batch needs them."""
+
+    rows: Any
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        channels, size, _ = self.shape
+        cells, numbers = self.rows[indices.tolist()][self.column], indices.tolist()
+        images = [
+            decode(BytesIO(_content(cell)), size, channels, f"image {number} of {self.name}")
+            for number, cell in zip(numbers, cells)
+        ]
+        return scaled(torch.stack(images).to(device))
