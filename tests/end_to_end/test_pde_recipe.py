@@ -114,7 +114,10 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ),
         ({"domain": {"type": "Rectangle", "cells": 4}}, "domain.cells"),
         ({"domain": {"type": "Intervall"}}, "Did you mean 'Interval'?"),
-        ({"domain": {"type": "Interval", "kind": "spectrum"}}, "domain.kind: expected spectral or fd, got 'spectrum'"),
+        (
+            {"domain": {"type": "Interval", "discretization": "Spectrum"}},
+            "unknown discretization 'Spectrum'. Did you mean 'Spectral'?",
+        ),
         ({"domain": {"type": "DDPM"}}, "expected a domain, got DDPM, a process"),
         (
             {"start": {"type": "Eigenmodes", "terms": [[48, 1.0]]}},

@@ -37,7 +37,7 @@ def kept(process: PerSampleHeat, t: float) -> float:
 
 CASES = [
     (measured(), X[:50]),
-    (measured(blur_max=3.0, noise="data"), X[:50]),
+    (measured(blur_max=3.0, noise=ud.DataSpectrum()), X[:50]),
     (measured(floor=1e-3, blur_max=6.0), X[:50]),
     (PerSampleHeat(ud.RenormalizedHeat((12, 20), 20.0)), images(5, 3, 12, 20)),
     (PerSampleHeat(ud.RenormalizedHeat((32, 32), 128.0)), images(5, 1, 32, 32)),
