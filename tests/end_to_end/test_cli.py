@@ -108,6 +108,8 @@ def test_describe_recipes_and_mistakes():
         assert json.loads(unidiff("describe", name, "--json").out)["doc"] == path.read_text()
     assert unidiff("describe", "annealed_langevin").out.startswith("AnnealedLangevin(")
     assert "Did you mean NCSN" in refused("describe", "NSCN")
+    assert "Did you mean DDPM or" in refused("describe", "ddpn")
+    assert "Interval" in refused("describe", "INTERVALL")
     assert "unidiff list" in refused("describe", "qqqqqq")
 
 
