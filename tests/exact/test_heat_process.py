@@ -457,7 +457,7 @@ def test_likelihood_of_gaussian_data():
     torch.testing.assert_close(found.log_prob, true + prior.sum(1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 2 s: bounds of many steps
 def test_the_variational_bound_of_gaussian_data():
     # As on scalar processes: with an exact model the bound lies below the likelihood and closes at order 1.
     process = ud.RenormalizedHeat((6,), 0.6)
@@ -488,7 +488,7 @@ def test_encoding_and_decoding():
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 3 s: the reference flow is halved until it stands still
 def test_solvers_are_compared_on_it():
     # The reference is the default solver, halved until it stands still: held against the flow of Gaussian data.
     process = ud.RenormalizedHeat((6,), 2.0)
