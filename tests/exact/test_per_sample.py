@@ -105,9 +105,9 @@ def test_one_time_for_each_sample_and_one_for_all_agree():
         torch.testing.assert_close(
             together[i], process.mean(u0, torch.tensor(t, dtype=torch.float32))[i], rtol=1e-15, atol=0
         )
-    with pytest.raises(ValueError, match="one for each of the 3 samples"):
+    with pytest.raises(ValueError, match="one for each of 3 samples, got 2"):
         process.mean(u0, torch.tensor([0.1, 0.5]))
-    with pytest.raises(ValueError, match="its last axes must be"):
+    with pytest.raises(ValueError, match="the last axes of the state must be"):
         process.mean(torch.zeros(3, 8), 0.5)
 
 
