@@ -134,8 +134,10 @@ def main() -> None:
     parser.add_argument("--square", type=int, nargs="*", default=[28, 256])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    problems = [(ud.pde.Interval(n, 1.0, "fd"), n, 1, 0.02) for n in arguments.cells]
-    problems += [(ud.pde.Rectangle((n, n), (1.0, 1.0), "fd"), n, 2, 0.005) for n in arguments.square]
+    problems = [(ud.pde.Interval(n, 1.0, ud.pde.FiniteDifferences()), n, 1, 0.02) for n in arguments.cells]
+    problems += [
+        (ud.pde.Rectangle((n, n), (1.0, 1.0), ud.pde.FiniteDifferences()), n, 2, 0.005) for n in arguments.square
+    ]
     for domain, n, dimension, t in problems:
         u0 = domain.field(waves)
         print(f"\n{n} cells" if dimension == 1 else f"\n{n} x {n} cells", f"to t = {t:g}", flush=True)

@@ -65,7 +65,7 @@ def problems() -> dict[str, Problem]:
 def at_ratio(log_q: float) -> Level:
     """A variance-preserving level where sigma / alpha = e^log_q; the exact denoisers ask for alpha and sigma only."""
     alpha = 1 / math.hypot(1, math.exp(log_q))
-    return Level(math.nan, alpha, alpha * math.exp(log_q), -2 * log_q, *[math.nan] * 3)
+    return Level(math.nan, alpha, alpha * math.exp(log_q), -2 * log_q)
 
 
 def true_flow(problem: Problem, steps: int) -> Tensor:

@@ -47,7 +47,11 @@ def main() -> None:
     # Domain, eigenvalues of the literature, and what the cells may cost.
     h = 2 / CELLS
     shapes: dict[str, tuple[pde.Domain, list[float], float]] = {
-        "rectangle": (ud.pde.Rectangle((CELLS, 72), (2.0, 1.5), "fd"), cosines[1:6], h**2 * cosines[5] / 12),
+        "rectangle": (
+            ud.pde.Rectangle((CELLS, 72), (2.0, 1.5), ud.pde.FiniteDifferences()),
+            cosines[1:6],
+            h**2 * cosines[5] / 12,
+        ),
         "L": (
             ud.pde.Polygon(corners, CELLS, MODES),
             [1.47562182408, 3.53403136678, math.pi**2, math.pi**2, 11.3894793979],

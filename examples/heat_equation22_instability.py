@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    domain = ud.pde.Interval(48, 1.0, "fd")
+    domain = ud.pde.Interval(48, 1.0, ud.pde.FiniteDifferences())
     u0 = domain.field(start)
     exact = pde.evolve(domain, u0, TIMES)
     exponent = 2 * exact.growth

@@ -30,8 +30,8 @@ from unidiff.plot import Graph, save_graphs, save_samples
 
 PROCESSES = {
     **{
-        f"heat_{blur}_{noise}": f"{{type: RenormalizedHeat, shape: [28, 28], blur_max: {blur}, noise: {noise}}}"
-        for blur, noise in product((2, 4, 10, 20), ("white", "data"))
+        f"heat_{blur}_{name}": f"{{type: RenormalizedHeat, shape: [28, 28], blur_max: {blur}, noise: {noise}}}"
+        for blur, (name, noise) in product((2, 4, 10, 20), (("white", "WhiteNoise"), ("data", "DataSpectrum")))
     },
     "vp": "{type: CosineVP}",
     "blurring": "{type: Blurring, shape: [28, 28], blur_max: 20, floor: 0.001}",

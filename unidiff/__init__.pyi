@@ -71,6 +71,10 @@ from unidiff.noise_condition import NoiseCondition as NoiseCondition
 from unidiff.noise_condition import NoiseScale as NoiseScale
 from unidiff.noise_condition import TableIndex as TableIndex
 from unidiff.noise_condition import Timestep as Timestep
+from unidiff.noise_spectrum import DataSpectrum as DataSpectrum
+from unidiff.noise_spectrum import GaussianFreeField as GaussianFreeField
+from unidiff.noise_spectrum import NoiseSpectrum as NoiseSpectrum
+from unidiff.noise_spectrum import WhiteNoise as WhiteNoise
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.coupling import Coupling as Coupling
 from unidiff.objective.coupling import Independent as Independent

@@ -120,7 +120,7 @@ def log_likelihood(
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
-        require(0 < value < math.inf, name, value, "a number above 0")
+        require(0 < value < math.inf, name, value, "a number > 0")
     estimates, nfe = [], 0
     # Automatic differentiation works under no_grad, where it is switched on again, but not under inference_mode.
     with torch.inference_mode(False), torch.no_grad():

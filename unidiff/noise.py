@@ -59,9 +59,7 @@ class Seeded:
     def __call__(self, like: Tensor) -> Tensor:
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""
         if len(like) != len(self._generators):
-            raise ValueError(
-                f"the number of samples must be {len(self._generators)}, the number of seeds, got {len(like)}"
-            )
+            raise ValueError(f"samples must be one for each of {len(self._generators)} seeds, got {len(like)}")
         drawn = torch.empty(like.shape, dtype=torch.float32 if like.dtype.itemsize <= 4 else like.dtype)
         for row, generator in zip(drawn, self._generators):
             row.normal_(generator=generator)

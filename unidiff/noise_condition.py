@@ -39,7 +39,7 @@ class Timestep(NoiseCondition):
     T: float = 1000.0
 
     def __post_init__(self) -> None:
-        require(0 < self.T < float("inf"), "T", self.T, "a number above 0")
+        require(0 < self.T < float("inf"), "T", self.T, "a number > 0")
 
     def at(self, level: Level) -> Scale:
         """T t."""

@@ -129,7 +129,7 @@ class Parameterization(ABC):
             if singular.ndim:
                 modes, others = f" in {int(singular.sum())} of {singular.numel()} modes", "X0, V or Preconditioned"
             problem = f"{type(self).__name__} cannot be converted to data at t = 1{modes} of {process!r}"
-            raise ParameterError("parameterization", f"{problem}: it contains almost no signal there. Use {others}.")
+            raise ParameterError("parameterization", f"{problem}: too little signal is left. Use {others}.")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Preconditioned(Parameterization):
     data_std: float = 0.5  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        require(0 < self.data_std < math.inf, "data_std", self.data_std, "a number above 0")
+        require(0 < self.data_std < math.inf, "data_std", self.data_std, "a number > 0")
 
     def coefficients(self, level: Level) -> tuple[Scale, Scale]:
         r = self.input_scale(level)  # F = (x0 - c_skip u) / c_out

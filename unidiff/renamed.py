@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["RENAMED", "renamed", "renamed_attribute", "renamed_parameters"]
+from unidiff.errors import require
+
+__all__ = ["RENAMED", "STRINGS", "class_of_string", "renamed", "renamed_attribute", "renamed_parameters"]
 
 T = TypeVar("T")
 
@@ -29,6 +31,11 @@ RENAMED: dict[str, str] = {
     "load_classifying": "load_recipe",
     "load_coding": "load_recipe",
     "load_evolving": "load_recipe",
+}
+# Base class -> old string -> the class below it that the string stood for.
+STRINGS: dict[str, dict[str, str]] = {
+    "Discretization": {"spectral": "Spectral", "fd": "FiniteDifferences"},
+    "NoiseSpectrum": {"white": "WhiteNoise", "gradient": "GaussianFreeField", "data": "DataSpectrum"},
 }
 
 
@@ -55,6 +62,17 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def class_of_string(owner: object, parameter: str, base: Any, stacklevel: int = 4) -> None:
+    """For `__post_init__`: replace an old string by an object of its class below `base`, with a DeprecationWarning."""
+    if isinstance(value := getattr(owner, parameter), str):
+        classes = {cls.__name__: cls for cls in base.__subclasses__()}
+        new = STRINGS[base.__name__].get(value, "")
+        require(new in classes, parameter, value, " or ".join(f"{name}()" for name in classes))
+        notice = f"{type(owner).__name__}: {parameter}={value!r} is now {parameter}={new}()."
+        warnings.warn(notice, DeprecationWarning, stacklevel=stacklevel)
+        object.__setattr__(owner, parameter, classes[new]())
 
 
 def renamed_attribute(old: str, new: str) -> Any:

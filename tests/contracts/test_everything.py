@@ -114,7 +114,10 @@ def test_samples_are_those_of_the_data(process, name):
     assert energy(x, exact) < bound + bias**2
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 50, pytest.param(2000, marks=pytest.mark.slow)])
+SLOW = pytest.param(2000, marks=pytest.mark.slow)  # 13 s: every process in 2000 steps
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10, 50, SLOW])
 def test_the_default_is_finite_in_float32_for_any_number_of_steps(steps):
     for process in PROCESSES:
         # Where modes differ the weights of each step are computed alone: fewer steps, for time.

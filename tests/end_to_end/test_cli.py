@@ -108,6 +108,8 @@ def test_describe_recipes_and_mistakes():
         assert json.loads(unidiff("describe", name, "--json").out)["doc"] == path.read_text()
     assert unidiff("describe", "annealed_langevin").out.startswith("AnnealedLangevin(")
     assert "Did you mean NCSN" in refused("describe", "NSCN")
+    assert "Did you mean DDPM or" in refused("describe", "ddpn")
+    assert "Interval" in refused("describe", "INTERVALL")
     assert "unidiff list" in refused("describe", "qqqqqq")
 
 
@@ -131,7 +133,7 @@ MISTAKES = {
     "wrong type": (["--set", "training.steps=soon"], "integer"),
     "steps 0": (["--set", "training.steps=0"], "from 1 to"),
     "width -1": (["--set", "backbone.width=-1"], "width"),
-    "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "above sigma_min"),
+    "sigma_min above sigma_max": (["--set", "process={type: NCSN, sigma_min: 2, sigma_max: 1}"], "> sigma_min"),
     "seed": (["--set", "seed=-1"], "from 0 to"),
     "parts that do not fit": (["--set", "backbone=UNet"], "backbone"),
     "unknown part": (["--set", "process=DPM"], "DDPM"),
@@ -400,7 +402,7 @@ def refused_after_progress(*words):
 # --- likelihood ---
 
 
-@pytest.mark.slow  # many evaluations
+@pytest.mark.slow  # 2 s: many evaluations
 def test_likelihood_of_pictures(run):
     rough = ["--tolerance", 0.02]
     result = unidiff("likelihood", run, "--count", 3, "--probes", 2, "--bound", "--seed", 4, "--json", *rough)
@@ -425,7 +427,7 @@ def test_likelihood_of_pictures(run):
     assert "nan" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 10 s: exact traces at a tolerance of 1e-6
 def test_likelihood_of_points(tmp_path):
     recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
     assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
@@ -452,7 +454,7 @@ def test_likelihood_refuses(run, tmp_path):
     assert "or 0 for continuous data" in refused("likelihood", run, "--levels", 9, "--count", 2)
     assert "--levels must be 0 for continuous data" in refused("likelihood", run, "--levels", 1)
     for tolerance in (-1, "nan"):
-        assert "--tolerance must be a number above 0" in refused("likelihood", run, "--tolerance", tolerance)
+        assert "--tolerance must be a number > 0" in refused("likelihood", run, "--tolerance", tolerance)
     assert "--probes 2: the exact divergence uses no probes" in refused("likelihood", run, "--exact", "--probes", 2)
     assert "--steps 3: this is an option of the bound" in refused("likelihood", run, "--steps", 3)
     assert "must be one of auto" in refused("likelihood", run, "--device", "tpu")

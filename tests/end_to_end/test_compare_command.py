@@ -166,7 +166,7 @@ def test_a_trained_run_of_points(runs, tmp_path):
     assert facts["rows"][1]["energy"] == pytest.approx(ud.evaluation.energy_distance(x, test).value, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 6 s: the reference flow of images
 def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)  # the first doubling is enough
     result = unidiff("compare", runs / "digits", *WORDS, "--out", tmp_path / "out")
@@ -181,7 +181,7 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
         assert picture.size == (732, 480)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 3 s: reference flows of two runs, twice
 def test_several_runs(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("unidiff.tasks.comparison_models._TOLERANCE", 10.0)
     words = ["compare", runs / "ring", runs / "other", *WORDS, "--nfe", "3", "--out", tmp_path / "out"]

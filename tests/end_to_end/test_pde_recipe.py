@@ -114,7 +114,10 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ),
         ({"domain": {"type": "Rectangle", "cells": 4}}, "domain.cells"),
         ({"domain": {"type": "Intervall"}}, "Did you mean 'Interval'?"),
-        ({"domain": {"type": "Interval", "kind": "spectrum"}}, "domain.kind: expected spectral or fd, got 'spectrum'"),
+        (
+            {"domain": {"type": "Interval", "discretization": "Spectrum"}},
+            "unknown discretization 'Spectrum'. Did you mean 'Spectral'?",
+        ),
         ({"domain": {"type": "DDPM"}}, "expected a domain, got DDPM, a process"),
         (
             {"start": {"type": "Eigenmodes", "terms": [[48, 1.0]]}},
@@ -123,9 +126,9 @@ def test_a_failure_leaves_no_half_of_it(tmp_path, monkeypatch, failing):
         ({"start": {"type": "Eigenmodes", "terms": [[3]]}}, "start.terms"),
         ({"times": []}, "times"),
         ({"times": [1, -2]}, ", got -2.0"),
-        ({"R": 0}, "R must be a finite number above 0, got 0.0"),
-        ({"diffusivity": -1}, "diffusivity must be a finite number above 0, got -1.0"),
-        ({"clean": 1}, "clean must be a number from 0 to below 1, got 1.0"),
+        ({"R": 0}, "R must be a finite number > 0, got 0.0"),
+        ({"diffusivity": -1}, "diffusivity must be a finite number > 0, got -1.0"),
+        ({"clean": 1}, "clean must be a number in [0, 1), got 1.0"),
         ({"steps": 5}, "steps: unknown key"),
     ],
 )

@@ -121,7 +121,7 @@ def test_sliced_wasserstein_of_two_gaussians():
     assert estimate.error < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 3 s: 200 repeats
 def test_sliced_wasserstein_knows_its_error():
     repeats = 200
     pairs = [(randn(100, 2, seed=2 * i), randn(150, 2, seed=2 * i + 1) + 1) for i in range(repeats)]

@@ -38,13 +38,13 @@ def over(t, process):
 
 HEATS = [
     ud.RenormalizedHeat((28, 28)),
-    ud.RenormalizedHeat((28, 28), 4.0, noise="gradient"),
-    ud.RenormalizedHeat((12, 20), 4.0, noise="data"),
+    ud.RenormalizedHeat((28, 28), 4.0, noise=ud.GaussianFreeField()),
+    ud.RenormalizedHeat((12, 20), 4.0, noise=ud.DataSpectrum()),
     ud.RenormalizedHeat((28, 28), 20.0, floor=1e-3),
     ud.RenormalizedHeat((16,), 6.0, base=ud.VPSDE()),
     ud.RenormalizedHeat((128, 128), 128.0),
     measured(blur_max=1.5),
-    measured(blur_max=1.5, noise="data"),
+    measured(blur_max=1.5, noise=ud.DataSpectrum()),
 ]
 OTHERS = [ud.Blurring((28, 28)), ud.Blurring((28, 28), 20.0, floor=0.0), ud.InverseHeat((28, 28))]
 
@@ -457,7 +457,7 @@ def test_likelihood_of_gaussian_data():
     torch.testing.assert_close(found.log_prob, true + prior.sum(1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 2 s: bounds of many steps
 def test_the_variational_bound_of_gaussian_data():
     # As on scalar processes: with an exact model the bound lies below the likelihood and closes at order 1.
     process = ud.RenormalizedHeat((6,), 0.6)
@@ -473,7 +473,7 @@ def test_the_variational_bound_of_gaussian_data():
         bounds = [ud.variational_bound(model, x, ud.ArcLength(steps), seeds=each).log_prob for each in seeds]
         gaps.append(float((true - torch.stack(bounds).mean(0)).mean()))
     assert 0 < gaps[1] < gaps[0]
-    pink = gaussian(ud.RenormalizedHeat((6,), 0.6, noise="gradient"))
+    pink = gaussian(ud.RenormalizedHeat((6,), 0.6, noise=ud.GaussianFreeField()))
     with pytest.raises(ParameterError, match="its noise differs from mode to mode"):
         ud.variational_bound(pink, x, ud.ArcLength(5))
 
@@ -488,7 +488,7 @@ def test_encoding_and_decoding():
     torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 3 s: the reference flow is halved until it stands still
 def test_solvers_are_compared_on_it():
     # The reference is the default solver, halved until it stands still: held against the flow of Gaussian data.
     process = ud.RenormalizedHeat((6,), 2.0)

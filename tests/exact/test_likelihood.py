@@ -197,7 +197,7 @@ def test_float32_networks():
     assert (found.log_prob - truth.log_prob(x.double())).abs().max() < bound
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 9 s: three likelihoods by an adaptive solver
 def test_a_network_under_every_gradient_mode():
     torch.manual_seed(0)
     net = ud.MLP((3,), width=16, depth=1)

@@ -27,7 +27,7 @@ def disk(n: int, modes: int = 8) -> ud.pde.Mask:
 DOMAINS = [
     ud.pde.Interval(9, 2.0),
     ud.pde.Rectangle((5, 8), (1.0, 3.0)),
-    ud.pde.Box((3, 4, 5), (1.0, 2.0, 0.5), "fd"),
+    ud.pde.Box((3, 4, 5), (1.0, 2.0, 0.5), ud.pde.FiniteDifferences()),
     disk(16, 30),
     ud.pde.Polygon(L_SHAPE, 24, 40),
     ud.pde.Polygon(((0, 0), (1, 0), (0, 1)), 8, 28),
@@ -58,7 +58,7 @@ def test_modes_are_orthonormal_and_are_eigenmodes(domain):
     assert domain.order()[0] == 0
     modes = torch.randn(2, *eigenvalues.shape, dtype=F64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(domain.to_modes(domain.to_values(modes)), modes, rtol=0, atol=1e-11)
-    if getattr(domain, "kind", "fd") == "fd":
+    if getattr(domain, "discretization", None) != ud.pde.Spectral():
         applied = (domain.laplacian() @ basis.T.numpy()).T
         scale = float(eigenvalues.max())
         expected = -(eigenvalues.flatten()[:, None] * basis).numpy()
@@ -87,7 +87,7 @@ def test_rectangles(ratio):
     smooth = ud.pde.Rectangle((40, 40), sides)
     found = smooth.eigenvalues.flatten()[smooth.order()[:12]]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-14)
-    cells = ud.pde.Rectangle((40, 40), sides, "fd")
+    cells = ud.pde.Rectangle((40, 40), sides, ud.pde.FiniteDifferences())
     coarse = cells.eigenvalues.flatten()[cells.order()[:12]].numpy()
     # (2 / h)^2 sin^2(w h / 2) is above w^2 (1 - w^2 h^2 / 12).
     h = max(sides) / 40
@@ -96,12 +96,12 @@ def test_rectangles(ratio):
 
 
 def test_a_full_mask_is_the_rectangle():
-    rectangle = ud.pde.Rectangle((26, 20), (1.0, 1.7), "fd")
+    rectangle = ud.pde.Rectangle((26, 20), (1.0, 1.7), ud.pde.FiniteDifferences())
     mask = ud.pde.Mask(np.ones((26, 20)), (1.0, 1.7), 50)
     expected = rectangle.eigenvalues.flatten()[rectangle.order()[:50]]
     torch.testing.assert_close(mask.eigenvalues, expected, rtol=1e-10, atol=1e-10)
     polygon = ud.pde.Polygon(((0, 0), (1, 0), (1, 1.7), (0, 1.7)), 34, 50)
-    same = ud.pde.Rectangle((20, 34), (1.0, 1.7), "fd")
+    same = ud.pde.Rectangle((20, 34), (1.0, 1.7), ud.pde.FiniteDifferences())
     assert polygon.points[0].shape == (20 * 34,)
     expected = same.eigenvalues.flatten()[same.order()[:50]]
     torch.testing.assert_close(polygon.eigenvalues, expected, rtol=1e-10, atol=1e-10)

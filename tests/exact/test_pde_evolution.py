@@ -57,10 +57,10 @@ def test_on_cells_it_is_the_direct_integration(t):
     n, side = 20, 1.7
     u0 = rough(n)
     true = integrate(second_difference(n, side), u0.numpy(), t)
-    found = pde.evolve(ud.pde.Interval(n, side, "fd"), u0, t)
+    found = pde.evolve(ud.pde.Interval(n, side, ud.pde.FiniteDifferences()), u0, t)
     assert relative(found.values.numpy(), true) < 1e-12
     # Single precision: the transform rounds a state of norm 1 by 6e-8 * sqrt(n) or so, and e^(-lambda t) in float64.
-    single = pde.evolve(ud.pde.Interval(n, side, "fd"), u0.float(), t)
+    single = pde.evolve(ud.pde.Interval(n, side, ud.pde.FiniteDifferences()), u0.float(), t)
     assert single.values.dtype == torch.float32
     assert relative(single.values.numpy(), true) < 5e-6
 
@@ -70,7 +70,13 @@ def test_on_a_rectangle_it_is_the_direct_integration():
     laplacian = np.kron(second_difference(m, sides[0]), np.eye(n)) + np.kron(np.eye(m), second_difference(n, sides[1]))
     u0 = rough(m, n)
     true = integrate(laplacian, u0.numpy().ravel(), 0.02)
-    assert relative(pde.evolve(ud.pde.Rectangle((m, n), sides, "fd"), u0, 0.02).values.numpy().ravel(), true) < 1e-12
+    assert (
+        relative(
+            pde.evolve(ud.pde.Rectangle((m, n), sides, ud.pde.FiniteDifferences()), u0, 0.02).values.numpy().ravel(),
+            true,
+        )
+        < 1e-12
+    )
 
 
 def chebyshev(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,7 +125,8 @@ def test_cells_tend_to_the_continuum_with_order_2():
 
     errors = []
     for n in (64, 256, 1024):
-        smooth, cells = (pde.evolve(ud.pde.Interval(n, 1.0, kind), start, 0.02, R=11.15) for kind in ("spectral", "fd"))
+        domains = (ud.pde.Interval(n, 1.0, kind()) for kind in (ud.pde.Spectral, ud.pde.FiniteDifferences))
+        smooth, cells = (pde.evolve(domain, start, 0.02, R=11.15) for domain in domains)
         errors.append(float((smooth.values - cells.values).norm() / smooth.values.norm()))
     assert math.log2(errors[0] / errors[1]) / 2 == pytest.approx(2, abs=0.02)
     assert math.log2(errors[1] / errors[2]) / 2 == pytest.approx(2, abs=0.02)

@@ -41,7 +41,7 @@ class Given(Domain):
 # ---------------------------------------------------------------------------------------------- coordinates
 
 
-@pytest.mark.parametrize("domain", [Interval(9, 2.0), Rectangle((4, 6), (1.0, 2.0), "fd")])
+@pytest.mark.parametrize("domain", [Interval(9, 2.0), Rectangle((4, 6), (1.0, 2.0), ud.pde.FiniteDifferences())])
 def test_directions_and_back(domain):
     modes = torch.randn(3, *domain.eigenvalues.shape, dtype=F64, generator=torch.Generator().manual_seed(0))
     modes[(slice(None), *[0] * domain.eigenvalues.ndim)] = 0

@@ -13,7 +13,7 @@ import unidiff as ud
 from unidiff import pde
 from unidiff.errors import ParameterError
 
-CELLS = ud.pde.Interval(32, 1.0, "fd")
+CELLS = ud.pde.Interval(32, 1.0, ud.pde.FiniteDifferences())
 
 
 def start(x):
@@ -30,14 +30,14 @@ def error(simulator, domain=CELLS, times=(0.004, 0.02)):
 def test_the_sparse_laplacian_has_the_eigenvalues_of_the_domain(shape):
     cls = [ud.pde.Interval, ud.pde.Rectangle, ud.pde.Box][len(shape) - 1]
     sides = tuple(1.0 + 0.3 * i for i in range(len(shape)))
-    domain = cls(shape, sides, "fd")
+    domain = cls(shape, sides, ud.pde.FiniteDifferences())
     matrix = domain.laplacian().toarray()
     assert np.array_equal(matrix, matrix.T)
     u = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     by_modes = domain.to_values(-domain.eigenvalues * domain.to_modes(u))
     scale = float(domain.eigenvalues.max())
     np.testing.assert_allclose(matrix @ u.flatten().numpy(), by_modes.flatten().numpy(), rtol=0, atol=1e-14 * scale)
-    with pytest.raises(ParameterError, match=r"kind must be .* got .spectral."):
+    with pytest.raises(ParameterError, match=r"discretization must be .* got Spectral"):
         cls(shape, sides).laplacian()
 
 
@@ -86,7 +86,7 @@ def test_long_runs_keep_gradient_energy_and_mean():
 
 
 def test_meshes_in_two_dimensions():
-    domain = ud.pde.Rectangle((9, 7), (1.0, 0.8), "fd")
+    domain = ud.pde.Rectangle((9, 7), (1.0, 0.8), ud.pde.FiniteDifferences())
     u0 = torch.randn(9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     exact = pde.evolve(domain, u0, [0.01]).values
     for simulator, bound in ((pde.MethodOfLines("DOP853", 1e-11), 1e-9), (pde.SDIRK2(3000), 1e-5)):
@@ -118,7 +118,7 @@ def test_equation_22_amplifies_every_defect():
 
 def test_a_defect_grows_as_the_formula_says():
     # Started from c u_0, with the R of u_0: a defect q(0) = c^2 put in by hand.
-    domain = ud.pde.Interval(8, 1.7, "fd")
+    domain = ud.pde.Interval(8, 1.7, ud.pde.FiniteDifferences())
     u0 = domain.field(lambda x: torch.cos(math.pi * x / 1.7) + 0.3 * torch.cos(2 * math.pi * x / 1.7))
     times = [0.0, 0.15, 0.3, 0.6]
     # rho along the path of (22) itself: nu depends on the shape only, and the shape is that of the exact solution.
@@ -145,7 +145,10 @@ def test_mistakes_of_methods():
         (lambda: pde.MethodOfLines("RK4"), "method must be .* got 'RK4'"),
         (lambda: pde.MethodOfLines(rtol=0.0), "rtol"),
         (lambda: pde.ETDRK4(0), "steps"),
-        (lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0), "kind must be .* got 'spectral'"),
+        (
+            lambda: pde.SDIRK2(1).simulate(ud.pde.Interval(8), torch.arange(8.0), 1.0),
+            r"discretization must be .* got Spectral\(\)",
+        ),
     ):
         with pytest.raises(ParameterError, match=said):
             make()

@@ -15,7 +15,8 @@ PI2 = math.pi**2
 
 
 @pytest.mark.parametrize(
-    "domain", [ud.pde.Interval(12, 1.5), ud.pde.Rectangle((5, 6), (1.0, 2.2), "fd"), ud.pde.Box((3, 4, 3))]
+    "domain",
+    [ud.pde.Interval(12, 1.5), ud.pde.Rectangle((5, 6), (1.0, 2.2), ud.pde.FiniteDifferences()), ud.pde.Box((3, 4, 3))],
 )
 def test_rates_are_the_eigenvalues_of_the_jacobian(domain):
     eigenvalues = domain.eigenvalues.flatten()

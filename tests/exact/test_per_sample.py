@@ -37,7 +37,7 @@ def kept(process: PerSampleHeat, t: float) -> float:
 
 CASES = [
     (measured(), X[:50]),
-    (measured(blur_max=3.0, noise="data"), X[:50]),
+    (measured(blur_max=3.0, noise=ud.DataSpectrum()), X[:50]),
     (measured(floor=1e-3, blur_max=6.0), X[:50]),
     (PerSampleHeat(ud.RenormalizedHeat((12, 20), 20.0)), images(5, 3, 12, 20)),
     (PerSampleHeat(ud.RenormalizedHeat((32, 32), 128.0)), images(5, 1, 32, 32)),
@@ -105,9 +105,9 @@ def test_one_time_for_each_sample_and_one_for_all_agree():
         torch.testing.assert_close(
             together[i], process.mean(u0, torch.tensor(t, dtype=torch.float32))[i], rtol=1e-15, atol=0
         )
-    with pytest.raises(ValueError, match="one for each of the 3 samples"):
+    with pytest.raises(ValueError, match="one for each of 3 samples, got 2"):
         process.mean(u0, torch.tensor([0.1, 0.5]))
-    with pytest.raises(ValueError, match="its last axes must be"):
+    with pytest.raises(ValueError, match="the last axes of the state must be"):
         process.mean(torch.zeros(3, 8), 0.5)
 
 

@@ -355,7 +355,7 @@ def test_a_batch_is_computed_in_float64_and_cast_once(process, dtype, shape):
 
 def test_a_batch_of_times_needs_its_state():
     for like in (None, torch.zeros(3, 2)):
-        with pytest.raises(ValueError, match="one time per sample"):
+        with pytest.raises(ValueError, match="t must be one time, or one for each sample of"):
             DDPM().level(torch.tensor([0.1, 0.2]), like)
 
 

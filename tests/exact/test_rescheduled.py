@@ -204,7 +204,7 @@ def test_a_run_is_the_run_of_the_native_model(process, solver):
     close(actual.x, expected.x, 1e-7)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 2 s: runs of 200 steps
 def test_a_run_on_flow_matching_ends_where_its_flow_does():
     # One Gaussian N(m, v): the flow is linear, and a run errs natively by its O(1 / N) steps. The rescheduled model
     # differs in its first prediction alone, by alpha_T v |u - alpha_T m| (see above) with alpha_T = 0.0064 of DDPM; the

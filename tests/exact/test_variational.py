@@ -240,7 +240,7 @@ def test_the_decoders_probabilities_sum_to_one(centre, sigma):
     assert log_p.isfinite().all()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 4 s: two bounds of 2,000 points
 def test_the_bound_of_data_in_bins_bounds_their_probability():
     # Points on a grid of 5 levels with known probabilities: the bound must be below the entropy's share, on average.
     probabilities = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=F64)

@@ -41,6 +41,7 @@ def rotating(
         shift = turn * count % max(1, len(rest))
         chosen += (rest[shift:] + rest[:shift])[: max(0, count - len(chosen))]
         pairs += [
+            # All pairs of a product take minutes: the others wait for `make test-all`.
             pytest.param(one, other, marks=() if place in chosen else pytest.mark.slow)
             for place, other in enumerate(second)
         ]

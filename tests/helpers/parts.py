@@ -31,6 +31,8 @@ FROZEN = (
         ud.TimeSampling,
         Dataset,
         ud.DivergenceEstimator,
+        ud.NoiseSpectrum,
+        ud.pde.Discretization,
         ud.inverse.Operator,
         ud.Conditioning,
         ud.codec.AutoencoderConfig,
@@ -44,7 +46,10 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DDPM": [{"T": 12, "schedule": cls()} for name, cls in PUBLIC.choices(Schedule).items() if name != "BetaTable"],
     "BetaTable": [{"entries": [0.01, 0.2, 1.0]}],  # of one T only: tests/exact/test_process.py
     "DCT": [{"shape": (2,)}, {"shape": (3, 4)}],
-    "RenormalizedHeat": [{"shape": (2,), "blur_max": 0.5}, {"shape": (2,), "blur_max": 40.0, "noise": "data"}],
+    "RenormalizedHeat": [
+        {"shape": (2,), "blur_max": 0.5},
+        {"shape": (2,), "blur_max": 40.0, "noise": ud.DataSpectrum()},
+    ],
     "Blurring": [{"shape": (2,), "blur_max": 2.0}],
     "InverseHeat": [{"shape": (2,), "blur_max": 0.8, "levels": 8}],
     "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],

@@ -92,6 +92,31 @@ def test_a_real_run_of_the_last_release_is_passed_a_thousand_t(tmp_path):
     assert ud.load(run, device="cpu").denoiser.noise_condition == ud.Timestep()
 
 
+HEAT = "process: {type: RenormalizedHeat, shape: [8, 8], noise: NOISE}\nparameterization: X0\ndata: Digits\n"
+STRINGS = [("white", ud.WhiteNoise()), ("gradient", ud.GaussianFreeField()), ("data", ud.DataSpectrum())]
+
+
+@pytest.mark.parametrize(("old", "expected"), STRINGS)
+@pytest.mark.parametrize("run", [False, True], ids=["recipe", "run of the last release"])
+def test_a_string_of_before_is_read_as_its_class(tmp_path, old, expected, run):
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always")
+        recipe = read(tmp_path, HEAT.replace("NOISE", old) + NETWORK, run=run)
+    assert recipe.process.noise == expected
+    said = [f"{old} is now called {type(expected).__name__}" in str(notice.message) for notice in notices]
+    assert any(said) != run  # a finished run is not edited, so it is read in silence
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(tmp_path, recipe.to_yaml()) == recipe
+
+
+@pytest.mark.parametrize(("old", "expected"), [("spectral", ud.pde.Spectral()), ("fd", ud.pde.FiniteDifferences())])
+def test_the_kind_of_a_domain_is_its_discretization(tmp_path, old, expected):
+    with pytest.warns(DeprecationWarning, match=r"'domain.kind' is now called 'discretization'"):
+        recipe = read(tmp_path, f"domain: {{type: Interval, cells: 8, kind: {old}}}\ntimes: [1.0]\n")
+    assert recipe.domain == ud.pde.Interval(8, 1.0, expected)
+
+
 def test_a_condition_that_does_not_fit_is_an_error_at_its_key(tmp_path):
     with pytest.raises(RecipeError, match=r"noise_condition: .*alpha = 0"):
         read(tmp_path, f"process: FlowMatching\nnoise_condition: LogSigma\n{REST}")

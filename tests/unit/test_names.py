@@ -48,6 +48,22 @@ def test_an_old_attribute_is_the_new_one_with_a_notice(owner: object, old: str, 
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: ud.RenormalizedHeat((4, 4), noise="white").noise, ud.WhiteNoise()),
+        (lambda: ud.RenormalizedHeat((4, 4), noise="gradient").noise, ud.GaussianFreeField()),
+        (lambda: ud.RenormalizedHeat((4, 4), noise="data").noise, ud.DataSpectrum()),
+        (lambda: ud.pde.Interval(4, 1.0, "spectral").discretization, ud.pde.Spectral()),
+        (lambda: ud.pde.Box((2, 2, 2), kind="fd").discretization, ud.pde.FiniteDifferences()),
+    ],
+)
+def test_an_old_string_is_the_object_of_its_class_with_a_notice(make, expected) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"='\w+' is now \w+={type(expected).__name__}\(\)") as caught:
+        assert make() == expected
+    assert {notice.filename for notice in caught} == {__file__}
+
+
 def test_recipes_resolve_names_over_all_namespaces_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

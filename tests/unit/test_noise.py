@@ -62,7 +62,7 @@ def test_noise_is_standard_normal_and_streams_are_uncorrelated():
 
 
 def test_a_batch_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="must be 2, the number of seeds, got 3"):
+    with pytest.raises(ValueError, match="samples must be one for each of 2 seeds, got 3"):
         Seeded([0, 1])(torch.empty(3, 2))
 
 

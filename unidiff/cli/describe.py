@@ -50,7 +50,8 @@ def describe(
     alike = (public for public in unidiff.EXPORTS if same_name(public, name))
     public = name if name in unidiff.EXPORTS else next(alike, None)
     if public is None:
-        near = difflib.get_close_matches(name, [*unidiff.EXPORTS, *shipped_recipes()], n=3, cutoff=0.4)
+        names = {known.lower(): known for known in (*shipped_recipes(), *unidiff.EXPORTS)}
+        near = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)]
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
         raise UnidiffError(f"describe {name}: unknown name. {hint}")
     from unidiff.recipe.describe import signature_rows

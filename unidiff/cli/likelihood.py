@@ -49,7 +49,7 @@ def likelihood(
     """
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 2**62)
-    require(0 < tolerance < math.inf, "--tolerance", tolerance, "a number above 0")
+    require(0 < tolerance < math.inf, "--tolerance", tolerance, "a number > 0")
     allowed = "0 for continuous data, or an integer from 2 to 65536"
     require(levels is None or levels == 0 or is_whole(levels, 2, 2**16), "--levels", levels, allowed)
     if exact and probes is not None:

@@ -56,7 +56,7 @@ class ArrayFile(Dataset):
         require((self.low is None) == (self.high is None), "high", self.high, "low and high together, or neither")
         if self.low is not None and self.high is not None:
             require(math.isfinite(self.low), "low", self.low, "a finite number")
-            require(self.low < self.high < math.inf, "high", self.high, f"a finite number above low = {self.low}")
+            require(self.low < self.high < math.inf, "high", self.high, f"a finite number > low = {self.low}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ def compare(
     integers = [("batch", batch), ("followed", followed), ("most_steps", most_steps)]
     for name, value in [*(("nfe", nfe) for nfe in nfes), *integers]:
         require_whole(name, value)
-    require(0 < tolerance < math.inf, "tolerance", tolerance, "a number above 0")
+    require(0 < tolerance < math.inf, "tolerance", tolerance, "a number > 0")
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)

@@ -105,7 +105,7 @@ class DynamicThreshold(Denoiser):
 
     def __init__(self, model: Denoiser, quantile: float = 0.995, limit: float = 1.0) -> None:
         super().__init__()
-        require(0 < quantile <= 1, "quantile", quantile, "a number above 0, at most 1")
+        require(0 < quantile <= 1, "quantile", quantile, "a number in (0, 1]")
         require(0 < limit < float("inf"), "limit", limit, "a number > 0")
         self.model = model
         self._copy_interface(model)

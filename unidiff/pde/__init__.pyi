@@ -6,10 +6,13 @@ from unidiff.pde.backward import recover_modes as recover_modes
 from unidiff.pde.backward import resolution as resolution
 from unidiff.pde.backward import resolvable_modes as resolvable_modes
 from unidiff.pde.domain import Box as Box
+from unidiff.pde.domain import Discretization as Discretization
 from unidiff.pde.domain import Domain as Domain
+from unidiff.pde.domain import FiniteDifferences as FiniteDifferences
 from unidiff.pde.domain import GradientModes as GradientModes
 from unidiff.pde.domain import Interval as Interval
 from unidiff.pde.domain import Rectangle as Rectangle
+from unidiff.pde.domain import Spectral as Spectral
 from unidiff.pde.evolution import Flow as Flow
 from unidiff.pde.evolution import Stability as Stability
 from unidiff.pde.evolution import evolve as evolve

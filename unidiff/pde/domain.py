@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.renamed import renamed_attribute
+from unidiff.renamed import class_of_string, renamed, renamed_attribute
 
-__all__ = ["Box", "Domain", "GradientModes", "Interval", "Rectangle", "cell_centres"]
-
-Discretization = Literal["spectral", "fd"]
+__all__ = [
+    *("Box", "Discretization", "Domain", "FiniteDifferences", "GradientModes", "Interval", "Rectangle", "Spectral"),
+    "cell_centres",
+]
 
 _MOST_CELLS = 2**26  # 512 MB for one field: a mistyped size raises an error instead of exhausting the memory
 
@@ -91,19 +92,57 @@ def cell_centres(cells: Sequence[int], sides: Sequence[float]) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
+class Discretization(ABC):
+    """The Laplacian whose eigenvalues the cosine modes of a box have."""
+
+    @abstractmethod
+    def wave_numbers(self, frequencies: Tensor, width: float) -> Tensor:
+        """Along one axis, square roots of the eigenvalues of the modes of frequencies pi k / L on cells of a width."""
+
+    def laplacian(self, cells: Sequence[int], sides: Sequence[float]) -> Any:
+        """The Laplacian as a sparse matrix; see `Domain.laplacian`."""
+        raise ParameterError("discretization", f"must be FiniteDifferences(), whose Laplacian is sparse, got {self!r}")
+
+
+@dataclass(frozen=True)
+class Spectral(Discretization):
+    """The Laplacian of the continuum: eigenvalues sum_a (pi k_a / L_a)^2."""
+
+    def wave_numbers(self, frequencies: Tensor, width: float) -> Tensor:
+        return frequencies
+
+
+@dataclass(frozen=True)
+class FiniteDifferences(Discretization):
+    """The 3-, 5- or 7-point Laplacian on n cells of width h an axis, sum_a (2 / h)^2 sin^2(pi k_a / 2 n)."""
+
+    def wave_numbers(self, frequencies: Tensor, width: float) -> Tensor:
+        return 2 / width * torch.sin(frequencies * width / 2)
+
+    def laplacian(self, cells: Sequence[int], sides: Sequence[float]) -> Any:
+        from scipy.sparse import csr_array, diags_array, kronsum
+
+        total = csr_array((1, 1))
+        for n, side in zip(cells, sides, strict=True):
+            ones = np.full(n - 1, n / side)
+            gradient = diags_array([-ones, ones], offsets=[0, 1], shape=(n - 1, n))  # inside: no flux at the border
+            total = kronsum(-gradient.T @ gradient, total)  # 1 (x) A + B (x) 1, so the last axis runs fastest
+        return csr_array(total)
+
+
+@dataclass(frozen=True)
 class _Grid(Domain):
     """A box of equal cells, in which the cosine transform gives every eigenmode.
 
     Args:
         cells: Number of cells along each axis, at least 2.
         sides: Lengths L of the sides.
-        kind: "spectral" for the eigenvalues of the continuum, "fd" for those of the 3-, 5- or 7-point Laplacian on the
-            cells.
+        discretization: The Laplacian whose eigenvalues the modes have.
     """
 
     cells: tuple[int, ...]
     sides: tuple[float, ...]
-    kind: Discretization = "spectral"
+    discretization: Discretization = field(default_factory=Spectral)
 
     dimension: ClassVar[int]
 
@@ -117,7 +156,7 @@ class _Grid(Domain):
             require_whole("cells", cells, 2)
             require(0 < side < math.inf, "sides", side, "a number > 0")
         require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
-        require(self.kind in ("spectral", "fd"), "kind", self.kind, '"spectral" or "fd"')
+        class_of_string(self, "discretization", Discretization, stacklevel=5)
 
     @property
     def _basis(self) -> DCT:
@@ -130,11 +169,9 @@ class _Grid(Domain):
 
     @cached_property
     def eigenvalues(self) -> Tensor:
-        """sum_a (pi k_a / L_a)^2, or for the 3-point Laplacian ("fd") sum_a (2 / h_a)^2 sin^2(pi k_a / 2 n_a)."""
-        waves = self._basis.frequencies(self.sides)
-        if self.kind == "fd":
-            widths = [side / n for side, n in zip(self.sides, self.cells)]
-            waves = tuple(2 / h * torch.sin(wave * h / 2) for wave, h in zip(waves, widths))
+        """sum_a w_a^2, (*cells), of the wave numbers w_a along the axes; see `Discretization`."""
+        axes = zip(self._basis.frequencies(self.sides), self.sides, self.cells, strict=True)
+        waves = [self.discretization.wave_numbers(frequencies, side / n) for frequencies, side, n in axes]
         return torch.stack(waves).square().sum(0)
 
     @cached_property
@@ -142,16 +179,8 @@ class _Grid(Domain):
         return cell_centres(self.cells, self.sides)
 
     def laplacian(self) -> Any:
-        """The 3-, 5- or 7-point Laplacian; see `Domain.laplacian`. For `kind="fd"` only."""
-        require(self.kind == "fd", "kind", self.kind, '"fd", whose Laplacian is a sparse matrix')
-        from scipy.sparse import csr_array, diags_array, kronsum
-
-        total = csr_array((1, 1))
-        for n, side in zip(self.cells, self.sides, strict=True):
-            ones = np.full(n - 1, n / side)
-            gradient = diags_array([-ones, ones], offsets=[0, 1], shape=(n - 1, n))  # inside: no flux at the border
-            total = kronsum(-gradient.T @ gradient, total)  # 1 (x) A + B (x) 1, so the last axis runs fastest
-        return csr_array(total)
+        """The 3-, 5- or 7-point Laplacian; see `Domain.laplacian`. For `FiniteDifferences` only."""
+        return self.discretization.laplacian(self.cells, self.sides)
 
     def to_modes(self, values: Tensor) -> Tensor:
         return self._cell_scale * self._basis.forward(values)
@@ -160,6 +189,7 @@ class _Grid(Domain):
         return self._basis.inverse(modes / self._cell_scale)
 
 
+@renamed(kind="discretization")
 @dataclass(frozen=True)
 class Interval(_Grid):
     """The interval [0, L]."""
@@ -169,6 +199,7 @@ class Interval(_Grid):
     dimension: ClassVar[int] = 1
 
 
+@renamed(kind="discretization")
 @dataclass(frozen=True)
 class Rectangle(_Grid):
     """The rectangle [0, L_1] x [0, L_2]; the first axis is that of the rows."""
@@ -178,6 +209,7 @@ class Rectangle(_Grid):
     dimension: ClassVar[int] = 2
 
 
+@renamed(kind="discretization")
 @dataclass(frozen=True)
 class Box(_Grid):
     """The box [0, L_1] x [0, L_2] x [0, L_3]."""

@@ -180,7 +180,7 @@ class Process(ABC):
         if not isinstance(t, Tensor) or t.ndim == 0:
             return self.levels_at([float(t)], "cpu" if like is None else like.device)[0]
         if like is None or t.shape != like.shape[:1]:
-            raise ValueError(f"t has shape {tuple(t.shape)}; give one time per sample and the state as `like`.")
+            raise ValueError(f"t must be one time, or one for each sample of `like`, got shape {tuple(t.shape)}")
 
         def fitted(value: Tensor) -> Tensor:
             modes = value.shape[1:]

@@ -28,7 +28,7 @@ class FlowMatching(Process):
     t_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number in (0, 1)")
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t.to(torch.float64)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unidiff.errors import require
+from unidiff.noise_spectrum import NoiseSpectrum, WhiteNoise
 from unidiff.process.base import Process
 from unidiff.process.spectral import SpectralProcess
 from unidiff.process.variance_preserving import CosineVP
+from unidiff.renamed import class_of_string
 
 __all__ = ["Blurring", "RenormalizedHeat"]
-
-Spectrum = Literal["white", "gradient", "data"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,14 @@ class RenormalizedHeat(_BlurOnProcess):
 
     Args:
         base: The process whose log SNR falls as that of the modes without blur.
-        noise: Spectrum s_k^2 of the noise: "white" is the same in all modes, "gradient" proportional to 1 / lambda_k,
-            so that its gradient is white, "data" proportional to S_k.
+        noise: The spectrum s_k^2 of the noise, up to the factor.
     """
 
-    noise: Spectrum = "white"
+    noise: NoiseSpectrum = field(default_factory=WhiteNoise)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.noise in ("white", "gradient", "data"), "noise", self.noise, '"white", "gradient" or "data"')
+        class_of_string(self, "noise", NoiseSpectrum)
 
     @cached_property
     def energy(self) -> float:
@@ -95,12 +93,8 @@ class RenormalizedHeat(_BlurOnProcess):
 
     @cached_property
     def _log_noise(self) -> Tensor:
-        """Log s_k: (*shape). The constant mode, which has no gradient, has the noise of the lowest other."""
-        spectrum = {
-            "white": torch.ones_like(self.eigenvalues),
-            "gradient": 1 / self.eigenvalues.clamp(min=self.lowest_eigenvalue),
-            "data": self.power(),
-        }[self.noise]
+        """Log s_k: (*shape)."""
+        spectrum = self.noise.variances(self.eigenvalues, self.power())
         spectrum = spectrum.clamp(min=1e-12 * float(spectrum.max()))  # modes without data need noise too
         return 0.5 * (spectrum * (self.energy / (self.eigenvalues * spectrum).sum())).log()
 

@@ -43,8 +43,8 @@ class InverseHeat(SpectralProcess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.blur_min < math.inf, "blur_min", self.blur_min, "a number above 0, in pixels")
-        require(self.blur_min < self.blur_max, "blur_max", self.blur_max, f"a number above blur_min ({self.blur_min})")
+        require(0 < self.blur_min < math.inf, "blur_min", self.blur_min, "a number > 0, in pixels")
+        require(self.blur_min < self.blur_max, "blur_max", self.blur_max, f"a number > blur_min ({self.blur_min})")
         require(0 < self.noise_scale < math.inf, "noise_scale", self.noise_scale, "a number > 0")
         require_whole("levels", self.levels, 2, 1_000_000)
 

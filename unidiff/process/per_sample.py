@@ -126,9 +126,9 @@ class PerSampleHeat:
         modes = self.linear.shape
         times = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().flatten()
         if len(times) not in (1, len(like)):
-            raise ValueError(f"t holds {len(times)} times; give one, or one for each of the {len(like)} samples.")
+            raise ValueError(f"t must be one time, or one for each of {len(like)} samples, got {len(times)}")
         if like.shape[like.ndim - len(modes) :] != modes:
-            raise ValueError(f"the state has shape {tuple(like.shape)}; its last axes must be {modes}.")
+            raise ValueError(f"the last axes of the state must be {modes}, got shape {tuple(like.shape)}")
         values = _at_one_time(self.linear, float(times)) if len(times) == 1 else _coefficients(self.linear, times)
         shape = len(times), *[1] * (like.ndim - 1 - len(modes)), *modes
         dtype = precise(like.device)

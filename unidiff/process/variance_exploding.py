@@ -23,7 +23,7 @@ class _VarianceExploding(Process):
 
     def __post_init__(self) -> None:
         require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "a number > 0")
-        allowed = f"a number above sigma_min ({self.sigma_min})"
+        allowed = f"a number > sigma_min ({self.sigma_min})"
         require(self.sigma_min < self.sigma_max < math.inf, "sigma_max", self.sigma_max, allowed)
 
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class VESDE(_VarianceExploding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number in (0, 1)")
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return math.log(self.sigma_min) + t.to(torch.float64) * math.log(self.sigma_max / self.sigma_min)  # eq. 30

@@ -30,9 +30,9 @@ class _LinearBeta(Process):
 
     def __post_init__(self) -> None:
         require(0 < self.beta_min < math.inf, "beta_min", self.beta_min, "a number > 0")
-        allowed = f"a number of at least beta_min ({self.beta_min})"
+        allowed = f"a number >= beta_min ({self.beta_min})"
         require(self.beta_min <= self.beta_max < math.inf, "beta_max", self.beta_max, allowed)
-        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number in (0, 1)")
 
     def log_alpha(self, t: Tensor) -> Tensor:
         # Minus half the integral of beta from 0 to t: Song et al. 2021, eq. 33
@@ -84,9 +84,9 @@ class CosineVP(Process):
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.log_snr_min), "log_snr_min", self.log_snr_min, "a finite number")
-        allowed = f"a number above log_snr_min ({self.log_snr_min})"
+        allowed = f"a number > log_snr_min ({self.log_snr_min})"
         require(self.log_snr_min < self.log_snr_max < math.inf, "log_snr_max", self.log_snr_max, allowed)
-        require(0 < self.t_min < 1, "t_min", self.t_min, "a number above 0 and below 1")
+        require(0 < self.t_min < 1, "t_min", self.t_min, "a number in (0, 1)")
 
     def _angle(self, t: Tensor) -> Tensor:
         start, end = math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))

@@ -72,7 +72,7 @@ class Builder:
             problem = f"expected the name of {an(noun(base))}, got {as_written(node)}"
             raise node.at.error(key, problem, self.registry.choices(base))
         value = self._imported(name, node, key) if ":" in name or "." in name else self.registry.find(name, base)
-        if value is not None and (new := new_name(name)):
+        if value is not None and self.run is None and (new := new_name(name, base)):
             warnings.warn(f"{node.at.source.name}: {name} is now called {new}.", DeprecationWarning, stacklevel=2)
         if value is None:
             problem = f"unknown {noun(base)} {name!r}.{nearest(name, self.registry.choices(base))}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import unidiff
-from unidiff.renamed import RENAMED
+from unidiff.renamed import RENAMED, STRINGS
 
 __all__ = ["PUBLIC", "Registry", "an", "is_component", "kind_of", "new_name", "noun", "same_name"]
 
@@ -47,9 +47,10 @@ def same_name(one: str, other: str) -> bool:
     return _fold(one) == _fold(other)
 
 
-def new_name(name: str) -> str | None:
-    """The public name that replaces an old one, ignoring case and underscores; None if this is not an old name."""
-    return {_fold(old): new for old, new in RENAMED.items()}.get(_fold(name))
+def new_name(name: str, base: type) -> str | None:
+    """The public name of a `base` that replaces an old one, ignoring case and underscores; None if it is not old."""
+    names = RENAMED | STRINGS.get(base.__name__, {})
+    return {_fold(old): new for old, new in names.items() if not same_name(old, new)}.get(_fold(name))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Registry:
 
         Where two names differ in case only, the one that is a `base` is meant.
         """
-        name = _fold(new_name(name) or name)
+        name = _fold(new_name(name, base) or name)
         values = [self.get(public) for public in self.names if _fold(public) == name]
         fitting = [value for value in values if isinstance(value, type) and issubclass(value, base)]
         return next(iter(fitting or values), None)

@@ -142,6 +142,6 @@ def load(
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):
-            raise RunError(f"--set {override}: only `sampling` can be set of a trained model, as in sampling.count=16.")
+            raise RunError(f"--set {override}: only `sampling` keys apply to a trained model, as in sampling.count=16.")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
     return recipe.load(files.path, device=device, report=report)

@@ -58,10 +58,10 @@ class HeatFlow(ResultsTask):
         object.__setattr__(self, "times", tuple(self.times))
         require(len(self.times) > 0, "times", [], "a list of at least one number")
         for t in self.times:
-            require(0 <= t < math.inf, "times", t, "a finite number of at least 0")
+            require(0 <= t < math.inf, "times", t, "a finite number >= 0")
         for name in ("diffusivity", "R"):
-            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
-        require(0 <= self.clean < 1, "clean", self.clean, "a number from 0 to below 1")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number > 0")
+        require(0 <= self.clean < 1, "clean", self.clean, "a number in [0, 1)")
         try:
             self.start.modes(self.domain)
         except ParameterError as error:  # such as a mode that this domain does not have

@@ -69,7 +69,7 @@ class Training:
         require(0 <= self.lr_final <= 1, "lr_final", self.lr_final, "a number from 0 to 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "a number >= 0")
         require(self.clip is None or 0 < self.clip < math.inf, "clip", self.clip, "a number > 0, or null")
-        require(0 <= self.ema < 1, "ema", self.ema, "a number from 0 to below 1")
+        require(0 <= self.ema < 1, "ema", self.ema, "a number in [0, 1)")
         require(
             self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
         )
