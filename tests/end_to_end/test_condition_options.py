@@ -93,7 +93,7 @@ def test_likelihood_under_the_samples_own_classes(runs):
         (("--guidance", 2, "--interval", "0.5"), "write two times from 0 to 1, as in --interval 0.2,0.8"),
         (("--class", 0, "--guidance", 2, "--interval", "0.5,2"), "--interval 0.5,2 must be a time from low = 0.5 to 1"),
         (("--class", 0, "--guidance", 2, "--rescale", 2), "--rescale 2 must be a number from 0 to 1, got 2"),
-        (("--threshold", 0), "--threshold 0 must be a number above 0, at most 1, got 0"),
+        (("--threshold", 0), "--threshold 0 must be a number in (0, 1], got 0"),
         (("--guidance", 2, "--weaker", "nowhere"), "nowhere: not a run directory"),
         (("--set", "cond.label=three"), "write a number or a list of numbers, as in --set cond.label=[0.5,1]"),
         (("--set", "cond.pitch=1"), "pitch: the model has no condition of this name; it accepts label"),

@@ -189,6 +189,7 @@ class TrainingTask(Task, Generic[M]):
             reporter.notice(source.stand_in)
         self.check_data(source)
         precision = resolve_precision(self.training.precision, accelerator.device)
+        class_names = None if source.class_names is None else list(source.class_names)
         outcome = TrainingOutcome(
             str(directory),
             "dry run" if dry_run else "training",
@@ -196,14 +197,7 @@ class TrainingTask(Task, Generic[M]):
             device=str(accelerator.device),
             processes=accelerator.num_processes,
             precision=str(precision).removeprefix("torch."),
-            data=DataFacts(
-                source.name,
-                len(source),
-                list(source.shape),
-                source.checksum,
-                source.stand_in,
-                None if source.class_names is None else list(source.class_names),
-            ),
+            data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in, class_names),
             parameters=self.count_weights(),
         )
         if resume:
