@@ -1,7 +1,7 @@
 """Samplers of several models: each stage is conditioned on the samples of the one before.
 
-p(x_1, ..., x_K) = p(x_1) p(x_2 | x_1) ... p(x_K | x_(K-1)) (cascaded diffusion, Ho et al. 2022; a prior and its decoder,
-Ramesh et al. 2022; both from memory). Each stage is a diffusion model of its own, with any process, solver and grid.
+p(x_1, ..., x_K) = p(x_1) p(x_2 | x_1) ... p(x_K | x_(K-1)): cascaded diffusion (Ho et al. 2022), a prior and its
+decoder (Ramesh et al. 2022), both from memory. Each is a model of its own, with any process, solver and grid.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
 
-__all__ = ["Split"]
+__all__ = ["Split", "check_time"]
 
 
 class Split(Denoiser):
@@ -31,7 +31,7 @@ class Split(Denoiser):
 
     def __init__(self, model: Denoiser, refiner: Denoiser, t: float) -> None:
         super().__init__()
-        require(not isinstance(t, bool) and 0 <= t <= 1, "t", t, "a number from 0 to 1")
+        check_time(t)
         for name, remedy in _SHARED.items():
             theirs, ours = getattr(refiner, name), getattr(model, name)
             if theirs != ours:
@@ -54,6 +54,11 @@ class Split(Denoiser):
         pairs = zip(self.refiner(u, level, **cond), self.model(u, level, **cond))
         x0, eps, _, variance = (torch.where(below, a, b) if isinstance(a, Tensor) else a for a, b in pairs)
         return Prediction(x0, eps, level, variance)
+
+
+def check_time(t: float) -> None:
+    """Raise a ParameterError unless this is a time at which two models may meet."""
+    require(not isinstance(t, bool) and 0 <= t <= 1, "t", t, "a number from 0 to 1")
 
 
 # What one wrapper can stand for only if both models have it, and what may be done where they do not.

@@ -189,18 +189,16 @@ def test_stages_that_do_not_fit_are_refused_before_anything_is_drawn():
     refused("stages must be a list of at least one stage", [])
     refused(r"stages\[0\]: the first stage has none before it", [up])
     refused(r"stages\[1\]: it needs a `conditioning`", [small, ud.Stage(large)])
-    refused(r"stages\[1\]: .*samples of \(1, 2, 2\) or \(1, 8, 8\), got \(1, 4, 4\)", [
-        small, ud.Stage(large, conditioning=ud.SuperResolution(4))
-    ])  # fmt: skip
-    refused(r"stages\[1\]: .*the condition 'image', and the model's are: label", [
-        small, ud.Stage(Images((1, 8, 8), classes=3), conditioning=ud.SuperResolution(2))
-    ])  # fmt: skip
+    by_four = ud.Stage(large, conditioning=ud.SuperResolution(4))
+    refused(r"stages\[1\]: .*samples of \(1, 2, 2\) or \(1, 8, 8\), got \(1, 4, 4\)", [small, by_four])
+    of_labels = ud.Stage(Images((1, 8, 8), classes=3), conditioning=ud.SuperResolution(2))
+    refused(r"stages\[1\]: .*the condition 'image', and the model's are: label", [small, of_labels])
     refused(r"stages\[1\]: .*makes no condition", [small, ud.Stage(large, conditioning=ud.Labels())])
     refused("no stage takes a condition of this name", [small, up], image=torch.zeros(2, 1, 8, 8))
-    refused(r"label.*from 0 to 2.*stages\[0\]", [ud.Stage(Images((1, 4, 4), classes=3)), up], label=torch.tensor([1, 3]))
-    refused(r"guidance needs the condition 'label'.*stages\[0\]", [
-        ud.Stage(ud.ClassifierFree(Images((1, 4, 4), classes=3), 2.0)), up
-    ])  # fmt: skip
+    told = ud.Stage(Images((1, 4, 4), classes=3))
+    refused(r"label.*from 0 to 2.*stages\[0\]", [told, up], label=torch.tensor([1, 3]))
+    guided = ud.Stage(ud.ClassifierFree(told.denoiser, 2.0))
+    refused(r"guidance needs the condition 'label'.*stages\[0\]", [guided, up])
     refused("grid: Native needs a table", [ud.Stage(small.denoiser, grid=ud.Native()), up])
     no_shape = Images((1, 4, 4))
     no_shape.shape = None
@@ -235,7 +233,7 @@ def test_each_model_is_asked_on_its_side():
     split = ud.Split(model, refiner, 0.5)
     # One-step methods: down to 0.5 with the one, then on with the other, bit for bit; 0.5 itself is the model's.
     times = ud.Uniform(9).times(process)
-    below = [number for number, time in enumerate(times.tolist()) if time < 0.5][0]
+    below = next(number for number, time in enumerate(times.tolist()) if time < 0.5)
     levels = process.levels_at(times[:-1])
     u = start = torch.randn(5, 2, dtype=F64)
     *_, x = (state.u for state in ud.DDIM().trajectory(split, start, times, noise=torch.zeros_like))

@@ -70,6 +70,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "Identity": [{"name": "y"}, {"name": "embedding", "noise": 0.1, "dropout": 0.1}],
 }
 
 
