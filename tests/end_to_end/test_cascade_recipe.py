@@ -45,6 +45,7 @@ def recipe_of(runs: Path, tmp_path: Path, *changes: dict[str, Any], **keys: Any)
     return write(tmp_path, {"stages": stages, "classes": [3, 7], "count": 3, "batch": 2, **keys}, "cascade.yaml")
 
 
+@pytest.mark.slow  # three runs are trained
 def test_a_recipe_draws_what_the_same_cascade_draws_in_code(runs, tmp_path):
     out = tmp_path / "out"
     refiner = {"run": str(runs / "twin"), "t": 0.3}
@@ -92,7 +93,9 @@ WRONG: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
         {},
         "noise must be a number >= 0",
     ),
-    "no run": ([{"run": "nowhere"}], {}, "nowhere: not a run directory"),
+    "no run": ([], {}, "base: not a run directory"),
+}
+WRONG_RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "no such class": ([], {"classes": [12]}, "label must be from 0 to 9"),
     "a first stage with a condition": ([{"conditioning": "Labels"}], {}, "the first stage has none before it"),
     "a wrong condition": ([{}, {"conditioning": Y}], {}, "makes the condition 'y'"),
@@ -101,12 +104,21 @@ WRONG: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "keys", "message"), WRONG.values(), ids=list(WRONG))
-def test_a_mistake_is_one_message_and_nothing_is_written(runs, tmp_path, changes, keys, message):
+def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, changes, keys, message):
+    found = refused("run", recipe_of(tmp_path, tmp_path, *changes, **keys), "--out", tmp_path / "out")
+    assert message in found.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow  # as above
+@pytest.mark.parametrize(("changes", "keys", "message"), WRONG_RUNS.values(), ids=list(WRONG_RUNS))
+def test_runs_that_do_not_fit_are_one_message(runs, tmp_path, changes, keys, message):
     found = refused("run", recipe_of(runs, tmp_path, *changes, **keys), "--out", tmp_path / "out")
     assert message in found.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # as above
 def test_stages_of_other_sizes_or_processes_do_not_fit(runs, tmp_path):
     stages = [{"run": str(runs / "up")}]
     message = refused("run", write(tmp_path, {"stages": stages}), "--out", tmp_path / "out")

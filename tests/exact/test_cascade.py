@@ -55,8 +55,19 @@ def cascade(s: float = 0.0, error: torch.Tensor | float = 0.0, **options) -> ud.
     return ud.Cascade([ud.Stage(base(error)), second])
 
 
-@pytest.mark.parametrize("s", [0.0, 0.7])
-@pytest.mark.parametrize("error", [0.0, D], ids=["exact base", "bad base"])
+SLOW = pytest.mark.slow  # 4,000 samples, 1 to 2 s of CPU each
+
+
+@pytest.mark.parametrize(
+    ("s", "error"),
+    [
+        (0.7, D),
+        pytest.param(0.0, 0.0, marks=SLOW),
+        pytest.param(0.7, 0.0, marks=SLOW),
+        pytest.param(0.0, D, marks=SLOW),
+    ],
+    ids=["bad base, augmented", "exact", "augmented", "bad base"],
+)
 def test_a_cascade_has_the_covariance_of_theory(s, error):
     # y ~ N(0, A C A' + D) and x = K (y + s eps) + N(0, C - K A C) have the covariance C + K D K', for K (A C A' + s^2)
     # K' = K A C; with D = 0 it is C at any s.
@@ -72,6 +83,7 @@ def test_a_cascade_has_the_covariance_of_theory(s, error):
         torch.testing.assert_close(solution.x @ A.T, solution.stages[0].x, rtol=0, atol=1e-10)
 
 
+@SLOW
 def test_augmentation_makes_the_error_of_a_bad_base_smaller():
     def excess(s: float) -> float:
         K = gain(s)
