@@ -14,9 +14,13 @@ from unidiff.backbone.encoder import UNetEncoder as UNetEncoder
 from unidiff.backbone.mlp import MLP as MLP
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
+from unidiff.cascade import Cascade as Cascade
+from unidiff.cascade import CascadeSolution as CascadeSolution
+from unidiff.cascade import Stage as Stage
 from unidiff.classifier import Classifier as Classifier
 from unidiff.classifier import NeuralClassifier as NeuralClassifier
 from unidiff.conditioning.base import Conditioning as Conditioning
+from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.labels import Labels as Labels
 from unidiff.conditioning.palette import Colorization as Colorization
 from unidiff.conditioning.palette import ImageConditioning as ImageConditioning
@@ -150,6 +154,7 @@ from unidiff.solver.sample import sample as sample
 from unidiff.solver.sde import EulerMaruyama as EulerMaruyama
 from unidiff.solver.sde import ReverseDiffusion as ReverseDiffusion
 from unidiff.solver.unipc import UniPC as UniPC
+from unidiff.split import Split as Split
 from unidiff.tasks.classification import load_classifier as load_classifier
 from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training

@@ -27,6 +27,7 @@ ORDER = [
     "codec pde",
     "data",
     "conditioning",
+    "cascade",
     "evaluation",
     "plot",
     "recipe",

@@ -127,6 +127,7 @@ def guidance_cases() -> list[Case]:
         "Replacement": lambda model: ud.Replacement(model, image, strength),
         "Rescheduled": lambda model: ud.Rescheduled(model, ud.CosineVP(t_min=0.05)),
         "Counted": lambda model: ud.Counted(model),
+        "Split": lambda model: ud.Split(model, model, 0.5),
     }
     for name, cls in PUBLIC.choices(ud.inverse.Posterior).items():
         options = {"iterations": 2} if name == "MomentMatching" else {}
@@ -332,7 +333,7 @@ def measurement_cases() -> list[Case]:
 
 
 def network_cases() -> list[Case]:
-    """Each kind of network behind a sampler, told labels; in float64."""
+    """Each kind of network behind a sampler, told labels, and two of them in a cascade; in float64."""
     made: dict[str, Callable[[], nn.Module]] = {
         "UNet": lambda: ud.UNet((1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), classes=3),
         "DiT": lambda: ud.DiT((1, 8, 8), patch=4, width=8, depth=1, heads=2, classes=3),
@@ -348,7 +349,16 @@ def network_cases() -> list[Case]:
 
         return task
 
-    return [Case(f"network-{name}", sampler(make)) for name, make in made.items()]
+    def cascade(device: torch.device, steps: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        nets = ud.MLP((1, 4, 4), width=8, classes=3), ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1, image=1)
+        small, large = (ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), net.double()).to(device) for net in nets)
+        first = ud.Stage(small, ud.DDIM(), ud.Uniform(steps))
+        second = ud.Stage(large, ud.Ancestral(), ud.Uniform(steps), ud.SuperResolution(2, noise=0.1))
+        chain = ud.Cascade([first, second])
+        return [stage.x for stage in chain.sample(3, dtype=F64, device=device, label=LABELS).stages]
+
+    return [*(Case(f"network-{name}", sampler(make)) for name, make in made.items()), Case("cascade", cascade)]
 
 
 CASES = [

@@ -79,6 +79,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ArrayFile": [{"path": "points.npy"}],
     "Pairs": [{"path": "noise.npy"}],
     "HuggingFaceImages": [{"path": "photos"}],
+    "Identity": [{"name": "y"}, {"name": "embedding", "noise": 0.1, "dropout": 0.1}],
 }
 
 

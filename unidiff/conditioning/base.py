@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset
+from unidiff.errors import ParameterError, require
+from unidiff.noise import Seeded
 
-__all__ = ["Conditioning", "Examples"]
+__all__ = ["Conditioning", "Examples", "augmented", "check_augmentation", "require_samples"]
 
 
 class Examples(NamedTuple):
@@ -68,6 +71,20 @@ class Conditioning(ABC):
                 decides whether its conditions are dropped.
         """
 
+    def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
+        """The conditions that samples of another model determine, in a stage of a `Cascade`; by default as from data.
+
+        Args:
+            x: Samples of the stage before, (B, ...).
+            shape: Shape of this model's own samples, without the batch axis.
+            uniform: As in `conditions`, (B, draws); the first of each row is 1, so that no condition is dropped.
+
+        Raises:
+            ParameterError: If the shape of the samples does not fit.
+        """
+        require_samples(self, x, shape)
+        return self.conditions(x, None, uniform)
+
     def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
         """The conditions of `count` samples of the test split, always the same ones, and these samples.
 
@@ -85,3 +102,29 @@ class Conditioning(ABC):
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The samples, (B, *shape), with pixels that the condition determines replaced; unchanged by default."""
         return x
+
+
+def require_samples(conditioning: Conditioning, x: Tensor, *shapes: tuple[int, ...]) -> None:
+    """Raise a ParameterError unless samples (B, ...) have one of these shapes after the batch axis."""
+    if tuple(x.shape[1:]) not in shapes:
+        allowed = " or ".join(map(str, dict.fromkeys(shapes)))
+        raise ParameterError("conditioning", f"{conditioning!r} needs samples of {allowed}, got {tuple(x.shape[1:])}")
+
+
+def check_augmentation(noise: float) -> None:
+    """Raise a ParameterError unless this is a level of `augmented`."""
+    require(not isinstance(noise, bool) and 0 <= noise < math.inf, "noise", noise, "a number >= 0")
+
+
+def augmented(y: Tensor, noise: float, uniform: Tensor) -> Tensor:
+    """Conditioning augmentation: y + noise * eps, eps standard normal (Ho et al. 2022, non-truncated; from memory).
+
+    A network trained on noisy conditions and told them in sampling, too, leans less on details of them, which another
+    model may have got wrong. There it is trained at many levels and told the level; here at one.
+
+    Args:
+        y: Conditions, (B, ...).
+        noise: Standard deviation of the noise, at least 0.
+        uniform: One uniform draw for each sample, (B,) float64, which determines its noise.
+    """
+    return y if noise == 0 else y + noise * Seeded([int(value * 2**32) for value in uniform.tolist()])(y)

@@ -53,6 +53,10 @@ class Labels(Conditioning):
         assert label is not None
         return {"label": label.masked_fill(uniform[:, 0] < self.dropout, NULL)}
 
+    def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
+        """None: samples do not determine their class; see `Conditioning.from_samples`."""
+        return {}
+
     def examples(self, data: Dataset, count: int, classes: int | None) -> Examples:
         """All classes in turn; see `Conditioning.examples`."""
         return Examples({"label": torch.arange(count) % (classes or 1)})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unidiff.conditioning.base import Conditioning
+from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, require_samples
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
 
@@ -102,6 +102,10 @@ class ImageConditioning(Conditioning):
         dropped = (uniform[:, 0] < self.dropout).to(x0.device)
         return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(dropped[:, None, None, None], 0.0)}
 
+    def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
+        """The measurement of samples clipped to [-1, 1]; see `Conditioning.from_samples`."""
+        return super().from_samples(x.clamp(-1, 1), shape, uniform)
+
 
 @dataclass(frozen=True)
 class SuperResolution(ImageConditioning):
@@ -111,13 +115,22 @@ class SuperResolution(ImageConditioning):
 
     Args:
         factor: Side of a block in pixels, at least 2; a divisor of height and width.
+        noise: Standard deviation of noise that is added to the block means, in training and in sampling; they are then
+            clipped to [-1, 1]. At least 0. See `augmented`.
     """
 
     factor: int = 4
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("factor", self.factor, 2)
+        check_augmentation(self.noise)
+
+    @property
+    def draws(self) -> int:
+        """One for dropout, and one for the noise if there is any."""
+        return 1 + (self.noise > 0)
 
     def channels(self, shape: tuple[int, ...]) -> int:
         """As many as the images have."""
@@ -127,8 +140,11 @@ class SuperResolution(ImageConditioning):
         return shape[0]
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The block means, repeated over their blocks."""
-        return self._repeated(F.avg_pool2d(x0, self.factor))
+        """The block means with their noise, repeated over their blocks."""
+        small = F.avg_pool2d(x0, self.factor)
+        if self.noise:
+            small = augmented(small, self.noise, uniform[:, 0]).clamp(-1, 1)
+        return self._repeated(small)
 
     def baseline(self, image: Tensor) -> Tensor:
         """The block means enlarged bicubically."""
@@ -148,6 +164,12 @@ class SuperResolution(ImageConditioning):
         if image.shape == self.measurement_shape(shape):
             image = self._repeated(image)
         return super().from_user(image, shape, known)
+
+    def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
+        """From low-resolution samples, or from whole ones; see `ImageConditioning.from_samples`."""
+        small = self.measurement_shape(shape)
+        require_samples(self, x, small, shape)
+        return super().from_samples(self._repeated(x) if x.shape[1:] == small else x, shape, uniform)
 
     def _repeated(self, small: Tensor) -> Tensor:
         return small.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)

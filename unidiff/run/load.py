@@ -81,6 +81,7 @@ def draw(
     data: Dataset,
     precision: torch.dtype,
     *,
+    seeds: Sequence[int] | None = None,
     keep: int = 0,
     progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
@@ -92,6 +93,7 @@ def draw(
         sampling: Solver, grid, count, batch and seed.
         data: The training data: shape and decoder of the samples.
         precision: Number format of the network's arithmetic.
+        seeds: One for each sample, in place of those that follow `sampling.seed`.
         keep: States of the first batch to keep, spread evenly over the grid; 0 for none.
         progress: Called with (steps done, steps in all) over all batches.
         **cond: Conditions, each with a row per sample.
@@ -100,7 +102,7 @@ def draw(
         The samples, decoded; states of the path are not.
     """
     device = next(denoiser.parameters()).device
-    seeds = range(sampling.seed, sampling.seed + sampling.count)
+    seeds = range(sampling.seed, sampling.seed + sampling.count) if seeds is None else seeds
     options: dict[str, Any] = {"device": device, "batch": sampling.batch, "keep": keep, "progress": progress, **cond}
     with arithmetic(precision, device):
         solution = sample(denoiser, sampling.solver, sampling.grid, data.shape, seeds, **options)
