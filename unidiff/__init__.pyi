@@ -73,6 +73,7 @@ from unidiff.noise_condition import Timestep as Timestep
 from unidiff.objective.base import Objective as Objective
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.denoising import Hybrid as Hybrid
+from unidiff.objective.distillation import Distillation as Distillation
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR

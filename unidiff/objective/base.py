@@ -9,7 +9,8 @@ from typing import ClassVar, Generic, Protocol
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import ParameterError
 from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.process.level import Level
@@ -34,10 +35,12 @@ class Objective(ABC, Generic[Model]):
     Attributes:
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
         learns_variance: Whether the loss trains the variance of a reverse step, which the network must then predict.
+        needs_teacher: Whether the loss contains the predictions of another model; see `with_teacher`.
     """
 
     differentiates_twice: ClassVar[bool] = False
     learns_variance: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
 
     times: TimeSampling = field(default_factory=UniformTimes, kw_only=True)
 
@@ -48,6 +51,17 @@ class Objective(ABC, Generic[Model]):
             ParameterError: With the reason.
         """
         self.times.check(process)
+
+    def with_teacher(self, teacher: Denoiser) -> Objective[Model]:
+        """The objective with the model that it needs, which is frozen and gets the states of the model in training.
+
+        Args:
+            teacher: A model of the same process, on the same device, that accepts the same conditions.
+
+        Raises:
+            ParameterError: If the objective needs no teacher.
+        """
+        raise ParameterError("teacher", f"{type(self).__name__} needs no teacher. Leave it out.")
 
     def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the noise that a sample of this shape needs: by default its own."""
