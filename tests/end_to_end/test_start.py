@@ -203,7 +203,7 @@ def test_names_of_parts():
         trained_names(network, [])
 
 
-@pytest.mark.parametrize("key", ["backbone", "codec"])
+@pytest.mark.parametrize("key", ["backbone", pytest.param("codec", marks=pytest.mark.slow)])  # imports diffusers
 def test_a_wrong_name_is_shown_in_the_recipe(key, tmp_path):
     recipe = changed(DIGITS, train=["decoder"])
     if key == "codec":
@@ -231,6 +231,7 @@ def test_a_student_begins_at_its_teacher_and_stays(first, tmp_path):
     assert manifest(run)["teacher"]["path"] == str(first)
 
 
+@pytest.mark.slow  # 60 steps; the everyday test of learning is the one above, at the optimum
 def test_a_student_learns_from_another_start(first, tmp_path):
     run = ran(tmp_path, changed(TAUGHT, teacher=str(first), training={"steps": 60, "log_every": 20}), "student")
     losses = [line["loss"] for line in metrics(run)]
