@@ -86,6 +86,7 @@ from unidiff.objective.coupling import OptimalTransport as OptimalTransport
 from unidiff.objective.coupling import Pairs as Pairs
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.denoising import Hybrid as Hybrid
+from unidiff.objective.distillation import Distillation as Distillation
 from unidiff.objective.importance import ImportanceSampled as ImportanceSampled
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching

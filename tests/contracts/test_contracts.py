@@ -301,6 +301,8 @@ def test_every_objective_gives_finite_losses_and_gradients(process, parameteriza
         denoiser = ud.NeuralDenoiser(process, parameterization, backbone)
         level = process.level(objective.times.draw(process, torch.linspace(0, 0.999, 8, dtype=torch.float64)), x0)
         noise = torch.randn(8, *objective.noise_shape(denoiser, (3, 2)), generator=generator)
+        if cls.needs_teacher:
+            objective = objective.with_teacher(copy.deepcopy(denoiser))
         losses = objective.losses(denoiser, x0, noise, level)
         assert losses.shape == (8,)
         assert losses.isfinite().all()  # of any sign: score matching is known up to a constant

@@ -7,6 +7,7 @@ solver, process, operator, posterior or objective becomes one by being public.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -209,7 +210,8 @@ def objective_cases() -> list[Case]:
                 torch.manual_seed(0)
                 backbone = ud.MLP((2,), width=8, depth=1, classes=2, learned_variance=cls.learns_variance)
                 model = ud.NeuralDenoiser(process, ud.X0(), backbone)
-                return trained(model, source, cls(), device, steps, conditioning=ud.Labels(0.2))
+                loss = cls().with_teacher(copy.deepcopy(model).to(device)) if cls.needs_teacher else cls()
+                return trained(model, source, loss, device, steps, conditioning=ud.Labels(0.2))
 
             cases.append(Case(f"train-{name}-{type(process).__name__}", task))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from unidiff.denoiser import NeuralDenoiser
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError
 from unidiff.objective.coupling import Coupling, Independent
 from unidiff.objective.times import TimeSampling, UniformTimes
@@ -40,11 +40,13 @@ class Objective(ABC, Generic[Model]):
         differentiates_twice: Whether the loss contains a derivative of the network in its input.
         learns_variance: Whether the loss trains the variance of a reverse step, which the network must then predict.
         couples: Whether the loss is meaningful if sample and noise are not independent.
+        needs_teacher: Whether the loss contains the predictions of another model; see `with_teacher`.
     """
 
     differentiates_twice: ClassVar[bool] = False
     learns_variance: ClassVar[bool] = False
     couples: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
 
     times: TimeSampling = field(default_factory=UniformTimes, kw_only=True)
     coupling: Coupling = field(default_factory=Independent, kw_only=True)
@@ -59,6 +61,17 @@ class Objective(ABC, Generic[Model]):
             problem = f"{type(self).__name__} assumes that noise and data are independent. Use Denoising."
             raise ParameterError("coupling", problem)
         self.times.check(process)
+
+    def with_teacher(self, teacher: Denoiser) -> Objective[Model]:
+        """The objective with the model that it needs, which is frozen and gets the states of the model in training.
+
+        Args:
+            teacher: A model of the same process, on the same device, that accepts the same conditions.
+
+        Raises:
+            ParameterError: If the objective needs no teacher.
+        """
+        raise ParameterError("teacher", f"{type(self).__name__} needs no teacher. Leave it out.")
 
     def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the noise that a sample of this shape needs: by default its own."""

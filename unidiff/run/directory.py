@@ -38,7 +38,8 @@ class RunDirectory:
 
     Attributes:
         name: The run's name in captions: that of the directory.
-        recipe: The resolved recipe; as `loss_curve`, a file. `checkpoints`, `samples` and `tensorboard` are folders.
+        recipe: The resolved recipe; as `loss_curve` and `start` (the weights that
+            training began with), a file. `checkpoints`, `samples` and `tensorboard` are folders.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +48,8 @@ class RunDirectory:
         self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
         self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"
         self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
-        self._measured, self._codec = path / "process.safetensors", path / "codec"
+        self._measured, self.start = path / "process.safetensors", path / "start.safetensors"
+        self._codec = path / "codec"
 
     def exists(self) -> bool:
         """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
@@ -66,7 +68,7 @@ class RunDirectory:
         try:
             if self.exists():
                 of_a_run = (self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
-                for path in (*of_a_run, self._measured, self._codec, self._manifest, self.recipe):
+                for path in (*of_a_run, self._measured, self._codec, self.start, self._manifest, self.recipe):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             for folder in (self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)

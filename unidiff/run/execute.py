@@ -6,23 +6,25 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from unidiff import plot
 from unidiff.data.base import Dataset, OpenDataset
+from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
 from unidiff.noise import seed_everything
 from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory, check_output, environment
 from unidiff.run.load import Run
+from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
+from unidiff.run.session import Session
 from unidiff.run.task import Options, Reporter, Task, differences, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
@@ -40,32 +42,6 @@ M = TypeVar("M", bound=Trainable)
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 
 
-@dataclass(frozen=True)
-class Session:
-    """A training run as its task sees it: its files, its data, and its reporter.
-
-    Attributes:
-        files: The run directory.
-        source: The opened data.
-        reporter: Receives progress and notices.
-        precision: Number format of the network's arithmetic.
-        stop: Whether the user wants it to end.
-    """
-
-    files: RunDirectory
-    source: OpenDataset
-    reporter: Reporter
-    precision: torch.dtype
-    stop: Callable[[], bool]
-
-    def trained(self) -> tuple[float, float]:
-        """Seconds of training and the last loss, after drawing the curve of the loss."""
-        metrics = self.files.read_metrics()
-        steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
-        plot.save_loss_curve(steps, losses, self.files.loss_curve, self.files.name)
-        return metrics[-1]["seconds"], losses[-1]
-
-
 class TrainingTask(Task, Generic[M]):
     """A task that trains a model, which can be resumed and read back.
 
@@ -74,6 +50,9 @@ class TrainingTask(Task, Generic[M]):
         training: How it is trained.
         seed: Seed of the weights and of the training noise.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+        start: The run or folder of diffusers whose (averaged) weights training begins with; None for fresh ones.
+        train: Names of the modules or parameters that are trained, with or without wildcards; None for all.
+        teacher: The run whose model the objective needs; None if it needs none.
         run_class: What a trained model is read back as.
     """
 
@@ -81,6 +60,9 @@ class TrainingTask(Task, Generic[M]):
     training: Training
     seed: int
     smaller_recipe: str | None
+    start: str | None = None
+    train: tuple[str, ...] | None = None
+    teacher: str | None = None
     run_class: ClassVar[type[Run]] = Run
 
     def __post_init__(self) -> None:
@@ -99,6 +81,19 @@ class TrainingTask(Task, Generic[M]):
     @abstractmethod
     def loss(self) -> Loss[M]:
         """What training minimises."""
+
+    def taught(self, teacher: NeuralDenoiser) -> Loss[M]:
+        """The loss with the model that it needs.
+
+        Raises:
+            ParameterError: If the loss needs none, or the teacher does not fit the task.
+        """
+        raise ParameterError("teacher", f"{self.noun} needs no teacher. Leave it out.")
+
+    def sketch(self) -> nn.Module:
+        """The network on the meta device: the names and shapes of its weights, without their values."""
+        with torch.device("meta"):
+            return self.model({}).backbone
 
     @abstractmethod
     def count_weights(self) -> int:
@@ -184,6 +179,8 @@ class TrainingTask(Task, Generic[M]):
         needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
         replaced = resume or options.get("overwrite", False)
         check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
+        base = gather(self, files, resume, accelerator.device, reporter, options.get("allow_imports", False))
+        loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
         if source.stand_in and main:
             reporter.notice(source.stand_in)
@@ -199,6 +196,7 @@ class TrainingTask(Task, Generic[M]):
             precision=str(precision).removeprefix("torch."),
             data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in, class_names),
             parameters=self.count_weights(),
+            **base.facts,
         )
         if resume:
             files.check_data(outcome.data)
@@ -207,17 +205,18 @@ class TrainingTask(Task, Generic[M]):
         measured: Mapping[str, Tensor] = {} if resume else self.measure(source)
         seed_everything(self.seed)
         fresh = self._fresh(files) if resume else self.model(measured)
+        base.prepare(fresh.backbone)
 
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
         if main:
             if not resume:
-                files.create(self.to_yaml(), measured, self.data.kept())
+                files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept})
                 files.update_manifest(started=_now())
             files.update_manifest(**outcome.entries(), **environment())
         begun, status = time.perf_counter(), "failed"
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
         try:
-            model = self._train(session, fresh, accelerator)
+            model = self._train(session, fresh, loss, accelerator)
             report = self.report(model, session) if main else None
             status = "finished"
         except Interrupted:
@@ -243,7 +242,7 @@ class TrainingTask(Task, Generic[M]):
         with files.measured() as measured:
             return self.model(measured)
 
-    def _train(self, session: Session, fresh: M, accelerator: Accelerator) -> M:
+    def _train(self, session: Session, fresh: M, loss: Loss[M], accelerator: Accelerator) -> M:
         """Train the model, with metrics, previews and the warning of a long run on the way."""
         settings, files, reporter = self.training, session.files, session.reporter
         trackers: Trackers | None = None
@@ -275,7 +274,7 @@ class TrainingTask(Task, Generic[M]):
             return train(
                 fresh,
                 session.source,
-                self.loss(),
+                loss,
                 settings,
                 conditioning=self.conditions(),
                 seed=self.seed,

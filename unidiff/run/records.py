@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["DataFacts", "Manifest", "Outcome", "Report", "TrainingOutcome"]
+__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome"]
 
 
 class Outcome(Protocol):
@@ -32,6 +32,24 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A model that a run builds on.
+
+    Attributes:
+        path: Its run or folder, as the recipe names it.
+        digest: SHA-256 of its weights, and of the recipe of a teacher.
+        step: Optimiser steps that its weights have seen; None if it is not known.
+    """
+
+    path: str
+    digest: str
+    step: int | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.step is None else f"{self.path}, step {self.step}"
+
+
+@dataclass(frozen=True)
 class Report:
     """What a task reports of its trained model; a kind adds fields."""
 
@@ -52,6 +70,9 @@ class TrainingOutcome:
         processes: Number of processes that shared each batch.
         precision: Number format of the network's arithmetic.
         parameters: Number of weights.
+        trained: Number of weights that are not frozen; None for all.
+        start: Where the weights at the beginning are from; None for fresh ones.
+        teacher: The model that the objective needs.
         finished: When it ended, as ISO 8601.
         seconds: How long training and report took.
     """
@@ -64,6 +85,9 @@ class TrainingOutcome:
     precision: str
     data: DataFacts
     parameters: int
+    trained: int | None = None
+    start: Origin | None = None
+    teacher: Origin | None = None
     finished: str | None = None
     report: Report | None = None
     seconds: float | None = None
@@ -85,6 +109,9 @@ class TrainingOutcome:
             "data": f"{data.name}, {data.count} samples of shape {tuple(data.shape)}",
             "note": data.stand_in,
             "network": f"{self.parameters:,} parameters, {self.precision} on {self.device}",
+            "trained": None if self.trained is None else f"{self.trained:,} parameters; the others are frozen",
+            "start": None if self.start is None else str(self.start),
+            "teacher": None if self.teacher is None else str(self.teacher),
         }
         if report is not None:
             rows["training"] = f"{report.training_seconds:.0f} s, final loss {report.loss:.4f}"
@@ -102,10 +129,14 @@ class Manifest:
         started: When the run began; empty if it is not known.
         kept: Digest of each file that the data need, by its path in the run directory.
         data: What it was trained on; None if it is not known.
+        start: Where the weights at its beginning were from; None for fresh ones.
+        teacher: The model that its objective needs; None if it needs none.
         entries: Everything that was recorded.
     """
 
     started: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     data: DataFacts | None = None
+    start: Origin | None = None
+    teacher: Origin | None = None
     entries: Mapping[str, Any] = field(default_factory=dict)

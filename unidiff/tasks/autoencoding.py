@@ -21,6 +21,7 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session, TrainingTask
+from unidiff.run.origin import trained_names
 from unidiff.run.records import Report
 from unidiff.training.settings import Training
 
@@ -84,6 +85,10 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         training: How it is trained.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+        start: The run, or the folder saved by diffusers, whose weights training begins with (of a run the averaged
+            ones); null for fresh weights.
+        train: Names of the modules or parameters to train, such as `up.0` or `*.norm*`; the others are frozen. Null
+            trains all.
     """
 
     data: Dataset
@@ -92,6 +97,8 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     training: Training
     seed: int = 0
     smaller_recipe: str | None = None
+    start: str | None = None
+    train: tuple[str, ...] | None = None
 
     key: ClassVar[str] = "codec"
     noun: ClassVar[str] = "the training of a codec"
@@ -108,6 +115,8 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
             _ = self.latent_shape
         except (DataError, ValueError, TypeError) as error:
             raise ParameterError("codec", getattr(error, "problem", str(error))) from error
+        if self.train is not None:
+            trained_names(self.sketch(), self.train)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -59,6 +59,10 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
         noise_condition: How the noise level is passed to the network.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+        start: The run, or the folder saved by diffusers, whose weights training begins with (of a run the averaged
+            ones); null for fresh weights.
+        train: Names of the modules or parameters to train, such as `up.0` or `*.norm*`; the others are frozen. Null
+            trains all.
     """
 
     data: Dataset
@@ -69,6 +73,8 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
     noise_condition: NoiseCondition = field(default_factory=Timestep)
     seed: int = 0
     smaller_recipe: str | None = None
+    start: str | None = None
+    train: tuple[str, ...] | None = None
 
     key: ClassVar[str] = "classifier"
     noun: ClassVar[str] = "the training of a classifier"

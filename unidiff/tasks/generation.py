@@ -114,6 +114,11 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         noise_condition: How the noise level is passed to the network; null for the parameterization's own.
         seed: Seed of the weights and of the training noise, at least 0.
         smaller_recipe: Name of a shipped recipe like this one that needs less time and memory, or None.
+        start: The run, or the folder saved by diffusers, whose weights training begins with (of a run the averaged
+            ones); null for fresh weights.
+        train: Names of the modules or parameters to train, such as `up.0` or `*.norm*`; the others are frozen. Null
+            trains all.
+        teacher: The run whose model the objective needs, as Distillation does; null if it needs none.
     """
 
     data: Dataset
@@ -127,6 +132,9 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     noise_condition: NoiseCondition | None = None
     seed: int = 0
     smaller_recipe: str | None = None
+    start: str | None = None
+    train: tuple[str, ...] | None = None
+    teacher: str | None = None
 
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
@@ -153,6 +161,10 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             problem = "it trains a variance, but the backbone lacks `learned_variance: true`."
             raise ParameterError("objective", problem)
 
+        if self.objective.needs_teacher != (self.teacher is not None):
+            need = "needs one, the run of a model." if self.teacher is None else "needs none. Leave it out."
+            raise ParameterError("teacher", f"{type(self.objective).__name__} {need}")
+
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
         self.objective.coupling.check_shape(self.data.shape)
@@ -170,6 +182,24 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""
         return self.objective
+
+    def taught(self, teacher: NeuralDenoiser) -> Objective:
+        """The objective with its teacher; see `TrainingTask.taught`."""
+        network = self.sketch()
+        pairs: dict[str, tuple[object, object]] = {
+            "process": (teacher.process, self.process),
+            "shape": (teacher.shape, self.data.shape),
+            "classes": (teacher.classes, self.classes),
+            "conditions": (teacher.condition_names, getattr(network, "condition_names", None)),
+        }
+        for name, (theirs, ours) in pairs.items():
+            if theirs != ours:
+                problem = f"{self.teacher} has another {name} than this recipe, {theirs!r} and not {ours!r}"
+                raise ParameterError("teacher", f"{problem}. They must be equal.")
+        if self.measures:
+            problem = f"{self.process!r} is fitted to the data of each run, so a teacher's states are not those here."
+            raise ParameterError("teacher", problem)
+        return self.objective.with_teacher(teacher)
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from unidiff.conditioning.base import Conditioning
@@ -15,6 +16,7 @@ from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import inside
 from unidiff.run.execute import TrainingTask
+from unidiff.run.origin import trained_names
 from unidiff.training.trainable import Trainable
 
 __all__ = ["ProcessTask"]
@@ -63,6 +65,8 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
                 raise ParameterError(self.key, f"it does not fit the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ParameterError(self.key, f"{self.network} cannot be built: {error}") from error
+        if self.train is not None:
+            trained_names(self.sketch(), self.train)
 
     @abstractmethod
     def conditions(self) -> Conditioning | None:
@@ -72,6 +76,11 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
     def classes(self) -> int | None:
         """Number of classes; None for a model without labels."""
         return self.network.arguments.get("classes")
+
+    def sketch(self) -> nn.Module:
+        """See `TrainingTask.sketch`."""
+        with torch.device("meta"):
+            return self.network.build(shape=self.data.shape)
 
     def count_weights(self) -> int:
         """See `TrainingTask.count_weights`."""

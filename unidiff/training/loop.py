@@ -105,6 +105,8 @@ def train(
 ) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
+    Parameters that do not require gradients stay as they are.
+
     Data order, times, noise, conditions and dropout of a step are functions of (seed, step). A run that is stopped and
     called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
 
@@ -156,6 +158,9 @@ def train(
         window += saved.extra["loss_sum"]
 
     network.train()
+    for layer in network.modules():  # the running statistics of a frozen layer are frozen too
+        own = [weight.requires_grad for weight in layer.parameters(recurse=False)]
+        layer.training = not own or any(own)
     parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)

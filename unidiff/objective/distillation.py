@@ -1,0 +1,51 @@
+"""Distillation: a network learns the prediction of another model (Hinton et al. 2015, from memory)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import ParameterError
+from unidiff.objective.denoising import Denoising
+from unidiff.process.level import Level
+
+__all__ = ["Distillation"]
+
+
+@dataclass(frozen=True)
+class Distillation(Denoising):
+    """E w(t) |network(u_t, t) - (a X0 + b E)|^2, a mean over pixels, with X0 and E the teacher's prediction at u_t.
+
+    The minimum is 0, reached where the network predicts what the teacher does. With the exact model of the data as
+    teacher, X0 = E[x0 | u_t] and E = E[eps | u_t], so the loss is that of `Denoising` less the variance of its target
+    given u_t, which no network changes: the gradients agree in expectation, and this one has less noise.
+
+    The teacher may predict another parameterization, or be guided. In a recipe it is the run that `teacher` names.
+
+    Args:
+        weighting: The weight w(t), as in Denoising.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+
+    _teacher: Denoiser | None = field(default=None, init=False, repr=False, compare=False)
+
+    def with_teacher(self, teacher: Denoiser) -> Distillation:
+        """The objective with its teacher, which is frozen; see `Objective.with_teacher`."""
+        twin = replace(self)
+        object.__setattr__(twin, "_teacher", teacher.eval().requires_grad_(False))
+        return twin
+
+    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        if self._teacher is None:
+            problem = "Distillation has no teacher. Use Distillation().with_teacher(model), or `teacher` in a recipe."
+            raise ParameterError("objective", problem)
+        u = denoiser.process.perturb(u0, eps, level)
+        with torch.no_grad():
+            truth = self._teacher(u, level, **cond)
+        return self._simple(denoiser.parameterization, denoiser.output(u, level, **cond), truth.x0, truth.eps, level)

@@ -1,0 +1,41 @@
+"""A training run as its task sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from unidiff import plot
+from unidiff.data.base import OpenDataset
+from unidiff.run.directory import RunDirectory
+from unidiff.run.task import Reporter
+
+__all__ = ["Session"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training run as its task sees it: its files, its data, and its reporter.
+
+    Attributes:
+        files: The run directory.
+        source: The opened data.
+        reporter: Receives progress and notices.
+        precision: Number format of the network's arithmetic.
+        stop: Whether the user wants it to end.
+    """
+
+    files: RunDirectory
+    source: OpenDataset
+    reporter: Reporter
+    precision: torch.dtype
+    stop: Callable[[], bool]
+
+    def trained(self) -> tuple[float, float]:
+        """Seconds of training and the last loss, after drawing the curve of the loss."""
+        metrics = self.files.read_metrics()
+        steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
+        plot.save_loss_curve(steps, losses, self.files.loss_curve, self.files.name)
+        return metrics[-1]["seconds"], losses[-1]
