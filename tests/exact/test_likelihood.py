@@ -166,7 +166,7 @@ class Watched(ud.Counted):
 def test_no_time_beyond_the_interval_and_conditions_go_with_their_samples():
     truth = Gaussian(ud.EDM(), size=2)  # its log sigma is NaN below t = 0
     watched = Watched(truth.model)
-    watched.classes, label = 8, torch.tensor([5, 6, 7])
+    watched.conditions, label = (ud.Label(8),), torch.tensor([5, 6, 7])
     found = ud.log_likelihood(watched, truth.draw(3), EXACT, batch=2, label=label)
     assert min(watched.times) == truth.process.t_min
     assert max(watched.times) == 1.0

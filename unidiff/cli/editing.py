@@ -55,7 +55,7 @@ class EditSession:
             shape = run.recipe.data.decoded_shape
             if len(shape) != 3:
                 raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be edited.")
-            if run.denoiser.image is not None:
+            if any(condition.required for condition in run.denoiser.conditions or ()):
                 problem = "this model is conditioned on images and needs one"
                 remedy = f"Use `unidiff sample {directory} --image FILE`, with --mask for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")

@@ -66,7 +66,7 @@ def sample(
             x = conditioning.compose(x, cond)
             if examples.truth is not None:
                 truth = examples.truth.repeat_interleave(each, 0)
-                error = errors(loaded.denoiser, conditioning, sampling, cond["image"], truth, x, loaded.precision)
+                error = errors(loaded.denoiser, conditioning, sampling, cond, truth, x, loaded.precision)
         seconds = time.perf_counter() - started
     grid = sampling.grid_for(loaded.recipe.process)
     title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."

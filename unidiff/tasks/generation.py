@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from unidiff import plot
 from unidiff.backbone.base import Backbone
 from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.joint import Joint
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
@@ -91,8 +92,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
-        conditioning: What the network is conditioned on, such as Labels or SuperResolution; null for an unconditional
-            model. It sets `classes` or `image` of the network.
+        conditioning: What the network is conditioned on, such as Labels or SuperResolution, or a list of several
+            (`Joint`); null for an unconditional model. It sets `classes`, `image` or `conditions` of the network.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -105,7 +106,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
-    conditioning: Conditioning | None = None
+    conditioning: Conditioning | tuple[Conditioning, ...] | None = None
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
@@ -120,6 +121,9 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def __post_init__(self) -> None:
         if self.noise_condition is None:
             object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
+        if isinstance(self.conditioning, (list, tuple)):
+            with inside("conditioning", self.conditioning):
+                object.__setattr__(self, "conditioning", Joint(tuple(self.conditioning)))
         for name in ("parameterization", "objective", "noise_condition", "sampling"):
             component = getattr(self, name)
             with inside(name, component):
@@ -135,7 +139,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
-        return self.conditioning
+        return cast("Conditioning | None", self.conditioning)
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
