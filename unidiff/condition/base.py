@@ -78,6 +78,10 @@ class Condition(ABC):
         if value.device.type == "cpu" and not torch.compiler.is_compiling():
             self.check(value, count)
 
+    def padded(self, value: Tensor) -> Tensor:
+        """The values at their full length, where they may be shorter; as they are, by default."""
+        return value
+
     def added(self, width: int) -> nn.Module | None:
         """A layer from values to vectors (B, width) that are added to the noise embedding; None by default."""
         return None

@@ -55,6 +55,10 @@ class Tokens(Condition):
         if len(wrong):
             allowed = f"from 0 to {self.vocabulary - 1}, or -1 (padding)"
             raise ParameterError(self.name, f"must be {allowed}, got {int(wrong[0])}")
+        return self.padded(value)
+
+    def padded(self, value: Tensor) -> Tensor:
+        """With -1 to `length`."""
         return _padded(value, self.length, NULL)
 
     def attended(self, width: int) -> nn.Module:
@@ -101,7 +105,11 @@ class Embedding(Condition):
             needed = f"({count}, {''.join(f'at most {n}, ' for n in most)}{size})"
             raise ParameterError(self.name, f"must be floats of shape {needed}, got {described(value)}")
         require(bool(value.isfinite().all()), self.name, "values with NaN or infinity", "finite numbers")
-        return _padded(value, most[0], 0.0) if most else value
+        return self.padded(value)
+
+    def padded(self, value: Tensor) -> Tensor:
+        """A sequence with zeros to the largest length."""
+        return _padded(value, self.shape[0], 0.0) if len(self.shape) > 1 else value
 
     def added(self, width: int) -> nn.Module | None:
         """A linear map without bias, of a vector."""

@@ -71,6 +71,7 @@ class ClassifierFree(Guided):
         if not isinstance(scale, Tensor) and scale == 1:
             plain = self.unguided(u, level, **cond)
             return plain, plain
+        cond = {**cond, **{name: condition_of(self.model, name).padded(cond[name]) for name in self.names}}
         guiding = {name: cond[name] for name in self.names if name not in self.negative}
         there = {**cond, **null_conditions(guiding, self.model), **self._negative(u)}
         both = {name: torch.cat([value, there[name].to(value)]) for name, value in cond.items()}
