@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def errors(
     model: NeuralDenoiser,
     conditioning: ImageConditioning,
     sampling: Sampling,
-    cond: Mapping[str, Tensor],
+    cond: Mapping[str, Any],
     truth: Tensor,
     x: Tensor,
     precision: torch.dtype,
@@ -147,7 +147,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     if are_images:
         plot.save_animation(states, trajectory.with_suffix(".gif"))
     report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds)
-    measured = conditioning and conditioning.measured
+    measured = None if conditioning is None else conditioning.measured
     if measured is None or truth is None:
         return report
     found = errors(model, measured, sampling, cond, truth, x.cpu(), precision)
