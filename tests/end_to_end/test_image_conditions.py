@@ -354,7 +354,7 @@ SMALL = {**TINY, "parameterization": {"type": "V"}, "conditioning": {"type": "Su
             r"backbone\.image: it is set, but",
         ),
         ({"backbone": {"type": "UNet", "image": 3}}, r"backbone\.image must be 1, the channels of .*, got 3"),
-        ({"backbone": {"type": "MLP"}}, "this network has no parameter `image`"),
+        ({"backbone": {"type": "MLP"}}, "MLP has no way to take Image"),
         (
             {"conditioning": {"type": "SuperResolution", "factor": 3}},
             r"conditioning\.factor must be a divisor .* got 3",

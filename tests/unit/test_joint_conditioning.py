@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
-from tiny import equal, write
+from tiny import equal, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.errors import DataError, ParameterError, RecipeError
@@ -127,6 +128,25 @@ def test_a_recipe_takes_a_list(tmp_path):
     assert ud.load_recipe(tmp_path / "again.yaml") == recipe
     one = ud.load_recipe(write(tmp_path, {**RECIPE, "conditioning": "labels"}))
     assert one.conditioning == ud.Labels()
+
+
+@pytest.mark.slow  # two whole commands
+def test_a_run_of_both_and_its_samples_from_the_command_line(tmp_path):
+    run, array = tmp_path / "run", tmp_path / "x.npy"
+    result = unidiff("run", write(tmp_path, RECIPE), "--out", run)
+    assert result.code == 0, result.err
+    assert (run / "samples" / "conditions.png").is_file()
+    image = ud.data.Digits().open("test").batch(torch.tensor([20]))[0]
+    np.save(tmp_path / "digit.npy", image.numpy())
+    words = ["--class", "3,8", "--image", tmp_path / "digit.npy", "--guidance", 2, "--count", 1, "--array", array]
+    result = unidiff("sample", run, *words, "--out", tmp_path / "x.png")
+    assert result.code == 0, result.err
+    loaded = ud.load(run, device="cpu")
+    cond = {"label": torch.tensor([3, 8]), "image": ud.SuperResolution(4).measure(image[None], torch.zeros(1, 0))}
+    cond["image"] = cond["image"].repeat(2, 1, 1, 1)
+    x = ud.sample(ud.ClassifierFree(loaded.denoiser, 2.0), ud.DDIM(), ud.Uniform(2), seeds=2, **cond).x
+    np.testing.assert_allclose(np.load(array), x.clamp(-1, 1).numpy(), atol=1e-5)
+    assert "choose the image of this class too" in refused("sample", run, "--class", 3)
 
 
 @pytest.mark.parametrize(
