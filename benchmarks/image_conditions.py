@@ -31,7 +31,7 @@ def main() -> None:
     sampling = replace(run.recipe.sampling, count=len(image))
     x = conditioning.compose(run.sample(sampling, image=image).x.cpu(), {"image": image})
     repeated = truth.repeat_interleave(given.each, 0)
-    found = errors(run.denoiser, conditioning, sampling, image, repeated, x, run.precision)
+    found = errors(run.denoiser, conditioning, sampling, {"image": image}, repeated, x, run.precision)
     drawn = x.unflatten(0, (given.images, given.each))
     spread = float(drawn.var(1).mean().sqrt())
     # The mean of n samples is off by the variance / n more than that of all would be.

@@ -19,8 +19,16 @@ from unidiff.cascade import CascadeSolution as CascadeSolution
 from unidiff.cascade import Stage as Stage
 from unidiff.classifier import Classifier as Classifier
 from unidiff.classifier import NeuralClassifier as NeuralClassifier
+from unidiff.condition.base import Condition as Condition
+from unidiff.condition.base import Named as Named
+from unidiff.condition.image import Image as Image
+from unidiff.condition.sequence import Embedding as Embedding
+from unidiff.condition.sequence import Tokens as Tokens
+from unidiff.condition.vector import Label as Label
+from unidiff.condition.vector import Scalar as Scalar
 from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.identity import Identity as Identity
+from unidiff.conditioning.joint import Joint as Joint
 from unidiff.conditioning.labels import Labels as Labels
 from unidiff.conditioning.palette import Colorization as Colorization
 from unidiff.conditioning.palette import ImageConditioning as ImageConditioning

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unidiff.batching import Progress
-from unidiff.condition import check_conditions
+from unidiff.condition.check import check_conditions
 from unidiff.conditioning.base import Conditioning
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
@@ -62,8 +62,8 @@ class Stage:
 
     def accepts(self, name: str) -> bool:
         """Whether the model has a condition of this name, or takes any."""
-        names = self.denoiser.condition_names
-        return names is None or name in names
+        conditions = self.denoiser.conditions
+        return conditions is None or any(condition.name == name for condition in conditions)
 
     def conditions(self, x: Tensor, hashes: Sequence[np.random.SeedSequence]) -> dict[str, Tensor]:
         """The conditions made of samples of the stage before, (B, ...), with uniform numbers from these hashes.
@@ -76,6 +76,7 @@ class Stage:
         uniform = np.ones((len(x), self.conditioning.draws))  # 1 drops no condition
         for row, own in zip(uniform, hashes):
             row[1:] = (own.generate_state(len(row) - 1, np.uint64) >> np.uint64(11)) * 2.0**-53
+        uniform[:, list(self.conditioning.dropout_draws)] = 1.0
         return self.conditioning.from_samples(x, tuple(self.shape), torch.from_numpy(uniform))
 
 
@@ -146,7 +147,7 @@ class Cascade:
             if not cond:
                 raise ParameterError(where, f"{stage.conditioning!r} makes no condition of the samples before.")
             if wrong := [name for name in cond if not stage.accepts(name)]:
-                names = " and ".join(stage.denoiser.condition_names or ()) or "none"
+                names = " and ".join(condition.name for condition in stage.denoiser.conditions or ()) or "none"
                 problem = f"{stage.conditioning!r} makes the condition {wrong[0]!r}, and the model's are: {names}."
                 raise ParameterError(where, problem)
             made.append({name: value.expand(count, *value.shape[1:]) for name, value in cond.items()})

@@ -21,11 +21,13 @@ class Classifier(nn.Module, ABC):
     Attributes:
         process: The process of the noisy states.
         classes: Number of classes.
+        predicts: Name of the condition whose classes they are.
         shape: Shape of one sample, without the batch axis; None if unknown.
     """
 
     process: Process
     classes: int
+    predicts: str = "label"
     shape: tuple[int, ...] | None = None
 
     @abstractmethod

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unidiff.condition.base import Condition, named
+from unidiff.condition.image import Image
+from unidiff.condition.network import conditions_of
+from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, scale_by
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "accepted_conditions"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -26,9 +31,7 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         process: The process that generates the noisy states.
         shape: Shape of one sample, without the batch axis; None if unknown.
-        classes: Number of classes of the condition `label`; None without label conditioning.
-        image: Shape (C', H, W) of the condition `image`, which it then requires; None without image conditioning.
-        condition_names: Names of all accepted conditions; None if any name is accepted, as by a foreign network.
+        conditions: The conditions that it takes; None if it takes any, as a foreign network may.
         required: Names of the required conditions, and what requires them ("classifier-free guidance").
         closed_form: Whether it is exact at every alpha and sigma, also below t_min, and has `draw`.
         learned_variance: Whether its predictions have a `variance_interpolation`, the variance of a reverse step.
@@ -37,9 +40,7 @@ class Denoiser(nn.Module, ABC):
 
     process: Process
     shape: tuple[int, ...] | None = None
-    classes: int | None = None
-    image: tuple[int, ...] | None = None
-    condition_names: tuple[str, ...] | None = None
+    conditions: tuple[Condition, ...] | None = None
     required: Mapping[str, str] = MappingProxyType({})
     closed_form: bool = False
     learned_variance: bool = False
@@ -47,9 +48,34 @@ class Denoiser(nn.Module, ABC):
 
     def _copy_interface(self, denoiser: Denoiser) -> None:
         """Copy process, shape and conditions of the denoiser that this one wraps."""
-        for name in ("process", "shape", "classes", "image", "condition_names", "learned_variance", "differentiable"):
+        for name in ("process", "shape", "conditions", "learned_variance", "differentiable"):
             setattr(self, name, getattr(denoiser, name))
         self.required = dict(denoiser.required)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the condition `label`; None without one. To be set in `conditions`."""
+        return getattr(named(self.conditions, "label"), "classes", None)
+
+    @classes.setter
+    def classes(self, classes: int) -> None:
+        self._replace(Label(classes))
+
+    @property
+    def image(self) -> tuple[int, ...] | None:
+        """Shape (C', H, W) of the condition `image`; None without one. To be set in `conditions`."""
+        image: Any = named(self.conditions, "image")
+        return None if image is None else (image.channels, *image.size)
+
+    @image.setter
+    def image(self, image: tuple[int, ...]) -> None:
+        self._replace(Image(image[0], tuple(image[1:])))
+
+    def _replace(self, condition: Condition) -> None:
+        notice = f"set `conditions` of a Denoiser, as in self.conditions = ({condition!r},), and not the old attribute"
+        warnings.warn(notice, DeprecationWarning, stacklevel=4)
+        others = (other for other in self.conditions or () if other.name != condition.name)
+        self.conditions = (*others, condition)
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
         """Exact samples of the data, (B, *shape), of a closed-form denoiser.
@@ -113,11 +139,8 @@ class NeuralDenoiser(Denoiser):
         self.parameterization = parameterization
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
-        self.classes = getattr(backbone, "classes", None)
-        channels = getattr(backbone, "image", None)
-        self.image = (channels, *self.shape[1:]) if channels and self.shape else None
-        self.required = {} if self.image is None else {"image": "this model"}
-        self.condition_names = accepted_conditions(backbone)
+        self.conditions = conditions_of(backbone)
+        self.required = {condition.name: "this model" for condition in self.conditions or () if condition.required}
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:
         """The same model with another network."""
@@ -150,15 +173,6 @@ class NeuralDenoiser(Denoiser):
         """Expected data and noise of the state; see `Denoiser.forward`."""
         output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
-
-
-def accepted_conditions(network: nn.Module | Callable[..., Tensor]) -> tuple[str, ...] | None:
-    """The conditions that a network declares, or else those of its signature after state and time; None for any."""
-    if (declared := getattr(network, "condition_names", None)) is not None:
-        return tuple(declared)
-    parameters = inspect.signature(getattr(network, "forward", network)).parameters
-    variadic = any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values())
-    return None if variadic else tuple(parameters)[2:]
 
 
 class Counted(Denoiser):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label
+from unidiff.condition.check import condition_of
+from unidiff.condition.vector import Label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
@@ -46,7 +47,7 @@ class GaussianMixture(Denoiser):
     """
 
     closed_form = True
-    condition_names = ("label",)
+    conditions: tuple[Label]
     shape: tuple[int, ...]
     means: Tensor
     log_weights: Tensor
@@ -65,7 +66,7 @@ class GaussianMixture(Denoiser):
         means = torch.as_tensor(means, dtype=torch.float64)
         require(means.ndim >= 2, "means", tuple(means.shape), "a tensor (K, *shape), one row per component")
         count, self.shape = len(means), tuple(means.shape[1:])
-        self.classes = count
+        self.conditions = (Label(count),)
         flat = process.basis.forward(means).flatten(1)
         weights = torch.as_tensor([1.0] * count if weights is None else weights, dtype=torch.float64)
         positive = weights.shape == (count,) and bool((weights > 0).all())
@@ -124,7 +125,7 @@ class GaussianMixture(Denoiser):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         residual, variance, log_joint = self._along_axes(u, level)
         if (label := cond.get("label")) is not None:
-            check_label(label, self.classes, len(u))
+            self.conditions[0].check_in_loop(label, len(u))
             others = torch.arange(len(self.means), device=u.device) != label[:, None]
             log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape, residual)[..., None, :] * self.variances / variance * residual
@@ -175,7 +176,7 @@ class Empirical(Denoiser):
     """
 
     closed_form = True
-    condition_names = ()
+    conditions = ()
     shape: tuple[int, ...]
     data: Tensor
 
@@ -187,8 +188,8 @@ class Empirical(Denoiser):
         self.register_buffer("data", process.basis.forward(data.to(torch.float64)).flatten(1))  # in modes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        if "label" in cond:
-            check_label(cond["label"], self.classes, len(u))
+        for name in cond:
+            condition_of(self, name)  # which it has not
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = (_align(scale, self.shape, flat) for scale in (level.alpha, level.sigma))
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser, accepted_conditions
+from unidiff.condition.network import conditions_of
+from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_shape
 from unidiff.parameterization import Parameterization, Prediction, Score
 from unidiff.process.base import Process
@@ -48,7 +49,7 @@ class FunctionDenoiser(Denoiser):
         self.function = function
         self.shape = None if shape is None else tuple(shape)
         self.parameterization = parameterization
-        self.condition_names = accepted_conditions(function)
+        self.conditions = conditions_of(function)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""

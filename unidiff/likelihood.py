@@ -12,7 +12,8 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unidiff.batching import batches
-from unidiff.condition import check_conditions, described
+from unidiff.condition.base import described
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole

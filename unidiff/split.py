@@ -65,8 +65,6 @@ def check_time(t: float) -> None:
 _SHARED = {
     "process": " Use Rescheduled.",
     "shape": "",
-    "classes": "",
-    "image": "",
-    "condition_names": "",
+    "conditions": "",
     "learned_variance": "",
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unidiff.batching import Batch, Progress, batches
-from unidiff.condition import check_conditions
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid

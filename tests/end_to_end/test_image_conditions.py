@@ -177,13 +177,13 @@ def test_wrong_images_are_refused():
             sample(inner, **({} if image is None else {"image": image}))
         with pytest.raises(ParameterError, match=words):
             ud.evaluation.mean_prediction(inner, seeds=2, **({} if image is None else {"image": image}))
-    with pytest.raises(ParameterError, match="this model is not conditioned on images"):
+    with pytest.raises(ParameterError, match="this model is unconditional"):
         sample(model(image=None), image=good)
     with pytest.raises(ParameterError, match="is conditioned on image, but was passed label"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5), image=good, label=torch.tensor([0, 1]))
-    with pytest.raises(ParameterError, match=r"image must have shape .* got none"):
+    with pytest.raises(ParameterError, match=r"image must be .* got none"):
         inner(torch.zeros(2, 1, 8, 8), inner.process.level(0.5))
-    with pytest.raises(ParameterError, match=r"its image must be the model's, None, got \(2, 8, 8\)"):
+    with pytest.raises(ParameterError, match=r"its conditions must be the model's, \(\), got \(Image"):
         ud.AutoGuidance(model(image=None), inner, 2.0)
     with pytest.raises(ParameterError, match=r"image must be .*, got 0"):
         ud.UNet((1, 8, 8), image=0)
@@ -204,7 +204,7 @@ class Exact(ud.Denoiser):
     def __init__(self, process, covariance, factor=2):
         super().__init__()
         side = math.isqrt(len(covariance))
-        self.process, self.shape, self.image = process, (1, side, side), (1, side, side)
+        self.process, self.shape, self.conditions = process, (1, side, side), (ud.Image(1, (side, side)),)
         rows = ud.SuperResolution(factor).measure(
             torch.eye(side**2).double().reshape(-1, 1, side, side), torch.zeros(1, 0)
         )
@@ -354,7 +354,7 @@ SMALL = {**TINY, "parameterization": {"type": "V"}, "conditioning": {"type": "Su
             r"backbone\.image: it is set, but",
         ),
         ({"backbone": {"type": "UNet", "image": 3}}, r"backbone\.image must be 1, the channels of .*, got 3"),
-        ({"backbone": {"type": "MLP"}}, "this network has no parameter `image`"),
+        ({"backbone": {"type": "MLP"}}, "MLP has no way to take Image"),
         (
             {"conditioning": {"type": "SuperResolution", "factor": 3}},
             r"conditioning\.factor must be a divisor .* got 3",

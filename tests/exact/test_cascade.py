@@ -29,7 +29,7 @@ def gain(s: float) -> torch.Tensor:
 class Upsampler(ud.Denoiser):
     """The exact model of x given y + s eps, N(K y, C - K A C)."""
 
-    shape, condition_names = (4,), ("y",)
+    shape, conditions = (4,), (ud.Named("y"),)
 
     def __init__(self, process: ud.Process, s: float = 0.0, weight: float = 1.0) -> None:
         super().__init__()
@@ -133,12 +133,11 @@ def test_progress_rises_to_the_end():
 class Images(ud.Denoiser):
     """Any image, all told: for what is checked before anything is drawn."""
 
-    condition_names: tuple[str, ...] | None = ("label", "image")
-
     def __init__(self, shape, classes=None, image=None):
         super().__init__()
-        self.process, self.shape, self.classes, self.image = ud.VPSDE(), shape, classes, image
-        self.condition_names = ("label",) * (classes is not None) + ("image",) * (image is not None)
+        self.process, self.shape = ud.VPSDE(), shape
+        self.conditions = () if classes is None else (ud.Label(classes),)
+        self.conditions += () if image is None else (ud.Image(image[0], image[1:]),)
         self.required = {} if image is None else {"image": "this model"}
         self.calls, self.told = 0, {}
 
@@ -179,7 +178,7 @@ def test_augmentation_in_training_is_a_function_of_the_uniform_numbers():
 def test_labels_reach_every_stage_that_has_them():
     mixture = ud.GaussianMixture(ud.VPSDE(), MEANS, 1e-4)
     second = Images((2,), classes=2)
-    second.condition_names = ("label", "y")
+    second.conditions += (ud.Named("y"),)
     chain = ud.Cascade([ud.Stage(mixture), ud.Stage(second, conditioning=ud.Identity("y"))])
     label = torch.tensor([0, 1])
     solution = chain.sample(2, label=label)

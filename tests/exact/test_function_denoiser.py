@@ -58,7 +58,7 @@ def test_one_time_per_sample_and_modes(process):
 
 def test_conditions_are_the_further_parameters():
     model = ud.FunctionDenoiser(ud.FlowMatching(), lambda u, t, target: target, (2,), ud.X0())
-    assert model.condition_names == ("target",)
+    assert model.conditions == (ud.Named("target"),)
     target = torch.tensor([[0.25, -0.5], [0.5, 1.0]])
     assert torch.allclose(ud.sample(model, seeds=2, target=target).x, target, rtol=0, atol=1e-5)
     with pytest.raises(ParameterError, match="no condition of this name; it accepts target"):

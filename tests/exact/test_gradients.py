@@ -108,7 +108,7 @@ def test_guided_models_are_right_or_refused(name):
 
     def x(means):
         guided = GUIDED[name](ud.GaussianMixture(ud.VPSDE(), means, 0.04))
-        cond = {"label": label} if "label" in (guided.condition_names or ()) else {}
+        cond = {"label": label} if guided.classes is not None else {}
         return ud.sample(guided, ud.Ancestral(), grad=True, **GRIDS, **cond).x
 
     if name in ("DPS", "PiGDM", "MomentMatching"):

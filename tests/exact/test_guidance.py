@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 from mixtures import COVARIANCES, LABEL, MEANS, PROCESSES, WEIGHTS, D, U, every, mixture, tilted_score
+from parts import Through
 
 import unidiff as ud
-from unidiff.condition import null_conditions
+from unidiff.condition.check import null_conditions
 from unidiff.errors import ParameterError
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
@@ -72,7 +73,7 @@ class Watched(ud.Denoiser):
 
     def __init__(self, process):
         super().__init__()
-        self.process, self.classes, self.exact = process, 3, mixture(process)
+        self.process, self.conditions, self.exact = process, (ud.Label(3),), mixture(process)
         self.asked = []
 
     def forward(self, u, level, **cond):
@@ -134,7 +135,7 @@ class Given(ud.Denoiser):
 
     def __init__(self, process, there, here):
         super().__init__()
-        self.process, self.there, self.here, self.classes = process, there, here, 3
+        self.process, self.there, self.here, self.conditions = process, there, here, (ud.Label(3),)
 
     def forward(self, u, level: Level, **cond):
         there, here = (x0.repeat(len(u) // len(x0), 1) for x0 in (self.there, self.here))
@@ -268,7 +269,7 @@ MODEL = mixture(ud.DDPM(T=50))
             lambda: ud.AutoGuidance(MODEL, mixture(ud.VPSDE()), 2.0),
             "weaker_model: its process must be the model's, .* got VPSDE",
         ),
-        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), "weaker_model: its classes must be .* 3, got None"),
+        (lambda: ud.AutoGuidance(MODEL, unconditional(), 2.0), r"weaker_model: its conditions must be .*3.*, got \(\)"),
         (lambda: ud.GuidanceInterval(ud.ClassifierFree(MODEL, 2.0), 0.5, 0.4), "high must be .* got 0.4"),
         (lambda: ud.RescaledGuidance(ud.ClassifierFree(MODEL, 2.0), 1.5), "share must be .* got 1.5"),
         (lambda: ud.DynamicThreshold(MODEL, 0.0), "quantile must be .* got 0.0"),
@@ -300,8 +301,9 @@ def test_mistakes_are_refused(make, message):
 
 
 def test_nothing_is_said():
+    # Of conditions of which only the names are known: a model that declares none.
     given = {"label": torch.tensor([3, 0]), "image": torch.ones(2, 1)}
-    said = null_conditions(given)
+    said = null_conditions(given, Through(ud.VPSDE(), ud.Eps()))
     assert said["label"].tolist() == [-1, -1]
     assert said["image"].tolist() == [[0], [0]]
 
@@ -323,7 +325,10 @@ def test_a_network_with_classes(network):
     network(x, c, label=torch.tensor([0, 0, 2, 2])).square().sum().backward()
     rows = network.embedding.label.weight.grad.abs().amax(1)  # null, 0, 1, 2
     assert (rows > 0).tolist() == [False, True, False, True]
-    for wrong, message in ((torch.tensor([0, 1, 2, 3]), "label must be a class"), (torch.tensor([0]), "shape")):
+    for wrong, message in (
+        (torch.tensor([0, 1, 2, 3]), "label must be from 0 to 2"),
+        (torch.tensor([0]), "one for each of 4"),
+    ):
         with pytest.raises(ParameterError, match=message):
             network(x, c, label=wrong)
     with pytest.raises(ParameterError, match="is conditioned on label, but was passed text"):

@@ -155,23 +155,23 @@ class Watched(ud.Counted):
 
     def __init__(self, denoiser):
         super().__init__(denoiser)
-        self.times, self.conditions = [], []
+        self.times, self.told = [], []
 
     def forward(self, u, level, **cond):
         self.times.append(level.time)
-        self.conditions.append(cond["label"])
+        self.told.append(cond["label"])
         return super().forward(u, level)
 
 
 def test_no_time_beyond_the_interval_and_conditions_go_with_their_samples():
     truth = Gaussian(ud.EDM(), size=2)  # its log sigma is NaN below t = 0
     watched = Watched(truth.model)
-    watched.classes, label = 8, torch.tensor([5, 6, 7])
+    watched.conditions, label = (ud.Label(8),), torch.tensor([5, 6, 7])
     found = ud.log_likelihood(watched, truth.draw(3), EXACT, batch=2, label=label)
     assert min(watched.times) == truth.process.t_min
     assert max(watched.times) == 1.0
-    assert {tuple(label.tolist()) for label in watched.conditions} == {(5, 6), (7,)}
-    calls = [sum(len(label) == size for label in watched.conditions) for size in (2, 1)]
+    assert {tuple(label.tolist()) for label in watched.told} == {(5, 6), (7,)}
+    calls = [sum(len(label) == size for label in watched.told) for size in (2, 1)]
     assert found.nfe == max(calls)
 
 

@@ -289,7 +289,7 @@ class Told(ud.Counted):
 def test_conditions_go_with_their_samples(batch, calls):
     labels = torch.tensor([-0.5, 0.0, 0.5, 1.0], dtype=F64)
     model = Told(Gaussian(ud.NCSN(1e-5, 1e-4, 6)).model)
-    model.condition_names = ("mean",)
+    model.conditions = (ud.Named("mean"),)
     seen = []
     x = labels[:, None].expand(4, 4)
     options = {"batch": batch, "progress": lambda *at: seen.append(at), "mean": labels}

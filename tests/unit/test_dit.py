@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import unidiff as ud
-from unidiff.backbone.dit import DiT, attend, position_table
-from unidiff.backbone.layers import sinusoidal
+from unidiff.backbone.dit import DiT, position_table
+from unidiff.backbone.layers import attend, sinusoidal
 from unidiff.errors import ParameterError
 
 TINY = {"width": 16, "depth": 2, "heads": 2}
@@ -177,7 +177,7 @@ def test_classes_are_told_apart_and_no_label_is_the_null_class():
     out = network(x, c, label=torch.tensor([0, 1, 2, -1]))
     assert all((out[i] - out[j]).abs().max() > 1e-3 for i in range(4) for j in range(i))
     torch.testing.assert_close(network(x, c), network(x, c, label=torch.full((4,), -1)), rtol=0, atol=0)
-    with pytest.raises(ParameterError, match=r"label must be a class from 0 to 2, .* got 3"):
+    with pytest.raises(ParameterError, match=r"label must be from 0 to 2, .* got 3"):
         network(x, c, label=torch.full((4,), 3))
     with pytest.raises(ParameterError, match="DiT is conditioned on label, but was passed text"):
         network(x, c, text=torch.zeros(4))

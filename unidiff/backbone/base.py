@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from unidiff.condition.base import Condition, named, require_distinct
+from unidiff.condition.image import Image
+from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require, require_whole
 
 __all__ = ["Backbone"]
@@ -18,17 +21,17 @@ class Backbone(nn.Module, ABC):
 
     Args:
         shape: Shape of one sample, without the batch; () if the subclass sets the attribute itself.
-        classes: Number of classes; None without class conditioning.
+        classes: Number of classes of the condition `label`; None without class conditioning.
         image: Channels of the condition `image`; None without image conditioning. In a recipe it follows from
             `conditioning`.
         learned_variance: Whether the variance of a reverse step is predicted too (Nichol & Dhariwal 2021, eq. 15). The
             output's first axis is then twice that of `shape`: the prediction, then for each of its elements the
             variance on a scale from -1 (beta-tilde) to 1 (beta); see `Prediction.variance_interpolation`.
+        conditions: Further conditions, or all of them: `classes` and `image` stand for Label and Image.
     """
 
     shape: tuple[int, ...]
-    classes: int | None = None
-    image: int | None = None
+    conditions: tuple[Condition, ...] = ()
     learned_variance: bool = False
 
     def __init__(
@@ -37,21 +40,30 @@ class Backbone(nn.Module, ABC):
         classes: int | None = None,
         image: int | None = None,
         learned_variance: bool = False,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         super().__init__()
         for name, count, most in (("classes", classes, 1_000_000), ("image", image, 65536)):
             if count is not None:
                 require_whole(name, count, 1, most)
         require(isinstance(learned_variance, bool), "learned_variance", learned_variance, "true or false")
-        values = {"shape": tuple(shape), "classes": classes, "image": image, "learned_variance": learned_variance}
+        own = () if image is None else (Image(image, tuple(shape)[1:]),)
+        every = (*own, *(() if classes is None else (Label(classes),)), *conditions)
+        require_distinct(every)
+        values = {"shape": tuple(shape), "conditions": every, "learned_variance": learned_variance}
         for name, value in values.items():
             if value:  # otherwise the class attribute holds
                 setattr(self, name, value)
 
     @property
-    def condition_names(self) -> tuple[str, ...]:
-        """Names of the conditions that the network was built for."""
-        return ("image",) * (self.image is not None) + ("label",) * (self.classes is not None)
+    def classes(self) -> int | None:
+        """Number of classes of the condition `label`; None without one."""
+        return getattr(named(self.conditions, "label"), "classes", None)
+
+    @property
+    def image(self) -> int | None:
+        """Channels of the condition `image`; None without one."""
+        return getattr(named(self.conditions, "image"), "channels", None)
 
     @property
     def outputs(self) -> int:
@@ -71,41 +83,45 @@ class Backbone(nn.Module, ABC):
             The network's output, (B, *shape); twice as long in the first axis with a learned variance.
         """
 
-    def _label(self, cond: Mapping[str, Tensor], count: int) -> Tensor | None:
-        """The class of each sample, (B,); the null class, -1, without a label; None for an unconditional network.
+    def _values(self, cond: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+        """All conditions of the network by name, the null one where a condition is missing.
 
         Raises:
-            ParameterError: If there are conditions that the network was not built for.
+            ParameterError: If there are conditions that the network was not built for, or a required one is missing.
         """
-        supported = self.condition_names
-        if unsupported := sorted(set(cond) - set(supported)):
-            kind = f"is conditioned on {' and '.join(supported)}" if supported else "is unconditional"
+        names = [condition.name for condition in self.conditions]
+        if unsupported := sorted(set(cond) - set(names)):
+            kind = f"is conditioned on {' and '.join(names)}" if names else "is unconditional"
             raise ParameterError("backbone", f"{type(self).__name__} {kind}, but was passed {', '.join(unsupported)}.")
-        if self.classes is None:
-            return None
-        if "label" not in cond:
-            return torch.full((count,), -1, device=next(self.parameters()).device)
-        label = cond["label"]
-        if label.shape != (count,):
-            raise ParameterError("label", f"must have shape {(count,)}, got {tuple(label.shape)}")
-        # On other devices reading the values would synchronize every step; `unidiff.sample` has checked them once.
-        if label.device.type == "cpu" and not torch.compiler.is_compiling():
-            invalid = label[(label < -1) | (label >= self.classes)]
-            if len(invalid):
-                allowed = f"a class from 0 to {self.classes - 1}, or -1 for none"
-                raise ParameterError("label", f"must be {allowed}, got {int(invalid[0])}")
-        return label
+        values: dict[str, Tensor] = {}
+        for condition in self.conditions:
+            if (value := cond.get(condition.name)) is not None:
+                condition.check_in_loop(value, len(x))
+            elif condition.required:
+                raise ParameterError(condition.name, f"must be {condition.words}, got none")
+            values[condition.name] = condition.null(len(x), x) if value is None else value
+        return values
 
-    def _joined(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """Noisy images with the condition `image` as further channels, (B, C + C', H, W); x without images.
+    def _joined(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """Noisy images with the image conditions as further channels, (B, C + C', H, W); x without any."""
+        images = [values[condition.name].to(x.dtype) for condition in self.conditions if condition.joined]
+        return torch.cat([x, *images], dim=1) if images else x
 
-        Raises:
-            ParameterError: If the image is missing, or has another shape than the network was built for.
+    @property
+    def inputs(self) -> int:
+        """Channels of the noisy sample and of what is joined to it."""
+        return self.shape[0] + sum(condition.joined for condition in self.conditions)
+
+    def _require_entries(self, added: Collection[str], joins: bool = False, context: nn.Module | None = None) -> None:
+        """Raise a ParameterError for a condition that this network has no way to take.
+
+        Args:
+            added: Names of those that it adds to the noise embedding.
+            joins: Whether it joins images.
+            context: What it attends to; None for nothing.
         """
-        if self.image is None:
-            return x
-        image, expected = cond.get("image"), (len(x), self.image, *x.shape[2:])
-        if image is None or image.shape != expected:
-            actual = "none" if image is None else tuple(image.shape)
-            raise ParameterError("image", f"must have shape {expected} (all zeros = unconditional), got {actual}")
-        return torch.cat([x, image.to(x.dtype)], dim=1)
+        entered = {*added, *getattr(context, "attended", ())}
+        for condition in self.conditions:
+            if condition.name not in entered and not (joins and condition.joined):
+                problem = f"{type(self).__name__} has no way to take {condition!r}"
+                raise ParameterError("conditions", f"{problem}; write a network of your own, or use UNet or DiT.")

@@ -7,14 +7,15 @@ from typing import Literal
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
 from unidiff.backbone.base import Backbone
-from unidiff.backbone.layers import NoiseEmbedding, sinusoidal, zeroed
+from unidiff.backbone.context import Attended, CrossAttention, context_of
+from unidiff.backbone.layers import NoiseEmbedding, attend, sinusoidal, zeroed
+from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 
-__all__ = ["SIZES", "DiT", "DiTBlock", "attend", "position_table"]
+__all__ = ["SIZES", "DiT", "DiTBlock", "position_table"]
 
 FREQUENCIES = 256  # size of the sinusoidal noise embedding, whatever the width
 
@@ -56,6 +57,7 @@ class DiT(Backbone):
         heads: int | None = None,
         classes: int | None = None,
         learned_variance: bool = False,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
         width, depth, heads = (
@@ -74,13 +76,16 @@ class DiT(Backbone):
             raise ParameterError("patch", f"{problem}; use {fitting}.")
         if width % heads:
             raise ParameterError("heads", f"must divide the width, {width}, got {heads}")
-        super().__init__(shape, classes, learned_variance=learned_variance)
+        super().__init__(shape, classes, learned_variance=learned_variance, conditions=conditions)
         self.patch = patch
-        self.embedding = NoiseEmbedding(FREQUENCIES, width, classes, shift=1)
-        self.stem = nn.Conv2d(shape[0], width, patch, stride=patch)
+        self.embedding = NoiseEmbedding(FREQUENCIES, width, self.conditions, shift=1)
+        self.stem = nn.Conv2d(self.inputs, width, patch, stride=patch)
         # Not a weight: it is not in checkpoints.
         self.register_buffer("positions", position_table(height // patch, breadth // patch, width), persistent=False)
-        self.blocks = nn.ModuleList([DiTBlock(width, heads) for _ in range(depth)])
+        self.context = context_of(self.conditions, width)
+        self._require_entries(self.embedding.added, joins=True, context=self.context)
+        crossed = self.context is not None
+        self.blocks = nn.ModuleList([DiTBlock(width, heads, crossed) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, patch**2 * self.outputs)
@@ -91,21 +96,25 @@ class DiT(Backbone):
         for layer in self.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 nn.init.xavier_uniform_(layer.weight.flatten(1))
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for weight in self.embedding.parameters():
             if weight.ndim == 2:
                 nn.init.normal_(weight, std=0.02)
-        for ending in (self.modulation, self.head, *(block.modulation for block in self.blocks)):
+        crosses = [block.cross.project for block in self.blocks if block.cross is not None]  # type: ignore[union-attr]
+        for ending in (self.modulation, self.head, *(block.modulation for block in self.blocks), *crosses):
             zeroed(ending)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
-        e = self.embedding(c, self._label(cond, len(x)))
-        h = self.stem(x)
+        """See `Backbone.forward`."""
+        values = self._values(cond, x)
+        e = self.embedding(c, values)
+        h = self.stem(self._joined(x, values))
         height = h.shape[2]
         h = h.flatten(2).transpose(1, 2) + self.positions
+        context = None if self.context is None else self.context(values)
         for block in self.blocks:
-            h = block(h, e)
+            h = block(h, e, context)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
         patches = self.head(self.norm(h) * (1 + scale) + shift)
         p = self.patch
@@ -117,13 +126,15 @@ class DiTBlock(nn.Module):
 
     (b1, s1, g1, b2, s2, g2) = W e + b, then h += g1 attention((1 + s1) LN(h) + b1) and h += g2 mlp((1 + s2) LN(h) + b2)
     (adaLN-zero: Peebles & Xie 2023, figure 3). W and b start at zero: at first the block is the identity.
+    Between the two, `crossed` tokens attend to the conditions (Chen et al. 2024, PixArt-alpha; from memory).
 
     Args:
         width: Size of a token.
         heads: Number of heads, a divisor of `width`.
+        crossed: Whether there are conditions to attend to.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, crossed: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.modulation = nn.Linear(width, 6 * width)
@@ -133,26 +144,17 @@ class DiTBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.inner = nn.Linear(width, 4 * width)
         self.outer = nn.Linear(4 * width, width)
+        self.cross = CrossAttention(width, width, heads) if crossed else None
 
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
+    def forward(self, h: Tensor, e: Tensor, context: Attended | None = None) -> Tensor:
         """Map tokens h, (B, N, width), and the embedding e, (B, width), to (B, N, width)."""
         b1, s1, g1, b2, s2, g2 = self.modulation(e)[:, None].chunk(6, dim=2)
         q, k, v = self.qkv(self.norm1(h) * (1 + s1) + b1).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         h = h + g1 * self.project(attend(q, k, v).transpose(1, 2).flatten(2))
+        if self.cross is not None and context is not None:
+            h = self.cross(h, context)
         hidden = F.gelu(self.inner(self.norm2(h) * (1 + s2) + b2), approximate="tanh")
         return h + g2 * self.outer(hidden)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1) of queries, keys and values, (B, heads, N, d).
-
-    By torch's fused kernel, but written out on CPUs where derivatives are needed: the kernel there has neither a
-    second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
-    """
-    differentiated = q.requires_grad or (not torch.compiler.is_compiling() and unpack_dual(q).tangent is not None)
-    if q.device.type == "cpu" and differentiated:
-        return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 def position_table(height: int, breadth: int, width: int) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
+from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError
 
 __all__ = [
@@ -17,7 +20,9 @@ __all__ = [
     "ResidualBlock",
     "SelfAttention",
     "Upsample",
+    "add_layers",
     "apply_layer",
+    "attend",
     "group_norm",
     "sinusoidal",
     "zeroed",
@@ -75,29 +80,42 @@ def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
 class NoiseEmbedding(nn.Module):
     """The noise condition c as a vector: sinusoidal embedding, then a two-layer perceptron.
 
-    With classes, a vector for each of them and one for "no class" are learned and added before the last nonlinearity
-    (Dhariwal & Nichol 2021, section 3; the null class is that of Ho & Salimans 2022).
+    Conditions that are vectors, such as labels, are added before the last nonlinearity (Dhariwal & Nichol 2021, section
+    3; the null class is that of Ho & Salimans 2022).
 
     Args:
         width: Size of the sinusoidal embedding, even.
         features: Size of the result.
-        classes: Number of classes, or None.
+        conditions: The conditions of the network; those that are not vectors enter elsewhere.
         shift: See `sinusoidal`.
     """
 
-    def __init__(self, width: int, features: int, classes: int | None = None, shift: int = 0) -> None:
+    def __init__(self, width: int, features: int, conditions: Sequence[Condition] = (), shift: int = 0) -> None:
         super().__init__()
         self.width, self.shift = width, shift
         self.inner = nn.Linear(width, features)
         self.outer = nn.Linear(features, features)
-        self.label = None if classes is None else nn.Embedding(1 + classes, features)  # row 0 is the null class
+        self.added = add_layers(self, {condition.name: condition.added(features) for condition in conditions})
 
-    def forward(self, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map c, (B,), and labels from -1, (B,), to (B, features), the SiLU that every block needs already applied."""
+    def forward(self, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map c, (B,), and conditions to (B, features), the SiLU that every block needs already applied."""
         e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
-        if self.label is not None and label is not None:
-            e = e + self.label(label + 1)
+        for name, layer in self.added.items():
+            e = e + getattr(self, layer)((values or {})[name])
         return F.silu(e)
+
+
+def add_layers(to: nn.Module, layers: Mapping[str, nn.Module | None]) -> dict[str, str]:
+    """Register the layers of conditions; the attribute of each that has one, by the condition's name.
+
+    That of `label` is `label`, as in the first release's checkpoints; another name might be that of a method.
+    """
+    named = {
+        name: name if name == "label" else f"condition_{name}" for name, layer in layers.items() if layer is not None
+    }
+    for name, attribute in named.items():
+        to.add_module(attribute, layers[name])
+    return named
 
 
 class ResidualBlock(nn.Module):
@@ -196,6 +214,25 @@ class Upsample(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W)."""
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1) of queries, keys and values, (B, heads, N, d).
+
+    By torch's fused kernel, but written out on CPUs where derivatives are needed: the kernel there has neither a
+    second nor a forward-mode derivative, and its first is 2 to 20 times slower in bfloat16 on up to 256 tokens.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        exist: Which keys exist, broadcast to (B, heads, N, keys) bool; the weight of the others is 0. None for all.
+    """
+    differentiated = q.requires_grad or (not torch.compiler.is_compiling() and unpack_dual(q).tangent is not None)
+    if q.device.type == "cpu" and differentiated:
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        return (scores if exist is None else scores.masked_fill(~exist, -math.inf)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, exist)
 
 
 def apply_layer(layer: nn.Module, h: Tensor, e: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
+from unidiff.condition.base import Condition
 from unidiff.errors import is_whole, require, require_whole
 
 __all__ = ["MLP", "DenseLayers", "check_dense"]
@@ -17,16 +19,18 @@ __all__ = ["MLP", "DenseLayers", "check_dense"]
 class DenseLayers(nn.Module):
     """The layers that `MLP` and `MLPEncoder` share."""
 
-    def _build(self, shape: tuple[int, ...], width: int, depth: int, outputs: int, classes: int | None = None) -> None:
-        self.embedding = NoiseEmbedding(width, width, classes)
+    def _build(
+        self, shape: tuple[int, ...], width: int, depth: int, outputs: int, conditions: Sequence[Condition] = ()
+    ) -> None:
+        self.embedding = NoiseEmbedding(width, width, conditions)
         self.stem = nn.Linear(math.prod(shape), width)
         self.blocks = nn.ModuleList([DenseBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = zeroed(nn.Linear(width, outputs))
 
-    def _evaluate(self, x: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
-        """Map samples, (B, *shape), and their noise conditions, (B,), to (B, outputs)."""
-        e = self.embedding(c, label)
+    def _evaluate(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map samples, (B, *shape), their noise conditions, (B,), and conditions to (B, outputs)."""
+        e = self.embedding(c, values)
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
@@ -58,14 +62,16 @@ class MLP(DenseLayers, Backbone):
         depth: int = 3,
         classes: int | None = None,
         learned_variance: bool = False,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         check_dense(shape, width, depth)
-        super().__init__(shape, classes, learned_variance=learned_variance)
-        self._build(self.shape, width, depth, self.outputs * math.prod(shape[1:]), classes)
+        super().__init__(shape, classes, learned_variance=learned_variance, conditions=conditions)
+        self._build(self.shape, width, depth, self.outputs * math.prod(shape[1:]), self.conditions)
+        self._require_entries(self.embedding.added)
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
-        output = self._evaluate(x, c, self._label(cond, len(x)))
+        """See `Backbone.forward`."""
+        output = self._evaluate(x, c, self._values(cond, x))
         return output.reshape(len(x), self.outputs, *self.shape[1:])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unidiff.backbone.base import Backbone
+from unidiff.backbone.context import Attended, CrossAttention, context_of
 from unidiff.backbone.layers import (
     Downsample,
     NoiseEmbedding,
@@ -17,6 +18,7 @@ from unidiff.backbone.layers import (
     group_norm,
     zeroed,
 )
+from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 
 __all__ = ["UNet", "check_unet"]
@@ -70,6 +72,7 @@ class UNet(Backbone):
         head_channels: int | None = None,
         middle_attention: bool | None = None,
         learned_variance: bool = False,
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
         check_unet(shape, width, multipliers, blocks, dropout, patch)
         sizes = [max(shape[1:]) // patch // 2**level for level in range(len(multipliers))]  # longer sides of the maps
@@ -89,23 +92,34 @@ class UNet(Backbone):
             require_whole("groups", groups)
         for name, value in {"scale_shift": scale_shift, "residual_resampling": residual_resampling}.items():
             require(isinstance(value, bool), name, value, "true or false")
-        super().__init__(shape, classes, image, learned_variance)
+        super().__init__(shape, classes, image, learned_variance, conditions)
         self.patch = patch
         channels = [width * m for m in multipliers]
         features = 4 * width
+        central = bool(attention) if middle_attention is None else middle_attention
+        self.context = context_of(self.conditions, features)
+        if self.context is not None and not (attention or central):
+            names = " and ".join(self.context.attended)
+            problem = f"must name a resolution at which the network attends to {names}, got none"
+            raise ParameterError("attention", problem)
 
         def stage(inputs: int, outputs: int, attend: bool) -> Stage:
             residual = ResidualBlock(inputs, outputs, features, dropout, groups, scale_shift)
-            number = _number_of_heads(outputs, heads, head_channels) if attend else 0
-            return Stage(residual, SelfAttention(outputs, number, groups) if attend else None)
+            if not attend:
+                return Stage(residual, None)
+            number = _number_of_heads(outputs, heads, head_channels)
+            itself = SelfAttention(outputs, number, groups)
+            cross = None if self.context is None else CrossAttention(outputs, features, number)
+            return Stage(residual, itself, cross)
 
         def resampling(channels: int, plain: type[Downsample | Upsample], resample: nn.Module) -> nn.Module:
             if not residual_resampling:
                 return plain(channels)
             return ResidualBlock(channels, channels, features, dropout, groups, scale_shift, resample)
 
-        self.embedding = NoiseEmbedding(width, features, classes)
-        self.stem = nn.Conv2d((shape[0] + (image or 0)) * patch**2, width, 3, padding=1)
+        self.embedding = NoiseEmbedding(width, features, self.conditions)
+        self._require_entries(self.embedding.added, joins=True, context=self.context)
+        self.stem = nn.Conv2d(self.inputs * patch**2, width, 3, padding=1)
 
         self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
         h, skips = width, [width]  # channels of the current map, and of every map with a skip connection
@@ -119,7 +133,6 @@ class UNet(Backbone):
                 skips.append(h := out)
             self.down.append(stages)
 
-        central = bool(attention) if middle_attention is None else middle_attention
         self.middle = nn.ModuleList([stage(h, h, central), stage(h, h, False)])
 
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()
@@ -136,38 +149,46 @@ class UNet(Backbone):
         self.head = zeroed(nn.Conv2d(h, self.outputs * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """See `Backbone.forward`; conditions: `label`, (B,) integers from -1 (no class), and `image`, (B, C', H, W)."""
-        e = self.embedding(c, self._label(cond, len(x)))
-        h = self.stem(F.pixel_unshuffle(self._joined(x, cond), self.patch))
+        """See `Backbone.forward`."""
+        values = self._values(cond, x)
+        e, context = self.embedding(c, values), None if self.context is None else self.context(values)
+        h = self.stem(F.pixel_unshuffle(self._joined(x, values), self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
             if level > 0:
                 h = apply_layer(self.coarsen[level - 1], h, e)
                 skips.append(h)
             for stage in stages:  # type: ignore[attr-defined]
-                h = stage(h, e)
+                h = stage(h, e, context)
                 skips.append(h)
         for stage in self.middle:
-            h = stage(h, e)
+            h = stage(h, e, context)
         for level, stages in enumerate(self.up):
             if level > 0:
                 h = apply_layer(self.refine[level - 1], h, e)
             for stage in stages:  # type: ignore[attr-defined]
-                h = stage(torch.cat([h, skips.pop()], dim=1), e)
+                h = stage(torch.cat([h, skips.pop()], dim=1), e, context)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
 
 
 class Stage(nn.Module):
-    """A residual block and, at the resolutions that have it, self-attention."""
+    """A residual block and, at the resolutions that have it, attention: of pixels to one another and to conditions."""
 
-    def __init__(self, residual: ResidualBlock, attention: SelfAttention | None) -> None:
+    def __init__(
+        self, residual: ResidualBlock, attention: SelfAttention | None, cross: CrossAttention | None = None
+    ) -> None:
         super().__init__()
         self.residual = residual
         self.attention = nn.Identity() if attention is None else attention
+        self.cross = cross
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, context: Attended | None = None) -> Tensor:
         """Map x, (B, inputs, H, W), and the noise embedding e, (B, features), to (B, outputs, H, W)."""
-        return self.attention(self.residual(x, e))
+        h: Tensor = self.attention(self.residual(x, e))
+        if self.cross is None or context is None:
+            return h
+        pixels = self.cross(h.flatten(2).transpose(1, 2), context)
+        return pixels.transpose(1, 2).reshape(h.shape)
 
 
 def check_unet(

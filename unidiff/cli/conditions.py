@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import cast
 
 import torch
 
@@ -23,6 +22,7 @@ from unidiff.guidance.classifier_free import ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold, GuidanceInterval, RescaledGuidance
 from unidiff.tasks.classification import load_classifier
 from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
+from unidiff.tasks.generation_report import examples as test_examples
 
 __all__ = ["conditioned"]
 
@@ -36,7 +36,7 @@ def conditioned(
     model: ModelOptions,
     report: Callable[[str], None],
     examples: Examples | None = None,
-    named: Mapping[str, str] = MappingProxyType({}),
+    values: Mapping[str, str] = MappingProxyType({}),
 ) -> Conditioned:
     """The model of a run under these options, and the conditions of its samples.
 
@@ -47,7 +47,7 @@ def conditioned(
         model: How a classifier or a weaker model is loaded.
         report: Called with notices.
         examples: The conditions where the options name none; a few test images, or no class, by default.
-        named: Conditions of other names, each one value for all samples, as it is written: a number or a list.
+        values: Conditions of other names, each one value for all samples, as it is written: a number or a list.
 
     Raises:
         RunError: If the run has no use for an option, or needs one that is missing.
@@ -55,23 +55,28 @@ def conditioned(
     """
     classifier = None
     if guidance.classifier is not None:
-        if run.denoiser.image is not None:
+        if named(run.denoiser.conditions, "image") is not None:
             problem = f"{run.directory} is conditioned on images and cannot be guided by a classifier. Leave it out."
             raise RunError(f"--classifier {guidance.classifier}: {problem}")
         classifier = load_classifier(guidance.classifier, report=report, **vars(model))
-    labels = _labels(run, guidance, run.denoiser.classes if classifier is None else classifier.classes)
-    conditioning = _image_conditioning(run, images)
-    if labels:
-        examples = Examples({"label": torch.tensor(labels)})
-    elif conditioning is not None and (images.images or examples is None):
-        examples = _image_examples(conditioning, run, images)
+    taken = run.denoiser.classes if classifier is None else classifier.classes
+    measured, labels = _measured(run, images), torch.tensor(_labels(run, guidance, taken))
+    if measured is not None and guidance.names and not images.images:
+        raise RunError(f"--class {guidance.classes}: choose the image of this class too, with --image.")
+    if measured is not None and (images.images or examples is None):
+        examples = _image_examples(measured, run, images)
+        if guidance.names:  # each class with each image
+            image = examples.cond["image"]
+            pairs = {"image": image.repeat(len(labels), 1, 1, 1), "label": labels.repeat_interleave(len(image))}
+            examples = Examples(pairs)
+    elif guidance.names:
+        examples = Examples({"label": labels})
     examples = examples or Examples({})
-    examples = examples._replace(cond={**examples.cond, **{name: _tensor(name, named[name]) for name in named}})
+    examples = examples._replace(cond={**examples.cond, **{name: _tensor(name, values[name]) for name in values}})
     weaker = None
     if guidance.weaker is not None:
         weaker = load_generation(guidance.weaker, report=report, **vars(model)).denoiser
-    guided = _guided(run, bool(examples.cond), guidance, classifier, weaker)
-    return Conditioned(guided, examples, conditioning)
+    return Conditioned(_guided(run, bool(examples.cond), guidance, classifier, weaker), examples, measured)
 
 
 def _tensor(name: str, text: str) -> torch.Tensor:
@@ -89,7 +94,7 @@ def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) ->
     if not guidance.names:
         return []
     option = f"--class {guidance.classes}"
-    if run.denoiser.image is not None:
+    if count is None and run.denoiser.image is not None:
         raise RunError(f"{option}: {run.directory} is conditioned on images, not on classes. Leave it out.")
     if count is None:
         remedy = "Train a recipe with `conditioning: Labels`"
@@ -104,9 +109,10 @@ def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) ->
     return labels
 
 
-def _image_conditioning(run: GenerationRun, options: ImageOptions) -> ImageConditioning | None:
+def _measured(run: GenerationRun, options: ImageOptions) -> ImageConditioning | None:
     """What made the images that the model was conditioned on in training; None if it was trained without images."""
-    if run.denoiser.image is None:
+    conditioning = run.recipe.conditions()
+    if conditioning is None or conditioning.measured is None:
         for option, path in (("--image", options.images and options.images[0]), ("--mask", options.mask)):
             if path:
                 remedy = "Train a recipe such as superresolution_mnist_cpu"
@@ -114,14 +120,14 @@ def _image_conditioning(run: GenerationRun, options: ImageOptions) -> ImageCondi
         return None
     if options.mask is not None and not options.images:
         raise RunError(f"--mask {options.mask}: a mask needs an image. Pass the image with --image.")
-    return cast(ImageConditioning, run.recipe.conditioning)
+    return conditioning.measured
 
 
 def _image_examples(conditioning: ImageConditioning, run: GenerationRun, options: ImageOptions) -> Examples:
     """The conditions that the user's images make; of a few test images, with their truth, if there are none."""
     shape = run.recipe.data.shape
     if not options.images:
-        return conditioning.examples(run.recipe.data, _TEST_IMAGES, None)
+        return test_examples(run.recipe, _TEST_IMAGES)
     conditions = []
     for path in options.images:
         image = read_image(path, shape, conditioning.measurement_shape(shape))
@@ -163,7 +169,7 @@ def _at_scale(
     run: GenerationRun, has_condition: bool, scale: float, classifier: Classifier | None, weaker: Denoiser | None
 ) -> Guided:
     """The run's model, guided by itself without its condition, by a weaker model or by a classifier."""
-    model, conditioning = run.denoiser, run.recipe.conditioning
+    model, conditioning = run.denoiser, run.recipe.conditions()
     if weaker is not None:
         return AutoGuidance(model, weaker, scale)
     if not has_condition:

@@ -56,12 +56,12 @@ class EditSession:
             shape = run.recipe.data.decoded_shape
             if len(shape) != 3:
                 raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be edited.")
-            if run.denoiser.image is not None and not options.images.images:
+            if not options.images.images and any(condition.required for condition in run.denoiser.conditions or ()):
                 problem = "this model is conditioned on images and needs one"
                 remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
             target = options.output.image_in(RunDirectory(directory).samples)
-            model = conditioned(run, options.guidance, options.images, options.model, console.notice, named=named)
+            model = conditioned(run, options.guidance, options.images, options.model, console.notice, values=named)
         return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, target)
 
     @property

@@ -47,7 +47,7 @@ def sample(
     labels, (changes, named) = guidance.names, split_conditions(overrides)
     with Console() as console:
         loaded = model.load(run, changes, console.notice)
-        denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, named=named)
+        denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
         # A row of each class or image: as many as the user says, and else what fits a row.
         if count is None and not any(change.startswith("sampling.count=") for change in changes):
             count = 3 if conditioning is not None else 8 if labels else None
@@ -74,7 +74,7 @@ def sample(
             x = conditioning.compose(x, cond)
             if examples.truth is not None:
                 truth = examples.truth.repeat_interleave(each, 0)
-                error = errors(loaded.denoiser, conditioning, sampling, cond["image"], truth, x, loaded.precision)
+                error = errors(loaded.denoiser, conditioning, sampling, cond, truth, x, loaded.precision)
         seconds = time.perf_counter() - started
     grid = sampling.grid_for(loaded.recipe.process)
     title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."

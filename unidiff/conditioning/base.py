@@ -6,14 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from unidiff.condition.base import Condition, Named
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import ParameterError, require
 from unidiff.noise import Seeded
+
+if TYPE_CHECKING:
+    from unidiff.conditioning.palette import ImageConditioning
 
 __all__ = ["Conditioning", "Examples", "augmented", "check_augmentation", "require_samples"]
 
@@ -44,8 +48,31 @@ class Conditioning(ABC):
         """Uniform numbers per sample in training, at least 1: all randomness of its conditions."""
         return 1
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its conditions, as far as they are known beforehand; none by default."""
+        return ()
+
+    @property
+    def dropout_draws(self) -> tuple[int, ...]:
+        """Which of the uniform numbers decide that something is dropped: the first, by default."""
+        return (0,)
+
+    @property
+    def measured(self) -> ImageConditioning | None:
+        """The part of it that measures the clean image; None, the default, without one."""
+        return None
+
+    def built_for(self, data: Dataset) -> tuple[Condition, ...]:
+        """The conditions that a network in a recipe must be built for; none by default."""
+        return ()
+
+    def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same conditions with all of them dropped: by default 0, or -1 for integers."""
+        return {name: Named(name).null(len(value), value) for name, value in cond.items()}
+
     def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Constructor arguments that the conditions set in the network of a recipe; none by default.
+        """Constructor arguments that the conditions set in the network of a recipe; by default those of `built_for`.
 
         Args:
             data: The data.
@@ -54,7 +81,12 @@ class Conditioning(ABC):
         Raises:
             ParameterError: If the network cannot be conditioned, or the data have no such conditions.
         """
-        return {}
+        if not (needed := self.built_for(data)):
+            return {}
+        if "conditions" not in arguments:
+            raise ParameterError("backbone", "this network has no parameter `conditions`, so it cannot be conditioned.")
+        names = {condition.name for condition in needed}
+        return {"conditions": (*(own for own in arguments["conditions"] if own.name not in names), *needed)}
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError if opened data have no such conditions, before anything is written."""
@@ -94,9 +126,13 @@ class Conditioning(ABC):
         source, generator = data.open("test"), torch.Generator().manual_seed(0)
         order = torch.randperm(len(source), generator=generator)  # a folder is sorted, and its mirror images follow it
         chosen = order[torch.arange(count) % len(order)]
-        x0, label = source.batch(chosen), None if source.labels is None else source.labels[chosen]
-        uniform = torch.rand(count, self.draws, generator=generator, dtype=torch.float64)
-        uniform[:, 0] = 1.0  # no condition is dropped
+        return self.own(source, chosen, generator)
+
+    def own(self, source: OpenDataset, rows: Tensor, generator: torch.Generator) -> Examples:
+        """The conditions of these samples of opened data, (B,), none dropped, and the samples."""
+        x0, label = source.batch(rows), None if source.labels is None else source.labels[rows]
+        uniform = torch.rand(len(rows), self.draws, generator=generator, dtype=torch.float64)
+        uniform[:, self.dropout_draws] = 1.0  # no condition is dropped
         return Examples(self.conditions(x0, label, uniform), x0)
 
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:

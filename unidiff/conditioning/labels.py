@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.condition import NULL
+from unidiff.condition.base import NULL
 from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import ParameterError, require
@@ -30,6 +30,11 @@ class Labels(Conditioning):
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`label`."""
+        return ("label",)
 
     def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`classes`, as many as the data have; see `Conditioning.network`."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unidiff.condition.base import Condition
+from unidiff.condition.image import Image
 from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, require_samples
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
@@ -35,6 +37,11 @@ class ImageConditioning(Conditioning):
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`image`."""
+        return ("image",)
 
     @abstractmethod
     def channels(self, shape: tuple[int, ...]) -> int:
@@ -76,6 +83,15 @@ class ImageConditioning(Conditioning):
             raise ParameterError("mask", f"{type(self).__name__} takes no mask. Leave it out.")
         return self.measure(image[None], image.new_zeros(1, self.draws - 1))[0]
 
+    @property
+    def measured(self) -> ImageConditioning:
+        """Itself."""
+        return self
+
+    def built_for(self, data: Dataset) -> tuple[Condition, ...]:
+        """An image; see `Conditioning.built_for`."""
+        return (Image(self.channels(data.shape), tuple(data.shape[1:])),)
+
     def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`image`, the channels of the condition; see `Conditioning.network`."""
         if len(data.shape) != 3 or data.coded:
@@ -83,7 +99,7 @@ class ImageConditioning(Conditioning):
             raise ParameterError("conditioning", f"must be used with images; the samples of {data} are {samples}")
         channels = self.channels(data.shape)
         if "image" not in arguments:
-            raise ParameterError("backbone", "this network has no parameter `image`, so it cannot be conditioned.")
+            return super().network(data, arguments)
         if arguments["image"] not in (None, channels):
             problem = f"must be {channels}, the channels of {self!r}, got {arguments['image']}. Leave it out."
             raise ParameterError("backbone.image", problem)

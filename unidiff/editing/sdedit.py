@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unidiff.basis import Basis
 from unidiff.batching import Progress, batches
-from unidiff.condition import check_conditions
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.editing.inversion import decode, encode
 from unidiff.editing.repaint import Replacement, check_strength

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.condition import check_conditions
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.evaluation.budget import Planned, plan

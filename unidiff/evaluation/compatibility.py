@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unidiff.condition import described
+from unidiff.condition.base import described
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.process.level import Level

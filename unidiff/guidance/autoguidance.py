@@ -27,7 +27,7 @@ class AutoGuidance(Guided):
 
     def __init__(self, model: Denoiser, weaker_model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        for name, remedy in {"process": " Use Rescheduled.", "classes": "", "image": ""}.items():
+        for name, remedy in {"process": " Use Rescheduled.", "conditions": ""}.items():
             theirs, ours = getattr(weaker_model, name), getattr(model, name)
             if theirs != ours:
                 problem = f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"

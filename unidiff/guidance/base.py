@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unidiff.condition import check_required
+from unidiff.condition.check import check_required
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Prediction

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label
+from unidiff.condition.base import named
+from unidiff.condition.vector import Label
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.guidance.base import Guided, check_scale, row_scale, slice_level
@@ -37,27 +38,31 @@ class ClassifierGuidance(Guided):
 
     def __init__(self, model: Denoiser, classifier: Classifier, scale: float | Tensor, chunk: int = 64) -> None:
         super().__init__(model)
-        for name in ("process", "classes", "shape"):
-            theirs, ours = getattr(classifier, name), getattr(model, name)
+        self.label = Label(classifier.classes, name=classifier.predicts)
+        own = named(model.conditions, self.label.name)
+        for name, theirs, ours in (
+            *((name, getattr(classifier, name), getattr(model, name)) for name in ("process", "shape")),
+            ("classes", classifier.classes, getattr(own, "classes", None)),
+        ):
             if None not in (theirs, ours) and theirs != ours:
                 raise ParameterError("classifier", f"its {name} must be the model's, {ours!r}, got {theirs!r}.")
         require_whole("chunk", chunk)
         self.classifier = classifier
-        self.classes = classifier.classes
-        self.required = {**model.required, "label": "classifier guidance"}
-        if model.condition_names is not None:
-            self.condition_names = tuple(dict.fromkeys((*model.condition_names, "label")))
+        self.passes = own is not None
+        if model.conditions is not None and own is None:
+            self.conditions = (*model.conditions, self.label)
+        self.required = {**model.required, self.label.name: "classifier guidance"}
         self.scale = check_scale(scale)
         self.chunk = chunk
 
     def unguided(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The model's own prediction, conditioned on the label if the model has classes."""
-        own = {name: value for name, value in cond.items() if name != "label" or self.model.classes is not None}
+        """The model's own prediction, conditioned on the label if the model has such a condition."""
+        own = {name: value for name, value in cond.items() if name != self.label.name or self.passes}
         return super().unguided(u, level, **own)
 
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1."""
-        check_label(label, self.classes, len(u))
+        self.label.check_in_loop(label, len(u))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
@@ -81,7 +86,7 @@ class ClassifierGuidance(Guided):
         lost = alpha < _NEGLIGIBLE * sigma
         if not isinstance(lost, Tensor) and lost:
             return plain, plain
-        push = scale * sigma * self.gradient(u, level, cond["label"])
+        push = scale * sigma * self.gradient(u, level, cond[self.label.name])
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)

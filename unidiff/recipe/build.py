@@ -132,7 +132,9 @@ class Builder:
                 return None
             if isinstance(node.value, str) and str in args:  # a short form, which the class itself reads
                 return node.value
-            return self._value(next(arm for arm in args if schema.is_structured(arm)), node, key)
+            arms = [arm for arm in args if schema.is_structured(arm)]
+            several = [arm for arm in arms if typing.get_origin(arm) in (tuple, list)]
+            return self._value((several if several and isinstance(node.value, list) else arms)[0], node, key)
         if origin in (tuple, list):
             if not isinstance(node.value, list):
                 raise invalid_value(annotation, node, key)

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unidiff.condition import on_device
+from unidiff.condition.check import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unidiff.batching import Progress, batches
-from unidiff.condition import check_conditions
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.grid import Grid, default_grid

@@ -181,8 +181,9 @@ class CascadeSampling(ResultsTask):
                 model = Split(model, refiner.denoiser, part.t)
             except ParameterError as error:
                 raise RunError(f"{where}.refiner: {part.run}: {error.problem}") from error
+        own = run.recipe.conditions()
         if section.guidance is not None:
-            if run.recipe.conditioning is not None and run.recipe.conditioning.dropout == 0:
+            if own is not None and own.dropout == 0:
                 problem = f"{section.run} was trained with dropout 0, so it has no unconditional prediction"
                 raise RunError(f"{where}.guidance: {problem}. Leave it out.")
             try:
@@ -194,7 +195,7 @@ class CascadeSampling(ResultsTask):
             model,
             section.solver or sampling.solver,
             section.grid or (sampling.grid if section.solver is None else None),
-            section.conditioning or (run.recipe.conditioning if number else None),
+            section.conditioning or (own if number else None),
             data=run.recipe.data,
             precision=run.precision,
         )

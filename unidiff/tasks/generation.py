@@ -14,7 +14,9 @@ from typing_extensions import Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
+from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.joint import Joint
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
@@ -85,11 +87,9 @@ class GenerationRun(Run):
         Raises:
             RecipeError: If the model is unconditional.
         """
-        if self.recipe.conditioning is None:
+        if (conditioning := self.recipe.conditions()) is None:
             raise RecipeError(f"{self.directory}: this model is unconditional. Leave the condition out.")
-        x, label = source.batch(rows), None if source.labels is None else source.labels[rows]
-        uniform = torch.ones(len(rows), self.recipe.conditioning.draws, dtype=torch.float64)
-        return Examples(self.recipe.conditioning.conditions(x, label, uniform), x)
+        return conditioning.own(source, rows, torch.Generator().manual_seed(0))
 
     def conditioned(self, count: int) -> Conditioned:
         """With all classes in turn, or `count` test images, if the model is conditioned on any."""
@@ -106,8 +106,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         process: How data become noise.
         parameterization: What the network predicts.
         backbone: The network, not built yet; `recipe.backbone.build(shape=recipe.data.shape)` makes it.
-        conditioning: What the network is conditioned on, such as Labels or SuperResolution; null for an unconditional
-            model. It sets `classes` or `image` of the network.
+        conditioning: What the network is conditioned on, such as Labels or SuperResolution, or a list of several
+            (`Joint`); null for an unconditional model. It sets `classes`, `image` or `conditions` of the network.
         objective: What training minimises.
         training: How it is trained.
         sampling: How samples are drawn.
@@ -125,7 +125,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     process: Process
     parameterization: Parameterization
     backbone: Blueprint[Backbone]
-    conditioning: Conditioning | None = None
+    conditioning: Conditioning | tuple[Conditioning, ...] | None = None
     objective: Objective = field(default_factory=Denoising)
     training: Training
     sampling: Sampling = field(default_factory=Sampling)
@@ -143,6 +143,9 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def __post_init__(self) -> None:
         if self.noise_condition is None:
             object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
+        if isinstance(self.conditioning, (list, tuple)):
+            with inside("conditioning", self.conditioning):
+                object.__setattr__(self, "conditioning", Joint(tuple(self.conditioning)))
         for name in ("parameterization", "objective", "noise_condition", "sampling"):
             component = getattr(self, name)
             with inside(name, component):
@@ -172,7 +175,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
-        return self.conditioning
+        return cast("Conditioning | None", self.conditioning)
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
@@ -189,8 +192,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         pairs: dict[str, tuple[object, object]] = {
             "process": (teacher.process, self.process),
             "shape": (teacher.shape, self.data.shape),
-            "classes": (teacher.classes, self.classes),
-            "conditions": (teacher.condition_names, getattr(network, "condition_names", None)),
+            "conditions": (teacher.conditions, conditions_of(network)),
         }
         for name, (theirs, ours) in pairs.items():
             if theirs != ours:

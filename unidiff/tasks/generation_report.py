@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def errors(
     model: NeuralDenoiser,
     conditioning: ImageConditioning,
     sampling: Sampling,
-    image: Tensor,
+    cond: Mapping[str, Any],
     truth: Tensor,
     x: Tensor,
     precision: torch.dtype,
@@ -99,18 +100,18 @@ def errors(
         model: The model.
         conditioning: What made the conditions.
         sampling: Its `batch` and `seed` are used.
-        image: The conditions, (B, C', H, W).
+        cond: The conditions, `image` among them, (B, C', H, W).
         truth: The images they were made from, (B, C, H, W).
         x: The samples, (B, C, H, W).
         precision: Number format of the network's arithmetic.
     """
-    mean = None
+    mean, image = None, cond["image"]
     if tells_mean(model):
         device = next(model.parameters()).device
         seeds, batch = range(sampling.seed, sampling.seed + len(image)), sampling.batch
         with arithmetic(precision, device):
-            expected = mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, batch=batch, image=image).cpu()
-        mean = round(rms(conditioning.compose(expected, {"image": image}), truth), 4)
+            expected = mean_prediction(model, seeds=seeds, draws=_NOISES, device=device, batch=batch, **cond).cpu()
+        mean = round(rms(conditioning.compose(expected, cond), truth), 4)
     guess = round(rms(conditioning.baseline(image), truth), 4)
     return Errors(len(image), round(rms(x, truth), 4), mean, guess)
 
@@ -131,7 +132,8 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     started = time.perf_counter()
     cond, truth = examples(recipe, sampling.count)
     solution = draw(model, sampling, data, precision, keep=_PATH_STATES, progress=progress, **cond)
-    x = solution.x if recipe.conditioning is None else recipe.conditioning.compose(solution.x, cond)
+    conditioning = recipe.conditions()
+    x = solution.x if conditioning is None else conditioning.compose(solution.x, cond)
     seconds = round(time.perf_counter() - started, 2)
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         problem = f"{broken} of {sampling.count} samples are not finite"
@@ -145,15 +147,14 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     if are_images:
         plot.save_animation(states, trajectory.with_suffix(".gif"))
     report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds)
-    if "image" not in cond or truth is None:
+    measured = None if conditioning is None else conditioning.measured
+    if measured is None or truth is None:
         return report
-    conditioning = cast(ImageConditioning, recipe.conditioning)
-    found = errors(model, conditioning, sampling, cond["image"], truth, x.cpu(), precision)
+    found = errors(model, measured, sampling, cond, truth, x.cpu(), precision)
     few_cond, truth = examples(recipe, _ROWS)
-    image = few_cond["image"]
-    repeated = image.repeat_interleave(_EACH, 0)
-    x = draw(model, replace(sampling, count=len(repeated)), data, precision, image=repeated).x.cpu()
-    table, columns = rows(conditioning, image, conditioning.compose(x, {"image": repeated}), truth)
+    repeated = {name: value.repeat_interleave(_EACH, 0) for name, value in few_cond.items()}
+    x = draw(model, replace(sampling, count=_ROWS * _EACH), data, precision, **repeated).x.cpu()
+    table, columns = rows(measured, few_cond["image"], measured.compose(x, repeated), truth)
     path = files.samples / "conditions.png"
     plot.save_samples(table, path, title(f"{files.name}: condition, {_EACH} samples, truth, of test images"), columns)
     return replace(report, conditions=str(path), errors=found)
@@ -161,7 +162,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
 
 def examples(recipe: Generation, count: int) -> Examples:
     """Conditions of samples to look at: all classes in turn, or test images, if the model is conditioned on any."""
-    conditioning = recipe.conditioning
+    conditioning = recipe.conditions()
     return Examples({}) if conditioning is None else conditioning.examples(recipe.data, count, recipe.classes)
 
 

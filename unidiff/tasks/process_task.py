@@ -50,9 +50,9 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
             needed = {} if conditions is None else conditions.network(self.data, written)
         except ParameterError as error:
             raise ParameterError(error.parameter.replace("backbone", self.key), error.problem) from error
-        for name, conditioning in (("classes", "label"), ("image", "image")):
-            if written.get(name) is not None and name not in needed:
-                problem = f"it is set, but the recipe has no {conditioning} conditioning. Add one, or leave it out."
+        for name, conditioning in (("classes", " label"), ("image", " image"), ("conditions", "")):
+            if written.get(name) and name not in needed:
+                problem = f"it is set, but the recipe has no{conditioning} conditioning. Add one, or leave it out."
                 raise ParameterError(f"{self.key}.{name}", problem)
         # With the arguments of its conditioning, so that the saved recipe has them.
         object.__setattr__(self, self.key, Blueprint(self.network.kind, {**written, **needed}))

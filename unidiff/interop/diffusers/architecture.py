@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unidiff.backbone.dit import DiT
 from unidiff.backbone.unet import UNet
+from unidiff.condition.network import conditions_of
 from unidiff.errors import ParameterError
 from unidiff.interop.diffusers.folding import fold
 from unidiff.interop.dit import dit_from_diffusers, dit_to_diffusers
@@ -100,7 +101,7 @@ def architecture_of(network: nn.Module) -> Architecture:
     """What a network is in diffusers.
 
     Raises:
-        ParameterError: If diffusers has no such network, or the network needs an image as a condition.
+        ParameterError: If diffusers has no such network, or the network has conditions other than a label.
     """
     architecture = _ARCHITECTURES.get(type(network))
     if architecture is None:
@@ -108,8 +109,7 @@ def architecture_of(network: nn.Module) -> Architecture:
         raise ParameterError(
             "network", f"diffusers has no equivalent of {type(network).__name__}, only of {supported}."
         )
-    if getattr(network, "image", None) is not None:
-        raise ParameterError(
-            "network", f"diffusers' {architecture.name} has no image condition, as this network needs."
-        )
+    if others := [condition.name for condition in conditions_of(network) or () if condition.name != "label"]:
+        problem = f"diffusers' {architecture.name} has no {others[0]} condition, as this network needs."
+        raise ParameterError("network", problem)
     return architecture

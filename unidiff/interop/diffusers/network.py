@@ -37,7 +37,7 @@ class DiffusersBackbone(Backbone):
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`; the condition is `label`, (B,) integers from -1 (no class), with `classes`."""
-        label = self._label(cond, len(x))
+        label = self._values(cond, x).get("label")
         labels = {} if label is None else {"class_labels": self._class_index(label)}
         output: Tensor = self.network(x, c, **labels).sample
         return output

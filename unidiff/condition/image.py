@@ -1,0 +1,73 @@
+"""Images as conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unidiff.condition.base import Condition, described
+from unidiff.errors import ParameterError, is_whole, require, require_whole
+
+__all__ = ["Image"]
+
+
+@dataclass(frozen=True)
+class Image(Condition):
+    """An image for each sample, floats (B, channels, *size) in [-1, 1]; all zeros is no condition.
+
+    It is joined to the noisy image as further channels (Saharia et al. 2022, Palette). A model with image conditions
+    requires one: without it the samples would silently be unconditional.
+
+    Args:
+        channels: Channels C', from 1.
+        size: The axes after the channels, as (H, W); () for any.
+        name: Its keyword.
+    """
+
+    channels: int
+    size: tuple[int, ...] = ()
+    name: str = field(default="image", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("channels", self.channels, 1, 65536)
+        require(all(map(is_whole, self.size)), "size", self.size, "integers >= 1")
+        object.__setattr__(self, "size", tuple(self.size))
+
+    @property
+    def words(self) -> str:
+        """See `Condition.words`."""
+        return f"{(self.channels, *self.size)} for each sample (all zeros = unconditional)"
+
+    @property
+    def required(self) -> bool:
+        """Yes."""
+        return True
+
+    def null(self, count: int, like: Tensor) -> Tensor:
+        """All zeros, of the height and width of `like`."""
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        return torch.zeros(count, self.channels, *(self.size or like.shape[2:]), device=like.device, dtype=dtype)
+
+    def check(self, value: Tensor, count: int) -> Tensor:
+        """See `Condition.check`: `count` images in [-1, 1]."""
+        self.check_in_loop(value, count)
+        if not bool((value.abs() <= 1.0001).all()):  # bicubic resizing and rounding may end a little outside
+            low, high = float(value.min()), float(value.max())
+            problem = f"must be in [-1, 1] (bytes: x / 127.5 - 1), got values in [{low:g}, {high:g}]"
+            raise ParameterError(self.name, problem)
+        return value
+
+    def check_in_loop(self, value: Tensor, count: int) -> None:
+        """See `Condition.check_in_loop`: dtype and shape, on every device."""
+        fits = isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2
+        needed = (count, self.channels, *(self.size or (value.shape[2:] if fits else ())))
+        if not fits or value.shape != needed:
+            raise ParameterError(self.name, f"must be floats of shape {needed}, got {described(value)}")
+
+    @property
+    def joined(self) -> int:
+        """All its channels."""
+        return self.channels
