@@ -30,9 +30,9 @@ from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.joint import Joint as Joint
 from unidiff.conditioning.labels import Labels as Labels
+from unidiff.conditioning.masks import RandomMasks as RandomMasks
 from unidiff.conditioning.palette import Colorization as Colorization
 from unidiff.conditioning.palette import ImageConditioning as ImageConditioning
-from unidiff.conditioning.palette import RandomMasks as RandomMasks
 from unidiff.conditioning.palette import SuperResolution as SuperResolution
 from unidiff.data.base import TensorSource as TensorSource
 from unidiff.denoiser import Counted as Counted

@@ -32,7 +32,7 @@ def types_asked(source: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            found |= set(re.findall(r"(?<!nn\.)\b\w+", ast.unparse(node.args[1]))) & CLASSES.keys()
+            found |= set(re.findall(r"(?<!nn\.)(?<!datasets\.)\b\w+", ast.unparse(node.args[1]))) & CLASSES.keys()
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from unidiff.classifier import Classifier
 from unidiff.cli.images import read_image, read_mask
 from unidiff.cli.options import GuidanceOptions, ImageOptions, ModelOptions
+from unidiff.condition.base import named
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.denoiser import Denoiser

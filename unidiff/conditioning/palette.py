@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +20,7 @@ from unidiff.conditioning.base import Conditioning, augmented, check_augmentatio
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
 
-__all__ = ["Colorization", "ImageConditioning", "RandomMasks", "SuperResolution"]
+__all__ = ["Colorization", "ImageConditioning", "SuperResolution"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,88 +213,3 @@ class Colorization(ImageConditioning):
     def as_image(self, image: Tensor) -> Tensor:
         """The grey image."""
         return self.baseline(image)
-
-
-@dataclass(frozen=True)
-class RandomMasks(ImageConditioning):
-    """An image with random rectangles masked out, and the mask as a further channel: 1 is known, 0 is unknown.
-
-    Unknown pixels are 0. Palette fills them with normal noise instead, and has no mask channel. All zeros, the dropped
-    condition, is the image of which no pixel is known. The loss is taken over all pixels (Palette's over the unknown
-    ones); `compose` puts the known ones back.
-
-    Args:
-        rectangles: How many, at least 1; they may overlap.
-        smallest: Least height and width of a rectangle, as a share of the image's, above 0.
-        largest: Largest height and width, as a share, at most 1.
-    """
-
-    rectangles: int = 2
-    smallest: float = 0.2
-    largest: float = 0.6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_whole("rectangles", self.rectangles, 1, 1000)
-        require(0 < self.smallest <= 1, "smallest", self.smallest, "a fraction above 0, at most 1")
-        require(self.smallest <= self.largest <= 1, "largest", self.largest, f"a fraction from {self.smallest:g} to 1")
-
-    @property
-    def draws(self) -> int:
-        """Four for each rectangle, and one for dropout."""
-        return 1 + 4 * self.rectangles
-
-    def channels(self, shape: tuple[int, ...]) -> int:
-        """One more than the images have."""
-        return shape[0] + 1
-
-    def known(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """The mask, (B, H, W) bool: sides and positions of the rectangles are uniform over the integers.
-
-        Args:
-            uniform: Height, width, top and left of each rectangle in turn, as uniform draws, (B, 4 * rectangles).
-            height: H in pixels.
-            width: W in pixels.
-        """
-        tall, wide, top, left = uniform.unflatten(1, (self.rectangles, 4)).unbind(-1)
-        rows, columns = self._span(tall, top, height), self._span(wide, left, width)
-        return ~(rows[..., :, None] & columns[..., None, :]).any(1)
-
-    def _span(self, length: Tensor, position: Tensor, size: int) -> Tensor:
-        """Which of `size` pixels a side covers, (B, rectangles, size)."""
-        shortest = max(1, round(self.smallest * size))
-        longest = max(shortest, round(self.largest * size))
-        covered = shortest + (length * (longest - shortest + 1)).floor()
-        first = (position * (size - covered + 1)).floor()
-        pixel = torch.arange(size, device=length.device)
-        return (pixel >= first[..., None]) & (pixel < (first + covered)[..., None])
-
-    def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The known pixels and the mask."""
-        return self._masked(x0, self.known(uniform, *x0.shape[2:]).to(x0.device)[:, None])
-
-    @staticmethod
-    def _masked(x0: Tensor, known: Tensor) -> Tensor:
-        """The condition (B, C + 1, H, W) of images (B, C, H, W) with the mask `known`, (B, 1, H, W) bool."""
-        return torch.cat([torch.where(known, x0, 0.0), known.to(x0.dtype)], dim=1)
-
-    def baseline(self, image: Tensor) -> Tensor:
-        """Unknown pixels filled with the mean of the known ones, by channel."""
-        pixels, known = image[:, :-1], image[:, -1:]
-        mean = (pixels * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
-        return torch.where(known > 0, pixels, mean)
-
-    def as_image(self, image: Tensor) -> Tensor:
-        """The image, mid-grey where it is unknown."""
-        return image[:, :-1]
-
-    def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
-        """The known pixels of a user's image, and the mask; see `ImageConditioning.from_user`."""
-        if known is None:
-            raise ParameterError("mask", "RandomMasks requires a mask: the pixels to be inpainted.")
-        return self._masked(image[None], known[None, None])[0]
-
-    def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """The samples with the known pixels put back exactly, mask y + (1 - mask) x."""
-        pixels, known = cond["image"][:, :-1].to(x), cond["image"][:, -1:].to(x.device)
-        return torch.where(known > 0, pixels, x)

@@ -172,7 +172,7 @@ class CascadeSampling(ResultsTask):
     def _stage(self, number: int, loading: LoadOptions) -> tuple[RunStage, StageSection]:
         """A stage, and its section with the digests of what was loaded."""
         section, where = self.stages[number], f"stages[{number}]"
-        run, own = _loaded(section.run, section.digest, loading)
+        run, digest = _loaded(section.run, section.digest, loading)
         model: Denoiser = run.denoiser
         if (part := section.refiner) is not None:
             refiner, theirs = _loaded(part.run, part.digest, loading)
@@ -199,7 +199,7 @@ class CascadeSampling(ResultsTask):
             data=run.recipe.data,
             precision=run.precision,
         )
-        return stage, replace(section, digest=own)
+        return stage, replace(section, digest=digest)
 
 
 def _loaded(directory: Path, expected: str | None, loading: LoadOptions) -> tuple[GenerationRun, str]:
