@@ -122,7 +122,7 @@ def test_patches_are_cut_and_joined_exactly(patch):
 
 def test_positions_are_sines_and_cosines_of_column_and_row():
     height, breadth, width = 3, 5, 16
-    table = position_table(height, breadth, width)
+    table = position_table((height, breadth), width)
     assert table.dtype == torch.float32
     for row in range(height):
         for column in range(breadth):
