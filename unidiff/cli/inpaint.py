@@ -16,7 +16,7 @@ __all__ = ["inpaint"]
 
 def inpaint(
     options: EditOptions,
-    mask: Annotated[Path, typer.Argument(help="An image of the same size: white is sampled, black is kept.")],
+    mask: Annotated[Path, typer.Argument(help="Image or .npy of the same size: white (1) is sampled, black (0) kept.")],
     repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:
     """Inpaint an image: pixels that are black in the mask are kept exactly, white ones are sampled."""
