@@ -324,7 +324,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (28, 28)}, r"shape must be \(channels, height, width\)"),
+        ({"shape": (28,)}, r"shape must be \(channels, length\) or \(channels, height, width\) or \(channels, depth, "),
         ({"shape": (1, 28, 0)}, r"shape must be .* got \(1, 28, 0\)"),
         ({"shape": 28}, r"shape must be .* got 28"),
         ({"width": 33}, r"width must be an even number >= 2, got 33"),

@@ -57,7 +57,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class GenerationReport(Report):
-    """Paths and cost; `conditions` and `errors` of a model conditioned on images, `frames` of volumes and videos only."""
+    """Paths and cost; `conditions` and `errors` of a model conditioned on images, `frames` of volumes and videos."""
 
     samples: str
     trajectory: str
