@@ -588,8 +588,8 @@ def test_images_beyond_one_are_an_error_that_names_the_likely_ends(tmp_path, lea
 def test_signals_may_have_any_finite_values(tmp_path):
     values = 40 * np.random.default_rng(0).standard_normal((10, 2, 9))
     assert torch.equal(everything(array(tmp_path, values, layout="NCL")), torch.from_numpy(values[:9]).float())
+    values[3, 1, 2] = np.nan
     with pytest.raises(DataError, match="NaN or infinity, first in sample 3"):
-        values[3, 1, 2] = np.nan
         array(tmp_path, values, layout="NCL").open()
 
 
