@@ -264,7 +264,7 @@ def test_attention_between_frames_is_the_formula():
         for position in range(3):
             n = layer.norm(h[b, :, position])
             q, k = ((n + times.float().double()) @ layer.qk.weight.T + layer.qk.bias).split(6, 1)
-            v, columns = n @ layer.value.weight.T + layer.value.bias, []
+            v, columns = n @ layer.value.weight.T, []
             for rows in torch.arange(6).split(3):
                 weights = (q[:, rows] @ k[:, rows].T / 3**0.5).softmax(1)
                 columns.append(weights @ v[:, rows] - v[:, rows])

@@ -222,7 +222,7 @@ class FrameAttention(nn.Module):
         self.heads = heads
         self.norm = nn.LayerNorm(channels)
         self.qk = nn.Linear(channels, 2 * channels)
-        self.value = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels, bias=False)  # of which only differences are taken
         self.project = zeroed(nn.Linear(channels, channels, bias=False))
 
     def forward(self, h: Tensor) -> Tensor:
