@@ -1,4 +1,7 @@
-"""How often samples of a run on `Notes` have the pitch of their class: the largest value of their spectrum.
+"""How often samples of a run on `Notes` play the note of their class.
+
+The pitch is where the spectrum is largest: at the very frequency of the class, one of 256, or nearer to it than to that
+of any other note of the scale.
 
 python benchmarks/notes_pitch.py runs/ddpm_notes --count 200
 """
@@ -21,8 +24,11 @@ label = torch.arange(options.count) % notes.classes
 x = ud.sample(run.denoiser, seeds=options.count, batch=100, label=label).x[:, 0].double()
 spectrum = torch.fft.rfft(x).abs()
 pitch = torch.tensor(notes.PITCHES)[label // len(notes.INSTRUMENTS)]
-told = spectrum.argmax(1) == pitch
-print(f"{int(told.sum())} of {options.count} have the largest amplitude at the pitch of their class")
+peak, scale = spectrum.argmax(1), torch.tensor(notes.PITCHES)
+told = scale[(peak[:, None] - scale).abs().argmin(1)] == pitch
+print(
+    f"{int(told.sum())} of {options.count} play the pitch of their class, {int((peak == pitch).sum())} at its frequency"
+)
 
 # The instrument: whose amplitudes, relative to the first, are nearest to those at the multiples of the pitch.
 recipes = torch.tensor([[*amplitudes, 0.0, 0.0, 0.0][:5] for amplitudes in notes.INSTRUMENTS.values()]).double()

@@ -24,9 +24,9 @@ CASES = {
 
 
 def recipe(tmp_path, shape, layout, backbone):
-    values = np.random.default_rng(0).uniform(-1, 1, (40, *shape)).astype(np.float32)
+    values = np.random.default_rng(0).uniform(-1, 1, (200, *shape)).astype(np.float32)
     np.save(tmp_path / "x.npy", values)
-    np.save(tmp_path / "y.npy", np.arange(40) % 2)
+    np.save(tmp_path / "y.npy", np.arange(200) // 10 % 2)
     data = {"type": "ArrayFile", "path": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy"), "layout": layout}
     return write(tmp_path, {**RING, "data": data, "backbone": {**backbone, "classes": 2}, "conditioning": "labels"})
 
