@@ -57,11 +57,13 @@ def test_a_run_of_any_rank(case, tmp_path):
     result = unidiff("sample", run, "--class", "1", "--count", "2", "--array", tmp_path / "s.npy", "--out", out)
     assert result.code == 0, result.err
     assert np.load(tmp_path / "s.npy").shape == (2, *shape)
-    result = unidiff("likelihood", run, "--count", "2", "--tolerance", "0.1", "--levels", "0", "--json")
-    assert result.code == 0, result.err
-    assert np.isfinite(json.loads(result.out)["flow"]["nats"])
-    result = unidiff("compare", run, "--solvers", "ddim", "--nfe", "2", "--count", "20", "--out", tmp_path / "compared")
-    assert result.code == 0, result.err
+    if case == "signal":  # the flow of a network takes seconds
+        result = unidiff("likelihood", run, "--count", "2", "--tolerance", "0.1", "--levels", "0", "--json")
+        assert result.code == 0, result.err
+        assert np.isfinite(json.loads(result.out)["flow"]["nats"])
+        where = ("--count", "20", "--out", tmp_path / "compared")
+        result = unidiff("compare", run, "--solvers", "ddim", "--nfe", "2", *where)
+        assert result.code == 0, result.err
 
     np.save(tmp_path / "image.npy", np.full(shape, 0.25, np.float32))
     mask = np.zeros(shape[1:], np.float32)
