@@ -222,7 +222,7 @@ def test_objectives_that_differentiate_twice_take_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (28, 28)}, r"shape must be \(channels, height, width\)"),
+        ({"shape": (28,)}, r"shape must be \(channels, length\) or \(channels, height, width\) or \(channels, depth, "),
         ({"size": "M"}, "size must be S, B, L or XL"),
         ({"size": ["S"]}, r"size must be .* got \['S'\]"),
         ({"learned_variance": "yes"}, "learned_variance must be true or false"),
