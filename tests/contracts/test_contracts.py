@@ -15,6 +15,7 @@ from torch import nn
 
 import unidiff as ud
 from unidiff.backbone.base import Backbone
+from unidiff.backbone.encoder import Encoder
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
@@ -347,6 +348,23 @@ def test_backbones_map_pixels_to_pixels(cls):
         # Any backbone makes a denoiser, and a sample.
         denoiser = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network)
         assert ud.sample(denoiser, ud.DDIM(), ud.Uniform(2), network.shape, 2).x.shape == x.shape
+
+
+@every("cls", classes(Encoder))
+def test_encoders_map_samples_of_any_rank_to_classes(cls):
+    assert {len(arguments["shape"]) for arguments in EXAMPLES[cls.__name__]} == {2, 3, 4}
+    for network in instances(cls):
+        x = torch.randn(2, *network.shape)
+        out = network(x, torch.tensor([0.0, 1000.0]))
+        assert torch.equal(out, torch.zeros(2, 3))  # all classes are equally probable at first
+        nn.init.ones_(network.head.weight)
+        network(x, torch.tensor([0.0, 1000.0])).square().sum().backward()
+        assert all(p.grad is not None for p in network.parameters())
+
+
+@every("cls", classes(Backbone))
+def test_every_backbone_is_tried_on_signals_images_and_volumes(cls):
+    assert {len(arguments["shape"]) for arguments in EXAMPLES[cls.__name__]} == {2, 3, 4}
 
 
 NAMES_FILES = ("path", "root", "fallback", "codec")  # parameters of data that are read from a disk or a network

@@ -340,6 +340,11 @@ def network_cases() -> list[Case]:
         "UNet": lambda: ud.UNet((1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), classes=3),
         "DiT": lambda: ud.DiT((1, 8, 8), patch=4, width=8, depth=1, heads=2, classes=3),
         "MLP": lambda: ud.MLP((1, 8, 8), width=8, classes=3),
+        "UNet of signals": lambda: ud.UNet((1, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), classes=3),
+        "UNet of videos": lambda: ud.UNet(
+            (1, 2, 4, 4), width=8, multipliers=(1,), blocks=1, classes=3, factorized=True
+        ),
+        "DiT of volumes": lambda: ud.DiT((1, 2, 4, 4), width=8, depth=3, heads=2, classes=3, axial=True),
     }
 
     def sampler(make: Callable[[], nn.Module]) -> Task:

@@ -42,6 +42,9 @@ FROZEN = (
     ),
 )
 
+# A signal, an image and a volume or video: every network takes each.
+SHAPES = [(2, 8), (1, 8, 8), (1, 2, 4, 8)]
+
 # Constructor arguments, one entry for each instance to test: small, and beside the defaults where there are choices.
 EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DDPM": [{"T": 12, "schedule": cls()} for name, cls in PUBLIC.choices(Schedule).items() if name != "BetaTable"],
@@ -72,14 +75,24 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "BlockMean": [{"shape": [2, 4], "factor": 2}],
     "Inpainting": [{"known": [1, 0]}, {"known": ((True, False), (False, True))}],
     "RandomProjection": [{"shape": (2, 3), "count": 4}],
-    "UNet": [{"shape": (1, 8, 8), "width": 8, "multipliers": (1, 2), "blocks": 1}],
-    "DiT": [{"shape": (1, 4, 6), "width": 8, "depth": 1, "heads": 2}],
-    "MLP": [{"shape": (2, 3), "width": 8}],
     "Label": [{"classes": 3}, {"classes": 2, "name": "colour"}],
     "Image": [{"channels": 2}, {"channels": 1, "size": (8, 8)}],
     "Tokens": [{"length": 4, "vocabulary": 9}],
     "Embedding": [{"shape": (5,)}, {"shape": (4, 5)}],
     "Joint": [{"parts": (ud.Labels(), ud.SuperResolution(2, dropout=0.1)), "joint_dropout": 0.2}],
+    "UNet": [
+        *({"shape": shape, "width": 8, "multipliers": (1, 2), "blocks": 1} for shape in SHAPES),
+        {"shape": SHAPES[-1], "width": 8, "multipliers": (1, 2), "blocks": 1, "factorized": True},
+        {"shape": SHAPES[1], "width": 8, "multipliers": (1,), "blocks": 1, "attention": (8,), "axial": True},
+    ],
+    "DiT": [
+        *({"shape": shape, "width": 8, "depth": 1, "heads": 2} for shape in SHAPES),
+        {"shape": SHAPES[-1], "width": 8, "depth": 1, "heads": 2, "factorized": True},
+        {"shape": SHAPES[-1], "width": 8, "depth": 3, "heads": 2, "axial": True},
+    ],
+    "MLP": [{"shape": shape, "width": 8} for shape in SHAPES],
+    "UNetEncoder": [{"shape": shape, "width": 8, "multipliers": (1, 2), "classes": 3} for shape in SHAPES],
+    "MLPEncoder": [{"shape": shape, "width": 8, "classes": 3} for shape in SHAPES],
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],

@@ -26,6 +26,11 @@ NETWORKS = {
     "unet, one level": lambda: UNet((2, 5, 7), width=6, multipliers=(3,), blocks=1),
     "dit": lambda: DiT((3, 8, 12), width=16, depth=2, heads=2),
     "dit, learned variance": lambda: DiT((1, 8, 4), patch=4, width=8, depth=1, heads=1, learned_variance=True),
+    "unet, signals": lambda: UNet((2, 12), width=8, multipliers=(1, 2), blocks=1, attention=(6,), heads=2),
+    "unet, videos": lambda: UNet((1, 3, 4, 8), width=8, multipliers=(1, 2), blocks=1, heads=2, factorized=True),
+    "unet, volumes": lambda: UNet((1, 4, 4, 8), 8, (1, 2), 1, (4,), 2, axial=True, learned_variance=True),
+    "dit, volumes": lambda: DiT((2, 4, 4, 2), width=8, depth=3, heads=2, axial=True),
+    "dit, videos": lambda: DiT((2, 3, 4, 2), width=8, depth=1, heads=2, factorized=True),
     "mlp": lambda: MLP((2,), width=16, depth=2),
     "mlp, two axes": lambda: MLP((3, 4), width=16, depth=1),
 }
@@ -324,7 +329,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (28, 28)}, r"shape must be \(channels, height, width\)"),
+        ({"shape": (28,)}, r"shape must be \(channels, length\) or \(channels, height, width\) or \(channels, depth, "),
         ({"shape": (1, 28, 0)}, r"shape must be .* got \(1, 28, 0\)"),
         ({"shape": 28}, r"shape must be .* got 28"),
         ({"width": 33}, r"width must be an even number >= 2, got 33"),

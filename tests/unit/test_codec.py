@@ -372,3 +372,20 @@ def test_reconstructions_of_another_shape_are_an_error(shape):
     for objective in (ud.codec.Reconstruction(), ud.codec.Variational(), ud.codec.Commitment()):
         with pytest.raises(ParameterError, match=r"reconstructions must have shape \(4, 1, 8, 8\)"):
             objective.losses(coding, torch.zeros(4, 1, 8, 8))
+
+
+@every
+def test_a_video_is_coded_frame_by_frame(kind):
+    torch.manual_seed(0)
+    codec = kind.build(1).eval()
+    x = torch.rand(2, 1, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        z = codec.encode(x)
+        frames = [codec.encode(frame) for frame in x.unbind(2)]
+        # Convolutions of another batch may be summed in another order: float32.
+        torch.testing.assert_close(z, torch.stack(frames, 2), rtol=1e-4, atol=1e-5)
+        y = torch.stack([codec.decode(frame) for frame in frames], 2)
+        torch.testing.assert_close(codec.decode(z), y, rtol=1e-3, atol=1e-4)
+    assert tuple(z.shape[1:]) == codec.layout.latent_shape(x.shape[1:])
+    with pytest.raises(ParameterError, match=r"takes images with 1 channel\(s\); the data have shape \(1, 8\)"):
+        codec.layout.latent_shape((1, 8))

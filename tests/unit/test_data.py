@@ -14,10 +14,11 @@ from unidiff.data.array import ArrayFile
 from unidiff.data.digits import Digits
 from unidiff.data.folder import ImageFolder
 from unidiff.data.mnist import MNIST, FashionMNIST
+from unidiff.data.notes import Notes
 from unidiff.data.toy import Checkerboard, Ring, Spiral, TwoMoons
 from unidiff.errors import ParameterError
 
-TOYS = [Ring(), TwoMoons(), Spiral(), Checkerboard()]
+TOYS = [Ring(), TwoMoons(), Spiral(), Checkerboard(), Notes(200)]
 
 
 @pytest.fixture
@@ -251,3 +252,24 @@ def test_floating_point_tensors_become_float32(dtype):
 @pytest.mark.parametrize("values", [torch.randn(20, 4, 8, 8) * 3, torch.rand(20, 2) * 255, torch.rand(20, 1, 8, 8)])
 def test_latents_and_vectors_may_be_larger_than_one(values):
     assert torch.equal(TensorSource(values, "x").values, values)
+
+
+def test_notes_have_the_pitch_and_the_harmonics_that_their_class_names():
+    source = Notes(2000).open()
+    x = source.batch(torch.arange(2000)).double()[:, 0]
+    assert float(x.abs().max()) <= 1
+    assert float(x.abs().amax(1).min()) >= 0.5 - 1e-6
+    spectrum = torch.fft.rfft(x).abs()
+    for label, name in enumerate(source.class_names):
+        pitch, instrument = name.split()
+        of_class = spectrum[source.labels == label]
+        assert len(of_class) > 40  # 83 on average, with a standard deviation of 9
+        assert (of_class.argmax(1) == int(pitch)).all()
+        # Decay d spreads each line as d / (d + 2 pi i j) at j bins from it, alike for all harmonics, so the ratios are
+        # those of the amplitudes but for what the other lines, and their mirror images, leave there: at d = 2 the sum
+        # of a_m / pi (1 / (|k - m| f) + 1 / ((k + m) f)) is below 0.035, and at the fundamental half of that.
+        for k, amplitude in enumerate(Notes.INSTRUMENTS[instrument], 1):
+            ratio = of_class[:, k * int(pitch)] / of_class[:, int(pitch)]
+            assert (ratio - amplitude).abs().max() < 0.05
+    assert (Notes(5).open().batch(torch.arange(5)) == Notes(5).open().batch(torch.arange(5))).all()
+    assert Notes(5, seed=1).open().checksum != Notes(5).open().checksum

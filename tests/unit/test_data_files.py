@@ -533,9 +533,11 @@ def test_wrong_arrays_are_refused(tmp_path, values, arguments, problem):
         array(tmp_path, values, **arguments).open()
 
 
-@pytest.mark.parametrize("shape", [(20, 3, 64), (20, 64, 3), (20, 1, 128), (20, 28, 20), (20, 4, 4), (20, 32, 32, 3)])
+@pytest.mark.parametrize(
+    "shape", [(20, 3, 64), (20, 64, 3), (20, 1, 128), (20, 28, 20), (20, 4, 4), (20, 32, 32, 3), (20, 1, 4, 8, 8)]
+)
 def test_shapes_that_may_mean_two_things_are_an_error(tmp_path, shape):
-    with pytest.raises(DataError, match=r"whose layout is ambiguous; .*Set layout: NCHW, NHW or NHWC"):
+    with pytest.raises(DataError, match=r"whose layout is ambiguous; .*Set layout: NCL for signals, NCHW, NHW or NHWC"):
         _ = array(tmp_path, np.zeros(shape)).shape
 
 
@@ -551,6 +553,9 @@ def test_shapes_that_may_mean_two_things_are_an_error(tmp_path, shape):
         ((20, 3, 4, 4), None, (3, 4, 4)),
         ((20, 3), None, (3,)),
         ((20, 3), "ND", (3,)),
+        ((20, 3, 64), "NCL", (3, 64)),
+        ((20, 1, 8, 8), "NCHW", (1, 8, 8)),
+        ((20, 2, 4, 8, 8), "NCDHW", (2, 4, 8, 8)),
     ],
 )
 def test_layouts(tmp_path, given, layout, expected):
@@ -565,7 +570,7 @@ def test_layouts(tmp_path, given, layout, expected):
 def test_a_layout_that_the_array_does_not_have_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"shape \(20, 3\), which is not NHW"):
         _ = array(tmp_path, np.zeros((20, 3)), layout="NHW").shape
-    with pytest.raises(ParameterError, match="layout must be NCHW or NHW or NHWC or ND, got 'CHW'"):
+    with pytest.raises(ParameterError, match="layout must be NCHW or NHW or NHWC or ND or NCL or NCDHW, got 'CHW'"):
         array(tmp_path, np.zeros((20, 3)), layout="CHW")
 
 
@@ -576,6 +581,16 @@ def test_a_layout_that_the_array_does_not_have_is_an_error(tmp_path):
 def test_images_beyond_one_are_an_error_that_names_the_likely_ends(tmp_path, least, most, ends):
     with pytest.raises(DataError, match=rf"must be in \[-1, 1\].*{ends}"):
         array(tmp_path, np.linspace(least, most, 640).reshape(10, 1, 8, 8)).open()
+    with pytest.raises(DataError, match=rf"must be in \[-1, 1\].*{ends}"):
+        array(tmp_path, np.linspace(least, most, 640).reshape(10, 1, 4, 4, 4), layout="NCDHW").open()
+
+
+def test_signals_may_have_any_finite_values(tmp_path):
+    values = 40 * np.random.default_rng(0).standard_normal((10, 2, 9))
+    assert torch.equal(everything(array(tmp_path, values, layout="NCL")), torch.from_numpy(values[:9]).float())
+    values[3, 1, 2] = np.nan
+    with pytest.raises(DataError, match="NaN or infinity, first in sample 3"):
+        array(tmp_path, values, layout="NCL").open()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])

@@ -122,7 +122,7 @@ def test_patches_are_cut_and_joined_exactly(patch):
 
 def test_positions_are_sines_and_cosines_of_column_and_row():
     height, breadth, width = 3, 5, 16
-    table = position_table(height, breadth, width)
+    table = position_table((height, breadth), width)
     assert table.dtype == torch.float32
     for row in range(height):
         for column in range(breadth):
@@ -222,7 +222,7 @@ def test_objectives_that_differentiate_twice_take_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (28, 28)}, r"shape must be \(channels, height, width\)"),
+        ({"shape": (28,)}, r"shape must be \(channels, length\) or \(channels, height, width\) or \(channels, depth, "),
         ({"size": "M"}, "size must be S, B, L or XL"),
         ({"size": ["S"]}, r"size must be .* got \['S'\]"),
         ({"learned_variance": "yes"}, "learned_variance must be true or false"),

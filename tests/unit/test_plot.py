@@ -100,7 +100,7 @@ def test_an_animation_goes_through_all_states_and_rests(tmp_path):
 
 
 @pytest.mark.cases(3)
-@pytest.mark.parametrize("shape", [(2,), (1,), (5,), (3, 4)])
+@pytest.mark.parametrize("shape", [(2,), (1,), (5,)])
 @pytest.mark.parametrize("count", [1, 50])
 def test_points_and_other_data(tmp_path, shape, count):
     x = torch.randn(count, *shape)
@@ -162,3 +162,53 @@ def test_labels_of_an_axis_do_not_touch():
     assert diagrams._apart([19, 20, 19, 5, 100]) == [5, 19, 100]  # the one that is there more often
     assert diagrams._apart([7, 7]) == [7]
     assert diagrams._apart([]) == []
+
+
+def ink(image):
+    """Where a curve was drawn: pixels that are blue, not grey."""
+    return (image[..., 2] - image[..., 0]) > 60
+
+
+def test_a_signal_is_a_curve_above_its_spectrum(tmp_path):
+    n = torch.arange(64)
+    wave = torch.sin(2 * torch.pi * 8 * n / 64) * 0.5
+    plot.save_samples(torch.stack([wave, 0 * wave])[:, None], tmp_path / "x.png", "two signals")
+    picture = pixels(tmp_path / "x.png")
+    height, width = 144, 192  # a curve of 88 pixels and a spectrum of 56
+    first, second = (ink(picture[2 : 2 + height, 2 + left : 2 + left + width]) for left in (0, width + 2))
+    rows = np.nonzero(first[:88].any(1))[0]
+    assert abs(rows.min() - (44 - 21)) <= 1  # half of the reach of 42 pixels up and down
+    assert abs(rows.max() - (44 + 21)) <= 1
+    columns = np.nonzero(first[88:120].any(0))[0]  # the line of the spectrum: of 33 numbers the eighth after the first
+    assert abs(columns.mean() - (1 + 8 / 32 * (width - 3))) <= 1
+    assert np.nonzero(second[:88].any(1))[0].tolist() in ([43, 44], [43], [44], [44, 45])
+
+
+def test_signals_of_any_size(tmp_path):
+    for shape in ((1, 1), (2, 3), (5, 700)):
+        x = 5 * torch.randn(3, *shape)
+        plot.save_samples(x, tmp_path / "x.png", "c")
+        plot.save_strip([x, x], [1.0, 0.0], tmp_path / "strip.png", "c")
+        plot.save_animation([x, x / 2], tmp_path / "x.gif")
+        plot.save_table([[(x, ""), None]], ["row"], ["a", "b"], tmp_path / "table.png", "c")
+        assert pixels(tmp_path / "x.png").std() > 5
+        assert part(np.asarray(Image.open(tmp_path / "table.png").convert("RGB")).astype(int), 0, 0).std() > 0
+
+
+def test_a_volume_is_a_row_of_slices_and_a_trajectory_shows_the_middle_one(tmp_path):
+    """Slice d of sample n has the grey value (4 n + d) / 7: a row per sample, a column per slice."""
+    x = (torch.arange(8).reshape(2, 1, 4, 1, 1) / 3.5 - 1).expand(2, 1, 4, 8, 8)
+    plot.save_samples(x, tmp_path / "x.png", "c")
+    picture = pixels(tmp_path / "x.png")
+    left = (max(320, 4 * 66 + 2) - (4 * 66 + 2)) // 2
+    shown = [[picture[30 + 66 * row, left + 30 + 66 * column, 0] for column in range(4)] for row in range(2)]
+    assert shown == [[round(255 * (4 * row + column) / 7) for column in range(4)] for row in range(2)]
+    plot.save_strip([x, -x], [1.0, 0.0], tmp_path / "strip.png", "c")
+    picture, left = pixels(tmp_path / "strip.png"), (320 - (2 * 66 + 2)) // 2
+    shown = [[picture[30 + 66 * row, left + 30 + 66 * column, 0] for column in range(2)] for row in range(2)]
+    assert shown == [[round(255 * 2 / 7), round(255 * 5 / 7)], [round(255 * 6 / 7), round(255 / 7)]]
+    plot.save_table([[(x, "")]], ["row"], ["column"], tmp_path / "table.png", "c")
+    # Of many slices, eight at equal distances, the first and the last among them.
+    x = torch.linspace(-1, 1, 36).reshape(1, 1, 36, 1, 1).expand(1, 1, 36, 64, 64)
+    plot.save_samples(x, tmp_path / "x.png", "c")
+    assert [pixels(tmp_path / "x.png")[30, 30 + 66 * column, 0] for column in (0, 7)] == [0, 255]

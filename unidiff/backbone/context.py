@@ -20,6 +20,10 @@ class Attended(NamedTuple):
     tokens: Tensor
     exist: Tensor
 
+    def repeat(self, frames: int) -> Attended:
+        """The same for each frame of a video, as many rows in turn."""
+        return Attended(self.tokens.repeat_interleave(frames, 0), self.exist.repeat_interleave(frames, 0))
+
 
 class Context(nn.Module):
     """The tokens of all conditions that are attended to, behind a learned one which always exists.

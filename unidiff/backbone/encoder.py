@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.layers import Downsample, NoiseEmbedding, ResidualBlock, apply_layer, group_norm, zeroed
+from unidiff.backbone.axes import (
+    CONVOLUTIONS,
+    downsample,
+    fold_patches,
+)
+from unidiff.backbone.layers import (
+    NoiseEmbedding,
+    ResidualBlock,
+    apply_layer,
+    group_norm,
+    zeroed,
+)
 from unidiff.backbone.mlp import DenseLayers, check_dense
 from unidiff.backbone.unet import check_unet
 from unidiff.errors import require_whole
@@ -52,12 +64,13 @@ class UNetEncoder(Encoder):
     strong noise, classes differ in the spatial arrangement, at every scale of the image.
 
     Args:
-        shape: (C, H, W) of one image; each side divisible by patch * 2^(levels - 1).
+        shape: Shape of one sample: a signal (C, L), an image (C, H, W) or a volume (C, D, H, W); each side divisible by
+            patch * 2^(levels - 1).
         width: Channels at the first level, and size of the sinusoidal noise embedding; even.
         multipliers: Channels of each level, in units of `width`; the finest resolution first.
         blocks: Residual blocks per level.
         dropout: Probability of dropping an activation inside a residual block.
-        patch: Fold patches of `patch` x `patch` pixels into channels at the input.
+        patch: Fold patches of `patch` x `patch` pixels (intervals, cubes) into channels at the input.
     """
 
     def __init__(
@@ -70,25 +83,26 @@ class UNetEncoder(Encoder):
         patch: int = 1,
         classes: int | None = None,
     ) -> None:
-        check_unet(shape, width, multipliers, blocks, dropout, patch)
+        sides = check_unet(shape, width, multipliers, blocks, dropout, patch)
+        rank = len(sides)
         super().__init__()
         self.shape, self.patch, self.classes = tuple(shape), patch, _required(classes)
         self.embedding = NoiseEmbedding(width, 4 * width)
-        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        self.stem = CONVOLUTIONS[rank](shape[0] * patch**rank, width, 3, padding=1)
         self.levels, h = nn.ModuleList(), width
         for level, out in enumerate(width * m for m in multipliers):
-            self.levels.append(nn.Identity() if level == 0 else Downsample(h))
+            self.levels.append(nn.Identity() if level == 0 else downsample(h, rank))
             for _ in range(blocks):
-                self.levels.append(ResidualBlock(h, out, 4 * width, dropout))
+                self.levels.append(ResidualBlock(h, out, 4 * width, dropout, rank=rank))
                 h = out
         self.norm = group_norm(h)
         unit = patch * 2 ** (len(multipliers) - 1)
-        self.head = zeroed(nn.Linear(h * (shape[1] // unit) * (shape[2] // unit), self.classes))
+        self.head = zeroed(nn.Linear(h * math.prod(side // unit for side in sides), self.classes))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         e = self.embedding(c)
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        h = self.stem(fold_patches(x, self.patch))
         for layer in self.levels:
             h = apply_layer(layer, h, e)
         logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))

@@ -1,32 +1,35 @@
-"""The building blocks of the backbones: noise embedding, residual block, self-attention, resampling."""
+"""The building blocks of the backbones, for 1 to 3 axes: noise embedding, residual block, attention, resampling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
+from unidiff.backbone.axes import CONVOLUTIONS
 from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError
 
 __all__ = [
-    "Downsample",
+    "FrameAttention",
     "NoiseEmbedding",
     "ResidualBlock",
     "SelfAttention",
-    "Upsample",
     "add_layers",
     "apply_layer",
     "attend",
+    "axial_attention",
     "group_norm",
     "sinusoidal",
     "zeroed",
 ]
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
@@ -53,10 +56,10 @@ def sinusoidal(c: Tensor, dim: int, shift: int = 0) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+def zeroed(layer: Layer) -> Layer:
     """Set a layer's weights and bias to zero, so that the branch it ends starts as 0 (Ho et al. 2020, code)."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
 
 
@@ -131,8 +134,9 @@ class ResidualBlock(nn.Module):
         groups: Groups of the norms; see `group_norm`.
         scale_shift: Whether the embedding gives the second norm's scale and shift, (1 + scale) norm(h) + shift,
             instead of being added before it (Nichol & Dhariwal 2021, appendix A; AdaGN of Dhariwal & Nichol 2021).
-        resample: Layer without weights that changes height and width, on branch and shortcut, before the first
+        resample: Layer without weights that changes the sizes of the axes, on branch and shortcut, before the first
             convolution; None keeps them (Brock et al. 2019, appendix B; Song et al. 2021, appendix H).
+        rank: Axes behind the channels: 1 for signals, 2 for images, 3 for volumes.
     """
 
     def __init__(
@@ -144,22 +148,25 @@ class ResidualBlock(nn.Module):
         groups: int | None = None,
         scale_shift: bool = False,
         resample: nn.Module | None = None,
+        rank: int = 2,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
+        convolution = CONVOLUTIONS[rank]
         self.norm1 = group_norm(inputs, groups)
         self.resample = nn.Identity() if resample is None else resample
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = convolution(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(features, (2 if scale_shift else 1) * outputs)
         self.norm2 = group_norm(outputs, groups)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.conv2 = zeroed(convolution(outputs, outputs, 3, padding=1))
+        self.shortcut = nn.Identity() if inputs == outputs else convolution(inputs, outputs, 1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Map x, (B, inputs, H, W), and the embedding e, (B, features), to (B, outputs, H', W')."""
+        """Map x, (B, inputs, *sizes), and the embedding e, (B, features), to (B, outputs, *new sizes)."""
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        e = self.embed(e)[:, :, None, None]
+        e = self.embed(e)
+        e = e.reshape(*e.shape, *[1] * (x.ndim - 2))
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
@@ -170,7 +177,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every pixel attends to every pixel, h + proj(softmax(Q K^T / sqrt(d)) V) (Vaswani et al. 2017, eq. 1).
+    """Every position attends to every position, h + proj(softmax(Q K^T / sqrt(d)) V) (Vaswani et al. 2017, eq. 1).
 
     The projection starts at zero: at first the block is the identity.
 
@@ -178,42 +185,73 @@ class SelfAttention(nn.Module):
         channels: Channels of input and output.
         heads: Number of heads, a divisor of `channels`; d = channels / heads.
         groups: Groups of the norm; see `group_norm`.
+        along: The axis, from 0, along which positions attend to one another; None for all positions jointly.
     """
 
-    def __init__(self, channels: int, heads: int, groups: int | None = None) -> None:
+    def __init__(self, channels: int, heads: int, groups: int | None = None, along: int | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.along = heads, along
         self.norm = group_norm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to the same shape."""
-        pixels = rearrange(self.norm(x), "b c y x -> b (y x) c")
-        q, k, v = rearrange(self.qkv(pixels), "b p (n heads d) -> n b heads p d", n=3, heads=self.heads).unbind(0)
+        """Map (B, channels, *sizes) to the same shape."""
+        h = self.norm(x)
+        if self.along is None:
+            return x + self._attended(h.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+        h = h.movedim((1, 2 + self.along), (-1, -2))  # lines of positions, each attending within itself
+        lines = self._attended(h.flatten(0, -3)).unflatten(0, h.shape[:-2])
+        return x + lines.movedim((-1, -2), (1, 2 + self.along))
+
+    def _attended(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         # Written out: torch's fused attention has no forward-mode derivative on CPUs, and its backward there is eight
         # times slower than this on the few hundred pixels that a U-Net attends to (measured in bf16).
         h = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        h = self.project(rearrange(h, "b heads p d -> b p (heads d)"))
-        return x + rearrange(h, "b (y x) c -> b c y x", y=x.shape[2])
+        mapped: Tensor = self.project(h.transpose(1, 2).flatten(2))
+        return mapped
 
 
-class Downsample(nn.Conv2d):
-    """Halve height and width by a strided convolution; (B, C, H, W) -> (B, C, H/2, W/2)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, stride=2, padding=1)
+def axial_attention(channels: int, heads: int, groups: int | None, rank: int) -> nn.Sequential:
+    """Self-attention along each axis in turn, the last axis first: axial attention (Ho et al. 2019, section 3)."""
+    return nn.Sequential(*(SelfAttention(channels, heads, groups, along) for along in reversed(range(rank))))
 
 
-class Upsample(nn.Conv2d):
-    """Double height and width by repeating pixels, then a convolution; (B, C, H, W) -> (B, C, 2H, 2W)."""
+class FrameAttention(nn.Module):
+    """Each position attends to the same position of every frame: the temporal layer of a factorized video network.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, padding=1)
+    With tokens h_i, i = 1..D, of one position, their layer norms n_i and sinusoidal times p_i,
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        h_i + W sum_j a_ij (v_j - v_i),    a_i = softmax_j(q_i . k_j / sqrt(d)),
+
+    where q and k are linear in n + p and v in n. This is the temporal attention of Ho et al. (2022, Video Diffusion
+    Models, section 3; from memory), but for the difference of values: what is the same in all frames passes unchanged,
+    whatever the weights. So a video of one frame, or one that stands still, is treated as an image. W starts at zero:
+    at first the layer is the identity.
+
+    Args:
+        channels: Size of a token, even.
+        heads: Number of heads, a divisor of `channels`; d = channels / heads.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.qk = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, channels, bias=False)  # of which only differences are taken
+        self.project = zeroed(nn.Linear(channels, channels, bias=False))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map tokens, (B, D, positions, channels), to the same shape."""
+        tokens = self.norm(h.transpose(1, 2))
+        times = torch.arange(h.shape[1], device=h.device)
+        placed = tokens + sinusoidal(times, h.shape[3]).to(tokens.dtype)
+        q, k = self.qk(placed).unflatten(3, (2, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
+        v = self.value(tokens).unflatten(3, (self.heads, -1)).transpose(2, 3)
+        mixed = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v - v
+        return h + self.project(mixed.transpose(2, 3).flatten(3)).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:

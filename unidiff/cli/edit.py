@@ -18,7 +18,8 @@ def edit(
     options: EditOptions,
     strength: Annotated[float, typer.Option(help="From 0, the image itself, to 1, a sample of the model.")] = 0.6,
     strengths: Annotated[
-        Path | None, typer.Option("--map", metavar="FILE", help="An image of the same size that multiplies strength.")
+        Path | None,
+        typer.Option("--map", metavar="FILE", help="Image or .npy of the same size; multiplies strength."),
     ] = None,
 ) -> None:
     """Change an image: noise to the time t = strength, then denoise."""
@@ -35,7 +36,8 @@ def edit(
     spread = torch.tensor(strength, dtype=torch.float64)
     if strengths is not None:  # a map, on the pixels of the image: on those of a latent, its mean
         spread = strength * read_map(strengths, options.image, data.decoded_shape)
-        spread = torch.nn.functional.adaptive_avg_pool2d(spread[None], (data.shape[1], data.shape[2]))[0]
+        pool = getattr(torch.nn.functional, f"adaptive_avg_pool{spread.ndim}d")
+        spread = pool(spread[None], data.shape[1:])[0]
 
     encoded = data.encode(x0[None].to(session.device))[0]
     session.write(

@@ -54,8 +54,9 @@ class EditSession:
         with Console() as console:
             run = options.model.load(directory, changes, console.notice)
             shape = run.recipe.data.decoded_shape
-            if len(shape) != 3:
-                raise RunError(f"{directory}: its samples have shape {shape}; only images, (C, H, W), can be edited.")
+            if len(shape) < 2:
+                problem = "only signals, images, volumes and videos can be edited"
+                raise RunError(f"{directory}: its samples have shape {shape}; {problem}.")
             if not options.images.images and any(condition.required for condition in run.denoiser.conditions or ()):
                 problem = "this model is conditioned on images and needs one"
                 remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
@@ -72,7 +73,7 @@ class EditSession:
     def write(
         self, draw: Callable[..., Solution], images: Sequence[Tensor], caption: str, facts: Mapping[str, Any]
     ) -> None:
-        """Draw in batches, write the images (C, H, W) followed by the samples, and print what was done."""
+        """Draw in batches, write the images, (C, *sizes), followed by the samples, and print what was done."""
         sampling, data = self.run.recipe.sampling, self.run.recipe.data
         started = time.perf_counter()
         with Console() as console, arithmetic(self.run.precision, self.device):
@@ -115,7 +116,7 @@ def write_samples(
         if array is not None:
             values = x.numpy().astype(np.float32)
             with array.open("wb") as file:  # np.save would add .npy to another ending
-                np.save(file, values.clip(-1, 1) if values.ndim == 4 else values)
+                np.save(file, values.clip(-1, 1) if values.ndim > 3 else values)
     except OSError as error:
         raise RunFailed(f"{error}. Choose other files with --out and --array.") from error
     if as_json:

@@ -17,10 +17,10 @@ __all__ = ["read_image", "read_map", "read_mask"]
 
 
 def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = None) -> Tensor:
-    """An image as the model takes it, (C, H, W) in [-1, 1], float32: its central square, resized.
+    """A sample as the model takes it, (C, *sizes) in [-1, 1], float32: of an image its central square, resized.
 
     Args:
-        path: The file, an image or an array.
+        path: The file, an image or an array; an array if the samples are not images.
         shape: The shape of the model's samples.
         small: Another shape that is accepted, of an image that is not resized; the least that is resized is `shape`.
 
@@ -37,13 +37,7 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
             sizes = f"{small[2]} x {small[1]}, or one of at least {shape[2]} x {shape[1]}"
             raise DataError(f"{path} is {width} x {height} pixels; use an image of {sizes}, which is downsampled.")
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
-    try:
-        values = np.load(path, allow_pickle=False)
-        if not np.issubdtype(values.dtype, np.floating):
-            raise DataError(f"{path} must contain floats in [-1, 1] (bytes: x / 127.5 - 1), got {values.dtype}.")
-        x = torch.from_numpy(values.astype(np.float32))
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error
+    x = _floats(path, "[-1, 1] (bytes: x / 127.5 - 1)").float()
     if tuple(x.shape) not in (tuple(shape), tuple(small)):
         raise DataError(f"{path} has shape {tuple(x.shape)}; the model's samples have shape {tuple(shape)}.")
     if not bool((x.abs() <= 1).all()):
@@ -53,12 +47,17 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
 
 
 def read_map(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
-    """A grey image of the same size as `image`, from 0 (black) to 1 (white), (H, W), float64.
+    """A grey image or array of the same size as `image`, from 0 (black) to 1 (white), (*sizes), float64.
 
     Raises:
         DataError: If the file is not an image, or differs in size.
     """
     _require_file(path)
+    if path.suffix == ".npy":
+        x = _floats(path, "[0, 1]").double()
+        if tuple(x.shape) != tuple(shape[1:]) or not bool(((x >= 0) & (x <= 1)).all()):
+            raise DataError(f"{path} must have shape {tuple(shape[1:])} and values in [0, 1], got {tuple(x.shape)}.")
+        return x
     own, other = _size(path, shape), _size(image, shape)
     if own != other:
         problem = f"{path} is {own[0]} x {own[1]} pixels, {image} is {other[0]} x {other[1]}"
@@ -67,7 +66,7 @@ def read_map(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
 
 
 def read_mask(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
-    """Where a mask of the same size as `image` is white, even in part after resizing, (H, W), bool.
+    """Where a mask of the same size as `image` is white, even in part after resizing, (*sizes), bool.
 
     Raises:
         DataError: If the file is not an image, differs in size, or is not white anywhere.
@@ -83,8 +82,21 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path}: no such file.")
 
 
+def _floats(path: Path, interval: str) -> Tensor:
+    """The floating-point numbers of a .npy file."""
+    try:
+        values = np.load(path, allow_pickle=False)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise DataError(f"{path} must contain floats in {interval}, got {values.dtype}.")
+        return torch.from_numpy(values.astype(np.float64))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error
+
+
 def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
     """Width and height of an image; of an array, which has the model's shape, the model's."""
+    if len(shape) != 3:
+        raise DataError(f"{path}: the model's samples, {tuple(shape)}, are not images. Pass a .npy array.")
     if path.suffix == ".npy":
         return shape[2], shape[1]
     try:

@@ -17,7 +17,8 @@ __all__ = ["inpaint"]
 def inpaint(
     options: EditOptions,
     region: Annotated[
-        Path, typer.Argument(metavar="MASK", help="An image of the same size: white is sampled, black is kept.")
+        Path,
+        typer.Argument(metavar="MASK", help="Image or .npy of the same size: white (1) is sampled, black (0) kept."),
     ],
     repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:

@@ -78,7 +78,7 @@ def likelihood(
         count = min(count, len(source))
         # In float32, whatever the run was trained in: an adaptive solver takes rounding for motion.
         x = source.batch(torch.arange(count), next(loaded.denoiser.parameters()).device)
-        levels = (256 if x.ndim == 4 else None) if levels is None else levels or None
+        levels = (256 if x.ndim > 3 else None) if levels is None else levels or None
         try:
             check_data(x, levels)
         except ParameterError as error:

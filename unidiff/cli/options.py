@@ -204,8 +204,8 @@ def _check_file(option: str, path: Path | None) -> None:
 class EditOptions:
     """What `unidiff edit` and `unidiff inpaint` share: a run, an image, and how and where samples are drawn."""
 
-    run: Annotated[Path, typer.Argument(help="A run directory of images.")]
-    image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, H, W) in [-1, 1].")]
+    run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes.")]
+    image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, *sizes) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
     guidance: GuidanceOptions
     images: ImageOptions

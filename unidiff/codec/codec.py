@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -75,16 +75,20 @@ class Layout:
             raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the latent of an image, (C, H, W); raises a ParameterError if it does not fit the network."""
+        """Shape of the latent of an image, (C, H, W), or of the frames of a video or slices of a volume, (C, D, H, W).
+
+        Raises:
+            ParameterError: If it does not fit the network.
+        """
         shape = tuple(shape)
         problem = None
-        if len(shape) != 3 or shape[0] != self.channels:
+        if len(shape) not in (3, 4) or shape[0] != self.channels:
             problem = f"takes images with {self.channels} channel(s); the data have shape {shape}"
-        elif shape[1] % self.factor or shape[2] % self.factor:
-            problem = f"needs sizes divisible by {self.factor}; the data are {shape[1]}x{shape[2]}"
+        elif shape[-2] % self.factor or shape[-1] % self.factor:
+            problem = f"needs sizes divisible by {self.factor}; the data are {shape[-2]}x{shape[-1]}"
         if problem:
             raise ParameterError("codec", f"this {self.family} {problem}.")
-        return (self.latent_channels, shape[1] // self.factor, shape[2] // self.factor)
+        return (self.latent_channels, *shape[1:-2], shape[-2] // self.factor, shape[-1] // self.factor)
 
 
 class AutoencoderOutput(NamedTuple):
@@ -153,24 +157,29 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
 
-        They have about unit variance over the data on which the scale was measured.
+        They have about unit variance over the data on which the scale was measured. A video, (B, C, D, H, W), is
+        encoded frame by frame, a volume slice by slice: (B, c, D, h, w).
 
         Raises:
             ParameterError: If the images do not fit the network.
         """
         layout = self.layout
         layout.latent_shape(x.shape[1:])
+        if x.ndim == 5:
+            return _frame_by_frame(self.encode, x)
         batches = x.to(self.dtype).split(_batch_size(x.shape[2] * x.shape[3]))
         h = torch.cat([self._raw(batch) for batch in batches])
         return (h - layout.shift) * layout.scale
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches.
+        """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches; the inverse of `encode`.
 
         Latents larger than 64 positions are decoded in tiles that are blended where they overlap. This is exact for a
         decoder without normalization whose receptive field is at most 8 positions to each side. Normalization layers
         see one tile at a time, so other decoders differ slightly.
         """
+        if z.ndim == 5:
+            return _frame_by_frame(self.decode, z)
         layout = self.layout
         h = z.to(self.dtype) / layout.scale + layout.shift
         if max(h.shape[2:]) > _TILE:
@@ -235,6 +244,11 @@ def CodecInTraining(codec: Autoencoder, noise_shape: tuple[int, ...]) -> Autoenc
 def at_least_float32(x: Tensor) -> Tensor:
     """The tensor in float32, or float64 if it is: half precision is too coarse for sums of thousands of terms."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _frame_by_frame(of_images: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of images, (B, C, H, W), applied to each frame of videos, (B, C, D, H, W)."""
+    return of_images(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 def _batch_size(pixels: int) -> int:

@@ -20,13 +20,14 @@ from unidiff.search_paths import find
 
 __all__ = ["ArrayFile"]
 
-LAYOUTS = ("NCHW", "NHW", "NHWC", "ND")
+LAYOUTS = ("NCHW", "NHW", "NHWC", "ND", "NCL", "NCDHW")
+PIXELS = 4  # axes from which on values are those of pixels, in [-1, 1]
 ROUNDING = 1e-6  # how far beyond [-1, 1] an image may go: float32 arithmetic leaves that much
 
 
 @dataclass(frozen=True)
 class ArrayFile(Dataset):
-    """An array of samples in a .npy file: images (N, C, H, W), (N, H, W) or (N, H, W, C), or vectors (N, D).
+    """An array of samples in a .npy file: vectors, signals, images, volumes or videos.
 
     Opening reads the file once, in pieces, to verify it; the checksum is the SHA-256 of the array's values in C order.
     Every tenth sample (9, 19, 29, ...) is the test split, the others the train split.
@@ -35,11 +36,12 @@ class ArrayFile(Dataset):
         path: The .npy file. If relative, it may be under $UNIDIFF_DATA.
         low: The value that becomes -1. With `high`, no value may lie outside [low, high].
         high: The value that becomes 1. Without `low` and `high`, uint8 means 0 to 255, and floating-point values are
-            not scaled: finite, and in [-1, 1] if they are images.
+            not scaled: finite, and in [-1, 1] if they are images, volumes or videos.
         labels: A .npy file of (N,) integers >= 0, which may be under $UNIDIFF_DATA likewise, or None.
-        layout: The axes of the array: "NCHW", "NHW", "NHWC" or "ND". None infers it from an unambiguous shape: three
-            axes are grey images only if they are square with sides of at least 8, and four have their channels first
-            unless only the last is at most 4. Signals (N, C, L) must be reshaped to (N, C * L).
+        layout: The axes of the array: "ND" for vectors, "NCL" for signals, "NCHW", "NHW" or "NHWC" for images, "NCDHW"
+            for volumes and videos. None infers vectors and images from an unambiguous shape: three axes are grey images
+            only if they are square with sides of at least 8, and four have their channels first unless only the last
+            is at most 4. Signals, volumes and videos must be named.
     """
 
     path: str
@@ -60,17 +62,19 @@ class ArrayFile(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W), with C = 1 for (N, H, W), or (D,), from the file's header; may raise a DataError."""
+        """(D,) or (C, *sizes), with C = 1 for (N, H, W), from the file's header; may raise a DataError."""
         return tuple(self._samples().shape[1:])
 
     def _samples(self) -> np.ndarray:
-        """The mapped array, (N, C, H, W) or (N, D)."""
+        """The mapped array, (N, D) or (N, C, *sizes)."""
         array = map_array(find(self.path, "path"), "path")
         layout = self.layout or _layout(array.shape)
         if layout is None or len(layout) != array.ndim or 0 in array.shape:
             problem = f", which is not {self.layout}" if self.layout else ", whose layout is ambiguous"
-            allowed = "allowed are (N, C, H, W), (N, H, W), (N, H, W, C) and (N, D), with no size 0"
-            remedy = "Set layout: NCHW, NHW or NHWC for images; reshape signals (N, C, L) to (N, C * L)"
+            allowed = (
+                "allowed are (N, D), (N, C, L), (N, C, H, W), (N, H, W), (N, H, W, C) and (N, C, D, H, W), no size 0"
+            )
+            remedy = "Set layout: NCL for signals, NCHW, NHW or NHWC for images, NCDHW for volumes and videos"
             raise DataError(f"path: {self.path} holds an array of shape {array.shape}{problem}; {allowed}. {remedy}.")
         if layout == "NHWC":
             return np.moveaxis(array, 3, 1)
@@ -165,12 +169,12 @@ def _verify(path: Path, array: np.ndarray, ends: tuple[float, float] | None, ass
         if smallest < low - slack or largest > high + slack:
             problem = f"{path} holds {values}, beyond low = {low:g} and high = {high:g}"
             raise DataError(f"path: {problem}. Set low and high to include them.")
-    elif array.ndim == 4 and max(-smallest, largest) > 1 + ROUNDING:
+    elif array.ndim >= PIXELS and max(-smallest, largest) > 1 + ROUNDING:
         range_ = (0, 255) if smallest >= 0 and largest <= 255 else (smallest, largest)
         problem = f"{path} holds images with {values}; they must be in [-1, 1]"
         remedy = f"Set the values that become -1 and 1, for example low: {range_[0]:g}, high: {range_[1]:g}"
         raise DataError(f"path: {problem}. {remedy}.")
-    if assumed and array.ndim == 4 and smallest >= 0 and 0 < largest <= 1:
+    if assumed and array.ndim >= PIXELS and smallest >= 0 and 0 < largest <= 1:
         meaning = "black or nearly black" if array.dtype == np.uint8 else "mid-grey to white"
         remedy = "If 0 is black and 1 white, set low: 0, high: 1"
         warnings.warn(f"{path} holds {values}, which are interpreted as {meaning}. {remedy}.", stacklevel=3)

@@ -46,7 +46,7 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample, (C, H, W) for an image or (D,) for a vector, known without reading the data."""
+        """Shape of one sample, known without reading the data: (D,) for a vector, else (C, *sizes), channels first."""
 
     @property
     def classes(self) -> int | None:
@@ -189,7 +189,7 @@ class TensorSource(OpenDataset):
 
     Args:
         values: (N, *shape) uint8, which become x / 127.5 - 1 (so 0 is -1 and 255 is 1, exactly), or floating-point
-            numbers, which become float32, unscaled. Images must be in [-1, 1].
+            numbers, which become float32, unscaled. Images, volumes and videos must be in [-1, 1].
         checksum: As in `OpenDataset`, like all others; by default the SHA-256 of the tensor's bytes.
         labels: Integers >= 0, (N,), or None.
 
@@ -245,7 +245,7 @@ def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
     values = values.float()
     low, high = values.min().item(), values.max().item()
     finite = math.isfinite(low) and math.isfinite(high)
-    grey = image and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
+    grey = values.ndim > 3 and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
     if grey or not finite:
         expected = "in [-1, 1] for images, or uint8 from 0 to 255" if finite else "finite"
         raise ParameterError(parameter, f"must be {expected}, got values from {low:g} to {high:g}")

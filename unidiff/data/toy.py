@@ -14,18 +14,20 @@ from torch import Tensor
 from unidiff.data.base import Dataset, TensorSource, require_split
 from unidiff.errors import require, require_whole
 
-__all__ = ["Checkerboard", "Ring", "Spiral", "TwoMoons"]
+__all__ = ["Checkerboard", "Ring", "Spiral", "Synthetic", "TwoMoons"]
 
 
-class _Toy(Dataset):
-    """Points drawn from a density. The train and the test split are independent streams of the same seed.
+class Synthetic(Dataset):
+    """Samples drawn at random. The train and the test split are independent streams of the same seed.
 
-    The checksum is the SHA-256 of the float32 coordinates.
+    The checksum is the SHA-256 of the float32 values.
 
     Args:
-        count: Points in each split.
+        count: Samples in each split.
         seed: Seed of the random stream, at least 0.
     """
+
+    class_names: ClassVar[tuple[str, ...] | None] = None
 
     # Not a dataclass itself: its subclasses declare these two last, after their own parameters.
     count: int
@@ -46,15 +48,16 @@ class _Toy(Dataset):
         points, labels = self._draw(np.random.default_rng(key))
         values = torch.from_numpy(points.astype(np.float32))
         classes = None if labels is None else torch.from_numpy(labels)
-        return TensorSource(values, f"{type(self).__name__} {split}", labels=classes)
+        name = f"{type(self).__name__} {split}"
+        return TensorSource(values, name, labels=classes, class_names=self.class_names)
 
     @abstractmethod
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Points, (count, 2) float64, and labels, (count,) int64 or None."""
+        """Samples, (count, *shape) float64, and labels, (count,) int64 or None."""
 
 
 @dataclass(frozen=True)
-class Ring(_Toy):
+class Ring(Synthetic):
     """Equal Gaussian components, evenly spaced on a circle: a mixture whose score is known at any noise level.
 
     Its mean is 0 and, for three components or more, its covariance is (radius^2 / 2 + std^2) I. Labels are the
@@ -100,7 +103,7 @@ class Ring(_Toy):
 
 
 @dataclass(frozen=True)
-class TwoMoons(_Toy):
+class TwoMoons(Synthetic):
     """Two interlocking half circles of radius 2/3, with Gaussian noise. Labels are the moons; the mean is 0.
 
     Args:
@@ -128,7 +131,7 @@ class TwoMoons(_Toy):
 
 
 @dataclass(frozen=True)
-class Spiral(_Toy):
+class Spiral(Synthetic):
     """An Archimedean spiral out to radius 0.95, points uniform in the square of the angle, with Gaussian noise.
 
     Args:
@@ -155,7 +158,7 @@ class Spiral(_Toy):
 
 
 @dataclass(frozen=True)
-class Checkerboard(_Toy):
+class Checkerboard(Synthetic):
     """Uniform on the dark squares of a board over [-1, 1]^2; the square at the lower left is dark.
 
     Args:

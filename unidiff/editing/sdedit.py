@@ -202,7 +202,7 @@ def _check_image(denoiser: Denoiser, image: Tensor, latent: bool = False) -> Non
     shape = denoiser.shape
     require(shape is None or image.shape == shape, "image", tuple(image.shape), f"of the model's shape, {shape}")
     require(bool(image.isfinite().all()), "image", "an image with NaN or infinity", "finite numbers")
-    if image.ndim == 3 and not latent:
+    if image.ndim > 2 and not latent:
         low, high = float(image.min()), float(image.max())
         allowed = "in [-1, 1] (bytes: x / 127.5 - 1; [0, 1]: 2 x - 1)"
         require(low >= -1.0001 and high <= 1.0001, "image", f"values from {low:g} to {high:g}", allowed)

@@ -53,6 +53,8 @@ def dit_to_diffusers(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ParameterError: If the images are not square, as diffusers' model requires.
     """
+    if len(network.grid) != 2 or network.factorized or any(block.along is not None for block in network.blocks):
+        raise ParameterError("network", "diffusers' DiTTransformer2DModel takes images, and attends to all patches.")
     channels, height, breadth = network.shape
     if height != breadth:
         problem = f"diffusers' DiTTransformer2DModel supports square images only, got {height}x{breadth}."
@@ -125,5 +127,5 @@ def dit_from_diffusers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -
         )
     _NAMES.load(network, own, {_TIME: lambda w: w.roll(FREQUENCIES // 2, 1), _LABEL: lambda rows: rows.roll(1, 0)})
     # Not a weight, so it is not in the state.
-    network.positions = position_table(side // patch, side // patch, width).to(network.stem.weight)
+    network.positions = position_table((side // patch, side // patch), width).to(network.stem.weight)
     return network

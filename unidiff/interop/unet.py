@@ -58,6 +58,10 @@ def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]
     Raises:
         ParameterError: If there is none, with the reason.
     """
+    if len(network.shape) != 3:
+        _reject(f"its samples have shape {network.shape}; only images, (C, H, W), can be exported")
+    if any(m.along is not None for m in network.modules() if isinstance(m, SelfAttention)):
+        _reject("its attention is axial; train with axial = False")
     channels = [int(stages[0].residual.conv1.out_channels) for stages in network.down]  # type: ignore[index]
     blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
     attends = [isinstance(stages[0].attention, SelfAttention) for stages in network.down]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Figures of samples: images as grids, points as scatter plots, other data as histograms."""
+"""Figures of samples: grids of images, curves and slices; points as scatter plots, vectors as histograms."""
 
 from __future__ import annotations
 
@@ -14,40 +14,53 @@ from torch import Tensor
 
 from unidiff.files import whole_file
 from unidiff.plot.figure import new_figure, save_figure
+from unidiff.plot.signals import signal_images
 
 __all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
 
 _PAPER, _INK = 255, 40
-_SHOWN = 9  # images in a cell of a table, at most
+_SHOWN = {3: 2, 4: 9, 5: 9}  # samples in a cell of a table at most, by the axes of a batch: signals, images, volumes
+_SLICES = 8  # of a volume or a video, at most
 
 
 def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None) -> None:
-    """Draw samples: images (N, C, H, W) as a grid, points (N, 2) as a scatter plot, other data as histograms.
+    """Draw samples, each kind of data in its own way.
+
+    Images (N, C, H, W) and signals (N, C, L) are a grid, volumes and videos (N, C, D, H, W) a row of slices or frames
+    each, points (N, 2) a scatter plot, other vectors histograms. A signal is drawn as a curve above its spectrum.
 
     Args:
         x: Samples; images in [-1, 1] (values outside are clipped).
         path: The PNG file.
         caption: Text below the figure.
-        columns: Images per row; a square grid by default.
+        columns: Samples per row of a grid; a square by default.
     """
-    if x.ndim == 4:
-        _save_images(x, columns, path, caption)
+    if x.ndim == 5:
+        depth = x.shape[2]
+        some = torch.linspace(0, depth - 1, min(depth, _SLICES)).round().long().tolist()
+        _save_images(x[:, :, some].transpose(1, 2).flatten(0, 1), len(some), path, caption)
+    elif x.ndim > 2:
+        note = f"\nCurves above amplitude spectra from 0 to {x.shape[2] // 2} periods." if x.ndim == 3 else ""
+        _save_images(_images(x), columns, path, caption + note)
     else:
         _save_points([x], [""], path, caption)
 
 
 def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:
-    """Draw trajectories, states (N, *shape) in pixels at these times: images in a row per sample, a column per time."""
-    if states[0].ndim == 4:
-        shown = torch.stack([_contrast(state) for state in states], dim=1).flatten(0, 1)
+    """Draw trajectories, states (N, *shape) in pixels at these times, a row per sample and a column per time.
+
+    Of volumes and videos the middle slice is shown; points and vectors are drawn as by `save_samples`.
+    """
+    if states[0].ndim > 2:
+        shown = torch.stack([_images(_contrast(state)) for state in states], dim=1).flatten(0, 1)
         _save_images(shown, len(states), path, caption)
     else:
         _save_points(states, [f"t = {t:.2f}" for t in times], path, caption)
 
 
 def save_animation(states: Sequence[Tensor], path: Path) -> None:
-    """Animate image trajectories, (N, C, H, W) per frame, as a GIF that pauses on its last frame."""
-    frames = [_tile(_contrast(state)) for state in states]
+    """Animate samples, (N, *shape) per frame, as a GIF that pauses on its last frame; see `save_strip`."""
+    frames = [_tile(_images(_contrast(state))) for state in states]
     durations = [80] * (len(frames) - 1) + [2000]
     with whole_file(path) as temporary:
         frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
@@ -60,7 +73,7 @@ def save_table(
     path: Path,
     caption: str,
 ) -> None:
-    """Draw samples in a table: the first images of each cell, or all its points as a scatter plot.
+    """Draw samples in a table: the first of each cell as images, or all its points as a scatter plot.
 
     Args:
         cells: Samples (N, *shape) with a title, for each row and column; None leaves a cell empty.
@@ -85,8 +98,8 @@ def save_table(
             ax.set_ylabel("\n".join(words), fontsize=7, rotation=0, ha="right", va="center")
         if cell is None:
             ax.axis("off") if column else [spine.set_visible(False) for spine in ax.spines.values()]
-        elif cell[0].ndim == 4:
-            ax.imshow(_tile(cell[0][:_SHOWN]))
+        elif cell[0].ndim > 2:
+            ax.imshow(_tile(_images(cell[0][: _SHOWN[cell[0].ndim]])))
         else:
             _draw_points(ax, cell[0], 1.5, 40, (-reach, reach))
     save_figure(figure, path, caption)
@@ -116,6 +129,13 @@ def _draw_points(  # type: ignore[no-untyped-def]
     else:
         for dimension in values.T[:8]:
             ax.hist(dimension, bins=bins, range=limits, histtype="step", density=True)
+
+
+def _images(x: Tensor) -> Tensor:
+    """An image (N, C, H, W) of each sample: of a signal its drawing, of a volume or a video its middle slice."""
+    if x.ndim == 3:
+        return signal_images(_finite(x))
+    return x[:, :, x.shape[2] // 2] if x.ndim == 5 else x
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -192,8 +192,8 @@ def _shuffled(source: OpenDataset) -> Tensor:
 
 
 def _features(train: OpenDataset) -> Discriminants | None:
-    """The feature space of labelled images; None for other data."""
-    if train.labels is None or len(train.shape) != 3 or torch.Size(train.shape).numel() > _MOST_PIXELS:
+    """The feature space of labelled images, signals or volumes; None for other data."""
+    if train.labels is None or len(train.shape) < 2 or torch.Size(train.shape).numel() > _MOST_PIXELS:
         return None
     order = _shuffled(train)[:_MOST_DATA]
     labels = train.labels[order]

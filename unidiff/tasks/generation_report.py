@@ -31,6 +31,7 @@ __all__ = ["Errors", "GenerationReport", "caption", "errors", "examples", "repor
 
 _NOISES = 8  # over which the mean prediction is averaged
 _PATH_IMAGES, _PATH_POINTS, _PATH_STATES = 8, 256, 12
+_SLICED = 16  # volumes or videos whose slices or frames are shown one after another
 _ROWS, _EACH = 6, 3  # test images shown with their conditions, and samples of each
 
 
@@ -57,7 +58,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class GenerationReport(Report):
-    """Paths of the images and cost of the samples; `conditions` and `errors` of a model conditioned on images only."""
+    """Paths and cost; `conditions` and `errors` of a model conditioned on images, `frames` of volumes and videos."""
 
     samples: str
     trajectory: str
@@ -65,6 +66,7 @@ class GenerationReport(Report):
     sampling_seconds: float
     conditions: str | None = None
     errors: Errors | None = None
+    frames: str | None = None
 
     def rows(self) -> dict[str, str | None]:
         """See `Report.rows`."""
@@ -72,6 +74,7 @@ class GenerationReport(Report):
             "sampling": f"{self.sampling_seconds:.0f} s, {self.nfe} evaluations per sample",
             "errors": None if self.errors is None else str(self.errors),
             "samples": self.samples,
+            "frames": self.frames,
             "conditions": self.conditions,
             "trajectory": self.trajectory,
         }
@@ -140,13 +143,17 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
         session.reporter.notice(f"{problem}. Use smaller steps in `sampling`.")
     grid, trajectory = files.samples / "grid.png", files.samples / "trajectory.png"
     plot.save_samples(x, grid, title(files.name))
-    are_images = len(data.decoded_shape) == 3
-    few = _PATH_IMAGES if are_images else _PATH_POINTS
+    drawn, sliced = len(data.decoded_shape) > 1, len(data.decoded_shape) == 4
+    few = _PATH_IMAGES if drawn else _PATH_POINTS
     states, times = [data.decode(state.u[:few]) for state in solution.path], [state.t for state in solution.path]
     plot.save_strip(states, times, trajectory, title(f"{files.name}: from noise to data"))
-    if are_images:
+    if drawn:
         plot.save_animation(states, trajectory.with_suffix(".gif"))
     report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds)
+    if sliced:
+        frames = files.samples / "frames.gif"
+        plot.save_animation(x[:_SLICED].unbind(2), frames)
+        report = replace(report, frames=str(frames))
     measured = None if conditioning is None else conditioning.measured
     if measured is None or truth is None:
         return report

@@ -29,9 +29,9 @@ def fold(network: UNet) -> UNet:
     """The same weights as a network of folded images, (C p^2, H / p, W / p); the network itself where p = 1."""
     if network.patch == 1:
         return network
-    channels, height, breadth = network.shape
+    channels, *sides = network.shape
     folded = copy.copy(network)
-    folded.shape = (channels * network.patch**2, height // network.patch, breadth // network.patch)
+    folded.shape = (channels * network.patch ** len(sides), *(side // network.patch for side in sides))
     folded.patch = 1
     return folded
 
