@@ -17,7 +17,16 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 
-__all__ = ["NULL", "check_conditions", "check_label", "check_required", "described", "null_conditions", "on_device"]
+__all__ = [
+    "NULL",
+    "check_conditions",
+    "check_label",
+    "check_names",
+    "check_required",
+    "described",
+    "null_conditions",
+    "on_device",
+]
 
 NULL = -1
 
@@ -76,6 +85,15 @@ def check_required(cond: Mapping[str, Tensor], model: Denoiser) -> None:
             raise ParameterError(name, f"{who} needs the condition {name!r}{shape}")
 
 
+def check_names(cond: Mapping[str, Tensor], model: Denoiser) -> None:
+    """Raise a ParameterError if the model has no condition of one of these names."""
+    for name in cond:
+        if model.condition_names is not None and name not in model.condition_names:
+            names = " and ".join(model.condition_names)
+            accepted = f"it accepts {names}" if names else "it is unconditional"
+            raise ParameterError(name, f"the model has no condition of this name; {accepted}")
+
+
 def check_conditions(
     cond: Mapping[str, Tensor], model: Denoiser, count: int, device: torch.device | str
 ) -> dict[str, Tensor]:
@@ -94,15 +112,12 @@ def check_conditions(
         ParameterError: If a required condition is missing, or a condition is not the model's or not one per sample.
     """
     check_required(cond, model)
+    check_names({name: value for name, value in cond.items() if name not in ("label", "image")}, model)
     for name, value in cond.items():
         if name == "label":
             check_label(value.cpu() if isinstance(value, Tensor) else value, model.classes, count)
         elif name == "image":
             _check_image(value, model.image, count)
-        elif model.condition_names is not None and name not in model.condition_names:
-            names = " and ".join(model.condition_names)
-            accepted = f"it accepts {names}" if names else "it is unconditional"
-            raise ParameterError(name, f"the model has no condition of this name; {accepted}")
         elif len(value) != count:
             raise ParameterError(name, f"must have one row for each of {count} samples, got {len(value)}")
     return on_device(cond, device)

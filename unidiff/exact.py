@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unidiff.classifier import Classifier
-from unidiff.condition import check_label
+from unidiff.condition import check_label, check_names
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
@@ -123,8 +123,10 @@ class GaussianMixture(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         residual, variance, log_joint = self._along_axes(u, level)
+        check_names(cond, self)
         if (label := cond.get("label")) is not None:
             check_label(label, self.classes, len(u))
+            label = label.to(u.device)
             others = torch.arange(len(self.means), device=u.device) != label[:, None]
             log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape, residual)[..., None, :] * self.variances / variance * residual
@@ -138,6 +140,7 @@ class GaussianMixture(Denoiser):
         upper = self.log_weights.exp().cumsum(0)[:-1]
         component = torch.searchsorted(upper, uniform.to(upper.dtype))
         if (label := cond.get("label")) is not None:
+            label = label.to(component.device)
             component = torch.where(label >= 0, label, component)
         shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
         if self.axes is not None:
@@ -187,8 +190,7 @@ class Empirical(Denoiser):
         self.register_buffer("data", process.basis.forward(data.to(torch.float64)).flatten(1))  # in modes
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        if "label" in cond:
-            check_label(cond["label"], self.classes, len(u))
+        check_names(cond, self)
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = (_align(scale, self.shape, flat) for scale in (level.alpha, level.sigma))
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.

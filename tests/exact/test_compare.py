@@ -674,6 +674,8 @@ def test_a_guided_model_without_its_condition_is_an_error(entry):
 def test_unknown_conditions_of_exact_models_are_errors(model):
     with pytest.raises(ParameterError, match="labels: the model has no condition of this name"):
         ud.sample(model, shape=(2,), labels=torch.zeros(1, dtype=torch.long))
+    with pytest.raises(ParameterError, match="labels: the model has no condition of this name"):
+        model(torch.zeros(1, 2), model.process.level(0.5), labels=torch.zeros(1, dtype=torch.long))
 
 
 @pytest.mark.parametrize("solver", [ud.DDIM(), ud.Ancestral(), ud.ExponentialAdams()])

@@ -94,7 +94,7 @@ class Backbone(nn.Module, ABC):
             if len(invalid):
                 allowed = f"a class from 0 to {self.classes - 1}, or -1 for none"
                 raise ParameterError("label", f"must be {allowed}, got {int(invalid[0])}")
-        return label
+        return label.to(next(self.parameters()).device)
 
     def _joined(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """Noisy images with the condition `image` as further channels, (B, C + C', H, W); x without images.
@@ -108,4 +108,4 @@ class Backbone(nn.Module, ABC):
         if image is None or image.shape != expected:
             actual = "none" if image is None else tuple(image.shape)
             raise ParameterError("image", f"must have shape {expected} (all zeros = unconditional), got {actual}")
-        return torch.cat([x, image.to(x.dtype)], dim=1)
+        return torch.cat([x, image.to(x)], dim=1)
