@@ -124,8 +124,11 @@ class GaussianMixture(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         residual, variance, log_joint = self._along_axes(u, level)
+        for name in cond:
+            condition_of(self, name)
         if (label := cond.get("label")) is not None:
             self.conditions[0].check_in_loop(label, len(u))
+            label = label.to(u.device)
             others = torch.arange(len(self.means), device=u.device) != label[:, None]
             log_joint = log_joint.masked_fill(others & (label >= 0)[:, None], -math.inf)
         shift = _align(level.alpha, self.shape, residual)[..., None, :] * self.variances / variance * residual
@@ -139,6 +142,7 @@ class GaussianMixture(Denoiser):
         upper = self.log_weights.exp().cumsum(0)[:-1]
         component = torch.searchsorted(upper, uniform.to(upper.dtype))
         if (label := cond.get("label")) is not None:
+            label = label.to(component.device)
             component = torch.where(label >= 0, label, component)
         shift = self.variances[component].sqrt() * noise.flatten(1).to(self.means.dtype)
         if self.axes is not None:

@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from unidiff.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "PARTIAL",
@@ -179,6 +181,8 @@ def _sync(path: Path) -> None:
 
 def map_array(path: Path, parameter: str) -> np.ndarray:
     """Map a .npy file into memory without reading its values. Python objects raise an error, and are not unpickled."""
+    import numpy as np
+
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -9,6 +9,8 @@ import torch
 from device_cases import CASES, on_cpu
 from pretend_gpu import AVAILABLE, pretend_gpu
 
+import unidiff as ud
+
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="torch < 2.9 has no Python backend")
 FEW, MANY = 4, 7
 
@@ -32,3 +34,20 @@ def test_runs_on_a_device_as_on_the_cpu(case):
     if not case.adaptive:
         grown = {event: count - waits[0][event] for event, count in waits[1].items() if count > waits[0][event]}
         assert not grown, grown
+
+
+@pytest.mark.parametrize("guide", ["none", "classifier-free", "classifier"])
+@pytest.mark.parametrize("kind", ["mixture", "network"])
+def test_a_label_on_the_cpu_meets_a_model_on_a_device(kind, guide):
+    x, label, process = torch.randn(3, 2), torch.tensor([0, 1, -1]), ud.VPSDE()
+    mixture = ud.GaussianMixture(process, [[-0.5, 0.2], [0.5, -0.1]], 0.01)
+    network = ud.NeuralDenoiser(process, ud.Eps(), ud.MLP((2,), width=8, depth=1, classes=2))
+    model = mixture if kind == "mixture" else network
+    if guide == "classifier-free":
+        model = ud.ClassifierFree(model, 2.0)
+    elif guide == "classifier":
+        model = ud.ClassifierGuidance(model, ud.MixtureClassifier(mixture), 2.0)
+    expected = model(x, process.level(0.5), label=label).x0
+    with pretend_gpu() as gpu:
+        found = model.to(gpu.device)(x.to(gpu.device), process.level(0.5), label=label).x0.cpu()
+    torch.testing.assert_close(found, expected)

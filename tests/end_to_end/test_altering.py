@@ -132,7 +132,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
         assert words in refused("edit", run, folder / name, *out)
     for strength in ("nan", "1.5", "-1"):
         assert "--strength must be a number from 0" in refused("edit", run, digit, "--strength", strength, *out)
-    assert "only images" in refused("edit", folder / "ring", digit, *out)
+    assert "only signals, images, volumes and videos" in refused("edit", folder / "ring", digit, *out)
     assert "not a run directory" in refused("edit", folder, digit, *out)
     assert "--count must be an integer from 1 to 10000000, got 0" in refused("edit", run, digit, "--count", 0, *out)
     assert "is a directory" in refused("edit", run, digit, "--out", tmp_path)

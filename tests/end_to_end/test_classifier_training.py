@@ -162,7 +162,7 @@ def test_it_guides_from_the_command_line(runs, tmp_path):
     assert result.code == 0, result.err
     assert json.loads(result.out)["count"] == 4
     assert "got DDPM(T=60" in refused(*words, "--guidance", 2, "--classifier", runs / "other")
-    assert "set the scale of its gradients" in refused(*words, "--classifier", runs / "judge")
+    assert "Set its scale with --guidance" in refused(*words, "--classifier", runs / "judge")
     assert "not of a classifier" in refused(*words, "--guidance", 2, "--classifier", runs / "plain")
     assert "the training of a classifier; it does not generate samples" in refused("sample", runs / "judge")
 

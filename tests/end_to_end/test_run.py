@@ -104,6 +104,7 @@ def test_the_manifest_says_what_was_done(digits):
         "shape": [1, 8, 8],
         "checksum": ud.data.Digits().open().checksum,
         "stand_in": None,
+        "class_names": [*"0123456789"],
     }
     assert manifest["parameters"] == recipe.count_weights()
     assert manifest["libraries"]["torch"] == torch.__version__

@@ -268,7 +268,7 @@ def test_a_split_refuses_what_does_not_fit():
     others = {
         "process": ud.GaussianMixture(ud.DDPM(), MEANS, 0.04),
         "shape": ud.GaussianMixture(ud.VPSDE(), [[0.0], [1.0]], 0.04),
-        "classes": ud.GaussianMixture(ud.VPSDE(), [[0.0, 1.0]], 0.04),
+        "conditions": ud.GaussianMixture(ud.VPSDE(), [[0.0, 1.0]], 0.04),
     }
     for name, other in others.items():
         with pytest.raises(ParameterError, match=f"refiner: its {name} must be the model's"):

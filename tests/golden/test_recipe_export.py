@@ -31,8 +31,9 @@ WRITTEN = {name: yaml.safe_load(path.read_text()) for name, path in shipped_reci
 UNETS = {name: recipe for name, recipe in WRITTEN.items() if recipe.get("backbone", {}).get("type") == "UNet"}
 # Conditionings other than labels are images, which diffusers' U-Net has no way to take.
 IMAGES = [name for name, recipe in UNETS.items() if recipe.get("conditioning", {"type": "Labels"})["type"] != "Labels"]
-DDPMS = [name for name, recipe in UNETS.items() if recipe["process"]["type"] == "DDPM" and name not in IMAGES]
-OTHERS = [name for name in UNETS if name not in DDPMS + IMAGES]
+SIGNALS = [name for name, recipe in UNETS.items() if recipe["data"]["type"] == "Notes"]
+DDPMS = [name for name, recipe in UNETS.items() if recipe["process"]["type"] == "DDPM" and name not in IMAGES + SIGNALS]
+OTHERS = [name for name in UNETS if name not in DDPMS + IMAGES + SIGNALS]
 
 
 def untrained(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> GenerationRun:
@@ -56,6 +57,13 @@ def test_there_are_recipes_of_each_kind():
     assert {"ddpm_digits", "ddpm_digits_classes", "ddpm_mnist", "ddpm_mnist_cpu", "ldm_mnist_cpu"} <= set(DDPMS)
     assert {"ncsn_mnist_cpu", "heat_digits", "blurring_mnist", "inpainting_mnist_cpu"} <= {*OTHERS, *IMAGES}
     assert {UNETS[name]["backbone"].get("patch", 1) for name in DDPMS} == {1, 2}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_signals_are_refused_in_one_sentence(name, tmp_path, monkeypatch):
+    with pytest.raises(RunError, match="images"):
+        export(untrained(name, tmp_path, monkeypatch), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 @pytest.mark.cases(3)

@@ -296,6 +296,19 @@ def test_two_folders_that_hold_links_to_each_other(tmp_path):
     assert source.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_hard_links_are_read_once_and_not_in_both_splits(tmp_path):
+    fill(tmp_path / "train", 3)
+    for i in range(3):
+        (tmp_path / "train" / f"again{i}.png").hardlink_to(tmp_path / "train" / f"{i}.png")
+    fill(tmp_path / "test", 2)
+    number, said = left_out(tmp_path)
+    assert number == 3
+    assert "3 links to an image that is listed (" in said
+    (tmp_path / "test" / "known.png").hardlink_to(tmp_path / "train" / "0.png")
+    with pytest.raises(DataError, match=r"train/ and test/ share 1 files, such as known.png"):
+        ImageFolder(str(tmp_path), size=8).open()
+
+
 def test_linked_folders_and_files_are_read_once_each(tmp_path):
     fill(tmp_path / "pool", 3)
     fill(tmp_path / "root" / "own", 2)

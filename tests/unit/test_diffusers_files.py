@@ -53,7 +53,7 @@ def test_classes_of_a_unet(tmp_path):
     for wrong in ({}, {"label": torch.tensor([-1, 0])}):
         with pytest.raises(ParameterError, match="the network has no null class"):
             model(x, model.process.level(0.5), **wrong)
-    with pytest.raises(ParameterError, match="label must be a class from 0 to 2"):
+    with pytest.raises(ParameterError, match="label must be from 0 to 2"):
         model(x, model.process.level(0.5), label=torch.tensor([3, 0]))
 
 

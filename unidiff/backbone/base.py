@@ -99,7 +99,7 @@ class Backbone(nn.Module, ABC):
                 condition.check_in_loop(value, len(x))
             elif condition.required:
                 raise ParameterError(condition.name, f"must be {condition.words}, got none")
-            values[condition.name] = condition.null(len(x), x) if value is None else value
+            values[condition.name] = condition.null(len(x), x) if value is None else value.to(x.device)
         return values
 
     def _joined(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:

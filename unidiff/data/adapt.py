@@ -86,7 +86,7 @@ def _example(item: Any, where: str) -> tuple[Tensor, int | None]:
     if label is not None:
         label = int(checked_labels(torch.as_tensor(label).reshape(-1), 1)[0])
     x = x.detach().cpu()
-    return check_range(x, where, image=x.ndim == 3) if x.dtype.is_floating_point else x, label
+    return check_range(x, where, image=x.ndim > 2) if x.dtype.is_floating_point else x, label
 
 
 def _map_source(data: Any, name: str) -> OpenDataset:

@@ -237,7 +237,7 @@ def _checked(values: Tensor) -> Tensor:
     require(filled, "values", tuple(values.shape), "a tensor of shape (N, *shape) with N >= 1")
     if values.dtype == torch.uint8:
         return values
-    return check_range(values, "values", image=values.ndim == 4)
+    return check_range(values, "values", image=values.ndim > 3)
 
 
 def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
@@ -245,7 +245,7 @@ def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
     values = values.float()
     low, high = values.min().item(), values.max().item()
     finite = math.isfinite(low) and math.isfinite(high)
-    grey = values.ndim > 3 and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
+    grey = image and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
     if grey or not finite:
         expected = "in [-1, 1] for images, or uint8 from 0 to 255" if finite else "finite"
         raise ParameterError(parameter, f"must be {expected}, got values from {low:g} to {high:g}")

@@ -32,13 +32,13 @@ class Listing:
     Attributes:
         top: The folder.
         files: Paths relative to it, with slashes, sorted.
-        targets: The same files with all links resolved.
+        targets: The same files by identity: the path with all links resolved, or the inode if it has several names.
         left_out: Names that were not listed, relative to `top`, by reason.
     """
 
     top: Path
     files: list[str] = field(default_factory=list)
-    targets: set[str] = field(default_factory=set)
+    targets: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def require_images(self) -> Listing:
@@ -104,8 +104,9 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
         return train, _every_tenth(train, split), _classes(train.files)
     # Both are listed in either case: a class has one number in both splits, even if one split lacks it.
     test = list_images(held_out).require_images()
-    if shared := train.targets & test.targets:
-        problem = f"{train.top.name}/ and {test.top.name}/ share {len(shared)} files, such as {min(shared)}"
+    if shared := train.targets.keys() & test.targets.keys():
+        example = min(test.targets[target] for target in shared)
+        problem = f"{train.top.name}/ and {test.top.name}/ share {len(shared)} files, such as {example}"
         raise DataError(f"root: {root}: {problem}. No image may be in both splits.")
     listing = train if split == "train" else test
     listing.left_out.update(beside)
@@ -169,9 +170,11 @@ def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
         return listing.leave_out("empty files", name)
     if not os.access(entry.path, os.R_OK):
         raise DataError(f"root: no permission to read {entry.path}. Correct the permissions, or move it away.")
+    if status.st_nlink > 1:  # hard links: one file of several real paths
+        target = f"{status.st_dev}:{status.st_ino}"
     if target in listing.targets:
         return listing.leave_out("links to an image that is listed", name)
-    listing.targets.add(target)
+    listing.targets[target] = name
     listing.files.append(name)
     return None
 

@@ -63,6 +63,7 @@ class ClassifierGuidance(Guided):
     def gradient(self, u: Tensor, level: Level, label: Tensor) -> Tensor:
         """Grad log p(label | u) in u, (B, *modes); 0 where the label is -1."""
         self.label.check_in_loop(label, len(u))
+        label = label.to(u.device)
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         return torch.cat([self._gradient(u[row], slice_level(level, row), label[row]) for row in rows])
 
