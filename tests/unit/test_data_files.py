@@ -414,6 +414,38 @@ def test_what_lies_beside_the_splits_is_said_or_an_error(tmp_path):
     assert "1 folders of images that belong to no split (plane/)" in left_out(tmp_path)[1]
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train2017", "val2017"),
+        ("train1", "val1"),
+        ("trainA", "trainB", "testA", "testB"),
+        ("trn", "tst"),
+        ("train_images", "val_images"),
+        ("Train-Set", "Test-Set"),
+        ("images/train", "images/val"),
+    ],
+)
+def test_folders_that_look_like_splits_are_no_classes(tmp_path, folders):
+    for folder in folders:
+        fill(tmp_path / folder, 6)
+    with pytest.raises(DataError, match="look like splits of the data, and would be read as classes"):
+        ImageFolder(tmp_path).open()
+
+
+def test_classes_may_have_such_a_name(tmp_path):
+    for folder in ("bus", "dev1", "trains"):
+        fill(tmp_path / folder, 6)
+    assert ImageFolder(tmp_path).open().class_names == ("bus", "dev1", "trains")
+
+
+def test_deep_images_of_shallow_values_are_mentioned(tmp_path):
+    for number in range(10):
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 4).save(tmp_path / f"{number}.tif")
+    with pytest.warns(UserWarning, match="values up to 65535 has none above 252, so it is read as almost black"):
+        ImageFolder(tmp_path, size=8, channels=1).open()
+
+
 def test_ambiguous_splits_are_an_error(tmp_path):
     fill(tmp_path / "val", 2)
     with pytest.raises(DataError, match=r"val/ but no train/"):

@@ -33,7 +33,8 @@ __all__ = ["compare"]
 
 _SOLVERS = (
     "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. Names may be abbreviated; the number sets `order` if "
-    "there is one, else the first numeric parameter: ddim, ddim:0.5, ancestral@native."
+    "there is one, else the first numeric parameter: ddim, ddim:0.5, ancestral@native [default, for runs: "
+    "ddim,ancestral,exponentialadams]."
 )
 
 
@@ -117,8 +118,7 @@ def _task(
                 raise RunError(f"{run.path}: not a run directory. Pass run directories, or one recipe.")
         if overrides:
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
-        if "solvers" not in changes:
-            raise RunError("--solvers is missing: name the solvers to compare, as in --solvers ddim,ancestral.")
+        changes = {"solvers": ("ddim", "ancestral", "exponentialadams"), **changes}
         task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
         return task, "-".join(["compare", *(run.name for run in runs)])
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position

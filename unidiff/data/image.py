@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,13 @@ def _plain(image: Image, ends: tuple[int, int] | None, mode: str) -> Image:
 
     if ends is not None:  # Pillow's own conversion would clip all above 255 to white
         black, white = ends
-        grey = 255 * ((np.asarray(image).astype(np.float64) - black) / (white - black))
+        values = np.asarray(image).astype(np.float64)
+        if white > 255 and 1 < values.max() <= 255:
+            notice = (
+                f"an image of values up to {white} has none above {values.max():.0f}, so it is read as almost black"
+            )
+            warnings.warn(f"{notice}. If it is not meant to be, save it with 8 bits.", stacklevel=2)
+        grey = 255 * ((values - black) / (white - black))
         image = Image.fromarray(np.round(grey).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
 from collections import Counter
@@ -22,6 +23,12 @@ SPLITS = {
 }
 # Formats that Pillow identifies but reads only with another program, or that hold no image.
 UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+# What folders of splits are called elsewhere: train2017, testA, val-set, dev_images.
+_SPLIT_LIKE = re.compile(
+    r"(images?[-_]?)?((?P<train>train|training|trn)|test|testing|tst|val|valid|validation|dev|eval|holdout)"
+    r"[-_]?(set|images?|data|[a-d]|\d+)?",
+    re.IGNORECASE,
+)
 _NOT_IMAGES = "without the extension of a readable image format"
 
 
@@ -95,6 +102,7 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
             other = next(iter(folders.values()))
             raise DataError(f"root: {root} has a folder {other.name}/ but no train/. Add train/, or set root: {other}.")
         listing = list_images(root).require_images()
+        _require_no_splits(listing)
         return listing, _every_tenth(listing, split), _classes(listing.files)
     beside = _beside(root, folders)
     train = list_images(folders["train"]).require_images()
@@ -216,6 +224,20 @@ def _beside(root: Path, folders: dict[str, Path]) -> dict[str, list[str]]:
         elif _is_image_name(entry.name):
             unused.setdefault("images that belong to no split", []).append(entry.name)
     return unused
+
+
+def _require_no_splits(listing: Listing) -> None:
+    """Raise a DataError if folders have the names of a train split and of another one, such as train2017/, trainA/."""
+    parts = [file.split("/")[:-1] for file in listing.files]
+    for depth in (0, 1):
+        names = sorted({folders[depth] for folders in parts if len(folders) > depth})
+        kinds = {name: match for name in names if (match := _SPLIT_LIKE.fullmatch(name))}
+        first, *others = sorted(kinds, key=lambda name: kinds[name]["train"] is None) or [""]
+        if others and kinds[first]["train"] and not all(kinds[name]["train"] for name in others):
+            problem = f"{first}/ and {others[-1]}/ look like splits of the data, and would be read as classes"
+            raise DataError(
+                f"root: {listing.top}: {problem}. Rename them train/ and test/, or set root to one of them."
+            )
 
 
 def _every_tenth(listing: Listing, split: str) -> list[str]:
