@@ -67,6 +67,7 @@ def test_options_are_those_of_the_library(runs):
         torch.testing.assert_close(drawn(runs, *words), expected(wrapped, run, label), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow  # 3 s: the flow of a network
 def test_likelihood_under_the_samples_own_classes(runs):
     words = ("likelihood", runs / "strong", "--count", 2, "--levels", 0, "--tolerance", 0.1, "--json")
     run = ud.load(runs / "strong")

@@ -31,7 +31,7 @@ def recipe(tmp_path, shape, layout, backbone):
     return write(tmp_path, {**RING, "data": data, "backbone": {**backbone, "classes": 2}, "conditioning": "labels"})
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # 2 s each: whole runs
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_of_any_rank(case, tmp_path):
     shape, layout, backbone = CASES[case]

@@ -285,6 +285,7 @@ def test_signs_know_the_trace_of_a_diagonal_matrix():
     assert (found.log_prob - truth.log_prob(x)).abs().max() < truth.tolerance(x, found.nfe, 1e-8, 1e-8)
 
 
+@pytest.mark.slow  # 3 s: the flow of each batch
 def test_a_sample_is_the_same_in_any_batch():
     truth = Gaussian(ud.FlowMatching(), size=4)
     x = truth.draw(6)

@@ -308,6 +308,7 @@ def test_a_codec_is_trained_and_reported(run):
     assert ud.load_recipe(folder / "recipe.yaml").objective == ud.codec.Variational()
 
 
+@pytest.mark.slow  # 4 s: a training, stopped and resumed
 def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     folder, _ = run
     recipe = ud.load_recipe(folder / "recipe.yaml")
