@@ -13,7 +13,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
 SHORT = {
     "diffusers_nine_solvers": ["--training", "15", "--count", "2"],
-    "fine_tuning": ["--steps", "400", "--set", "backbone.width=16"],
+    "fine_tuning": ["--steps", "210", "--count", "60", "--set", "backbone.width=16"],
     "nine_samplers": ["--count", "300"],
     "nine_denoisings": ["--steps", "80"],
     "interpolation": ["--count", "3"],

@@ -427,15 +427,15 @@ def test_what_lies_beside_the_splits_is_said_or_an_error(tmp_path):
     ],
 )
 def test_folders_that_look_like_splits_are_no_classes(tmp_path, folders):
-    for folder in folders:
-        fill(tmp_path / folder, 6)
+    for name in folders:
+        fill(tmp_path / name, 6)
     with pytest.raises(DataError, match="look like splits of the data, and would be read as classes"):
         ImageFolder(tmp_path).open()
 
 
 def test_classes_may_have_such_a_name(tmp_path):
-    for folder in ("bus", "dev1", "trains"):
-        fill(tmp_path / folder, 6)
+    for name in ("bus", "dev1", "trains"):
+        fill(tmp_path / name, 6)
     assert ImageFolder(tmp_path).open().class_names == ("bus", "dev1", "trains")
 
 
