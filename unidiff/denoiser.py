@@ -22,7 +22,7 @@ from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, scale_by
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
 
 
 class Denoiser(nn.Module, ABC):
@@ -46,11 +46,12 @@ class Denoiser(nn.Module, ABC):
     learned_variance: bool = False
     differentiable: bool = True
 
-    def _copy_interface(self, denoiser: Denoiser) -> None:
-        """Copy process, shape and conditions of the denoiser that this one wraps."""
-        for name in ("process", "shape", "conditions", "learned_variance", "differentiable"):
+    def _copy_interface(self, denoiser: Denoiser, *others: Denoiser) -> None:
+        """Copy process, shape and conditions of the denoiser that this one wraps; it may also evaluate others."""
+        for name in ("process", "shape", "conditions", "learned_variance"):
             setattr(self, name, getattr(denoiser, name))
-        self.required = dict(denoiser.required)
+        self.differentiable = all(model.differentiable for model in (denoiser, *others))
+        self.required = {name: who for model in (denoiser, *others) for name, who in model.required.items()}
 
     @property
     def classes(self) -> int | None:
@@ -173,6 +174,15 @@ class NeuralDenoiser(Denoiser):
         """Expected data and noise of the state; see `Denoiser.forward`."""
         output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
+
+
+def require_alike(parameter: str, other: Denoiser, model: Denoiser, *names: str) -> None:
+    """Raise a ParameterError unless another model has this one's attributes of these names, such as its process."""
+    for name in names:
+        theirs, ours = getattr(other, name), getattr(model, name)
+        if theirs != ours:
+            remedy = " Use Rescheduled." if name == "process" else ""
+            raise ParameterError(parameter, f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}")
 
 
 class Counted(Denoiser):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, require
+from unidiff.denoiser import Denoiser, require_alike
+from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
 
@@ -32,12 +32,8 @@ class Split(Denoiser):
     def __init__(self, model: Denoiser, refiner: Denoiser, t: float) -> None:
         super().__init__()
         check_time(t)
-        for name, remedy in _SHARED.items():
-            theirs, ours = getattr(refiner, name), getattr(model, name)
-            if theirs != ours:
-                raise ParameterError("refiner", f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}")
-        self._copy_interface(model)
-        self.required = {**model.required, **refiner.required}
+        require_alike("refiner", refiner, model, "process", "shape", "conditions", "learned_variance")
+        self._copy_interface(model, refiner)
         self.model = model
         self.refiner = refiner
         self.t = float(t)
@@ -59,12 +55,3 @@ class Split(Denoiser):
 def check_time(t: float) -> None:
     """Raise a ParameterError unless this is a time at which two models may meet."""
     require(not isinstance(t, bool) and 0 <= t <= 1, "t", t, "a number from 0 to 1")
-
-
-# What one wrapper can stand for only if both models have it, and what may be done where they do not.
-_SHARED = {
-    "process": " Use Rescheduled.",
-    "shape": "",
-    "conditions": "",
-    "learned_variance": "",
-}

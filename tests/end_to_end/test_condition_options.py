@@ -97,7 +97,12 @@ def test_likelihood_under_the_samples_own_classes(runs):
         (("--threshold", 0), "--threshold 0 must be a number in (0, 1], got 0"),
         (("--guidance", 2, "--weaker", "nowhere"), "nowhere: not a run directory"),
         (("--set", "cond.label=three"), "write a number or a list of numbers, as in --set cond.label=[0.5,1]"),
-        (("--set", "cond.pitch=1"), "pitch: the model has no condition of this name; it accepts label"),
+        (("--set", "cond.label=null"), "write a number or a list of numbers, as in --set cond.label=[0.5,1]"),
+        (("--set", "cond.label=7"), "--set cond.label=7 must be from 0 to 1, or -1 (unconditional), got 7"),
+        (("--class", 1, "--set", "cond.label=0"), "--set cond.label=0: --class chooses it too. Leave one of them out"),
+        (("--set", "cond.pitch=1"), "--set cond.pitch=1: the model has no condition of this name; it accepts label"),
+        (("--set", "cond.seeds=3"), "--set cond.seeds=3: the model has no condition of this name; it accepts label"),
+        (("--set", "cond.progress=3"), "--set cond.progress=3: the model has no condition of this name"),
     ],
 )
 def test_what_is_refused(runs, words, message):

@@ -326,3 +326,46 @@ def test_the_old_attribute_of_a_denoiser_is_read():
         model.classes = 4
     assert (model.classes, model.image) == (4, None)
     assert [condition.name for condition in ud.Counted(model).conditions] == ["species", "label"]
+
+
+def test_labels_of_a_byte_are_those_of_a_word():
+    # The null class is -1, which a byte would hold as 255.
+    mixture = ud.GaussianMixture(ud.VPSDE(), [[-1.0, 0.0], [1.0, 0.5]], 0.1)
+    network = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, classes=2))
+    label = torch.tensor([0, 1, 1])
+    for model in (mixture, network, ud.ClassifierFree(mixture, 2.0), ud.ClassifierFree(network, 2.0)):
+        x = [ud.sample(model, grid=ud.Uniform(4), shape=(2,), seeds=3, label=y).x for y in (label, label.byte())]
+        assert torch.equal(*x)
+
+
+def test_a_negative_condition_keeps_its_fraction_beside_integers():
+    def score(u, t, w):
+        return -u + w.reshape(-1, 1).to(u)
+
+    model = ud.FunctionDenoiser(ud.VPSDE(), score, (2,))
+    guided = ud.ClassifierFree(model, 3.0, negative={"w": torch.tensor([0.5])})
+    x = [
+        ud.sample(guided, grid=ud.Uniform(4), seeds=2, w=w).x for w in (torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))
+    ]
+    assert torch.equal(*x)
+
+
+def test_wrappers_of_two_models_have_what_both_need():
+    plain = ud.GaussianMixture(ud.VPSDE(), [[-1.0, 0.0], [1.0, 0.5]], 0.1)
+    guided = ud.ClassifierFree(plain, 2.0)
+    cut = ud.DynamicThreshold(plain)
+    cut.differentiable = False
+    for build in (lambda a, b: ud.Split(a, b, 0.5), lambda a, b: ud.AutoGuidance(a, b, 2.0)):
+        assert build(plain, guided).required == guided.required
+        assert not build(plain, cut).differentiable
+        assert build(plain, plain).differentiable
+    other = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((3,), width=8, depth=1, classes=2))
+    this = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, classes=2))
+    with pytest.raises(ParameterError, match=r"weaker_model: its shape must be the model's, \(2,\), got \(3,\)"):
+        ud.AutoGuidance(this, other, 2.0)
+
+
+@pytest.mark.parametrize("name", ["grad", "strength", "latent", "known", "amount", "variance"])
+def test_keywords_of_the_doors_are_no_names_of_conditions(name):
+    with pytest.raises(ParameterError, match="is an argument of every model"):
+        ud.Label(3, name=name)

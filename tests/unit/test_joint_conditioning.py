@@ -147,6 +147,22 @@ def test_a_run_of_both_and_its_samples_from_the_command_line(tmp_path):
     x = ud.sample(ud.ClassifierFree(loaded.denoiser, 2.0), ud.DDIM(), ud.Uniform(2), seeds=2, **cond).x
     np.testing.assert_allclose(np.load(array), x.clamp(-1, 1).numpy(), atol=1e-5)
     assert "choose the image of this class too" in refused("sample", run, "--class", 3)
+    # One value beside two images is that of both.
+    words = [
+        "--image",
+        tmp_path / "digit.npy",
+        "--image",
+        tmp_path / "digit.npy",
+        "--set",
+        "cond.label=3",
+        "--count",
+        1,
+    ]
+    result = unidiff("sample", run, *words, "--array", array, "--out", tmp_path / "x.png")
+    assert result.code == 0, result.err
+    cond["label"] = torch.tensor([3, 3])
+    x = ud.sample(loaded.denoiser, ud.DDIM(), ud.Uniform(2), seeds=2, **cond).x
+    np.testing.assert_allclose(np.load(array), x.clamp(-1, 1).numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from unidiff.classifier import Classifier
 from unidiff.cli.images import read_image, read_mask
 from unidiff.cli.options import GuidanceOptions, ImageOptions, ModelOptions
 from unidiff.condition.base import named
+from unidiff.condition.check import condition_of
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.denoiser import Denoiser
@@ -73,21 +74,31 @@ def conditioned(
     elif guidance.names:
         examples = Examples({"label": labels})
     examples = examples or Examples({})
-    examples = examples._replace(cond={**examples.cond, **{name: _tensor(name, values[name]) for name in values}})
+    for name, option, chosen in (("label", "--class", guidance.names), ("image", "--image", images.images)):
+        if chosen and name in values:
+            raise RunError(f"--set cond.{name}={values[name]}: {option} chooses it too. Leave one of them out.")
+    cond = {**examples.cond, **{name: _value(run.denoiser, name, values[name]) for name in values}}
+    count = max(map(len, cond.values()), default=1)
+    cond |= {name: cond[name].expand(count, *cond[name].shape[1:]) for name in values}
+    examples = examples._replace(cond=cond)
     weaker = None
     if guidance.weaker is not None:
         weaker = load_generation(guidance.weaker, report=report, **vars(model)).denoiser
     return Conditioned(_guided(run, bool(examples.cond), guidance, classifier, weaker), examples, measured)
 
 
-def _tensor(name: str, text: str) -> torch.Tensor:
-    """The value of a condition, a number or a nested list of numbers, as one row (1, ...)."""
+def _value(model: Denoiser, name: str, text: str) -> torch.Tensor:
+    """The value of a condition of the model, a number or a nested list of numbers, as one row (1, ...)."""
+    option = f"--set cond.{name}={text}"
     try:
-        value = torch.tensor(json.loads(text))[None]
-    except (ValueError, TypeError) as error:  # not JSON, or not numbers
-        problem = f"write a number or a list of numbers, as in --set cond.{name}=[0.5,1]"
-        raise RunError(f"--set cond.{name}={text}: {problem}.") from error
-    return value
+        condition, value = condition_of(model, name), torch.tensor(json.loads(text))[None]
+        if condition.null(1, value).is_floating_point():
+            value = value.float()
+        return condition.check(value, 1)
+    except ParameterError as error:
+        raise RunError(complaint(option, error.problem)) from error
+    except (ValueError, TypeError, RuntimeError) as error:  # not JSON, or not numbers
+        raise RunError(f"{option}: write a number or a list of numbers, as in --set cond.{name}=[0.5,1].") from error
 
 
 def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> list[int]:

@@ -18,7 +18,8 @@ NULL = -1
 # Keywords of `sample`, `compare` and the rest, and arguments of the models' methods: no condition can have such a name.
 _TAKEN = """
 self denoiser model models solver solvers grid shape seeds dtype device batch keep progress u x x0 c t s level levels
-noise uniform nfes reference_data fresh_data features followed tolerance most_steps trace rtol atol draws
+noise uniform nfes reference_data fresh_data features followed tolerance most_steps trace rtol atol draws grad strength
+latent known amount variance
 """.split()  # noqa: SIM905
 
 

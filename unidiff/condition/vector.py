@@ -45,7 +45,7 @@ class Label(Condition):
     def check(self, value: Tensor, count: int) -> Tensor:
         """See `Condition.check`: `count` integers from -1 to classes - 1."""
         self.check_in_loop(value.cpu() if isinstance(value, Tensor) else value, count)
-        return value
+        return value.long()  # in bytes the null class would be 255
 
     def check_in_loop(self, value: Tensor, count: int) -> None:
         """See `Condition.check_in_loop`; dtype and shape on every device."""
@@ -71,7 +71,7 @@ class _ClassVectors(nn.Embedding):
     """A vector for each class; that of the null class is row 0."""
 
     def forward(self, label: Tensor) -> Tensor:
-        return super().forward(label + 1)
+        return super().forward(label.long() + 1)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError
+from unidiff.denoiser import Denoiser, require_alike
 from unidiff.guidance.base import Guided, check_scale, extrapolate, row_scale
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
@@ -27,11 +26,9 @@ class AutoGuidance(Guided):
 
     def __init__(self, model: Denoiser, weaker_model: Denoiser, scale: float | Tensor) -> None:
         super().__init__(model)
-        for name, remedy in {"process": " Use Rescheduled.", "conditions": ""}.items():
-            theirs, ours = getattr(weaker_model, name), getattr(model, name)
-            if theirs != ours:
-                problem = f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}"
-                raise ParameterError("weaker_model", problem)
+        known = ["shape"] if None not in (model.shape, weaker_model.shape) else []
+        require_alike("weaker_model", weaker_model, model, "process", *known, "conditions")
+        self._copy_interface(model, weaker_model)
         self.weaker_model = weaker_model
         self.scale = check_scale(scale)
 

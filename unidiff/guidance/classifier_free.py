@@ -74,7 +74,7 @@ class ClassifierFree(Guided):
         cond = {**cond, **{name: condition_of(self.model, name).padded(cond[name]) for name in self.names}}
         guiding = {name: cond[name] for name in self.names if name not in self.negative}
         there = {**cond, **null_conditions(guiding, self.model), **self._negative(u)}
-        both = {name: torch.cat([value, there[name].to(value)]) for name, value in cond.items()}
+        both = {name: torch.cat([value, there[name].to(value.device)]) for name, value in cond.items()}
         x0, eps, _, variance = self.model(torch.cat([u, u]), repeat_level(level), **both)
         (x0, x0_null), (eps, eps_null) = x0.chunk(2), eps.chunk(2)
         plain = Prediction(x0, eps, level, None if variance is None else variance[: len(u)])
