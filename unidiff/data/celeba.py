@@ -10,12 +10,11 @@ from typing import ClassVar
 
 import torch
 
-from unidiff.data.base import Dataset, OpenDataset, require_split
-from unidiff.data.folder import ImageFiles, ImageFolder
+from unidiff.data.base import OpenDataset, require_split
+from unidiff.data.folder import ColourSquares, ImageFiles, ImageFolder
 from unidiff.data.image import decode
-from unidiff.errors import DataError, ParameterError, require_whole
+from unidiff.errors import DataError, ParameterError
 from unidiff.files import digest_of
-from unidiff.search_paths import Absent, find
 
 __all__ = ["CelebA"]
 
@@ -27,7 +26,7 @@ _PLACE = (
 
 
 @dataclass(frozen=True)
-class CelebA(Dataset):
+class CelebA(ColourSquares):
     """CelebA (Liu et al., 2015), aligned: 162,770 images to train on and 19,962 to test; validation is not used.
 
     The folder holds img_align_celeba/ with the images, 178 wide and 218 high, and list_eval_partition.txt with the
@@ -51,15 +50,6 @@ class CelebA(Dataset):
         _ATTRIBUTES: "75e246fa4810816ffd6ee81facbd244c",
     }
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", os.fspath(self.root))  # may be a Path, but the repr is a recipe: plain text
-        require_whole("size", self.size, 8, 8192)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(3, size, size)."""
-        return (3, self.size, self.size)
-
     @property
     def classes(self) -> int | None:
         """2 with an attribute."""
@@ -68,10 +58,7 @@ class CelebA(Dataset):
     def open(self, split: str = "train") -> OpenDataset:
         """List and verify the split's files, which are decoded when a batch needs them; see `Dataset.open`."""
         require_split(split)
-        try:
-            root = find(self.root, "root")
-        except Absent as absent:
-            raise Absent(f"{absent} {_PLACE}") from None
+        root = self.find_root(_PLACE)
         top = root / _IMAGES
         if not (root / _SPLITS).is_file():
             return self._folder(root, split)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum, require_split
-from unidiff.data.folder import ImageFolder
+from unidiff.data.base import OpenDataset, TensorSource, content_checksum, require_split
+from unidiff.data.folder import ColourSquares, ImageFolder
 from unidiff.data.image import resize
-from unidiff.errors import DataError, require_whole
-from unidiff.search_paths import Absent, find
+from unidiff.errors import DataError
 
 __all__ = ["CIFAR10"]
 
@@ -26,7 +24,7 @@ _RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue valu
 
 
 @dataclass(frozen=True)
-class CIFAR10(Dataset):
+class CIFAR10(ColourSquares):
     """CIFAR-10 (Krizhevsky, 2009): 50,000 images to train on and 10,000 to test.
 
     Read from the archive of the binary version, whose published md5 is verified; or from its unpacked files, whose
@@ -52,22 +50,10 @@ class CIFAR10(Dataset):
     archive_md5: ClassVar[str] = "c32a1d4ab5d03f1284b67883e8d87530"
     per_class: ClassVar[int] = 1000  # images of each class in the test file, and in the five train files on average
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", os.fspath(self.root))  # may be a Path, but the repr is a recipe: plain text
-        require_whole("size", self.size, 8, 8192)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(3, size, size)."""
-        return (3, self.size, self.size)
-
     def open(self, split: str = "train") -> OpenDataset:
         """Find, verify and read the split; see `Dataset.open`."""
         require_split(split)
-        try:
-            root = find(self.root, "root")
-        except Absent as absent:
-            raise Absent(f"{absent} {_PLACE}") from None
+        root = self.find_root(_PLACE)
         names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
         archive = root if root.is_file() else root / _ARCHIVE
         folder = root / _FOLDER if (root / _FOLDER).is_dir() else root

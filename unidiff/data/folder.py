@@ -20,10 +20,38 @@ from unidiff.files import digest_of
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent, find
 
-__all__ = ["ImageFiles", "ImageFolder"]
+__all__ = ["ColourSquares", "ImageFiles", "ImageFolder"]
 
 THREADS = 4
 PENDING = 512  # images decoded ahead of time, at most
+
+
+class ColourSquares(Dataset):
+    """Colour images of one size, from files that are published somewhere.
+
+    Args:
+        root: Where the files are.
+        size: Height and width in pixels, at least 8.
+    """
+
+    root: str  # fields of the subclasses
+    size: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", os.fspath(self.root))  # may be a Path, but the repr is a recipe: plain text
+        require_whole("size", self.size, 8, 8192)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3, size, size)."""
+        return (3, self.size, self.size)
+
+    def find_root(self, place: str) -> Path:
+        """Where the files are; an error says from which place to get them."""
+        try:
+            return find(self.root, "root")
+        except Absent as absent:
+            raise Absent(f"{absent} {place}") from None
 
 
 @renamed(offline="fallback")

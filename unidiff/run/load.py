@@ -14,6 +14,7 @@ from torch import Tensor
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
+from unidiff.files import digest_of
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest
 from unidiff.run.task import Task, load_recipe
@@ -52,6 +53,13 @@ class Run:
             RecipeError: If it is not a generative model.
         """
         raise RecipeError(f"{self.directory}: this run is {self.recipe.noun}; it does not generate samples.")
+
+    @property
+    def digest(self) -> str:
+        """The digest of its recipe and its averaged weights: what another run that builds on this one pins."""
+        files = RunDirectory(self.directory)
+        weights = files.checkpoints / f"step-{self.step:08d}" / "ema.safetensors"
+        return digest_of([files.recipe.read_bytes(), weights.read_bytes()])
 
     def sample(
         self,

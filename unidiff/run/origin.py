@@ -178,6 +178,4 @@ def _read_teacher(
         model = run.denoiser
     except UnidiffError as error:
         raise RunError(f"teacher: {error}") from error
-    weights = save({name: value.contiguous() for name, value in model.backbone.state_dict().items()})
-    origin = Origin(path, digest_of([RunDirectory(run.directory).recipe.read_bytes(), weights]), run.step)
-    return origin, model.to(device)
+    return Origin(path, run.digest, run.step), model.to(device)

@@ -16,7 +16,6 @@ from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError, require, require_whole
-from unidiff.files import digest_of
 from unidiff.grid import Grid
 from unidiff.guidance.base import check_scale
 from unidiff.guidance.classifier_free import ClassifierFree
@@ -209,9 +208,7 @@ def _loaded(directory: Path, expected: str | None, loading: LoadOptions) -> tupl
         RunError: If the digest is another one than expected.
     """
     run = load_generation(directory, **loading)
-    files = RunDirectory(directory)
-    weights = files.checkpoints / f"step-{run.step:08d}" / "ema.safetensors"
-    found = digest_of([files.recipe.read_bytes(), weights.read_bytes()])
+    found = run.digest
     if expected not in (None, found):
         problem = f"the run has changed since the cascade was drawn ({expected}, now {found})"
         raise RunError(f"{directory}: {problem}. Restore it, or remove `digest` from the recipe.")
