@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unidiff.backbone.layers import add_layers, attend, zeroed
+from unidiff.backbone.axes import fold_time
+from unidiff.backbone.base import Backbone
+from unidiff.backbone.layers import NoiseEmbedding, add_layers, attend, zeroed
 from unidiff.condition.base import Condition
 
-__all__ = ["Attended", "Context", "CrossAttention", "context_of"]
+__all__ = ["Attended", "AttendingBackbone", "Context", "CrossAttention", "context_of"]
 
 
 class Attended(NamedTuple):
@@ -54,6 +56,25 @@ def context_of(conditions: Sequence[Condition], width: int) -> Context | None:
     """The context of a network; None if no condition is attended to, so that its weights are those of one without."""
     layers = {condition.name: condition.attended(width) for condition in conditions}
     return Context(layers, width) if any(layer is not None for layer in layers.values()) else None
+
+
+class AttendingBackbone(Backbone):
+    """A network that conditions enter in each of the three ways, and that may work on the frames of videos."""
+
+    embedding: NoiseEmbedding
+    context: Context | None
+    factorized: bool
+
+    def _entered(self, x: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Attended | None]:
+        """The joined input, the noise embedding and what is attended to; of a factorized network for each frame."""
+        values = self._values(cond, x)
+        e, context = self.embedding(c, values), None if self.context is None else self.context(values)
+        x = self._joined(x, values)
+        if self.factorized:
+            frames = x.shape[2]
+            x, e = fold_time(x), e.repeat_interleave(frames, 0)
+            context = context and context.repeat(frames)
+        return x, e, context
 
 
 class CrossAttention(nn.Module):

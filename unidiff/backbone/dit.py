@@ -12,14 +12,12 @@ from torch.nn import functional as F
 
 from unidiff.backbone.axes import (
     CONVOLUTIONS,
-    fold_time,
     name_samples,
     require_shape_of_rank,
     unfold_patches,
     unfold_time,
 )
-from unidiff.backbone.base import Backbone
-from unidiff.backbone.context import Attended, CrossAttention, context_of
+from unidiff.backbone.context import Attended, AttendingBackbone, CrossAttention, context_of
 from unidiff.backbone.layers import FrameAttention, NoiseEmbedding, attend, sinusoidal, zeroed
 from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
@@ -33,7 +31,7 @@ FREQUENCIES = 256  # size of the sinusoidal noise embedding, whatever the width
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 
 
-class DiT(Backbone):
+class DiT(AttendingBackbone):
     """A transformer over the patches of a sample (Peebles & Xie 2023). The output starts at exactly 0.
 
     Every patch is mapped linearly to a token, a fixed position embedding is added, and `depth` blocks follow. Noise
@@ -129,13 +127,8 @@ class DiT(Backbone):
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
-        values, count = self._values(cond, x), len(x)
-        e, context = self.embedding(c, values), None if self.context is None else self.context(values)
-        x = self._joined(x, values)
-        if self.factorized:
-            frames = x.shape[2]
-            x, e = fold_time(x), e.repeat_interleave(frames, 0)
-            context = context and context.repeat(frames)
+        count = len(x)
+        x, e, context = self._entered(x, c, cond)
         h = self.stem(x).flatten(2).transpose(1, 2) + self.positions
         for i, block in enumerate(self.blocks):
             h = block(h, e, self.grid, context)

@@ -13,15 +13,13 @@ from unidiff.backbone.axes import (
     POOLS,
     downsample,
     fold_patches,
-    fold_time,
     name_samples,
     require_shape_of_rank,
     unfold_patches,
     unfold_time,
     upsample,
 )
-from unidiff.backbone.base import Backbone
-from unidiff.backbone.context import Attended, CrossAttention, context_of
+from unidiff.backbone.context import Attended, AttendingBackbone, CrossAttention, context_of
 from unidiff.backbone.layers import (
     FrameAttention,
     NoiseEmbedding,
@@ -38,7 +36,7 @@ from unidiff.errors import ParameterError, is_whole, require, require_whole
 __all__ = ["UNet", "check_unet"]
 
 
-class UNet(Backbone):
+class UNet(AttendingBackbone):
     """Residual blocks at several resolutions, joined by skip connections (Ho et al. 2020, appendix B).
 
     Each level runs at half the resolution of the previous one. The contracting path has `blocks` residual blocks per
@@ -184,13 +182,7 @@ class UNet(Backbone):
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
-        values = self._values(cond, x)
-        e, context = self.embedding(c, values), None if self.context is None else self.context(values)
-        h = self._joined(x, values)
-        if self.factorized:
-            frames = h.shape[2]
-            h, e = fold_time(h), e.repeat_interleave(frames, 0)
-            context = context and context.repeat(frames)
+        h, e, context = self._entered(x, c, cond)
         temporal = iter(self.temporal)
 
         def through(stage: nn.Module, h: Tensor) -> Tensor:
