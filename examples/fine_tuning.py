@@ -6,7 +6,8 @@ digits for a third of the steps. The slant of images is measured by their moment
 line that x follows on average as y grows, with the ink as weights. Claims, asserted: samples of the first run have the
 slant of the digits, those of the second the slant of the sheared digits, each to a fifth of what lies between the two.
 
-    python examples/fine_tuning.py --out examples/figures
+    python examples/fine_tuning.py
+    python examples/fine_tuning.py --run runs/ddpm_mnist_cpu --steps 400
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import unidiff as ud
 from unidiff import plot
 
 SHEAR = 0.4  # columns that a row moves against the next
+COUNT = 1500  # images that are sheared and fine-tuned on
 
 
 def shear(x: Tensor) -> Tensor:
@@ -54,34 +56,48 @@ class Silent:
         """Nothing."""
 
 
+def train(recipe: str, run: Path, changes: list[str]) -> None:
+    """Run a recipe with changes into a run directory, and print the seconds that it takes."""
+    begun = time.perf_counter()
+    ud.load_recipe(recipe, changes).run(run, Silent(), device="cpu", overwrite=True)
+    print(f"{run}: {time.perf_counter() - begun:.0f} s")
+
+
 def main() -> None:
     """Train, fine-tune, hold the claims against what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("examples/figures"), help="folder for the image and the runs")
-    parser.add_argument("--steps", type=int, default=1000, help="of the first run; the second has a third of them")
+    parser.add_argument(
+        "--run", type=Path, help="the run to start from, of grey images [default: ddpm_digits is trained]"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=333, help="of fine-tuning; ddpm_digits is trained for three times as many"
+    )
     parser.add_argument("--count", type=int, default=100, help="samples to draw")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of both recipes")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
-    upright = ud.data.Digits().open().batch(torch.arange(1500))
+    common = [
+        f"sampling={{solver: DDIM, grid: {{type: Uniform, steps: 25}}, count: {options.count}}}",
+        "training.preview_every=0",
+        *options.set,
+    ]
+    first, second, recipe = options.run, options.out / "sheared", "ddpm_digits"
+    if first is None:
+        first = options.out / "upright"
+        common.insert(0, "parameterization=V")
+        train(recipe, first, [*common, f"training.steps={3 * options.steps}"])
+    else:
+        recipe = str(first / "recipe.yaml")
+
+    upright = ud.load(first, device="cpu").recipe.data.open().batch(torch.arange(COUNT))
     path = options.out / "sheared_digits.npy"
     np.save(path, shear(upright).numpy())
-    sampling = f"sampling={{solver: DDIM, grid: {{type: Uniform, steps: 25}}, count: {options.count}}}"
-    runs = [options.out / "upright", options.out / "sheared"]
-    changes = [
-        [f"training.steps={options.steps}"],
-        [f"training.steps={options.steps // 3}", f"start={runs[0]}", f"data={{type: ArrayFile, path: {path}}}"],
-    ]
-    samples = []
-    for run, change in zip(runs, changes):
-        begun = time.perf_counter()
-        task = ud.load_recipe(
-            "ddpm_digits", [*change, sampling, "training.preview_every=0", "parameterization=V", *options.set]
-        )
-        task.run(run, Silent(), device="cpu", overwrite=True)
-        samples.append(ud.load(run, device="cpu").sample().x)
-        print(f"{run}: {time.perf_counter() - begun:.0f} s")
+    data_key = f"data={{type: ArrayFile, path: {path.absolute()}}}"
+    train(recipe, second, [*common, f"training.steps={options.steps}", f"start={first.absolute()}", data_key])
+    before, after = (ud.load(run, device="cpu") for run in (first, second))
+    samples = [run.sample(after.recipe.sampling).x for run in (before, after)]
 
     data = [slant(upright), slant(shear(upright))]
     drawn = [slant(x) for x in samples]

@@ -282,6 +282,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < begun + 1200
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130

@@ -13,15 +13,16 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
 SHORT = {
     "diffusers_nine_solvers": ["--training", "15", "--count", "2"],
-    "fine_tuning": ["--steps", "210", "--count", "60", "--set", "backbone.width=16"],
+    "fine_tuning": ["--steps", "40", "--count", "40", "--set", "backbone.width=8"],
     "nine_samplers": ["--count", "300"],
     "nine_denoisings": ["--steps", "80"],
     "interpolation": ["--count", "3"],
-    "heat_digits": ["--steps", "200", "--count", "150"],
-    "heat_per_sample": ["--steps", "400", "--count", "200"],
+    "heat_digits": ["--steps", "120", "--count", "80"],
+    "heat_exact_posterior": ["--count", "200"],
+    "heat_per_sample": ["--steps", "250", "--count", "120"],
     "heat_mnist": ["--tiny"],
     "inverse_problems": ["--count", "4"],
-    "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
+    "latent_digits": ["--codec-steps", "100", "--steps", "200", "--count", "60"],
 }
 
 QUICK = {"heat_figure7"}  # the others take up to a minute

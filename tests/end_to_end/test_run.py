@@ -191,6 +191,7 @@ def test_killed_and_resumed_is_the_same_byte_for_byte(tmp_path):
         while not log.exists() or log.read_bytes().count(b"\n") < before + lines:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < begun + 1200
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
