@@ -420,3 +420,43 @@ def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path)
         said = refused("compare", write(tmp_path, EXACT), *option, "--out", tmp_path / "out")
         assert f"{option[0]}: this recipe compares solvers on an exact model" in said
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.slow  # 2 s: comparisons, with their figures
+def test_a_recipe_names_the_same_conditions(conditioned, tmp_path, monkeypatch):
+    run = conditioned / "classes"
+    recipe = {"runs": [str(run)], "solvers": ["ancestral@uniform"], "nfe": [2], "count": 30}
+    chosen = {"classes": [3, 8], "guidance": 2.0, "interval": [0.0, 0.6], "threshold": 0.9}
+    path = write(tmp_path, {**recipe, "conditions": chosen})
+    facts, found, text = compared(monkeypatch, tmp_path, path)
+    assert "conditions: classes 3, 8 in turn, guidance 2" in text
+    assert (facts["classes"], facts["interval"]) == ([3, 8], [0.0, 0.6])
+    model, label = ud.load(run, device="cpu").denoiser, torch.tensor([3, 8] * 15)
+    guided = ud.DynamicThreshold(ud.GuidanceInterval(ud.ClassifierFree(model, 2.0), 0.0, 0.6), 0.9)
+    x = ud.sample(guided, ud.Ancestral(), ud.Uniform(2), seeds=30, label=label).x
+    assert torch.equal(found.rows[0].x, x[: len(found.rows[0].x)])
+    # Options of the command line replace those of the recipe, and what was used is in the recipe of the results.
+    facts, found, _ = compared(monkeypatch, tmp_path, path, "--class", "5", "--overwrite")
+    assert facts["classes"] == facts["recipe"]["conditions"]["classes"] == [5]
+    x = ud.sample(guided, ud.Ancestral(), ud.Uniform(2), seeds=30, label=label.fill_(5)).x
+    assert torch.equal(found.rows[0].x, x[: len(found.rows[0].x)])
+
+
+def test_a_dry_run_reads_the_runs_that_a_recipe_names(conditioned, runs, tmp_path):
+    classes, images = str(conditioned / "classes"), str(conditioned / "images")
+    recipe = {"runs": [classes], "solvers": ["ddim"], "nfe": [2], "count": 30}
+    assert unidiff("run", write(tmp_path, recipe), "--dry-run", "--out", tmp_path / "out").code == 0
+    for changes, message in (
+        ({"runs": [str(tmp_path / "none")]}, "none: not a run directory"),
+        ({"runs": [classes, images]}, "under different conditions"),
+        ({"runs": [classes, str(runs / "ring")]}, "models of different data cannot be compared"),
+        ({"conditions": {"classes": [12]}}, "conditions.classes: the classes of"),
+        ({"conditions": {"weaker": images}}, "weaker: this is an option of guidance. Set its scale with `guidance`"),
+        ({"runs": [images], "conditions": {"classes": [1]}}, "is conditioned on images, not on classes"),
+        ({"conditions": {"cond": {"pitch": 1}}}, "conditions.cond.pitch: the model has no condition of this name"),
+        ({"runs": [], **EXACT, "conditions": {"guidance": 2.0}}, "samples of an exact model have none"),
+        ({"runs": [], **EXACT, "solvers": ["ddim@native"], "process": {"type": "VPSDE"}}, "solvers must be one that"),
+    ):
+        path = write(tmp_path, {**recipe, **changes})
+        assert message in refused("run", path, "--dry-run", "--out", tmp_path / "out").replace("\n", " "), changes
+    assert not (tmp_path / "out").exists()

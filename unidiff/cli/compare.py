@@ -17,8 +17,10 @@ from unidiff.cli.options import (
     GuidanceOptions,
     ImageOptions,
     ModelOptions,
-    Overrides,
+    Settings,
     integers,
+    option_error,
+    sample_conditions,
     split_conditions,
 )
 from unidiff.errors import ParameterError, RecipeError, RunError
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
     from unidiff.evaluation.distances import Estimate
     from unidiff.tasks.comparison import SolverComparison
-    from unidiff.tasks.generation import Conditioned, GenerationRun
 
 __all__ = ["compare"]
 
@@ -50,13 +51,13 @@ def compare(
     *,
     guidance: GuidanceOptions,
     images: ImageOptions,
-    overrides: Overrides = None,
+    overrides: Settings = None,
     model: ModelOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
-    from unidiff.cli.conditions import conditioned
+    from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
@@ -64,28 +65,32 @@ def compare(
     changes = {name: value for name, value in values.items() if value is not None}
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)
-    directory = out or Path("runs") / name
-    facts = {**guidance.to_dict(), **images.to_dict(), **{f"cond.{name}": named[name] for name in named}}
-    for key, value in facts.items():
-        if value is not None and not task.runs:
-            option = {"classes": "class", "images": "image"}.get(key, key)
+    directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
+    if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
+        if not task.runs:
+            option = {"classes": "class", "images": "image", "cond": "set cond.NAME"}.get(
+                key := next(iter(changed)), key
+            )
             remedy = "Pass run directories, or leave it out."
             raise RunError(f"--{option}: this recipe compares solvers on an exact model, without this option. {remedy}")
+        task = dataclasses.replace(
+            task, conditions=dataclasses.replace(task.conditions or SampleConditions(), **changed)
+        )
     task.check_output(directory, overwrite)
-
-    def condition(run: GenerationRun, count: int) -> Conditioned:
-        default = None if images.images or images.mask else run.conditioned(count).examples
-        return conditioned(run, guidance, images, model, console.notice, default, named)
-
     with Console() as console:
         device = resolve_device(model.device)
-        outcome = task.compute(directory, console, device, model.allow_imports, condition, facts)
+        try:
+            outcome = task.compute(directory, console, device, model.allow_imports)
+        except ParameterError as error:
+            if not error.parameter.startswith("conditions."):
+                raise
+            raise option_error(error, guidance, images, named) from error
     if as_json:
         print(json.dumps({"directory": str(directory), **outcome.content}))
         return
     comparison, content = outcome.comparison, outcome.content
     _print_table(comparison)
-    scale = "" if guidance.guidance is None else f"guidance {guidance.guidance:g}"
+    scale = "" if content.get("guidance") is None else f"guidance {content['guidance']:g}"
     if conditions := [f"{words}" for words in (content.get("conditions"), scale) if words]:
         print(f"conditions: {', '.join(conditions)}")
     if errors := ", ".join(f"{error:.1e} {label}".strip() for label, error in comparison.flow_errors.items()):

@@ -27,7 +27,7 @@ def edit(
     import torch
 
     from unidiff.cli.editing import EditSession
-    from unidiff.cli.images import read_image, read_map
+    from unidiff.data.user_image import read_image, read_map
     from unidiff.editing.sdedit import edit as sdedit
 
     session = EditSession.load(options)

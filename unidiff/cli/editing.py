@@ -17,7 +17,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
 from unidiff.cli.console import Console
-from unidiff.cli.options import EditOptions, split_conditions
+from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.run.directory import RunDirectory
@@ -86,8 +86,9 @@ class EditSession:
             )
         x = torch.cat([data.decode(part).cpu() for part in solution.x.split(sampling.batch)])
         options = self.options
-        result = {"run": str(options.run), "step": self.run.step, "image": str(options.image), **facts}
-        result |= {**options.guidance.to_dict(), "count": sampling.count, "nfe": solution.nfe}
+        result = {"run": str(options.run), "step": self.run.step, "image": str(options.image)}
+        chosen = sample_conditions(options.guidance, options.images, split_conditions(options.overrides)[1])
+        result |= {**chosen.facts(), **facts, "count": sampling.count, "nfe": solution.nfe}
         result["seconds"] = round(time.perf_counter() - started, 2)
         title = f"{options.run.absolute().name}: {caption}, seeds from {sampling.seed}."
         shown = torch.cat([torch.stack(list(images)), x])

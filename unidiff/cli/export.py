@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unidiff.cli.options import AsJson
+from unidiff.cli.options import AllowImports, AsJson
 
 __all__ = ["export"]
 
@@ -17,6 +17,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
+    allow_imports: AllowImports = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained run as a pipeline that plain diffusers loads."""
@@ -24,7 +25,7 @@ def export(
     from unidiff.interop.diffusers.export import export as write
 
     with Console() as console:
-        written = write(run, directory, overwrite=overwrite)
+        written = write(run, directory, overwrite=overwrite, allow_imports=allow_imports)
         for notice in written.notices:
             console.notice(notice)
     if as_json:

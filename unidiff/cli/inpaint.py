@@ -18,7 +18,9 @@ def inpaint(
     options: EditOptions,
     region: Annotated[
         Path,
-        typer.Argument(metavar="MASK", help="Image or .npy of the same size: white (1) is sampled, black (0) kept."),
+        typer.Argument(
+            metavar="MASK", help="Image or .npy of the same size: white (1, true) is sampled, black (0) kept."
+        ),
     ],
     repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:
@@ -27,7 +29,7 @@ def inpaint(
     import torch
 
     from unidiff.cli.editing import EditSession
-    from unidiff.cli.images import read_image, read_mask
+    from unidiff.data.user_image import read_image, read_mask
     from unidiff.editing.repaint import Resampling
     from unidiff.editing.sdedit import inpaint as complete
     from unidiff.solver.base import OneStep

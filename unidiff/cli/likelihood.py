@@ -14,7 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.console import Console, aligned
-from unidiff.cli.options import AsJson, GuidanceOptions, ImageOptions, ModelOptions, Overrides, split_conditions
+from unidiff.cli.options import (
+    AsJson,
+    GuidanceOptions,
+    ImageOptions,
+    ModelOptions,
+    Settings,
+    sample_conditions,
+    split_conditions,
+)
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
 
 __all__ = ["likelihood"]
@@ -38,14 +46,15 @@ def likelihood(
     batch: Annotated[int, typer.Option(help="Samples evaluated together.")] = 100,
     *,
     guidance: GuidanceOptions,
-    overrides: Overrides = None,
+    overrides: Settings = None,
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
     """Log-likelihood and bits per dimension of the test split, by the probability flow.
 
     A model of classes is unconditional unless --class says otherwise: `--class own` is each sample's own class. A model
-    conditioned on images is given those made from the samples.
+    conditioned on images is given those made from the samples, and, if it has classes too, the samples' own classes
+    unless --class names others.
     """
     for name, value, least in (("--count", count, 1), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 2**62)
@@ -87,15 +96,17 @@ def likelihood(
             remedy = "Pass the number of values that a pixel can take, or 0 for continuous data."
             raise RunError(f"--levels: the data have values other than these {levels} levels. {remedy}") from error
 
-        options, examples = guidance, None
+        facts, examples = sample_conditions(guidance, values=named).facts(), None
         if own := guidance.classes == "own":
             if source.labels is None:
                 raise RunError(f"--class own: {source.name} has no classes. Leave it out.")
             guidance = dataclasses.replace(guidance, classes=None)
         if own or loaded.denoiser.image is not None:  # the conditions that the samples themselves have
             examples = loaded.own_conditions(source, torch.arange(count))
-        chosen = conditioned(loaded, guidance, ImageOptions(), model, console.notice, examples, named)
+        chosen = conditioned(loaded, guidance, ImageOptions(), model, console.notice, examples, named, own=True)
         cond = chosen.in_turn(count)
+        options = {**named, **({"label": ",".join(map(str, guidance.names))} if guidance.names else {})}
+        used = {name: options.get(name, "own") for name in cond}
 
         def measured(stage: str, compute: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
             started = time.perf_counter()
@@ -114,15 +125,16 @@ def likelihood(
 
         result: dict[str, Any] = {"run": str(run), "step": loaded.step, "data": source.name}
         result |= {"stand_in": source.stand_in, "count": count, "levels": levels}
-        result |= {name: value for name, value in options.to_dict().items() if value is not None}
-        flow, facts = measured("flow", partial(log_likelihood, trace=trace, rtol=tolerance, atol=tolerance))
-        result["flow"] = {"trace": repr(trace), **facts}
+        result |= {name: value for name, value in facts.items() if value is not None}
+        result["conditions"] = used
+        flow, numbers = measured("flow", partial(log_likelihood, trace=trace, rtol=tolerance, atol=tolerance))
+        result["flow"] = {"trace": repr(trace), **numbers}
         if flow.standard_error is not None:
             result["flow"]["probe_error"] = float(flow.standard_error.square().mean().sqrt())
         if bound:
             grid = grid or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
-            lower, facts = measured("bound", partial(variational_bound, grid=grid))
-            result["bound"] = {"grid": repr(grid), **facts, "terms": [_plain(*term) for term in lower.steps]}
+            lower, numbers = measured("bound", partial(variational_bound, grid=grid))
+            result["bound"] = {"grid": repr(grid), **numbers, "terms": [_plain(*term) for term in lower.steps]}
     print(json.dumps(result)) if as_json else _print(result)
 
 
@@ -134,6 +146,8 @@ def _plain(mean: float, error: float) -> tuple[float, float | None]:
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
     print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
+    if result["conditions"]:
+        print(f"conditions: {', '.join(f'{name} {value}' for name, value in result['conditions'].items())}")
     table = [["", "nats", "bits per dimension", "evaluations", "seconds"]]
     for name in ("flow", "bound"):
         if row := result.get(name):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unidiff.errors import RunError
+from unidiff.errors import ParameterError, RunError, complaint
 from unidiff.files import require_writable
+from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
     from unidiff.tasks.generation import GenerationRun
@@ -26,17 +30,24 @@ __all__ = [
     "ModelOptions",
     "OutputOptions",
     "Overrides",
+    "Settings",
     "grouped",
     "integers",
+    "option_error",
+    "sample_conditions",
     "split_conditions",
 ]
 
 Overrides = Annotated[
     list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe, training.steps=20. Repeatable."),
+]
+Settings = Annotated[
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the recipe, training.steps=20, or set a condition, cond.NAME=VALUE. Repeatable.",
+        help="Replace a value of the recipe, sampling.count=9, or set a condition, cond.NAME=VALUE. Repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
@@ -103,12 +114,7 @@ class GuidanceOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.classifier is not None and self.weaker is not None:
-            raise RunError(f"--weaker {self.weaker}: guide by it or by --classifier {self.classifier}, not by both.")
-        for option in ("classifier", "weaker", "interval", "rescale"):
-            if self.guidance is None and (value := getattr(self, option)) is not None:
-                raise RunError(f"--{option} {value}: this is an option of guidance. Set its scale with --guidance.")
-        _ = self.times
+        _ = sample_conditions(self)
 
     @property
     def names(self) -> list[int | str]:
@@ -128,13 +134,6 @@ class GuidanceOptions:
             raise RunError(f"--interval {self.interval}: {problem}.") from None
         return low, high
 
-    def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, for a file of results; those that came later only if they are set."""
-        values = {name: value and str(value) for name, value in vars(self).items() if isinstance(value, Path)}
-        later = {name: getattr(self, name) for name in ("weaker", "interval", "rescale", "threshold")}
-        plain = {"classes": self.names or None, "guidance": self.guidance, "classifier": self.classifier}
-        return plain | {name: value for name, value in later.items() if value is not None} | values
-
 
 @dataclass(frozen=True)
 class ImageOptions:
@@ -149,9 +148,57 @@ class ImageOptions:
         typer.Option(metavar="FILE", help="With --image, for an inpainting model: white is sampled."),
     ] = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The options as plain values, for a file of results."""
-        return {"images": [str(path) for path in self.images or ()] or None, "mask": self.mask and str(self.mask)}
+
+def _option(parameter: str) -> str:
+    """The option that sets a parameter of `SampleConditions`."""
+    if parameter.startswith("cond."):
+        return f"--set {parameter}=VALUE"
+    return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter)
+
+
+def sample_conditions(
+    guidance: GuidanceOptions, images: ImageOptions | None = None, values: Mapping[str, str] = MappingProxyType({})
+) -> SampleConditions:
+    """The conditions of samples that these options choose; `values` are those of `--set cond.NAME=VALUE`.
+
+    Raises:
+        RunError: If an option needs another one, excludes another one, or cannot be read.
+    """
+    names = ("guidance", "classifier", "weaker", "rescale", "threshold")
+    plain: dict[str, Any] = {name: getattr(guidance, name) for name in names}
+    if images is not None:
+        plain |= {"images": tuple(images.images or ()), "mask": images.mask}
+    cond = {name: _read_value(name, text) for name, text in values.items()}
+    try:
+        return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, cond=cond, **plain)
+    except ParameterError as error:
+        raise option_error(error, guidance) from error
+
+
+def option_error(
+    error: ParameterError,
+    guidance: GuidanceOptions,
+    images: ImageOptions | None = None,
+    values: Mapping[str, str] = MappingProxyType({}),
+) -> RunError:
+    """The error about a parameter of `SampleConditions`, as one about the option that set it."""
+    name = error.parameter.removeprefix("conditions.")
+    written = {**vars(guidance), **vars(images or ImageOptions()), **{f"cond.{name}": values[name] for name in values}}
+    if (value := written.get(name)) is None:  # set by the recipe
+        return RunError(str(error))
+    option = _option(name)
+    shown = f"{value:g}" if isinstance(value, float) else str(value[0] if isinstance(value, list) else value)
+    option = option.replace("VALUE", shown) if "VALUE" in option else f"{option} {shown}"
+    fields = "|".join(field.name for field in dataclasses.fields(SampleConditions))
+    problem = re.sub(rf"`(cond\.\w+|{fields})`", lambda match: _option(match[1]), error.problem)
+    return RunError(complaint(option, problem))
+
+
+def _read_value(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RunError(f"--set cond.{name}={text}: write a number or a list of numbers, such as [0.5,1].") from None
 
 
 @dataclass(frozen=True)
@@ -209,7 +256,7 @@ class EditOptions:
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
     guidance: GuidanceOptions
     images: ImageOptions
-    overrides: Overrides = None
+    overrides: Settings = None
     output: OutputOptions
     model: ModelOptions
     as_json: AsJson = False

@@ -15,7 +15,8 @@ from unidiff.cli.options import (
     ImageOptions,
     ModelOptions,
     OutputOptions,
-    Overrides,
+    Settings,
+    sample_conditions,
     split_conditions,
 )
 from unidiff.errors import require_whole
@@ -29,7 +30,7 @@ def sample(
     *,
     guidance: GuidanceOptions,
     images: ImageOptions,
-    overrides: Overrides = None,
+    overrides: Settings = None,
     output: OutputOptions,
     model: ModelOptions,
     as_json: AsJson = False,
@@ -45,6 +46,7 @@ def sample(
     from unidiff.tasks.generation_report import errors, rows
 
     labels, (changes, named) = guidance.names, split_conditions(overrides)
+    chosen = sample_conditions(guidance, images, named)
     with Console() as console:
         loaded = model.load(run, changes, console.notice)
         denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
@@ -79,12 +81,13 @@ def sample(
     grid = sampling.grid_for(loaded.recipe.process)
     title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."
     title += f" Classes {', '.join(map(str, labels))}." * bool(labels)
+    title += "".join(f" {name} = {value}." for name, value in named.items())
     title += f" Guidance {guidance.guidance:g}." if guidance.guidance is not None else ""
     shown, columns = x, each if len(labels) > 1 else None
     if conditioning is not None:
         shown, columns = rows(conditioning, examples.cond["image"], x, examples.truth)
         title += " Condition, samples" + (", truth." if examples.truth is not None else ".")
     title += f"\n{stand_in}" if stand_in else ""
-    result = {"run": str(run), "step": loaded.step, "count": sampling.count, **guidance.to_dict(), **images.to_dict()}
+    result = {"run": str(run), "step": loaded.step, "count": sampling.count, **chosen.facts()}
     result |= {"nfe": solution.nfe, "seconds": round(seconds, 2), "errors": error, "stand_in": stand_in}
     write_samples(x, shown, title, image, output.array, result, as_json, columns)

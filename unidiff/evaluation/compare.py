@@ -25,7 +25,7 @@ from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
 
-__all__ = ["compare"]
+__all__ = ["compare", "planned"]
 
 _KEPT = 1000  # samples of each row that are kept for figures
 _REFERENCE = 10  # reference samples per sample, ...
@@ -107,18 +107,8 @@ def compare(
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)
-    specs = solver_specs(solvers, grid or default_grid(labelled[0][1].process))
-    require(len(specs) > 0, "solvers", solvers, "a list of at least one solver")
+    every, notes = planned(labelled, solvers, nfes, shape, grid)
     followed = min(followed, len(seeds))
-
-    planned: list[tuple[str, Denoiser, Planned]] = []
-    notes: list[str] = []
-    for label, denoiser in labelled:
-        for spec in specs:
-            runs, note = plan(spec, denoiser.process, shape, nfes)
-            planned += [(label, denoiser, run) for run in runs]
-            notes += [f"{label}: {note}" if label and note else note] if note else []
-    require(len(planned) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
     exact = next((denoiser for _, denoiser in labelled if denoiser.closed_form), None)
     if reference_data is None and exact is not None:
         count = min(_REFERENCE * len(seeds), _MOST_REFERENCE)
@@ -132,9 +122,9 @@ def compare(
     flow_options: dict[str, Any] = {**options, **first, "tolerance": tolerance, "most_steps": most_steps}
     flows: dict[str, Flow] = {}
     rows = []
-    for done, (label, denoiser, run) in enumerate(planned):
+    for done, (label, denoiser, run) in enumerate(every):
         if progress is not None:
-            progress(done, len(planned))
+            progress(done, len(every))
         if run.deterministic and label not in flows:
             flows[label] = reference_flow(denoiser, shape, seeds[:followed], **flow_options)
         begun, spec = time.perf_counter(), run.spec
@@ -160,10 +150,31 @@ def compare(
         )
         rows.append(row)
     if progress is not None:
-        progress(len(planned), len(planned))
+        progress(len(every), len(every))
     errors = {label: flow.error for label, flow in flows.items()}
     ends = {label: flow.x[:_KEPT] for label, flow in flows.items()}
     return Comparison(tuple(rows), len(seeds), followed, errors, baseline, tuple(notes), ends)
+
+
+def planned(
+    models: Sequence[tuple[str, Denoiser]], solvers: Any, nfes: Sequence[int], shape: Sequence[int], grid: Grid | None
+) -> tuple[list[tuple[str, Denoiser, Planned]], list[str]]:
+    """What `compare` runs with these arguments, and notes about solvers that cannot run.
+
+    Raises:
+        ParameterError: If no solver can.
+    """
+    specs = solver_specs(solvers, grid or default_grid(models[0][1].process))
+    require(len(specs) > 0, "solvers", solvers, "a list of at least one solver")
+    every: list[tuple[str, Denoiser, Planned]] = []
+    notes: list[str] = []
+    for label, denoiser in models:
+        for spec in specs:
+            runs, note = plan(spec, denoiser.process, shape, nfes)
+            every += [(label, denoiser, run) for run in runs]
+            notes += [f"{label}: {note}" if label and note else note] if note else []
+    require(len(every) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")
+    return every, notes
 
 
 def _distances_to(

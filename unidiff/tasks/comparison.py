@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +20,8 @@ from unidiff.run.directory import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
-from unidiff.tasks.comparison_models import compare_recipe
-from unidiff.tasks.generation import Conditioned, GenerationRun
+from unidiff.tasks.comparison_models import check_recipe, compare_recipe
+from unidiff.tasks.sample_conditions import SampleConditions
 
 __all__ = ["SolverComparison"]
 
@@ -47,6 +46,8 @@ class SolverComparison(ResultsTask):
         data: Data whose density is a mixture of Gaussians, such as Ring.
         process: The process of the exact model.
         runs: Directories of trained runs, all of the same data.
+        conditions: What the samples of the runs are conditioned on, and what guides them; null for all classes in turn,
+            or test images, of models that are conditioned.
         grid: Grid of the solvers that name none; its `steps` follow from `nfe`.
         count: Samples of each solver at each number of evaluations, at least 20.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
@@ -58,6 +59,7 @@ class SolverComparison(ResultsTask):
     data: Dataset | None = None
     process: Process | None = None
     runs: tuple[Path, ...] = ()
+    conditions: SampleConditions | None = None
     grid: Grid | None = None
     count: int = 500
     batch: int = 500
@@ -77,6 +79,8 @@ class SolverComparison(ResultsTask):
         require_whole("count", self.count, 20, 10_000_000)
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
+        if self.conditions is not None and not self.runs:
+            raise ParameterError("conditions", "samples of an exact model have none. Leave it out, or compare `runs`.")
         if self.runs:
             names, once = [str(run) for run in self.runs], {Path(run).resolve() for run in self.runs}
             require(len(once) == len(names), "runs", names, "a list that names each run once")
@@ -92,22 +96,16 @@ class SolverComparison(ResultsTask):
             raise ParameterError("data", f"{problem}. Use Ring, or a trained model in `runs`.")
 
     def compute(
-        self,
-        directory: Path,
-        reporter: Reporter,
-        device: torch.device,
-        allow_imports: bool,
-        condition: Callable[[GenerationRun, int], Conditioned] = GenerationRun.conditioned,
-        facts: Mapping[str, Any] | None = None,
+        self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool
     ) -> ComparisonOutcome:
-        """See `ResultsTask.compute`.
+        """See `ResultsTask.compute`."""
+        comparison, facts = compare_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
+        chosen = (self.conditions or SampleConditions()).facts() if self.runs else {}
+        return self.write(comparison, {**facts, **chosen}, directory)
 
-        The model of each run, and the conditions of its samples, are those of `condition`, which depends on `facts`.
-        """
-        comparison, dependent = compare_recipe(
-            self, reporter, device=str(device), allow_imports=allow_imports, condition=condition
-        )
-        return self.write(comparison, {**dependent, **(facts or {})}, directory)
+    def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
+        """The runs, their data and conditions, and the solvers on their processes; see `ResultsTask.check_named`."""
+        check_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
 
     def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ComparisonOutcome:
         """Write what `compare_recipe` returned: table, summary and two figures; see `ResultsTask.written`."""

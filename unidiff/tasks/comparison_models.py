@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 from unidiff.data.base import OpenDataset
-from unidiff.errors import DataError, RunError
-from unidiff.evaluation.compare import compare
+from unidiff.errors import DataError, ParameterError, RunError
+from unidiff.evaluation.compare import compare, planned
 from unidiff.evaluation.comparison import Comparison
 from unidiff.evaluation.features import Discriminants
 from unidiff.exact import GaussianMixture
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import LoadOptions
 from unidiff.run.task import Reporter
+from unidiff.tasks.conditioned import conditioned
 from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
     from unidiff.tasks.comparison import SolverComparison
 
-__all__ = ["compare_recipe"]
+__all__ = ["check_recipe", "compare_recipe"]
 
 _MOST_DATA = 10_000  # samples of a split that are used
 _DECODED = 16  # samples of latents that are decoded for the figure
@@ -41,7 +42,6 @@ def compare_recipe(
     *,
     device: str = "auto",
     allow_imports: bool = False,
-    condition: Callable[[GenerationRun, int], Conditioned] = GenerationRun.conditioned,
 ) -> tuple[Comparison, dict[str, Any]]:
     """Make a comparison.
 
@@ -50,7 +50,6 @@ def compare_recipe(
         reporter: Receives progress and notices.
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_imports: Accept classes from outside unidiff in the recipes of runs.
-        condition: (run, number of samples) -> the model to compare and the conditions of its samples.
 
     Returns:
         The comparison, and what it depends on beside its recipe, as plain values.
@@ -63,20 +62,57 @@ def compare_recipe(
         "progress": lambda done, total: reporter.progress("compare", done, total),
     }
     if task.runs:
-        loading = LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice)
-        runs = [load_generation(run, **loading) for run in task.runs]
-        comparison, facts = _compare_runs(task, runs, [condition(run, task.count) for run in runs], reporter, options)
+        runs, models = _read(task, LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice))
+        comparison, facts = _compare_runs(task, runs, models, reporter, options)
     else:
         assert task.data is not None
-        assert task.data.mixture is not None
-        assert task.process is not None
-        denoiser = GaussianMixture(task.process, *task.data.mixture).to(options["device"])
-        comparison = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
+        comparison = compare(
+            _exact(task).to(device=options["device"]), task.solvers, task.nfe, task.data.shape, **options
+        )
         facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
     for note in comparison.notes:
         reporter.notice(note)
     precision = "float32" if task.runs else "float64"
     return comparison, {"device": str(options["device"]), "precision": precision, **facts}
+
+
+def check_recipe(task: SolverComparison, reporter: Reporter, *, device: str, allow_imports: bool) -> None:
+    """Read the runs of a comparison, and raise an error if its models, conditions and solvers do not fit each other."""
+    if task.runs:
+        runs, models = _read(task, LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice))
+        _check_same_data(runs)
+        _same_conditions(runs, models, task.count)
+        labelled, shape = [(str(run.directory), model.denoiser) for run, model in zip(runs, models)], None
+        shape = runs[0].recipe.data.shape
+    else:
+        assert task.data is not None
+        labelled, shape = [("", _exact(task))], task.data.shape
+    for note in planned(labelled, task.solvers, task.nfe, shape, task.grid)[1]:
+        reporter.notice(note)
+
+
+def _exact(task: SolverComparison) -> GaussianMixture:
+    assert task.data is not None
+    assert task.data.mixture is not None
+    assert task.process is not None
+    return GaussianMixture(task.process, *task.data.mixture)
+
+
+def _read(task: SolverComparison, loading: LoadOptions) -> tuple[list[GenerationRun], list[Conditioned]]:
+    """The runs, and the model of each with the conditions of its samples.
+
+    Raises:
+        RunError: If a run is missing.
+        ParameterError: If the conditions do not fit one.
+    """
+    runs, chosen = [load_generation(run, **loading) for run in task.runs], task.conditions
+    if chosen is None:
+        return runs, [run.conditioned(task.count) for run in runs]
+    try:
+        defaults = [None if chosen.images or chosen.mask else run.conditioned(task.count).examples for run in runs]
+        return runs, [conditioned(run, chosen, default, **loading) for run, default in zip(runs, defaults)]
+    except ParameterError as error:
+        raise ParameterError(f"conditions.{error.parameter}", error.problem) from error
 
 
 def _compare_runs(

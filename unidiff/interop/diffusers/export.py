@@ -44,7 +44,9 @@ class Exported:
     notices: tuple[str, ...]
 
 
-def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite: bool = False) -> Exported:
+def export(
+    run: GenerationRun | str | Path, directory: str | Path, *, overwrite: bool = False, allow_imports: bool = False
+) -> Exported:
     """Write a run's model as a pipeline of diffusers, with the averaged weights, as in sampling.
 
     From the same noise, on its scheduler's times (`load_grid`), the pipeline gives the same samples. Its folder
@@ -55,6 +57,7 @@ def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite:
         run: A run, or its directory.
         directory: The folder; written whole or not at all.
         overwrite: Whether an older export in it may be replaced.
+        allow_imports: Accept classes from outside unidiff in the recipe of the run, which runs their code.
 
     Raises:
         RunError: If there is no run, the folder must not be replaced, or diffusers has no network like this one; the
@@ -65,7 +68,8 @@ def export(run: GenerationRun | str | Path, directory: str | Path, *, overwrite:
     _check_replaceable(target, overwrite)
     if not isinstance(run, (GenerationRun, str, Path)):
         raise RunError(f"run must be a run or its directory, got a {type(run).__name__}")
-    run = load_generation(run, device="cpu") if isinstance(run, (str, Path)) else run
+    if isinstance(run, (str, Path)):
+        run = load_generation(run, device="cpu", allow_imports=allow_imports)
     model, data = run.denoiser, run.recipe.data
     try:
         architecture = architecture_of(model.backbone)

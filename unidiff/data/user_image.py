@@ -54,9 +54,10 @@ def read_map(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
     """
     _require_file(path)
     if path.suffix == ".npy":
-        x = _floats(path, "[0, 1]").double()
+        x = _floats(path, "[0, 1]", "biu").double()
         if tuple(x.shape) != tuple(shape[1:]) or not bool(((x >= 0) & (x <= 1)).all()):
-            raise DataError(f"{path} must have shape {tuple(shape[1:])} and values in [0, 1], got {tuple(x.shape)}.")
+            got = f"{tuple(x.shape)}" + (f" and values from {x.min():g} to {x.max():g}" if x.numel() else "")
+            raise DataError(f"{path} must have shape {tuple(shape[1:])} and values in [0, 1], got {got}.")
         return x
     own, other = _size(path, shape), _size(image, shape)
     if own != other:
@@ -82,11 +83,11 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path}: no such file.")
 
 
-def _floats(path: Path, interval: str) -> Tensor:
-    """The floating-point numbers of a .npy file."""
+def _floats(path: Path, interval: str, others: str = "") -> Tensor:
+    """The floating-point numbers of a .npy file, or those of other kinds of dtype too, "b" and "iu"."""
     try:
         values = np.load(path, allow_pickle=False)
-        if not np.issubdtype(values.dtype, np.floating):
+        if values.dtype.kind not in f"f{others}":
             raise DataError(f"{path} must contain floats in {interval}, got {values.dtype}.")
         return torch.from_numpy(values.astype(np.float64))
     except (OSError, ValueError, TypeError, EOFError) as error:

@@ -1,0 +1,197 @@
+"""The model of a run under the conditions of its samples, which a recipe or the command line chooses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from unidiff.classifier import Classifier
+from unidiff.condition.base import named
+from unidiff.condition.check import condition_of
+from unidiff.conditioning.base import Examples
+from unidiff.conditioning.palette import ImageConditioning
+from unidiff.data.user_image import read_image, read_mask
+from unidiff.denoiser import Denoiser
+from unidiff.errors import ParameterError
+from unidiff.guidance.autoguidance import AutoGuidance
+from unidiff.guidance.base import Guided
+from unidiff.guidance.classifier import ClassifierGuidance
+from unidiff.guidance.classifier_free import ClassifierFree
+from unidiff.guidance.stabilizers import DynamicThreshold, GuidanceInterval, RescaledGuidance
+from unidiff.run.load import LoadOptions
+from unidiff.tasks.classification import load_classifier
+from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
+from unidiff.tasks.generation_report import examples as test_examples
+from unidiff.tasks.sample_conditions import SampleConditions
+
+__all__ = ["conditioned"]
+
+_TEST_IMAGES = 6  # used where no image is named
+
+
+def conditioned(
+    run: GenerationRun,
+    chosen: SampleConditions,
+    examples: Examples | None = None,
+    own: bool = False,
+    **loading: Unpack[LoadOptions],
+) -> Conditioned:
+    """The model of a run, guided perhaps, and the conditions of its samples.
+
+    Args:
+        run: The run.
+        chosen: The conditions.
+        examples: The conditions where none are chosen; a few test images, or no class, by default.
+        own: Whether `examples` are made of the samples themselves, so that chosen classes join their images.
+        **loading: How a classifier or a weaker model is loaded.
+
+    Raises:
+        ParameterError: If the run has no use for a condition, or needs one that is missing.
+        DataError: If an image cannot be used.
+    """
+    classifier = None
+    if chosen.classifier is not None:
+        if named(run.denoiser.conditions, "image") is not None:
+            problem = f"{run.directory} is conditioned on images and cannot be guided by a classifier. Leave it out."
+            raise ParameterError("classifier", problem)
+        classifier = load_classifier(chosen.classifier, **loading)
+    taken = run.denoiser.classes if classifier is None else classifier.classes
+    measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken))
+    if own and chosen.classes and examples is not None:
+        in_turn = labels[torch.arange(max(map(len, examples.cond.values()), default=1)) % len(labels)]
+        examples = examples._replace(cond={**examples.cond, "label": in_turn})
+    elif measured is not None and chosen.classes and not chosen.images:
+        raise ParameterError("classes", "choose the image of this class too, with `images`.")
+    elif measured is not None and (chosen.images or examples is None):
+        examples = _image_examples(measured, run, chosen)
+        if chosen.classes:  # each class with each image
+            image = examples.cond["image"]
+            pairs = {"image": image.repeat(len(labels), 1, 1, 1), "label": labels.repeat_interleave(len(image))}
+            examples = Examples(pairs)
+    elif chosen.classes:
+        examples = Examples({"label": labels})
+    examples = examples or Examples({})
+    for name, parameter in (("label", "classes"), ("image", "images")):
+        if getattr(chosen, parameter) and name in chosen.cond:
+            raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
+    cond = {**examples.cond, **{name: _value(run.denoiser, name, chosen) for name in chosen.cond}}
+    count = max(map(len, cond.values()), default=1)
+    cond |= {name: cond[name].expand(count, *cond[name].shape[1:]) for name in chosen.cond}
+    examples = examples._replace(cond=cond)
+    weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
+    return Conditioned(_guided(run, bool(cond), chosen, classifier, weaker), examples, measured)
+
+
+def _value(model: Denoiser, name: str, chosen: SampleConditions) -> Tensor:
+    """The value of a condition of the model, a number or a nested list of numbers, as one row (1, ...)."""
+    try:
+        condition, value = condition_of(model, name), torch.tensor(chosen.cond[name])[None]
+        if condition.null(1, value).is_floating_point():
+            value = value.float()
+        return condition.check(value, 1)
+    except ParameterError as error:
+        raise ParameterError(f"cond.{name}", error.problem) from error
+    except (ValueError, TypeError, RuntimeError) as error:  # not numbers
+        problem = "write a number or a list of numbers, such as [0.5,1]."
+        raise ParameterError(f"cond.{name}", problem) from error
+
+
+def _labels(run: GenerationRun, chosen: SampleConditions, count: int | None) -> list[int]:
+    """The chosen classes of a model, or of its classifier, which has this many."""
+    if not chosen.classes:
+        return []
+    if count is None and run.denoiser.image is not None:
+        raise ParameterError("classes", f"{run.directory} is conditioned on images, not on classes. Leave it out.")
+    if count is None:
+        remedy = "Train a recipe with `conditioning: Labels`"
+        raise ParameterError("classes", f"{run.directory} is not conditioned on classes. {remedy}.")
+    known = (run.manifest.data and run.manifest.data.class_names) or []
+    numbers = {name: number for number, name in enumerate(known)}
+    labels = [numbers.get(name, -1) if isinstance(name, str) else name for name in chosen.classes]
+    for name, label in zip(chosen.classes, labels):
+        if not 0 <= label < count:
+            called = f", called {', '.join(known)}" if known and known != [*map(str, range(count))] else ""
+            problem = f"the classes of {run.directory} are 0 to {count - 1}{called}, got {name!r}."
+            raise ParameterError("classes", problem)
+    return labels
+
+
+def _measured(run: GenerationRun, chosen: SampleConditions) -> ImageConditioning | None:
+    """What made the images that the model was conditioned on in training; None if it was trained without images."""
+    conditioning = run.recipe.conditions()
+    if conditioning is None or conditioning.measured is None:
+        for parameter in ("images", "mask"):
+            if getattr(chosen, parameter):
+                remedy = "Train a recipe such as superresolution_mnist_cpu"
+                raise ParameterError(parameter, f"{run.directory} is not conditioned on images. {remedy}.")
+        return None
+    if chosen.mask is not None and not chosen.images:
+        raise ParameterError("mask", "a mask needs an image. Pass the image with `images`.")
+    return conditioning.measured
+
+
+def _image_examples(conditioning: ImageConditioning, run: GenerationRun, chosen: SampleConditions) -> Examples:
+    """The conditions that the user's images make; of a few test images, with their truth, if there are none."""
+    shape = run.recipe.data.shape
+    if not chosen.images:
+        return test_examples(run.recipe, _TEST_IMAGES)
+    conditions = []
+    for path in chosen.images:
+        image = read_image(path, shape, conditioning.measurement_shape(shape))
+        known = None if chosen.mask is None else ~read_mask(chosen.mask, path, shape)
+        conditions.append(conditioning.from_user(image, shape, known))
+    return Examples({"image": torch.stack(conditions)})
+
+
+def _guided(
+    run: GenerationRun,
+    has_condition: bool,
+    chosen: SampleConditions,
+    classifier: Classifier | None,
+    weaker: Denoiser | None,
+) -> Denoiser:
+    """The run's model under what guides it."""
+    model: Denoiser = run.denoiser
+    try:
+        if chosen.guidance is not None:
+            model = guided = _at_scale(run, has_condition, chosen.guidance, classifier, weaker)
+            if chosen.interval is not None:
+                model = guided = GuidanceInterval(guided, *chosen.interval)
+            if chosen.rescale is not None:
+                model = RescaledGuidance(guided, chosen.rescale)
+        return model if chosen.threshold is None else DynamicThreshold(model, chosen.threshold)
+    except ParameterError as error:
+        names = {"low": "interval", "high": "interval", "share": "rescale", "quantile": "threshold"}
+        names |= {"classifier": "classifier", "weaker_model": "weaker"}
+        raise ParameterError(names.get(error.parameter, "guidance"), error.problem) from error
+
+
+def _at_scale(
+    run: GenerationRun,
+    has_condition: bool,
+    scale: float,
+    classifier: Classifier | None,
+    weaker: Denoiser | None,
+) -> Guided:
+    """The run's model, guided by itself without its condition, by a weaker model or by a classifier."""
+    model, conditioning = run.denoiser, run.recipe.conditions()
+    if weaker is not None:
+        return AutoGuidance(model, weaker, scale)
+    if not has_condition:
+        raise ParameterError("guidance", f"guidance requires a condition. {_remedy(run, classifier)}")
+    if classifier is not None:
+        return ClassifierGuidance(model, classifier, scale)
+    if conditioning is not None and conditioning.dropout == 0:
+        problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
+        raise ParameterError("guidance", f"{problem}. Leave it out.")
+    return ClassifierFree(model, scale)
+
+
+def _remedy(run: GenerationRun, classifier: Classifier | None) -> str:
+    """How to choose a condition that guidance has a use for."""
+    names = ["label"] if classifier is not None else [condition.name for condition in run.denoiser.conditions or ()]
+    words = {"label": "Choose classes with `classes`.", "image": "Pass one with `images`."}
+    if not names:
+        return f"{run.directory} is unconditional: leave it out, or guide by `classifier`."
+    return words.get(names[0], f"Set one with `cond.{names[0]}`.")

@@ -1,0 +1,63 @@
+"""What the samples of a trained run are conditioned on: a section of a recipe, or options of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unidiff.errors import ParameterError
+
+__all__ = ["SampleConditions"]
+
+_OF_GUIDANCE = ("classifier", "weaker", "interval", "rescale")
+
+
+@dataclass(frozen=True)
+class SampleConditions:
+    """The conditions of samples, and what guides the model to them.
+
+    Args:
+        classes: Classes, by number or by name, which samples take in turn; empty for those of the run.
+        guidance: Scale of guidance; 1 is the plain conditional model, null for none.
+        classifier: Run directory of a classifier, for guidance by it.
+        weaker: Run directory of a weaker model, for autoguidance.
+        interval: Times, from 0 to 1, between which guidance is on; null for all.
+        rescale: Give guided predictions this share, 0 to 1, of the unguided contrast.
+        threshold: Clip predictions at this quantile of their pixels (dynamic thresholding).
+        images: Images to condition on, which samples take in turn; empty for test images.
+        mask: The pixels that an inpainting model fills in, white; with `images`.
+        cond: Conditions of other names, one value for all samples: a number or a list.
+    """
+
+    classes: tuple[int | str, ...] = ()
+    guidance: float | None = None
+    classifier: Path | None = None
+    weaker: Path | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float | None = None
+    threshold: float | None = None
+    images: tuple[Path, ...] = ()
+    mask: Path | None = None
+    cond: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.classifier is not None and self.weaker is not None:
+            raise ParameterError("weaker", f"guide by it or by `classifier` {self.classifier}, not by both.")
+        for name in _OF_GUIDANCE:
+            if self.guidance is None and getattr(self, name) is not None:
+                raise ParameterError(name, "this is an option of guidance. Set its scale with `guidance`.")
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values, for a file of results; those that came later only if they are set."""
+        later = {name: getattr(self, name) for name in ("weaker", "interval", "rescale", "threshold")}
+        values = {
+            "classes": list(self.classes) or None,
+            "guidance": self.guidance,
+            "classifier": self.classifier,
+            "images": [str(path) for path in self.images] or None,
+            "mask": self.mask,
+            **{name: value for name, value in later.items() if value is not None},
+            **{f"cond.{name}": value for name, value in self.cond.items()},
+        }
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
