@@ -166,6 +166,15 @@ class Cascade:
             raise ParameterError(min(unused), "no stage takes a condition of this name from outside the cascade")
         return given
 
+    def check(self, count: int = 1, **cond: Tensor) -> None:
+        """Raise a ParameterError unless every stage has all the conditions that it needs, with these ones given.
+
+        Args:
+            count: Number of samples, B.
+            **cond: Conditions, each (B, ...), as in `sample`.
+        """
+        self._given(cond, count)
+
     @torch.no_grad()
     def sample(
         self,

@@ -51,6 +51,8 @@ def test_a_recipe_draws_what_the_same_cascade_draws_in_code(runs, tmp_path):
     refiner = {"run": str(runs / "twin"), "t": 0.3}
     solver = {"solver": {"type": "DDIM", "eta": 1.0}, "grid": {"type": "Uniform", "steps": 3}}
     recipe = recipe_of(runs, tmp_path, {"guidance": 2.0, "refiner": refiner, **solver})
+    assert unidiff("run", recipe, "--out", out, "--dry-run").code == 0
+    assert not out.exists()
     done = unidiff("run", recipe, "--out", out, "--json")
     assert done.code == 0, done.err
     assert {path.name for path in out.iterdir()} == set(ud.tasks.CascadeSampling.files)
@@ -107,13 +109,29 @@ WRONG_RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
 def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, changes, keys, message):
     found = refused("run", recipe_of(tmp_path, tmp_path, *changes, **keys), "--out", tmp_path / "out")
     assert message in found.replace("\n", " ")
+    assert found == refused(
+        "run", recipe_of(tmp_path, tmp_path, *changes, **keys), "--out", tmp_path / "out", "--dry-run"
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_check_says_which_runs_are_not_there_yet(tmp_path):
+    recipe = recipe_of(tmp_path, tmp_path, {"refiner": {"run": str(tmp_path)}})
+    result = unidiff("check", recipe)
+    assert result.code == 0
+    assert f"# It needs runs that are not there: {tmp_path / 'base'}, {tmp_path / 'up'}.\n" in result.out
+    assert json.loads(unidiff("check", recipe, "--json").out)["missing"] == [
+        str(tmp_path / "base"),
+        str(tmp_path / "up"),
+    ]
+    started = write(tmp_path, {**SMALL, "start": str(tmp_path / "none")}, "start.yaml")
+    assert json.loads(unidiff("check", started, "--json").out)["missing"] == [str(tmp_path / "none")]
 
 
 @pytest.mark.slow  # as above
 @pytest.mark.parametrize(("changes", "keys", "message"), WRONG_RUNS.values(), ids=list(WRONG_RUNS))
 def test_runs_that_do_not_fit_are_one_message(runs, tmp_path, changes, keys, message):
-    found = refused("run", recipe_of(runs, tmp_path, *changes, **keys), "--out", tmp_path / "out")
+    found = refused("run", recipe_of(runs, tmp_path, *changes, **keys), "--out", tmp_path / "out", "--dry-run")
     assert message in found.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
@@ -121,11 +139,11 @@ def test_runs_that_do_not_fit_are_one_message(runs, tmp_path, changes, keys, mes
 @pytest.mark.slow  # as above
 def test_stages_of_other_sizes_or_processes_do_not_fit(runs, tmp_path):
     stages = [{"run": str(runs / "up")}]
-    message = refused("run", write(tmp_path, {"stages": stages}), "--out", tmp_path / "out")
+    message = refused("run", write(tmp_path, {"stages": stages}), "--out", tmp_path / "out", "--dry-run")
     assert "image" in message
     assert "(stages[0])" in message
     stages = [{"run": str(runs / "base")}, {"run": str(runs / "base")}]
-    message = refused("run", write(tmp_path, {"stages": stages}), "--out", tmp_path / "out")
+    message = refused("run", write(tmp_path, {"stages": stages}), "--out", tmp_path / "out", "--dry-run")
     assert "stages[1]: Labels(dropout=0.1) makes no condition" in message
     other = {"run": str(runs / "up"), "t": 0.2}
     message = refused("run", recipe_of(runs, tmp_path, {"refiner": other}), "--out", tmp_path / "out")

@@ -20,6 +20,7 @@ from unidiff.cli.options import (
     Settings,
     integers,
     option_error,
+    option_of,
     sample_conditions,
     split_conditions,
 )
@@ -68,11 +69,8 @@ def compare(
     directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
         if not task.runs:
-            option = {"classes": "class", "images": "image", "cond": "set cond.NAME"}.get(
-                key := next(iter(changed)), key
-            )
-            remedy = "Pass run directories, or leave it out."
-            raise RunError(f"--{option}: this recipe compares solvers on an exact model, without this option. {remedy}")
+            option, remedy = option_of(next(iter(changed))), "Pass run directories, or leave it out."
+            raise RunError(f"{option}: this recipe compares solvers on an exact model, without this option. {remedy}")
         task = dataclasses.replace(
             task, conditions=dataclasses.replace(task.conditions or SampleConditions(), **changed)
         )

@@ -18,9 +18,7 @@ def inpaint(
     options: EditOptions,
     region: Annotated[
         Path,
-        typer.Argument(
-            metavar="MASK", help="Image or .npy of the same size: white (1, true) is sampled, black (0) kept."
-        ),
+        typer.Argument(metavar="MASK", help="Image or .npy of the same size: white (1, true): sampled, black: kept."),
     ],
     repeats: Annotated[int, typer.Option(help="RePaint: repeats of each ten steps; 1 is plain replacement.")] = 1,
 ) -> None:

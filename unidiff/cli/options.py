@@ -34,6 +34,7 @@ __all__ = [
     "grouped",
     "integers",
     "option_error",
+    "option_of",
     "sample_conditions",
     "split_conditions",
 ]
@@ -149,10 +150,10 @@ class ImageOptions:
     ] = None
 
 
-def _option(parameter: str) -> str:
+def option_of(parameter: str) -> str:
     """The option that sets a parameter of `SampleConditions`."""
-    if parameter.startswith("cond."):
-        return f"--set {parameter}=VALUE"
+    if parameter == "cond" or parameter.startswith("cond."):
+        return f"--set {'cond.NAME' if parameter == 'cond' else parameter}=VALUE"
     return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter)
 
 
@@ -186,11 +187,11 @@ def option_error(
     written = {**vars(guidance), **vars(images or ImageOptions()), **{f"cond.{name}": values[name] for name in values}}
     if (value := written.get(name)) is None:  # set by the recipe
         return RunError(str(error))
-    option = _option(name)
+    option = option_of(name)
     shown = f"{value:g}" if isinstance(value, float) else str(value[0] if isinstance(value, list) else value)
     option = option.replace("VALUE", shown) if "VALUE" in option else f"{option} {shown}"
     fields = "|".join(field.name for field in dataclasses.fields(SampleConditions))
-    problem = re.sub(rf"`(cond\.\w+|{fields})`", lambda match: _option(match[1]), error.problem)
+    problem = re.sub(rf"`(cond\.\w+|{fields})`", lambda match: option_of(match[1]), error.problem)
     return RunError(complaint(option, problem))
 
 

@@ -90,10 +90,13 @@ def check(
     from unidiff.run.task import load_recipe
 
     task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
+    missing = [str(path) for path in dict.fromkeys(task.builds_on) if not path.is_dir()]
     if as_json:
-        print(json.dumps({"recipe": task.to_dict(), **task.facts()}))
-    else:
-        print(f"{task.to_yaml()}# {task.verdict()}")
+        print(json.dumps({"recipe": task.to_dict(), **task.facts(), **({"missing": missing} if missing else {})}))
+        return
+    print(f"{task.to_yaml()}# {task.verdict()}")
+    if missing:
+        print(f"# It needs runs that are not there: {', '.join(missing)}.")
 
 
 @contextmanager

@@ -84,6 +84,11 @@ class Task(Record, ABC):
             UnidiffError: If something does not fit; nothing has been written then.
         """
 
+    @property
+    def builds_on(self) -> tuple[Path, ...]:
+        """Directories that the recipe names and that must be there when it is run: of training, start and teacher."""
+        return tuple(Path(path) for name in ("start", "teacher") if isinstance(path := getattr(self, name, None), str))
+
     def facts(self) -> dict[str, Any]:
         """What `unidiff check --json` prints beside the recipe."""
         return {}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unidiff import plot
 from unidiff.cascade import Cascade, Stage
@@ -139,19 +140,13 @@ class CascadeSampling(ResultsTask):
             RunError: If a run is missing, or not the one that a digest names.
             ParameterError: If the stages do not fit each other.
         """
-        loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
-        made = [self._stage(number, loading) for number in range(len(self.stages))]
-        pinned = replace(self, stages=tuple(section for _, section in made))
-        chain = Cascade([stage for stage, _ in made])
-        options: dict[str, Any] = {"device": device, "batch": self.batch}
-        if self.classes:
-            options["label"] = torch.tensor(self.classes)[torch.arange(self.count) % len(self.classes)]
+        chain, pinned, cond = self._read(reporter, device, allow_imports)
 
         def progress(done: int, total: int) -> None:
             reporter.progress("sample", done, total)
 
         seeds = range(self.seed, self.seed + self.count)
-        solution = chain.sample(seeds, progress=progress, **options)
+        solution = chain.sample(seeds, progress=progress, device=device, batch=self.batch, **cond)
         stages = [stage.x.cpu() for stage in solution.stages]
         if broken := int((~stages[-1].isfinite()).flatten(1).any(1).sum()):
             reporter.notice(f"{broken} of {self.count} samples are not finite. Use smaller steps or less guidance.")
@@ -167,6 +162,27 @@ class CascadeSampling(ResultsTask):
             plot.save_table([[(x, "") for x in stages]], [""], names, folder / table, caption)
         rows = [f"{name:>20}  {n} evaluations, samples {tuple(x.shape[1:])}" for name, n, x in zip(names, nfe, stages)]
         return ResultsOutcome(directory, content, self.files, "\n".join(rows))
+
+    def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
+        """The runs, and whether they fit each other; see `ResultsTask.check_named`."""
+        chain, _, cond = self._read(reporter, device, allow_imports)
+        chain.check(self.count, **cond)
+
+    @property
+    def builds_on(self) -> tuple[Path, ...]:
+        """The runs of the stages and their refiners; see `Task.builds_on`."""
+        refiners = (section.refiner.run for section in self.stages if section.refiner is not None)
+        return (*(section.run for section in self.stages), *refiners)
+
+    def _read(
+        self, reporter: Reporter, device: torch.device, allow_imports: bool
+    ) -> tuple[Cascade, CascadeSampling, dict[str, Tensor]]:
+        """The models, this recipe with their digests, and the conditions of the samples."""
+        loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
+        made = [self._stage(number, loading) for number in range(len(self.stages))]
+        pinned = replace(self, stages=tuple(section for _, section in made))
+        label = torch.tensor(self.classes)[torch.arange(self.count) % len(self.classes)] if self.classes else None
+        return Cascade([stage for stage, _ in made]), pinned, {} if label is None else {"label": label}
 
     def _stage(self, number: int, loading: LoadOptions) -> tuple[RunStage, StageSection]:
         """A stage, and its section with the digests of what was loaded."""

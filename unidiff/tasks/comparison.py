@@ -107,6 +107,12 @@ class SolverComparison(ResultsTask):
         """The runs, their data and conditions, and the solvers on their processes; see `ResultsTask.check_named`."""
         check_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
 
+    @property
+    def builds_on(self) -> tuple[Path, ...]:
+        """The runs, and those that guide them; see `Task.builds_on`."""
+        chosen = self.conditions or SampleConditions()
+        return (*self.runs, *(path for path in (chosen.classifier, chosen.weaker) if path is not None))
+
     def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ComparisonOutcome:
         """Write what `compare_recipe` returned: table, summary and two figures; see `ResultsTask.written`."""
         content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}

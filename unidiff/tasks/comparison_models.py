@@ -66,9 +66,8 @@ def compare_recipe(
         comparison, facts = _compare_runs(task, runs, models, reporter, options)
     else:
         assert task.data is not None
-        comparison = compare(
-            _exact(task).to(device=options["device"]), task.solvers, task.nfe, task.data.shape, **options
-        )
+        denoiser = _exact(task).to(options["device"])
+        comparison = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
         facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
     for note in comparison.notes:
         reporter.notice(note)
