@@ -7,6 +7,7 @@ decoder (Ramesh et al. 2022), both from memory. Each is a model of its own, with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,15 @@ class Stage:
         """Whether the model has a condition of this name, or takes any."""
         conditions = self.denoiser.conditions
         return conditions is None or any(condition.name == name for condition in conditions)
+
+    def remedy(self, before: Sequence[int]) -> str:
+        """The condition that samples of another shape can be as they are, in a sentence; empty if there is none."""
+        for condition in self.denoiser.conditions or ():
+            with suppress(ParameterError):
+                condition.check(torch.zeros(1, *before), 1)
+                use = f"Identity({condition.name!r}), or write `condition: {condition.name}` in a recipe"
+                return f". To condition on them as they are, use {use}."
+        return ""
 
     def conditions(self, x: Tensor, hashes: Sequence[np.random.SeedSequence]) -> dict[str, Tensor]:
         """The conditions made of samples of the stage before, (B, ...), with uniform numbers from these hashes.
@@ -143,7 +153,7 @@ class Cascade:
             try:
                 cond = stage.conditions(torch.zeros(1, *before.shape), [np.random.SeedSequence(0)])
             except ParameterError as error:
-                raise ParameterError(where, str(error)) from error
+                raise ParameterError(where, f"{error}{stage.remedy(before.shape)}") from error
             if not cond:
                 raise ParameterError(where, f"{stage.conditioning!r} makes no condition of the samples before.")
             if wrong := [name for name in cond if not stage.accepts(name)]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -193,3 +193,75 @@ def test_data_that_do_not_fit_and_nested_parts_are_refused():
     bare = ud.TensorSource(torch.zeros(4, 1, 8, 8), "bare")
     with pytest.raises(DataError, match="bare has no labels"):
         BOTH.check(bare, 10)
+
+
+@dataclass(frozen=True)
+class Corner(ud.Conditioning):
+    """The first pixel, as a condition that only the network of a recipe describes."""
+
+    dropout: float = 0.1
+
+    def conditions(self, x0, label, uniform):
+        return {"corner": x0.flatten(1)[:, 0]}
+
+
+CORNER = {"type": f"{__name__}:Corner"}
+SCALAR = {"type": "Scalar", "name": "corner", "low": -1.0, "high": 1.0}
+
+
+def test_a_conditioning_that_does_not_say_what_it_makes_joins_conditions_of_the_network(tmp_path):
+    network = {**RECIPE["backbone"], "conditions": [SCALAR]}
+    for conditioning in (CORNER, ["labels", CORNER]):
+        path = write(tmp_path, {**RECIPE, "backbone": network, "conditioning": conditioning})
+        result = unidiff("run", path, "--out", tmp_path / "out", "--dry-run", "--allow-imports")
+        assert result.code == 0, result.err
+    recipe = ud.load_recipe(path, allow_imports=True)
+    joint, data = recipe.conditioning, recipe.data.open()
+    settings = replace(recipe.training, steps=1)
+    ud.train(recipe.model({}), data, ud.Denoising(), settings, conditioning=joint)  # the network takes what it makes
+
+
+WRONG = {
+    "not taken": ({"conditioning": ["labels", CORNER]}, "it makes the condition 'corner', and those of the network"),
+    "not made": (
+        {
+            "conditioning": CORNER,
+            "backbone": {**RECIPE["backbone"], "conditions": [SCALAR, {**SCALAR, "name": "other"}]},
+        },
+        "it makes no 'other', a condition of the network",
+    ),
+    "another kind": (
+        {
+            "conditioning": CORNER,
+            "backbone": {**RECIPE["backbone"], "conditions": [{"type": "Embedding", "shape": [2], "name": "corner"}]},
+        },
+        "what it makes is not a condition that the network was built for: corner must be floats",
+    ),
+    "identity of images": (
+        {"conditioning": {"type": "Identity", "name": "y"}},
+        "it makes the condition 'y', and those of the network are: none",
+    ),
+    "identity and labels": (
+        {"conditioning": ["labels", {"type": "Identity", "name": "y"}]},
+        "it makes the condition 'y', and those of the network are: label",
+    ),
+    "a network without conditions": (
+        {"conditioning": {"type": "Identity", "name": "y"}, "backbone": {**RECIPE["backbone"], "conditions": [SCALAR]}},
+        "backbone.conditions: it is set, but the recipe has no conditioning",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=list(WRONG))
+def test_what_would_fail_at_the_first_step_fails_in_a_dry_run(tmp_path, changes, message):
+    words = ("run", write(tmp_path, {**RECIPE, **changes}), "--out", tmp_path / "out", "--allow-imports")
+    assert message in refused(*words, "--dry-run").replace("\n", " ")
+    assert message in refused(*words).replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_builds_a_network_of_vectors_for_them(tmp_path):
+    changes = {"data": {"type": "Ring"}, "backbone": {"type": "MLP"}, "conditioning": {"type": "Identity", "name": "y"}}
+    path = write(tmp_path, {**RECIPE, **changes})
+    assert ud.load_recipe(path).backbone.arguments["conditions"] == (ud.Embedding((2,), name="y"),)
+    assert unidiff("run", path, "--out", tmp_path / "out", "--dry-run").code == 0

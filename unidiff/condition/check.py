@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,15 @@ from unidiff.errors import ParameterError
 if TYPE_CHECKING:
     from unidiff.denoiser import Denoiser
 
-__all__ = ["check_conditions", "check_required", "condition_of", "null_conditions", "on_device"]
+__all__ = [
+    "check_conditions",
+    "check_made",
+    "check_required",
+    "check_taken",
+    "condition_of",
+    "null_conditions",
+    "on_device",
+]
 
 
 def condition_of(model: Denoiser, name: str) -> Condition:
@@ -48,6 +56,36 @@ def check_required(cond: Mapping[str, Tensor], model: Denoiser) -> None:
     for name, who in model.required.items():
         if name not in cond:
             raise ParameterError(name, f"{who} needs the condition {name!r}, {condition_of(model, name).words}")
+
+
+def check_made(cond: Mapping[str, Tensor], conditions: Iterable[Condition] | None) -> None:
+    """Raise a ParameterError unless what a conditioning makes of data is what a network was built for.
+
+    Args:
+        cond: What it makes, by name.
+        conditions: Those of the network; None if it takes any.
+    """
+    if conditions is None:
+        return
+    check_taken(cond, conditions)
+    for condition in conditions:
+        if condition.name not in cond:
+            problem = f"it makes no {condition.name!r}, a condition of the network. Add one that does"
+            raise ParameterError("conditioning", f"{problem}, or build the network without it.")
+        value = cond[condition.name]
+        try:
+            condition.check(value, len(value))
+        except ParameterError as error:
+            problem = f"what it makes is not a condition that the network was built for: {error}"
+            raise ParameterError("conditioning", problem) from error
+
+
+def check_taken(names: Iterable[str], conditions: Iterable[Condition] | None) -> None:
+    """Raise a ParameterError if a conditioning makes a condition of a name that a network was not built for."""
+    taken = [condition.name for condition in conditions or ()]
+    if conditions is not None and (other := [name for name in names if name not in taken]):
+        problem = f"it makes the condition {other[0]!r}, and those of the network are: {' and '.join(taken) or 'none'}"
+        raise ParameterError("conditioning", f"{problem}. Name it in the network's `conditions`, with its kind.")
 
 
 def check_conditions(

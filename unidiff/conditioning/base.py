@@ -67,6 +67,13 @@ class Conditioning(ABC):
         """The conditions that a network in a recipe must be built for; none by default."""
         return ()
 
+    def made(self, data: Dataset) -> tuple[str, ...] | None:
+        """Names of all conditions that it makes of the data; None, by default, if neither `names` nor `built_for` says.
+
+        A recipe is checked against them when it is read, and against the conditions themselves before it is run.
+        """
+        return (*self.names, *(own.name for own in self.built_for(data) if own.name not in self.names)) or None
+
     def null(self, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same conditions with all of them dropped: by default 0, or -1 for integers."""
         return {name: Named(name).null(len(value), value) for name, value in cond.items()}

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.condition.base import Condition
+from unidiff.condition.sequence import Embedding
 from unidiff.conditioning.base import Conditioning, augmented, check_augmentation
+from unidiff.data.base import Dataset
 from unidiff.errors import require
 
 __all__ = ["Identity"]
@@ -17,7 +20,8 @@ __all__ = ["Identity"]
 class Identity(Conditioning):
     """The data themselves as a condition: in a `Cascade`, the samples of the stage before, as a prior's of a decoder.
 
-    In training it makes sense with noise: a network that refines noisy data.
+    In training it makes sense with noise: a network that refines noisy data. In a recipe it builds the network for an
+    `Embedding` of vectors; for other data, name a condition for them in `backbone.conditions`.
 
     Args:
         name: Name of the condition, such as "embedding".
@@ -33,6 +37,15 @@ class Identity(Conditioning):
         require(self.name.isidentifier(), "name", self.name, "a name such as y or embedding")
         check_augmentation(self.noise)
         require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own."""
+        return (self.name,)
+
+    def built_for(self, data: Dataset) -> tuple[Condition, ...]:
+        """An embedding, of vectors; see `Conditioning.built_for`."""
+        return (Embedding(tuple(data.shape), name=self.name),) if len(data.shape) == 1 else ()
 
     @property
     def draws(self) -> int:

@@ -68,6 +68,11 @@ class Joint(Conditioning):
         """The first part that measures the clean image; None without one."""
         return next((part.measured for part in self.parts if part.measured is not None), None)
 
+    def made(self, data: Dataset) -> tuple[str, ...] | None:
+        """Those of all parts; None if one of them does not say."""
+        every = [part.made(data) for part in self.parts]
+        return None if None in every else tuple(name for own in every for name in own or ())
+
     def _starts(self) -> Iterator[tuple[Conditioning, int]]:
         """Each part and its first draw."""
         return zip(self.parts, itertools.accumulate((part.draws for part in self.parts), initial=1))

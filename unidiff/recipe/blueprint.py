@@ -41,7 +41,10 @@ def parameters(cls: type) -> dict[str, Parameter]:
 def _declared(cls: type) -> Mapping[str, Parameter]:
     is_data = dataclasses.is_dataclass(cls)
     # A dataclass inherits fields whose annotations are names of another module: only the class can resolve them.
-    hints = typing.get_type_hints(cls if is_data else cls.__init__, include_extras=True)  # type: ignore[misc]
+    sources = [cls] if is_data else [base.__init__ for base in reversed(cls.__mro__)]  # type: ignore[misc]
+    hints: dict[str, Any] = {}  # a parameter without an annotation has that of a base class
+    for source in sources:
+        hints |= typing.get_type_hints(source, include_extras=True)
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
         for name, parameter in inspect.signature(cls).parameters.items()

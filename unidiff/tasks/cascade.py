@@ -14,6 +14,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cascade import Cascade, Stage
 from unidiff.conditioning.base import Conditioning
+from unidiff.conditioning.identity import Identity
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, RunError, require, require_whole
@@ -59,6 +60,8 @@ class StageSection:
         solver: The method; null for that of the run.
         grid: The times; null for those of the run, or for the default if `solver` is given.
         conditioning: Makes conditions of the samples of the stage before; null for the run's own, as in training.
+        condition: The condition that the samples of the stage before become as they are, as a prior's become the
+            `embedding` of a decoder; short for `conditioning: {type: Identity, name: embedding}`.
         guidance: Scale of classifier-free guidance; null for none.
         refiner: Another run, for small times; null for none.
         digest: Of its recipe and weights, filled in when samples are drawn: the saved recipe accepts no others.
@@ -68,11 +71,19 @@ class StageSection:
     solver: Solver | None = None
     grid: Grid | None = None
     conditioning: Conditioning | None = None
+    condition: str | None = None
     guidance: float | None = None
     refiner: Refiner | None = None
     digest: str | None = None
 
     def __post_init__(self) -> None:
+        if self.condition is not None and self.conditioning is not None:
+            raise ParameterError("condition", "`conditioning` makes the condition already. Leave one of them out.")
+        if self.condition is not None:
+            try:
+                Identity(self.condition)
+            except ParameterError as error:
+                raise ParameterError("condition", error.problem) from error
         if self.guidance is not None:
             try:
                 check_scale(self.guidance)
@@ -206,11 +217,12 @@ class CascadeSampling(ResultsTask):
             except ParameterError as error:
                 raise RunError(f"{where}.guidance: {error.problem}. Leave it out.") from error
         sampling = run.recipe.sampling
+        conditioning = section.conditioning if section.condition is None else Identity(section.condition)
         stage = RunStage(
             model,
             section.solver or sampling.solver,
             section.grid or (sampling.grid if section.solver is None else None),
-            section.conditioning or (own if number else None),
+            conditioning or (own if number else None),
             data=run.recipe.data,
             precision=run.precision,
         )

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
+from unidiff.condition.check import check_made, check_taken
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.conditioning.joint import Joint
@@ -151,6 +152,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             with inside(name, component):
                 component.check(self.process)
         super().__post_init__()
+        if (conditions := self.conditions()) is not None:
+            check_taken(conditions.made(self.data) or (), conditions_of(self.sketch()))
         with (
             inside("objective", self.objective),
             suppress(Absent),
@@ -207,7 +210,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         """See `TrainingTask.check_data`."""
         super().check_data(source)
         self.objective.coupling.check_data(source)
-        examples(self, 1)  # of the test split, perhaps: a missing one is reported now
+        cond = examples(self, 1).cond  # of the test split, perhaps: a missing one is reported now
+        check_made(cond, conditions_of(self.sketch()))
 
     def preview(self, average: NeuralDenoiser, session: Session, path: Path, title: str) -> None:
         """A few samples; see `TrainingTask.preview`."""

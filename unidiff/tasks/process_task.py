@@ -50,10 +50,15 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
             needed = {} if conditions is None else conditions.network(self.data, written)
         except ParameterError as error:
             raise ParameterError(error.parameter.replace("backbone", self.key), error.problem) from error
-        for name, conditioning in (("classes", " label"), ("image", " image"), ("conditions", "")):
-            if written.get(name) and name not in needed:
-                problem = f"it is set, but the recipe has no{conditioning} conditioning. Add one, or leave it out."
-                raise ParameterError(f"{self.key}.{name}", problem)
+        made = () if conditions is None else conditions.made(self.data)
+        of = {"classes": ("label",), "image": ("image",)}
+        of["conditions"] = tuple(condition.name for condition in written.get("conditions") or ())
+        for parameter, names in of.items():  # a conditioning that does not say what it makes may make any
+            unset = written.get(parameter) and (parameter not in needed or parameter == "conditions")
+            if unset and made is not None and {*names} - {*made}:
+                kind = f" {names[0]}" if parameter != "conditions" else ""
+                problem = f"it is set, but the recipe has no{kind} conditioning. Add one, or leave it out."
+                raise ParameterError(f"{self.key}.{parameter}", problem)
         # With the arguments of its conditioning, so that the saved recipe has them.
         object.__setattr__(self, self.key, Blueprint(self.network.kind, {**written, **needed}))
         with inside(self.key, self.network):
