@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ __all__ = [
     "RunError",
     "RunFailed",
     "UnidiffError",
+    "abridged",
     "complaint",
     "is_whole",
     "require",
@@ -20,14 +22,29 @@ __all__ = [
 ]
 
 
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|inf|nan)"
+_LONG_LIST = re.compile(rf"\b((?:{_NUMBER}, ){{3}})(?:{_NUMBER}, ){{20,}}({_NUMBER})")
+_LONGEST = 400  # characters of a value in a message
+
+
+def abridged(text: str) -> str:
+    """A message in which lists of many numbers are cut to the first three and the last."""
+    return _LONG_LIST.sub(r"\1..., \2", text)
+
+
 class UnidiffError(Exception):
     """An error that the user can correct. The command line prints its message alone, without a traceback.
+
+    Lists of many numbers in the message are cut.
 
     Attributes:
         exit_code: What the command line exits with.
     """
 
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(abridged(message))
 
 
 def complaint(name: str, problem: str) -> str:
@@ -45,7 +62,7 @@ class ParameterError(UnidiffError, ValueError):
 
     def __init__(self, parameter: str, problem: str) -> None:
         self.parameter = parameter
-        self.problem = problem
+        self.problem = abridged(problem)
         super().__init__(complaint(parameter, problem))
 
 
@@ -77,7 +94,9 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
         allowed: What is allowed, as a phrase: "an integer >= 1".
     """
     if not condition:
-        raise ParameterError(parameter, f"must be {allowed}, got {value!r}")
+        shown = abridged(repr(value))
+        shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 4 :]}"
+        raise ParameterError(parameter, f"must be {allowed}, got {shown}")
 
 
 def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -118,6 +119,10 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
         problem = "the weights are a pickle, which may run any code when it is read"
         raise RunError(f"{folder}: {problem}. If you trust it, pass allow_pickle=True.")
     model_class = getattr(import_diffusers(), name)
+    options = inspect.signature(model_class).parameters
+    for option, value in read_json(folder / CONFIG).items():  # a string, such as "false", would be true
+        if isinstance(value, str) and option in options and isinstance(options[option].default, bool):
+            raise RunError(f"{folder / CONFIG}: {option} must be true or false, got {value!r}.")
     try:
         model, loading = model_class.from_pretrained(
             folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True

@@ -109,7 +109,13 @@ def saved(tmp_path: Path) -> Path:
         ({"num_train_timesteps": -5}, "num_train_timesteps must be an integer >= 1"),
         ({"num_train_timesteps": "1000"}, "num_train_timesteps must be an integer >= 1, got '1000'"),
         ({"trained_betas": [[0.1]]}, "trained_betas must be a list of numbers"),
-        ({"clip_sample_range": "a"}, "clip_sample_range must be a number > 0"),
+        ({"clip_sample_range": "a"}, "clip_sample_range must be a number"),
+        ({"clip_sample": "false"}, "clip_sample must be true or false, got 'false'"),
+        ({"rescale_betas_zero_snr": 0}, "rescale_betas_zero_snr must be true or false, got 0"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": "no"}, "use_flow_sigmas must be true or"),
+        ({"beta_start": "0.1"}, "beta_start must be a number, got '0.1'"),
+        ({"beta_schedule": True}, "beta_schedule must be a string, got True"),
+        ({"steps_offset": 0.5}, "steps_offset must be an integer, got 0.5"),
         ({"variance_type": "bogus"}, "variance_type must be fixed_small or"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}, "shift must be a number > 0, got 0"),
         ({"new_option": 3}, "unknown option new_option of DDPMScheduler"),
@@ -135,6 +141,12 @@ def test_unsupported_schedulers(saved, entries, message):
     else:
         changed(path, **entries)
     with pytest.raises(RunError, match=message):
+        load(saved)
+
+
+def test_a_string_is_not_an_option_that_is_true_or_false(saved):
+    changed(saved / "unet" / "config.json", flip_sin_to_cos="false")
+    with pytest.raises(RunError, match=r"config.json: flip_sin_to_cos must be true or false, got 'false'"):
         load(saved)
 
 
@@ -207,8 +219,9 @@ def test_as_many_times_as_steps_or_an_error(saved, name, spacing):
             warnings.simplefilter("ignore", UserWarning)  # of DDIM's own step
             # They spread one time more than that over the table, and leave one out: 101 do not fit.
             if steps == 100 and multistep and (spacing != "trailing" or "Singlestep" in name):
-                with pytest.raises(RunError, match="has no times for 100 steps"):
+                with pytest.raises(RunError, match="has no times for 100 steps") as raised:
                     load_grid(saved, steps)
+                assert len(str(raised.value)) < 400
             else:
                 given = load_grid(saved, steps).given
                 assert len(given) == steps

@@ -28,6 +28,7 @@ from unidiff.tasks.sample_conditions import SampleConditions
 __all__ = ["conditioned"]
 
 _TEST_IMAGES = 6  # used where no image is named
+_MOST_NAMES = 20  # of classes, in a message
 
 
 def conditioned(
@@ -111,7 +112,8 @@ def _labels(run: GenerationRun, chosen: SampleConditions, count: int | None) -> 
     labels = [numbers.get(name, -1) if isinstance(name, str) else name for name in chosen.classes]
     for name, label in zip(chosen.classes, labels):
         if not 0 <= label < count:
-            called = f", called {', '.join(known)}" if known and known != [*map(str, range(count))] else ""
+            some = [*known[:_MOST_NAMES], *(["..."] if len(known) > _MOST_NAMES else [])]
+            called = f", called {', '.join(some)}" if known and known != [*map(str, range(count))] else ""
             problem = f"the classes of {run.directory} are 0 to {count - 1}{called}, got {name!r}."
             raise ParameterError("classes", problem)
     return labels

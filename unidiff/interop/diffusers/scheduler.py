@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, RunError, require, require_whole
+from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
 from unidiff.grid import Grid
 from unidiff.noise_condition import NoiseCondition, NoiseScale, TableIndex, Timestep
 from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
@@ -169,6 +170,10 @@ def _modernized(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_values(config: Mapping[str, Any]) -> None:
     """Reject values of options that diffusers does not check itself."""
     require_whole("num_train_timesteps", config.get("num_train_timesteps", 1))
+    for name, value in config.items():
+        kinds = [_OF_KIND[kind] for kind in _kinds(name)]
+        fits = value is None or not kinds or any(of_kind(value) for _, of_kind in kinds)
+        require(fits, name, value, " or ".join(sorted(allowed for allowed, _ in kinds)))
     for name in ("clip_sample_range", "shift", "sigma_min", "sigma_max"):
         value = config.get(name)
         require(value is None or (_is_number(value) and 0 < value < float("inf")), name, value, "a number > 0")
@@ -178,8 +183,25 @@ def _check_values(config: Mapping[str, Any]) -> None:
     require(variance in (None, *_VARIANCES), "variance_type", variance, " or ".join(_VARIANCES))
 
 
+@cache
+def _kinds(option: str) -> set[type]:
+    """The types of the defaults of an option, over all schedulers: "false", a string, would be true for diffusers."""
+    signatures = (inspect.signature(getattr(import_diffusers(), name)).parameters for name in _SCHEDULERS)
+    defaults = {type(options[option].default) for options in signatures if option in options}
+    return defaults & _OF_KIND.keys()
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_OF_KIND: dict[type, tuple[str, Callable[[object], bool]]] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("an integer", lambda value: is_whole(value, -(2**62))),
+    float: ("a number", _is_number),
+    str: ("a string", lambda value: isinstance(value, str)),
+    list: ("a list", lambda value: isinstance(value, (list, tuple))),
+}
 
 
 def _made(config: Mapping[str, Any], place: str) -> Any:
