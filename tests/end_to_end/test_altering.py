@@ -12,6 +12,8 @@ from PIL import Image
 from tiny import DIGITS, RING, refused, unidiff, write
 
 import unidiff as ud
+from unidiff.data.user_image import read_mask
+from unidiff.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,17 @@ def test_inpaint_keeps_what_is_black(folder, tmp_path, image, repeats):
     assert np.abs(x[..., ~hole] - given[:, ~hole]).max() <= rounding
     assert np.abs(x[0] - x[1])[..., hole].max() > 1e-3
     assert Image.open(out).width > 100
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_a_mask_is_of_any_dtype(folder, tmp_path, dtype):
+    hole = np.asarray(Image.open(folder / "hole.png")) > 0
+    np.save(tmp_path / "hole.npy", hole.astype(dtype))
+    read = read_mask(tmp_path / "hole.npy", folder / "digit.npy", (1, 8, 8))
+    assert torch.equal(read, torch.from_numpy(hole))
+    np.save(tmp_path / "bytes.npy", np.asarray(Image.open(folder / "hole.png")))
+    with pytest.raises(DataError, match=r"values in \[0, 1\], got \(8, 8\) and values from 0 to 255"):
+        read_mask(tmp_path / "bytes.npy", folder / "digit.npy", (1, 8, 8))
 
 
 def test_edit_goes_from_the_picture_to_a_sample(folder, tmp_path):

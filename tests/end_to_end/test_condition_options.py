@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,9 @@ from PIL import Image
 from tiny import DIGITS, refused, unidiff, write
 
 import unidiff as ud
+from unidiff.cli.conditions import conditioned
+from unidiff.cli.options import GuidanceOptions, ImageOptions, ModelOptions
+from unidiff.errors import RunError
 
 TRAINING = {**DIGITS["training"], "steps": 2, "preview_every": 0, "tensorboard": False}
 
@@ -119,3 +123,45 @@ def test_edits_under_a_named_class(runs):
         assert result.code == 0, result
         assert json.loads(result.out)["classes"] == ["dog"]
         assert json.loads(result.out)["rescale"] == 0.5
+
+
+def test_results_record_the_conditions(runs):
+    words = ("sample", runs / "strong", "--out", runs / "x.png", "--set", "sampling.count=1", "--json")
+    facts = json.loads(unidiff(*words, "--set", "cond.label=1").out)
+    assert facts["cond.label"] == 1
+    facts = json.loads(unidiff(*words, "--class", "dog", "--guidance", 2, "--interval", "0,0.5").out)
+    assert (facts["classes"], facts["guidance"], facts["interval"]) == (["dog"], 2.0, [0.0, 0.5])
+    np.save(runs / "pet.npy", np.zeros((1, 8, 8), np.float32))
+    words = ("edit", runs / "strong", runs / "pet.npy", "--count", 1, "--out", runs / "x.png", "--json")
+    assert json.loads(unidiff(*words, "--set", "cond.label=1").out)["cond.label"] == 1
+
+
+def test_options_are_offered_where_they_are_taken(runs):
+    assert "cond.NAME" in unidiff("sample", "--help").out
+    assert "cond.NAME" not in unidiff("run", "--help").out
+    own = (runs / "strong" / "recipe.yaml").read_text()
+    foreign = runs / "foreign"
+    foreign.mkdir()
+    (foreign / "recipe.yaml").write_text(own.replace("type: Eps", "type: no_such_module:Eps"))
+    (foreign / "manifest.json").write_text((runs / "strong" / "manifest.json").read_text())
+    assert "--allow-imports" in refused("export", foreign, runs / "out")
+    assert "cannot be imported" in refused("export", foreign, runs / "out", "--allow-imports")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "remedy"),
+    [
+        ((ud.Label(3),), "Choose classes with --class."),
+        ((ud.Image(1, (8, 8)),), "Pass one with --image."),
+        ((ud.Scalar(name="pitch"),), "Set one with --set cond.pitch=VALUE."),
+        ((), "is unconditional: leave it out, or guide by --classifier."),
+    ],
+)
+def test_guidance_names_an_option_that_the_model_has_a_use_for(runs, conditions, remedy):
+    run = ud.load(runs / "strong")
+    run.denoiser.conditions = conditions
+    run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe))
+    object.__setattr__(run.recipe, "conditioning", None)
+    with pytest.raises(RunError) as raised:
+        conditioned(run, GuidanceOptions(guidance=2.0), ImageOptions(), ModelOptions(), print)
+    assert str(raised.value).endswith(remedy)

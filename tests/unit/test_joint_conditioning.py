@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -146,6 +147,16 @@ def test_a_run_of_both_and_its_samples_from_the_command_line(tmp_path):
     cond["image"] = cond["image"].repeat(2, 1, 1, 1)
     x = ud.sample(ud.ClassifierFree(loaded.denoiser, 2.0), ud.DDIM(), ud.Uniform(2), seeds=2, **cond).x
     np.testing.assert_allclose(np.load(array), x.clamp(-1, 1).numpy(), atol=1e-5)
+    # The likelihood is that given the images and, but for --class, the classes of the samples; the result says which.
+    test = loaded.recipe.data.open("test")
+    for words, label, said in (((), test.labels[:2], "own"), (("--class", "5"), torch.tensor([5, 5]), "5")):
+        options = ("--count", 2, "--levels", 0, "--tolerance", 0.1, "--json")
+        facts = json.loads(unidiff("likelihood", run, *options, *words).out)
+        assert facts["conditions"] == {"label": said, "image": "own"}
+        x = test.batch(torch.arange(2))
+        own = {"label": label, "image": ud.SuperResolution(4).measure(x, torch.zeros(2, 0))}
+        exact = ud.log_likelihood(loaded.denoiser, x, ud.Hutchinson(), rtol=0.1, atol=0.1, seeds=2, **own)
+        assert facts["flow"]["nats"] == pytest.approx(float(exact.nats[0]), rel=1e-6)
     assert "choose the image of this class too" in refused("sample", run, "--class", 3)
     # One value beside two images is that of both.
     words = [
