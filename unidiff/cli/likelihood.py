@@ -146,8 +146,8 @@ def _plain(mean: float, error: float) -> tuple[float, float | None]:
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
     print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
-    if result["conditions"]:
-        print(f"conditions: {', '.join(f'{name} {value}' for name, value in result['conditions'].items())}")
+    if used := result.get("conditions"):
+        print(f"conditions: {', '.join(f'{name} {value}' for name, value in used.items())}")
     table = [["", "nats", "bits per dimension", "evaluations", "seconds"]]
     for name in ("flow", "bound"):
         if row := result.get(name):

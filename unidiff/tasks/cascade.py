@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unidiff import plot
 from unidiff.cascade import Cascade, Stage
@@ -187,7 +186,7 @@ class CascadeSampling(ResultsTask):
 
     def _read(
         self, reporter: Reporter, device: torch.device, allow_imports: bool
-    ) -> tuple[Cascade, CascadeSampling, dict[str, Tensor]]:
+    ) -> tuple[Cascade, CascadeSampling, dict[str, Any]]:
         """The models, this recipe with their digests, and the conditions of the samples."""
         loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
         made = [self._stage(number, loading) for number in range(len(self.stages))]
