@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named
 from unidiff.condition.image import Image
 from unidiff.condition.network import conditions_of
@@ -25,7 +26,7 @@ from unidiff.process.level import Level, Scale, eps_of, scale_by
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(PlainArguments, nn.Module, ABC):
     """Predicts E[x0 | u_t] and E[eps | u_t] from a noisy state u_t and its noise level.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.condition.base import described
 from unidiff.condition.check import check_conditions
@@ -71,6 +72,7 @@ class Likelihood:
         return SampleMean.of(self.bits_per_dim)
 
 
+@plain_arguments
 def log_likelihood(
     denoiser: Denoiser,
     x: Tensor,

@@ -10,6 +10,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import Batch, Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
@@ -43,6 +44,7 @@ class Bound(Likelihood):
         return [SampleMean.of(term) for term in self.terms.T]
 
 
+@plain_arguments
 def variational_bound(
     denoiser: Denoiser,
     x: Tensor,

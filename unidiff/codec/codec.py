@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import DataError, ParameterError
 from unidiff.files import whole_files
 
@@ -106,7 +107,7 @@ class AutoencoderOutput(NamedTuple):
     commitment: Tensor
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(PlainArguments, nn.Module):
     """An autoencoder of diffusers with the scale of its latents: z = (h - shift) * scale.
 
     h is the mean of the posterior (AutoencoderKL), the vector to be quantized on decoding (VQModel), or the encoder's

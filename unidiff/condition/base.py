@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 
 __all__ = ["NULL", "Condition", "Named", "described", "named", "require_distinct"]
@@ -29,7 +30,7 @@ def described(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Condition(ABC):
+class Condition(PlainArguments, ABC):
     """A named input of a model beside the noisy state: a tensor with one row per sample.
 
     A condition enters the U-Net and the DiT in one way, if at all: as a vector that is added to the noise embedding

@@ -11,6 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
@@ -43,6 +44,7 @@ class RoundTrip:
     nfe: int
 
 
+@plain_arguments
 @optional_gradients
 def encode(
     denoiser: Denoiser,
@@ -78,6 +80,7 @@ def encode(
     return process.basis.inverse(end / _prior_scale(process, end)).to(x.dtype)
 
 
+@plain_arguments
 @optional_gradients
 def decode(
     denoiser: Denoiser,
@@ -109,6 +112,7 @@ def decode(
     return process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
 
 
+@plain_arguments
 def round_trip(
     denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
 ) -> RoundTrip:
@@ -119,6 +123,7 @@ def round_trip(
     return RoundTrip(latent, back, (back - x).flatten(1).square().mean(1).sqrt(), counted.nfe)
 
 
+@plain_arguments
 def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     """Latents by spherical interpolation, (count, *shape), both ends included (Song, Meng & Ermon 2021, eq. 67).
 

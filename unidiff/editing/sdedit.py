@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.basis import Basis
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
@@ -29,6 +30,7 @@ __all__ = ["edit", "inpaint", "variations"]
 _FLOW = ProbabilityFlow()
 
 
+@plain_arguments
 @optional_gradients
 def edit(
     denoiser: Denoiser,
@@ -104,6 +106,7 @@ def edit(
     return Solution(torch.cat(samples), times, nfe)
 
 
+@plain_arguments
 @optional_gradients
 def variations(
     denoiser: Denoiser,
@@ -146,6 +149,7 @@ def variations(
     return decode(denoiser, turned, solver, grid, grad=grad, **cond)
 
 
+@plain_arguments
 @optional_gradients
 def inpaint(
     denoiser: Denoiser,

@@ -10,6 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
@@ -42,6 +43,7 @@ class Flow:
     steps: int
 
 
+@plain_arguments
 @torch.no_grad()
 def reference_flow(
     denoiser: Denoiser,

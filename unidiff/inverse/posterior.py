@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.exact import GaussianMixture
@@ -246,6 +247,7 @@ class MomentMatching(Posterior):
         return push(solution.reshape(shape))
 
 
+@plain_arguments
 def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_std: float = 0.0) -> GaussianMixture:
     """The exact denoiser of x0 given y = A x0 + s n, x0 from a mixture: again a mixture.
 

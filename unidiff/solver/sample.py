@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
@@ -43,7 +44,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(PlainArguments):
     """How a recipe draws samples: its `sampling` section.
 
     Args:
@@ -75,6 +76,7 @@ class Sampling:
         self.solver.check(process)
 
 
+@plain_arguments
 @optional_gradients
 def sample(
     denoiser: Denoiser,
