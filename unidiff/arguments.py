@@ -49,13 +49,15 @@ def plain(name: str, value: Any, annotation: Any) -> Any:
     Raises:
         ParameterError: If a tensor is asked for and this is no array of numbers, or a string and this is no path.
     """
+    words = _words(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
+    if "Tensor" in words and words <= {"Tensor", "torch", "float", "None"}:
+        return value if value is None and "None" in words else _tensor(name, value, words)
+    if "dtype" in words and not isinstance(value, torch.dtype):  # NumPy's, or a name
+        return getattr(torch, getattr(value, "__name__", str(value)), value)
     if value is None or type(value) in (str, bool):
         return value
-    words = _words(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
     if isinstance(value, np.generic):
         value = value.item()
-    if words <= {"Tensor", "float", "None"} and "Tensor" in words:
-        return _tensor(name, value, words)
     if words <= _PLAIN and isinstance(value, (np.ndarray, Tensor)):
         if isinstance(value, Tensor) and value.requires_grad:
             return value  # as a number it would lose its gradient without a word
@@ -102,13 +104,16 @@ def _text(name: str, value: Any, words: frozenset[str]) -> Any:
 
 def _tensor(name: str, value: Any, words: frozenset[str]) -> Any:
     """A tensor of an array or of lists of numbers; where a number is allowed too, other values stay what they are."""
-    if isinstance(value, Tensor) or ("float" in words and not isinstance(value, (np.ndarray, list, tuple))):
+    if isinstance(value, Tensor):
         return value
+    if "float" in words and not isinstance(value, (np.ndarray, list, tuple)):
+        return _scalar(value, words)
     try:
         # An array that may not be written to would be shared with a tensor that may.
         return torch.as_tensor(value if getattr(getattr(value, "flags", None), "writeable", True) else value.copy())
     except (TypeError, ValueError, RuntimeError) as error:
-        problem = f"must be a tensor or an array of numbers, got {type(value).__name__} ({error})"
+        shown = repr(value) if value is None or isinstance(value, str) else f"{type(value).__name__} ({error})"
+        problem = f"must be a tensor or an array of numbers, got {shown}"
         raise ParameterError(name, problem) from error
 
 

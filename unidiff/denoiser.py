@@ -22,6 +22,7 @@ from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, scale_by
+from unidiff.tensors import require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
 
@@ -158,7 +159,13 @@ class NeuralDenoiser(Denoiser):
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
         basis, condition, variance = self.process.basis, self.noise_condition.at(level), None
         input_scale, output_scale = self.scales(level)
-        output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+        try:
+            output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+        except RuntimeError as error:
+            if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
+                # A convolutional network may take other sizes than its own; this one could not.
+                require_own_shape(u.shape[1:], self.shape)
+            raise
         channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
         require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:

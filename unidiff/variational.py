@@ -90,7 +90,7 @@ def variational_bound(
         ParameterError: If an argument is out of range, the data are not finite or not on the levels, or the noise of
             the process at t_1 differs from mode to mode.
     """
-    check_data(x, levels)
+    check_data(x, levels, denoiser.shape)
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
     allowed = "a number from 0 (small) to 1 (large), or None"

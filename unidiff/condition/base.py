@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
+from unidiff.tensors import described
 
 __all__ = ["NULL", "Condition", "Named", "described", "named", "require_distinct"]
 
@@ -22,11 +23,6 @@ self denoiser model models solver solvers grid shape seeds dtype device batch ke
 noise uniform nfes reference_data fresh_data features followed tolerance most_steps trace rtol atol draws grad strength
 latent known amount variance
 """.split()  # noqa: SIM905
-
-
-def described(value: object) -> str:
-    """Dtype and shape of a tensor, the repr of anything else: for messages."""
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
+from unidiff.tensors import check_batch, check_floats
 
 __all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
 
@@ -72,7 +73,7 @@ def encode(
     Raises:
         ParameterError: If the data are not finite, or the solver draws noise.
     """
-    require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
+    check_batch("x", x, denoiser.shape)
     cond = check_conditions(cond, denoiser, len(x), x.device)
     process = denoiser.process
     start = scale_by(process.level(process.t_min, x).alpha, process.basis.forward(x))
@@ -104,7 +105,7 @@ def decode(
     Raises:
         ParameterError: If the latents are not finite, or the solver draws noise.
     """
-    require(bool(latent.isfinite().all()), "latent", "latents with NaN or infinity", "finite numbers")
+    check_batch("latent", latent, denoiser.shape)
     cond = check_conditions(cond, denoiser, len(latent), latent.device)
     process = denoiser.process
     modes = process.basis.forward(latent)
@@ -137,6 +138,8 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     Raises:
         ParameterError: If the shapes differ, a latent is 0 or not finite, or count is below 2.
     """
+    for name, latent in (("start", start), ("end", end)):
+        check_floats(name, latent, ("*shape",), True, finite=False)
     require(start.shape == end.shape, "end", tuple(end.shape), f"the shape of start, {tuple(start.shape)}")
     require_whole("count", count, 2)
     for name, latent in (("start", start), ("end", end)):  # 0 has no direction

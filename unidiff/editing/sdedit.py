@@ -24,6 +24,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
+from unidiff.tensors import check_floats
 
 __all__ = ["edit", "inpaint", "variations"]
 
@@ -203,9 +204,8 @@ def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tenso
 
 def _check_image(denoiser: Denoiser, image: Tensor, latent: bool = False) -> None:
     """Raise unless an image is finite, of the model's shape and, if it is not a latent, in [-1, 1]."""
-    shape = denoiser.shape
-    require(shape is None or image.shape == shape, "image", tuple(image.shape), f"of the model's shape, {shape}")
-    require(bool(image.isfinite().all()), "image", "an image with NaN or infinity", "finite numbers")
+    own = denoiser.shape
+    check_floats("image", image, own or ("*shape",), image.shape == own if own else image.ndim > 0)
     if image.ndim > 2 and not latent:
         low, high = float(image.min()), float(image.max())
         allowed = "in [-1, 1] (bytes: x / 127.5 - 1; [0, 1]: 2 x - 1)"
