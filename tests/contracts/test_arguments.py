@@ -22,6 +22,7 @@ from unidiff.arguments import PlainArguments, plain, plain_arguments
 from unidiff.backbone.base import Backbone
 from unidiff.backbone.encoder import Encoder
 from unidiff.errors import ParameterError
+from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.registry import PUBLIC
 
 # What is made by the library and never by a user's numbers: results, and what a run directory holds.
@@ -222,6 +223,7 @@ def models() -> list[nn.Module]:
     return [*networks, neural, mixture, *wrapped, *(make(mixture) for make in GUIDED.values())]
 
 
+@pytest.mark.slow  # some twenty models, each copied and pickled
 def test_models_have_the_same_weights_after_pickling_and_copying():
     for model, twin in chain(*(zip(repeat(made), copies(made)) for made in models())):
         assert type(twin) is type(model)
@@ -229,3 +231,110 @@ def test_models_have_the_same_weights_after_pickling_and_copying():
             torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
         )
         assert getattr(twin, "process", None) == getattr(model, "process", None)
+
+
+# ---------------------------------------------------------------------------------------------- opened data
+
+
+def test_opened_data_can_be_pickled_and_copied(tmp_path):
+    # Folders of images: unit/test_data_files.py. Files that are downloaded: their own tests.
+    np.save(tmp_path / "points.npy", np.random.RandomState(0).randn(30, 2).astype(np.float32))
+    named = [ud.data.ArrayFile(tmp_path / "points.npy"), ud.data.Notes(count=9)]
+    toys = [cls(count=20) for cls in (ud.data.Ring, ud.data.TwoMoons, ud.data.Spiral, ud.data.Checkerboard)]
+    opened = [data.open() for data in (*named, *toys)]
+    pairs = torch.utils.data.TensorDataset(torch.rand(5, 3), torch.arange(5))
+    opened += [ud.data.as_open_dataset(pairs), ud.data.as_open_dataset([torch.rand(2)] * 4)]
+    indices = torch.tensor([0, 3])
+    for source in opened:
+        for twin in copies(source):
+            assert torch.equal(twin.batch(indices), source.batch(indices))
+            assert twin.checksum == source.checksum
+
+
+# ---------------------------------------------------------------------------------------------- tensors and shapes
+
+NETWORK = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.UNet(shape=(1, 8, 8), width=8, multipliers=(1, 2), blocks=1))
+EXACT = ud.GaussianMixture(ud.VPSDE(), torch.zeros(1, 1, 8, 8), 1.0)
+MIXTURE = ud.GaussianMixture(ud.VPSDE(), MEANS, 0.04)
+STEPS, IMAGE = ud.Uniform(2), torch.zeros(1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": (2, 1, 8, 8)}, r"shape must be (1, 8, 8), which the model was made for, got (2, 1, 8, 8)"),
+        ({"shape": (3, 8, 8)}, r"shape must be (1, 8, 8), which the model was made for, got (3, 8, 8)"),
+        ({"shape": (1, 9, 9)}, r"shape must be (1, 8, 8), which the model was made for, got (1, 9, 9)"),
+        ({"shape": 8}, "shape must be the lengths of a sample's axes, such as (1, 28, 28), got 8"),
+        ({"shape": (1, 8.0, 8)}, "shape must be the lengths of a sample's axes, such as (1, 28, 28), got (1, 8.0, 8)"),
+        ({"dtype": torch.int64}, "dtype must be a floating type such as torch.float32, got torch.int64"),
+        ({"device": "nowhere"}, "device must be a device of this machine, such as cpu, got 'nowhere'"),
+        ({"keep": 2.0}, "keep must be an integer >= 0, got 2.0"),
+        ({"seeds": 2.0}, "seeds must be a number of samples or one integer for each, got 2.0"),
+    ],
+)
+def test_a_sample_that_the_model_cannot_draw_is_one_sentence(changes, message):
+    with pytest.raises(ParameterError) as caught:
+        ud.sample(NETWORK, ud.DDIM(), STEPS, **changes)
+    assert str(caught.value) == message
+
+
+def test_a_convolutional_network_draws_other_sizes_and_a_closed_form_does_not():
+    assert ud.sample(NETWORK, ud.DDIM(), STEPS, np.array([1, 4, 4])).x.shape == (1, 1, 4, 4)
+    with pytest.raises(ParameterError, match=r"^shape must be \(2,\), which the model was made for, got \(3,\)"):
+        ud.sample(ud.Counted(MIXTURE), ud.DDIM(), STEPS, (3,))
+    with pytest.raises(ParameterError, match=r"^shape must be \(2,\)"):
+        ud.sample(ud.Empirical(ud.VPSDE(), torch.zeros(3, 2)), ud.DDIM(), STEPS, [4])
+
+
+CALLS = {
+    "image": [
+        lambda x: ud.edit(NETWORK, x, 0.5, ud.DDIM(), STEPS),
+        lambda x: ud.inpaint(NETWORK, x, np.ones((8, 8)), ud.DDIM(), STEPS),
+        lambda x: ud.variations(NETWORK, x, 0.5, ud.DDIM(), STEPS),
+        lambda x: ud.Replacement(NETWORK, x, torch.ones(1, 8, 8)),
+    ],
+    "x": [
+        lambda x: ud.encode(EXACT, x, ud.DDIM(), STEPS),
+        lambda x: ud.log_likelihood(EXACT, x, ud.Hutchinson(), rtol=10.0, atol=10.0),
+        lambda x: ud.variational_bound(EXACT, x, STEPS),
+    ],
+    "latent": [lambda x: ud.decode(EXACT, x, ud.DDIM(), STEPS)],
+}
+
+
+@pytest.mark.parametrize(("name", "call"), [(name, call) for name, calls in CALLS.items() for call in calls])
+def test_tensors_are_taken_or_refused_in_one_sentence(name, call):
+    good = IMAGE if name == "image" else IMAGE[None]
+    for taken in (good.tolist(), good.double().numpy(), good.bfloat16()):
+        call(taken)
+    expected = f"^{name} must be floats of shape \\({'' if name == 'image' else 'B, '}1, 8, 8\\), got torch."
+    for wrong in (good.byte(), good.long().numpy(), good.bool(), good.cfloat(), good[0], good[None, None]):
+        with pytest.raises(ParameterError, match=expected):
+            call(wrong)
+    with pytest.raises(ParameterError, match=f"^{name} must be finite numbers, got NaN or infinity"):
+        call(good / 0)
+    for wrong in (None, "x", [["a"]], object()):
+        with pytest.raises(ParameterError, match=f"^{name} must be a tensor or an array of numbers, got "):
+            call(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, "float64", np.float32])
+def test_networks_and_states_of_any_format(dtype):
+    expected = dtype if isinstance(dtype, torch.dtype) else getattr(torch, np.dtype(dtype).name)
+    assert ud.sample(NETWORK, ud.DDIM(), STEPS, dtype=dtype).x.dtype == expected
+    if isinstance(dtype, torch.dtype):
+        assert ud.sample(copy.deepcopy(NETWORK).to(dtype), ud.DDIM(), STEPS).x.dtype == torch.float32
+
+
+def test_a_recipe_of_numpy_arguments_is_plain():
+    made = ud.tasks.Generation(
+        data=ud.data.Ring(count=np.int64(20)),
+        process=ud.DDPM(T=np.int32(10)),
+        parameterization=ud.Eps(),
+        backbone=Blueprint(ud.MLP, {"width": np.int64(8), "depth": torch.tensor(1)}),
+        training=ud.Training(steps=np.uint8(3), lr=np.float64(0.5)),
+    )
+    assert "numpy" not in repr(made)
+    assert "np." not in repr(made)
+    assert "width: 8" in made.to_yaml()
