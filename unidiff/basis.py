@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require, require_whole
 
 __all__ = ["DCT", "Basis", "Pixel", "set_shape"]
@@ -20,7 +21,7 @@ _DENSE = 128  # up to this length a product with the cosine matrix is as fast as
 
 
 @dataclass(frozen=True)
-class Basis(ABC):
+class Basis(PlainArguments, ABC):
     """An orthonormal change of coordinates, u = V^T x: white noise, norms and traces are the same in both.
 
     Attributes:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress
 from unidiff.condition.check import check_conditions
 from unidiff.conditioning.base import Conditioning
@@ -31,7 +32,7 @@ _APART = 2**28  # between the seeds of two stages; below 2^32 a seed is cheap
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(PlainArguments):
     """One model of a `Cascade`, and how it is sampled.
 
     Args:
@@ -112,7 +113,7 @@ class CascadeSolution:
 
 
 @dataclass(frozen=True, eq=False)
-class Cascade:
+class Cascade(PlainArguments):
     """Models in a row, each conditioned on the samples of the one before.
 
     With exact conditional models the last samples are those of p(x_K). With a first stage whose covariance is off by D,
@@ -130,7 +131,6 @@ class Cascade:
     stages: Sequence[Stage]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
         require(len(self.stages) > 0, "stages", [], "a list of at least one stage")
         for number, stage in enumerate(self.stages):
             where = f"stages[{number}]"
@@ -185,6 +185,7 @@ class Cascade:
         """
         self._given(cond, count)
 
+    @plain_arguments
     @torch.no_grad()
     def sample(
         self,

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require_shape
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
 from unidiff.process.base import Process
@@ -15,7 +16,7 @@ from unidiff.process.level import Level, scale_by
 __all__ = ["Classifier", "NeuralClassifier"]
 
 
-class Classifier(nn.Module, ABC):
+class Classifier(PlainArguments, nn.Module, ABC):
     """The probability of each class from a noisy state and its time.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named
 from unidiff.condition.image import Image
 from unidiff.condition.network import conditions_of
@@ -21,11 +22,12 @@ from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, scale_by
+from unidiff.tensors import require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(PlainArguments, nn.Module, ABC):
     """Predicts E[x0 | u_t] and E[eps | u_t] from a noisy state u_t and its noise level.
 
     Attributes:
@@ -157,7 +159,13 @@ class NeuralDenoiser(Denoiser):
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
         basis, condition, variance = self.process.basis, self.noise_condition.at(level), None
         input_scale, output_scale = self.scales(level)
-        output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+        try:
+            output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+        except RuntimeError as error:
+            if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
+                # A convolutional network may take other sizes than its own; this one could not.
+                require_own_shape(u.shape[1:], self.shape)
+            raise
         channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
         require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
 
@@ -17,7 +18,7 @@ _AXES = 64  # rows of the Jacobian computed together, which bounds the memory
 
 
 @dataclass(frozen=True)
-class DivergenceEstimator(ABC):
+class DivergenceEstimator(PlainArguments, ABC):
     """An estimator of the divergence of a velocity v(u), sum_i d v_i / d u_i, by automatic differentiation."""
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import ClassVar
 
 __all__ = [
@@ -110,7 +111,7 @@ def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Seq
 
 def is_whole(value: object, least: int = 1, most: int | None = None) -> bool:
     """Whether the value is an integer (True and False are not) from `least` to `most`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's integers are Integral
     return whole and least <= value and (most is None or value <= most)  # type: ignore[operator]
 
 

@@ -19,6 +19,7 @@ from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of
+from unidiff.tensors import require_own_shape
 
 __all__ = ["Empirical", "GaussianMixture", "MixtureClassifier"]
 
@@ -105,6 +106,7 @@ class GaussianMixture(Denoiser):
 
     def _along_axes(self, u: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals u - alpha m_k along the components' axes (B, K, D), their variances, log joint densities (B, K)."""
+        require_own_shape(u.shape[1:], self.shape)
         flat = u.flatten(1).to(self.means.dtype)
         alpha, sigma = (_align(scale, self.shape, flat)[..., None, :] for scale in (level.alpha, level.sigma))
         residual = flat[:, None, :] - alpha * self.means
@@ -194,6 +196,7 @@ class Empirical(Denoiser):
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         for name in cond:
             condition_of(self, name)  # which it has not
+        require_own_shape(u.shape[1:], self.shape)
         flat = u.flatten(1).to(self.data.dtype)
         alpha, sigma = (_align(scale, self.shape, flat) for scale in (level.alpha, level.sigma))
         # |u - alpha x|^2 / sigma^2 without |u|^2, which no softmax sees: matrix products instead of a (B, N, D) array.

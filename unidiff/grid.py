@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
@@ -31,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Grid(ABC):
+class Grid(PlainArguments, ABC):
     """A rule that gives the times of a sampling run."""
 
     @abstractmethod

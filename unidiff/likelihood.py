@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
-from unidiff.condition.base import described
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
+from unidiff.tensors import check_batch
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
 
@@ -71,6 +72,7 @@ class Likelihood:
         return SampleMean.of(self.bits_per_dim)
 
 
+@plain_arguments
 def log_likelihood(
     denoiser: Denoiser,
     x: Tensor,
@@ -117,7 +119,7 @@ def log_likelihood(
         ParameterError: If an argument is out of range, the data are not finite or not on the levels, or the equation
             cannot be solved with these tolerances.
     """
-    check_data(x, levels)
+    check_data(x, levels, denoiser.shape)
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
@@ -197,13 +199,9 @@ def bin_width(levels: int) -> float:
     return 2 / (levels - 1)
 
 
-def check_data(x: Tensor, levels: int | None) -> None:
-    """Raise a ParameterError unless data, (B, *shape), are finite floats, on the levels in [-1, 1] if they have any."""
-    if x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
-        raise ParameterError("x", f"must be floats of shape (B, *shape), with at least one value, got {described(x)}")
-    not_finite = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if not_finite:
-        raise ParameterError("x", f"sample {not_finite[0]} contains NaN or infinity. Remove such samples.")
+def check_data(x: Tensor, levels: int | None, own: Sequence[int] | None = None) -> None:
+    """Raise a ParameterError unless data, (B, *own), are finite floats, on the levels in [-1, 1] if they have any."""
+    check_batch("x", x, own)
     if levels is None:
         return
     require_whole("levels", levels, 2, 2**16)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 
 __all__ = ["Noise", "Seeded", "generator_of", "seed_everything", "seeds_of"]
@@ -41,7 +42,7 @@ def seed_everything(seed: int) -> None:
     torch.set_rng_state(generator_of(seed).get_state())
 
 
-class Seeded:
+class Seeded(PlainArguments):
     """One stream of standard normal noise per sample.
 
     Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same image in a batch of 1, in

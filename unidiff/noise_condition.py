@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.process.base import Process
@@ -16,7 +17,7 @@ __all__ = ["LogSigma", "NoiseCondition", "NoiseScale", "TableIndex", "Timestep",
 
 
 @dataclass(frozen=True)
-class NoiseCondition(ABC):
+class NoiseCondition(PlainArguments, ABC):
     """The number c that a network is passed as the noise level of its input."""
 
     def check(self, process: Process) -> None:

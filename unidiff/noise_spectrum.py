@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, ones_like
 
+from unidiff.arguments import PlainArguments
+
 __all__ = ["DataSpectrum", "GaussianFreeField", "NoiseSpectrum", "WhiteNoise"]
 
 
 @dataclass(frozen=True)
-class NoiseSpectrum(ABC):
+class NoiseSpectrum(PlainArguments, ABC):
     """The variances s_k^2 of the noise in the modes of an image, up to a common factor."""
 
     @abstractmethod

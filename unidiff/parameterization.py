@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.noise_condition import LogSigma, NoiseCondition, Timestep
 from unidiff.process.base import Process
@@ -62,7 +63,7 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parameterization(ABC):
+class Parameterization(PlainArguments, ABC):
     """The quantity a x0 + b eps that a network predicts.
 
     Attributes:

@@ -64,7 +64,7 @@ def renamed(**parameters: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def class_of_string(owner: object, parameter: str, base: Any, stacklevel: int = 4) -> None:
+def class_of_string(owner: object, parameter: str, base: Any, stacklevel: int = 5) -> None:
     """For `__post_init__`: replace an old string by an object of its class below `base`, with a DeprecationWarning."""
     if isinstance(value := getattr(owner, parameter), str):
         classes = {cls.__name__: cls for cls in base.__subclasses__()}

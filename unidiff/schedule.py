@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 
 __all__ = ["BetaTable", "Cosine", "Linear", "ScaledLinear", "Schedule", "ZeroTerminalSNR"]
 
 
 @dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(PlainArguments, ABC):
     """A rule that gives the T variances of a DDPM forward chain."""
 
     @abstractmethod
@@ -124,7 +125,6 @@ class BetaTable(Schedule):
     entries: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "entries", tuple(self.entries))
         require(len(self.entries) >= 2, "entries", self.entries, "a list of at least 2 numbers")
         for i, beta in enumerate(self.entries, 1):
             inside = 0 < beta < 1 or (beta == 1 and i == len(self.entries))

@@ -10,6 +10,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import Batch, Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
@@ -43,6 +44,7 @@ class Bound(Likelihood):
         return [SampleMean.of(term) for term in self.terms.T]
 
 
+@plain_arguments
 def variational_bound(
     denoiser: Denoiser,
     x: Tensor,
@@ -88,7 +90,7 @@ def variational_bound(
         ParameterError: If an argument is out of range, the data are not finite or not on the levels, or the noise of
             the process at t_1 differs from mode to mode.
     """
-    check_data(x, levels)
+    check_data(x, levels, denoiser.shape)
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
     allowed = "a number from 0 (small) to 1 (large), or None"

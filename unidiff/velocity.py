@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require, require_shape
 from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
 from unidiff.process.level import Level
@@ -16,7 +17,7 @@ from unidiff.process.per_sample import PerSampleHeat
 __all__ = ["PerSamplePosterior", "VelocityField", "VelocityNetwork"]
 
 
-class VelocityField(nn.Module, ABC):
+class VelocityField(PlainArguments, nn.Module, ABC):
     """The expected velocity E[du/dt | u_t] of a process. The flow along it has the process's distribution at each time.
 
     Attributes:

@@ -235,7 +235,7 @@ def test_seeds_and_splits_are_different_streams():
         (torch.zeros(20), r"with N >= 1, got \(20,\)"),
         (torch.tensor([[0.0, math.nan]]), "must be finite"),
         (torch.tensor([[0.0, math.inf]]), "must be finite"),
-        ([[0.0]], "must be a tensor"),
+        ([["a"]], "must be a tensor or an array of numbers, got list"),
     ],
 )
 def test_tensors_that_cannot_be_trained_on_are_an_error(values, problem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import tarfile
 
 import numpy as np
@@ -145,6 +146,7 @@ def test_celeba_splits_crops_and_attributes(faces):
     inside = x[:, 2:-2, 2:-2]  # the filter at an edge takes pixels from outside the square
     assert (inside - torch.tensor([-1.0, 1.0, -1.0])[:, None, None]).abs().max() < 1e-6
     assert CelebA(faces).open().labels is None
+    assert torch.equal(pickle.loads(pickle.dumps(train)).batch(torch.tensor([2]))[0], x)
 
 
 def test_damaged_celeba_is_one_error(faces):
@@ -214,6 +216,7 @@ def test_images_of_the_library(saved, tmp_path, monkeypatch):
     assert torch.equal(test.batch(torch.arange(2)), expected[[9, 19]])
     assert train.labels.tolist() == [i % 2 for i in kept]
     assert train.class_names == ("even", "odd", "other")
+    assert torch.equal(pickle.loads(pickle.dumps(train)).batch(torch.arange(18)), train.batch(torch.arange(18)))
     assert train.checksum == photos(saved / "one").open().checksum != test.checksum
     two = photos(saved / "two", label=None, channels=1, size=12)
     assert (len(two.open()), len(two.open("test"))) == (20, 4)

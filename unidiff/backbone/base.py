@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named, require_distinct
 from unidiff.condition.image import Image
 from unidiff.condition.vector import Label
@@ -16,7 +17,7 @@ from unidiff.errors import ParameterError, require, require_whole
 __all__ = ["Backbone"]
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(PlainArguments, nn.Module, ABC):
     """A network from pixels to pixels, independent of processes and parameterizations.
 
     Args:

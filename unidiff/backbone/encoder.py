@@ -9,6 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unidiff.arguments import PlainArguments
 from unidiff.backbone.axes import (
     CONVOLUTIONS,
     downsample,
@@ -28,7 +29,7 @@ from unidiff.errors import require_whole
 __all__ = ["Encoder", "MLPEncoder", "UNetEncoder"]
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(PlainArguments, nn.Module, ABC):
     """A network from noisy pixels to one number per class.
 
     Attributes:

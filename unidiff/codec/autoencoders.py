@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from unidiff.arguments import PlainArguments
 from unidiff.codec.codec import Autoencoder
 from unidiff.codec.objective import CodecObjective, Commitment, Reconstruction, Variational
 from unidiff.errors import is_whole, require, require_whole
@@ -20,7 +21,7 @@ _GROUPS = 8  # of group normalization
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(ABC):
+class AutoencoderConfig(PlainArguments, ABC):
     """An autoencoder architecture and its sizes.
 
     Args:

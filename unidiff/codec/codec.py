@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.errors import DataError, ParameterError
 from unidiff.files import whole_files
+from unidiff.tensors import check_floats
 
 __all__ = ["FAMILIES", "Autoencoder", "AutoencoderOutput", "CodecInTraining", "Layout", "at_least_float32"]
 
@@ -106,7 +108,7 @@ class AutoencoderOutput(NamedTuple):
     commitment: Tensor
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(PlainArguments, nn.Module):
     """An autoencoder of diffusers with the scale of its latents: z = (h - shift) * scale.
 
     h is the mean of the posterior (AutoencoderKL), the vector to be quantized on decoding (VQModel), or the encoder's
@@ -154,6 +156,7 @@ class Autoencoder(nn.Module):
         """Floating type of the weights, to which images and latents are cast."""
         return next(self.model.parameters()).dtype
 
+    @plain_arguments
     def encode(self, x: Tensor) -> Tensor:
         """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
 
@@ -165,12 +168,14 @@ class Autoencoder(nn.Module):
         """
         layout = self.layout
         layout.latent_shape(x.shape[1:])
+        check_floats("x", x, ("B", layout.channels, "*sizes"), True, finite=False)
         if x.ndim == 5:
             return _frame_by_frame(self.encode, x)
         batches = x.to(self.dtype).split(_batch_size(x.shape[2] * x.shape[3]))
         h = torch.cat([self._raw(batch) for batch in batches])
         return (h - layout.shift) * layout.scale
 
+    @plain_arguments
     def decode(self, z: Tensor) -> Tensor:
         """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches; the inverse of `encode`.
 
@@ -178,9 +183,11 @@ class Autoencoder(nn.Module):
         decoder without normalization whose receptive field is at most 8 positions to each side. Normalization layers
         see one tile at a time, so other decoders differ slightly.
         """
+        layout = self.layout
+        fits = z.ndim in (4, 5) and z.shape[1] == layout.latent_channels
+        check_floats("z", z, ("B", layout.latent_channels, "*sizes"), fits, finite=False)
         if z.ndim == 5:
             return _frame_by_frame(self.decode, z)
-        layout = self.layout
         h = z.to(self.dtype) / layout.scale + layout.shift
         if max(h.shape[2:]) > _TILE:
             return torch.cat([self._tiled(one, layout.factor) for one in h.split(1)])

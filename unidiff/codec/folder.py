@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from unidiff.arguments import plain_arguments
 from unidiff.codec.codec import FAMILIES, Autoencoder, Layout
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest as file_digest
@@ -93,6 +94,7 @@ def _require_weights(folder: Path) -> None:
     raise DataError(f"codec: {folder}: {WEIGHTS} is missing. Save the model again, in one piece, as safetensors.")
 
 
+@plain_arguments
 def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.device | str = "cpu") -> Autoencoder:
     """Read a codec, in evaluation mode and without gradients.
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.codec.codec import Autoencoder, AutoencoderOutput, at_least_float32
 from unidiff.errors import ParameterError, require, require_shape
 
@@ -23,7 +24,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class PixelError(ABC):
+class PixelError(PlainArguments, ABC):
     """The error of a reconstruction, elementwise."""
 
     @abstractmethod
@@ -50,7 +51,7 @@ class AbsoluteError(PixelError):
 
 
 @dataclass(frozen=True)
-class CodecObjective(ABC):
+class CodecObjective(PlainArguments, ABC):
     """The loss of an autoencoder: the errors of pixels and of edges and a penalty on latents, per pixel and channel.
 
     Args:

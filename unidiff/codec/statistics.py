@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from unidiff.arguments import plain_arguments
 from unidiff.codec.codec import Autoencoder
 from unidiff.noise import generator_of
 
@@ -38,6 +39,7 @@ class LatentStatistics(NamedTuple):
     pictures: int
 
 
+@plain_arguments
 @torch.no_grad()
 def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
     """Measure latents over at most 10,000 images, chosen at random by the seed.

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
+from unidiff.tensors import described
 
 __all__ = ["NULL", "Condition", "Named", "described", "named", "require_distinct"]
 
@@ -23,13 +25,8 @@ latent known amount variance
 """.split()  # noqa: SIM905
 
 
-def described(value: object) -> str:
-    """Dtype and shape of a tensor, the repr of anything else: for messages."""
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-
-
 @dataclass(frozen=True)
-class Condition(ABC):
+class Condition(PlainArguments, ABC):
     """A named input of a model beside the noisy state: a tensor with one row per sample.
 
     A condition enters the U-Net and the DiT in one way, if at all: as a vector that is added to the noise embedding

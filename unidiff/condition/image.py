@@ -34,7 +34,6 @@ class Image(Condition):
         super().__post_init__()
         require_whole("channels", self.channels, 1, 65536)
         require(all(map(is_whole, self.size)), "size", self.size, "integers >= 1")
-        object.__setattr__(self, "size", tuple(self.size))
 
     @property
     def words(self) -> str:

@@ -85,7 +85,6 @@ class Embedding(Condition):
         super().__post_init__()
         fits = isinstance(self.shape, (tuple, list)) and len(self.shape) in (1, 2) and all(map(is_whole, self.shape))
         require(fits, "shape", self.shape, "(D,) or (L, D), integers >= 1")
-        object.__setattr__(self, "shape", tuple(self.shape))
 
     @property
     def words(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, Named
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import ParameterError, require
@@ -35,7 +36,7 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Conditioning(ABC):
+class Conditioning(PlainArguments, ABC):
     """Conditions computed from the data, for training a conditional network."""
 
     @property

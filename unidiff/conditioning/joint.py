@@ -35,7 +35,6 @@ class Joint(Conditioning):
     joint_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))
         require(len(self.parts) > 0, "parts", self.parts, "one conditioning or more")
         for part in self.parts:
             require(not hasattr(part, "parts"), "parts", part, "single conditionings")

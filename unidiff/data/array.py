@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,9 +50,6 @@ class ArrayFile(Dataset):
     layout: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", os.fspath(self.path))  # may be a Path, but the repr is a recipe: plain text
-        if self.labels is not None:
-            object.__setattr__(self, "labels", os.fspath(self.labels))
         require(self.layout is None or self.layout in LAYOUTS, "layout", self.layout, " or ".join(LAYOUTS))
         require((self.low is None) == (self.high is None), "high", self.high, "low and high together, or neither")
         if self.low is not None and self.high is not None:

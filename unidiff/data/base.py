@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
 
@@ -32,7 +33,7 @@ _READ_TOGETHER = 1000  # samples
 
 
 @dataclass(frozen=True)
-class Dataset(ABC):
+class Dataset(PlainArguments, ABC):
     """Which data: arguments only. Constructing one reads nothing; `open` does.
 
     Attributes:
@@ -108,7 +109,7 @@ class Dataset(ABC):
 
 
 @dataclass(repr=False, eq=False)
-class OpenDataset(ABC):
+class OpenDataset(PlainArguments, ABC):
     """Opened data. A batch is a function of its indices alone, which is what lets training resume exactly.
 
     Attributes:

@@ -38,7 +38,6 @@ class ColourSquares(Dataset):
     size: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", os.fspath(self.root))  # may be a Path, but the repr is a recipe: plain text
         require_whole("size", self.size, 8, 8192)
 
     @property
@@ -87,7 +86,6 @@ class ImageFolder(Dataset):
     fallback: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", os.fspath(self.root))  # may be a Path, but the repr is a recipe: plain text
         require_whole("size", self.size, 8, 8192)
         require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
         require(isinstance(self.flip, bool), "flip", self.flip, "true or false")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -54,7 +53,6 @@ class HuggingFaceImages(Dataset):
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", os.fspath(self.path))  # may be a Path, but the repr is a recipe: plain text
         require_whole("size", self.size, 8, 8192)
         require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -53,7 +52,6 @@ class Latent(Dataset):
     replaced: ClassVar[str] = "codec"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "codec", os.fspath(self.codec))  # may be a Path, but the repr is a recipe: plain text
         require(not self.data.coded, "data", self.data, "images that are not encoded yet")
         require(isinstance(self.cache, bool), "cache", self.cache, "true or false")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
 import sys
 import zlib
@@ -54,8 +53,6 @@ class _IDXImages(GreySquares):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_fallback(self.fallback)
-        if self.root is not None:  # may be a Path, but the repr is a recipe: plain text
-            object.__setattr__(self, "root", os.fspath(self.root))
 
     def open(self, split: str = "train") -> TensorSource:
         """Find or download the two files of the split (60,000 or 10,000 images), verify and read them."""

@@ -11,6 +11,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
@@ -20,6 +21,7 @@ from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
+from unidiff.tensors import check_batch, check_floats
 
 __all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
 
@@ -43,6 +45,7 @@ class RoundTrip:
     nfe: int
 
 
+@plain_arguments
 @optional_gradients
 def encode(
     denoiser: Denoiser,
@@ -70,7 +73,7 @@ def encode(
     Raises:
         ParameterError: If the data are not finite, or the solver draws noise.
     """
-    require(bool(x.isfinite().all()), "x", "data with NaN or infinity", "finite numbers")
+    check_batch("x", x, denoiser.shape)
     cond = check_conditions(cond, denoiser, len(x), x.device)
     process = denoiser.process
     start = scale_by(process.level(process.t_min, x).alpha, process.basis.forward(x))
@@ -78,6 +81,7 @@ def encode(
     return process.basis.inverse(end / _prior_scale(process, end)).to(x.dtype)
 
 
+@plain_arguments
 @optional_gradients
 def decode(
     denoiser: Denoiser,
@@ -101,7 +105,7 @@ def decode(
     Raises:
         ParameterError: If the latents are not finite, or the solver draws noise.
     """
-    require(bool(latent.isfinite().all()), "latent", "latents with NaN or infinity", "finite numbers")
+    check_batch("latent", latent, denoiser.shape)
     cond = check_conditions(cond, denoiser, len(latent), latent.device)
     process = denoiser.process
     modes = process.basis.forward(latent)
@@ -109,6 +113,7 @@ def decode(
     return process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
 
 
+@plain_arguments
 def round_trip(
     denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
 ) -> RoundTrip:
@@ -119,6 +124,7 @@ def round_trip(
     return RoundTrip(latent, back, (back - x).flatten(1).square().mean(1).sqrt(), counted.nfe)
 
 
+@plain_arguments
 def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     """Latents by spherical interpolation, (count, *shape), both ends included (Song, Meng & Ermon 2021, eq. 67).
 
@@ -132,6 +138,8 @@ def interpolate(start: Tensor, end: Tensor, count: int) -> Tensor:
     Raises:
         ParameterError: If the shapes differ, a latent is 0 or not finite, or count is below 2.
     """
+    for name, latent in (("start", start), ("end", end)):
+        check_floats(name, latent, ("*shape",), True, finite=False)
     require(start.shape == end.shape, "end", tuple(end.shape), f"the shape of start, {tuple(start.shape)}")
     require_whole("count", count, 2)
     for name, latent in (("start", start), ("end", end)):  # 0 has no direction

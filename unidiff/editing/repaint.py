@@ -17,6 +17,7 @@ from unidiff.process.base import Process
 from unidiff.process.level import Level, axpby, eps_of, fresh_noise_fraction
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
+from unidiff.tensors import check_floats
 
 __all__ = ["Replacement", "Resampling", "check_strength"]
 
@@ -45,6 +46,9 @@ class Replacement(Denoiser):
 
     def __init__(self, denoiser: Denoiser, image: Tensor, strength: Tensor) -> None:
         super().__init__()
+        own = denoiser.shape
+        fits = own is None or image.shape in (own, (*image.shape[:1], *own))
+        check_floats("image", image, own or ("*shape",), fits)
         self._copy_interface(denoiser)
         self.denoiser = denoiser
         self.register_buffer("replacement", image.clone())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.basis import Basis
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
@@ -23,12 +24,14 @@ from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
+from unidiff.tensors import check_floats
 
 __all__ = ["edit", "inpaint", "variations"]
 
 _FLOW = ProbabilityFlow()
 
 
+@plain_arguments
 @optional_gradients
 def edit(
     denoiser: Denoiser,
@@ -104,6 +107,7 @@ def edit(
     return Solution(torch.cat(samples), times, nfe)
 
 
+@plain_arguments
 @optional_gradients
 def variations(
     denoiser: Denoiser,
@@ -146,6 +150,7 @@ def variations(
     return decode(denoiser, turned, solver, grid, grad=grad, **cond)
 
 
+@plain_arguments
 @optional_gradients
 def inpaint(
     denoiser: Denoiser,
@@ -199,9 +204,8 @@ def _where(basis: Basis, chosen: Tensor, first: Tensor, second: Tensor) -> Tenso
 
 def _check_image(denoiser: Denoiser, image: Tensor, latent: bool = False) -> None:
     """Raise unless an image is finite, of the model's shape and, if it is not a latent, in [-1, 1]."""
-    shape = denoiser.shape
-    require(shape is None or image.shape == shape, "image", tuple(image.shape), f"of the model's shape, {shape}")
-    require(bool(image.isfinite().all()), "image", "an image with NaN or infinity", "finite numbers")
+    own = denoiser.shape
+    check_floats("image", image, own or ("*shape",), image.shape == own if own else image.ndim > 0)
     if image.ndim > 2 and not latent:
         low, high = float(image.min()), float(image.max())
         allowed = "in [-1, 1] (bytes: x / 127.5 - 1; [0, 1]: 2 x - 1)"

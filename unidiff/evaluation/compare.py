@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
@@ -35,6 +36,7 @@ _REFERENCE_SEED = 2**40  # of the reference samples: beyond the seeds of samples
 Models = Denoiser | Sequence[tuple[str, Denoiser]]
 
 
+@plain_arguments
 def compare(
     models: Models,
     solvers: Solver | str | Sequence[Solver | tuple[Solver, Grid] | str],

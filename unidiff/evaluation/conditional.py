@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
@@ -16,6 +17,7 @@ from unidiff.solver.sample import check_request
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 
 
+@plain_arguments
 @torch.no_grad()
 def mean_prediction(
     denoiser: Denoiser,
@@ -50,7 +52,7 @@ def mean_prediction(
     Raises:
         ParameterError: If a condition is not the model's, or one that it requires is missing.
     """
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
     require_whole("draws", draws)
     process, means = denoiser.process, []
     for part in batches(seeds, batch, cond):

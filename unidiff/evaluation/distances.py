@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.errors import require
 from unidiff.noise import generator_of
 
@@ -30,6 +31,7 @@ class Estimate(NamedTuple):
     error: float
 
 
+@plain_arguments
 def energy_distance(x: Tensor, y: Tensor) -> Estimate:
     """Energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| between the distributions of two sets of samples.
 
@@ -44,6 +46,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Estimate:
     return Target(y).energy(x)
 
 
+@plain_arguments
 def sliced_wasserstein(x: Tensor, y: Tensor, *, directions: int = 64, groups: int = 10, seed: int = 0) -> Estimate:
     """Sliced Wasserstein distance of order 2 between two sets of samples.
 

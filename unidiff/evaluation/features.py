@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require
 
 __all__ = ["Discriminants"]
 
 
 @dataclass(frozen=True, eq=False)
-class Discriminants:
+class Discriminants(PlainArguments):
     """Linear discriminants: the directions of largest between-class variance relative to that within classes.
 
     With S_w the covariance of the samples about the means of their classes and S_b that of these means, the rows of

@@ -10,6 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
@@ -42,6 +43,7 @@ class Flow:
     steps: int
 
 
+@plain_arguments
 @torch.no_grad()
 def reference_flow(
     denoiser: Denoiser,
@@ -80,7 +82,7 @@ def reference_flow(
     Raises:
         ParameterError: If the seeds or the conditions are invalid.
     """
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
     process, before = denoiser.process, None
     starts = [
         (process.start(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)

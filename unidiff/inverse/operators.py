@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import DCT, Basis, Pixel, set_shape
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import generator_of
@@ -24,7 +25,7 @@ _LONGEST_AXIS = 65536
 
 
 @dataclass(frozen=True)
-class Operator(ABC):
+class Operator(PlainArguments, ABC):
     """A linear map A of the last axes of a sample, A = U diag(s) W^T, with U a basis and s the singular values.
 
     It acts on each channel separately: (B, C, *shape) to (B, C, *measured).
@@ -36,6 +37,7 @@ class Operator(ABC):
     left = renamed_attribute("left", "left_singular_basis")
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "left" in vars(cls):  # an operator written for the last release overrides the old name
             warnings.warn(f"{cls.__name__}.left is now called left_singular_basis.", DeprecationWarning, stacklevel=2)
             setattr(cls, "left_singular_basis", vars(cls)["left"])  # noqa: B010

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.exact import GaussianMixture
@@ -16,6 +17,7 @@ from unidiff.guidance.base import replace_x0, slice_level
 from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level, eps_of, scale_by
+from unidiff.tensors import check_floats
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior", "conditioned"]
 
@@ -47,8 +49,7 @@ class Posterior(Denoiser):
         super().__init__()
         require(0 < noise_std < math.inf, "noise_std", noise_std, "a number > 0 (known pixels: `unidiff.inpaint`)")
         require_whole("chunk", chunk)
-        finite = y.ndim >= 2 and bool(y.isfinite().all())
-        require(finite, "y", tuple(y.shape), "finite numbers (B, *measured) or (1, ...)")
+        check_floats("y", y, ("B", "*measured"), y.ndim >= 2)
         if denoiser.shape is not None:
             measured = tuple(operator.apply(torch.zeros(1, *denoiser.shape)).shape[1:])
             allowed = f"(B, *{measured}), as {type(operator).__name__} measures samples {tuple(denoiser.shape)}"
@@ -246,6 +247,7 @@ class MomentMatching(Posterior):
         return push(solution.reshape(shape))
 
 
+@plain_arguments
 def conditioned(mixture: GaussianMixture, operator: Operator, y: Tensor, noise_std: float = 0.0) -> GaussianMixture:
     """The exact denoiser of x0 given y = A x0 + s n, x0 from a mixture: again a mixture.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from unidiff.arguments import PlainArguments
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError
 from unidiff.objective.coupling import Coupling, Independent
@@ -29,7 +30,7 @@ Model = TypeVar("Model", bound=_OfProcess, contravariant=True, default=NeuralDen
 
 
 @dataclass(frozen=True)
-class Objective(ABC, Generic[Model]):
+class Objective(PlainArguments, ABC, Generic[Model]):
     """A loss of a network, averaged over data, noise and time by the training loop.
 
     Args:

@@ -8,7 +8,6 @@ and only the probability flow (DDIM, Euler, Heun, the deterministic multistep so
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError
 from unidiff.files import map_array
@@ -31,7 +31,7 @@ _READ_TOGETHER = 1000  # rows
 
 
 @dataclass(frozen=True)
-class Coupling(ABC):
+class Coupling(PlainArguments, ABC):
     """The joint distribution of a sample and its noise, whose marginals are the data and the standard normal.
 
     Attributes:
@@ -85,9 +85,6 @@ class Pairs(Coupling):
     """
 
     path: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", os.fspath(self.path))  # may be a Path, but the repr is a recipe: plain text
 
     def _array(self, shape: tuple[int, ...], count: int | None = None) -> np.ndarray:
         """The mapped array, with rows of this shape, as many as `count`; reads the header only."""

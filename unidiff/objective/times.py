@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.process.base import Process
 
@@ -48,7 +49,7 @@ class TimeState(ABC):
 
 
 @dataclass(frozen=True)
-class TimeSampling(ABC):
+class TimeSampling(PlainArguments, ABC):
     """A distribution of training times."""
 
     def check(self, process: Process) -> None:

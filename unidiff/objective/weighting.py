@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.parameterization import Parameterization
 from unidiff.process.level import Level, Scale
@@ -22,7 +23,7 @@ __all__ = ["EpsilonWeighting", "MinSNR", "UniformWeighting", "Weighting"]
 
 
 @dataclass(frozen=True)
-class Weighting(ABC):
+class Weighting(PlainArguments, ABC):
     """A weight on the squared error of the predicted quantity, as a function of time."""
 
     @abstractmethod

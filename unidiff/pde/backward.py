@@ -16,6 +16,7 @@ import math
 
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.errors import require
 from unidiff.pde.domain import Domain, GradientModes
 from unidiff.pde.evolution import evolve_modes
@@ -25,6 +26,7 @@ from unidiff.pde.regularizers import Mollifier, Observation
 __all__ = ["mode_deviation", "recover", "recover_modes", "resolution", "resolvable_modes"]
 
 
+@plain_arguments
 def recover(
     domain: Domain, values: Tensor, time: float, method: Mollifier, energy: float, deviation: float = 0.0
 ) -> Tensor:
@@ -54,6 +56,7 @@ def recover(
     return domain.to_values(start).to(values.dtype)
 
 
+@plain_arguments
 def recover_modes(
     domain: Domain, modes: Tensor, time: float, method: Mollifier, energy: float, deviation: float = 0.0
 ) -> Tensor:
@@ -71,6 +74,7 @@ def recover_modes(
     return gradient.embed(method.start(observed)).to(modes.dtype)
 
 
+@plain_arguments
 def mode_deviation(domain: Domain, deviation: float) -> float:
     """Standard deviation in each mode of noise that has `deviation` in each of the grid's equal cells.
 
@@ -79,6 +83,7 @@ def mode_deviation(domain: Domain, deviation: float) -> float:
     return deviation * math.sqrt(volume(domain) / domain.points[0].numel())
 
 
+@plain_arguments
 def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: float) -> Tensor:
     """How many modes of a field are above the noise at time T: those with lambda_k < log(|a_k| e^rho / delta) / T.
 
@@ -97,6 +102,7 @@ def resolvable_modes(domain: Domain, modes: Tensor, time: float, deviation: floa
     return (evolved.abs() > deviation).flatten(-domain.eigenvalues.ndim).sum(-1)
 
 
+@plain_arguments
 def resolution(time: float, relative_noise: float, length: float = 1.0) -> float:
     """K* = (L / pi) sqrt(log(1 / delta) / T): modes of an interval with e^(-lambda_k T) above a relative noise delta.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import DCT
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.renamed import class_of_string, renamed, renamed_attribute
@@ -25,7 +26,7 @@ __all__ = [
 _MOST_CELLS = 2**26  # 512 MB for one field: a mistyped size raises an error instead of exhausting the memory
 
 
-class Domain(ABC):
+class Domain(PlainArguments, ABC):
     """A domain whose fields are written in orthonormal eigenmodes of minus the Laplacian, no flux at the boundary.
 
     A field is its values at `points`, (..., *grid), or its modes a_k = <u, phi_k>, (..., *modes). The inner product is
@@ -92,7 +93,7 @@ def cell_centres(cells: Sequence[int], sides: Sequence[float]) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
-class Discretization(ABC):
+class Discretization(PlainArguments, ABC):
     """The Laplacian whose eigenvalues the cosine modes of a box have."""
 
     @abstractmethod
@@ -149,14 +150,14 @@ class _Grid(Domain):
     def __post_init__(self) -> None:
         for name in ("cells", "sides"):
             value = getattr(self, name)
-            value = tuple(value) if isinstance(value, list | tuple) else (value,)
+            value = value if isinstance(value, tuple) else (value,)
             object.__setattr__(self, name, value)
             require(len(value) == self.dimension, name, value, f"{self.dimension} values, one for each axis")
         for cells, side in zip(self.cells, self.sides, strict=True):
             require_whole("cells", cells, 2)
             require(0 < side < math.inf, "sides", side, "a number > 0")
         require(math.prod(self.cells) <= _MOST_CELLS, "cells", self.cells, f"at most {_MOST_CELLS:,} cells in all")
-        class_of_string(self, "discretization", Discretization, stacklevel=5)
+        class_of_string(self, "discretization", Discretization, stacklevel=6)
 
     @property
     def _basis(self) -> DCT:
@@ -220,7 +221,7 @@ class Box(_Grid):
 
 
 @dataclass(frozen=True)
-class GradientModes:
+class GradientModes(PlainArguments):
     """The K modes of a domain with eigenvalue above 0, all but the constant; they carry R = sum_k lambda_k u_k^2.
 
     In y_k = sqrt(lambda_k / R) u_k a field of gradient energy R is a point of the unit sphere: a direction.

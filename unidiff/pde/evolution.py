@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, reject_constants
@@ -82,6 +83,7 @@ class Flow:
         return 1 / (self.shares**2).flatten(-self.domain.eigenvalues.ndim).sum(-1)
 
 
+@plain_arguments
 def evolve(domain: Domain, u0: FieldLike, times: Times, **options: Any) -> Flow:
     """Solve the renormalised heat equation from initial values.
 
@@ -104,6 +106,7 @@ def evolve(domain: Domain, u0: FieldLike, times: Times, **options: Any) -> Flow:
     return evolve_modes(domain, field_modes(domain, u0), times, **options)
 
 
+@plain_arguments
 def evolve_modes(
     domain: Domain,
     modes: Tensor,
@@ -215,6 +218,7 @@ class Stability:
         return math.sqrt(R / self.eigenvalue)
 
 
+@plain_arguments
 def stability(domain: Domain, k: int, *, diffusivity: float = 1.0) -> Stability:
     """The linear stability of the steady state mu_k phi_k.
 
@@ -234,6 +238,7 @@ def stability(domain: Domain, k: int, *, diffusivity: float = 1.0) -> Stability:
     return Stability(k, eigenvalue, diffusivity * gaps, unstable, int((gaps == 0).sum()) - 1)
 
 
+@plain_arguments
 def takeover_time(domain: Domain, k: int, j: int, ratio: float, *, diffusivity: float = 1.0) -> float:
     """The time at which phi_j, small at first, reaches phi_k's energy: log(1 / ratio) / (D (lambda_k - lambda_j)).
 

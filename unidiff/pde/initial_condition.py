@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require, require_whole
 from unidiff.noise import generator_of
 from unidiff.pde.domain import Domain, GradientModes
@@ -17,7 +18,7 @@ __all__ = ["Broadband", "Eigenmodes", "InitialCondition", "RandomField"]
 
 
 @dataclass(frozen=True)
-class InitialCondition(ABC):
+class InitialCondition(PlainArguments, ABC):
     """A field, defined on every domain. Modes are numbered k = 0, 1, 2, ... in the order of their eigenvalues."""
 
     @abstractmethod
@@ -65,7 +66,6 @@ class Eigenmodes(InitialCondition):
     terms: tuple[tuple[int, float], ...] = ((1, 1.0),)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "terms", tuple(tuple(term) for term in self.terms))
         require(len(self.terms) > 0, "terms", [], "a list of at least one pair (k, c)")
         for term in self.terms:
             require(len(term) == 2, "terms", term, "a pair (k, c)")

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.pde.domain import Domain, GradientModes
@@ -67,7 +68,7 @@ class Stationary(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class MeanFieldForcing:
+class MeanFieldForcing(PlainArguments):
     """The forced equation under the constraint in the mean; see the module for the equations.
 
     Args:
@@ -183,6 +184,7 @@ def distance_below(rates: Tensor, noise: Tensor) -> float:
     return x
 
 
+@plain_arguments
 def interval_multiplier(strength: float, length: float = 1.0) -> float:
     r"""The stationary r on the interval [0, L] at infinite resolution, for noise white in y.
 

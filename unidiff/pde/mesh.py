@@ -156,7 +156,6 @@ class Mask(_Cells):
             raise ParameterError("inside", "its rows are of different lengths.") from error
         require(marked.ndim == 2, "inside", marked.shape, "an array (rows, columns)")
         object.__setattr__(self, "inside", tuple(map(tuple, marked.astype(bool).tolist())))
-        object.__setattr__(self, "sides", tuple(self.sides))
         positive = len(self.sides) == 2 and all(0 < side < math.inf for side in self.sides)
         require(positive, "sides", self.sides, "two numbers > 0")
         self._check("inside")
@@ -208,7 +207,6 @@ class Polygon(_Cells):
     modes: int = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vertices", tuple(tuple(vertex) for vertex in self.vertices))
         require(len(self.vertices) >= 3, "vertices", self.vertices, "at least 3 corners")
         for vertex in self.vertices:
             finite = len(vertex) == 2 and all(map(math.isfinite, vertex))

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.pde.domain import Domain, GradientModes
@@ -34,7 +35,7 @@ __all__ = ["Bingham", "PathwiseForcing"]
 
 
 @dataclass(frozen=True, eq=False)
-class Bingham:
+class Bingham(PlainArguments):
     r"""The law pi(y) ~ exp(-y' Lambda y / eps^2) on the unit sphere of R^K, with exact moments for any K.
 
     With a_k = lambda_k / eps^2, a Gaussian integral in polar coordinates is a Laplace transform in the squared radius;
@@ -101,7 +102,7 @@ class Bingham:
 
 
 @dataclass(frozen=True)
-class PathwiseForcing:
+class PathwiseForcing(PlainArguments):
     """Simulates dy = -P Lambda y dt + eps P o dW on the unit sphere, with noise white in y, by a splitting.
 
     A step is half a step of heat, a step of noise, half a step of heat. Heat is exact for any step,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.errors import require, require_shape, require_whole
 from unidiff.noise import Seeded
 from unidiff.renamed import renamed_attribute
@@ -51,7 +52,7 @@ class Observation(NamedTuple):
     deviation: float
 
 
-class Mollifier(ABC):
+class Mollifier(PlainArguments, ABC):
     """A way to estimate the modes at time 0."""
 
     @abstractmethod
@@ -158,6 +159,7 @@ class Posterior(NamedTuple):
     variance: Tensor
 
 
+@plain_arguments
 def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tensor) -> Posterior:
     """The posterior of a_k ~ N(0, S_k) given v_k = g_k a_k + N(0, s_k^2).
 

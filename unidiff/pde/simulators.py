@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.errors import RunFailed, require, require_whole
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, field_modes, single_field, volume
@@ -30,7 +31,7 @@ __all__ = ["ETDRK4", "SDIRK2", "MethodOfLines", "Simulator", "TorchMethodOfLines
 
 
 @dataclass(frozen=True)
-class Simulator(ABC):
+class Simulator(PlainArguments, ABC):
     """A way to integrate the renormalised heat equation step by step, D = 1."""
 
     def simulate(self, domain: Domain, u0: FieldLike, times: Times) -> Tensor:
@@ -237,6 +238,7 @@ def _coefficients(z: Tensor, h: float) -> tuple[Tensor, ...]:
     return z.exp(), (z / 2).exp(), *(h * values.mean(1).real for values in (q, f1, f2, f3))
 
 
+@plain_arguments
 def equation_22_with_frozen_R(
     domain: Domain, u0: FieldLike, times: Times, *, R: float | None = None, method: str = "RK45", rtol: float = 1e-9
 ) -> tuple[Tensor, Tensor]:
@@ -263,8 +265,7 @@ def equation_22_with_frozen_R(
     """
     laplacian = domain.laplacian()
     field, scale, at = single_field(domain, u0, times)
-    start = field.flatten().numpy()
-    energy = float(_energy(laplacian, field.reshape(1, -1)))
+    start, energy = field.flatten().numpy(), float(_energy(laplacian, field.reshape(1, -1)))
     if R is not None:
         require(0 < R < math.inf, "R", R, "a finite number > 0")
         # R is an integral over the domain, the sums here are over its cells.
@@ -280,8 +281,8 @@ def equation_22_with_frozen_R(
     blown_up.terminal = True  # type: ignore[attr-defined]
     from scipy.integrate import solve_ivp
 
-    span, atol = (0.0, float(at[-1])), 1e-3 * rtol
-    solution = solve_ivp(right, span, start, method, at.numpy(), rtol=rtol, atol=atol, events=blown_up)
+    tolerances = {"rtol": rtol, "atol": 1e-3 * rtol}
+    solution = solve_ivp(right, (0.0, float(at[-1])), start, method, at.numpy(), events=blown_up, **tolerances)
     values = torch.full((len(at), start.size), math.nan, dtype=torch.float64)
     values[: solution.y.shape[1]] = torch.from_numpy(solution.y.T.copy())
     return scale * values.reshape(len(at), *field.shape), _energy(laplacian, values) / energy

@@ -12,6 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
@@ -74,7 +75,7 @@ def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) 
 
 
 @dataclass(frozen=True)
-class Process(ABC):
+class Process(PlainArguments, ABC):
     """A Gaussian process from data to noise, diagonal in an orthonormal basis.
 
     Time t runs from 0 (clean) to 1 (most noise). It is progress, not physical time. A new process is `log_alpha` and

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from unidiff.arguments import PlainArguments
 from unidiff.basis import DCT
 from unidiff.precision import precise
 from unidiff.process.base import derivative
@@ -31,7 +32,7 @@ class _Coefficients(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PerSampleHeat:
+class PerSampleHeat(PlainArguments):
     """The renormalised heat equation with every image's own constraint: |grad m|^2 = (1 - eta) R(u_0) at every time.
 
     The state is u_t = m(t, u_0) + sigma(t) eps. m is the exact solution of the equation (Higham, Higham & Grindrod, eq.

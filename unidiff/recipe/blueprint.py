@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from unidiff.arguments import plain
+
 __all__ = ["Blueprint", "parameters"]
 
 T = TypeVar("T")
@@ -71,7 +73,8 @@ class Blueprint(Generic[T]):
         keys = parameters(self.kind)
         resolved = {name: p.default for name, p in keys.items() if name in self.arguments or p.default is not p.empty}
         # Unknown arguments stay, for the class to raise Python's own error when it is built.
-        object.__setattr__(self, "arguments", resolved | dict(self.arguments))
+        given = {n: plain(n, value, keys[n].annotation) if n in keys else value for n, value in self.arguments.items()}
+        object.__setattr__(self, "arguments", resolved | given)
 
     def build(self, **supplied: Any) -> T:
         """Make the object; a network has newly initialized weights.

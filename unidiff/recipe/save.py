@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import RecipeError
 from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.registry import PUBLIC, Registry, is_component
@@ -15,7 +16,7 @@ from unidiff.recipe.yaml_tree import write_yaml
 __all__ = ["Record", "to_plain"]
 
 
-class Record:
+class Record(PlainArguments):
     """A frozen dataclass whose parameters are the top-level keys of a recipe file."""
 
     is_record: ClassVar[bool] = True  # also below an abstract base: a mapping without `type`

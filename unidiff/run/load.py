@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
@@ -125,6 +126,7 @@ class LoadOptions(TypedDict, total=False):
     report: Callable[[str], None]
 
 
+@plain_arguments
 def load(
     directory: str | Path,
     overrides: Sequence[str] = (),

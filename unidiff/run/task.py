@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
 from typing_extensions import Unpack
 
+from unidiff.arguments import plain_arguments
 from unidiff.errors import RunError
 from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.build import Builder
@@ -114,6 +115,7 @@ class Task(Record, ABC):
         return ({} if self.key else {"type": PUBLIC.name_of(type(self))}) | super().to_dict()
 
 
+@plain_arguments
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_imports: bool = False) -> Task:
     """Read a recipe of any kind and check all of it; no data is read and no weight is made.
 

@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.condition.check import on_device
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
@@ -29,7 +30,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Solver(ABC):
+class Solver(PlainArguments, ABC):
     """A numerical method along a grid of times. It holds parameters only: no model, no grid, no state.
 
     Attributes:

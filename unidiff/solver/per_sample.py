@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
@@ -23,7 +24,7 @@ __all__ = ["PerSampleSolver", "PlugIn", "PosteriorDDIM", "VelocityFlow"]
 
 
 @dataclass(frozen=True)
-class PerSampleSolver(ABC):
+class PerSampleSolver(PlainArguments, ABC):
     """A deterministic rule that carries a state of a `PerSampleHeat` from a time t to a time s < t."""
 
     @abstractmethod

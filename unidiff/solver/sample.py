@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
@@ -18,6 +19,7 @@ from unidiff.process.base import Process
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.gradients import optional_gradients
+from unidiff.tensors import check_axes, check_format
 
 __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "sample", "shape_and_seeds"]
 
@@ -43,7 +45,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(PlainArguments):
     """How a recipe draws samples: its `sampling` section.
 
     Args:
@@ -75,6 +77,7 @@ class Sampling:
         self.solver.check(process)
 
 
+@plain_arguments
 @optional_gradients
 def sample(
     denoiser: Denoiser,
@@ -118,7 +121,8 @@ def sample(
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
+    require_whole("keep", keep, 0)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
     path: list[State] = []
@@ -143,12 +147,15 @@ def check_request(
     seeds: Sequence[int] | int,
     cond: Mapping[str, Tensor],
     device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Sequence[int], Sequence[int], dict[str, Tensor]]:
     """The shape of a sample, one seed per sample, and the conditions on the device.
 
     Raises:
-        ParameterError: If the shape is unknown, the seeds are not integers, or the conditions are not the model's.
+        ParameterError: If the shape is unknown or not the model's, the seeds are not integers, the conditions are not
+            the model's, the dtype is not floating, or the machine has no such device.
     """
+    check_format(dtype, device)
     shape, seeds = shape_and_seeds(denoiser.shape, shape, seeds)
     return shape, seeds, check_conditions(cond, denoiser, len(seeds), device)
 
@@ -160,4 +167,4 @@ def shape_and_seeds(
     shape = own if shape is None else shape
     if shape is None:
         raise ParameterError("shape", "this model has no sample shape of its own; pass one, such as (1, 28, 28).")
-    return shape, seeds_of(seeds)
+    return check_axes(shape, own), seeds_of(seeds)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from unidiff import plot
+from unidiff.arguments import PlainArguments
 from unidiff.cascade import Cascade, Stage
 from unidiff.conditioning.base import Conditioning
 from unidiff.conditioning.identity import Identity
@@ -51,7 +52,7 @@ class Refiner:
 
 
 @dataclass(frozen=True)
-class StageSection:
+class StageSection(PlainArguments):
     """One stage in a recipe.
 
     Args:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from unidiff.arguments import plain_arguments
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
 from unidiff.conditioning.labels import Labels
@@ -118,6 +119,7 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
         return ClassifierReport(*session.trained(), accuracy)
 
 
+@plain_arguments
 def load_classifier(directory: str | Path, **options: Unpack[LoadOptions]) -> NeuralClassifier:
     """Read the classifier of a run: `unidiff.load(directory).model`, of a classifier's run only.
 

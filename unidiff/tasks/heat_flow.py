@@ -55,7 +55,6 @@ class HeatFlow(ResultsTask):
     files: ClassVar[tuple[str, ...]] = "evolution.csv", "values.npy", "profiles.png", "shares.png", "evolution.json"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "times", tuple(self.times))
         require(len(self.times) > 0, "times", [], "a list of at least one number")
         for t in self.times:
             require(0 <= t < math.inf, "times", t, "a finite number >= 0")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic
 import torch
 from torch import Tensor, nn
 
+from unidiff.arguments import plain_arguments
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import ParameterError, RunFailed, require
@@ -89,6 +90,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
     return accelerator
 
 
+@plain_arguments
 def train(
     denoiser: Trained,
     source: Data,

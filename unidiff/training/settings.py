@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require, require_whole
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(PlainArguments):
     """How a network is trained.
 
     Args:
