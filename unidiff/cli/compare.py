@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from unidiff.cli.console import Console, aligned
+from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -22,6 +23,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RecipeError, RunError
+from unidiff.text import clean
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
@@ -65,6 +67,7 @@ def compare(
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)
     directory = out or Path("runs") / name
+    run_directory.set(directory)
     facts = {**guidance.to_dict(), **images.to_dict(), **{f"cond.{name}": named[name] for name in named}}
     for key, value in facts.items():
         if value is not None and not task.runs:
@@ -87,14 +90,14 @@ def compare(
     _print_table(comparison)
     scale = "" if guidance.guidance is None else f"guidance {guidance.guidance:g}"
     if conditions := [f"{words}" for words in (content.get("conditions"), scale) if words]:
-        print(f"conditions: {', '.join(conditions)}")
+        say(f"conditions: {', '.join(conditions)}")
     if errors := ", ".join(f"{error:.1e} {label}".strip() for label, error in comparison.flow_errors.items()):
-        print(f"rms: from the true flow of the first {comparison.followed} samples, which is known to about {errors}")
+        say(f"rms: from the true flow of the first {comparison.followed} samples, which is known to about {errors}")
     if content["reference"]:
-        print(f"energy, sliced W2: from {content['reference']}")
+        say(f"energy, sliced W2: from {content['reference']}")
     if content["features"]:
-        print(f"features: energy distance in {content['features']}")
-    print(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
+        say(f"features: energy distance in {content['features']}")
+    say(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
 
 
 def _task(
@@ -146,11 +149,11 @@ def _print_table(comparison: Comparison) -> None:
 
         shown = Table(*table[0])
         for words in table[1:]:
-            shown.add_row(*words)
+            shown.add_row(*map(clean, words))
         Terminal().print(shown, markup=False)
     else:
-        print(aligned(table, 1 + several))
+        say(aligned(table, 1 + several))
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return "" if estimate is None else f"{estimate.value:.4f} ± {estimate.error:.4f}"
+    return "" if estimate is None else f"{estimate.value:.4f} +- {estimate.error:.4f}"

@@ -62,7 +62,7 @@ def conditioned(
             raise RunError(f"--classifier {guidance.classifier}: {problem}")
         classifier = load_classifier(guidance.classifier, report=report, **vars(model))
     taken = run.denoiser.classes if classifier is None else classifier.classes
-    measured, labels = _measured(run, images), torch.tensor(_labels(run, guidance, taken))
+    measured, labels = _measured(run, images), torch.tensor(_labels(run, guidance, taken, report))
     if measured is not None and guidance.names and not images.images:
         raise RunError(f"--class {guidance.classes}: choose the image of this class too, with --image.")
     if measured is not None and (images.images or examples is None):
@@ -101,7 +101,9 @@ def _value(model: Denoiser, name: str, text: str) -> torch.Tensor:
         raise RunError(f"{option}: write a number or a list of numbers, as in --set cond.{name}=[0.5,1].") from error
 
 
-def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) -> list[int]:
+def _labels(
+    run: GenerationRun, guidance: GuidanceOptions, count: int | None, report: Callable[[str], None]
+) -> list[int]:
     """The chosen classes of a model, or of its classifier, which has this many."""
     if not guidance.names:
         return []
@@ -113,8 +115,11 @@ def _labels(run: GenerationRun, guidance: GuidanceOptions, count: int | None) ->
         raise RunError(f"{option}: {run.directory} is not conditioned on classes. {remedy}.")
     known = (run.manifest.data and run.manifest.data.class_names) or []
     numbers = {name: number for number, name in enumerate(known)}
-    labels = [numbers.get(name, -1) if isinstance(name, str) else name for name in guidance.names]
+    # Names first: folders 0, 1, 2, 10 are numbered as texts, so `--class 2` is the folder 2, which is number 3.
+    labels = [numbers.get(word, -1 if isinstance(name, str) else name) for word, name in guidance.words]
     for name, label in zip(guidance.names, labels):
+        if isinstance(name, int) and label != name:
+            report(f"{option}: {name} is the name of class number {label} of {run.directory}; it is taken as the name.")
         if not 0 <= label < count:
             called = f", called {', '.join(known)}" if known and known != [*map(str, range(count))] else ""
             raise RunError(f"{option}: the classes of {run.directory} are 0 to {count - 1}{called}, got {name!r}.")

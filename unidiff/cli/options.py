@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidiff.cli.last_resort import run_directory
 from unidiff.errors import RunError
 from unidiff.files import require_writable
 
@@ -75,6 +76,7 @@ class ModelOptions:
         """The run of a generative model; see `load_generation`."""
         from unidiff.tasks.generation import load_generation
 
+        run_directory.set(directory)
         return load_generation(directory, overrides or (), report=report, **vars(self))
 
 
@@ -113,8 +115,13 @@ class GuidanceOptions:
     @property
     def names(self) -> list[int | str]:
         """The classes as they are written, numbers or names; empty if none are chosen."""
-        words = (self.classes or "").split(",") if self.classes is not None else []
-        return [int(word) if word.lstrip("-").isdecimal() else word for word in map(str.strip, words)]
+        return [name for _, name in self.words]
+
+    @property
+    def words(self) -> list[tuple[str, int | str]]:
+        """Each of the classes as it is written, and as a number if it is one."""
+        words = [word.strip() for word in self.classes.split(",")] if self.classes is not None else []
+        return [(word, int(word) if word.lstrip("-").isdecimal() else word) for word in words]
 
     @property
     def times(self) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unidiff.errors import DataError, ParameterError
 from unidiff.files import whole_files
+from unidiff.memory import enough_memory
 
 __all__ = ["FAMILIES", "Autoencoder", "AutoencoderOutput", "CodecInTraining", "Layout", "at_least_float32"]
 
@@ -154,6 +155,7 @@ class Autoencoder(nn.Module):
         """Floating type of the weights, to which images and latents are cast."""
         return next(self.model.parameters()).dtype
 
+    @enough_memory("Pass fewer or smaller images, or latents, at once.")
     def encode(self, x: Tensor) -> Tensor:
         """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
 
@@ -171,6 +173,7 @@ class Autoencoder(nn.Module):
         h = torch.cat([self._raw(batch) for batch in batches])
         return (h - layout.shift) * layout.scale
 
+    @enough_memory("Pass fewer or smaller images, or latents, at once.")
     def decode(self, z: Tensor) -> Tensor:
         """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches; the inverse of `encode`.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from unidiff.codec.codec import Autoencoder
+from unidiff.memory import enough_memory
 from unidiff.noise import generator_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class LatentStatistics(NamedTuple):
     pictures: int
 
 
+@enough_memory("Use smaller images or a smaller codec.")
 @torch.no_grad()
 def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
     """Measure latents over at most 10,000 images, chosen at random by the seed.

@@ -15,6 +15,7 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import enough_memory
 from unidiff.process.base import Process
 from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
@@ -43,6 +44,7 @@ class RoundTrip:
     nfe: int
 
 
+@enough_memory("Pass fewer samples at once.")
 @optional_gradients
 def encode(
     denoiser: Denoiser,
@@ -78,6 +80,7 @@ def encode(
     return process.basis.inverse(end / _prior_scale(process, end)).to(x.dtype)
 
 
+@enough_memory("Pass fewer samples at once.")
 @optional_gradients
 def decode(
     denoiser: Denoiser,

@@ -16,6 +16,7 @@ from unidiff.editing.inversion import decode, encode
 from unidiff.editing.repaint import Replacement, check_strength
 from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.level import axpby
@@ -29,6 +30,7 @@ __all__ = ["edit", "inpaint", "variations"]
 _FLOW = ProbabilityFlow()
 
 
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def edit(
     denoiser: Denoiser,
@@ -104,6 +106,7 @@ def edit(
     return Solution(torch.cat(samples), times, nfe)
 
 
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def variations(
     denoiser: Denoiser,
@@ -146,6 +149,7 @@ def variations(
     return decode(denoiser, turned, solver, grid, grad=grad, **cond)
 
 
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def inpaint(
     denoiser: Denoiser,

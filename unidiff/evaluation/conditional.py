@@ -10,12 +10,14 @@ from torch import Tensor
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded
 from unidiff.solver.sample import check_request
 
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 
 
+@enough_memory(LOWER_BATCH)
 @torch.no_grad()
 def mean_prediction(
     denoiser: Denoiser,

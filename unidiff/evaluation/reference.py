@@ -13,6 +13,7 @@ from torch import Tensor
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.process.level import Level, axpby
@@ -42,6 +43,7 @@ class Flow:
     steps: int
 
 
+@enough_memory(LOWER_BATCH)
 @torch.no_grad()
 def reference_flow(
     denoiser: Denoiser,

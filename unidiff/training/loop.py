@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.memory import enough_memory
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
+_LESS_MEMORY = (
+    "Raise training.accumulate, which divides each batch into parts, or lower training.batch. "
+    "The checkpoints that had been saved are as they were."
+)
 _DROPOUT = 2  # a stream of the run's seed beside those of BatchPlan
 
 
@@ -89,6 +94,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
     return accelerator
 
 
+@enough_memory(_LESS_MEMORY)
 def train(
     denoiser: Trained,
     source: Data,
