@@ -25,7 +25,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _clean_line(line: str) -> str:
-    line = _LONG_WORD.sub(lambda word: _cut(word[0], _LONGEST_WORD), _cut(line, _LONGEST_LINE))
+    line = _cut(_LONG_WORD.sub(lambda word: _cut(word[0], _LONGEST_WORD), line), _LONGEST_LINE)
     if line.isprintable():
         return line
     # Not printable are control characters, half surrogates, and those that turn the direction of what follows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class Backbone(nn.Module, ABC):
                 raise ParameterError("conditions", f"{problem}; write a network of your own, or use UNet or DiT.")
 
 
-def require_size(parameter: str, value: int, most: int) -> None:
+def require_size(parameter: str, value: Any, most: int) -> None:
     """Raise a ParameterError for a size of a network that is not an integer from 1 to `most`."""
     require_whole(parameter, value)
     require(value <= most, parameter, value, f"at most {most}")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
+
 _SOLVERS = (
     "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. Names may be abbreviated; the number sets `order` if "
     "there is one, else the first numeric parameter: ddim, ddim:0.5, ancestral@native [default, for runs: "
@@ -123,7 +125,8 @@ def _task(
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
         changes = {"solvers": ("ddim", "ancestral", "exponentialadams"), **changes}
         task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
-        return task, "-".join(["compare", *(run.name for run in runs)])
+        name = "-".join(["compare", *(run.name for run in runs)])
+        return task, name.encode()[:_LONGEST_NAME].decode(errors="ignore")
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position
         raise RunError(str(error) if error.parameter == "runs" else f"--{error}") from error
 

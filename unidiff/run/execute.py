@@ -133,8 +133,7 @@ class TrainingTask(Task, Generic[M]):
 
     def verdict(self) -> str:
         """With the number of weights; see `Task.verdict`."""
-        count = self.count_weights()
-        memory = as_bytes(memory_of_weights(count))
+        memory = as_bytes(memory_of_weights(count := self.count_weights()))
         return f"Valid. The network has {count:,} parameters; training needs {memory} of memory and that of a batch."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
@@ -164,6 +163,8 @@ class TrainingTask(Task, Generic[M]):
             problem = "the weights are not those of the network in recipe.yaml. Restore the recipe used in training."
             raise RunError(f"{directory}: {problem}") from error
         precision = resolve_precision(self.training.precision, where)
+        if not all(bool(weight.isfinite().all()) for weight in checkpoint.ema.values()):
+            raise RunError(f"{directory}: training diverged, its weights are not finite. Train with a smaller lr.")
         return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
