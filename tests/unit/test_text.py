@@ -82,12 +82,6 @@ def test_what_nobody_foresaw_is_kept_in_a_file_and_has_code_70(tmp_path, monkeyp
     assert (shown.code, "raise KeyError" in shown.err) == (70, True)
 
 
-def test_without_a_run_the_report_is_a_temporary_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("unidiff.run.task.load_recipe", None)
-    assert str(tmp_path) in refused("check", "ddpm_digits", code=70)
-
-
 def test_letters_that_an_output_has_not_are_written_by_their_codes(monkeypatch):
     bytes_out = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(bytes_out, encoding="ascii"))

@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -113,17 +113,20 @@ def main() -> None:
         error.message = clean(error.message)
         error.show()
         sys.exit(error.exit_code)
+    except UnidiffError as error:
+        _end(str(error), error.exit_code, error if debug else None)
     except Exception as error:
-        if debug:
-            traceback.print_exception(error)
-        if isinstance(error, UnidiffError):
-            message, code = str(error), error.exit_code
-        else:
-            message, code = write_report(error), EXIT_CODE
-        speaker = "unidiff"
-        if not is_speaker():
-            # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
-            time.sleep(_PATIENCE)
-            speaker = f"unidiff (process {os.environ['RANK']})"
-        say(f"{speaker}: {message}", error=True)
-        sys.exit(code)
+        _end(write_report(error), EXIT_CODE, error if debug else None)
+
+
+def _end(message: str, code: int, shown: Exception | None) -> NoReturn:
+    """Print the message of an error, after its traceback where that is asked for, and exit."""
+    if shown is not None:
+        traceback.print_exception(shown)
+    speaker = "unidiff"
+    if not is_speaker():
+        # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
+        time.sleep(_PATIENCE)
+        speaker = f"unidiff (process {os.environ['RANK']})"
+    say(f"{speaker}: {message}", error=True)
+    sys.exit(code)
