@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import nn
 import unidiff as ud
 from unidiff import memory
 from unidiff.backbone.mlp import MLP
+from unidiff.cli.conditions import _labels
+from unidiff.cli.options import GuidanceOptions
 from unidiff.data.base import TensorSource
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, RunError
 from unidiff.memory import OutOfMemory, as_bytes, enough_memory, memory_of, require_memory
 from unidiff.run.forecast import forecast, memory_of_weights, remarks
 from unidiff.training.loop import accelerator_for
@@ -168,6 +171,22 @@ def test_what_is_seldom_meant_is_said():
     many, warm = remarks(Training(10, batch=400, warmup=40), source)
     assert many == "training.batch is 400, but the data have 40 samples: each of them is seen 10 times in a step."
     assert warm == "training.warmup is 40, more than the 10 steps: the learning rate reaches 0.25 of lr only."
+
+
+def test_classes_whose_names_are_other_numbers_are_said_and_chosen_by_name():
+    names = ("0", "1", "10", "11", "2")
+    source = TensorSource(torch.zeros(40, 2), "x", labels=torch.zeros(40).long(), class_names=names)
+    expected = "Classes are numbered in the order of their names as texts: 0 is 0, 1 is 1, 2 is 10, 3 is 11, 4 is 2."
+    assert list(remarks(Training(10, batch=4), source)) == [expected]
+    run = SimpleNamespace(manifest=SimpleNamespace(data=SimpleNamespace(class_names=[*names])), directory="o")
+    said: list[str] = []
+    assert _labels(run, GuidanceOptions("2,10,0,3"), 5, said.append) == [4, 2, 0, 3]
+    assert [sentence.split(": ")[1] for sentence in said] == [
+        "2 is the name of class number 4 of o; it is taken as the name.",
+        "10 is the name of class number 2 of o; it is taken as the name.",
+    ]
+    with pytest.raises(RunError, match="got 'cat'"):
+        _labels(run, GuidanceOptions("cat"), 5, said.append)
 
 
 # --- a network that diverged ---

@@ -121,7 +121,7 @@ class GuidanceOptions:
     def words(self) -> list[tuple[str, int | str]]:
         """Each of the classes as it is written, and as a number if it is one."""
         words = [word.strip() for word in self.classes.split(",")] if self.classes is not None else []
-        return [(word, int(word) if word.lstrip("-").isdecimal() else word) for word in words]
+        return [(word, int(word) if word.removeprefix("-").isdecimal() else word) for word in words]
 
     @property
     def times(self) -> tuple[float, float] | None:

@@ -147,6 +147,10 @@ def remarks(training: Training, source: OpenDataset) -> Iterator[str]:
         times = f"it is seen {training.batch} times" if count == 1 else times
         noun = "sample" if count == 1 else "samples"
         yield f"training.batch is {training.batch}, but the data have {count} {noun}: {times} in a step."
+    names = source.class_names or ()
+    if all(name.isdecimal() for name in names) and [*names] != sorted(names, key=int):
+        pairs = ", ".join(f"{number} is {name}" for number, name in enumerate(names[:6]))
+        yield f"Classes are numbered in the order of their names as texts: {pairs}{', ...' * (len(names) > 6)}."
     if training.warmup > training.steps:
         share = training.steps / training.warmup
         problem = f"training.warmup is {training.warmup}, more than the {training.steps} steps"
