@@ -17,8 +17,10 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
+from unidiff.solver.ode import require_resolved
 from unidiff.tensors import check_batch
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
@@ -73,6 +75,7 @@ class Likelihood:
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 def log_likelihood(
     denoiser: Denoiser,
     x: Tensor,
@@ -124,6 +127,7 @@ def log_likelihood(
     cond = check_conditions(cond, denoiser, len(x), x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
         require(0 < value < math.inf, name, value, "a number > 0")
+    require_resolved(rtol, atol, x.dtype, "rtol")
     estimates, nfe = [], 0
     # Automatic differentiation works under no_grad, where it is switched on again, but not under inference_mode.
     with torch.inference_mode(False), torch.no_grad():

@@ -17,6 +17,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.base import Process
@@ -45,6 +46,7 @@ class Bound(Likelihood):
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 def variational_bound(
     denoiser: Denoiser,
     x: Tensor,

@@ -25,6 +25,7 @@ from unidiff import plot
 from unidiff.errors import RecipeError, RunError, RunFailed
 from unidiff.recipe.shipped import read_source, shipped_recipes
 from unidiff.run import execute as module
+from unidiff.run.forecast import too_long
 from unidiff.tasks import generation_report
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
@@ -359,7 +360,7 @@ def test_a_long_run_says_so_within_its_first_minute(tmp_path, monkeypatch, secon
 
 
 def test_without_a_lighter_recipe_it_names_the_steps(tmp_path):
-    assert "training.steps" in module._long(7200, None)
+    assert "training.steps" in too_long(7200, None)
 
 
 # --- the right to write ---

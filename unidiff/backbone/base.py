@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,11 @@ from unidiff.condition.image import Image
 from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require, require_whole
 
-__all__ = ["Backbone"]
+__all__ = ["DEEPEST", "MOST_BLOCKS", "WIDEST", "Backbone", "require_size"]
+
+# Limits far above any use: a typing error is a message instead of a full memory. Of blocks at each resolution, of
+# layers one after another, of channels.
+MOST_BLOCKS, DEEPEST, WIDEST = 100, 1000, 65536
 
 
 class Backbone(PlainArguments, nn.Module, ABC):
@@ -126,3 +131,9 @@ class Backbone(PlainArguments, nn.Module, ABC):
             if condition.name not in entered and not (joins and condition.joined):
                 problem = f"{type(self).__name__} has no way to take {condition!r}"
                 raise ParameterError("conditions", f"{problem}; write a network of your own, or use UNet or DiT.")
+
+
+def require_size(parameter: str, value: Any, most: int) -> None:
+    """Raise a ParameterError for a size of a network that is not an integer from 1 to `most`."""
+    require_whole(parameter, value)
+    require(value <= most, parameter, value, f"at most {most}")

@@ -17,6 +17,7 @@ from unidiff.backbone.axes import (
     unfold_patches,
     unfold_time,
 )
+from unidiff.backbone.base import DEEPEST, WIDEST, require_size
 from unidiff.backbone.context import Attended, AttendingBackbone, CrossAttention, context_of
 from unidiff.backbone.layers import FrameAttention, NoiseEmbedding, attend, sinusoidal, zeroed
 from unidiff.condition.base import Condition
@@ -83,8 +84,9 @@ class DiT(AttendingBackbone):
         require_shape_of_rank(shape, (3,) if factorized else (1, 2, 3))
         require_whole("patch", patch)
         require(is_whole(width) and width % 4 == 0, "width", width, "a multiple of 4, at least 4")
-        require_whole("depth", depth)
-        require_whole("heads", heads)
+        require_size("width", width, WIDEST)
+        require_size("depth", depth, DEEPEST)
+        require_size("heads", heads, WIDEST)
         sides = tuple(shape[2:] if factorized else shape[1:])
         rank = len(sides)
         if any(side % patch for side in sides):

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.base import Backbone
+from unidiff.backbone.base import DEEPEST, WIDEST, Backbone, require_size
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
 from unidiff.condition.base import Condition
-from unidiff.errors import is_whole, require, require_whole
+from unidiff.errors import is_whole, require
 
 __all__ = ["MLP", "DenseLayers", "check_dense"]
 
@@ -43,7 +43,8 @@ def check_dense(shape: tuple[int, ...], width: int, depth: int) -> None:
     sizes = isinstance(shape, (tuple, list)) and len(shape) > 0 and all(is_whole(n) for n in shape)
     require(sizes, "shape", shape, "one or more integers >= 1")
     require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-    require_whole("depth", depth)
+    require_size("width", width, WIDEST)
+    require_size("depth", depth, DEEPEST)
 
 
 class MLP(DenseLayers, Backbone):

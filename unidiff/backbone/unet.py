@@ -19,6 +19,7 @@ from unidiff.backbone.axes import (
     unfold_time,
     upsample,
 )
+from unidiff.backbone.base import MOST_BLOCKS, WIDEST, require_size
 from unidiff.backbone.context import Attended, AttendingBackbone, CrossAttention, context_of
 from unidiff.backbone.layers import (
     FrameAttention,
@@ -31,7 +32,7 @@ from unidiff.backbone.layers import (
     zeroed,
 )
 from unidiff.condition.base import Condition
-from unidiff.errors import ParameterError, is_whole, require, require_whole
+from unidiff.errors import ParameterError, is_whole, require
 
 __all__ = ["UNet", "check_unet"]
 
@@ -107,14 +108,14 @@ class UNet(AttendingBackbone):
             allowed = f"among the resolutions of this network ({', '.join(map(str, sizes))})"
             raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
         if head_channels is None:
-            require_whole("heads", heads)
+            require_size("heads", heads, WIDEST)
         else:
-            require_whole("head_channels", head_channels)
+            require_size("head_channels", head_channels, WIDEST)
             if heads is not None:
                 problem = f"cannot be combined with heads = {heads}. Set heads to None (null in a recipe)."
                 raise ParameterError("head_channels", problem)
         if groups is not None:
-            require_whole("groups", groups)
+            require_size("groups", groups, WIDEST)
         for name, value in {"scale_shift": scale_shift, "residual_resampling": residual_resampling}.items():
             require(isinstance(value, bool), name, value, "true or false")
         super().__init__(shape, classes, image, learned_variance, conditions)
@@ -250,7 +251,9 @@ def check_unet(
     require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
     several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(map(is_whole, multipliers))
     require(several, "multipliers", multipliers, "one or more integers >= 1")
-    require_whole("blocks", blocks)
+    widest = width * max(multipliers)
+    require(widest <= WIDEST, "width", width, f"such that no level has more than {WIDEST} channels")
+    require_size("blocks", blocks, MOST_BLOCKS)
     require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
     require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
 

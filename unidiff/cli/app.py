@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from unidiff._version import __version__
 from unidiff.cli.compare import compare
-from unidiff.cli.console import is_speaker
+from unidiff.cli.console import is_speaker, say
 from unidiff.cli.describe import describe, list_names
 from unidiff.cli.edit import edit
 from unidiff.cli.export import export
 from unidiff.cli.inpaint import inpaint
+from unidiff.cli.last_resort import EXIT_CODE, run_directory, write_report
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.options import grouped
 from unidiff.cli.run import check, run
 from unidiff.cli.sample import sample
 from unidiff.errors import UnidiffError
+from unidiff.memory import enough_memory
+from unidiff.text import clean
 
 __all__ = ["app", "main"]
 
+_UsageError: Any = typer.BadParameter.__bases__[0]  # what typer raises for a command line that it cannot read
 _PATIENCE = 5.0  # seconds
 _PACKAGE = Path(__file__).parents[1]
 
@@ -55,6 +61,9 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, as UNIDIFF_DEBUG=1 does.")
+    ] = False,
 ) -> None:
     pass
 
@@ -68,7 +77,7 @@ def _show_warnings_as_notes() -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **options: Any) -> None:
         if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, (DeprecationWarning, UserWarning)):
-            print(f"Note: {message}", file=sys.stderr)
+            say(f"Note: {message}", error=True)
         else:
             usual(message, category, filename, *more, **options)
 
@@ -77,25 +86,47 @@ def _show_warnings_as_notes() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130."""
+    """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130.
+
+    Anything else that goes wrong is written to a file, and answered by a sentence with its path and exit code 70.
+    """
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an output that has no such letter, ASCII say, gets its code
+            stream.reconfigure(errors="backslashreplace")
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
+    run_directory.set(None)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), enough_memory():
             _show_warnings_as_notes()
-            command_line()
-    except UnidiffError as error:
-        speaker = "unidiff"
-        if not is_speaker():
-            # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
-            time.sleep(_PATIENCE)
-            speaker = f"unidiff (process {os.environ['RANK']})"
-        print(f"{speaker}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+            sys.exit(command_line(words, standalone_mode=False))
     except KeyboardInterrupt:
-        print("unidiff: interrupted.", file=sys.stderr)
+        say("unidiff: interrupted.", error=True)
         sys.exit(130)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)
+    except _UsageError as error:
+        error.message = clean(error.message)
+        error.show()
+        sys.exit(error.exit_code)
+    except UnidiffError as error:
+        _end(str(error), error.exit_code, error if debug else None)
+    except Exception as error:
+        _end(write_report(error), EXIT_CODE, error if debug else None)
+
+
+def _end(message: str, code: int, shown: Exception | None) -> NoReturn:
+    """Print the message of an error, after its traceback where that is asked for, and exit."""
+    if shown is not None:
+        traceback.print_exception(shown)
+    speaker = "unidiff"
+    if not is_speaker():
+        # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
+        time.sleep(_PATIENCE)
+        speaker = f"unidiff (process {os.environ['RANK']})"
+    say(f"{speaker}: {message}", error=True)
+    sys.exit(code)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from unidiff.cli.console import Console, aligned
+from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -25,6 +26,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RecipeError, RunError
+from unidiff.text import clean
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare"]
+
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 
 _SOLVERS = (
     "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. Names may be abbreviated; the number sets `order` if "
@@ -67,6 +71,7 @@ def compare(
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)
     directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
+    run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
         if not task.runs:
             option, remedy = option_of(next(iter(changed))), "Pass run directories, or leave it out."
@@ -90,14 +95,14 @@ def compare(
     _print_table(comparison)
     scale = "" if content.get("guidance") is None else f"guidance {content['guidance']:g}"
     if conditions := [f"{words}" for words in (content.get("conditions"), scale) if words]:
-        print(f"conditions: {', '.join(conditions)}")
+        say(f"conditions: {', '.join(conditions)}")
     if errors := ", ".join(f"{error:.1e} {label}".strip() for label, error in comparison.flow_errors.items()):
-        print(f"rms: from the true flow of the first {comparison.followed} samples, which is known to about {errors}")
+        say(f"rms: from the true flow of the first {comparison.followed} samples, which is known to about {errors}")
     if content["reference"]:
-        print(f"energy, sliced W2: from {content['reference']}")
+        say(f"energy, sliced W2: from {content['reference']}")
     if content["features"]:
-        print(f"features: energy distance in {content['features']}")
-    print(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
+        say(f"features: energy distance in {content['features']}")
+    say(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
 
 
 def _task(
@@ -123,7 +128,8 @@ def _task(
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
         changes = {"solvers": ("ddim", "ancestral", "exponentialadams"), **changes}
         task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
-        return task, "-".join(["compare", *(run.name for run in runs)])
+        name = "-".join(["compare", *(run.name for run in runs)])
+        return task, name.encode()[:_LONGEST_NAME].decode(errors="ignore")
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position
         raise RunError(str(error) if error.parameter == "runs" else f"--{error}") from error
 
@@ -149,11 +155,11 @@ def _print_table(comparison: Comparison) -> None:
 
         shown = Table(*table[0])
         for words in table[1:]:
-            shown.add_row(*words)
+            shown.add_row(*map(clean, words))
         Terminal().print(shown, markup=False)
     else:
-        print(aligned(table, 1 + several))
+        say(aligned(table, 1 + several))
 
 
 def _estimate(estimate: Estimate | None) -> str:
-    return "" if estimate is None else f"{estimate.value:.4f} ± {estimate.error:.4f}"
+    return "" if estimate is None else f"{estimate.value:.4f} +- {estimate.error:.4f}"

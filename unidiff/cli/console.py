@@ -8,10 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from unidiff.text import clean
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Console", "aligned", "is_speaker"]
+__all__ = ["Console", "aligned", "is_speaker", "say"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
 _TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "flow": "likelihood", "bound": "bound"}
@@ -20,6 +22,11 @@ _TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "f
 def is_speaker() -> bool:
     """Whether this process, of several under `accelerate launch`, is the one that prints: the first."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str, error: bool = False) -> None:
+    """Print text that may hold words of others: to standard output, or to standard error."""
+    print(clean(text), file=sys.stderr if error else None, flush=error)
 
 
 def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -59,9 +66,9 @@ class Console:
     def notice(self, text: str) -> None:
         """Print a sentence that the user must see."""
         if self._bars is not None:
-            self._bars.console.print(f"Note: {text}", style="yellow", markup=False, highlight=False)
+            self._bars.console.print(clean(f"Note: {text}"), style="yellow", markup=False, highlight=False)
         else:
-            print(f"Note: {text}", file=sys.stderr, flush=True)
+            say(f"Note: {text}", error=True)
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
         """Show how far a stage is."""

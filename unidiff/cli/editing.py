@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
-from unidiff.cli.console import Console
+from unidiff.cli.console import Console, say
 from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
@@ -124,8 +124,8 @@ def write_samples(
         files = {"samples": str(image), "array": array and str(array)}
         print(json.dumps({**result, **files}, default=dataclasses.asdict))
         return
-    print(f"{result['count']} samples, {result['nfe']} evaluations each, {result['seconds']:.1f} s: {image}")
+    say(f"{result['count']} samples, {result['nfe']} evaluations each, {result['seconds']:.1f} s: {image}")
     if result.get("errors") is not None:
-        print(f"errors: {result['errors']}")
+        say(f"errors: {result['errors']}")
     if array is not None:
-        print(f"values: {array}")
+        say(f"values: {array}")

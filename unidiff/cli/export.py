@@ -21,7 +21,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a trained run as a pipeline that plain diffusers loads."""
-    from unidiff.cli.console import Console
+    from unidiff.cli.console import Console, say
     from unidiff.interop.diffusers.export import export as write
 
     with Console() as console:
@@ -31,6 +31,6 @@ def export(
     if as_json:
         print(json.dumps({"run": str(run), "directory": str(directory), "pipeline": written.pipeline}))
     elif written.pipeline is None:
-        print(f"the network, without a pipeline: {directory}")
+        say(f"the network, without a pipeline: {directory}")
     else:
-        print(f"diffusers.{written.pipeline}.from_pretrained({str(directory)!r})")
+        say(f"diffusers.{written.pipeline}.from_pretrained({str(directory)!r})")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.console import Console, aligned
+from unidiff.cli.console import Console, aligned, say
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -145,9 +145,9 @@ def _plain(mean: float, error: float) -> tuple[float, float | None]:
 
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
-    print(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
+    say(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
     if used := result.get("conditions"):
-        print(f"conditions: {', '.join(f'{name} {value}' for name, value in used.items())}")
+        say(f"conditions: {', '.join(f'{name} {value}' for name, value in used.items())}")
     table = [["", "nats", "bits per dimension", "evaluations", "seconds"]]
     for name in ("flow", "bound"):
         if row := result.get(name):
@@ -157,9 +157,9 @@ def _print(result: dict[str, Any]) -> None:
                 for key, digits in (("nats", 2), ("bits_per_dim", 4))
             ]
             table.append([name, *means, f"{row['nfe']}", f"{row['seconds']:.1f}"])
-    print(aligned(table))
+    say(aligned(table))
     if "bound" in result:
         decoder, *between, prior = [mean for mean, _ in result["bound"]["terms"]]
-        print(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")
+        say(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")
     if "probe_error" in result["flow"]:
-        print(f"Standard error of one sample's nats from its probes: {result['flow']['probe_error']:.2f}")
+        say(f"Standard error of one sample's nats from its probes: {result['flow']['probe_error']:.2f}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidiff.cli.last_resort import run_directory
 from unidiff.errors import ParameterError, RunError, complaint
 from unidiff.files import require_writable
 from unidiff.tasks.sample_conditions import SampleConditions
@@ -87,6 +88,7 @@ class ModelOptions:
         """The run of a generative model; see `load_generation`."""
         from unidiff.tasks.generation import load_generation
 
+        run_directory.set(directory)
         return load_generation(directory, overrides or (), report=report, **vars(self))
 
 
@@ -120,8 +122,9 @@ class GuidanceOptions:
     @property
     def names(self) -> list[int | str]:
         """The classes as they are written, numbers or names; empty if none are chosen."""
-        words = (self.classes or "").split(",") if self.classes is not None else []
-        return [int(word) if word.lstrip("-").isdecimal() else word for word in map(str.strip, words)]
+        words = [word.strip() for word in self.classes.split(",")] if self.classes is not None else []
+        # 007 is no number: it may be the name of a class.
+        return [int(word) if word.isdecimal() and word == str(int(word)) else word for word in words]
 
     @property
     def times(self) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from unidiff.cli.console import Console, is_speaker
+from unidiff.cli.console import Console, is_speaker, say
+from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
 from unidiff.errors import RecipeError, RunError
 
@@ -40,6 +40,7 @@ def run(
     from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
+    run_directory.set(directory)
     own = directory / "recipe.yaml"
     try:
         task = load_recipe(recipe, overrides or [], allow_imports=model.allow_imports)
@@ -63,17 +64,17 @@ def run(
             )
     except Interrupted as stopped:
         if is_speaker():
-            print(f"Stopped after step {stopped.step}; everything is saved in {directory}.", file=sys.stderr)
+            say(f"Stopped after step {stopped.step}; everything is saved in {directory}.", error=True)
             words = ["unidiff", "run", recipe, *(word for change in overrides or () for word in ("--set", change))]
             words += ["--out", str(out)] if out else []
             words += ["--device", model.device] if model.device != "auto" else []
             words += ["--allow-imports"] if model.allow_imports else []
-            print(f"Go on with: {shlex.join([*words, '--resume'])}", file=sys.stderr)
+            say(f"Go on with: {shlex.join([*words, '--resume'])}", error=True)
             if as_json:
                 print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
         raise typer.Exit(130) from None
     if outcome is not None:
-        print(json.dumps(outcome.to_dict()) if as_json else outcome.text())
+        print(json.dumps(outcome.to_dict())) if as_json else say(outcome.text())
 
 
 def _directory(recipe: Path, resume: bool) -> Path:

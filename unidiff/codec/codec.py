@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.errors import DataError, ParameterError
 from unidiff.files import whole_files
+from unidiff.memory import enough_memory
 from unidiff.tensors import check_floats
 
 __all__ = ["FAMILIES", "Autoencoder", "AutoencoderOutput", "CodecInTraining", "Layout", "at_least_float32"]
@@ -157,6 +158,7 @@ class Autoencoder(PlainArguments, nn.Module):
         return next(self.model.parameters()).dtype
 
     @plain_arguments
+    @enough_memory("Pass fewer or smaller images, or latents, at once.")
     def encode(self, x: Tensor) -> Tensor:
         """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
 
@@ -176,6 +178,7 @@ class Autoencoder(PlainArguments, nn.Module):
         return (h - layout.shift) * layout.scale
 
     @plain_arguments
+    @enough_memory("Pass fewer or smaller images, or latents, at once.")
     def decode(self, z: Tensor) -> Tensor:
         """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches; the inverse of `encode`.
 

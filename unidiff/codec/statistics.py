@@ -8,6 +8,7 @@ import torch
 
 from unidiff.arguments import plain_arguments
 from unidiff.codec.codec import Autoencoder
+from unidiff.memory import enough_memory
 from unidiff.noise import generator_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class LatentStatistics(NamedTuple):
 
 
 @plain_arguments
+@enough_memory("Use smaller images or a smaller codec.")
 @torch.no_grad()
 def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
     """Measure latents over at most 10,000 images, chosen at random by the seed.

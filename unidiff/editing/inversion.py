@@ -16,6 +16,7 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import enough_memory
 from unidiff.process.base import Process
 from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
@@ -46,6 +47,7 @@ class RoundTrip:
 
 
 @plain_arguments
+@enough_memory("Pass fewer samples at once.")
 @optional_gradients
 def encode(
     denoiser: Denoiser,
@@ -82,6 +84,7 @@ def encode(
 
 
 @plain_arguments
+@enough_memory("Pass fewer samples at once.")
 @optional_gradients
 def decode(
     denoiser: Denoiser,

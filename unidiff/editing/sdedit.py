@@ -17,6 +17,7 @@ from unidiff.editing.inversion import decode, encode
 from unidiff.editing.repaint import Replacement, check_strength
 from unidiff.errors import require
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.level import axpby
@@ -32,6 +33,7 @@ _FLOW = ProbabilityFlow()
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def edit(
     denoiser: Denoiser,
@@ -108,6 +110,7 @@ def edit(
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def variations(
     denoiser: Denoiser,
@@ -151,6 +154,7 @@ def variations(
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def inpaint(
     denoiser: Denoiser,

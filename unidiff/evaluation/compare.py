@@ -22,6 +22,7 @@ from unidiff.evaluation.distances import Target
 from unidiff.evaluation.reference import Flow, reference_flow
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
@@ -37,6 +38,7 @@ Models = Denoiser | Sequence[tuple[str, Denoiser]]
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 def compare(
     models: Models,
     solvers: Solver | str | Sequence[Solver | tuple[Solver, Grid] | str],

@@ -11,6 +11,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded
 from unidiff.solver.sample import check_request
 
@@ -18,6 +19,7 @@ __all__ = ["mean_prediction", "rms", "tells_mean"]
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @torch.no_grad()
 def mean_prediction(
     denoiser: Denoiser,

@@ -14,6 +14,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.batching import batches
 from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
+from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.process.level import Level, axpby
@@ -44,6 +45,7 @@ class Flow:
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @torch.no_grad()
 def reference_flow(
     denoiser: Denoiser,

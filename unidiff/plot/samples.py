@@ -15,6 +15,7 @@ from torch import Tensor
 from unidiff.files import whole_file
 from unidiff.plot.figure import new_figure, save_figure
 from unidiff.plot.signals import signal_images
+from unidiff.text import clean
 
 __all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
 
@@ -168,7 +169,7 @@ def _save_images(x: Tensor, columns: int | None, path: Path, caption: str) -> No
     """Write images as one, with wrapped text below it."""
     image = _tile(x, columns)
     font, width = ImageFont.load_default(size=13), max(image.width, 320)
-    lines = [line for text in caption.splitlines() for line in textwrap.wrap(text, width // 7)]
+    lines = [line for text in clean(caption).splitlines() for line in textwrap.wrap(text, width // 7)]
     sheet = Image.new("RGB", (width, image.height + 18 * len(lines) + 8), (_PAPER,) * 3)
     sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)

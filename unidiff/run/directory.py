@@ -36,6 +36,9 @@ class RunDirectory:
     Args:
         path: The directory; it need not exist yet.
 
+    Raises:
+        RunError: If its name is not UTF-8.
+
     Attributes:
         name: The run's name in captions: that of the directory.
         recipe: The resolved recipe; as `loss_curve` and `start` (the weights that
@@ -44,6 +47,11 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # safetensors and TensorBoard open no file of such a name
+            remedy = "Rename it, or set PYTHONUTF8=1 if the terminal's letters are UTF-8."
+            raise RunError(f"{path}: the name of a run directory must be UTF-8. {remedy}") from None
         self.name = path.absolute().name
         self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
         self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"

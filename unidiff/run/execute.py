@@ -18,9 +18,11 @@ from typing_extensions import Unpack
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
+from unidiff.memory import as_bytes
 from unidiff.noise import seed_everything
 from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.forecast import Pace, forecast, memory_of_weights, remarks
 from unidiff.run.load import Run
 from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "TrainingTask"]
 
 M = TypeVar("M", bound=Trainable)
-_PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 
 
 class TrainingTask(Task, Generic[M]):
@@ -127,12 +128,13 @@ class TrainingTask(Task, Generic[M]):
         """Draw a cheap image of what the model has learnt so far; nothing by default."""
 
     def facts(self) -> dict[str, Any]:
-        """The number of weights; see `Task.facts`."""
-        return {"parameters": self.count_weights()}
+        """The number of weights, and the memory that training needs beside a batch; see `Task.facts`."""
+        return {"parameters": (count := self.count_weights()), "memory": memory_of_weights(count)}
 
     def verdict(self) -> str:
         """With the number of weights; see `Task.verdict`."""
-        return f"Valid. The network has {self.count_weights():,} parameters."
+        memory = as_bytes(memory_of_weights(count := self.count_weights()))
+        return f"Valid. The network has {count:,} parameters; training needs {memory} of memory and that of a batch."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
         """See `Task.resumed`."""
@@ -161,6 +163,8 @@ class TrainingTask(Task, Generic[M]):
             problem = "the weights are not those of the network in recipe.yaml. Restore the recipe used in training."
             raise RunError(f"{directory}: {problem}") from error
         precision = resolve_precision(self.training.precision, where)
+        if not all(bool(weight.isfinite().all()) for weight in checkpoint.ema.values()):
+            raise RunError(f"{directory}: training diverged, its weights are not finite. Train with a smaller lr.")
         return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
@@ -179,11 +183,15 @@ class TrainingTask(Task, Generic[M]):
         needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
         replaced = resume or options.get("overwrite", False)
         check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
+        needs = forecast(self.count_weights(), self.sketch, self.data.shape, self.training, accelerator, dry_run)
+        needs.require(self.key)
         base = gather(self, files, resume, accelerator.device, reporter, options.get("allow_imports", False))
         loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
         if source.stand_in and main:
             reporter.notice(source.stand_in)
+        for sentence in remarks(self.training, source) if main else ():
+            reporter.notice(sentence)
         self.check_data(source)
         precision = resolve_precision(self.training.precision, accelerator.device)
         class_names = None if source.class_names is None else list(source.class_names)
@@ -196,6 +204,7 @@ class TrainingTask(Task, Generic[M]):
             precision=str(precision).removeprefix("torch."),
             data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in, class_names),
             parameters=self.count_weights(),
+            needs=needs.text() if dry_run else None,
             **base.facts,
         )
         if resume:
@@ -246,22 +255,17 @@ class TrainingTask(Task, Generic[M]):
         """Train the model, with metrics, previews and the warning of a long run on the way."""
         settings, files, reporter = self.training, session.files, session.reporter
         trackers: Trackers | None = None
-        start = begun = time.perf_counter()
-        first, warned = 0, False  # the pace is measured from the step `first`, since `begun`
+        pace = Pace(self.smaller_recipe)
 
         def on_step(progress: Progress[M]) -> None:
-            nonlocal begun, first, trackers, warned
+            nonlocal trackers
             step, steps = progress.step, progress.steps
             reporter.progress("train", step, steps, progress.loss)
             if trackers is None:
                 files.cut_metrics(step - 1)
                 trackers = Trackers(settings, files, self.to_dict(), step - 1)
-                begun, first = time.perf_counter(), step  # the first step is slower
-            now = time.perf_counter()
-            if not warned and now - start > _PACE_SECONDS and step > first:
-                warned = True
-                if (remaining := (now - begun) / (step - first) * (steps - step)) > 3600:
-                    reporter.notice(_long(remaining, self.smaller_recipe))
+            if (notice := pace.notice(step, steps)) is not None:
+                reporter.notice(notice)
             if progress.loss is not None and progress.grad_norm is not None:
                 line = {"loss": progress.loss, "lr": progress.lr, "grad_norm": progress.grad_norm}
                 files.append_metrics({"step": step, **line, "seconds": round(progress.seconds, 3)})
@@ -291,9 +295,3 @@ class TrainingTask(Task, Generic[M]):
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _long(seconds: float, smaller: str | None) -> str:
-    hours = seconds / 3600
-    remedy = f" A smaller recipe: `unidiff run {smaller}`." if smaller else " Reduce training.steps to shorten it."
-    return f"This run will take about {hours:.1f} hours on this machine.{remedy} Ctrl-C saves it at any time."

@@ -73,6 +73,7 @@ class TrainingOutcome:
         trained: Number of weights that are not frozen; None for all.
         start: Where the weights at the beginning are from; None for fresh ones.
         teacher: The model that the objective needs.
+        needs: The memory and the time that training takes at least, of a dry run.
         finished: When it ended, as ISO 8601.
         seconds: How long training and report took.
     """
@@ -88,6 +89,7 @@ class TrainingOutcome:
     trained: int | None = None
     start: Origin | None = None
     teacher: Origin | None = None
+    needs: str | None = None
     finished: str | None = None
     report: Report | None = None
     seconds: float | None = None
@@ -109,6 +111,7 @@ class TrainingOutcome:
             "data": f"{data.name}, {data.count} samples of shape {tuple(data.shape)}",
             "note": data.stand_in,
             "network": f"{self.parameters:,} parameters, {self.precision} on {self.device}",
+            "needs": self.needs,
             "trained": None if self.trained is None else f"{self.trained:,} parameters; the others are frozen",
             "start": None if self.start is None else str(self.start),
             "teacher": None if self.teacher is None else str(self.teacher),

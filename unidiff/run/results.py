@@ -89,7 +89,7 @@ class ResultsTask(Task):
 
     def check_output(self, directory: Path, overwrite: bool) -> None:
         """Raise a RunError if the results cannot be written into a directory; nothing is changed."""
-        check_output(directory, self.results, (directory / self.files[-1]).is_file(), overwrite, self.size())
+        check_output(directory, self.results, os.path.isfile(directory / self.files[-1]), overwrite, self.size())
 
     @contextmanager
     def written(self, directory: Path, content: Mapping[str, object]) -> Iterator[Path]:

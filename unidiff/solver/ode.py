@@ -15,10 +15,11 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level
 from unidiff.solver.base import OneStep, Solver
 
-__all__ = ["Euler", "Heun", "ProbabilityFlow"]
+__all__ = ["Euler", "Heun", "ProbabilityFlow", "require_resolved"]
 
 # The explicit methods of torchdiffeq; the adaptive ones come first.
 Method = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "euler", "midpoint", "heun3", "rk4"]
+_MOST_EVALUATIONS = 100_000  # of an adaptive method: a stiff model, or a tolerance that it never meets
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class ProbabilityFlow(Solver):
     An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output. Its
     tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
     within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
-    adaptive method underflows, for example because the model's output is NaN.
+    adaptive method underflows, for example because the model's output is NaN, if it takes 100,000 evaluations, or if
+    its tolerance is below the rounding of the states, 1.2e-7 in float32.
 
     Args:
         method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
@@ -88,18 +90,40 @@ class ProbabilityFlow(Solver):
         from torchdiffeq import odeint
 
         low, high = min(times), max(times)
+        adaptive, evaluations = self.method in get_args(Method)[:5], 0
+        if adaptive:
+            require_resolved(self.rtol, self.atol, u.dtype, "rtol")
 
         def velocity(t: Tensor, u: Tensor) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            if adaptive and evaluations > _MOST_EVALUATIONS:
+                problem = f"its probability flow took {_MOST_EVALUATIONS} evaluations and has not ended"
+                remedy = "Use larger rtol and atol, float64 states, or a method of fixed steps."
+                raise ParameterError("denoiser", f"{problem} (rtol {self.rtol:g}, atol {self.atol:g}). {remedy}")
             # An adaptive method looks beyond the last time and interpolates back.
             return denoiser(u, denoiser.process.level(min(max(float(t), low), high), u), **cond).velocity
 
-        options = {"norm": _of_worst_sample} if self.method in get_args(Method)[:5] else {}
+        options = {"norm": _of_worst_sample} if adaptive else {}
         t = torch.tensor(times, dtype=torch.float64)
         try:
             return odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         except AssertionError as error:  # steps of length 0, or a state that is not finite
             remedy = "Larger rtol and atol, or float64 states, may help; check the model's output for NaN."
             raise ParameterError("denoiser", f"its probability flow cannot be solved ({error}). {remedy}") from error
+
+
+def require_resolved(rtol: float, atol: float, dtype: torch.dtype, parameter: str) -> None:
+    """Raise a ParameterError for a tolerance below the rounding of the states.
+
+    States are of order 1 where a process begins or ends. An element u = 1 and its neighbour in the number format are
+    eps apart, so two states that differ by less than eps are one, and an error of less than rtol |u| + atol =
+    rtol + atol < eps can neither be reached nor seen: the estimate of it is rounding, and steps shrink without end.
+    """
+    if rtol + atol < (eps := torch.finfo(dtype).eps):
+        name = str(dtype).removeprefix("torch.")
+        problem = f"rtol + atol must be >= {eps:.2g}, the rounding of {name} states, got {rtol:g} + {atol:g}"
+        raise ParameterError(parameter, f"{problem}. Use larger tolerances, or float64.")
 
 
 def _of_worst_sample(error: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.grid import Grid, default_grid
+from unidiff.memory import LOWER_BATCH, enough_memory, require_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.process.base import Process
 from unidiff.solver.base import Solver, State
@@ -78,6 +80,7 @@ class Sampling(PlainArguments):
 
 
 @plain_arguments
+@enough_memory(LOWER_BATCH)
 @optional_gradients
 def sample(
     denoiser: Denoiser,
@@ -123,6 +126,7 @@ def sample(
     times = (grid or default_grid(process)).times(process)
     shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
     require_whole("keep", keep, 0)
+    _require_memory(len(seeds), batch, shape, dtype, device)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
     path: list[State] = []
@@ -139,6 +143,18 @@ def sample(
         samples.append(process.basis.inverse(u).to(dtype))
         nfe = max(nfe, counted.nfe)
     return Solution(torch.cat(samples), times, nfe, tuple(path))
+
+
+def _require_memory(
+    count: int, batch: int | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+) -> None:
+    """Raise a ParameterError for more samples, or more of them at once, than a memory holds; networks not counted."""
+    size = math.prod(shape) * dtype.itemsize
+    together = min(count, batch or count)
+    remedy = "Draw fewer at a time, with other seeds."
+    require_memory("count", 2 * count * size, f"{count} samples of shape {tuple(shape)}", remedy, device)
+    what = f"the states of {together} samples of shape {tuple(shape)}"  # state, noise, prediction of x0 and of eps
+    require_memory("batch", 4 * together * size, what, LOWER_BATCH, device)
 
 
 def check_request(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
@@ -58,7 +60,7 @@ def conditioned(
             raise ParameterError("classifier", problem)
         classifier = load_classifier(chosen.classifier, **loading)
     taken = run.denoiser.classes if classifier is None else classifier.classes
-    measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken))
+    measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken, loading.get("report", print)))
     if own and chosen.classes and examples is not None:
         in_turn = labels[torch.arange(max(map(len, examples.cond.values()), default=1)) % len(labels)]
         examples = examples._replace(cond={**examples.cond, "label": in_turn})
@@ -98,7 +100,9 @@ def _value(model: Denoiser, name: str, chosen: SampleConditions) -> Tensor:
         raise ParameterError(f"cond.{name}", problem) from error
 
 
-def _labels(run: GenerationRun, chosen: SampleConditions, count: int | None) -> list[int]:
+def _labels(
+    run: GenerationRun, chosen: SampleConditions, count: int | None, report: Callable[[str], None]
+) -> list[int]:
     """The chosen classes of a model, or of its classifier, which has this many."""
     if not chosen.classes:
         return []
@@ -109,8 +113,11 @@ def _labels(run: GenerationRun, chosen: SampleConditions, count: int | None) -> 
         raise ParameterError("classes", f"{run.directory} is not conditioned on classes. {remedy}.")
     known = (run.manifest.data and run.manifest.data.class_names) or []
     numbers = {name: number for number, name in enumerate(known)}
-    labels = [numbers.get(name, -1) if isinstance(name, str) else name for name in chosen.classes]
+    # Names first: folders 0, 1, 2, 10 are numbered as texts, so that class 2 is the folder 2, which has number 3.
+    labels = [numbers.get(str(name), -1 if isinstance(name, str) else name) for name in chosen.classes]
     for name, label in zip(chosen.classes, labels):
+        if isinstance(name, int) and label != name:
+            report(f"class {name} is the name of class number {label} of {run.directory}; it is taken as the name.")
         if not 0 <= label < count:
             some = [*known[:_MOST_NAMES], *(["..."] if len(known) > _MOST_NAMES else [])]
             called = f", called {', '.join(some)}" if known and known != [*map(str, range(count))] else ""

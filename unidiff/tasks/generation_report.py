@@ -15,6 +15,7 @@ from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import OpenDataset
 from unidiff.denoiser import NeuralDenoiser
+from unidiff.errors import RunFailed
 from unidiff.evaluation.conditional import mean_prediction, rms, tells_mean
 from unidiff.process.base import Process
 from unidiff.run.execute import Session
@@ -140,6 +141,9 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     seconds = round(time.perf_counter() - started, 2)
     if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
         problem = f"{broken} of {sampling.count} samples are not finite"
+        if broken == sampling.count:
+            cause = f"Training may have diverged (final loss {loss:.4g}): try a smaller lr or `clip: 1`, or"
+            raise RunFailed(f"{files.path}: {problem}. {cause} smaller steps in `sampling`. The checkpoint is saved.")
         session.reporter.notice(f"{problem}. Use smaller steps in `sampling`.")
     grid, trajectory = files.samples / "grid.png", files.samples / "trajectory.png"
     plot.save_samples(x, grid, title(files.name))

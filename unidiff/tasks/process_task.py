@@ -17,6 +17,7 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import inside
 from unidiff.run.execute import TrainingTask
 from unidiff.run.origin import trained_names
+from unidiff.text import first_line
 from unidiff.training.trainable import Trainable
 
 __all__ = ["ProcessTask"]
@@ -69,7 +70,7 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
                     raise
                 raise ParameterError(self.key, f"it does not fit the samples of {self.data}: {error}") from error
             except (ValueError, TypeError, RuntimeError) as error:
-                raise ParameterError(self.key, f"{self.network} cannot be built: {error}") from error
+                raise ParameterError(self.key, f"{self.network} cannot be built: {first_line(error)}") from error
         if self.train is not None:
             trained_names(self.sketch(), self.train)
 

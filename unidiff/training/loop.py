@@ -16,6 +16,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.memory import enough_memory
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "Progress", "accelerator_for", "train"]
 
+_LESS_MEMORY = (
+    "Raise training.accumulate, which divides each batch into parts, or lower training.batch. "
+    "The checkpoints that had been saved are as they were."
+)
+# A network of random weights has a loss of about the variance of what it predicts, and noise of a batch changes it by
+# less than a factor of 10; a loss a thousand times larger at the end is no noise.
+_EXPLODED = 1000.0
 _DROPOUT = 2  # a stream of the run's seed beside those of BatchPlan
 
 
@@ -91,6 +99,7 @@ def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
 
 
 @plain_arguments
+@enough_memory(_LESS_MEMORY)
 def train(
     denoiser: Trained,
     source: Data,
@@ -130,7 +139,8 @@ def train(
         Interrupted: If `stop` returned True.
         ParameterError: If the data do not fit the network, or the objective the settings or the process.
         DataError: If the data cannot be conditioned on or coupled, or an iterable ends early.
-        RunFailed: If the loss or a weight is not finite, or a checkpoint cannot be written.
+        RunFailed: If the loss or a weight is not finite, the last loss is more than a thousand times 1 + |the first|,
+            or a checkpoint cannot be written.
     """
     settings.check(objective)
     source = as_open_dataset(source)
@@ -150,6 +160,7 @@ def train(
     done, seconds = 0, 0.0
     # The losses since the last line of metrics, summed on the device: the host does not wait for one between lines.
     window = torch.zeros((), dtype=precise(device), device=device)
+    first = window  # the loss of the first step, which that of the last is held against
     saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
     if saved is not None:
         network.load_state_dict(saved.model)
@@ -157,6 +168,7 @@ def train(
         optimizer.load_state_dict(saved.optimizer)
         loss.restore(saved.objective)
         done, seconds = saved.step, saved.extra["seconds"]
+        first = torch.tensor(saved.extra.get("first_loss", math.nan))
         window += saved.extra["loss_sum"]
 
     network.train()
@@ -179,6 +191,8 @@ def train(
             window += _accumulate_gradients(
                 model, parallel, source, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
+        if step == 1:
+            first = window.clone()
         loss.end_step(accelerator)
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
@@ -193,10 +207,13 @@ def train(
         if logging or saving:
             finite = torch.stack([weight.isfinite().all() for weight in network.parameters()]).all()
             if not (math.isfinite(loss_sum) and finite):
-                raise RunFailed(_diverged(step, checkpoints))
+                raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
         if logging:
             mean, logged = loss_sum / ((step - 1) % settings.log_every + 1), norm.item()
+            if last and mean > _EXPLODED * (1 + abs(begun := first.item())):
+                problem = f"the network diverged: its loss is {mean:.3g}, after {begun:.3g} in the first step"
+                raise RunFailed(_diverged(step, problem, checkpoints))
             window.zero_()
             loss_sum = 0.0
         seconds = time.perf_counter() - start
@@ -204,7 +221,7 @@ def train(
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
         if saving and checkpoints is not None and main:
             weights, averages = network.state_dict(), average.network.state_dict()
-            extra = {"seconds": seconds, "loss_sum": loss_sum}
+            extra = {"seconds": seconds, "loss_sum": loss_sum, "first_loss": first.item()}
             checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
@@ -256,8 +273,9 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
     return bool(flags.item() > 0)
 
 
-def _diverged(step: int, checkpoints: Checkpoints | None) -> str:
+def _diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:
     saved = checkpoints.paths() if checkpoints is not None else []
-    good = f"The last good checkpoint is {saved[0]}." if saved else "No checkpoint had been saved."
-    remedy = "Try a smaller lr, a longer warmup or precision: fp32."
-    return f"Training stopped at step {step}: the loss or a weight is not finite. {good} {remedy}"
+    noun = "last good checkpoint" if "finite" in problem else "last checkpoint, perhaps as bad,"
+    good = f"The {noun} is {saved[0]}." if saved else "No checkpoint had been saved."
+    remedy = "Try a smaller lr, a longer warmup, a smaller clip or precision: fp32."
+    return f"Training stopped at step {step}: {problem}. {good} {remedy}"

@@ -1,0 +1,105 @@
+"""Memory: how much there is, a refusal of what cannot fit, and one sentence where it runs out all the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from unidiff.errors import ParameterError, RunFailed
+from unidiff.text import first_line
+
+__all__ = ["LOWER_BATCH", "OutOfMemory", "as_bytes", "enough_memory", "memory_of", "require_memory"]
+
+_CGROUPS = Path("/sys/fs/cgroup")
+# How allocators of PyTorch, of a CPU or of a GPU's libraries, say that there is no memory.
+_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
+LOWER_BATCH = "Lower the batch, the number of samples computed together: `batch`, or sampling.batch in a recipe."
+_GENERAL = "Lower the batch (training.batch or a higher training.accumulate, sampling.batch, --batch), or the network."
+
+
+class OutOfMemory(RunFailed):
+    """The memory of the machine or of the GPU was not enough. What had been saved is as it was."""
+
+
+@contextmanager
+def enough_memory(remedy: str = _GENERAL) -> Iterator[None]:
+    """Turn an error of an allocator into one sentence; also a decorator.
+
+    Args:
+        remedy: What to lower, as a sentence.
+
+    Raises:
+        OutOfMemory: If the block ran out of memory, of the machine or of a GPU.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not _is_shortage(error):
+            raise
+        problem = f"out of memory ({first_line(error)[:300]}). {remedy}"
+        traceback.clear_frames(error.__traceback__)  # whoever tries again with less gets the memory back
+        raise OutOfMemory(problem) from None
+
+
+def _is_shortage(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)
+
+
+def memory_of(device: str | object = "cpu") -> int:
+    """Bytes that a process may take at most: of a GPU all it has, of a machine the least of all limits."""
+    if (kind := str(device)).startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(kind).total_memory)
+    limits = [sys.maxsize]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limits += _limits_of_groups()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return min(limits)
+    limits += [soft for soft, _ in [resource.getrlimit(resource.RLIMIT_AS)] if soft != resource.RLIM_INFINITY]
+    return min(limit for limit in limits if limit > 0)
+
+
+def _limits_of_groups() -> Iterator[int]:
+    """The limits of the control groups that the process is in: Linux's, of containers and of job schedulers."""
+    files = [_CGROUPS / "memory/memory.limit_in_bytes"]  # version 1
+    try:
+        own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    except OSError:  # another system
+        own = ""
+    files += [folder / "memory.max" for folder in (_CGROUPS / own, *(_CGROUPS / own).parents)]
+    for file in files:
+        with suppress(OSError, ValueError):  # there is no such group, or its limit is "max"
+            yield int(file.read_text())
+
+
+def require_memory(parameter: str, needed: int, what: str, remedy: str, device: str | object = "cpu") -> None:
+    """Raise a ParameterError if something surely does not fit into the memory.
+
+    Args:
+        parameter: The parameter to lower.
+        needed: Bytes, an underestimate.
+        what: What needs them, as a phrase: "the weights and a batch of 64".
+        remedy: What to do, as a sentence.
+        device: Where they are needed.
+    """
+    if needed > (limit := memory_of(device)):
+        place = "this machine" if str(device) == "cpu" else device
+        raise ParameterError(
+            parameter, f"{what} need at least {as_bytes(needed)}, and {place} has {as_bytes(limit)}. {remedy}"
+        )
+
+
+def as_bytes(number: int) -> str:
+    """A number of bytes in words: 1.5 GB."""
+    for unit, size in (("EB", 1e18), ("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 1e24 else f"{number:.1e} bytes"
+    return f"{number / 1e3:.3g} kB"

@@ -1,0 +1,36 @@
+"""Text of others (names of files, keys of recipes, messages of libraries) made harmless for a terminal or a figure."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["clean", "first_line"]
+
+_LONGEST_LINE, _LONGEST_WORD = 4000, 300  # characters
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+
+
+def clean(text: str) -> str:
+    r"""The text with control characters, escape sequences and bytes that are no UTF-8 written out, as in `\x1b`.
+
+    Words of more than 300 characters and lines of more than 4000 lose their middle.
+    """
+    return "\n".join(_clean_line(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, without frames of C++ that may follow; its class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return clean(lines[0]) if lines else type(error).__name__
+
+
+def _clean_line(line: str) -> str:
+    line = _cut(_LONG_WORD.sub(lambda word: _cut(word[0], _LONGEST_WORD), line), _LONGEST_LINE)
+    if line.isprintable():
+        return line
+    # Not printable are control characters, half surrogates, and those that turn the direction of what follows.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} [...] {text[-most // 4 :]}"
