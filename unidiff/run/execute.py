@@ -29,7 +29,8 @@ from unidiff.run.task import Options, Reporter, Task, differences, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_device, resolve_precision
-from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
+from unidiff.training.loop import Interrupted, Progress, train
+from unidiff.training.processes import accelerator_for
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trainable
 
@@ -172,7 +173,7 @@ class TrainingTask(Task, Generic[M]):
         """
         resume, dry_run = options.get("resume", False), options.get("dry_run", False)
         check_trackers(self.training)
-        accelerator = accelerator_for(self.training, options.get("device", "auto"))
+        accelerator = accelerator_for(self.training, options.get("device", "auto"), reporter.notice)
         main = accelerator.is_main_process
         files = RunDirectory(directory)
         # Weights, their average and Adam's two moments in each checkpoint.

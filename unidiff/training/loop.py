@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
-from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.errors import RunFailed, require
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
-from unidiff.training.device import arithmetic, resolve_device, resolve_precision
+from unidiff.training.device import arithmetic, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
+from unidiff.training.processes import accelerator_for
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trained
 
@@ -65,28 +66,6 @@ class Progress(Generic[Trained]):
     grad_norm: float | None
     seconds: float
     average: Trained
-
-
-def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
-    """An accelerator for a device of this machine; under `accelerate launch`, one of several that share each batch.
-
-    Raises:
-        ParameterError: If the device is unavailable, or the processes cannot share the batch.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    chosen = resolve_device(device)
-    if chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)  # accelerate says "cuda", which then means this one
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
-    accelerator = Accelerator(mixed_precision="no", cpu=chosen.type == "cpu")
-    share = accelerator.num_processes * settings.accumulate
-    if settings.batch % share:
-        parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
-        problem = f"{settings.batch} cannot be split evenly over {parts}; use a multiple of {share}."
-        raise ParameterError("training.batch", problem)
-    return accelerator
 
 
 def train(
@@ -136,7 +115,7 @@ def train(
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
-    accelerator = accelerator or accelerator_for(settings)
+    accelerator = accelerator or accelerator_for(settings, report=report)
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
     average = EMA(network)
