@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unidiff._version import __version__
 from unidiff.cli.compare import compare
@@ -22,6 +23,7 @@ from unidiff.cli.likelihood import likelihood
 from unidiff.cli.options import grouped
 from unidiff.cli.run import check, run
 from unidiff.cli.sample import sample
+from unidiff.cli.signals import ended_by_signals
 from unidiff.errors import UnidiffError
 
 __all__ = ["app", "main"]
@@ -29,8 +31,22 @@ __all__ = ["app", "main"]
 _PATIENCE = 5.0  # seconds
 _PACKAGE = Path(__file__).parents[1]
 
+
+class _Commands(TyperGroup):
+    """The commands; an interrupted one says so, which typer's own handling does not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if is_speaker():
+                print(f"unidiff: {str(error) or 'interrupted.'}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
 app = typer.Typer(
     name="unidiff",
+    cls=_Commands,
     help="Diffusion models, each part tested against an exact answer.",
     no_args_is_help=True,
     add_completion=False,
@@ -77,12 +93,12 @@ def _show_warnings_as_notes() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130."""
+    """Run the command line. Exit codes: 2 for a user's mistake, 1 for a failed run, 128 + its number for a signal."""
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ended_by_signals():
             _show_warnings_as_notes()
             command_line()
     except UnidiffError as error:
@@ -93,9 +109,6 @@ def main() -> None:
             speaker = f"unidiff (process {os.environ['RANK']})"
         print(f"{speaker}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("unidiff: interrupted.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)

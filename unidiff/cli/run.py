@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +12,7 @@ import typer
 
 from unidiff.cli.console import Console, is_speaker
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
+from unidiff.cli.signals import StopOnSignal
 from unidiff.errors import RecipeError, RunError
 
 __all__ = ["check", "run"]
@@ -49,8 +47,9 @@ def run(
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
         task = task.resumed(directory, allow_imports=model.allow_imports)
+    stop = StopOnSignal()
     try:
-        with _stop_on_signal() as stop, Console() as console:
+        with stop.listening(), Console() as console:
             outcome = task.run(
                 directory,
                 console,
@@ -71,7 +70,7 @@ def run(
             print(f"Go on with: {shlex.join([*words, '--resume'])}", file=sys.stderr)
             if as_json:
                 print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.exit_code) from None
     if outcome is not None:
         print(json.dumps(outcome.to_dict()) if as_json else outcome.text())
 
@@ -94,30 +93,3 @@ def check(
         print(json.dumps({"recipe": task.to_dict(), **task.facts()}))
     else:
         print(f"{task.to_yaml()}# {task.verdict()}")
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C (or SIGTERM) into a request to stop after the current step, which the function returned reports.
-
-    A second signal interrupts at once. So does the first before that function is called: there is nothing to save yet.
-    """
-    polled = stopping = False
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal stopping
-        if stopping or not polled:
-            raise KeyboardInterrupt
-        stopping = True
-
-    def stop() -> bool:
-        nonlocal polled
-        polled = True
-        return stopping
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -215,12 +215,12 @@ class TrainingTask(Task, Generic[M]):
                 files.update_manifest(started=_now())
             files.update_manifest(**outcome.entries(), **environment())
         begun, status = time.perf_counter(), "failed"
-        session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
+        session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
         try:
             model = self._train(session, fresh, loss, accelerator)
             report = self.report(model, session) if main else None
             status = "finished"
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             status = "interrupted"
             raise
         except OSError as error:
