@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
-from unidiff.noise import seed_everything
+from unidiff.noise import global_states_kept, seed_everything
 from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory, check_output, environment
 from unidiff.run.load import Run
@@ -164,6 +164,7 @@ class TrainingTask(Task, Generic[M]):
         precision = resolve_precision(self.training.precision, where)
         return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
+    @global_states_kept()
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """Train, and report; see `Task.run`.
 

@@ -96,7 +96,8 @@ def gather(
         weights, facts["start"] = load_tied(files.start), before.start
     elif task.start is not None:
         weights, step = _read_start(task, task.sketch(), reporter.notice)
-        content = save(*without_ties(weights))
+        tensors, ties = without_ties(weights)
+        content = save(tensors, ties or None)
         kept[files.start.name] = content
         facts["start"] = Origin(task.start, digest_of([content]), step)
     if task.teacher is not None:

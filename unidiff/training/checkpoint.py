@@ -76,7 +76,7 @@ class Checkpoints:
             with whole_folder(final) as partial:
                 for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
                     tensors, ties = without_ties(getattr(checkpoint, name))
-                    save_file(tensors, partial / f"{name}.safetensors", ties)
+                    save_file(tensors, partial / f"{name}.safetensors", ties or None)
                 torch.save(checkpoint.optimizer, partial / "optimizer.pt")
                 files = {path.name: digest(path).removeprefix("sha256:") for path in sorted(partial.iterdir())}
                 state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}

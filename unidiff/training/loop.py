@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import RunFailed, require
+from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -89,6 +90,8 @@ def train(
     Data order, times, noise, conditions and dropout of a step are functions of (seed, step). A run that is stopped and
     called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
 
+    The global random states of torch, NumPy and Python are afterwards what they were before.
+
     Args:
         denoiser: The model, a classifier or an autoencoder; its network is moved to the accelerator's device.
         source: The data: a tensor, a pair (samples, labels), a PyTorch Dataset, an iterable, or data of
@@ -116,6 +119,26 @@ def train(
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
     accelerator = accelerator or accelerator_for(settings, report=report)
+    with global_states_kept(accelerator.device):
+        return _train(
+            denoiser, source, objective, settings, conditioning, seed, accelerator, checkpoints, on_step, stop, report
+        )
+
+
+def _train(
+    denoiser: Trained,
+    source: OpenDataset,
+    objective: Loss[Trained],
+    settings: Training,
+    conditioning: Conditions | None,
+    seed: int,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints | None,
+    on_step: Callable[[Progress[Trained]], None],
+    stop: Callable[[], bool],
+    report: Callable[[str], None],
+) -> Trained:
+    """As `train`, with checked arguments; the global random state of torch is changed."""
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
     average = EMA(network)
@@ -205,7 +228,7 @@ def _accumulate_gradients(
 ) -> Tensor:
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
     rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
-    torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
+    _seed_dropout(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, noise_shape)
     noise = loss.noise(indices, noise)
@@ -223,6 +246,13 @@ def _accumulate_gradients(
             accelerator.backward(mean)
         total += mean.detach()
     return total
+
+
+def _seed_dropout(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, but of the CPU and one device alone, whose states are put back after training."""
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _any_process(flag: bool, accelerator: Accelerator) -> bool:

@@ -122,11 +122,11 @@ def _wait_for_all(make: Callable[[], Accelerator], report: Callable[[str], None]
     worker.join(min(_PATIENCE, limit))
     processes = f"the other processes of WORLD_SIZE={os.environ['WORLD_SIZE']}"
     if worker.is_alive():
-        report(f"Waiting for {processes} at {_values(['MASTER_ADDR', 'MASTER_PORT'])}, {limit:.0f} s at most.")
+        report(f"Waiting for {processes} at {_values(['MASTER_ADDR', 'MASTER_PORT'])}, {limit:g} s at most.")
         worker.join(max(0.0, limit - _PATIENCE))
     if not made:
         longer = f"To wait longer for slow machines, set {TIMEOUT} in seconds."
-        raise RunError(f"{processes} did not come within {limit:.0f} s. {_launch()} {longer}")
+        raise RunError(f"{processes} did not come within {limit:g} s. {_launch()} {longer}")
     (accelerator,) = made
     if isinstance(accelerator, Exception):
         problem = f"{processes} could not be joined ({type(accelerator).__name__}: {accelerator})"

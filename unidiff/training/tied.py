@@ -23,14 +23,14 @@ def without_ties(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
     names: dict[object, str] = {}
     ties: dict[str, str] = {}
     for name, value in weights.items():
-        own = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device) if value.numel() else name
+        own = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device) if value.data_ptr() else name
         if (first := names.setdefault(own, name)) != name:
             ties[name] = first
     kept = {name: weights[name].contiguous() for name in weights if name not in ties}
     used: set[tuple[torch.device, int]] = set()
     for name, value in kept.items():
         storage = (value.device, value.untyped_storage().data_ptr())
-        if storage in used:
+        if storage in used and value.data_ptr():
             kept[name] = value.clone()
         used.add(storage)
     return kept, ties
@@ -39,6 +39,6 @@ def without_ties(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
 def load_tied(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """All weights of a file, by every name; tied ones are one tensor."""
     with safe_open(path, framework="pt", device=str(device)) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: this is not a mapping
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ties = file.metadata() or {}
     return weights | {name: weights[first] for name, first in ties.items() if first in weights}
