@@ -21,7 +21,7 @@ from unidiff.cli.export import export
 from unidiff.cli.inpaint import inpaint
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.options import grouped
-from unidiff.cli.run import check, run
+from unidiff.cli.run import check, resume, run
 from unidiff.cli.sample import sample
 from unidiff.cli.signals import ended_by_signals
 from unidiff.errors import UnidiffError
@@ -54,7 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, sample, inpaint, edit, likelihood, compare, export, check):
+for command in (run, resume, sample, inpaint, edit, likelihood, compare, export, check):
     app.command()(grouped(command))
 app.command("list")(list_names)
 app.command()(describe)

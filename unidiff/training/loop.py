@@ -147,8 +147,8 @@ def _train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
-    done, seconds = 0, 0.0
-    # The losses since the last line of metrics, summed on the device: the host does not wait for one between lines.
+    done, seconds, seen, summed = 0, 0.0, 0, 0
+    # The losses of the `summed` steps since the last line of metrics; on the device, so the host waits for none.
     window = torch.zeros((), dtype=precise(device), device=device)
     saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
     if saved is not None:
@@ -158,6 +158,10 @@ def _train(
         loss.restore(saved.objective)
         done, seconds = saved.step, saved.extra["seconds"]
         window += saved.extra["loss_sum"]
+        seen = saved.extra.get("seen", done * settings.batch)
+        summed = saved.extra.get("summed", done % settings.log_every if saved.extra["loss_sum"] else 0)  # not in 0.1.0
+        for group in optimizer.param_groups:  # a run may go on with another one
+            group["weight_decay"] = settings.weight_decay
 
     network.train()
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
@@ -168,7 +172,8 @@ def _train(
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
     source = source.to(device)
-    plan = BatchPlan(seed, settings.batch, None if source.sequential else len(source))
+    count, offset = None if source.sequential else len(source), seen - done * settings.batch
+    plan = BatchPlan(seed, settings.batch, count, offset)
     start = time.perf_counter() - seconds
 
     for step in range(done + 1, settings.steps + 1):
@@ -179,6 +184,7 @@ def _train(
             window += _accumulate_gradients(
                 model, parallel, source, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
+        summed += 1
         loss.end_step(accelerator)
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
         optimizer.step()
@@ -196,15 +202,16 @@ def _train(
                 raise RunFailed(_diverged(step, checkpoints))
         mean = logged = None
         if logging:
-            mean, logged = loss_sum / ((step - 1) % settings.log_every + 1), norm.item()
+            mean, logged = loss_sum / summed, norm.item()
             window.zero_()
-            loss_sum = 0.0
+            loss_sum, summed = 0.0, 0
         seconds = time.perf_counter() - start
         # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
         if saving and checkpoints is not None and main:
             weights, averages = network.state_dict(), average.network.state_dict()
-            extra = {"seconds": seconds, "loss_sum": loss_sum}
+            seen = offset + step * settings.batch
+            extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "seen": seen}
             checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
