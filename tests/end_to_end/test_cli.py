@@ -189,6 +189,7 @@ def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
 def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     waited = []
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(app_module.time, "sleep", waited.append)
     result = unidiff("check", "nowhere.yaml")
     assert result.code == 2
