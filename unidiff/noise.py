@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 
-__all__ = ["Noise", "Seeded", "generator_of", "seed_everything", "seeds_of"]
+__all__ = ["Noise", "Seeded", "generator_of", "global_states_kept", "seed_everything", "seeds_of"]
 
 # Given a tensor, standard normal noise of its shape, dtype and device.
 Noise = Callable[[Tensor], Tensor]
@@ -37,9 +39,30 @@ def generator_of(seed: int) -> torch.Generator:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch's global generators: of the CPU as `generator_of` does, of other devices as torch does."""
-    torch.manual_seed(seed)
+    """Seed torch's global generator of the CPU, which draws the weights of networks, as `generator_of` does."""
     torch.set_rng_state(generator_of(seed).get_state())
+
+
+@contextmanager
+def global_states_kept(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Put the global random states of torch, NumPy and Python back as they were when the block ends.
+
+    Of torch these are the CPU's and those of GPUs in use, the one of `device` among them.
+    """
+    kind = torch.device(device).type
+    cuda = torch.cuda.get_rng_state_all() if kind == "cuda" or torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if kind == "mps" else None
+    own, numpy, python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(own)
+        np.random.set_state(numpy)
+        random.setstate(python)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 class Seeded(PlainArguments):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from unidiff.errors import ParameterError, RecipeError
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.recipe.registry import PUBLIC
 from unidiff.training.checkpoint import Checkpoints
+from unidiff.training.loop import Interrupted
 
 JUDGE = {name: RING[name] for name in ("data", "process", "training")}
 JUDGE["classifier"] = {"type": "MLPEncoder", "width": 16, "depth": 1}
@@ -154,6 +156,8 @@ def test_a_classifier_is_resumed_bit_for_bit(runs, tmp_path):
     assert result.code == 0, result.err
     a, b = (ud.load_classifier(folder / "judge").backbone.state_dict() for folder in (runs, tmp_path))
     assert equal(dict(a), dict(b))
+    with pytest.raises(Interrupted):  # by a signal in its report
+        ud.load_recipe(runs / "judge.yaml").run(tmp_path / "judge", Mock(), resume=True, stop=lambda: True)
 
 
 def test_it_guides_from_the_command_line(runs, tmp_path):

@@ -26,7 +26,8 @@ from unidiff.cli import app as app_module
 from unidiff.cli import console as console_module
 from unidiff.cli.console import Console
 from unidiff.cli.likelihood import _print
-from unidiff.cli.run import _directory, _stop_on_signal
+from unidiff.cli.run import _directory
+from unidiff.cli.signals import Interruption, StopOnSignal
 from unidiff.errors import UnidiffError
 from unidiff.recipe.shipped import shipped_recipes
 
@@ -189,6 +190,7 @@ def test_an_unexpected_error_keeps_its_traceback(tmp_path, monkeypatch):
 def test_a_process_that_does_not_speak_lets_the_first_speak(monkeypatch):
     waited = []
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(app_module.time, "sleep", waited.append)
     result = unidiff("check", "nowhere.yaml")
     assert result.code == 2
@@ -300,31 +302,55 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     assert unidiff(*command[1:], "--dry-run").code == 0  # the same recipe: it would be accepted
 
 
-def test_signals_ask_once_and_then_insist():
-    before = signal.getsignal(signal.SIGINT)
-    with _stop_on_signal() as asked:
-        with pytest.raises(KeyboardInterrupt):  # nobody has asked yet: there is nothing to wait for
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_signals_ask_once_and_ctrl_c_insists(name):
+    number, before = getattr(signal, name), [*map(signal.getsignal, signal.valid_signals())]
+    stop = StopOnSignal()
+    with stop.listening():
+        with pytest.raises(Interruption, match=f"{name} before the first step") as ended:  # nothing to wait for yet
+            signal.raise_signal(number)
+        assert ended.value.exit_code == 128 + number
+        assert not stop()
+        signal.raise_signal(number)
+        for again in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+            signal.raise_signal(getattr(signal, again))
+        with pytest.raises(Interruption, match="again"):
             signal.raise_signal(signal.SIGINT)
-        assert not asked()
-        signal.raise_signal(signal.SIGTERM)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        assert stop()
+        signal.raise_signal(signal.SIGINT)  # the checkpoint is being written
+        assert (stop.number, stop.exit_code) == (number, 128 + number)
+    assert [*map(signal.getsignal, signal.valid_signals())] == before
+
+
+def test_ignored_signals_stay_ignored():
+    """As `nohup` asks for."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnSignal().listening():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
     def interrupted(*args, **options):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ud.data.Ring, "open", interrupted)
-        assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 130
+    def terminated(*args, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    for place, told in ((interrupted, (130, "SIGINT")), (terminated, (143, "SIGTERM"))):
+        with monkeypatch.context() as patch:
+            patch.setattr(ud.data.Ring, "open", place)
+            result = unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run")
+        assert result.code == told[0]
+        assert result.err == f"unidiff: interrupted by {told[1]} before the first step; nothing new was saved.\n"
         assert not (tmp_path / "run").exists()
     before = sorted((run / "samples").iterdir())
     with monkeypatch.context() as patch:
         patch.setattr("unidiff.run.load.sample", interrupted)
-        assert unidiff("sample", run).code == 130
+        result = unidiff("sample", run)
+    assert (result.code, result.err) == (130, "unidiff: interrupted by SIGINT.\n")
     assert sorted((run / "samples").iterdir()) == before
 
 

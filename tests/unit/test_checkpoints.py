@@ -114,7 +114,7 @@ def test_a_failure_while_writing_leaves_the_older_ones(tmp_path, monkeypatch, fa
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1))
 
-    def full(value, path):
+    def full(value, path, metadata=None):
         with open(path, "wb") as file:
             file.write(b"half")
         raise failure

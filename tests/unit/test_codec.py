@@ -325,6 +325,10 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     assert not (tmp_path / "vae/codec").exists()
     with pytest.raises(DataError, match="Continue it with --resume"):
         ud.codec.load_codec(tmp_path / "vae")
+    left = recipe.training.steps - 5
+    with pytest.raises(Interrupted) as stopped:  # in the report: training is whole
+        recipe.run(tmp_path / "vae", Quiet(), resume=True, stop=lambda: calls.append(0) or len(calls) > 5 + left)
+    assert stopped.value.step == recipe.training.steps
     recipe.run(tmp_path / "vae", Quiet(), device="cpu", resume=True)
     assert metrics(tmp_path / "vae") == metrics(RunDirectory(folder).path)
     for name in (CONFIG, WEIGHTS):

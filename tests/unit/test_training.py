@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
-from tiny import equal
+from tiny import RING as TINY
+from tiny import equal, write
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
@@ -41,6 +45,41 @@ RING, OBJECTIVE = ud.data.Ring(count=300).open(), ud.Denoising()
 
 def fit(model, source=RING, **options):
     return ud.train(model, source, OBJECTIVE, options.pop("settings", settings()), **options)
+
+
+# --- what surrounds a training ---
+
+
+class Restless(torch.utils.data.Dataset):
+    """Data that draw from every global random state."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return torch.rand(1, 8, 8) * np.random.rand() * random.random()
+
+
+@pytest.mark.parametrize("what", ["train", "sample", "run"])
+def test_global_random_states_are_left_alone(what, tmp_path):
+    model, recipe = dropout_model(), ud.load_recipe(write(tmp_path, {**TINY, "seed": 3}))
+    calls = {
+        "train": lambda: fit(model, Restless(), settings=settings(steps=2)),
+        "sample": lambda: ud.sample(model.eval(), ud.Ancestral(), ud.Uniform(2), seeds=2),
+        "run": lambda: recipe.run(tmp_path / "run", Mock(), overwrite=True),
+    }
+    after = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        calls[what]()
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert all(map(np.array_equal, np.random.get_state(), before[1]))
+        assert random.getstate() == before[2]
+        after.append(torch.rand(1))
+    assert after[0] != after[1]
 
 
 # --- batches ---

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from unidiff._version import __version__
 from unidiff.cli.compare import compare
@@ -23,8 +24,9 @@ from unidiff.cli.inpaint import inpaint
 from unidiff.cli.last_resort import EXIT_CODE, run_directory, write_report
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.options import grouped
-from unidiff.cli.run import check, run
+from unidiff.cli.run import check, resume, run
 from unidiff.cli.sample import sample
+from unidiff.cli.signals import ended_by_signals
 from unidiff.errors import UnidiffError
 from unidiff.memory import enough_memory
 from unidiff.text import clean
@@ -35,8 +37,22 @@ _UsageError: Any = typer.BadParameter.__bases__[0]  # what typer raises for a co
 _PATIENCE = 5.0  # seconds
 _PACKAGE = Path(__file__).parents[1]
 
+
+class _Commands(TyperGroup):
+    """The commands; an interrupted one says so, which typer's own handling does not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            if is_speaker():
+                print(f"unidiff: {str(error) or 'interrupted.'}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
 app = typer.Typer(
     name="unidiff",
+    cls=_Commands,
     help="Diffusion models, each part tested against an exact answer.",
     no_args_is_help=True,
     add_completion=False,
@@ -44,7 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, sample, inpaint, edit, likelihood, compare, export, check):
+for command in (run, resume, sample, inpaint, edit, likelihood, compare, export, check):
     app.command()(grouped(command))
 app.command("list")(list_names)
 app.command()(describe)
@@ -86,7 +102,7 @@ def _show_warnings_as_notes() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake is one message and exit code 2, a failed run 1, an interrupt 130.
+    """Run the command line. Exit codes: 2 for a user's mistake, 1 for a failed run, 128 + its number for a signal.
 
     Anything else that goes wrong is written to a file, and answered by a sentence with its path and exit code 70.
     """
@@ -100,12 +116,9 @@ def main() -> None:
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
     run_directory.set(None)
     try:
-        with warnings.catch_warnings(), enough_memory():
+        with warnings.catch_warnings(), ended_by_signals(), enough_memory():
             _show_warnings_as_notes()
             sys.exit(command_line(words, standalone_mode=False))
-    except KeyboardInterrupt:
-        say("unidiff: interrupted.", error=True)
-        sys.exit(130)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)

@@ -21,7 +21,7 @@ _TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "f
 
 def is_speaker() -> bool:
     """Whether this process, of several under `accelerate launch`, is the one that prints: the first."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") in ("", "0", "1") or os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, error: bool = False) -> None:

@@ -1,23 +1,25 @@
-"""`unidiff run` and `unidiff check`: run a recipe, or only validate it."""
+"""`unidiff run`, `resume` and `check`: run a recipe, continue its run, or only validate it."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unidiff.cli.console import Console, is_speaker, say
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
+from unidiff.cli.signals import StopOnSignal
 from unidiff.errors import RecipeError, RunError
 
-__all__ = ["check", "run"]
+if TYPE_CHECKING:
+    from unidiff.run.task import Options, Task
+
+__all__ = ["check", "resume", "run"]
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
 
@@ -37,7 +39,6 @@ def run(
     if resume and overwrite:
         raise RunError("--resume and --overwrite are mutually exclusive: continue the run, or replace it.")
     from unidiff.run.task import load_recipe
-    from unidiff.training.loop import Interrupted
 
     directory = out or _directory(Path(recipe), resume)
     run_directory.set(directory)
@@ -50,29 +51,58 @@ def run(
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
         task = task.resumed(directory, allow_imports=model.allow_imports)
+    words = ["run", recipe, *(word for change in overrides or () for word in ("--set", change))]
+    words += ["--out", str(out)] if out else []
+    options: Options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run}
+    _carry_out(task, directory, options, model, as_json, [*words, "--resume"])
+
+
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    overrides: Overrides = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="With other numbers, by --set, or data that changed.")
+    ] = False,
+    *,
+    model: ModelOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a run: to its end, or with --extend further and with other numbers, which its manifest records."""
+    from unidiff.run.directory import RunDirectory
+    from unidiff.run.task import load_recipe
+
+    run_directory.set(directory)
+    files = RunDirectory(directory)
+    if not files.exists():
+        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
+    if overrides and not extend:
+        sets = shlex.join(word for change in overrides for word in ("--set", change))
+        raise RunError(f"--set: to continue with other numbers, use `unidiff resume {directory} --extend {sets}`.")
+    task = load_recipe(files.recipe, overrides or [], allow_imports=model.allow_imports)
+    options: Options = {"resume": True, "extend": extend}
+    _carry_out(task, directory, options, model, as_json, ["resume", str(directory)])
+
+
+def _carry_out(
+    task: Task, directory: Path, options: Options, model: ModelOptions, as_json: bool, words: Sequence[str]
+) -> None:
+    """Run a task and print its outcome; if a signal stops it, the command that continues it, which `words` are."""
+    from unidiff.training.loop import Interrupted
+
+    stop = StopOnSignal()
+    options |= {"device": model.device, "allow_imports": model.allow_imports, "stop": stop}
     try:
-        with _stop_on_signal() as stop, Console() as console:
-            outcome = task.run(
-                directory,
-                console,
-                device=model.device,
-                resume=resume,
-                overwrite=overwrite,
-                dry_run=dry_run,
-                stop=stop,
-                allow_imports=model.allow_imports,
-            )
+        with stop.listening(), Console() as console:
+            outcome = task.run(directory, console, **options)
     except Interrupted as stopped:
         if is_speaker():
             say(f"Stopped after step {stopped.step}; everything is saved in {directory}.", error=True)
-            words = ["unidiff", "run", recipe, *(word for change in overrides or () for word in ("--set", change))]
-            words += ["--out", str(out)] if out else []
-            words += ["--device", model.device] if model.device != "auto" else []
-            words += ["--allow-imports"] if model.allow_imports else []
-            say(f"Go on with: {shlex.join([*words, '--resume'])}", error=True)
+            extra = ["--device", model.device] if model.device != "auto" else []
+            extra += ["--allow-imports"] if model.allow_imports else []
+            say(f"Go on with: {shlex.join(['unidiff', *words[:2], *extra, *words[2:]])}", error=True)
             if as_json:
                 print(json.dumps({"status": "interrupted", "step": stopped.step, "directory": str(directory)}))
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.exit_code) from None
     if outcome is not None:
         print(json.dumps(outcome.to_dict())) if as_json else say(outcome.text())
 
@@ -98,30 +128,3 @@ def check(
     print(f"{task.to_yaml()}# {task.verdict()}")
     if missing:
         print(f"# It needs runs that are not there: {', '.join(missing)}.")
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C (or SIGTERM) into a request to stop after the current step, which the function returned reports.
-
-    A second signal interrupts at once. So does the first before that function is called: there is nothing to save yet.
-    """
-    polled = stopping = False
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal stopping
-        if stopping or not polled:
-            raise KeyboardInterrupt
-        stopping = True
-
-    def stop() -> bool:
-        nonlocal polled
-        polled = True
-        return stopping
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

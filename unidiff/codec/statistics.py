@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -43,15 +44,22 @@ class LatentStatistics(NamedTuple):
 @plain_arguments
 @enough_memory("Use smaller images or a smaller codec.")
 @torch.no_grad()
-def measure_latents(codec: Autoencoder, source: OpenDataset, seed: int = 0) -> LatentStatistics:
+def measure_latents(
+    codec: Autoencoder, source: OpenDataset, seed: int = 0, *, on_batch: Callable[[], None] = lambda: None
+) -> LatentStatistics:
     """Measure latents over at most 10,000 images, chosen at random by the seed.
 
     The scale is 1 / s, with s^2 the variance of all elements of the latents about their common mean (Rombach et al.
     2022, appendix G). It is one number: the proportions of channels are preserved, and diffusers' format has one.
+    `on_batch` is called before each batch.
     """
     order = torch.randperm(len(source), generator=generator_of(seed))[:_MOST].sort().values
     device = next(codec.parameters()).device
-    z = torch.cat([codec.encode(source.batch(rows, device)).cpu().double() for rows in order.split(_BATCH)])
+    parts = []
+    for rows in order.split(_BATCH):
+        on_batch()
+        parts.append(codec.encode(source.batch(rows, device)).cpu().double())
+    z = torch.cat(parts)
     std = float(z.std(correction=0))
     return LatentStatistics(
         codec.layout.scale / std,

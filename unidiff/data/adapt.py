@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, check_range, checked_labels, require_classes, scaled
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
+from unidiff.noise import global_states_kept
 
 __all__ = ["Data", "as_open_dataset"]
 
@@ -107,8 +108,8 @@ def _map_source(data: Any, name: str) -> OpenDataset:
                 raise DataError(_one_label(name, i))
             yield x.numpy().tobytes()
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with global_states_kept():
+        torch.default_generator.manual_seed(0)
         checksum = digest_of(parts())
         shape = tuple(_example(data[0], "data[0]")[0].shape)
     classes = None if labels[0] is None else torch.tensor(labels)

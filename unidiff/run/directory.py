@@ -23,7 +23,7 @@ from torch import Tensor
 from unidiff._version import __version__
 from unidiff.errors import RunError
 from unidiff.files import digest, require_writable, whole_file
-from unidiff.run.records import DataFacts, Manifest
+from unidiff.run.records import Manifest
 
 __all__ = ["RunDirectory", "check_output", "environment"]
 
@@ -103,14 +103,9 @@ class RunDirectory:
                 problem = f"the file is missing or has changed since training ({expected})"
                 raise RunError(f"{path}: {problem}. The model needs the original file: restore it.")
 
-    def check_data(self, data: DataFacts) -> None:
-        """Raise a RunError for other data than the run began with: a stand-in, say, in place of the real data."""
-        before = self.read_manifest().data or data
-        if before.checksum != data.checksum:
-            raise RunError(
-                f"{self.path}: this run was trained on {before.name} ({before.checksum}), but the data are now "
-                f"{data.name} ({data.checksum}). Restore the data, or start another run with --out."
-            )
+    def replace_recipe(self, recipe: str) -> None:
+        """Set the recipe of a run that is continued with other numbers."""
+        _write(self.recipe, recipe.encode())
 
     @contextmanager
     def measured(self) -> Iterator[dict[str, Tensor]]:

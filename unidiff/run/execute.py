@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -19,19 +18,21 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
 from unidiff.memory import as_bytes
-from unidiff.noise import seed_everything
+from unidiff.noise import global_states_kept, seed_everything
 from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.extension import DAMAGED, changed_data, changed_numbers, record_extension
 from unidiff.run.forecast import Pace, forecast, memory_of_weights, remarks
 from unidiff.run.load import Run
 from unidiff.run.origin import gather
-from unidiff.run.records import DataFacts, Report, TrainingOutcome
+from unidiff.run.records import DataFacts, Report, TrainingOutcome, now
 from unidiff.run.session import Session
-from unidiff.run.task import Options, Reporter, Task, differences, load_recipe
+from unidiff.run.task import Options, Reporter, Task
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_device, resolve_precision
-from unidiff.training.loop import Interrupted, Progress, accelerator_for, train
+from unidiff.training.loop import Interrupted, Progress, train
+from unidiff.training.processes import accelerator_for
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trainable
 
@@ -136,18 +137,10 @@ class TrainingTask(Task, Generic[M]):
         memory = as_bytes(memory_of_weights(count := self.count_weights()))
         return f"Valid. The network has {count:,} parameters; training needs {memory} of memory and that of a batch."
 
-    def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
+    def resumed(self, directory: Path, *, allow_imports: bool = False, extend: bool = False) -> Task:
         """See `Task.resumed`."""
         files = RunDirectory(directory)
-        if not files.exists():
-            raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
-        saved = load_recipe(files.recipe, allow_imports=allow_imports)
-        if changed := differences(saved.to_dict(), self.to_dict()):
-            raise RunError(
-                f"{directory}: this run was started with another recipe: {'; '.join(changed)}. "
-                f"Resume it with its own (`unidiff run {files.recipe} --resume`), or start another with --out."
-            )
-        return saved
+        return changed_numbers(self, files, extend, lambda text: None, allow_imports=allow_imports)[0]
 
     def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
         """See `Task.load`."""
@@ -167,6 +160,7 @@ class TrainingTask(Task, Generic[M]):
             raise RunError(f"{directory}: training diverged, its weights are not finite. Train with a smaller lr.")
         return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
+    @global_states_kept()
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """Train, and report; see `Task.run`.
 
@@ -176,16 +170,19 @@ class TrainingTask(Task, Generic[M]):
         """
         resume, dry_run = options.get("resume", False), options.get("dry_run", False)
         check_trackers(self.training)
-        accelerator = accelerator_for(self.training, options.get("device", "auto"))
+        accelerator = accelerator_for(self.training, options.get("device", "auto"), reporter.notice)
         main = accelerator.is_main_process
-        files = RunDirectory(directory)
+        files, extend, changes = RunDirectory(directory), options.get("extend", False), list[str]()
+        allow_imports = options.get("allow_imports", False)
+        if resume:
+            _, changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
         # Weights, their average and Adam's two moments in each checkpoint.
         needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
         replaced = resume or options.get("overwrite", False)
         check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
         needs = forecast(self.count_weights(), self.sketch, self.data.shape, self.training, accelerator, dry_run)
         needs.require(self.key)
-        base = gather(self, files, resume, accelerator.device, reporter, options.get("allow_imports", False))
+        base = gather(self, files, resume, accelerator.device, reporter, allow_imports)
         loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
         if source.stand_in and main:
@@ -208,7 +205,7 @@ class TrainingTask(Task, Generic[M]):
             **base.facts,
         )
         if resume:
-            files.check_data(outcome.data)
+            changes += changed_data(files, outcome.data, extend)
         if dry_run:
             return outcome if main else None
         measured: Mapping[str, Tensor] = {} if resume else self.measure(source)
@@ -220,27 +217,33 @@ class TrainingTask(Task, Generic[M]):
         if main:
             if not resume:
                 files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept})
-                files.update_manifest(started=_now())
+                files.update_manifest(started=now())
+            if changes:
+                record_extension(files, changes, self.to_yaml())
+                reporter.notice(f"The run goes on with changes, which the manifest records: {'; '.join(changes)}.")
             files.update_manifest(**outcome.entries(), **environment())
         begun, status = time.perf_counter(), "failed"
-        session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
+        session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
         try:
             model = self._train(session, fresh, loss, accelerator)
             report = self.report(model, session) if main else None
             status = "finished"
-        except Interrupted:
+        except (Interrupted, KeyboardInterrupt):
             status = "interrupted"
             raise
+        except DataError as error:
+            status = DAMAGED
+            raise RunFailed(f"{error} Then continue with --resume, on the data as they are then.") from error
         except OSError as error:
             raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
         finally:
-            if main and status != "finished":
+            if (main and status != "finished") or status == DAMAGED:
                 with suppress(OSError):
                     files.update_manifest(status=status)
         if not main:
             return None
         seconds = round(time.perf_counter() - begun, 2)
-        outcome = replace(outcome, status=status, finished=_now(), report=report, seconds=seconds)
+        outcome = replace(outcome, status=status, finished=now(), report=report, seconds=seconds)
         files.update_manifest(**outcome.entries())
         return outcome
 
@@ -291,7 +294,3 @@ class TrainingTask(Task, Generic[M]):
         finally:
             if trackers is not None:
                 trackers.close()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from unidiff.denoiser import NeuralDenoiser
@@ -23,6 +23,7 @@ from unidiff.run.load import load
 from unidiff.run.records import Origin
 from unidiff.run.task import Reporter, differences
 from unidiff.training.checkpoint import Checkpoints
+from unidiff.training.tied import load_tied, without_ties
 
 if TYPE_CHECKING:
     from unidiff.run.execute import TrainingTask
@@ -92,10 +93,11 @@ def gather(
         facts["trained"] = sum(value.numel() for name, value in network.named_parameters() if name in train)
     if task.start is not None and before is not None:
         files.check_kept()
-        weights, facts["start"] = load_file(files.start), before.start
+        weights, facts["start"] = load_tied(files.start), before.start
     elif task.start is not None:
         weights, step = _read_start(task, task.sketch(), reporter.notice)
-        content = save({name: value.contiguous() for name, value in weights.items()})
+        tensors, ties = without_ties(weights)
+        content = save(tensors, ties or None)
         kept[files.start.name] = content
         facts["start"] = Origin(task.start, digest_of([content]), step)
     if task.teacher is not None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
-__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome"]
+__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "now"]
+
+
+def now() -> str:
+    """The time, as ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class Outcome(Protocol):
@@ -130,16 +136,20 @@ class Manifest:
 
     Attributes:
         started: When the run began; empty if it is not known.
+        status: "training", "finished", "interrupted", "failed" or "damaged data"; empty if it is not known.
         kept: Digest of each file that the data need, by its path in the run directory.
         data: What it was trained on; None if it is not known.
         start: Where the weights at its beginning were from; None for fresh ones.
         teacher: The model that its objective needs; None if it needs none.
+        extensions: When and how its numbers or data were changed, each with the steps done, in order.
         entries: Everything that was recorded.
     """
 
     started: str = ""
+    status: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     data: DataFacts | None = None
     start: Origin | None = None
     teacher: Origin | None = None
+    extensions: Sequence[Mapping[str, Any]] = ()
     entries: Mapping[str, Any] = field(default_factory=dict)

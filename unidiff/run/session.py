@@ -11,6 +11,7 @@ from unidiff import plot
 from unidiff.data.base import OpenDataset
 from unidiff.run.directory import RunDirectory
 from unidiff.run.task import Reporter
+from unidiff.training.loop import Interrupted
 
 __all__ = ["Session"]
 
@@ -25,6 +26,7 @@ class Session:
         reporter: Receives progress and notices.
         precision: Number format of the network's arithmetic.
         stop: Whether the user wants it to end.
+        steps: Optimiser steps of the whole training.
     """
 
     files: RunDirectory
@@ -32,6 +34,12 @@ class Session:
     reporter: Reporter
     precision: torch.dtype
     stop: Callable[[], bool]
+    steps: int
+
+    def poll(self) -> None:
+        """Raise Interrupted if the user wants the report to end: training is saved, a resumed run reports again."""
+        if self.stop():
+            raise Interrupted(self.steps)
 
     def trained(self) -> tuple[float, float]:
         """Seconds of training and the last loss, after drawing the curve of the loss."""

@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     Attributes:
         device: auto (the default), cpu, cuda, cuda:1 or mps.
         resume: Continue the run in the directory.
+        extend: With `resume`: continue it with other numbers or data than it was started with.
         overwrite: Replace the results in the directory.
         dry_run: Check everything, write nothing.
         stop: Called after every training step; True ends the run with a checkpoint and Interrupted.
@@ -51,6 +52,7 @@ class Options(TypedDict, total=False):
 
     device: str
     resume: bool
+    extend: bool
     overwrite: bool
     dry_run: bool
     stop: Callable[[], bool]
@@ -98,11 +100,11 @@ class Task(Record, ABC):
         """What `unidiff check` prints after a valid recipe."""
         return f"Valid. Nothing is trained: this is {self.noun}."
 
-    def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
-        """The task that a run was started with, provided that it equals this one; `run(resume=True)` continues it.
+    def resumed(self, directory: Path, *, allow_imports: bool = False, extend: bool = False) -> Task:
+        """The task that `run(resume=True)` continues a run with: its own if it equals this one, else this one.
 
         Raises:
-            RunError: If there is no run to resume, or it was started with another recipe.
+            RunError: If there is no run to resume, or it was started with another recipe and is not to be extended.
         """
         raise RunError("--resume: this recipe does not train a model. Leave it out.")
 

@@ -148,9 +148,10 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
         files = session.files
         seconds, loss = session.trained()
         model.eval()
-        latents = measure_latents(model, session.source, self.seed)
+        latents = measure_latents(model, session.source, self.seed, on_batch=session.poll)
         model.set_scale(latents.scale)
         model.save(files.path / KEPT)
+        session.poll()
         test = self.data.open("test")
         error = _reconstruct(model, test.batch(torch.arange(min(_TESTED, len(test)))), self.latent_shape)
         path = files.samples / "reconstructions.png"

@@ -113,6 +113,7 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
         accuracy = {}
         for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
             u = process.perturb(u0, eps, process.level(t, u0)).to(u0.dtype).split(_BATCH)
+            session.poll()
             with torch.no_grad():
                 logits = torch.cat([model(x.to(device), process.level(t, x.to(device))).cpu() for x in u])
             accuracy[f"{t:g}"] = round(float((logits.argmax(1) == label).double().mean()), 4)

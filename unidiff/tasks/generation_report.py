@@ -23,7 +23,6 @@ from unidiff.run.load import draw
 from unidiff.run.records import Report
 from unidiff.solver.sample import Sampling
 from unidiff.training.device import arithmetic
-from unidiff.training.loop import Interrupted
 
 if TYPE_CHECKING:
     from unidiff.tasks.generation import Generation
@@ -130,8 +129,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
 
     def progress(done: int, total: int) -> None:
         session.reporter.progress("sample", done, total)
-        if session.stop():  # training is saved whole: a resumed run draws again
-            raise Interrupted(recipe.training.steps)
+        session.poll()
 
     started = time.perf_counter()
     cond, truth = examples(recipe, sampling.count)
@@ -161,10 +159,12 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     measured = None if conditioning is None else conditioning.measured
     if measured is None or truth is None:
         return report
+    session.poll()
     found = errors(model, measured, sampling, cond, truth, x.cpu(), precision)
     few_cond, truth = examples(recipe, _ROWS)
     repeated = {name: value.repeat_interleave(_EACH, 0) for name, value in few_cond.items()}
-    x = draw(model, replace(sampling, count=_ROWS * _EACH), data, precision, **repeated).x.cpu()
+    few_samples = replace(sampling, count=_ROWS * _EACH)
+    x = draw(model, few_samples, data, precision, progress=lambda done, total: session.poll(), **repeated).x.cpu()
     table, columns = rows(measured, few_cond["image"], measured.compose(x, repeated), truth)
     path = files.samples / "conditions.png"
     plot.save_samples(table, path, title(f"{files.name}: condition, {_EACH} samples, truth, of test images"), columns)

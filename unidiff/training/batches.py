@@ -41,15 +41,17 @@ class BatchPlan:
         seed: The run's seed.
         batch: Samples per step, B.
         count: Samples in the data set, N; None for data that are read in order.
+        offset: Position in the data of step 0. A run that had another B before is where that one had come to.
     """
 
     seed: int
     batch: int
     count: int | None
+    offset: int = 0
 
     def indices(self, step: int) -> Tensor:
         """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another, or of one order."""
-        positions = torch.arange(step * self.batch, (step + 1) * self.batch)
+        positions = self.offset + torch.arange(step * self.batch, (step + 1) * self.batch)
         if self.count is None:
             return positions
         epochs = positions // self.count

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import PARTIAL, digest, whole_folder
+from unidiff.training.tied import load_tied, without_ties
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -74,8 +75,8 @@ class Checkpoints:
         try:
             with whole_folder(final) as partial:
                 for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
-                    tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
-                    save_file(tensors, partial / f"{name}.safetensors")
+                    tensors, ties = without_ties(getattr(checkpoint, name))
+                    save_file(tensors, partial / f"{name}.safetensors", ties or None)
                 torch.save(checkpoint.optimizer, partial / "optimizer.pt")
                 files = {path.name: digest(path).removeprefix("sha256:") for path in sorted(partial.iterdir())}
                 state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
@@ -119,9 +120,9 @@ class Checkpoints:
         stateful = _OBJECTIVE in state["files"]  # not in checkpoints of objectives that keep nothing
         return Checkpoint(
             step=state["step"],
-            model=load_file(path / "model.safetensors", device=str(device)) if to_train else {},
-            ema=load_file(path / "ema.safetensors", device=str(device)),
+            model=load_tied(path / "model.safetensors", device) if to_train else {},
+            ema=load_tied(path / "ema.safetensors", device),
             optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True) if to_train else {},
             extra=state["extra"],
-            objective=load_file(path / _OBJECTIVE, device=str(device)) if to_train and stateful else {},
+            objective=load_tied(path / _OBJECTIVE, device) if to_train and stateful else {},
         )

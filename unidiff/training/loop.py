@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from unidiff.arguments import plain_arguments
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
-from unidiff.errors import ParameterError, RunFailed, require
+from unidiff.errors import RunFailed, require
 from unidiff.memory import enough_memory
+from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
-from unidiff.training.device import arithmetic, resolve_device, resolve_precision
+from unidiff.training.device import arithmetic, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
+from unidiff.training.processes import accelerator_for
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trained
 
@@ -76,28 +78,6 @@ class Progress(Generic[Trained]):
     average: Trained
 
 
-def accelerator_for(settings: Training, device: str = "auto") -> Accelerator:
-    """An accelerator for a device of this machine; under `accelerate launch`, one of several that share each batch.
-
-    Raises:
-        ParameterError: If the device is unavailable, or the processes cannot share the batch.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    chosen = resolve_device(device)
-    if chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)  # accelerate says "cuda", which then means this one
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
-    accelerator = Accelerator(mixed_precision="no", cpu=chosen.type == "cpu")
-    share = accelerator.num_processes * settings.accumulate
-    if settings.batch % share:
-        parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
-        problem = f"{settings.batch} cannot be split evenly over {parts}; use a multiple of {share}."
-        raise ParameterError("training.batch", problem)
-    return accelerator
-
-
 @plain_arguments
 @enough_memory(_LESS_MEMORY)
 def train(
@@ -120,6 +100,8 @@ def train(
 
     Data order, times, noise, conditions and dropout of a step are functions of (seed, step). A run that is stopped and
     called again with the same `checkpoints` therefore ends with the same weights, bit for bit, as one that was not.
+
+    The global random states of torch, NumPy and Python are afterwards what they were before.
 
     Args:
         denoiser: The model, a classifier or an autoencoder; its network is moved to the accelerator's device.
@@ -148,7 +130,27 @@ def train(
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
-    accelerator = accelerator or accelerator_for(settings)
+    accelerator = accelerator or accelerator_for(settings, report=report)
+    with global_states_kept(accelerator.device):
+        return _train(
+            denoiser, source, objective, settings, conditioning, seed, accelerator, checkpoints, on_step, stop, report
+        )
+
+
+def _train(
+    denoiser: Trained,
+    source: OpenDataset,
+    objective: Loss[Trained],
+    settings: Training,
+    conditioning: Conditions | None,
+    seed: int,
+    accelerator: Accelerator,
+    checkpoints: Checkpoints | None,
+    on_step: Callable[[Progress[Trained]], None],
+    stop: Callable[[], bool],
+    report: Callable[[str], None],
+) -> Trained:
+    """As `train`, with checked arguments; the global random state of torch is changed."""
     device, main = accelerator.device, accelerator.is_main_process
     network = denoiser.backbone.to(device)
     average = EMA(network)
@@ -157,8 +159,8 @@ def train(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
-    done, seconds = 0, 0.0
-    # The losses since the last line of metrics, summed on the device: the host does not wait for one between lines.
+    done, seconds, seen, summed = 0, 0.0, 0, 0
+    # The losses of the `summed` steps since the last line of metrics; on the device, so the host waits for none.
     window = torch.zeros((), dtype=precise(device), device=device)
     first = window  # the loss of the first step, which that of the last is held against
     saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
@@ -170,6 +172,10 @@ def train(
         done, seconds = saved.step, saved.extra["seconds"]
         first = torch.tensor(saved.extra.get("first_loss", math.nan))
         window += saved.extra["loss_sum"]
+        seen = saved.extra.get("seen", done * settings.batch)
+        summed = saved.extra.get("summed", done % settings.log_every if saved.extra["loss_sum"] else 0)  # not in 0.1.0
+        for group in optimizer.param_groups:  # a run may go on with another one
+            group["weight_decay"] = settings.weight_decay
 
     network.train()
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
@@ -180,7 +186,8 @@ def train(
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
     source = source.to(device)
-    plan = BatchPlan(seed, settings.batch, None if source.sequential else len(source))
+    count, offset = None if source.sequential else len(source), seen - done * settings.batch
+    plan = BatchPlan(seed, settings.batch, count, offset)
     start = time.perf_counter() - seconds
 
     for step in range(done + 1, settings.steps + 1):
@@ -191,6 +198,7 @@ def train(
             window += _accumulate_gradients(
                 model, parallel, source, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
+        summed += 1
         if step == 1:
             first = window.clone()
         loss.end_step(accelerator)
@@ -210,18 +218,20 @@ def train(
                 raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
         if logging:
-            mean, logged = loss_sum / ((step - 1) % settings.log_every + 1), norm.item()
+            mean, logged = loss_sum / summed, norm.item()
             if last and mean > _EXPLODED * (1 + abs(begun := first.item())):
                 problem = f"the network diverged: its loss is {mean:.3g}, after {begun:.3g} in the first step"
                 raise RunFailed(_diverged(step, problem, checkpoints))
             window.zero_()
-            loss_sum = 0.0
+            loss_sum, summed = 0.0, 0
         seconds = time.perf_counter() - start
         # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
         if saving and checkpoints is not None and main:
             weights, averages = network.state_dict(), average.network.state_dict()
-            extra = {"seconds": seconds, "loss_sum": loss_sum, "first_loss": first.item()}
+            seen = offset + step * settings.batch
+            extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "seen": seen}
+            extra["first_loss"] = first.item()
             checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
@@ -245,7 +255,7 @@ def _accumulate_gradients(
 ) -> Tensor:
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
     rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
-    torch.manual_seed(stream_seed(plan.seed, _DROPOUT, step, rank))
+    _seed_dropout(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
     indices = plan.indices(step)
     uniform, noise = plan.draws(step, noise_shape)
     noise = loss.noise(indices, noise)
@@ -263,6 +273,13 @@ def _accumulate_gradients(
             accelerator.backward(mean)
         total += mean.detach()
     return total
+
+
+def _seed_dropout(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, but of the CPU and one device alone, whose states are put back after training."""
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def _any_process(flag: bool, accelerator: Accelerator) -> bool:

@@ -1,0 +1,113 @@
+"""Continuing a run with other numbers or other data: what may change, and what the manifest records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from unidiff.errors import RunError
+from unidiff.run.directory import RunDirectory
+from unidiff.run.records import DataFacts, now
+from unidiff.run.task import differences, load_recipe
+from unidiff.training.checkpoint import Checkpoints
+
+if TYPE_CHECKING:
+    from unidiff.run.execute import TrainingTask
+
+__all__ = ["DAMAGED", "changed_data", "changed_numbers", "record_extension"]
+
+DAMAGED = "damaged data"  # status of a run that met a sample it could not read: its data are then expected to change
+_FREE = ("training", "sampling", "data", "smaller_recipe")  # keys of a recipe that do not define the model
+
+
+def changed_numbers(
+    task: TrainingTask[Any],
+    files: RunDirectory,
+    extend: bool,
+    report: Callable[[str], None],
+    *,
+    allow_imports: bool = False,
+) -> tuple[TrainingTask[Any], list[str]]:
+    """The task that a run was started with, and how another one that is to continue it differs, in words.
+
+    More training steps, which change nothing that was done, are always accepted.
+
+    Args:
+        task: What is to continue the run.
+        files: Its directory.
+        extend: Whether other numbers are meant.
+        report: Receives a sentence if the learning rate changes.
+        allow_imports: Accept classes from outside unidiff in the recipe of the run.
+
+    Raises:
+        RunError: If there is no run, or it cannot be continued so.
+    """
+    directory = files.path
+    if not files.exists():
+        raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
+    if files.recipe.read_text() == task.to_yaml():
+        return task, []
+    saved: Any = load_recipe(files.recipe, allow_imports=allow_imports)
+    before, after = saved.to_dict(), task.to_dict()
+    changes = differences(before, after)
+    if not changes:
+        return saved, []
+    fixed = [key for key in before | after if key not in _FREE and before.get(key) != after.get(key)]
+    own = f"Resume it with its own (`unidiff resume {directory}`)"
+    another = f"{directory}: this run was started with another recipe: {'; '.join(changes)}"
+    if fixed or saved.data.shape != task.data.shape:
+        problem = f"{', '.join(fixed) or 'data.shape'} cannot change in a run"
+        raise RunError(
+            f"{another}. {own}, or start another with --out: {problem}. `start: {directory}` begins with its weights."
+        )
+    if (name := saved.data.replaced) and before["data"].get(name) != after["data"].get(name):
+        raise RunError(f"{another}. {own}, or start another with --out: data.{name} cannot change in a run.")
+    old, new = saved.training, task.training
+    if not (extend or (len(changes) == 1 and new.steps > old.steps)):
+        numbers = f"continue it with these numbers (`unidiff resume {directory} --extend --set KEY=VALUE`)"
+        raise RunError(f"{another}. {own}, {numbers}, or start another with --out.")
+    done = _steps_done(files)
+    if new.steps < done:
+        raise RunError(f"{directory}: training.steps must be >= {done}, the steps that are done, got {new.steps}")
+    if new.steps > done and (rate := new.lr_at(done)) != old.lr_at(done):
+        schedule = f"that of a run of {new.steps} steps with these numbers from the start"
+        report(f"The learning rate is {rate:.3g} at step {done + 1}, instead of {old.lr_at(done):.3g}: {schedule}.")
+    return task, changes
+
+
+def changed_data(files: RunDirectory, data: DataFacts, extend: bool) -> list[str]:
+    """How the data differ from those a run was trained on until now, in words.
+
+    After a sample that could not be read, other data are expected: it was to be replaced or deleted.
+
+    Raises:
+        RunError: If they differ and that is not meant, or the model is not one of such data.
+    """
+    manifest = files.read_manifest()
+    before = manifest.data or data
+    if before.checksum == data.checksum:
+        return []
+    problem = (
+        f"{files.path}: this run was trained on {before.name} ({before.checksum}), but the data are now "
+        f"{data.name} ({data.checksum})"
+    )
+    old = (before.shape, before.stand_in, before.class_names or data.class_names)  # names are not in old manifests
+    if old != (data.shape, data.stand_in, data.class_names):
+        raise RunError(f"{problem}, of another kind. Restore the data, or start another run with --out.")
+    if not (extend or (manifest.status == DAMAGED and before.name == data.name)):
+        anyhow = f"continue with the data as they are (`unidiff resume {files.path} --extend`)"
+        raise RunError(f"{problem}. Restore the data, {anyhow}, or start another run with --out.")
+    counts = [f"{each.name}, {each.count} samples ({each.checksum})" for each in (before, data)]
+    return [f"data were {counts[0]}, are {counts[1]}"]
+
+
+def record_extension(files: RunDirectory, changes: list[str], recipe: str) -> None:
+    """Set the recipe of a run, after an entry of the manifest: the changes, when, and after which step."""
+    entry = {"step": _steps_done(files), "changes": changes, "time": now()}
+    files.update_manifest(extensions=[*files.read_manifest().extensions, entry])
+    files.replace_recipe(recipe)
+
+
+def _steps_done(files: RunDirectory) -> int:
+    newest = Checkpoints(files.checkpoints).load(lambda text: None, to_train=False)
+    return 0 if newest is None else newest.step
