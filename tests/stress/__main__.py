@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def parts() -> dict[str, Part]:
 
 
 def warm() -> None:
-    """Import all that commands need and build the schemas, so that a forked command starts at once; trains nothing."""
+    """Import all that commands need and build the schemas, so that a forked command starts at once."""
     import accelerate  # noqa: F401
     import diffusers
     import matplotlib.pyplot  # noqa: F401
@@ -42,17 +43,16 @@ def warm() -> None:
     import tensorboard  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
+    from stress import inputs
     from unidiff import cli  # noqa: F401
     from unidiff.errors import UnidiffError
     from unidiff.interop.diffusers import export, load  # noqa: F401
     from unidiff.plot import figure
-    from unidiff.recipe.registry import PUBLIC
     from unidiff.recipe.shipped import shipped_recipes
     from unidiff.run.task import load_recipe
 
     figure._LAYOUT = None  # half of the time of the smallest run, and of no interest here
-    for name in PUBLIC.names:
-        PUBLIC.get(name)
+    inputs.all_keys(), inputs.all_options()
     for name in shipped_recipes():
         with contextlib.suppress(UnidiffError):  # a codec that has not been trained
             load_recipe(name)
@@ -66,7 +66,11 @@ def main(words: list[str] | None = None) -> int:
         print("\n".join(f"{part.name}: {part.full} cases" for part in parts().values()))
         return 0
     begun, folder = time.monotonic(), Path(options.templates or tempfile.mkdtemp(prefix="unidiff-templates-"))
-    os.environ |= {"UNIDIFF_OFFLINE": "1", "XDG_CACHE_HOME": str(folder / "cache"), "UNIDIFF_DATA": str(folder / "data")}
+    os.environ |= {
+        "UNIDIFF_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "UNIDIFF_DATA": str(folder / "data"),
+    }
     table, steady = Table(options.log), True
     try:
         warm()
@@ -78,7 +82,10 @@ def main(words: list[str] | None = None) -> int:
         print(f"seed {options.seed}, ready after {time.monotonic() - begun:.0f} s", flush=True)
         if options.repeat:
             name, seed, index = options.repeat.split("/")
-            table.add(name, tried(parts()[name], int(seed), int(index), folder))
+            verdict = tried(parts()[name], int(seed), int(index), folder)
+            for result in verdict.results:
+                print(f"\n$ unidiff {shlex.join(result.words)}\n{result.out}{result.err}exit code {result.code}")
+            table.add(name, verdict)
         else:
             for part, verdict in campaign(_cases(options), options.seed, folder, options.workers):
                 table.add(part.name, verdict)

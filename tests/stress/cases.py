@@ -77,12 +77,14 @@ class Table:
 
     def __init__(self, log: Path | None = None) -> None:
         self.rows: dict[str, Counter[str]] = {}
+        self.codes: Counter[int] = Counter()
         self._log = log
 
     def add(self, part: str, verdict: Verdict) -> None:
         row = self.rows.setdefault(part, Counter())
         row["tried"] += 1
         row.update(verdict.found)
+        self.codes.update(result.code for result in verdict.results)
         if verdict.notes:
             print(f"make stress REPEAT={verdict.name}", *verdict.notes, sep="\n    ", flush=True)
         if self._log is not None:
@@ -100,7 +102,8 @@ class Table:
         for name, row in (*self.rows.items(), ("all", total)):
             lines.append([name, *(str(row[column]) for column in ("tried", *FAULTS))])
         widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join(
+        codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items()))
+        return f"exit codes of {sum(self.codes.values())} commands: {codes}\n" + "\n".join(
             "  ".join(word.rjust(n) if i else word.ljust(n) for i, (word, n) in enumerate(zip(line, widths)))
             for line in lines
         )

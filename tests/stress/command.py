@@ -80,7 +80,8 @@ def _child(words: tuple[str, ...], program: Callable[[], object] | None, prepare
             os.close(pipe)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         sys.argv = ["unidiff", *words]
         limit_memory(MEMORY)
         if program is None:
@@ -199,11 +200,14 @@ class Verdict:
         name: How the case is repeated alone: `make stress REPEAT=name`.
         found: How often each of `FAULTS` was met.
         notes: A line for each.
+    results: How its commands ended.
+        results: How its commands ended.
     """
 
     name: str
     found: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
 
     def add(self, fault: str, note: str) -> None:
         assert fault in FAULTS
@@ -218,6 +222,7 @@ class Verdict:
             codes: The exit codes that are right.
             killed: It may have been killed by the case itself.
         """
+        self.results.append(result)
         text = result.out + result.err
         line = f"unidiff {' '.join(word[:80] for word in result.words)}"
         last = (result.err.strip().splitlines() or [""])[-1][:200]
@@ -235,7 +240,7 @@ class Verdict:
 
 
 def snapshot(*folders: Path) -> dict[str, str]:
-    """Every name below some folders, with what it is: a digest of a file, the target of a link. Opens plain files only."""
+    """Every name below some folders, with a digest of a file, the target of a link; only plain files are opened."""
     found = {}
     for folder in folders:
         for parent, names, files in os.walk(os.fsencode(folder)):

@@ -39,12 +39,13 @@ def on_operations(act: Callable[[int], object]) -> None:
         finally:
             inside = False
 
+    def writes(path: object, mode: object, flags: int | None) -> bool:
+        named = isinstance(path, (str, bytes)) and not os.fsdecode(path).startswith(("/dev/", "/proc/"))
+        return named and bool(_WRITING & (flags or 0))
+
     def hook(event: str, values: tuple[Any, ...]) -> None:
-        if event in _EVENTS:
+        if event in _EVENTS or (event == "open" and writes(*values)):
             operation()
-        elif event == "open" and isinstance(values[0], (str, bytes)) and isinstance(values[2], int):
-            if values[2] & _WRITING and not os.fsdecode(values[0]).startswith(("/dev/", "/proc/")):
-                operation()
 
     fsync = os.fsync
 

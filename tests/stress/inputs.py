@@ -66,10 +66,10 @@ def _keys(cls: type, path: tuple[Any, ...], seen: set[tuple[type, type]]) -> Ite
         for record in filter(is_record, annotations):
             yield from _keys(record, (*path, name), seen)
         for base in _components(parameter.annotation):
-            for choice in PUBLIC.choices(base).values():
-                if (base, choice) not in seen:
-                    seen.add((base, choice))
-                    yield from _keys(choice, (*path, name, choice), seen)
+            new = [choice for choice in PUBLIC.choices(base).values() if (base, choice) not in seen]
+            seen |= {(base, choice) for choice in new}
+            for choice in new:
+                yield from _keys(choice, (*path, name, choice), seen)
 
 
 @functools.cache
@@ -230,7 +230,7 @@ _WORDS = (
 
 
 @functools.cache
-def _options() -> dict[str, list[tuple[str, bool]]]:
+def all_options() -> dict[str, list[tuple[str, bool]]]:
     """The options of each command: name, and whether it takes a value."""
     from unidiff.cli.app import command_line
 
@@ -246,7 +246,7 @@ def option(verdict: Verdict, draw: random.Random, index: int, templates: Path) -
     import shutil
 
     _surroundings()
-    names = sorted(_options())
+    names = sorted(all_options())
     name = names[index % len(names)]
     right = [*_RIGHT.get(name, [])]
     for needed in {word for word in right if (templates / word).exists()} | {draw.choice(["ring", "images", "latent"])}:
@@ -256,7 +256,7 @@ def option(verdict: Verdict, draw: random.Random, index: int, templates: Path) -
     words = [draw.choice(_WORDS) if draw.random() < 0.15 else word for word in right]
     if words and draw.random() < 0.1:
         del words[draw.randrange(len(words))]
-    options = _options()[name]
+    options = all_options()[name]
     for at in range(draw.randint(1, 3)):
         if options:  # the first one of all in turn
             chosen = options[index // len(names) % len(options)] if at == 0 else draw.choice(options)
