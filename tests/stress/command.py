@@ -212,7 +212,7 @@ class Verdict:
     def add(self, fault: str, note: str) -> None:
         assert fault in FAULTS
         self.found[fault] += 1
-        self.notes.append(f"{fault}: {note}")
+        self.notes.append(f"{fault}: {note[:1500]}")
 
     def judge(self, result: Result, codes: tuple[int, ...] = (0, 1, 2), killed: bool = False) -> None:
         """Count what is wrong with how a command ended.

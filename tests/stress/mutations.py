@@ -27,15 +27,13 @@ _NAMES += ("process.safetensors", "start.safetensors", ".manifest.json.partial",
 
 def mutate(path: Path, draw: random.Random) -> str:
     """Change something at a path, a file or a folder, and say what."""
-    files = sorted(file for file in path.rglob("*") if _plain(file)) if path.is_dir() else [path] * _plain(path)
+    files = list(filter(_plain, _below(path) if path.is_dir() else [path]))
     general = [_flip, _truncate, _append, _empty, _delete, _link, _pipe, _folder, _device, _sparse, _deep_text]
     whole = [_planted, _odd_names, _deep_folders, _link_loop]
+    if not files and not path.is_dir():
+        return "nothing is left"
     if not files or (path.is_dir() and draw.random() < 0.3):
-        if not path.is_dir():
-            return "nothing is left"
-        action = draw.choice(whole)
-        action(path, draw)
-        return action.__name__.strip("_")
+        return _done(draw.choice(whole), path, draw)
     file = draw.choice(files)
     by_suffix: dict[str, list[Callable[[Path, random.Random], None]]] = {
         ".json": [_json_value, _json_value, _json_value],
@@ -47,12 +45,22 @@ def mutate(path: Path, draw: random.Random) -> str:
         ".gz": [formats.bomb, formats.idx_size],
         ".pt": [formats.other_pickle, formats.other_pickle],
     }
-    action = draw.choice([*general, *by_suffix.get(file.suffix, []) * 3])
+    return _done(draw.choice([*general, *by_suffix.get(file.suffix, []) * 3]), file, draw)
+
+
+def _done(action: Callable[[Path, random.Random], None], path: Path, draw: random.Random) -> str:
+    name = action.__name__.strip("_")
     try:
-        action(file, draw)
-    except (OSError, ValueError, TypeError, RecursionError, struct.error) as error:
-        return f"{action.__name__.strip('_')} failed on {file}: {type(error).__name__}"
-    return f"{action.__name__.strip('_')} {file}"
+        action(path, draw)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
+        return f"{name} failed on {path}: {type(error).__name__}"  # after another mutation
+    return f"{name} {path}"
+
+
+def _below(folder: Path) -> list[Path]:
+    """All paths below a folder, but those that are too long."""
+    walked = os.walk(folder)  # passes over what it cannot read
+    return sorted(Path(parent, name) for parent, names, files in walked for name in (*names, *files))
 
 
 def _plain(path: Path) -> bool:
@@ -162,7 +170,7 @@ def _planted(folder: Path, draw: random.Random) -> None:
 
 
 def _odd_names(folder: Path, draw: random.Random) -> None:
-    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]
+    folders = [folder, *(path for path in _below(folder) if path.is_dir() and not path.is_symlink())][:50]
     names = [
         b"\xff\xfe.png",
         formats.ESCAPE.encode() + b".png",
@@ -172,7 +180,7 @@ def _odd_names(folder: Path, draw: random.Random) -> None:
         b" .png",
     ]
     target = os.path.join(os.fsencode(draw.choice(folders)), draw.choice(names))
-    pictures = sorted(path for path in folder.rglob("*.png") if _plain(path))
+    pictures = sorted(path for path in _below(folder) if path.suffix == ".png" and _plain(path))
     if draw.random() < 0.3:
         os.mkdir(target)
         target = os.path.join(target, b"x.png")
