@@ -89,12 +89,9 @@ def together(verdict: Verdict, draw: random.Random, index: int, templates: Path)
     one = first()
     verdict.judge(second)
     verdict.judge(one, (0, 1, 2))
-    if one.code != 0 and second.code != 0:
-        verdict.add(
-            "lost", f"{job.name}: both ended: {one.err[-200:]!r}, {' '.join(second.words)}: {second.err[-200:]!r}"
-        )
-    elif one.code != 0 and "already" not in one.err and "another" not in one.err and "in use" not in one.err:
-        verdict.add("lost", f"{job.name}: ended by {' '.join(second.words)}: {one.err[-300:]!r}")
+    ended = " | ".join(f"{' '.join(own.words)} -> {own.code}: {own.err[-200:]!r}" for own in (one, second))
+    if one.code not in (0, 2) or (one.code and second.code):  # one that came too late is refused with 2
+        verdict.add("lost", f"{job.name}: {ended}")
     go_on(verdict, job, templates)
 
 

@@ -156,12 +156,12 @@ def _drain(pipes: tuple[int, ...], texts: list[bytearray]) -> None:
 
 
 def _processor(pid: int) -> tuple[float, bool]:
-    """Seconds of processor time that a process has used, and whether it is waiting for something else than a core."""
+    """Seconds of processor time that a process has used, and whether it waits for anything but a core or a disk."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0, False
-    return sum(map(int, fields[11:15])) / _TICKS, fields[0] != "R"
+    return sum(map(int, fields[11:15])) / _TICKS, fields[0] not in "RD"  # a slow disk is no hang
 
 
 def begin(function: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
