@@ -96,7 +96,7 @@ def _digest(path: Path) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(entry) for key, entry in value.items() if key not in ("seconds", "command")}
+        return {key: _timeless(entry) for key, entry in value.items() if key not in ("seconds", "environment")}
     return [_timeless(entry) for entry in value] if isinstance(value, list) else value
 
 
