@@ -45,7 +45,7 @@ test-all: $(VENV)/.installed
 	$(PYTEST) --numprocesses 2 --dist worksteal -m "not gpu"
 
 # Hours of kills, hostile inputs and full disks, none of which may cost a run: make stress STRESS="--only kills --count 50"
-# REPEAT=kills/0/17 tries one case alone, as the table's lines say. --quick takes about two minutes; --help lists the rest.
+# REPEAT=kills/0/17 tries one case alone, as the table's lines say. --quick takes some minutes; --help lists the rest.
 stress: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m stress $(STRESS) $(if $(REPEAT),--repeat $(REPEAT))
 

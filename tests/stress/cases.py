@@ -53,9 +53,13 @@ def tried(part: Part, seed: int, index: int, templates: Path) -> Verdict:
 
 
 def campaign(
-    cases: Iterable[tuple[Part, int]], seed: int, templates: Path, workers: int
+    cases: Iterable[tuple[Part, int]],
+    seed: int,
+    templates: Path,
+    workers: int,
+    every_second: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[Part, Verdict]]:
-    """Try cases, `workers` at once, and yield what each has found."""
+    """Try cases, `workers` at once, and yield what each has found; `every_second` is called at least so often."""
     waiting, running = iter(cases), {}
     while True:
         for part, index in itertools.islice(waiting, workers - len(running)):
@@ -63,7 +67,8 @@ def campaign(
             running[pipe] = part, index, result
         if not running:
             return
-        for pipe in select.select([*running], [], [])[0]:
+        every_second()
+        for pipe in select.select([*running], [], [], 1.0)[0]:
             part, index, result = running.pop(pipe)
             verdict = result()
             if verdict is None:

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -88,9 +89,8 @@ def soak(seconds: float, parts: Sequence[Part], seed: int, templates: Path, work
 
     alive = {}
     try:
-        for part, verdict in campaign(cases(), seed, templates, workers):
+        for part, verdict in campaign(cases(), seed, templates, workers, look):
             table.add(part.name, verdict)
-            look()
     finally:
         for name, pid in longest.items():
             alive[name] = os.waitpid(pid, os.WNOHANG)[0] == 0
@@ -103,9 +103,12 @@ def soak(seconds: float, parts: Sequence[Part], seed: int, templates: Path, work
 
 def _report(name: str, points: Sequence[tuple[float, float]], alive: bool) -> bool:
     late = [point for point in points if point[0] > _WARM * points[-1][0]] if points else []
-    if not alive or len(late) < 10:
-        print(f"soak: {name}: " + (f"only {len(late)} measurements" if alive else "ended by itself"))
-        return alive
+    if not alive:
+        print(f"soak: {name}: ended by itself; its last words are in a file `said` under --templates")
+        return False
+    if len(late) < 10:
+        print(f"soak: {name}: only {len(late)} measurements")
+        return True
     rise, error = slope(*zip(*late))
     print(f"soak: {name}: {late[-1][1]:.0f} MB, slope {rise:+.1f} ± {error:.1f} MB per hour")
     return rise - 2 * error <= FLAT
@@ -120,9 +123,14 @@ def _start(load: Callable[[Path], None], templates: Path) -> int:
     try:
         os.setsid()
         os.chdir(tempfile.mkdtemp(dir=templates))
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        load(templates)
+        said = os.open("said", os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        try:
+            load(templates)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
     finally:
         os._exit(1)
 
