@@ -1,11 +1,12 @@
 # make demo: see digits being learned.  make test: the everyday tests.  make test-all: every test.
+# make stress: hours that try to lose a run.
 # Each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-exact test-rest test-all lint format wheel clean
+.PHONY: demo test test-exact test-rest test-all stress lint format wheel clean
 
 # torch alone and first: a bare range in a later install could replace it by another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -42,6 +43,11 @@ test-rest: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(PYTEST) --numprocesses 2 --dist worksteal -m "not gpu"
+
+# Hours of kills, hostile inputs and full disks, none of which may cost a run: make stress STRESS="--only kills --count 50"
+# REPEAT=kills/0/17 tries one case alone, as the table's lines say. --quick takes some minutes; --help lists the rest.
+stress: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m stress $(STRESS) $(if $(REPEAT),--repeat $(REPEAT))
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
