@@ -66,7 +66,9 @@ def test_the_temporary_file_is_made_anew_and_never_through_a_planted_link(
 ) -> None:
     monkeypatch.setattr(files.secrets, "token_hex", lambda count: "known")
     (tmp_path / "mine").write_text("mine")
-    (tmp_path / f"{files.PARTIAL}known.txt").symlink_to("mine")
+    planted = files._beside(tmp_path / "a.txt")
+    assert planted.name.startswith(files.PARTIAL)
+    planted.symlink_to("mine")
     with pytest.raises(FileExistsError), whole_file(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "mine").read_text() == "mine"

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -17,10 +16,12 @@ from typing_extensions import Unpack
 
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
+from unidiff.errors import DataError, ParameterError, RunError, require_whole
+from unidiff.lock import now
 from unidiff.noise import seed_everything
 from unidiff.recipe.read import inside
-from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.directory import RunDirectory
+from unidiff.run.environment import environment
 from unidiff.run.load import Run
 from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
@@ -137,8 +138,7 @@ class TrainingTask(Task, Generic[M]):
     def resumed(self, directory: Path, *, allow_imports: bool = False) -> Task:
         """See `Task.resumed`."""
         files = RunDirectory(directory)
-        if not files.exists():
-            raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
+        files.require()
         saved = load_recipe(files.recipe, allow_imports=allow_imports)
         if changed := differences(saved.to_dict(), self.to_dict()):
             raise RunError(
@@ -177,8 +177,7 @@ class TrainingTask(Task, Generic[M]):
         files = RunDirectory(directory)
         # Weights, their average and Adam's two moments in each checkpoint.
         needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
-        replaced = resume or options.get("overwrite", False)
-        check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
+        before = files.check(resume, options.get("overwrite", False), needed)
         base = gather(self, files, resume, accelerator.device, reporter, options.get("allow_imports", False))
         loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
@@ -208,13 +207,21 @@ class TrainingTask(Task, Generic[M]):
         base.prepare(fresh.backbone)
 
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
-        if main:
-            if not resume:
-                files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept})
-                files.update_manifest(started=_now())
-            files.update_manifest(**outcome.entries(), **environment())
-        begun, status = time.perf_counter(), "failed"
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False))
+        with files.written(before, main):
+            entries = {**outcome.entries(), **environment()}
+            if main and resume:
+                files.reopen(entries)
+            elif main:
+                files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept}, entries)
+            return self._run(session, fresh, loss, accelerator, outcome)
+
+    def _run(
+        self, session: Session, fresh: M, loss: Loss[M], accelerator: Accelerator, outcome: TrainingOutcome
+    ) -> TrainingOutcome | None:
+        """Train and report in a directory that is ready."""
+        files, main = session.files, accelerator.is_main_process
+        begun, status = time.perf_counter(), "failed"
         try:
             model = self._train(session, fresh, loss, accelerator)
             report = self.report(model, session) if main else None
@@ -222,8 +229,6 @@ class TrainingTask(Task, Generic[M]):
         except Interrupted:
             status = "interrupted"
             raise
-        except OSError as error:
-            raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
         finally:
             if main and status != "finished":
                 with suppress(OSError):
@@ -231,15 +236,13 @@ class TrainingTask(Task, Generic[M]):
         if not main:
             return None
         seconds = round(time.perf_counter() - begun, 2)
-        outcome = replace(outcome, status=status, finished=_now(), report=report, seconds=seconds)
+        outcome = replace(outcome, status=status, finished=now(), report=report, seconds=seconds)
         files.update_manifest(**outcome.entries())
         return outcome
 
     def _fresh(self, files: RunDirectory) -> M:
         """The model of a run with fresh weights, made with what was measured of the data when the run began."""
-        if not self.measures:
-            return self.model({})
-        with files.measured() as measured:
+        with files.measured(self.measures) as measured:
             return self.model(measured)
 
     def _train(self, session: Session, fresh: M, loss: Loss[M], accelerator: Accelerator) -> M:
@@ -252,6 +255,7 @@ class TrainingTask(Task, Generic[M]):
         def on_step(progress: Progress[M]) -> None:
             nonlocal begun, first, trackers, warned
             step, steps = progress.step, progress.steps
+            files.check_present()
             reporter.progress("train", step, steps, progress.loss)
             if trackers is None:
                 files.cut_metrics(step - 1)
@@ -287,10 +291,6 @@ class TrainingTask(Task, Generic[M]):
         finally:
             if trackers is not None:
                 trackers.close()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _long(seconds: float, smaller: str | None) -> str:

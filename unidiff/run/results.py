@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 
 from unidiff.errors import RunFailed
 from unidiff.files import whole_files
-from unidiff.run.directory import check_output
+from unidiff.run.output import check_output
 from unidiff.run.task import Options, Reporter, Task
 from unidiff.training.device import resolve_device
 

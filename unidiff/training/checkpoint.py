@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed, require_whole
-from unidiff.files import PARTIAL, digest, whole_folder
+from unidiff.files import PARTIAL, digest, remove, whole_folder
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
+_FILES = {"model.safetensors", "ema.safetensors", "optimizer.pt", _OBJECTIVE}
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class Checkpoints:
         require_whole("keep", self.keep)
 
     def paths(self) -> list[Path]:
-        """Folders of the checkpoints, newest first."""
-        return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
+        """Folders of the checkpoints, newest first; links are not among them."""
+        folders = (path for path in self.folder.glob("step-*") if path.is_dir() and not path.is_symlink())
+        return sorted(folders, reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run skipped.
@@ -69,9 +71,9 @@ class Checkpoints:
             RunFailed: If it cannot be written; older checkpoints stay.
         """
         final = self.folder / f"step-{checkpoint.step:08d}"
-        for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process
-            shutil.rmtree(partial, ignore_errors=True)
         try:
+            for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process: no other writes here
+                remove(partial)
             with whole_folder(final) as partial:
                 for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
                     tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
@@ -85,7 +87,8 @@ class Checkpoints:
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
         newest = [path for path in self.paths() if path.name <= final.name][: self.keep]
         for other in set(self.paths()) - set(newest):
-            shutil.rmtree(other, ignore_errors=True)
+            with suppress(OSError):
+                remove(other)
         return final
 
     def load(
@@ -113,6 +116,8 @@ class Checkpoints:
 
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
+        if unknown := state["files"].keys() - _FILES:
+            raise ValueError(f"{_STATE} names {sorted(unknown)[0]!r}, which is not a file of a checkpoint")
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
