@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed
-from unidiff.files import NOFOLLOW, digest, is_inside, remove, whole_file
+from unidiff.files import NOFOLLOW, digest, is_inside, remove, remove_leftovers, whole_file
 from unidiff.lock import Lock, check_free, locked, now
 from unidiff.run.output import ANOTHER, check_output
 from unidiff.run.records import DataFacts, Manifest
@@ -246,6 +246,7 @@ class RunDirectory:
     def _make_folders(self) -> None:
         for folder in (self.path, self.samples, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
 
     def _clear(self) -> None:
         for path in self._own:
