@@ -229,6 +229,7 @@ class RunDirectory:
 
     def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
         """Add a line to metrics.jsonl."""
+        self.check_present()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW
         with os.fdopen(os.open(self._metrics, flags, 0o666), "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -240,6 +241,7 @@ class RunDirectory:
 
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""
+        self.check_present()
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
         _write(self._metrics, "".join(lines).encode())
 

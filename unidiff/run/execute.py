@@ -255,7 +255,6 @@ class TrainingTask(Task, Generic[M]):
         def on_step(progress: Progress[M]) -> None:
             nonlocal begun, first, trackers, warned
             step, steps = progress.step, progress.steps
-            files.check_present()
             reporter.progress("train", step, steps, progress.loss)
             if trackers is None:
                 files.cut_metrics(step - 1)
@@ -283,7 +282,7 @@ class TrainingTask(Task, Generic[M]):
                 conditioning=self.conditions(),
                 seed=self.seed,
                 accelerator=accelerator,
-                checkpoints=Checkpoints(files.checkpoints, settings.keep),
+                checkpoints=Checkpoints(files.checkpoints, settings.keep, files.check_present),
                 on_step=on_step if accelerator.is_main_process else lambda progress: None,
                 stop=session.stop,
                 report=reporter.notice,

@@ -51,10 +51,12 @@ class Checkpoints:
     Args:
         folder: The `checkpoints` folder of a run directory; made when first written to.
         keep: Newest checkpoints kept, at least 1.
+        may_write: Called before a checkpoint is written; raises an error if it must not be.
     """
 
     folder: Path
     keep: int = 2
+    may_write: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         require_whole("keep", self.keep)
@@ -70,6 +72,7 @@ class Checkpoints:
         Raises:
             RunFailed: If it cannot be written; older checkpoints stay.
         """
+        self.may_write()
         final = self.folder / f"step-{checkpoint.step:08d}"
         try:
             for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process: no other writes here
