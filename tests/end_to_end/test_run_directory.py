@@ -163,7 +163,9 @@ def test_a_run_killed_at_any_operation_goes_on(task, tmp_path, monkeypatch, kind
 
 @pytest.mark.slow  # as above, of an export
 def test_an_export_killed_at_any_operation_is_replaced(tmp_path, cheap):
-    task = ud.load_recipe(write(tmp_path, {**DIGITS, "training": TINY["training"]}))
+    task = ud.load_recipe(
+        write(tmp_path, {**DIGITS, "backbone": {**DIGITS["backbone"], "groups": 4}, "training": TINY["training"]})
+    )
     task.run(tmp_path / "run", Quiet())
     run, target = ud.load(tmp_path / "run", device="cpu"), tmp_path / "exports" / "model"
     export(run, target)
