@@ -260,6 +260,28 @@ def test_tensorboard_in_a_deleted_directory_prints_no_traceback(tmp_path, capfd,
     assert not run.exists()
 
 
+def test_two_comparisons_in_one_directory(tmp_path, monkeypatch, cheap):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text("data: {type: Ring}\nprocess: {type: DDPM}\nsolvers: [ddim]\nnfe: [2]\ncount: 20\n")
+    task, out, messages = ud.load_recipe(recipe), tmp_path / "out", []
+
+    def slow(self, *arguments, **options):
+        messages.append(refused("run", recipe, "--out", out))
+        messages.append(refused("compare", recipe, "--out", out, "--overwrite"))
+        raise KeyboardInterrupt  # nothing is left then
+
+    monkeypatch.setattr(type(task), "compute", slow)
+    with pytest.raises(KeyboardInterrupt):
+        task.run(out, Quiet())
+    assert all(f"{out}: in use by process {os.getpid()} on " in message for message in messages)
+    assert not out.exists()
+    monkeypatch.setattr(type(task), "compute", lambda self, *arguments: (out / LOCK).read_text())
+    (out / f"{PARTIAL}0").mkdir(parents=True)
+    (out / LOCK).write_text("")  # as a killed process leaves them
+    assert json.loads(task.run(out, Quiet()))["process"] == os.getpid()
+    assert not (out / LOCK).exists()
+
+
 # --- what may be written over ---
 
 

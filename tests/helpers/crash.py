@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import safetensors.torch
 import torch
@@ -56,11 +55,11 @@ def killed_at(moment: int | None) -> Iterator[list[str]]:
     owners: list[tuple[Any, str]] = [(os, name) for name in (*_PLAIN, "open")]
     owners += [(builtins, "open"), (io, "open"), (torch, "save"), (checkpoint, "save_file"), (_EXPORT, "save_file")]
     owners += [(safetensors.torch, "save_file")]
-    patches = [mock.patch.object(owner, name, wrapped(name, getattr(owner, name))) for owner, name in owners]
-    for patch in patches:
-        patch.start()
+    before = [(owner, name, getattr(owner, name)) for owner, name in owners]
+    for owner, name, original in before:
+        setattr(owner, name, wrapped(name, original))
     try:
         yield done
     finally:
-        for patch in reversed(patches):
-            patch.stop()
+        for owner, name, original in before:
+            setattr(owner, name, original)
