@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import platform
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +22,27 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "NOFOLLOW",
     "PARTIAL",
     "digest",
     "digest_of",
+    "is_alive",
+    "is_inside",
+    "machine",
     "map_array",
+    "parents",
+    "remove",
+    "remove_leftovers",
     "require_writable",
     "whole_file",
     "whole_files",
     "whole_folder",
 ]
 
-PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
+PARTIAL = ".partial-"  # how the names of unfinished files and folders begin; the machine and the process follow
+NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)  # a flag that Windows does not have
+_LEFTOVER = re.compile(re.escape(PARTIAL) + r"([0-9a-f]{8})-([0-9a-f]{1,8})-|" + re.escape(PARTIAL) + "[0-9a-f]{16}")
+_OLD = 86400.0  # seconds after which an unfinished file of another machine is taken for left behind
 
 
 @contextmanager
@@ -35,11 +50,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, which replaces `path` when the block ends.
 
     If the block fails, the temporary file is removed and `path` is as it was. A symbolic link at `path` is replaced,
-    not followed. Permissions are those of the umask.
+    not followed; a device or a pipe raises an OSError. Permissions are those of the umask.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "Not a regular file, so it is not replaced", str(path))
     partial = _beside(path)
-    partial.touch(exist_ok=False)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o666))
     try:
         yield partial
         _sync(partial)
@@ -59,7 +76,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """
     final = Path(path).resolve()
     partial, old = _beside(final), _beside(final)
-    with _parents(final.parent):
+    with parents(final.parent):
         try:
             partial.mkdir()
             yield partial
@@ -87,7 +104,7 @@ def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     partial = _beside(folder / last)
-    with _parents(folder):
+    with parents(folder):
         try:
             partial.mkdir()
             yield partial
@@ -145,12 +162,68 @@ def _is_taken(path: Path) -> bool:
 
 def _beside(path: Path) -> Path:
     """A new short name beside a path, with its suffix, on which some writers depend."""
-    return path.absolute().with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.suffix[:16]}")
+    path = path.absolute()
+    remove_leftovers(path.parent)
+    return path.with_name(f"{PARTIAL}{machine()}-{os.getpid():x}-{secrets.token_hex(4)}{path.suffix[:16]}")
+
+
+@cache
+def machine() -> str:
+    """A short name of this machine, or of the container: where the number of a process means one of ours."""
+    container = ""
+    with suppress(OSError):
+        container = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()} {container}".encode()).hexdigest()[:8]
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    if os.name == "nt":
+        return True  # where asking would end it
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder or a link, if it is there. A link is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove unfinished files and folders that killed processes left in a folder.
+
+    Those of another machine may be in the making, and stay until they are a day old.
+    """
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if (match := _LEFTOVER.match(name)) is None:
+                continue
+            path = folder / name
+            with suppress(OSError):
+                if match[1] == machine():
+                    dead = not is_alive(int(match[2], 16))
+                else:
+                    dead = time.time() - os.lstat(path).st_mtime > _OLD
+                if dead:
+                    remove(path)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, with all links followed, is below a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextmanager
-def _parents(folder: Path) -> Iterator[None]:
-    """Create a folder and its missing parents; after a failure, remove those of them that are empty."""
+def parents(folder: Path) -> Iterator[None]:
+    """Create a folder and its missing parents; if the block fails, remove those of them that are empty."""
     new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from unidiff import files
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.training import checkpoint as module
 from unidiff.training.checkpoint import Checkpoint, Checkpoints
@@ -137,7 +138,7 @@ def test_a_kill_at_any_moment_leaves_a_loadable_one(tmp_path, monkeypatch, kept)
         pass
 
     calls = [(module, "save_file"), (torch, "save"), (module, "digest"), (os, "fsync"), (os, "replace")]
-    calls.append((module.shutil, "rmtree"))
+    calls.append((files.shutil, "rmtree"))
     for moment in range(40):
         checkpoints = Checkpoints(tmp_path / str(moment), keep=kept)
         checkpoints.save(state(1))

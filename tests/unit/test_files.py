@@ -7,9 +7,12 @@ import os
 import shutil
 import stat
 from collections import namedtuple
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from crash import Killed, killed_at
 
 from unidiff import files
 from unidiff.errors import RunError
@@ -66,7 +69,9 @@ def test_the_temporary_file_is_made_anew_and_never_through_a_planted_link(
 ) -> None:
     monkeypatch.setattr(files.secrets, "token_hex", lambda count: "known")
     (tmp_path / "mine").write_text("mine")
-    (tmp_path / f"{files.PARTIAL}known.txt").symlink_to("mine")
+    planted = files._beside(tmp_path / "a.txt")
+    assert planted.name.startswith(files.PARTIAL)
+    planted.symlink_to("mine")
     with pytest.raises(FileExistsError), whole_file(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "mine").read_text() == "mine"
@@ -169,3 +174,70 @@ def test_where_nothing_can_be_written_says_why(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(RunError, match="no permission to write in"):
         require_writable(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_a_kill_at_any_operation_leaves_the_old_or_the_new(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "there" / "target"
+
+    def fill(content: str) -> None:
+        with whole_folder(target) if kind == "folder" else whole_files(target, "z") as partial:
+            for name in ("a", "z"):
+                (partial / name).write_text(content)
+
+    for moment in range(100):
+        shutil.rmtree(tmp_path / "there", ignore_errors=True)
+        if moment % 2:
+            fill("old")
+        with suppress(Killed), killed_at(moment // 2) as done:
+            fill("new")
+        left = {path.name: path.read_text() for path in target.glob("[az]")}
+        if kind == "folder":  # whole, or, for a moment, under another name
+            assert left in ({"a": "old", "z": "old"}, {"a": "new", "z": "new"}, {})
+        elif left.get("z") == "new":
+            assert left["a"] == "new"
+        fill("next")
+        assert {path.name: path.read_text() for path in target.glob("[az]")} == {"a": "next", "z": "next"}
+        if moment % 2 and len(done) <= moment // 2:
+            return
+    raise AssertionError("the writing never came to its end")
+
+
+def test_what_dead_processes_left_is_removed_and_what_is_in_the_making_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    mine, dead = f"{files.PARTIAL}{files.machine()}", f"{2**22 + 1:x}"
+    elsewhere, older = f"{files.PARTIAL}00000000-{os.getpid():x}-00000000", f"{files.PARTIAL}0123456789abcdef"
+    stay = ["mine", f"{mine}-{os.getpid():x}-00000000", elsewhere, older, f"{files.PARTIAL}notes.txt"]
+    for name in (*stay[1:], f"{mine}-{dead}-00000000.png"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / f"{mine}-{dead}-00000001").mkdir()
+    (tmp_path / f"{mine}-{dead}-00000001" / "a").write_text("x")
+    (tmp_path / f"{mine}-{dead}-00000002").symlink_to("mine")
+    with whole_file(tmp_path / "new") as partial:
+        partial.write_text("x")
+    assert names(tmp_path) == sorted([*stay, "new"])
+    for name in (elsewhere, older):  # two days old
+        os.utime(tmp_path / name, (0, 0))
+    files.remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted({*stay, "new"} - {elsewhere, older})
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "link").symlink_to("a")
+    for name in ("a", "link"):
+        with pytest.raises(OSError, match="Not a regular file"), whole_file(tmp_path / name):
+            pass
+    assert names(tmp_path) == ["a", "link"]
+
+
+def test_what_is_inside(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name, to in (("in", "b"), ("out", "../b"), ("loop", "loop"), ("down", ".")):
+        (tmp_path / "run" / name).symlink_to(to)
+    inside = {"a", "a/b", "a/../b", "in", "down/down/b", "loop"}
+    for name in (*inside, "..", "../b", "/", "/etc/hostname", "out", "out/b", "a/../../run2"):
+        assert files.is_inside(tmp_path / "run" / name, tmp_path / "run") == (name in inside), name

@@ -79,9 +79,8 @@ def compare(
         task = dataclasses.replace(
             task, conditions=dataclasses.replace(task.conditions or SampleConditions(), **changed)
         )
-    task.check_output(directory, overwrite)
-    with Console() as console:
-        device = resolve_device(model.device)
+    device = resolve_device(model.device)
+    with Console() as console, task.reserved(directory, overwrite):
         try:
             outcome = task.compute(directory, console, device, model.allow_imports)
         except ParameterError as error:

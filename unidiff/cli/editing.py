@@ -20,6 +20,7 @@ from unidiff.cli.console import Console, say
 from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
+from unidiff.files import whole_file
 from unidiff.run.directory import RunDirectory
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
@@ -116,7 +117,7 @@ def write_samples(
         plot.save_samples(shown, image, title, columns)
         if array is not None:
             values = x.numpy().astype(np.float32)
-            with array.open("wb") as file:  # np.save would add .npy to another ending
+            with whole_file(array) as partial, partial.open("wb") as file:  # np.save would add .npy to another ending
                 np.save(file, values.clip(-1, 1) if values.ndim > 3 else values)
     except OSError as error:
         raise RunFailed(f"{error}. Choose other files with --out and --array.") from error

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from unidiff._version import __version__
-from unidiff.errors import RunError
-from unidiff.files import digest, require_writable, whole_file
+from unidiff.errors import RunError, RunFailed
+from unidiff.files import NOFOLLOW, digest, is_inside, remove, remove_leftovers, whole_file
+from unidiff.lock import Lock, check_free, locked, now
+from unidiff.run.output import ANOTHER, check_output
 from unidiff.run.records import Manifest
 
-__all__ = ["RunDirectory", "check_output", "environment"]
-
-_REMEDY = "Choose another directory with --out."
+__all__ = ["RunDirectory"]
 
 
 class RunDirectory:
@@ -58,38 +51,130 @@ class RunDirectory:
         self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
         self._measured, self.start = path / "process.safetensors", path / "start.safetensors"
         self._codec = path / "codec"
+        # The recipe, which makes this a run, is the first to go and the last to come.
+        contents = (self._manifest, self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
+        self._own = (self.recipe, *contents, self._measured, self._codec, self.start)
+        self._lock: Lock | None = None
 
     def exists(self) -> bool:
-        """Whether this is a run directory: a recipe.yaml alone may be anybody's."""
+        """Whether this is a run directory: a recipe.yaml alone may be anybody's.
+
+        Raises:
+            RunError: If a link in it leads outside.
+        """
+        self.check_links()
         # Unlike Path.is_file, these are False of a name that the file system cannot hold.
         return os.path.isfile(self.recipe) and (os.path.isfile(self._manifest) or os.path.isdir(self.checkpoints))
 
-    def create(self, recipe: str, measured: Mapping[str, Tensor], kept: Mapping[str, bytes]) -> None:
-        """Make the directory: the recipe, what was measured of the data, and the files that the data need.
+    def require(self) -> None:
+        """Raise a RunError unless there is a run to resume."""
+        if not self.exists():
+            raise RunError(f"{self.path}: no run to resume. Leave out --resume to start one.")
 
-        The manifest gets the digests of the latter, see `check_kept`. All files of an older run are removed, and no
-        others.
+    def check_links(self) -> None:
+        """Raise a RunError if a link leads out of the directory: nothing is read, written or deleted through it."""
+        for path in self._own:
+            inner = os.walk(path) if path != self.samples else ()  # images are replaced, and never read
+            entries = (Path(folder, name) for folder, folders, names in inner for name in (*folders, *names))
+            for entry in (path, *entries):
+                if os.path.islink(entry) and not is_inside(entry, self.path):
+                    problem = f"this link leads to {os.path.realpath(entry)}, outside the run directory"
+                    remedy = "Replace it by what it leads to, or move the whole directory and link to that."
+                    raise RunError(f"{entry}: {problem}. {remedy}")
+
+    def check(self, resume: bool, overwrite: bool, needed: int) -> tuple[object, ...]:
+        """Check that a run can be written here; nothing is changed.
+
+        Args:
+            resume: The run that is here is continued.
+            overwrite: It may be replaced.
+            needed: Bytes that will be written, about.
+
+        Returns:
+            What `written` needs to know.
 
         Raises:
-            RunError: If it cannot be made.
+            RunError: If it cannot be, or another process is writing here.
+        """
+        check_free(self.path)
+        if resume:
+            self.require()
+        own = {path.name for path in self._own if path != self.recipe}
+        remedy = "Continue it with --resume, replace"
+        check_output(self.path, "run", self.exists(), resume or overwrite, needed, remedy, own)
+        return self._state()
+
+    @contextmanager
+    def written(self, before: tuple[object, ...], main: bool) -> Iterator[None]:
+        """Keep other commands from writing a run here.
+
+        Args:
+            before: What `check` returned.
+            main: Whether this process, of several that train together, is the one that writes.
+
+        Raises:
+            RunError: If another process is writing here, or has since `check`.
+            RunFailed: If the block fails because the directory is gone, or with an OSError.
+        """
+        with ExitStack() as stack:
+            self._lock = stack.enter_context(locked(self.path)) if main else None
+            if main and self._state() != before:
+                raise RunError(f"{self.path}: another process has written to it since this one started. Start again.")
+            try:
+                yield
+            except Exception as error:
+                self.check_present()
+                if isinstance(error, OSError):
+                    problem = f"{self.path}: {error}. Fix the problem, then continue with --resume."
+                    raise RunFailed(problem) from error
+                raise
+
+    def check_present(self) -> None:
+        """Raise a RunFailed if the directory that `written` locks was deleted, moved or replaced."""
+        if self._lock is not None and self._lock.is_lost():
+            problem = "the run directory was deleted or moved while the run was writing to it, and the run has stopped"
+            remedy = "If it was moved, continue it there with --resume; otherwise start the run again"
+            raise RunFailed(f"{self.path}: {problem}. {remedy}.")
+
+    def create(
+        self,
+        recipe: str,
+        measured: Mapping[str, Tensor],
+        kept: Mapping[str, bytes],
+        entries: Mapping[str, object] | None = None,
+    ) -> None:
+        """Fill the directory: the recipe, what was measured of the data, and the files that the data need.
+
+        The manifest gets the digests of the latter, see `check_kept`, and `entries`. All files of an older run are
+        removed, and no others.
+
+        Raises:
+            RunError: If that fails; no part of a run is left then.
         """
         try:
-            if self.exists():
-                of_a_run = (self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
-                for path in (*of_a_run, self._measured, self._codec, self.start, self._manifest, self.recipe):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-            for folder in (self.samples, self.checkpoints):
-                folder.mkdir(parents=True, exist_ok=True)
-            if measured:  # before the recipe, which makes this a run
-                _write(self._measured, save({name: tensor.contiguous() for name, tensor in measured.items()}))
-            for name, content in kept.items():
-                (self.path / name).parent.mkdir(exist_ok=True)
-                _write(self.path / name, content)
-            if kept:
-                self.update_manifest(kept={name: digest(self.path / name) for name in kept})
-            _write(self.recipe, recipe.encode())
+            self._clear()
+            try:
+                self._make_folders()
+                if measured:
+                    _write(self._measured, save({name: tensor.contiguous() for name, tensor in measured.items()}))
+                for name, content in kept.items():
+                    path = self._kept(name)
+                    path.parent.mkdir(exist_ok=True)
+                    _write(path, content)
+                digests = {"kept": {name: digest(self.path / name) for name in kept}} if kept else {}
+                self.update_manifest(started=now(), **digests, **(entries or {}))
+                _write(self.recipe, recipe.encode())
+            except BaseException:
+                with suppress(OSError):
+                    self._clear()
+                raise
         except OSError as error:
-            raise RunError(f"{self.path}: the directory cannot be created ({error.strerror}). {_REMEDY}") from error
+            raise RunError(f"{self.path}: the directory cannot be created ({error.strerror}). {ANOTHER}") from error
+
+    def reopen(self, entries: Mapping[str, object]) -> None:
+        """Create what is missing of the directory of a run that is continued, and set entries of the manifest."""
+        self._make_folders()
+        self.update_manifest(started=self.read_manifest().started or now(), **entries)
 
     def check_kept(self) -> None:
         """Check that the files that the data need are those of the training.
@@ -98,7 +183,7 @@ class RunDirectory:
             RunError: If one is missing or has changed.
         """
         for name, expected in self.read_manifest().kept.items():
-            path = self.path / name
+            path = self._kept(name)
             if not path.is_file() or digest(path) != expected:
                 problem = f"the file is missing or has changed since training ({expected})"
                 raise RunError(f"{path}: {problem}. The model needs the original file: restore it.")
@@ -108,12 +193,15 @@ class RunDirectory:
         _write(self.recipe, recipe.encode())
 
     @contextmanager
-    def measured(self) -> Iterator[dict[str, Tensor]]:
-        """What was measured of the data when the run began, to build a model with.
+    def measured(self, expected: bool = True) -> Iterator[dict[str, Tensor]]:
+        """What was measured of the data when the run began, to build a model with; nothing if that is not expected.
 
         Raises:
             RunError: If that is missing or damaged.
         """
+        if not expected:
+            yield {}
+            return
         remedy = "The model is unusable without it: restore the file, or train again with --overwrite."
         try:
             yield load_file(self._measured)
@@ -139,11 +227,14 @@ class RunDirectory:
 
     def update_manifest(self, **values: object) -> None:
         """Set entries of the manifest."""
+        self.check_present()
         _write(self._manifest, json.dumps({**self.read_manifest().entries, **values}, indent=2).encode() + b"\n")
 
     def append_metrics(self, line: Mapping[str, float | int | None]) -> None:
         """Add a line to metrics.jsonl."""
-        with self._metrics.open("a") as file:
+        self.check_present()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW
+        with os.fdopen(os.open(self._metrics, flags, 0o666), "a") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -153,66 +244,29 @@ class RunDirectory:
 
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""
+        self.check_present()
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
         _write(self._metrics, "".join(lines).encode())
 
+    def _make_folders(self) -> None:
+        for folder in (self.path, self.samples, self.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
 
-def check_output(
-    directory: Path, noun: str, exists: bool, overwrite: bool, needed: int, remedy: str = "Replace"
-) -> None:
-    """Check that results can be written into a directory; nothing is changed.
+    def _clear(self) -> None:
+        for path in self._own:
+            remove(path)
 
-    Args:
-        directory: The directory; it need not exist yet.
-        noun: What the results are, in a word: "comparison".
-        exists: Results of this type are there.
-        overwrite: They may be replaced.
-        needed: Bytes that will be written, about.
-        remedy: How the remedy begins if results are there.
+    def _kept(self, name: str) -> Path:
+        """The path of a file that the data need; raises a RunError for one that is not in this directory."""
+        if not is_inside(self.path / name, self.path):
+            raise RunError(f"{self.path}: the run names a file outside its directory: {name!r}. Do not trust it.")
+        return self.path / name
 
-    Raises:
-        RunError: If the directory is in use, not writable, or too small.
-    """
-    require_writable(directory, needed=needed, remedy=_REMEDY)
-    article = "an" if noun[0] in "aeiou" else "a"
-    if exists and not overwrite:
-        choices = f"{remedy} it with --overwrite, or choose another directory with --out."
-        raise RunError(f"{directory}: {article} {noun} is already there. {choices}")
-    if not exists and directory.is_dir() and any(directory.iterdir()):
-        raise RunError(f"{directory}: the directory holds files that are not {article} {noun}. {_REMEDY}")
-
-
-def environment() -> dict[str, Any]:
-    """What a result may depend on beside the recipe: versions, git commit, machine."""
-    libraries = ["torch", "numpy", "accelerate", "safetensors", "einops", "pydantic", "scikit-learn", "pillow"]
-    return {
-        "unidiff": __version__,
-        "git": _git_commit(),
-        "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in libraries},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "command": sys.argv,
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that unidiff is run from, "-dirty" if changed; None for an installed package."""
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.M)
-    return model[1] if model else platform.processor() or platform.machine()
+    def _state(self) -> tuple[object, ...]:
+        """What is different after another process has written here."""
+        status = (os.stat(path) if os.path.isfile(path) else None for path in (self.recipe, self._manifest))
+        return tuple(status and (status.st_ino, status.st_mtime_ns, status.st_size) for status in status)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,15 +17,17 @@ from typing_extensions import Unpack
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
+from unidiff.lock import now
 from unidiff.memory import as_bytes
 from unidiff.noise import global_states_kept, seed_everything
 from unidiff.recipe.read import inside
-from unidiff.run.directory import RunDirectory, check_output, environment
+from unidiff.run.directory import RunDirectory
+from unidiff.run.environment import environment
 from unidiff.run.extension import DAMAGED, changed_data, changed_numbers, record_extension
 from unidiff.run.forecast import Pace, forecast, memory_of_weights, remarks
 from unidiff.run.load import Run
 from unidiff.run.origin import gather
-from unidiff.run.records import DataFacts, Report, TrainingOutcome, now
+from unidiff.run.records import DataFacts, Report, TrainingOutcome
 from unidiff.run.session import Session
 from unidiff.run.task import Options, Reporter, Task
 from unidiff.run.trackers import Trackers, check_trackers
@@ -176,17 +178,14 @@ class TrainingTask(Task, Generic[M]):
         allow_imports = options.get("allow_imports", False)
         if resume:
             _, changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
-        # Weights, their average and Adam's two moments in each checkpoint.
-        needed = 16 * self.count_weights() * (self.training.keep + 1) + 50_000_000
-        replaced = resume or options.get("overwrite", False)
-        check_output(directory, "run", files.exists(), replaced, needed, "Continue it with --resume, replace")
-        needs = forecast(self.count_weights(), self.sketch, self.data.shape, self.training, accelerator, dry_run)
+        count = self.count_weights()
+        needed = 16 * count * (self.training.keep + 1) + 50_000_000  # weights, average, Adam's moments in a checkpoint
+        before = files.check(resume, options.get("overwrite", False), needed)
+        needs = forecast(count, self.sketch, self.data.shape, self.training, accelerator, dry_run)
         needs.require(self.key)
         base = gather(self, files, resume, accelerator.device, reporter, allow_imports)
         loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
-        if source.stand_in and main:
-            reporter.notice(source.stand_in)
         for sentence in remarks(self.training, source) if main else ():
             reporter.notice(sentence)
         self.check_data(source)
@@ -200,7 +199,7 @@ class TrainingTask(Task, Generic[M]):
             processes=accelerator.num_processes,
             precision=str(precision).removeprefix("torch."),
             data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in, class_names),
-            parameters=self.count_weights(),
+            parameters=count,
             needs=needs.text() if dry_run else None,
             **base.facts,
         )
@@ -214,16 +213,24 @@ class TrainingTask(Task, Generic[M]):
         base.prepare(fresh.backbone)
 
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
-        if main:
-            if not resume:
-                files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept})
-                files.update_manifest(started=now())
-            if changes:
-                record_extension(files, changes, self.to_yaml())
-                reporter.notice(f"The run goes on with changes, which the manifest records: {'; '.join(changes)}.")
-            files.update_manifest(**outcome.entries(), **environment())
-        begun, status = time.perf_counter(), "failed"
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
+        with files.written(before, main):
+            entries = {**outcome.entries(), **environment()}
+            if main and resume:
+                if changes:
+                    record_extension(files, changes, self.to_yaml())
+                    reporter.notice(f"The run goes on with changes, which the manifest records: {'; '.join(changes)}.")
+                files.reopen(entries)
+            elif main:
+                files.create(self.to_yaml(), measured, {**self.data.kept(), **base.kept}, entries)
+            return self._run(session, fresh, loss, accelerator, outcome)
+
+    def _run(
+        self, session: Session, fresh: M, loss: Loss[M], accelerator: Accelerator, outcome: TrainingOutcome
+    ) -> TrainingOutcome | None:
+        """Train and report in a directory that is ready."""
+        files, main = session.files, accelerator.is_main_process
+        begun, status = time.perf_counter(), "failed"
         try:
             model = self._train(session, fresh, loss, accelerator)
             report = self.report(model, session) if main else None
@@ -234,8 +241,6 @@ class TrainingTask(Task, Generic[M]):
         except DataError as error:
             status = DAMAGED
             raise RunFailed(f"{error} Then continue with --resume, on the data as they are then.") from error
-        except OSError as error:
-            raise RunFailed(f"{directory}: {error}. Fix the problem, then continue with --resume.") from error
         finally:
             if (main and status != "finished") or status == DAMAGED:
                 with suppress(OSError):
@@ -249,9 +254,7 @@ class TrainingTask(Task, Generic[M]):
 
     def _fresh(self, files: RunDirectory) -> M:
         """The model of a run with fresh weights, made with what was measured of the data when the run began."""
-        if not self.measures:
-            return self.model({})
-        with files.measured() as measured:
+        with files.measured(self.measures) as measured:
             return self.model(measured)
 
     def _train(self, session: Session, fresh: M, loss: Loss[M], accelerator: Accelerator) -> M:
@@ -286,7 +289,7 @@ class TrainingTask(Task, Generic[M]):
                 conditioning=self.conditions(),
                 seed=self.seed,
                 accelerator=accelerator,
-                checkpoints=Checkpoints(files.checkpoints, settings.keep),
+                checkpoints=Checkpoints(files.checkpoints, settings.keep, files.check_present),
                 on_step=on_step if accelerator.is_main_process else lambda progress: None,
                 stop=session.stop,
                 report=reporter.notice,

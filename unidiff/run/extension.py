@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unidiff.errors import RunError
+from unidiff.lock import now
 from unidiff.run.directory import RunDirectory
-from unidiff.run.records import DataFacts, now
+from unidiff.run.records import DataFacts
 from unidiff.run.task import differences, load_recipe
 from unidiff.training.checkpoint import Checkpoints
 
@@ -43,8 +44,7 @@ def changed_numbers(
         RunError: If there is no run, or it cannot be continued so.
     """
     directory = files.path
-    if not files.exists():
-        raise RunError(f"{directory}: no run to resume. Leave out --resume to start one.")
+    files.require()
     if files.recipe.read_text() == task.to_yaml():
         return task, []
     saved: Any = load_recipe(files.recipe, allow_imports=allow_imports)

@@ -141,7 +141,9 @@ def _storage(tensor: Tensor) -> int:
 
 
 def remarks(training: Training, source: OpenDataset) -> Iterator[str]:
-    """What is allowed, but seldom meant."""
+    """What a user must know of the data, and what is allowed, but seldom meant."""
+    if source.stand_in:
+        yield source.stand_in
     if training.batch > (count := len(source)) and not source.sequential:
         times = "the sample is" if count == 1 else f"each of them is seen {training.batch / count:.3g} times"
         times = f"it is seen {training.batch} times" if count == 1 else times

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from typing import Any, Protocol
 
-__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "now"]
-
-
-def now() -> str:
-    """The time, as ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome"]
 
 
 class Outcome(Protocol):

@@ -16,7 +16,8 @@ from typing_extensions import Unpack
 
 from unidiff.errors import RunFailed
 from unidiff.files import whole_files
-from unidiff.run.directory import check_output
+from unidiff.lock import locked
+from unidiff.run.output import check_output
 from unidiff.run.task import Options, Reporter, Task
 from unidiff.training.device import resolve_device
 
@@ -81,15 +82,25 @@ class ResultsTask(Task):
         if options.get("resume"):
             self.resumed(directory)
         device = resolve_device(options.get("device", "auto"))
-        self.check_output(directory, options.get("overwrite", False))
+        overwrite = options.get("overwrite", False)
         if options.get("dry_run"):
+            self.check_output(directory, overwrite)
             self.check_named(reporter, device, options.get("allow_imports", False))
             return ResultsOutcome(directory, {"recipe": self.to_dict()})
-        return self.compute(directory, reporter, device, options.get("allow_imports", False))
+        with self.reserved(directory, overwrite):
+            return self.compute(directory, reporter, device, options.get("allow_imports", False))
 
     def check_output(self, directory: Path, overwrite: bool) -> None:
         """Raise a RunError if the results cannot be written into a directory; nothing is changed."""
-        check_output(directory, self.results, os.path.isfile(directory / self.files[-1]), overwrite, self.size())
+        exists = os.path.isfile(directory / self.files[-1])
+        check_output(directory, self.results, exists, overwrite, self.size(), own=self.files)
+
+    @contextmanager
+    def reserved(self, directory: Path, overwrite: bool) -> Iterator[None]:
+        """As `check_output`, and keep other processes from writing results there in the meantime."""
+        self.check_output(directory, overwrite)
+        with locked(directory):
+            yield
 
     @contextmanager
     def written(self, directory: Path, content: Mapping[str, object]) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ class Trackers:
     def __init__(self, settings: Training, files: RunDirectory, recipe: Mapping[str, Any], step: int) -> None:
         self._writer: Any = None
         self._session: Any = None
+        self._thread_failed = threading.excepthook
         if settings.tensorboard:
+            threading.excepthook = self._on_failure
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(files.tensorboard), purge_step=step + 1 if step else None)
@@ -56,7 +59,15 @@ class Trackers:
 
     def close(self) -> None:
         """Finish what was started."""
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            threading.excepthook = self._thread_failed
         if self._session is not None:
             self._session.finish()
+
+    def _on_failure(self, failure: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's thread: `track` and `close` raise the error that it met."""
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            self._thread_failed(failure)

@@ -21,7 +21,8 @@ from unidiff.errors import ParameterError, RunError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.guidance.base import check_scale
 from unidiff.guidance.classifier_free import ClassifierFree
-from unidiff.run.directory import RunDirectory, environment
+from unidiff.run.directory import RunDirectory
+from unidiff.run.environment import environment
 from unidiff.run.load import LoadOptions, draw
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter

@@ -16,7 +16,7 @@ from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
-from unidiff.run.directory import environment
+from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver

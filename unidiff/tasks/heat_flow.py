@@ -17,7 +17,7 @@ from unidiff.pde.domain import Domain
 from unidiff.pde.evolution import Flow, evolve_modes
 from unidiff.pde.initial_condition import Broadband, InitialCondition
 from unidiff.precision import precise
-from unidiff.run.directory import environment
+from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed, require_whole
-from unidiff.files import PARTIAL, digest, whole_folder
+from unidiff.files import PARTIAL, digest, remove, whole_folder
 from unidiff.training.tied import load_tied, without_ties
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
+_FILES = {"model.safetensors", "ema.safetensors", "optimizer.pt", _OBJECTIVE}
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,20 @@ class Checkpoints:
     Args:
         folder: The `checkpoints` folder of a run directory; made when first written to.
         keep: Newest checkpoints kept, at least 1.
+        may_write: Called before a checkpoint is written; raises an error if it must not be.
     """
 
     folder: Path
     keep: int = 2
+    may_write: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         require_whole("keep", self.keep)
 
     def paths(self) -> list[Path]:
-        """Folders of the checkpoints, newest first."""
-        return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
+        """Folders of the checkpoints, newest first; links are not among them."""
+        folders = (path for path in self.folder.glob("step-*") if path.is_dir() and not path.is_symlink())
+        return sorted(folders, reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run skipped.
@@ -69,10 +73,11 @@ class Checkpoints:
         Raises:
             RunFailed: If it cannot be written; older checkpoints stay.
         """
+        self.may_write()
         final = self.folder / f"step-{checkpoint.step:08d}"
-        for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process
-            shutil.rmtree(partial, ignore_errors=True)
         try:
+            for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process: no other writes here
+                remove(partial)
             with whole_folder(final) as partial:
                 for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
                     tensors, ties = without_ties(getattr(checkpoint, name))
@@ -86,7 +91,8 @@ class Checkpoints:
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
         newest = [path for path in self.paths() if path.name <= final.name][: self.keep]
         for other in set(self.paths()) - set(newest):
-            shutil.rmtree(other, ignore_errors=True)
+            with suppress(OSError):
+                remove(other)
         return final
 
     def load(
@@ -114,6 +120,8 @@ class Checkpoints:
 
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
         state = json.loads((path / _STATE).read_text())
+        if unknown := state["files"].keys() - _FILES:
+            raise ValueError(f"{_STATE} names {sorted(unknown)[0]!r}, which is not a file of a checkpoint")
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
