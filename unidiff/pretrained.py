@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from unidiff import reading
 from unidiff.errors import RunError
+from unidiff.reading import Unreadable
 from unidiff.search_paths import require_online
 
 __all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
@@ -56,10 +58,10 @@ def _snapshot(name: str, files: tuple[str, ...]) -> str:
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
     """The folder of a saved model or pipeline, downloaded if it is owner/name; raises a RunError if there is none."""
     folder = Path(path_or_name)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     parts = str(path_or_name).split("/")
-    if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
+    if os.path.exists(folder) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
         raise RunError(f"{path_or_name}: this is neither a folder nor a name on the hub, owner/name. {_HOW}.")
     try:
         return download(str(path_or_name), ("*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])))
@@ -70,14 +72,10 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; raises a RunError if it is missing, unreadable, or not a mapping."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent}: {path.name} is missing. {_HOW}.") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: this is not readable JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a mapping, got a {type(content).__name__}.")
-    return content
+        return reading.read_json(path)
+    except Unreadable as error:
+        problem = f"{path.parent}: {path.name} is missing" if error.missing else f"{path}: {error.problem}"
+        raise RunError(f"{problem}. {_HOW}.") from error
 
 
 def model_type(folder: Path, supported: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from unidiff.errors import RecipeError, RunError
 
 __all__ = ["check", "run"]
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
+Recipe = Annotated[str, typer.Argument(help="A recipe file, - for standard input, or the name of a shipped recipe.")]
 
 
 def run(
@@ -65,7 +65,8 @@ def run(
     except Interrupted as stopped:
         if is_speaker():
             say(f"Stopped after step {stopped.step}; everything is saved in {directory}.", error=True)
-            words = ["unidiff", "run", recipe, *(word for change in overrides or () for word in ("--set", change))]
+            again = str(own) if recipe == "-" or recipe.startswith("/dev/") else recipe  # a pipe is read once
+            words = ["unidiff", "run", again, *(word for change in overrides or () for word in ("--set", change))]
             words += ["--out", str(out)] if out else []
             words += ["--device", model.device] if model.device != "auto" else []
             words += ["--allow-imports"] if model.allow_imports else []
@@ -80,7 +81,7 @@ def run(
 def _directory(recipe: Path, resume: bool) -> Path:
     """The default run directory: runs/<name of the recipe>, or where the recipe.yaml of a resumed run is."""
     if recipe.name != "recipe.yaml":
-        return Path("runs") / recipe.stem
+        return Path("runs") / ("stdin" if str(recipe) == "-" else recipe.stem)
     return recipe.parent if resume else Path("runs") / recipe.absolute().parent.name
 
 

@@ -19,7 +19,7 @@ from unidiff.errors import ParameterError, RunFailed, require
 from unidiff.memory import enough_memory
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
-from unidiff.training.checkpoint import Checkpoint, Checkpoints
+from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_device, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
@@ -161,15 +161,20 @@ def train(
     # The losses since the last line of metrics, summed on the device: the host does not wait for one between lines.
     window = torch.zeros((), dtype=precise(device), device=device)
     first = window  # the loss of the first step, which that of the last is held against
-    saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
-    if saved is not None:
+
+    def restore(saved: Checkpoint) -> None:
+        nonlocal done, first, seconds
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
+        require_like(saved.optimizer, optimizer)
         optimizer.load_state_dict(saved.optimizer)
         loss.restore(saved.objective)
-        done, seconds = saved.step, saved.extra["seconds"]
-        first = torch.tensor(saved.extra.get("first_loss", math.nan))
-        window += saved.extra["loss_sum"]
+        first = torch.tensor(float(saved.extra.get("first_loss", math.nan)))
+        window.fill_(float(saved.extra["loss_sum"]))
+        done, seconds = saved.step, float(saved.extra["seconds"])
+
+    if checkpoints is not None:
+        checkpoints.load(report if main else lambda text: None, device, restore=restore)
 
     network.train()
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
