@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from unidiff.search_paths import require_online
 __all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_LIMIT = 40_000_000_000  # bytes of a download
 _HOW = "Use the folder that save_pretrained wrote"
 
 
@@ -39,6 +44,8 @@ def download(name: str, files: Sequence[str]) -> Path:
     Raises:
         RunError: If it cannot be downloaded, or downloads are switched off.
     """
+    if not _NAME.fullmatch(name):
+        raise RunError(f"{name}: a model on the Hugging Face hub is named OWNER/NAME. Correct the name.")
     try:
         require_online()
         return Path(_snapshot(name, tuple(files)))
@@ -50,8 +57,15 @@ def download(name: str, files: Sequence[str]) -> Path:
 @lru_cache(maxsize=8)
 def _snapshot(name: str, files: tuple[str, ...]) -> str:
     """The folder of a download, requested once: the client contacts the hub even for what is cached."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    total = 0
+    with suppress(Exception):  # without a network, what is cached is used
+        siblings = HfApi().model_info(name, files_metadata=True).siblings or []
+        asked = (file for file in siblings if any(fnmatchcase(file.rfilename, pattern) for pattern in files))
+        total = sum(file.size or 0 for file in asked)
+    if total > _LIMIT:
+        raise RunError(f"its files have {total / 1e9:.0f} GB, and at most {_LIMIT / 1e9:.0f} GB are downloaded")
     return snapshot_download(name, allow_patterns=list(files))
 
 

@@ -8,9 +8,9 @@ import stat
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
+from unidiff.data.image import formats
 from unidiff.errors import DataError
 
 __all__ = ["Listing", "list_images", "list_split"]
@@ -21,8 +21,7 @@ SPLITS = {
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
-# Formats that Pillow identifies but reads only with another program, or that hold no image.
-UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+_STRANGE = 100_000  # files that are no images, among which there must be some of images: /proc, a home directory
 # What folders of splits are called elsewhere: train2017, testA, val-set, dev_images.
 _SPLIT_LIKE = re.compile(
     r"(images?[-_]?)?((?P<train>train|training|trn)|test|testing|tst|val|valid|validation|dev|eval|holdout)"
@@ -78,17 +77,8 @@ class Listing:
         return reasons
 
 
-@lru_cache(maxsize=1)
-def _extensions() -> frozenset[str]:
-    """Extensions of the formats that Pillow reads, in lower case."""
-    from PIL import Image
-
-    formats = Image.registered_extensions().items()
-    return frozenset(extension for extension, name in formats if name in Image.OPEN and name not in UNREAD)
-
-
 def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _extensions()
+    return os.path.splitext(name)[1].lower() in formats()
 
 
 def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
@@ -167,6 +157,10 @@ def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
     """List a file if it is an image, or record why not; `target` is its path with all links resolved."""
     name = Path(os.path.relpath(entry.path, listing.top)).as_posix()
     if not _is_image_name(name):
+        others = listing.left_out.get(_NOT_IMAGES, [])
+        if len(others) > max(_STRANGE, 10 * len(listing.files)):
+            problem = f"{len(others):,} files without the extension of an image beside {len(listing.files):,} images"
+            raise DataError(f"root: {listing.top} has more than {problem}. Set root to the folder of the images.")
         return listing.leave_out(_NOT_IMAGES, name)
     try:
         status = entry.stat()
