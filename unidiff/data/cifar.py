@@ -61,7 +61,9 @@ class CIFAR10(ColourSquares):
         if archive.is_file():
             return self._source(split, self._unpacked(archive, names), archive)
         if (folder / names[0]).is_file():
-            return self._source(split, [self._content(folder / name, 20 * self.per_class * _RECORD) for name in names], folder)
+            return self._source(
+                split, [self._content(folder / name, 20 * self.per_class * _RECORD) for name in names], folder
+            )
         if (root / "cifar-10-batches-py").exists() or (root / "data_batch_1").exists():
             raise DataError(f"root: {root} holds the pickled Python version, which is not read. {_PLACE}")
         return self._images(root, split)

@@ -62,7 +62,9 @@ def open_image(path: Path | BytesIO, name: str = "") -> Iterator[Image]:
                 _require_size(opened, size)
                 yield opened
     except Unreadable as error:
-        raise DataError(f"{name or path} is not a readable image ({error.problem}). Delete it or replace it.") from error
+        raise DataError(
+            f"{name or path} is not a readable image ({error.problem}). Delete it or replace it."
+        ) from error
     except (UnidiffError, MemoryError):
         raise
     except UnidentifiedImageError as error:

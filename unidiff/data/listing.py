@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
+import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +23,8 @@ SPLITS = {
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
-_STRANGE = 100_000  # files that are no images, among which there must be some of images: /proc, a home directory
+_STRANGE = 2_000_000  # files that are no images; more belong to a whole disk, not to a folder of images
+_PATIENCE = 5.0  # seconds of listing, after which the user hears of it
 # What folders of splits are called elsewhere: train2017, testA, val-set, dev_images.
 _SPLIT_LIKE = re.compile(
     r"(images?[-_]?)?((?P<train>train|training|trn)|test|testing|tst|val|valid|validation|dev|eval|holdout)"
@@ -123,6 +126,7 @@ def list_images(top: Path) -> Listing:
     visited: set[str] = set()
     folders, linked = [str(top)], list[str]()
     linked_files: list[os.DirEntry[str]] = []
+    deadline = time.monotonic() + _PATIENCE
     while folders or linked:
         folder = folders.pop() if folders else linked.pop(0)
         real = os.path.realpath(folder)
@@ -130,6 +134,11 @@ def list_images(top: Path) -> Listing:
             listing.leave_out("links to a folder that is listed or holds this one", os.path.relpath(folder, top))
             continue
         visited.add(real)
+        if time.monotonic() > deadline:
+            others = len(listing.left_out.get(_NOT_IMAGES, []))
+            found = f"{len(listing.files):,} images and {others:,} other files so far"
+            warnings.warn(f"root: {top} is large: {found}. If it is not the one that is meant, stop.", stacklevel=4)
+            deadline = math.inf
         for entry in _entries(folder):
             if entry.name.startswith("."):
                 continue
