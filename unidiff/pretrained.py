@@ -61,7 +61,7 @@ def _snapshot(name: str, files: tuple[str, ...]) -> str:
 
     total = 0
     with suppress(Exception):  # without a network, what is cached is used
-        siblings = HfApi().model_info(name, files_metadata=True).siblings or []
+        siblings = HfApi().model_info(name, files_metadata=True, timeout=10).siblings or []
         asked = (file for file in siblings if any(fnmatchcase(file.rfilename, pattern) for pattern in files))
         total = sum(file.size or 0 for file in asked)
     if total > _LIMIT:
