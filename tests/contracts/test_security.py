@@ -11,7 +11,7 @@ ITEMS = re.findall(r"^- ((?:.+\n?)(?:  .+\n?)*)", (ROOT / "SECURITY.md").read_te
 NAMED = re.compile(r"\(`([\w/]+\.py)::(\w+)`\)")
 
 
-def tests_of(file: Path) -> set[str]:
+def functions_of(file: Path) -> set[str]:
     """The names of the test functions of a file."""
     return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
 
@@ -24,6 +24,6 @@ def test_every_sentence_names_a_test_that_exists():
     missing = [
         f"{file}::{name}"
         for file, name in sorted(named)
-        if not (ROOT / "tests" / file).is_file() or name not in tests_of(ROOT / "tests" / file)
+        if not (ROOT / "tests" / file).is_file() or name not in functions_of(ROOT / "tests" / file)
     ]
     assert not missing, "tests that SECURITY.md names and that are not there"

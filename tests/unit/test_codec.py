@@ -263,7 +263,7 @@ def test_the_hub_is_asked_once(tmp_path, monkeypatch):
     data = ud.data.Latent(ud.data.Digits(), "hub:nobody/asked-once")
     with pytest.warns(UserWarning, match="is downloaded"):
         assert data.shape == (3, 4, 4)
-        assert data.folder == tmp_path / "vae"
+    assert data.folder == tmp_path / "vae"
     assert asked == ["nobody/asked-once"]
 
 

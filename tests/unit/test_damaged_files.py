@@ -60,8 +60,7 @@ def survived(read: Callable[[], object]) -> bool:
     """Whether a reader returned; any error but one that a user can correct fails the test."""
     try:
         read()
-    except UnidiffError as error:
-        assert str(error)
+    except UnidiffError:
         return False
     return True
 
@@ -202,11 +201,9 @@ def test_images(tmp_path, kind, count):
     file = io.BytesIO()
     Image.fromarray(np.arange(20 * 16 * 3, dtype=np.uint8).reshape(20, 16, 3)).save(file, kind)
     path = tmp_path / "a.png"
-    results = [False]
-    for content in mutated_bytes(file.getvalue(), count):
-        path.write_bytes(content)
-        results.append(survived(lambda: decode(path, 8, 3)))
-    assert True in results  # a changed pixel is a picture
+    path.write_bytes(file.getvalue())
+    assert survived(lambda: decode(path, 8, 3))
+    survivors(path, mutated_bytes(file.getvalue(), count), lambda: decode(path, 8, 3))
 
 
 @pytest.mark.parametrize("count", COUNTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import socket
@@ -17,11 +18,11 @@ from safetensors.torch import save_file
 
 import unidiff as ud
 from unidiff import pretrained, reading, search_paths
-from unidiff.cli.images import read_image
 from unidiff.codec.folder import codec_folder
 from unidiff.data import image, mnist
 from unidiff.data.folder import ImageFolder
 from unidiff.data.image import decode
+from unidiff.data.user_image import read_image
 from unidiff.errors import DataError, RecipeError, RunError
 from unidiff.files import digest
 from unidiff.reading import Unreadable, map_array, open_regular, read_bytes, read_json, read_saved, read_tensors
@@ -184,7 +185,7 @@ def test_images_are_of_named_formats_and_limited_sizes(tmp_path, monkeypatch):
     content[16:24] = (8000).to_bytes(4, "big") * 2  # width and height
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(content)
-    with pytest.raises(DataError, match="8000 x 8000 pixels, which its .* bytes cannot hold"):
+    with pytest.raises(DataError, match=r"8000 x 8000 pixels, which its .* bytes cannot hold"):
         decode(path, 8, 3)
     monkeypatch.setattr(image, "PIXEL_LIMIT", 1000)
     Image.new("1", (32, 32)).save(path)
@@ -231,9 +232,9 @@ def test_a_damaged_file_of_tensors_is_named(tmp_path):
     path = tmp_path / "process.safetensors"
     save_file({"a": torch.zeros(3)}, path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RunError, match=r"process.safetensors: the file is damaged .*restore the file"):
-        with RunDirectory(tmp_path).measured():
-            pass
+    damaged = pytest.raises(RunError, match=r"process.safetensors: the file is damaged .*restore the file")
+    with damaged, RunDirectory(tmp_path).measured():
+        pass
 
 
 # --- downloads
@@ -244,7 +245,7 @@ def test_a_download_ends_at_the_size_of_the_right_file(tmp_path):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            with pytest.raises(OSError, match="Broken pipe|reset"):
+            with contextlib.suppress(OSError):  # of the other end, which has had enough
                 while True:
                     self.wfile.write(bytes(1 << 16))
 
@@ -269,9 +270,9 @@ def test_a_name_on_the_hub(monkeypatch, tmp_path):
     for name in ("../x", "a/b/c", "a", "https://x/y", "a/b\nc", "-a/b"):
         with pytest.raises(RunError, match="is named OWNER/NAME"):
             pretrained.download(name, ["*.json"])
-    with pytest.warns(UserWarning, match="hub:a/b is downloaded"):
-        with pytest.raises(DataError, match="switched off by the environment variable UNIDIFF_OFFLINE"):
-            codec_folder("hub:a/b")
+    offline = pytest.raises(DataError, match="switched off by the environment variable UNIDIFF_OFFLINE")
+    with pytest.warns(UserWarning, match="hub:a/b is downloaded"), offline:
+        codec_folder("hub:a/b")
     monkeypatch.delenv("UNIDIFF_OFFLINE")
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     with pytest.raises(RunError, match="1000 GB, and at most 40 GB are downloaded"):
