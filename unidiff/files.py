@@ -14,12 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from unidiff.errors import DataError, RunError
-
-if TYPE_CHECKING:
-    import numpy as np
+from unidiff.errors import RunError
+from unidiff.reading import open_regular
 
 __all__ = [
     "NOFOLLOW",
@@ -29,7 +26,6 @@ __all__ = [
     "is_alive",
     "is_inside",
     "machine",
-    "map_array",
     "parents",
     "remove",
     "remove_leftovers",
@@ -118,7 +114,7 @@ def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a file's content, as "sha256:..."."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return digest_of(iter(lambda: file.read(1 << 20), b""))
 
 
@@ -250,17 +246,3 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def map_array(path: Path, parameter: str) -> np.ndarray:
-    """Map a .npy file into memory without reading its values. Python objects raise an error, and are not unpickled."""
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({error})"
-        raise DataError(f"{problem}. Save it with numpy.save, as uint8 or float32.") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{parameter}: {path} is an .npz archive. Save a single array with numpy.save.")
-    return array

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import json
+import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from unidiff import reading
 from unidiff.errors import RunError
+from unidiff.reading import Unreadable
 from unidiff.search_paths import require_online
 
 __all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_LIMIT = 40_000_000_000  # bytes of a download
 _HOW = "Use the folder that save_pretrained wrote"
 
 
@@ -37,6 +44,8 @@ def download(name: str, files: Sequence[str]) -> Path:
     Raises:
         RunError: If it cannot be downloaded, or downloads are switched off.
     """
+    if not _NAME.fullmatch(name):
+        raise RunError(f"{name}: a model on the Hugging Face hub is named OWNER/NAME. Correct the name.")
     try:
         require_online()
         return Path(_snapshot(name, tuple(files)))
@@ -48,18 +57,25 @@ def download(name: str, files: Sequence[str]) -> Path:
 @lru_cache(maxsize=8)
 def _snapshot(name: str, files: tuple[str, ...]) -> str:
     """The folder of a download, requested once: the client contacts the hub even for what is cached."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    total = 0
+    with suppress(Exception):  # without a network, what is cached is used
+        siblings = HfApi().model_info(name, files_metadata=True, timeout=10).siblings or []
+        asked = (file for file in siblings if any(fnmatchcase(file.rfilename, pattern) for pattern in files))
+        total = sum(file.size or 0 for file in asked)
+    if total > _LIMIT:
+        raise RunError(f"its files have {total / 1e9:.0f} GB, and at most {_LIMIT / 1e9:.0f} GB are downloaded")
     return snapshot_download(name, allow_patterns=list(files))
 
 
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
     """The folder of a saved model or pipeline, downloaded if it is owner/name; raises a RunError if there is none."""
     folder = Path(path_or_name)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
     parts = str(path_or_name).split("/")
-    if folder.exists() or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
+    if os.path.exists(folder) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
         raise RunError(f"{path_or_name}: this is neither a folder nor a name on the hub, owner/name. {_HOW}.")
     try:
         return download(str(path_or_name), ("*.json", "*.yaml", "*.safetensors", *(["*.bin"] if allow_pickle else [])))
@@ -70,14 +86,10 @@ def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; raises a RunError if it is missing, unreadable, or not a mapping."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent}: {path.name} is missing. {_HOW}.") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: this is not readable JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a mapping, got a {type(content).__name__}.")
-    return content
+        return reading.read_json(path)
+    except Unreadable as error:
+        problem = f"{path.parent}: {path.name} is missing" if error.missing else f"{path}: {error.problem}"
+        raise RunError(f"{problem}. {_HOW}.") from error
 
 
 def model_type(folder: Path, supported: Sequence[str]) -> str:

@@ -258,9 +258,11 @@ def test_the_hub_is_asked_once(tmp_path, monkeypatch):
     asked = []
     KINDS[3].build(1).save(tmp_path / "vae")
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **o: asked.append(name) or str(tmp_path))
     data = ud.data.Latent(ud.data.Digits(), "hub:nobody/asked-once")
-    assert data.shape == (3, 4, 4)
+    with pytest.warns(UserWarning, match="is downloaded"):
+        assert data.shape == (3, 4, 4)
     assert data.folder == tmp_path / "vae"
     assert asked == ["nobody/asked-once"]
 

@@ -74,7 +74,7 @@ def test_damaged_cifar_is_one_error(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=f"train file 3 has 3 bytes instead of 61460; it is damaged.*{PLACE}"):
         Small(folder).open()
     (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(DataError, match=r"data_batch_3\.bin cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"data_batch_3\.bin cannot be read \(there is no such file"):
         Small(folder).open()
     changed = records["test_batch.bin"].copy()
     changed[:, 0] = 4

@@ -335,6 +335,7 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
             load(path, **options)
 
     monkeypatch.delenv("UNIDIFF_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     refused("neither a folder nor a name on the hub", tmp_path / "nothing")
     refused(r"something cannot be downloaded from the Hugging Face hub \(offline\)", "somebody/something")

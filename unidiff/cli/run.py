@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "resume", "run"]
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")]
+Recipe = Annotated[str, typer.Argument(help="A recipe file, - for standard input, or the name of a shipped recipe.")]
 
 
 def run(
@@ -51,7 +51,8 @@ def run(
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
     if resume and (overrides or not own.is_file() or own.resolve() != Path(recipe).resolve()):
         task = task.resumed(directory, allow_imports=model.allow_imports)
-    words = ["run", recipe, *(word for change in overrides or () for word in ("--set", change))]
+    again = str(own) if recipe == "-" or recipe.startswith("/dev/") else recipe  # a pipe is read once
+    words = ["run", again, *(word for change in overrides or () for word in ("--set", change))]
     words += ["--out", str(out)] if out else []
     options: Options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run}
     _carry_out(task, directory, options, model, as_json, [*words, "--resume"])
@@ -110,7 +111,7 @@ def _carry_out(
 def _directory(recipe: Path, resume: bool) -> Path:
     """The default run directory: runs/<name of the recipe>, or where the recipe.yaml of a resumed run is."""
     if recipe.name != "recipe.yaml":
-        return Path("runs") / recipe.stem
+        return Path("runs") / ("stdin" if str(recipe) == "-" else recipe.stem)
     return recipe.parent if resume else Path("runs") / recipe.absolute().parent.name
 
 

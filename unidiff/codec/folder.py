@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def codec_folder(name: str) -> Path:
     if name.startswith(_HUB):
         files = [f"{part}{file}" for part in ("", "vae/", "vqvae/") for file in (CONFIG, WEIGHTS)]
         try:
+            notice = f"codec: {name} is downloaded from the Hugging Face hub, unless it has been before."
+            warnings.warn(notice, stacklevel=2)
             return codec_folder(str(download(name.removeprefix(_HUB), files)))
         except RunError as error:
             raise Absent(f"codec: {_HUB}{error}") from error

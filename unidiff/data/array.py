@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unidiff.data.base import Dataset, OpenDataset, require_split
 from unidiff.errors import DataError, ParameterError, require
-from unidiff.files import digest_of, map_array
+from unidiff.files import digest_of
+from unidiff.reading import map_array
 from unidiff.search_paths import find
 
 __all__ = ["ArrayFile"]

@@ -15,10 +15,12 @@ from unidiff.data.folder import ColourSquares, ImageFiles, ImageFolder
 from unidiff.data.image import decode
 from unidiff.errors import DataError, ParameterError
 from unidiff.files import digest_of
+from unidiff.reading import Unreadable, read_bytes
 
 __all__ = ["CelebA"]
 
 _IMAGES, _SPLITS, _ATTRIBUTES = "img_align_celeba", "list_eval_partition.txt", "list_attr_celeba.txt"
+_LIST_LIMIT = 100_000_000  # bytes; the attributes have 26 million
 _PLACE = (
     f"The aligned images {_IMAGES}.zip (unpack it), {_SPLITS} and {_ATTRIBUTES} are at "
     "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html."
@@ -90,9 +92,9 @@ class CelebA(ColourSquares):
     def _text(self, path: Path) -> str:
         """The content of a list, verified."""
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"root: {path} cannot be read ({error.strerror}). {_PLACE}") from error
+            content = read_bytes(path, _LIST_LIMIT)
+        except Unreadable as error:
+            raise DataError(f"root: {path} cannot be read ({error.problem}). {_PLACE}") from error
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if md5 != self.md5[path.name]:
             raise DataError(f"root: {path} has the md5 {md5} instead of {self.md5[path.name]}: it is damaged. {_PLACE}")

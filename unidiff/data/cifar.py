@@ -15,6 +15,7 @@ from unidiff.data.base import OpenDataset, TensorSource, content_checksum, requi
 from unidiff.data.folder import ColourSquares, ImageFolder
 from unidiff.data.image import resize
 from unidiff.errors import DataError
+from unidiff.reading import Unreadable, read_bytes
 
 __all__ = ["CIFAR10"]
 
@@ -60,14 +61,16 @@ class CIFAR10(ColourSquares):
         if archive.is_file():
             return self._source(split, self._unpacked(archive, names), archive)
         if (folder / names[0]).is_file():
-            return self._source(split, [self._content(folder / name) for name in names], folder)
+            return self._source(
+                split, [self._content(folder / name, 20 * self.per_class * _RECORD) for name in names], folder
+            )
         if (root / "cifar-10-batches-py").exists() or (root / "data_batch_1").exists():
             raise DataError(f"root: {root} holds the pickled Python version, which is not read. {_PLACE}")
         return self._images(root, split)
 
     def _unpacked(self, archive: Path, names: list[str]) -> list[bytes]:
         """The content of some files of the archive."""
-        md5 = hashlib.md5(self._content(archive), usedforsecurity=False).hexdigest()
+        md5 = hashlib.md5(self._content(archive, 61 * self.per_class * _RECORD), usedforsecurity=False).hexdigest()
         if md5 != self.archive_md5:
             problem = f"root: {archive} has the md5 {md5}, and {_ARCHIVE} has {self.archive_md5}"
             raise DataError(f"{problem}: it is damaged, cut short or another file. {_PLACE}")
@@ -75,11 +78,11 @@ class CIFAR10(ColourSquares):
             return [file.read() for name in names if (file := tar.extractfile(f"{_FOLDER}/{name}")) is not None]
 
     @staticmethod
-    def _content(path: Path) -> bytes:
+    def _content(path: Path, limit: int) -> bytes:
         try:
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError(f"root: {path} cannot be read ({error.strerror}). {_PLACE}") from error
+            return read_bytes(path, limit)
+        except Unreadable as error:
+            raise DataError(f"root: {path} cannot be read ({error.problem}). {_PLACE}") from error
 
     def _source(self, split: str, contents: list[bytes], place: Path) -> TensorSource:
         expected, each = 10 * self.per_class * _RECORD, self.per_class * len(contents)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from unidiff import search_paths
 from unidiff.data.base import Dataset, OpenDataset, checked_labels, require_split, scaled
-from unidiff.data.image import decode
+from unidiff.data.image import FILE_LIMIT, decode
 from unidiff.errors import DataError, ParameterError, require, require_whole
 from unidiff.files import digest_of
+from unidiff.reading import read_bytes
 from unidiff.search_paths import Absent
 
 __all__ = ["HuggingFaceImages"]
@@ -131,7 +132,7 @@ def _content(cell: Any) -> bytes:
     """The bytes of an encoded image, in the row or in a file of its own."""
     if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
         raise DataError("an image is missing (null). Remove such rows, with the library's `filter`.")
-    return cell["bytes"] or Path(cell["path"]).read_bytes()
+    return cell["bytes"] or read_bytes(cell["path"], FILE_LIMIT)
 
 
 @dataclass(repr=False, eq=False, kw_only=True)

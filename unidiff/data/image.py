@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +16,72 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from unidiff.errors import DataError
+from unidiff.errors import DataError, UnidiffError
+from unidiff.reading import Unreadable, open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["decode", "resize"]
+__all__ = ["FILE_LIMIT", "decode", "formats", "open_image", "resize"]
+
+FILE_LIMIT = 1 << 29  # bytes of an image file
+PIXEL_LIMIT = 1 << 26  # 8192 x 8192, the largest `size`: RGB takes 200 MB
+# Formats that Pillow identifies but reads only with another program, or that hold no image.
+_UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+_DEFLATE = 1032  # the largest ratio by which deflate can compress
+
+
+@lru_cache(maxsize=1)
+def formats() -> dict[str, str]:
+    """The image formats that are read, by the extensions of their files in lower case: ".png" is "PNG"."""
+    from PIL import Image
+
+    registered = Image.registered_extensions().items()
+    return {extension: name for extension, name in registered if name in Image.OPEN and name not in _UNREAD}
+
+
+@contextmanager
+def open_image(path: Path | BytesIO, name: str = "") -> Iterator[Image]:
+    """Open an image, of a named format and a limited size, without decoding it.
+
+    Args:
+        path: The file, or its content.
+        name: What messages call it; its path if empty.
+
+    Raises:
+        DataError: If it is not a readable image, also where decoding it in the block shows that.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        file = path if isinstance(path, BytesIO) else open_regular(path, FILE_LIMIT)
+        with file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            with Image.open(file, formats=sorted(set(formats().values()))) as opened:
+                _require_size(opened, size)
+                yield opened
+    except Unreadable as error:
+        raise DataError(
+            f"{name or path} is not a readable image ({error.problem}). Delete it or replace it."
+        ) from error
+    except (UnidiffError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        problem = f"{name or path} is not a readable image (its content is in no format that is read)"
+        raise DataError(f"{problem}. Delete it or replace it.") from error
+    except Exception as error:  # Pillow has errors of many kinds for damaged files
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{name or path} is not a readable image ({reason}). Delete it or replace it.") from error
+
+
+def _require_size(image: Image, size: int) -> None:
+    """Raise a ValueError if an image of a file of `size` bytes declares more pixels than are read or can be there."""
+    declared = f"it declares {image.width} x {image.height} pixels"
+    if math.prod(image.size) > PIXEL_LIMIT:
+        raise ValueError(f"{declared}, and at most {PIXEL_LIMIT:,} are read; reduce it")
+    if image.format == "PNG" and math.prod(image.size) > 8 * _DEFLATE * size:  # at least one bit each
+        raise ValueError(f"{declared}, which its {size} bytes cannot hold")
 
 
 def decode(path: Path | BytesIO, size: int, channels: int, name: str = "") -> Tensor:
@@ -32,14 +96,11 @@ def decode(path: Path | BytesIO, size: int, channels: int, name: str = "") -> Te
     Raises:
         DataError: If the file is not a readable image.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as opened:
-            ends = _ends(opened)
-            return _square(_plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB"), size)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name or path} is not a readable image ({error}). Delete it or replace it.") from error
+    with open_image(path, name) as opened:
+        ends = _ends(opened)
+        return _square(_plain(ImageOps.exif_transpose(opened), ends, "L" if channels == 1 else "RGB"), size)
 
 
 def _square(image: Image, size: int) -> Tensor:

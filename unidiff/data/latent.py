@@ -20,6 +20,7 @@ from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, lo
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
 from unidiff.errors import DataError, require
 from unidiff.files import digest_of, whole_file
+from unidiff.reading import open_regular, read_bytes
 
 __all__ = ["Latent"]
 
@@ -97,7 +98,7 @@ class Latent(Dataset):
     def kept(self) -> dict[str, bytes]:
         """The codec's files; see `Dataset.kept`."""
         _ = digest(self.folder)  # raises an error that explains what is wrong with the weights, if anything is
-        return {f"{KEPT}/{name}": (self.folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        return {f"{KEPT}/{name}": read_bytes(self.folder / name) for name in (CONFIG, WEIGHTS)}
 
     def kept_in(self, directory: Path) -> Dataset:
         """The same, with the codec of a run directory; see `Dataset.kept_in`."""
@@ -153,6 +154,7 @@ def _load(folder: Path, codec: str, device: str) -> Autoencoder:
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     """Cached latents; None if there are none, or they are not what was written."""
     try:
+        open_regular(path).close()
         with safe_open(path, "pt") as file:
             values: Tensor = file.get_tensor("latents")
             checksum = file.metadata()["checksum"]

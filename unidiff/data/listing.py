@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
+import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
+from unidiff.data.image import formats
 from unidiff.errors import DataError
 
 __all__ = ["Listing", "list_images", "list_split"]
@@ -21,8 +23,8 @@ SPLITS = {
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
-# Formats that Pillow identifies but reads only with another program, or that hold no image.
-UNREAD = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+_STRANGE = 2_000_000  # files that are no images; more belong to a whole disk, not to a folder of images
+_PATIENCE = 5.0  # seconds of listing, after which the user hears of it
 # What folders of splits are called elsewhere: train2017, testA, val-set, dev_images.
 _SPLIT_LIKE = re.compile(
     r"(images?[-_]?)?((?P<train>train|training|trn)|test|testing|tst|val|valid|validation|dev|eval|holdout)"
@@ -78,17 +80,8 @@ class Listing:
         return reasons
 
 
-@lru_cache(maxsize=1)
-def _extensions() -> frozenset[str]:
-    """Extensions of the formats that Pillow reads, in lower case."""
-    from PIL import Image
-
-    formats = Image.registered_extensions().items()
-    return frozenset(extension for extension, name in formats if name in Image.OPEN and name not in UNREAD)
-
-
 def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _extensions()
+    return os.path.splitext(name)[1].lower() in formats()
 
 
 def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
@@ -133,6 +126,7 @@ def list_images(top: Path) -> Listing:
     visited: set[str] = set()
     folders, linked = [str(top)], list[str]()
     linked_files: list[os.DirEntry[str]] = []
+    deadline = time.monotonic() + _PATIENCE
     while folders or linked:
         folder = folders.pop() if folders else linked.pop(0)
         real = os.path.realpath(folder)
@@ -140,6 +134,11 @@ def list_images(top: Path) -> Listing:
             listing.leave_out("links to a folder that is listed or holds this one", os.path.relpath(folder, top))
             continue
         visited.add(real)
+        if time.monotonic() > deadline:
+            others = len(listing.left_out.get(_NOT_IMAGES, []))
+            found = f"{len(listing.files):,} images and {others:,} other files so far"
+            warnings.warn(f"root: {top} is large: {found}. If it is not the one that is meant, stop.", stacklevel=4)
+            deadline = math.inf
         for entry in _entries(folder):
             if entry.name.startswith("."):
                 continue
@@ -167,6 +166,10 @@ def _add(listing: Listing, entry: os.DirEntry[str], target: str) -> None:
     """List a file if it is an image, or record why not; `target` is its path with all links resolved."""
     name = Path(os.path.relpath(entry.path, listing.top)).as_posix()
     if not _is_image_name(name):
+        others = listing.left_out.get(_NOT_IMAGES, [])
+        if len(others) > max(_STRANGE, 10 * len(listing.files)):
+            problem = f"{len(others):,} files without the extension of an image beside {len(listing.files):,} images"
+            raise DataError(f"root: {listing.top} has more than {problem}. Set root to the folder of the images.")
         return listing.leave_out(_NOT_IMAGES, name)
     try:
         status = entry.stat()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import io
+import os
 import struct
 import sys
 import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,12 +24,14 @@ from unidiff.data.digits import GreySquares, fallback_digits, require_fallback
 from unidiff.data.image import resize
 from unidiff.errors import DataError
 from unidiff.files import whole_files
+from unidiff.reading import Unreadable, read_bytes
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent
 
 __all__ = ["MNIST", "FashionMNIST"]
 
 _REMEDY = "Delete it, so that it is downloaded again, or change root."
+_GZIP = 1 << 20  # bytes by which gzip may enlarge a file, and more
 _UINT8 = 0x08  # IDX's type byte of unsigned bytes, the only type of these files
 
 
@@ -84,6 +89,8 @@ class _IDXImages(GreySquares):
                 folders.append(search_paths.find(self.root, "root"))
             except Absent as absent:
                 raise DataError(str(absent)) from None
+            if not folders[0].is_dir():
+                raise DataError(f"root: {folders[0]} is a file; it must be the folder of the files.")
         shared = search_paths.shared()
         if shared is not None:
             folders.append(shared / self.folder)
@@ -93,7 +100,7 @@ class _IDXImages(GreySquares):
         """The file of this name, compressed or not, in the first folder that has it; else downloaded."""
         for folder in folders:
             for spelling in (f"{name}.gz", name, name.replace("-idx", ".idx")):
-                if (folder / spelling).is_file():
+                if os.path.isfile(folder / spelling):
                     return folder / spelling
         try:
             return self._fetch(f"{name}.gz", folders[-1])
@@ -114,7 +121,7 @@ class _IDXImages(GreySquares):
         for mirror in self.mirrors:
             try:
                 with whole_files(folder, name) as temporary:
-                    _download(mirror + name, temporary / name)
+                    _download(mirror + name, temporary / name, self._size(name) + _GZIP)
                     self._content(temporary / name)
                 return folder / name
             except OSError as error:  # of the disk or the network: the exceptions of requests are OSErrors
@@ -123,22 +130,33 @@ class _IDXImages(GreySquares):
                 failures.append(f"{mirror}: {error}")
         raise Absent(f"downloading {name} failed ({'; '.join(failures)})")
 
+    def _size(self, name: str) -> int:
+        """Bytes of the content of a file."""
+        axes, count = (3, 784) if "images" in name else (1, 1)
+        return 4 + 4 * axes + count * self.counts["test" if name.startswith("t10k") else "train"]
+
     def _content(self, path: Path) -> bytes:
         """The decompressed content of a file whose checksums are right; raises DataError otherwise."""
-        packed = path.read_bytes()
         name = path.name.removesuffix(".gz").replace(".idx", "-idx")
+        most = self._size(name)
+        try:
+            packed = read_bytes(path, most + _GZIP)
+        except Unreadable as error:
+            raise DataError(f"{path}: {error.problem}. {_REMEDY}") from error
         gz_md5 = self.gz_md5.get(name) if path.suffix == ".gz" else None
         content_md5 = self.content_md5.get(name)
         if gz_md5 is not None and _md5(packed) != gz_md5:
             raise DataError(f"{path} has the md5 {_md5(packed)}; {self.title} has {gz_md5}. {_REMEDY}")
         try:
-            content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+            content = gzip.GzipFile(fileobj=io.BytesIO(packed)).read(most + 1) if path.suffix == ".gz" else packed
         except (OSError, EOFError, zlib.error) as error:
             expected = f" The content of the right file has the md5 {content_md5}." if content_md5 else ""
             raise DataError(
                 f"{path} cannot be decompressed ({error}): it is cut short or damaged. Its {len(packed)} compressed "
                 f"bytes have the md5 {_md5(packed)}.{expected} {_REMEDY}"
             ) from error
+        if len(content) > most:
+            raise DataError(f"{path} holds more than the {most} bytes of {name}: it is another file. {_REMEDY}")
         if content_md5 is not None and _md5(content) != content_md5:
             raise DataError(
                 f"{path} has content of md5 {_md5(content)}; {self.title} has {content_md5}. The file is damaged, cut "
@@ -147,13 +165,28 @@ class _IDXImages(GreySquares):
         return content
 
 
-def _download(url: str, target: Path) -> None:
-    """Write what is at `url` to the file `target`, with a progress bar on a terminal."""
+class _Limited(io.FileIO):
+    """A file to write to, with a limit to its size."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        super().__init__(path, "wb")
+        self._left = limit
+
+    def write(self, content: Any) -> int:
+        self._left -= len(content)
+        if self._left < 0:
+            raise OSError(errno.EFBIG, "more comes than the right file has")
+        return super().write(content)
+
+
+def _download(url: str, target: Path, limit: int) -> None:
+    """Write what is at `url`, at most `limit` bytes, to the file `target`, with a progress bar on a terminal."""
     import pooch
 
     progress = sys.stderr.isatty() and find_spec("tqdm") is not None
     # Seconds to connect, seconds between bytes: a missing network is noticed soon, a slow one is waited for.
-    pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, str(target), None)
+    with _Limited(target, limit) as output:
+        pooch.HTTPDownloader(progressbar=progress, timeout=(3, 30))(url, output, None)
 
 
 def _parse(path: Path, content: bytes, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unidiff.data.image import decode
+from unidiff.data.image import decode, open_image
 from unidiff.errors import DataError
+from unidiff.reading import map_array
 
 __all__ = ["read_image", "read_map", "read_mask"]
 
@@ -37,9 +38,7 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
             sizes = f"{small[2]} x {small[1]}, or one of at least {shape[2]} x {shape[1]}"
             raise DataError(f"{path} is {width} x {height} pixels; use an image of {sizes}, which is downsampled.")
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
-    x = _floats(path, "[-1, 1] (bytes: x / 127.5 - 1)").float()
-    if tuple(x.shape) not in (tuple(shape), tuple(small)):
-        raise DataError(f"{path} has shape {tuple(x.shape)}; the model's samples have shape {tuple(shape)}.")
+    x = _floats(path, "[-1, 1] (bytes: x / 127.5 - 1)", shape, small).float()
     if not bool((x.abs() <= 1).all()):
         low, high = float(x.min()), float(x.max())
         raise DataError(f"{path} must be in [-1, 1] (bytes: x / 127.5 - 1), got values from {low:g} to {high:g}.")
@@ -54,10 +53,10 @@ def read_map(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
     """
     _require_file(path)
     if path.suffix == ".npy":
-        x = _floats(path, "[0, 1]", "biu").double()
-        if tuple(x.shape) != tuple(shape[1:]) or not bool(((x >= 0) & (x <= 1)).all()):
-            got = f"{tuple(x.shape)}" + (f" and values from {x.min():g} to {x.max():g}" if x.numel() else "")
-            raise DataError(f"{path} must have shape {tuple(shape[1:])} and values in [0, 1], got {got}.")
+        x = _floats(path, "[0, 1]", shape[1:], others="biu")
+        if not bool(((x >= 0) & (x <= 1)).all()):
+            low, high = float(x.min()), float(x.max())
+            raise DataError(f"{path} must have values in [0, 1], got values from {low:g} to {high:g}.")
         return x
     own, other = _size(path, shape), _size(image, shape)
     if own != other:
@@ -79,19 +78,18 @@ def read_mask(path: Path, image: Path, shape: Sequence[int]) -> Tensor:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path}: no such file.")
 
 
-def _floats(path: Path, interval: str, others: str = "") -> Tensor:
-    """The floating-point numbers of a .npy file, or those of other kinds of dtype too, "b" and "iu"."""
-    try:
-        values = np.load(path, allow_pickle=False)
-        if values.dtype.kind not in f"f{others}":
-            raise DataError(f"{path} must contain floats in {interval}, got {values.dtype}.")
-        return torch.from_numpy(values.astype(np.float64))
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(f"{path} is not a readable array ({error}). Write it with numpy.save.") from error
+def _floats(path: Path, interval: str, *shapes: Sequence[int], others: str = "") -> Tensor:
+    """The numbers of a .npy file of one of these shapes, float64: floats, or those of other kinds of dtype too."""
+    values = map_array(path, "array")
+    if values.dtype.kind not in f"f{others}":
+        raise DataError(f"{path} must contain floats in {interval}, got {values.dtype}.")
+    if values.shape not in [tuple(shape) for shape in shapes]:
+        raise DataError(f"{path} must have shape {tuple(shapes[0])}, as the model's samples, got {values.shape}.")
+    return torch.from_numpy(values.astype(np.float64))
 
 
 def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
@@ -100,11 +98,9 @@ def _size(path: Path, shape: Sequence[int]) -> tuple[int, int]:
         raise DataError(f"{path}: the model's samples, {tuple(shape)}, are not images. Pass a .npy array.")
     if path.suffix == ".npy":
         return shape[2], shape[1]
-    try:
-        with Image.open(path) as opened:
-            return opened.size
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}). Delete it or replace it.") from error
+    with open_image(path) as opened:
+        size: tuple[int, int] = opened.size
+    return size
 
 
 def _side(shape: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError
-from unidiff.files import map_array
+from unidiff.reading import map_array
 from unidiff.search_paths import find
 
 if TYPE_CHECKING:

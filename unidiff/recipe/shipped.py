@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 
 from unidiff.errors import RecipeError
+from unidiff.reading import Unreadable, read_bytes, read_pipe
 
 __all__ = ["read_source", "shipped_recipes"]
+
+_LIMIT = 1_000_000  # bytes; the longest recipe that is shipped has about three thousand
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -31,31 +34,33 @@ def read_source(source: str | Path) -> tuple[str, str]:
     """Read a recipe's text.
 
     Args:
-        source: A path, or the name of a shipped recipe.
+        source: A path, "-" or a pipe such as /dev/stdin, or the name of a shipped recipe.
 
     Returns:
         The file's name for messages, and the text.
 
     Raises:
-        RecipeError: If there is no such file or recipe, or it is not a UTF-8 text file.
+        RecipeError: If there is no such file or recipe, or it is not a UTF-8 text of at most 1 MB.
     """
     path = Path(source)
-    if not path.is_file() and str(source) in (shipped := shipped_recipes()):
+    if not os.path.isfile(path) and str(source) in (shipped := shipped_recipes()):
         path = shipped[str(source)]
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = path / "recipe.yaml"
         remedy = f"Did you mean {str(inside)!r}?" if inside.is_file() else "Name a recipe file inside it."
         raise RecipeError(f"{source}: this is a directory; a recipe is one YAML file. {remedy}")
-    if not path.is_file():
+    piped = str(source) == "-" or (os.path.exists(path) and not os.path.isfile(path))
+    try:
+        data = read_pipe(source, _LIMIT) if piped else read_bytes(path, _LIMIT)
+        return "standard input" if str(source) == "-" else _short(path), data.decode("utf-8-sig")
+    except Unreadable as error:
+        if not error.missing:
+            remedy = "A recipe is a YAML file of at most 1 MB, or comes through a pipe"
+            raise RecipeError(f"{source}: {error.problem}. {remedy}.") from error
         names = list(shipped_recipes())
         close = difflib.get_close_matches(path.stem, names, n=3, cutoff=0.5)
         remedy = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Shipped recipes: {', '.join(names)}."
-        raise RecipeError(f"{source}: neither a file nor a shipped recipe. {remedy}")
-    try:
-        data = path.read_bytes()
-        return _short(path), data.decode("utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"{source}: the file cannot be read: {error.strerror}.") from error
+        raise RecipeError(f"{source}: neither a file nor a shipped recipe. {remedy}") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
@@ -69,5 +74,5 @@ def _short(path: Path) -> str:
     """The path, relative to the working directory where it lies inside: short, and clickable in a terminal."""
     try:
         return str(path.absolute().relative_to(os.getcwd()))
-    except ValueError:
+    except (ValueError, OSError):  # outside of it, or it has been removed
         return str(path)

@@ -12,12 +12,15 @@ from typing import Any
 
 import yaml
 
+from unidiff.errors import RecipeError
 from unidiff.recipe.node import Location, Node, Scalar, Source
 
 __all__ = ["read_yaml", "write_yaml"]
 
 _TAG = "tag:yaml.org,2002:"
 _MAX_DEPTH = 50  # no recipe comes near; far below Python's own limit, which depends on who calls
+# What PyYAML reads within seconds, and far more than a recipe has.
+_MAX_ITEMS, _MAX_LINES, _MAX_WIDTH = 10_000, 20_000, 100_000  # values and keys; lines; characters of a line
 _FLOAT = (
     r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
@@ -29,13 +32,14 @@ _SCALARS: dict[str, tuple[re.Pattern[str], Callable[[str], Scalar]]] = {
     "int": (re.compile(r"^[-+]?[0-9]+$"), int),
     "float": (re.compile(_FLOAT), lambda text: float(text.lower().replace(".i", "i").replace(".n", "n"))),
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")  # can be written as an escape, but not to a file
 # By first character, of which None is any; in place of YAML 1.1's.
 _RESOLVERS = {None: [(_TAG + name, pattern) for name, (pattern, _) in _SCALARS.items()]}
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
-    depth = 0
+    depth = items = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
@@ -44,6 +48,10 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         if self.depth == _MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="the values are nested too deeply", problem_mark=mark)
+        if self.items == _MAX_ITEMS:
+            problem = f"more than {_MAX_ITEMS:,} keys and values; keep long lists in a .npy file"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        self.items += 1
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -88,12 +96,20 @@ def read_yaml(text: str, name: str, *, show: bool = True) -> Node:
         The outermost node. An empty text gives a node with value None.
 
     Raises:
-        RecipeError: If the text is not YAML, writes a key twice, or uses tags or aliases.
+        RecipeError: If the text is not YAML, writes a key twice, uses tags or aliases, or is too long for a recipe.
     """
-    source = Source(name, tuple(text.splitlines()) or ("",) if show else ())
+    lines = text.splitlines()
+    source = Source(name, tuple(lines) or ("",) if show else ())
+    if len(lines) > _MAX_LINES or max(map(len, lines), default=0) > _MAX_WIDTH:
+        problem = f"not a recipe: it has more than {_MAX_LINES:,} lines, or {_MAX_WIDTH:,} characters in one"
+        raise RecipeError(f"{name}: {problem}. Keep long lists in a .npy file.")
     try:
         # The constructor finds characters outside YAML, the composer everything else.
-        tree = _Loader(text).get_single_node()
+        loader = _Loader(text)
+        try:
+            tree = loader.get_single_node()
+        except (ValueError, OverflowError) as error:  # of Python, for a number that is no character or version
+            raise yaml.MarkedYAMLError(problem="a number is out of range", problem_mark=loader.get_mark()) from error
         return Node(None, Location(source)) if tree is None else _node(tree, source)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -137,6 +153,8 @@ def _node(tree: yaml.Node, source: Source, key: Location | None = None) -> Node:
     if isinstance(tree, yaml.SequenceNode) and tree.tag == f"{_TAG}seq":
         return Node([_node(item, source) for item in tree.value], location, key)
     name, text = tree.tag.removeprefix(_TAG), str(tree.value)
+    if not text.isascii() and _SURROGATE.search(text):
+        raise location.error("", "half a character, from \\uD800 to \\uDFFF, is not text. Remove it.")
     if isinstance(tree, yaml.ScalarNode) and name == "str":
         return Node(text, location, key)
     pattern, convert = _SCALARS.get(name, (None, str))
@@ -155,7 +173,7 @@ def _mapping(tree: yaml.MappingNode, source: Source) -> dict[str, Node]:
         location = _location(key_tree.start_mark, source)
         if not isinstance(key_tree, yaml.ScalarNode):
             raise location.error("", "a key must be one word, got a list or a mapping")
-        key = str(key_tree.value)
+        key = str(_node(key_tree, source).value if key_tree.tag == f"{_TAG}str" else key_tree.value)
         if key in children:
             problem = f"duplicate key, first used on line {children[key].at.line}. Remove one of the two."
             raise location.error(key, problem)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed
 from unidiff.files import NOFOLLOW, digest, is_inside, remove, remove_leftovers, whole_file
 from unidiff.lock import Lock, check_free, locked, now
+from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
-from unidiff.run.records import Manifest
+from unidiff.run.records import Manifest, metrics_of
 
 __all__ = ["RunDirectory"]
 
@@ -184,7 +185,7 @@ class RunDirectory:
         """
         for name, expected in self.read_manifest().kept.items():
             path = self._kept(name)
-            if not path.is_file() or digest(path) != expected:
+            if not os.path.isfile(path) or digest(path) != expected:
                 problem = f"the file is missing or has changed since training ({expected})"
                 raise RunError(f"{path}: {problem}. The model needs the original file: restore it.")
 
@@ -204,10 +205,11 @@ class RunDirectory:
             return
         remedy = "The model is unusable without it: restore the file, or train again with --overwrite."
         try:
-            yield load_file(self._measured)
-        except FileNotFoundError as error:
-            raise RunError(f"{self._measured}: what was measured of the data is missing. {remedy}") from error
-        except (OSError, ValueError, SafetensorError) as error:  # a ParameterError is a ValueError
+            yield read_tensors(self._measured)
+        except Unreadable as error:
+            problem = "what was measured of the data is missing" if error.missing else error.problem
+            raise RunError(f"{self._measured}: {problem}. {remedy}") from error
+        except (ValueError, RuntimeError, TypeError, LookupError) as error:  # a ParameterError is a ValueError
             raise RunError(f"{self._measured}: the file is damaged ({error}). {remedy}") from error
 
     def read_manifest(self) -> Manifest:
@@ -216,13 +218,16 @@ class RunDirectory:
         Raises:
             RunError: If it is damaged.
         """
-        text = self._manifest.read_bytes() if self._manifest.is_file() else "{}"
+        remedy = "Remove it: the run works without it."
         try:
-            entries = TypeAdapter(dict[str, Any]).validate_json(text)
+            entries = read_json(self._manifest)
             return TypeAdapter(Manifest).validate_python({**entries, "entries": entries})
+        except Unreadable as error:
+            if error.missing:
+                return Manifest()
+            raise RunError(f"{self._manifest}: {error.problem}. {remedy}") from error
         except ValidationError as error:
             problem = ": ".join([*map(str, error.errors()[0]["loc"]), error.errors()[0]["msg"]])
-            remedy = "Remove it: the run works without it."
             raise RunError(f"{self._manifest}: the file is damaged ({problem}). {remedy}") from error
 
     def update_manifest(self, **values: object) -> None:
@@ -238,9 +243,21 @@ class RunDirectory:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The whole lines of metrics.jsonl."""
-        text = self._metrics.read_text() if self._metrics.is_file() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        """The whole lines of metrics.jsonl; a warning tells of others that are damaged.
+
+        Raises:
+            RunError: If the file cannot be read.
+        """
+        try:
+            *lines, _ = [*read_bytes(self._metrics).split(b"\n")]  # the last, if any, was cut by a kill
+        except Unreadable as error:
+            if error.missing:
+                return []
+            raise RunError(f"{self._metrics}: {error.problem}. Remove it: the run works without it.") from error
+        whole = [values for line in lines if (values := metrics_of(line)) is not None]
+        if damaged := len(lines) - len(whole):
+            warnings.warn(f"{self._metrics}: {damaged} damaged lines of {len(lines)} are left out.", stacklevel=2)
+        return whole
 
     def cut_metrics(self, step: int) -> None:
         """Drop lines after `step`: the resumed run will write them again."""

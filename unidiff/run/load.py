@@ -16,9 +16,11 @@ from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
 from unidiff.files import digest_of
+from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest
 from unidiff.run.task import Task, load_recipe
+from unidiff.search_paths import expand
 from unidiff.solver.sample import Sampling, Solution, sample
 from unidiff.training.device import arithmetic
 from unidiff.training.trainable import Trainable
@@ -60,7 +62,7 @@ class Run:
         """The digest of its recipe and its averaged weights: what another run that builds on this one pins."""
         files = RunDirectory(self.directory)
         weights = files.checkpoints / f"step-{self.step:08d}" / "ema.safetensors"
-        return digest_of([files.recipe.read_bytes(), weights.read_bytes()])
+        return digest_of([read_bytes(files.recipe), read_bytes(weights)])
 
     def sample(
         self,
@@ -148,7 +150,7 @@ def load(
         RunError: If there is no run, it has no usable checkpoint, or files that its data need are missing.
         RecipeError: If an override cannot be used.
     """
-    files = RunDirectory(Path(directory))
+    files = RunDirectory(expand(directory, "run"))
     if not files.exists():
         raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     files.check_kept()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +17,13 @@ from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError, UnidiffError, require
 from unidiff.files import digest_of
 from unidiff.recipe.errors import nearest
+from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
 from unidiff.run.records import Origin
 from unidiff.run.task import Reporter, differences
+from unidiff.search_paths import expand
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.tied import load_tied, without_ties
 
@@ -131,14 +133,14 @@ def _read_start(
     task: TrainingTask[Any], network: nn.Module, report: Callable[[str], None]
 ) -> tuple[dict[str, Tensor], int | None]:
     """Weights for a network, the averaged ones of a run or those of a folder of diffusers, and their step."""
-    path, step = Path(str(task.start)), None
+    path, step = expand(str(task.start), "start"), None
     files = RunDirectory(path)
     if files.exists():
         checkpoint = Checkpoints(files.checkpoints).load(report, to_train=False)
         if checkpoint is None:
             raise RunError(f"start: {path}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
         weights, step = dict(checkpoint.ema), checkpoint.step
-    elif path.is_dir() and any((path / name).is_file() for name in ("model_index.json", "config.json")):
+    elif os.path.isdir(path) and any((path / name).is_file() for name in ("model_index.json", "config.json")):
         try:
             weights = importlib.import_module(_DIFFUSERS).read_weights(path, network)
         except UnidiffError as error:
@@ -147,7 +149,8 @@ def _read_start(
         raise RunError(f"start: {path}: neither a run directory nor a folder that diffusers saved. Correct the path.")
     _check_fit(str(path), weights, network.state_dict())
     if files.exists():
-        source, new = read_yaml(files.recipe.read_text(), str(files.recipe)).plain(), task.to_dict()
+        name, text = read_source(files.recipe)
+        source, new = read_yaml(text, name).plain(), task.to_dict()
         parts = [name for name in ("process", "parameterization", "noise_condition", task.key) if name in new]
         if changed := differences({name: source.get(name) for name in parts}, {name: new[name] for name in parts}):
             report(f"start: {path} was trained as another model: {'; '.join(changed)}.")

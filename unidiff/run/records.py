@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome"]
+from unidiff.errors import is_whole
+
+__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "metrics_of"]
 
 
 class Outcome(Protocol):
@@ -147,3 +151,13 @@ class Manifest:
     teacher: Origin | None = None
     extensions: Sequence[Mapping[str, Any]] = ()
     entries: Mapping[str, Any] = field(default_factory=dict)
+
+
+def metrics_of(line: bytes) -> dict[str, Any] | None:
+    """What a line of metrics.jsonl says, numbers by name; None if it is damaged."""
+    with suppress(ValueError, RecursionError):
+        values = json.loads(line)
+        if isinstance(values, dict) and is_whole(values.get("step"), 0):
+            numbers = (values.get(name) for name in ("loss", "seconds"))
+            return values if all(type(number) in (int, float) for number in numbers) else None
+    return None

@@ -9,6 +9,7 @@ import torch
 
 from unidiff import plot
 from unidiff.data.base import OpenDataset
+from unidiff.errors import RunError
 from unidiff.run.directory import RunDirectory
 from unidiff.run.task import Reporter
 from unidiff.training.loop import Interrupted
@@ -44,6 +45,9 @@ class Session:
     def trained(self) -> tuple[float, float]:
         """Seconds of training and the last loss, after drawing the curve of the loss."""
         metrics = self.files.read_metrics()
+        if not metrics:
+            problem = "metrics.jsonl has no whole line, so that the training cannot be reported"
+            raise RunError(f"{self.files.path}: {problem}. Restore it; the model can be sampled from without it.")
         steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
         plot.save_loss_curve(steps, losses, self.files.loss_curve, self.files.name)
         return metrics[-1]["seconds"], losses[-1]

@@ -14,14 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unidiff.errors import RunError, RunFailed, require_whole
+from unidiff.errors import RunError, RunFailed, is_whole, require_whole
 from unidiff.files import PARTIAL, digest, remove, whole_folder
+from unidiff.reading import Unreadable, read_json, read_saved
 from unidiff.training.tied import load_tied, without_ties
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "require_like"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
-_FILES = {"model.safetensors", "ema.safetensors", "optimizer.pt", _OBJECTIVE}
+_FILES = frozenset({"model.safetensors", "ema.safetensors", "optimizer.pt"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ class Checkpoints:
         return final
 
     def load(
-        self, report: Callable[[str], None], device: torch.device | str = "cpu", *, to_train: bool = True
+        self,
+        report: Callable[[str], None],
+        device: torch.device | str = "cpu",
+        *,
+        to_train: bool = True,
+        restore: Callable[[Checkpoint], None] = lambda checkpoint: None,
     ) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there are no checkpoints.
 
@@ -104,6 +110,7 @@ class Checkpoints:
             report: Receives a sentence for each damaged checkpoint that was skipped.
             device: Where the weights are loaded to.
             to_train: False reads the averaged weights only; the weights in training and the optimiser are left empty.
+            restore: Called with the checkpoint; what it rejects, with an error, is damaged.
 
         Raises:
             RunError: If there are checkpoints, but every one is damaged.
@@ -111,7 +118,13 @@ class Checkpoints:
         paths = self.paths()
         for path in paths:
             try:
-                return self._read(path, device, to_train)
+                checkpoint = self._read(path, device, to_train)
+                restore(checkpoint)
+                return checkpoint
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Unreadable as error:
+                report(f"{path} is damaged and was skipped ({error.path.name}: {error.problem}).")
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
                 report(f"{path} is damaged and was skipped ({error}).")
         if paths:
@@ -119,9 +132,11 @@ class Checkpoints:
         return None
 
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
-        state = json.loads((path / _STATE).read_text())
-        if unknown := state["files"].keys() - _FILES:
-            raise ValueError(f"{_STATE} names {sorted(unknown)[0]!r}, which is not a file of a checkpoint")
+        state = read_json(path / _STATE)
+        if not _FILES <= state["files"].keys() <= {*_FILES, _OBJECTIVE}:
+            raise ValueError(f"{_STATE} names other files than those of a checkpoint: {', '.join(state['files'])}")
+        if not (is_whole(state["step"], 0) and path.name == f"step-{state['step']:08d}"):
+            raise ValueError(f"{_STATE} is of step {state['step']}")
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
@@ -130,7 +145,32 @@ class Checkpoints:
             step=state["step"],
             model=load_tied(path / "model.safetensors", device) if to_train else {},
             ema=load_tied(path / "ema.safetensors", device),
-            optimizer=torch.load(path / "optimizer.pt", map_location=device, weights_only=True) if to_train else {},
+            optimizer=read_saved(path / "optimizer.pt", device) if to_train else {},
             extra=state["extra"],
             objective=load_tied(path / _OBJECTIVE, device) if to_train and stateful else {},
         )
+
+
+def require_like(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Raise a ValueError unless a saved state has the form of that of this optimiser, weight for weight."""
+    own, weights = optimizer.state_dict(), [weight for group in optimizer.param_groups for weight in group["params"]]
+    if [group["params"] for group in saved["param_groups"]] != [group["params"] for group in own["param_groups"]]:
+        raise ValueError("optimizer.pt is that of other weights")
+    for group, default in zip(saved["param_groups"], own["param_groups"]):
+        for name in group.keys() & default.keys():
+            if name != "lr" and _form(group[name]) != _form(default[name]):
+                raise ValueError(f"optimizer.pt has the {name} {group[name]!r:.40}")
+    for number, values in saved["state"].items():
+        for name, value in values.items():
+            expected = () if name == "step" else tuple(weights[number].shape)
+            if not (torch.is_tensor(value) and value.is_floating_point() and tuple(value.shape) == expected):
+                raise ValueError(f"optimizer.pt has no {name} of shape {expected} for weight {number}")
+        if values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"optimizer.pt has the moments {', '.join(map(str, values))} of weight {number}")
+
+
+def _form(value: object) -> object:
+    """What a setting of an optimiser must share with another one: number or not, and how many."""
+    if isinstance(value, (tuple, list)):
+        return [_form(part) for part in value]
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value)

@@ -20,11 +20,11 @@ from unidiff.memory import enough_memory
 from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import BatchPlan, stream_seed
-from unidiff.training.checkpoint import Checkpoint, Checkpoints
+from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
-from unidiff.training.processes import accelerator_for
+from unidiff.training.processes import accelerator_for, any_process
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trained
 
@@ -163,19 +163,24 @@ def _train(
     # The losses of the `summed` steps since the last line of metrics; on the device, so the host waits for none.
     window = torch.zeros((), dtype=precise(device), device=device)
     first = window  # the loss of the first step, which that of the last is held against
-    saved = checkpoints.load(report if main else lambda text: None, device) if checkpoints is not None else None
-    if saved is not None:
+
+    def restore(saved: Checkpoint) -> None:
+        nonlocal done, first, seconds, seen, summed
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
+        require_like(saved.optimizer, optimizer)
         optimizer.load_state_dict(saved.optimizer)
         loss.restore(saved.objective)
-        done, seconds = saved.step, saved.extra["seconds"]
-        first = torch.tensor(saved.extra.get("first_loss", math.nan))
-        window += saved.extra["loss_sum"]
-        seen = saved.extra.get("seen", done * settings.batch)
-        summed = saved.extra.get("summed", done % settings.log_every if saved.extra["loss_sum"] else 0)  # not in 0.1.0
         for group in optimizer.param_groups:  # a run may go on with another one
             group["weight_decay"] = settings.weight_decay
+        first = torch.tensor(float(saved.extra.get("first_loss", math.nan)))
+        window.fill_(float(saved.extra["loss_sum"]))
+        done, seconds = saved.step, float(saved.extra["seconds"])
+        seen = int(saved.extra.get("seen", done * settings.batch))
+        summed = int(saved.extra.get("summed", done % settings.log_every if window else 0))  # not in 0.1.0
+
+    if checkpoints is not None:
+        checkpoints.load(report if main else lambda text: None, device, restore=restore)
 
     network.train()
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
@@ -208,7 +213,7 @@ def _train(
         average.update(network, settings.ema_at(step - 1))
 
         last = step == settings.steps
-        stopping = _any_process(stop(), accelerator)
+        stopping = any_process(stop(), accelerator)
         logging = last or step % settings.log_every == 0
         saving = last or stopping or step % settings.checkpoint_every == 0
         loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
@@ -280,14 +285,6 @@ def _seed_dropout(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type in ("cuda", "mps"):
         torch.get_device_module(device).manual_seed(seed)
-
-
-def _any_process(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether any process raised its flag: all must stop after the same step."""
-    if accelerator.num_processes == 1:
-        return flag
-    flags = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
-    return bool(flags.item() > 0)
 
 
 def _diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:

@@ -81,4 +81,7 @@ class LossInTraining:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what a checkpoint kept."""
         if self._state is not None and tensors:
+            own = {name: value.shape for name, value in self._state.tensors().items()}
+            if {name: value.shape for name, value in tensors.items()} != own:
+                raise ValueError("the state of the objective is that of another one")
             self._state = self._state.restored(tensors)

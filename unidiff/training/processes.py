@@ -17,7 +17,7 @@ from unidiff.training.settings import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["TIMEOUT", "accelerator_for"]
+__all__ = ["TIMEOUT", "accelerator_for", "any_process"]
 
 TIMEOUT = "UNIDIFF_LAUNCH_TIMEOUT"
 _DEFAULT_TIMEOUT, _PATIENCE = 60.0, 5.0  # seconds
@@ -172,3 +172,11 @@ def _without(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(values)
+
+
+def any_process(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether any process raised its flag: all must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
+    return bool(flags.item() > 0)

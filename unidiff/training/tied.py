@@ -9,6 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from unidiff.reading import read_tensors
+
 __all__ = ["load_tied", "without_ties"]
 
 
@@ -38,7 +40,7 @@ def without_ties(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
 
 def load_tied(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """All weights of a file, by every name; tied ones are one tensor."""
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights = read_tensors(path, device)
+    with safe_open(path, framework="pt") as file:
         ties = file.metadata() or {}
     return weights | {name: weights[first] for name, first in ties.items() if first in weights}

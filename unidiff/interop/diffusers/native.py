@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff.backbone.base import Backbone
@@ -20,6 +19,7 @@ from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import WEIGHTS, read_json
 from unidiff.process.base import Process
+from unidiff.reading import Unreadable, read_tensors
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.read import read_recipe
 from unidiff.recipe.save import to_plain
@@ -100,8 +100,6 @@ def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: the file is missing. Export the model again.") from error
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: the file is damaged ({error}). Export the model again.") from error
+        return read_tensors(path)
+    except Unreadable as error:
+        raise RunError(f"{path}: {error.problem}. Export the model again.") from error
