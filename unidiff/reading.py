@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unidiff.errors import DataError
+from unidiff.memory import memory_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
     try:
         status = os.fstat(descriptor)
         _require_regular(path, status.st_mode)  # it may have been replaced in between
-        most = _memory() if limit is None else limit
+        most = memory_of() if limit is None else limit
         if status.st_size > most:
             what = "the memory of this machine" if limit is None else "the limit for such a file"
             raise Unreadable(path, f"the file has {status.st_size:,} bytes, more than {what} ({most:,})")
@@ -98,14 +99,6 @@ def _unreadable(path: str | Path, error: Exception) -> Unreadable:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _memory() -> int:
-    """Bytes of the machine's memory; a tebibyte where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 40
 
 
 def read_bytes(path: str | Path, limit: int | None = None) -> bytes:

@@ -201,7 +201,7 @@ def option_error(
 def _read_value(name: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RunError(f"--set cond.{name}={text}: write a number or a list of numbers, such as [0.5,1].") from None
 
 

@@ -225,7 +225,7 @@ class RunDirectory:
         except Unreadable as error:
             if error.missing:
                 return Manifest()
-            raise RunError(f"{self._manifest}: {error.problem}. {remedy}") from error
+            raise RunError(f"{self._manifest}: the file is damaged ({error.problem}). {remedy}") from error
         except ValidationError as error:
             problem = ": ".join([*map(str, error.errors()[0]["loc"]), error.errors()[0]["msg"]])
             raise RunError(f"{self._manifest}: the file is damaged ({problem}). {remedy}") from error

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed, is_whole, require_whole
 from unidiff.files import PARTIAL, digest, remove, whole_folder
+from unidiff.memory import enough_memory
 from unidiff.reading import Unreadable, read_json, read_saved
 from unidiff.training.tied import load_tied, without_ties
 
@@ -118,11 +119,10 @@ class Checkpoints:
         paths = self.paths()
         for path in paths:
             try:
-                checkpoint = self._read(path, device, to_train)
-                restore(checkpoint)
+                with enough_memory():
+                    checkpoint = self._read(path, device, to_train)
+                    restore(checkpoint)
                 return checkpoint
-            except (MemoryError, torch.OutOfMemoryError):
-                raise
             except Unreadable as error:
                 report(f"{path} is damaged and was skipped ({error.path.name}: {error.problem}).")
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
