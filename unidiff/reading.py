@@ -225,7 +225,10 @@ def map_array(path: Path, parameter: str) -> np.ndarray:
         # Mapping holds the declared shape against the size of the file.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header is parsed as Python, with errors of many kinds
-        problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({_reason(error)})"
+        reason = _reason(error)
+        if "pickle" in reason:  # NumPy's remedy would run any code
+            reason = "its content is another, or Python objects"
+        problem = f"{parameter}: {path} cannot be read as a .npy file of numbers ({reason})"
         raise DataError(f"{problem}. Save it with numpy.save, as uint8 or float32.") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{parameter}: {path} is an .npz archive. Save a single array with numpy.save.")

@@ -138,7 +138,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
         "bytes.npy": "values from 0 to 239",
         "nan.npy": "values from nan",
         "small.npy": "must have shape (1, 8, 8), as the model's samples, got (1, 4, 4)",
-        "text.npy": "not a readable array",
+        "text.npy": "cannot be read as a .npy file",
         "text.png": "not a readable image",
         "none.png": "no such file",
     }.items():
