@@ -224,7 +224,7 @@ def test_kept_files_are_inside_the_run_directory(tmp_path):
     files = RunDirectory(run)
     for name in ("../outside", str(outside)):
         files.update_manifest(kept={name: digest(outside)})
-        with pytest.raises(RunError, match="missing or has changed"):
+        with pytest.raises(RunError, match="outside its directory"):
             files.check_kept()
 
 
