@@ -35,8 +35,12 @@ def shear(x: Tensor) -> Tensor:
 
 
 def slant(x: Tensor) -> float:
-    """The slope of the ink of images, (B, 1, H, W): covariances of column and row over variances of the row."""
+    """The slope of the ink of images, (B, 1, H, W): covariances of column and row over variances of the row.
+
+    Pixels below a tenth of the range are background: what noise is left there would pull the slope to zero.
+    """
     ink = (x.double().clamp(-1, 1) + 1)[:, 0]
+    ink = ink * (ink > 0.2)
     row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
     row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)  # an empty image counts for nothing
     r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
