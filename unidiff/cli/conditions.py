@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -91,10 +90,8 @@ def _value(model: Denoiser, name: str, text: str) -> torch.Tensor:
     """The value of a condition of the model, a number or a nested list of numbers, as one row (1, ...)."""
     option = f"--set cond.{name}={text}"
     try:
-        condition, value = condition_of(model, name), torch.tensor(json.loads(text))[None]
-        if condition.null(1, value).is_floating_point():
-            value = value.float()
-        return condition.check(value, 1)
+        condition = condition_of(model, name)
+        return condition.check(condition.parse(text)[None], 1)
     except ParameterError as error:
         raise RunError(complaint(option, error.problem)) from error
     except (ValueError, TypeError, RuntimeError) as error:  # not JSON, or not numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,15 @@ class Condition(ABC):
         Raises:
             ParameterError: If they are not `count` values of this condition.
         """
+
+    def parse(self, text: str) -> Tensor:
+        """One value of this condition, without the batch axis, as it is written on the command line: JSON numbers.
+
+        Raises:
+            ValueError: If it is not written so.
+        """
+        value: Tensor = torch.tensor(json.loads(text))
+        return value.float() if self.null(1, value[None]).is_floating_point() else value
 
     def check_in_loop(self, value: Tensor, count: int) -> None:
         """What of `check` needs no wait for a device, for a network that is called directly: all of it on the CPU."""
