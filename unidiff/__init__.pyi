@@ -27,6 +27,8 @@ from unidiff.condition.sequence import Tokens as Tokens
 from unidiff.condition.vector import Label as Label
 from unidiff.condition.vector import Scalar as Scalar
 from unidiff.conditioning.base import Conditioning as Conditioning
+from unidiff.conditioning.captions import Caption as Caption
+from unidiff.conditioning.captions import Captions as Captions
 from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.joint import Joint as Joint
 from unidiff.conditioning.labels import Labels as Labels

@@ -172,7 +172,7 @@ def sample_conditions(
     plain: dict[str, Any] = {name: getattr(guidance, name) for name in names}
     if images is not None:
         plain |= {"images": tuple(images.images or ()), "mask": images.mask}
-    cond = {name: _read_value(name, text) for name, text in values.items()}
+    cond = {name: _read_value(text) for name, text in values.items()}
     try:
         return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, cond=cond, **plain)
     except ParameterError as error:
@@ -198,11 +198,12 @@ def option_error(
     return RunError(complaint(option, problem))
 
 
-def _read_value(name: str, text: str) -> Any:
+def _read_value(text: str) -> Any:
+    """A number or a list of numbers; anything else is text, such as a caption."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise RunError(f"--set cond.{name}={text}: write a number or a list of numbers, such as [0.5,1].") from None
+        return text
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import keyword
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,17 @@ class Condition(PlainArguments, ABC):
         Raises:
             ParameterError: If they are not `count` values of this condition.
         """
+
+    def parse(self, value: Any) -> Tensor:
+        """One value of this condition, without the batch axis, of what a recipe or an option has: numbers, or words.
+
+        Raises:
+            ValueError: If it is no number, and no nested list of numbers (nor words, of a condition that has some).
+        """
+        if isinstance(value, str):
+            raise ValueError(f"{value!r} is not a number")
+        parsed: Tensor = torch.tensor(value)
+        return parsed.float() if self.null(1, parsed[None]).is_floating_point() else parsed
 
     def check_in_loop(self, value: Tensor, count: int) -> None:
         """What of `check` needs no wait for a device, for a network that is called directly: all of it on the CPU."""

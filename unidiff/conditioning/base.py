@@ -106,7 +106,7 @@ class Conditioning(PlainArguments, ABC):
 
         Args:
             x0: The clean data, (B, *shape), on any device.
-            label: Their classes, (B,), on the CPU; None where the data have none.
+            label: Their classes, (B,), or captions, (B, L), on the CPU; None where the data have none.
             uniform: Draws of the uniform distribution on [0, 1), (B, draws) float64 on the CPU. The first of each row
                 decides whether its conditions are dropped.
         """
@@ -138,7 +138,7 @@ class Conditioning(PlainArguments, ABC):
 
     def own(self, source: OpenDataset, rows: Tensor, generator: torch.Generator) -> Examples:
         """The conditions of these samples of opened data, (B,), none dropped, and the samples."""
-        x0, label = source.batch(rows), None if source.labels is None else source.labels[rows]
+        x0, label = source.examples(rows)
         uniform = torch.rand(len(rows), self.draws, generator=generator, dtype=torch.float64)
         uniform[:, self.dropout_draws] = 1.0  # no condition is dropped
         return Examples(self.conditions(x0, label, uniform), x0)

@@ -87,12 +87,10 @@ def conditioned(
 
 
 def _value(model: Denoiser, name: str, chosen: SampleConditions) -> Tensor:
-    """The value of a condition of the model, a number or a nested list of numbers, as one row (1, ...)."""
+    """The value of a condition of the model, as one row (1, ...)."""
     try:
-        condition, value = condition_of(model, name), torch.tensor(chosen.cond[name])[None]
-        if condition.null(1, value).is_floating_point():
-            value = value.float()
-        return condition.check(value, 1)
+        condition = condition_of(model, name)
+        return condition.check(condition.parse(chosen.cond[name])[None], 1)
     except ParameterError as error:
         raise ParameterError(f"cond.{name}", error.problem) from error
     except (ValueError, TypeError, RuntimeError) as error:  # not numbers

@@ -1,0 +1,86 @@
+"""Captioned digits: what a caption says is what the image shows; captions as conditions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import unidiff
+
+import unidiff as ud
+from unidiff.condition.sequence import Tokens
+from unidiff.errors import DataError, ParameterError
+
+DATA = ud.data.CaptionedDigits(copies=2)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_caption_says_what_the_image_shows(split):
+    source, digits = DATA.open(split), ud.data.Digits().open(split)
+    assert len(source) == 2 * len(digits)
+    x, captions = source.examples(torch.arange(len(source)))
+    for image, caption, grey, label in zip(
+        x, captions, digits.batch(torch.arange(len(digits))).repeat(2, 1, 1, 1), digits.labels.repeat(2)
+    ):
+        a, ink, digit, on, ground = (DATA.words[number] for number in caption)
+        assert (a, digit, on) == ("a", DATA.DIGITS[label], "on")
+        first, last = (torch.tensor(DATA.COLOURS[name])[:, None, None] for name in (ground, ink))
+        assert not torch.equal(first, last)
+        # lerp and this sum round at most three operations on numbers up to 2: 3 * 2^-23 * 2.
+        torch.testing.assert_close(image, first + (grey + 1) / 2 * (last - first), rtol=0, atol=1e-6)
+
+
+def test_pairs_of_the_test_split_are_never_trained_on():
+    pairs = [
+        {(int(c[1]), int(c[2])) for c in DATA.open(split).examples(torch.arange(len(DATA.open(split))))[1]}
+        for split in ("train", "test")
+    ]
+    assert not pairs[0] & pairs[1]
+    # Per residue of -digit mod 5, inks 0..5 have residues 0, 2, 4, 1, 3, 0 of 2 ink: one ink, but two for residue 0.
+    assert (len(pairs[0]), len(pairs[1])) == (48, 12)
+
+
+def test_captions_are_dropped_whole():
+    x, caption = DATA.open().examples(torch.arange(4))
+    uniform = torch.tensor([0.0, 0.09, 0.1, 0.9], dtype=torch.float64)[:, None]
+    made = ud.Captions(dropout=0.1).conditions(x, caption, uniform)["caption"]
+    assert (made[:2] == -1).all()
+    assert torch.equal(made[2:], caption[2:])
+
+
+def test_a_caption_is_read_by_its_words():
+    (condition,) = ud.Captions().built_for(DATA)
+    assert isinstance(condition, Tokens)
+    assert condition.parse("A Red three on blue").tolist() == [0, 2, 11, 1, 4]
+    assert condition.parse("").tolist() == []
+    with pytest.raises(ParameterError, match="caption: 'tree' is not one of its words, a, on, red"):
+        condition.parse("a red tree")
+    with pytest.raises(ParameterError, match="word_list"):
+        ud.Caption(5, 3, ("a",))
+
+
+def test_data_without_captions_are_refused():
+    with pytest.raises(ParameterError, match=r"conditioning: Digits\(size=8\) has no captions"):
+        ud.Captions().built_for(ud.data.Digits())
+    with pytest.raises(DataError, match="Digits train has no captions"):
+        ud.Captions().check(ud.data.Digits().open(), None)
+
+
+def test_a_recipe_of_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["training.steps=2", "training.batch=4", "sampling.count=2", "backbone.width=8", "data.copies=1"]
+    words = [word for change in short for word in ("--set", change)]
+    assert (
+        unidiff(
+            "run", "captioned_digits", "--out", "run", *words, "--set", "sampling.grid={type: Uniform, steps: 2}"
+        ).code
+        == 0
+    )
+    said = [
+        unidiff("sample", "run", "--count", 1, "--set", f"cond.caption={text}", "--array", f"{n}.npy").code
+        for n, text in enumerate(("a red three on blue", '"a red three on blue"', "[0, 2, 11, 1, 4]"))
+    ]
+    assert said == [0, 0, 0]
+    assert len({(tmp_path / f"{n}.npy").read_bytes() for n in range(3)}) == 1  # as words, in JSON, as numbers
+    refused = unidiff("sample", "run", "--set", "cond.caption=a red tree on blue")
+    assert refused.code == 2
+    assert "--set cond.caption=a red tree on blue: 'tree' is not one of its words" in refused.err
