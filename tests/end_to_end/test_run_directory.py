@@ -391,4 +391,4 @@ def test_kept_files_and_files_of_checkpoints_are_inside(task, tmp_path, name):
     notices = []
     with pytest.raises(RunError, match="every checkpoint is damaged"):
         ud.load(run, report=notices.append)
-    assert "which is not a file of a checkpoint" in notices[0]
+    assert "names other files than those of a checkpoint" in notices[0]

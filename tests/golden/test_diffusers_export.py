@@ -398,7 +398,7 @@ def test_places(tmp_path, monkeypatch):
     with pytest.raises(ParameterError, match="was exported from unidiff, which determines it"):
         load(place, process=ud.DDPM())
     (place / "unidiff" / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match="the file is missing"):
+    with pytest.raises(RunError, match="there is no such file"):
         load(place)
 
 

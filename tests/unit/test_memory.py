@@ -13,12 +13,12 @@ from torch import nn
 import unidiff as ud
 from unidiff import memory
 from unidiff.backbone.mlp import MLP
-from unidiff.cli.conditions import _labels
-from unidiff.cli.options import GuidanceOptions
+from unidiff.cli.options import GuidanceOptions, sample_conditions
 from unidiff.data.base import TensorSource
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError
 from unidiff.memory import OutOfMemory, as_bytes, enough_memory, memory_of, require_memory
 from unidiff.run.forecast import forecast, memory_of_weights, remarks
+from unidiff.tasks.conditioned import _labels
 from unidiff.training.loop import accelerator_for
 from unidiff.training.settings import Training
 
@@ -180,13 +180,13 @@ def test_classes_whose_names_are_other_numbers_are_said_and_chosen_by_name():
     assert list(remarks(Training(10, batch=4), source)) == [expected]
     run = SimpleNamespace(manifest=SimpleNamespace(data=SimpleNamespace(class_names=[*names])), directory="o")
     said: list[str] = []
-    assert _labels(run, GuidanceOptions("2,10,0,3"), 5, said.append) == [4, 2, 0, 3]
-    assert [sentence.split(": ")[1] for sentence in said] == [
-        "2 is the name of class number 4 of o; it is taken as the name.",
-        "10 is the name of class number 2 of o; it is taken as the name.",
+    assert _labels(run, sample_conditions(GuidanceOptions("2,10,0,3")), 5, said.append) == [4, 2, 0, 3]
+    assert said == [
+        "class 2 is the name of class number 4 of o; it is taken as the name.",
+        "class 10 is the name of class number 2 of o; it is taken as the name.",
     ]
-    with pytest.raises(RunError, match="got 'cat'"):
-        _labels(run, GuidanceOptions("cat"), 5, said.append)
+    with pytest.raises(ParameterError, match="got 'cat'"):
+        _labels(run, sample_conditions(GuidanceOptions("cat")), 5, said.append)
 
 
 # --- a network that diverged ---
