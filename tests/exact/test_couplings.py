@@ -14,7 +14,7 @@ from tiny import RING, refused, write
 import unidiff as ud
 from unidiff.data.base import TensorSource
 from unidiff.errors import DataError, ParameterError
-from unidiff.training.batches import BatchPlan
+from unidiff.training.batches import Batch, BatchPlan
 from unidiff.training.losses import LossInTraining
 
 COUNT = 24
@@ -76,6 +76,48 @@ def test_transport_permutes_the_noise_of_the_whole_batch_and_leaves_samples_with
     assert not torch.equal(eps, NOISE)
     _, expected = linear_sum_assignment(torch.cdist(x.double(), NOISE.double()).square().numpy())
     assert torch.equal(eps, NOISE[torch.from_numpy(expected)])
+
+
+def assigned(x, noise):
+    """The noise of least squared distance from each sample."""
+    return noise[torch.from_numpy(linear_sum_assignment(torch.cdist(x.double(), noise.double()).square().numpy())[1])]
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Points moved far, by another draw in each read."""
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, i):
+        return X[i] + 10 * torch.randn(2), i
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_transport_is_that_of_the_augmented_samples_that_are_trained_on(accumulate):
+    x, eps, label, _ = seen_in_training(ud.OptimalTransport(), Augmented(), accumulate=accumulate)
+    assert torch.equal(label, PLAN.indices(0))
+    assert torch.equal(eps, assigned(x, NOISE))
+    assert not torch.equal(eps, assigned(X[label], NOISE))
+
+
+def test_transport_reads_each_sample_of_an_iterable_once():
+    read = []
+
+    class Counting:
+        def __iter__(self):
+            for i in range(COUNT):
+                read.append(i)
+                yield X[i], i
+
+    x, eps, label, _ = seen_in_training(ud.OptimalTransport(), Counting(), steps=3)
+    assert torch.equal(x, X)
+    assert read == list(range(COUNT))
+    for step, rows in enumerate(label.split(8)):
+        _, noise = BatchPlan(0, 8, None).draws(step, (2,))
+        assert torch.equal(eps[rows], assigned(X[rows], noise))
+    once = seen_in_training(ud.OptimalTransport(), iter(Counting()), steps=3)
+    assert all(torch.equal(a, b) for a, b in zip(once, (x, eps, label)))
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (1, 4, 4)])
@@ -190,7 +232,7 @@ def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
     least = []
     for coupling in (ud.Pairs(saved(tmp_path, eps)), ud.Independent()):
         loss = LossInTraining(ud.Denoising(coupling=coupling), model, source, torch.device("cpu"))
-        noise = loss.noise(all_, normal(COUNT, 2))
+        noise = loss.noise(Batch(source, source, all_), normal(COUNT, 2))
         least.append(loss.losses(model, x.double(), uniform, noise.double()).max().item())
     # x is rounded to 2^-24 of up to 1.5, and eps = (u - ...) / (0.25 + ...) magnifies that fourfold.
     assert least[0] < (4 * 2 * 2**-24) ** 2

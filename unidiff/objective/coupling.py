@@ -56,7 +56,8 @@ class Coupling(PlainArguments, ABC):
         processes that share it.
 
         Args:
-            source: The opened data, of which sample i has the label i: a sample never changes its place.
+            source: The opened data. In training, `source.batch(indices)` returns the samples of the step as they are
+                trained on, augmented perhaps, on the CPU; they are read once.
             indices: Which samples, (B,) integers.
             noise: Standard normal noise, (B, *modes), independent of the samples.
             basis: The basis whose modes these are.
@@ -122,7 +123,8 @@ class OptimalTransport(Coupling):
 
     An exact assignment (`scipy.optimize.linear_sum_assignment`) of the whole batch of a step, at most O(B^3). As B
     grows it tends to the optimal transport between the marginals, whose flow has straight paths. The host computes it,
-    from data on the CPU: it waits for a GPU only if the data were handed over on one. Each sample is read twice.
+    from data on the CPU: it waits for a GPU only if the data were handed over on one. Samples are
+    read once, by each process the whole batch.
     """
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
