@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from tiny import RING, refused, write
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
-from unidiff.errors import DataError, ParameterError
+from unidiff.errors import DataError, ParameterError, RunError
 from unidiff.training.batches import Batch, BatchPlan
+from unidiff.training.loop import Interrupted
 from unidiff.training.losses import LossInTraining
 
 COUNT = 24
@@ -52,6 +54,13 @@ def seen_in_training(coupling, source=SOURCE, **changes):
 
     ud.train(flow(), source, Spy(coupling=coupling), settings(**changes), conditioning=ud.Labels(0.0))
     return [torch.cat(parts) for parts in zip(*seen)]
+
+
+SILENT = SimpleNamespace(notice=lambda text: None, progress=lambda *done: None)
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 PLAN = BatchPlan(0, 8, COUNT)
@@ -203,6 +212,19 @@ def test_a_recipe_names_the_key_and_a_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ud.data.Ring, "open", None)
     assert "does not exist" in refused("run", recipe("none.npy"), "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_with_the_pairs_it_began_with(tmp_path):
+    path, run = saved(tmp_path, normal(300, 2)), tmp_path / "run"
+    objective = {"type": "Denoising", "coupling": {"type": "Pairs", "path": path}}
+    task = ud.load_recipe(write(tmp_path, {**RING, "objective": objective}))
+    with pytest.raises(Interrupted):
+        task.run(run, SILENT, stop=lambda: True)
+    before = files_of(run)
+    saved(tmp_path, normal(300, 2, seed=1))
+    with pytest.raises(RunError, match=r"objective.coupling.path: the file has changed since this run began \(sha256:"):
+        task.run(run, SILENT, resume=True)
+    assert files_of(run) == before
 
 
 class Straight(torch.nn.Module):

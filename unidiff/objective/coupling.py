@@ -19,6 +19,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError
+from unidiff.files import digest
 from unidiff.reading import map_array
 from unidiff.search_paths import find
 
@@ -47,6 +48,10 @@ class Coupling(PlainArguments, ABC):
     def check_data(self, source: OpenDataset) -> None:
         """Raise a ParameterError or a DataError if opened data cannot be coupled; before the first batch is read."""
         return
+
+    def digests(self) -> dict[str, str]:
+        """The digest of each file that it reads, by the parameter that names it: a run is resumed with these only."""
+        return {}
 
     @abstractmethod
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
@@ -109,6 +114,10 @@ class Pairs(Coupling):
             if not np.isfinite(array[start : start + _READ_TOGETHER]).all():
                 problem = f"NaN or infinity in rows {start} to {start + _READ_TOGETHER - 1}"
                 raise ParameterError("path", f"must hold finite noise; {self.path} has {problem}")
+
+    def digests(self) -> dict[str, str]:
+        """See `Coupling.digests`."""
+        return {"path": digest(find(self.path, "path"))}
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The rows of the file."""
