@@ -213,8 +213,8 @@ class Cascade(PlainArguments):
             **cond: Conditions, each (B, ...), passed to every stage whose model has one of this name.
 
         Raises:
-            ParameterError: Before anything is drawn, if a condition is missing, or no model has it, or gradients are asked for
-                that do not exist.
+            ParameterError: Before anything is drawn, if a condition is missing, or no model has it, or gradients are
+                asked for that do not exist.
         """
         seeds = seeds_of(seeds)
         given = self._given(cond, len(seeds))

@@ -250,7 +250,9 @@ def test_teachers_that_do_not_fit(first, tmp_path, monkeypatch):
     assert "teacher: Distillation needs one" in said(TAUGHT)
     assert "teacher: Denoising needs none. Leave it out." in said(changed(RING, teacher=str(first)))
     assert "teacher: nowhere: not a run directory" in said(changed(TAUGHT, teacher="nowhere"))
-    assert f"teacher: {first}: its process must be the model's" in said(changed(with_teacher, process={"type": "DDPM", "T": 60}))
+    assert f"teacher: {first}: its process must be the model's" in said(
+        changed(with_teacher, process={"type": "DDPM", "T": 60})
+    )
     classifier = Path(__file__).parents[1] / "data" / "before" / "runs" / "classifier"
     assert "does not generate samples" in said(changed(TAUGHT, teacher=str(classifier)))
     points = {"type": "ArrayFile", "path": str(tmp_path / "points.npy")}
