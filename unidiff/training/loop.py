@@ -21,7 +21,7 @@ from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
-from unidiff.training.device import arithmetic, resolve_precision
+from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process
@@ -131,6 +131,8 @@ def train(
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
     accelerator = accelerator or accelerator_for(settings, report=report)
+    allowed = "an Accelerator of the package accelerate"
+    require(hasattr(accelerator, "prepare_model"), "accelerator", accelerator, allowed)
     with global_states_kept(accelerator.device):
         return _train(
             denoiser, source, objective, settings, conditioning, seed, accelerator, checkpoints, on_step, stop, report
@@ -263,10 +265,10 @@ def _accumulate_gradients(
     batch = Batch(*data, plan.indices(step))
     uniform, noise = plan.draws(step, noise_shape)
     # For what a coupling reads, alike in all processes.
-    _seed_dropout(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
+    seed_device(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
     noise = loss.noise(batch, noise)
     if rank:
-        _seed_dropout(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
+        seed_device(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
     batch.resident.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
@@ -282,13 +284,6 @@ def _accumulate_gradients(
             accelerator.backward(mean)
         total += mean.detach()
     return total
-
-
-def _seed_dropout(seed: int, device: torch.device) -> None:
-    """As torch.manual_seed, but of the CPU and one device alone, whose states are put back after training."""
-    torch.default_generator.manual_seed(seed)
-    if device.type in ("cuda", "mps"):
-        torch.get_device_module(device).manual_seed(seed)
 
 
 def _diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:
