@@ -370,7 +370,8 @@ def network_cases() -> list[Case]:
         return task
 
     captions, sequences = ud.Tokens(length=4, vocabulary=9), ud.Embedding((3, 4))
-    words = {"tokens": torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]]), "embedding": torch.ones(3, 3, 4)}
+    tokens = torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]])
+    words: dict[str, Any] = {"tokens": tokens, "embedding": torch.ones(3, 3, 4)}
 
     def attended(make: Callable[..., nn.Module]) -> Task:
         def task(device: torch.device, steps: int) -> Tensor:
