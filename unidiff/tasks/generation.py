@@ -198,8 +198,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             problem = f"{self.process!r} is fitted to the data of each run, so a teacher's states are not those here."
             raise ParameterError("teacher", problem)
         objective = self.objective.with_teacher(teacher)
-        with torch.device("meta"):
-            student = self.model({})
+        student = NeuralDenoiser(self.process, self.parameterization, self.sketch(), self.noise_condition)
         try:
             objective.check_model(student)
         except ParameterError as error:
