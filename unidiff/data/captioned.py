@@ -11,6 +11,7 @@ from torch import Tensor
 from unidiff.data.base import Dataset, TensorSource
 from unidiff.data.digits import Digits
 from unidiff.errors import require_whole
+from unidiff.memory import require_memory
 
 __all__ = ["CaptionedDigits"]
 
@@ -61,6 +62,8 @@ class CaptionedDigits(Dataset):
         assert grey.labels is not None
         generator = torch.Generator().manual_seed(self.seed + (split == "test"))
         count = self.copies * len(grey)
+        what = f"{count:,} images of {self.size}x{self.size} pixels"
+        require_memory("copies", 12 * count * self.size**2, what, "Lower the copies or the size.")
         digit = grey.labels.repeat(self.copies)
         # Inks of a digit that its split has, by rank: held out are those with 2 ink = -digit mod 5.
         inks = torch.arange(len(self.COLOURS))
