@@ -264,7 +264,7 @@ def checked_labels(labels: Tensor, count: int) -> Tensor:
     require(integers, "labels", labels.dtype, "integers")
     require(labels.shape == (count,), "labels", tuple(labels.shape), f"of shape {(count,)}, one for each sample")
     labels = labels.long().cpu()  # in which numbers from 2^63 on are negative
-    require(int(labels.min()) >= 0, "labels", int(labels.min()), "integers from 0 to 2^63 - 1")
+    require(int(labels.min()) >= 0, "labels", int(labels.min()), "integers >= 0")
     return labels
 
 

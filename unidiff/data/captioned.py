@@ -15,6 +15,8 @@ from unidiff.memory import require_memory
 
 __all__ = ["CaptionedDigits"]
 
+_TEST = 297  # images in the smaller split of the digits
+
 
 @dataclass(frozen=True)
 class CaptionedDigits(Dataset):
@@ -58,12 +60,13 @@ class CaptionedDigits(Dataset):
 
     def open(self, split: str = "train") -> TensorSource:
         """The digits of the split in their colours; see `Dataset.open`."""
+        least = 12 * _TEST * self.copies * self.size**2  # bytes
+        what = f"{self.copies} copies of {self.size}x{self.size} pixels"
+        require_memory("copies", least, what, "Lower the copies or the size.")
         grey = Digits(self.size).open(split)
         assert grey.labels is not None
         generator = torch.Generator().manual_seed(self.seed + (split == "test"))
         count = self.copies * len(grey)
-        what = f"{count:,} images of {self.size}x{self.size} pixels"
-        require_memory("copies", 12 * count * self.size**2, what, "Lower the copies or the size.")
         digit = grey.labels.repeat(self.copies)
         # Inks of a digit that its split has, by rank: held out are those with 2 ink = -digit mod 5.
         inks = torch.arange(len(self.COLOURS))

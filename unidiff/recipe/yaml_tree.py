@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
 
     def fetch_flow_collection_start(self, token: Any) -> None:
         # The scanner reads up to 1024 brackets ahead of the composer, in a time quadratic in their number.
-        if self.flow_level > _MAX_DEPTH:
+        if self.flow_level >= _MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="the values are nested too deeply", problem_mark=self.get_mark())
         super().fetch_flow_collection_start(token)
 
