@@ -446,7 +446,7 @@ def test_perturb_has_the_moments_of_the_process(process):
     ids=repr,
 )
 def test_scales_that_float32_cannot_hold_are_refused(process):
-    for grid in (Uniform(4), Tapered(4)):
+    for grid in (Uniform(4), Tapered(4)):  # as recipes do before anything else that asks a process
         with pytest.raises(ParameterError, match=r"^process: its scales of data and noise"):
             grid.check(process)
 

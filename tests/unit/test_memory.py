@@ -165,9 +165,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypa
 ])  # fmt: skip
 def test_data_out_of_all_proportion_name_their_key(monkeypatch, data, key):
     monkeypatch.setattr(memory, "memory_of", lambda device="cpu": 10**10)
-    with pytest.raises(
-        ParameterError, match=rf"^{key}: [\d,]+ (samples|images .*|copies .*) need at least .*Lower the {key}"
-    ):
+    with pytest.raises(ParameterError, match=rf"^{key}: [\d,]+ .* need at least .*Lower the {key}"):
         data.open()
 
 

@@ -86,6 +86,11 @@ def test_what_nobody_foresaw_is_kept_in_a_file_and_has_code_70(tmp_path, monkeyp
     assert (shown.code, "raise KeyError" in shown.err) == (70, True)
 
 
+def test_a_run_that_is_not_there_is_named_without_escape_sequences(tmp_path):
+    result = unidiff("check", write(tmp_path, {**RING, "start": HOSTILE}))
+    assert (result.code, "\x1b" in result.out) == (0, False)
+
+
 @pytest.mark.parametrize("missing", ["getcwd", "gettempdir", "__str__"])
 def test_the_last_resort_needs_nothing(tmp_path, monkeypatch, missing):
     """Neither a working directory, nor one for temporary files, nor an error that can be shown."""
