@@ -53,6 +53,7 @@ class Native(Grid):
     """Every entry of the process's own table, then 0: DDPM's T times or NCSN's L levels."""
 
     def times(self, process: Process) -> Tensor:
+        process.require_scales()
         table = process.native_times()
         if table is None:
             raise ParameterError("grid", f"Native needs a table of times; {process!r} has none. Use Uniform(steps).")
@@ -72,6 +73,10 @@ class _Steps(Grid):
     def __post_init__(self) -> None:
         require_whole("steps", self.steps, 1, 1_000_000)
 
+    def check(self, process: Process) -> None:
+        # Whether a grid is defined does not depend on the number of its steps, but the time that takes does.
+        self.with_steps(min(self.steps, 1000)).times(process)
+
     def with_steps(self, steps: int) -> Grid:
         return replace(self, steps=steps)
 
@@ -80,11 +85,20 @@ class _Steps(Grid):
         """The times at these fractions, 0 to 1, of the way from 1 to t_min in the grid's variable."""
 
     def times(self, process: Process) -> Tensor:
-        times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
-        times[0] = 1.0
-        if self.steps > 1:
-            times[-1] = process.t_min  # exactly, without the rounding of the variable
-        return torch.cat([times, times.new_zeros(1)])
+        process.require_scales()
+        try:
+            times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
+            times[0] = 1.0
+            if self.steps > 1:
+                times[-1] = process.t_min  # exactly, without the rounding of the variable
+            times = torch.cat([times, times.new_zeros(1)])
+            different = bool((times.diff() < 0).all())
+        except ArithmeticError:  # a number beyond those of float64
+            different = False
+        if not different:
+            problem = f"the {self.steps} times of {self!r} on {process!r} are not different in float64"
+            raise ParameterError("grid", f"{problem}. Take fewer steps, or less extreme numbers.")
+        return times
 
 
 @dataclass(frozen=True)

@@ -135,10 +135,13 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
     for option, value in read_json(folder / CONFIG).items():  # a string, such as "false", would be true
         if isinstance(value, str) and option in options and isinstance(options[option].default, bool):
             raise RunError(f"{folder / CONFIG}: {option} must be true or false, got {value!r}.")
+    from unidiff.noise import global_states_kept
+
     try:
-        model, loading = model_class.from_pretrained(
-            folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
+        with global_states_kept():  # fresh weights are drawn first
+            model, loading = model_class.from_pretrained(
+                folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
     except Exception as error:  # whatever diffusers, safetensors or pickle raise for a broken file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RunError(f"{folder}: diffusers cannot read this {name}: {reason}") from error

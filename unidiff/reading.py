@@ -223,7 +223,8 @@ def map_array(path: Path, parameter: str) -> np.ndarray:
     try:
         open_regular(path, 1 << 62).close()
         # Mapping holds the declared shape against the size of the file.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # in their product
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header is parsed as Python, with errors of many kinds
         reason = _reason(error)
         if "pickle" in reason:  # NumPy's remedy would run any code

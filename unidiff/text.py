@@ -20,7 +20,10 @@ def clean(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of a library's message, without frames of C++ that may follow; its class if it says nothing."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # of a class from elsewhere that cannot be shown
+        lines = []
     return clean(lines[0]) if lines else type(error).__name__
 
 

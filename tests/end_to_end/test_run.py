@@ -138,7 +138,9 @@ def test_the_directory_alone_draws_the_same_samples(digits, tmp_path):
     run, _, recipe = digits
     elsewhere = tmp_path / "run"
     shutil.copytree(run, elsewhere)
+    before = torch.get_rng_state()
     loaded = ud.load(elsewhere)
+    assert torch.equal(torch.get_rng_state(), before)  # of the caller
     assert (loaded.step, loaded.recipe) == (8, recipe)
     solution = loaded.sample()
     assert solution.x.shape == (4, 1, 8, 8)

@@ -23,12 +23,18 @@ from unidiff import (
     VESDE,
     VPSDE,
     Cosine,
+    CosineVP,
     FlowMatching,
+    Karras,
     Linear,
+    Power,
     ScaledLinear,
     SubVPSDE,
+    Tapered,
+    Uniform,
     ZeroTerminalSNR,
 )
+from unidiff.errors import ParameterError
 from unidiff.process.level import axpby, fresh_noise_fraction
 
 EPS = 2.0**-53
@@ -424,3 +430,28 @@ def test_perturb_has_the_moments_of_the_process(process):
         at = process.level(t)
         assert row.mean().item() == pytest.approx(at.alpha * x0, abs=5 * at.sigma / math.sqrt(n))
         assert row.var().item() == pytest.approx(at.sigma**2, rel=5 * math.sqrt(2 / n))
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        VESDE(sigma_min=1.0, sigma_max=1.7e308),
+        EDM(sigma_min=1e-30, sigma_max=1.7e308),
+        EDM(sigma_min=1e-6, sigma_max=0.5, rho=1e-6),
+        VPSDE(beta_min=5e-324, beta_max=1e-30, t_min=1e-300),
+        CosineVP(log_snr_min=1e6, log_snr_max=1e300),
+        FlowMatching(t_min=5e-324),
+        DDPM(T=10, schedule=Linear(beta_min=5e-324, beta_max=1e-6)),
+    ],
+    ids=repr,
+)
+def test_scales_that_float32_cannot_hold_are_refused(process):
+    for grid in (Uniform(4), Tapered(4)):  # as recipes do before anything else that asks a process
+        with pytest.raises(ParameterError, match=r"^process: its scales of data and noise"):
+            grid.check(process)
+
+
+@pytest.mark.parametrize("grid", [Karras(5, 1e-300), Karras(5, 5e-324), Power(5, 1e-30), Tapered(5, 0.0, 1e-300)])
+def test_times_that_float64_cannot_tell_apart_are_refused(grid):
+    with pytest.raises(ParameterError, match=r"^grid: the 5 times of .* are not different in float64"):
+        grid.times(VPSDE())

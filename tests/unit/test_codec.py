@@ -215,8 +215,9 @@ def test_what_is_no_codec_is_refused(tmp_path):
         ud.codec.load_codec(tmp_path / "unet")
     with pytest.raises(DataError, match="supported are"):
         ud.codec.Autoencoder(torch.nn.Linear(1, 1))
-    with pytest.raises(ParameterError, match="channels"):
-        ud.codec.AutoencoderKL(channels=(8, 12))
+    for channels in ((8, 12), (8, 2**40), (8,) * 30):
+        with pytest.raises(ParameterError, match="channels must be from 1 to 8 multiples of 8, each at most 65536"):
+            ud.codec.AutoencoderKL(channels=channels)
 
 
 def test_damaged_and_pickled_weights_are_refused(tmp_path):

@@ -672,7 +672,9 @@ def test_damaged_missing_and_foreign_files(tmp_path):
         array(tmp_path, np.zeros((9, 2))).open("test")
 
 
-@pytest.mark.parametrize("labels", [np.arange(3), np.full(4, -1), np.zeros(4), np.zeros((4, 1), dtype=int)])
+@pytest.mark.parametrize(
+    "labels", [np.arange(3), np.full(4, -1), np.zeros(4), np.zeros((4, 1), dtype=int), np.full(4, 2**63, "u8")]
+)
 def test_wrong_labels_are_refused(tmp_path, labels):
     np.save(tmp_path / "y.npy", labels)
     with pytest.raises(DataError, match="integers >= 0 of shape"):

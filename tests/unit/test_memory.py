@@ -163,6 +163,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypa
         ud.sample(model, ud.DDIM(), ud.Uniform(2), seeds=1_000_000)
 
 
+@pytest.mark.parametrize(("data", "key"), [
+    (ud.data.Ring(count=10**12), "count"), (ud.data.Notes(count=10**10), "count"), (ud.data.Digits(size=8192), "size"),
+    (ud.data.CaptionedDigits(copies=1000, size=1024), "copies"),
+])  # fmt: skip
+def test_data_out_of_all_proportion_name_their_key(monkeypatch, data, key):
+    monkeypatch.setattr(memory, "memory_of", lambda device="cpu": 10**10)
+    with pytest.raises(ParameterError, match=rf"^{key}: [\d,]+ .* need at least .*Lower the {key}"):
+        data.open()
+
+
 def test_a_dry_run_says_what_it_needs(tmp_path):
     result = unidiff("run", write(tmp_path, RING), "--dry-run", "--out", tmp_path / "run")
     assert "     needs  at least " in result.out

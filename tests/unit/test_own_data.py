@@ -144,6 +144,10 @@ BAD = {
     "nan": ([torch.zeros(2), torch.tensor([0.0, np.nan])], r"data\[1\] must be finite"),
     "labels of another length": ((GOOD, torch.zeros(3).long()), r"labels must be of shape \(4,\), .*, got \(3,\)"),
     "labels that are no integers": ((GOOD, torch.zeros(4)), "labels must be integers, got torch.float32"),
+    "labels of 64 bits": (
+        (GOOD, torch.tensor([0, 1, 2, 2**64 - 1], dtype=torch.uint64)),
+        "labels must be integers >= 0, got -1",
+    ),
     "negative labels": ((GOOD, torch.tensor([0, 1, -1, 0])), "labels must be integers >= 0, got -1"),
     "some without labels": ([(FLAT[0], 1), FLAT[1]], "only one of the samples 0 and 1 has a label"),
     "unlike shapes": ([torch.zeros(2), torch.zeros(3)], r"sample 1 is torch.float32 of shape \(3,\), and sample 0"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
+import tempfile
 
 import matplotlib
 import pytest
@@ -13,6 +15,8 @@ from tiny import RING, refused, unidiff, write
 
 from unidiff import plot
 from unidiff.cli import main
+from unidiff.cli.last_resort import run_directory, write_report
+from unidiff.data import listing as left_out
 from unidiff.errors import RunError
 from unidiff.plot import figure as figure_module
 from unidiff.run.directory import RunDirectory
@@ -90,6 +94,58 @@ def test_what_nobody_foresaw_is_kept_in_a_file_and_has_code_70(tmp_path, monkeyp
     assert f"'sample', '{tmp_path / 'run'}'" in text
     shown = unidiff("sample", tmp_path / "run", "--debug")
     assert (shown.code, "raise KeyError" in shown.err) == (70, True)
+
+
+def test_a_run_that_is_not_there_is_named_without_escape_sequences(tmp_path):
+    result = unidiff("check", write(tmp_path, {**RING, "start": HOSTILE}))
+    assert (result.code, "\x1b" in result.out) == (0, False)
+
+
+@pytest.mark.parametrize("missing", ["getcwd", "gettempdir", "__str__"])
+def test_the_last_resort_needs_nothing(tmp_path, monkeypatch, missing):
+    """Neither a working directory, nor one for temporary files, nor an error that can be shown."""
+
+    class Odd(Exception):
+        def __str__(self):
+            return 1 / 0 if missing == "__str__" else "odd"
+
+    run_directory.set(None)
+
+    def gone(*args):
+        raise FileNotFoundError(2, "gone")
+
+    if missing != "__str__":
+        monkeypatch.setattr(os if missing == "getcwd" else tempfile, missing, gone)
+    said = write_report(Odd())
+    assert said.startswith("an unexpected error, Odd: odd" if missing != "__str__" else "an unexpected error, Odd: Odd")
+    assert ("It could not be written" in said) == (missing == "gettempdir")
+
+
+def test_a_deleted_working_directory_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the working directory was deleted. Change to another one." in refused("run", "ddpm_digits")
+
+
+def test_a_traceback_and_a_warning_hold_no_escape_sequences(tmp_path, monkeypatch):
+    """The warning comes through a decorator of contextlib, whose file a stack level points at."""
+
+    @contextlib.contextmanager
+    def block():
+        yield
+
+    @block()
+    def load(*args, **options):
+        warn = compile("import warnings\nwarnings.warn(words, stacklevel=2)", left_out.__file__, "exec")
+        exec(warn, {"words": HOSTILE})
+        raise RunError(HOSTILE)
+
+    path = write(tmp_path, RING)
+    monkeypatch.setattr("unidiff.run.task.load_recipe", load)
+    result = unidiff("check", path, "--debug")
+    assert (result.code, "Traceback" in result.err, "\x1b" in result.err) == (2, True, False)
+    assert r"Note: \x1b]0;title\x07\x1b[2J" in result.err.splitlines()
 
 
 def test_letters_that_an_output_has_not_are_written_by_their_codes(monkeypatch):

@@ -22,7 +22,7 @@ from unidiff.cli.describe import describe, list_names
 from unidiff.cli.edit import edit
 from unidiff.cli.export import export
 from unidiff.cli.inpaint import inpaint
-from unidiff.cli.last_resort import EXIT_CODE, run_directory, write_report
+from unidiff.cli.last_resort import EXIT_CODE, run_directory, working_directory, write_report
 from unidiff.cli.likelihood import likelihood
 from unidiff.cli.options import grouped
 from unidiff.cli.run import check, resume, run
@@ -92,11 +92,15 @@ def _show_warnings_as_notes() -> None:
     """Print warnings of this package as notes, without the line of code; those of others as ever."""
     usual = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **options: Any) -> None:
-        if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, (DeprecationWarning, UserWarning)):
+    def show(message: Warning | str, category: type[Warning], *more: Any, **options: Any) -> None:
+        frame = sys._getframe(1)  # the file that comes along depends on how many functions of libraries lie between
+        while frame.f_code.co_filename == warnings.__file__ and frame.f_back is not None:
+            frame = frame.f_back
+        own = Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
+        if own and issubclass(category, (DeprecationWarning, UserWarning)):
             say(f"Note: {message}", error=True)
         else:
-            usual(message, category, filename, *more, **options)
+            usual(clean(str(message)), category, *more, **options)
 
     warnings.filterwarnings("default", category=DeprecationWarning, module=r"unidiff\.")
     warnings.showwarning = show
@@ -116,6 +120,8 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
     run_directory.set(None)
+    if working_directory() is None:  # libraries look there when they are imported
+        _end("the working directory was deleted. Change to another one.", 2, None)
     try:
         with warnings.catch_warnings(), ended_by_signals(), enough_memory():
             _show_warnings_as_notes()
@@ -139,7 +145,7 @@ def main() -> None:
 def _end(message: str, code: int, shown: Exception | None) -> NoReturn:
     """Print the message of an error, after its traceback where that is asked for, and exit."""
     if shown is not None:
-        traceback.print_exception(shown)
+        say("".join(traceback.format_exception(shown)), error=True)
     speaker = "unidiff"
     if not is_speaker():
         # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.

@@ -14,7 +14,7 @@ from pathlib import Path
 from unidiff._version import __version__
 from unidiff.text import first_line
 
-__all__ = ["EXIT_CODE", "run_directory", "write_report"]
+__all__ = ["EXIT_CODE", "run_directory", "working_directory", "write_report"]
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 # The run directory of the command, where a report of an unforeseen error belongs; set by the commands.
@@ -29,17 +29,16 @@ def write_report(error: BaseException) -> str:
     """
     lines = [
         f"command: {sys.argv}",
-        f"directory: {os.getcwd()}",
+        f"directory: {working_directory() or 'is gone'}",
         f"unidiff {__version__}, python {platform.python_version()}, {platform.platform()}",
         ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES),
         "",
         "".join(traceback.format_exception(error)),
     ]
     what = f"an unexpected error, {type(error).__name__}: {first_line(error)}"
-    for folder in (run_directory.get(), Path(tempfile.gettempdir())):
-        if folder is None or not os.path.isdir(folder):
-            continue
+    for folder in (run_directory.get(), None):
         try:
+            folder = folder or Path(tempfile.gettempdir())  # an OSError if there is none
             number, path = tempfile.mkstemp(".txt", "unidiff-error-", folder)
             with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n".join(lines))
@@ -47,6 +46,14 @@ def write_report(error: BaseException) -> str:
             continue
         return f"{what}\nThe whole of it is in {path}: please report it with that file (--debug shows it here)."
     return f"{what}\nIt could not be written to a file; --debug shows the whole of it: please report it."
+
+
+def working_directory() -> str | None:
+    """The working directory; None if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _version(library: str) -> str:

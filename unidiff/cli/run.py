@@ -128,4 +128,4 @@ def check(
         return
     print(f"{task.to_yaml()}# {task.verdict()}")
     if missing:
-        print(f"# It needs runs that are not there: {', '.join(missing)}.")
+        say(f"# It needs runs that are not there: {', '.join(missing)}.")

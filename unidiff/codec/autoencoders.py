@@ -18,6 +18,7 @@ from unidiff.pretrained import import_diffusers
 __all__ = ["AutoencoderConfig", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny", "VQModel"]
 
 _GROUPS = 8  # of group normalization
+_LEVELS, _WIDEST = 8, 65536  # at most
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class _Multilevel(AutoencoderConfig):
         _require_sizes(self, latent_channels=1024, blocks=100)
         widths = self.channels
         valid = isinstance(widths, (tuple, list)) and len(widths) > 0 and all(map(is_whole, widths))
-        valid = valid and math.gcd(_GROUPS, *widths) == _GROUPS
-        require(valid, "channels", widths, f"one or more multiples of {_GROUPS}")
+        valid = valid and len(widths) <= _LEVELS and max(widths) <= _WIDEST and math.gcd(_GROUPS, *widths) == _GROUPS
+        allowed = f"from 1 to {_LEVELS} multiples of {_GROUPS}, each at most {_WIDEST}"
+        require(valid, "channels", widths, allowed)
 
     def _arguments(self, channels: int) -> dict[str, Any]:
         """Arguments that diffusers' AutoencoderKL and VQModel share."""

@@ -181,7 +181,8 @@ def _verify(path: Path, array: np.ndarray, ends: tuple[float, float] | None, ass
 def _labels(path: Path, count: int) -> Tensor:
     """Read (count,) labels as int64."""
     labels = map_array(path, "labels")
-    if labels.shape != (count,) or labels.dtype.kind not in "ui" or labels.min() < 0:
+    # As int64, in which numbers from 2^63 on are negative.
+    if labels.shape != (count,) or labels.dtype.kind not in "ui" or labels.astype(np.int64).min() < 0:
         problem = f"labels: {path} holds {labels.dtype} values of shape {labels.shape}"
         raise DataError(f"{problem}; {count} integers >= 0 of shape ({count},) are needed, one for each sample.")
     return torch.from_numpy(labels.astype(np.int64))

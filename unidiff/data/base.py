@@ -263,8 +263,9 @@ def checked_labels(labels: Tensor, count: int) -> Tensor:
     integers = not (labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool)
     require(integers, "labels", labels.dtype, "integers")
     require(labels.shape == (count,), "labels", tuple(labels.shape), f"of shape {(count,)}, one for each sample")
+    labels = labels.long().cpu()  # in which numbers from 2^63 on are negative
     require(int(labels.min()) >= 0, "labels", int(labels.min()), "integers >= 0")
-    return labels.long().cpu()
+    return labels
 
 
 def require_classes(name: str, largest: int, classes: int) -> None:

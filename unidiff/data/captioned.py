@@ -11,8 +11,11 @@ from torch import Tensor
 from unidiff.data.base import Dataset, TensorSource
 from unidiff.data.digits import Digits
 from unidiff.errors import require_whole
+from unidiff.memory import require_memory
 
 __all__ = ["CaptionedDigits"]
+
+_TEST = 297  # images in the smaller split of the digits
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class CaptionedDigits(Dataset):
 
     def open(self, split: str = "train") -> TensorSource:
         """The digits of the split in their colours; see `Dataset.open`."""
+        least = 12 * _TEST * self.copies * self.size**2  # bytes
+        what = f"{self.copies} copies of {self.size}x{self.size} pixels"
+        require_memory("copies", least, what, "Lower the copies or the size.")
         grey = Digits(self.size).open(split)
         assert grey.labels is not None
         generator = torch.Generator().manual_seed(self.seed + (split == "test"))

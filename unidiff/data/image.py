@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unidiff.errors import DataError, UnidiffError
+from unidiff.memory import require_memory
 from unidiff.reading import Unreadable, open_regular
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ def resize(images: Tensor, size: int) -> Tensor:
     """
     if images.shape[-2:] == (size, size):
         return images
+    needed, what = math.prod(images.shape[:2]) * size**2, f"{len(images):,} images of {size}x{size} pixels"
+    require_memory("size", needed, what, "Lower the size.")
     result = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
     batch = 2000  # the float copies stay near 10 MB where all of MNIST would take 250 MB
     for source, target in zip(images.split(batch), result.split(batch)):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unidiff.data.base import Dataset, TensorSource, require_split
 from unidiff.errors import require, require_whole
+from unidiff.memory import require_memory
 
 __all__ = ["Checkerboard", "Ring", "Spiral", "Synthetic", "TwoMoons"]
 
@@ -43,6 +44,8 @@ class Synthetic(Dataset):
 
     def open(self, split: str = "train") -> TensorSource:
         require_split(split)
+        needed = 16 * self.count * math.prod(self.shape)  # float64, and what they are computed from
+        require_memory("count", needed, f"{self.count:,} samples", "Lower the count.")
         # The split has a fixed position, whatever the length of the seed.
         key = [self.seed % 2**32, 0 if split == "train" else 1, self.seed >> 32]
         points, labels = self._draw(np.random.default_rng(key))
@@ -77,7 +80,7 @@ class Ring(Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_whole("components", self.components, 1)
+        require_whole("components", self.components, 1, 1_000_000)
         require(0 < self.radius < math.inf, "radius", self.radius, "a number > 0")
         require(0 <= self.std < math.inf, "std", self.std, "a number >= 0")
 

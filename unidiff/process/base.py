@@ -22,6 +22,7 @@ from unidiff.process.level import Level, Scale, axpby, scale_by
 __all__ = ["Process", "derivative", "require_one_snr"]
 
 _PIXEL = Pixel()
+_LEAST = 1e-30  # of a scale; float32 ends at 1e-38
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,6 +157,22 @@ class Process(PlainArguments, ABC):
         _, f = derivative(self.log_alpha, t)
         log_sigma, slope = derivative(self.log_sigma, t)
         return f, 2 * (slope - f) * torch.exp(2 * log_sigma)
+
+    def require_scales(self) -> None:
+        """Raise a ParameterError if float32 cannot hold what is computed with the scales of data and noise.
+
+        The modes of a process that differ are not looked at: their data may fade to nothing.
+        """
+        if self.basis.shape:
+            return
+        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64)
+        (alpha, _), (least, most) = self.alpha(ends).tolist(), self.sigma(ends).tolist()
+        if not (_LEAST <= alpha <= 1 / _LEAST and _LEAST <= least < most <= 1 / _LEAST and self.t_min < 1):
+            problem = (
+                f"its scales of data and noise, {alpha:.3g} and {least:.3g} at t_min, and {most:.3g} of noise at 1"
+            )
+            needed = f"must be from {_LEAST:g} to {1 / _LEAST:g}, and the noise must grow"
+            raise ParameterError("process", f"{problem}, {needed}: {self!r}. Take less extreme numbers.")
 
     def time_at(self, log_snr: Tensor) -> Tensor:
         """The times in [0, 1] of these log SNRs, of any shape; the nearer end where there is none.

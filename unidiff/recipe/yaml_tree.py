@@ -41,6 +41,12 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
     depth = items = 0
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        # The scanner reads up to 1024 brackets ahead of the composer, in a time quadratic in their number.
+        if self.flow_level >= _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="the values are nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):

@@ -16,6 +16,7 @@ from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
 from unidiff.files import digest_of
+from unidiff.noise import global_states_kept
 from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import Manifest
@@ -129,6 +130,7 @@ class LoadOptions(TypedDict, total=False):
 
 
 @plain_arguments
+@global_states_kept()  # networks draw fresh weights before they get those of a checkpoint
 def load(
     directory: str | Path,
     overrides: Sequence[str] = (),

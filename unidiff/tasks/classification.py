@@ -81,6 +81,7 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
     noun: ClassVar[str] = "the training of a classifier"
 
     def __post_init__(self) -> None:
+        self.process.require_scales()
         self.times.check(self.process)
         self.noise_condition.check(self.process)
         super().__post_init__()

@@ -142,6 +142,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     run_class: ClassVar[type[Run]] = GenerationRun
 
     def __post_init__(self) -> None:
+        self.process.require_scales()
         if self.noise_condition is None:
             object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
         if isinstance(self.conditioning, (list, tuple)):
