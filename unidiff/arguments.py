@@ -1,8 +1,11 @@
-"""Where arguments come in: NumPy numbers, arrays, lists and paths become what the signature says.
+"""Where arguments come in: NumPy numbers, arrays, lists and paths become what the signature says, or it is an error.
 
 `steps: int` takes `np.int64(5)`, `shape: tuple[int, ...]` an array, `x: Tensor` a list and `path: str` a Path, and what
-is kept, compared, shown and written in a recipe is the plain value. Whether a value is allowed is for the code behind:
-nothing is rounded or guessed here, so that `2.0` and `True` arrive where an integer is asked for as they are.
+is kept, compared, shown and written in a recipe is the plain value. Nothing is rounded or guessed: `2.0` and `True`
+arrive where an integer is asked for as they are.
+
+What is of another type than its annotation promises is a ParameterError. What the code behind says itself comes first,
+because it knows more ("an integer >= 1"): of constructors always, of functions where a number or a list is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import inspect
 import operator
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, wraps
 from inspect import Parameter
 from numbers import Number
@@ -21,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.errors import ParameterError, require
+from unidiff.annotations import misfit
+from unidiff.errors import ParameterError, UnidiffError, require
 
 __all__ = ["PlainArguments", "plain", "plain_arguments"]
 
@@ -31,10 +35,16 @@ _NUMBERS = frozenset({"int", "float", "bool"})
 _TUPLES = frozenset({"tuple", "Sequence"})
 # The words of an annotation that says all of a plain value: numbers, text and tuples of them.
 _PLAIN = _NUMBERS | _TUPLES | {"str", "None", "Optional", "Union", "collections", "abc", "typing"}
+# Those of what a function may know more about: numbers and lists of them, tensors, number formats and devices.
+_BOUNDED = (_PLAIN - {"bool"}) | {"torch", "Tensor", "dtype", "device"}
+
+
+def _words(annotation: Any) -> frozenset[str]:
+    return _words_in(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
 
 
 @cache
-def _words(annotation: str) -> frozenset[str]:
+def _words_in(annotation: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", annotation))
 
 
@@ -49,7 +59,7 @@ def plain(name: str, value: Any, annotation: Any) -> Any:
     Raises:
         ParameterError: If a tensor is asked for and this is no array of numbers, or a string and this is no path.
     """
-    words = _words(annotation if isinstance(annotation, str) else inspect.formatannotation(annotation))
+    words = _words(annotation)
     if "Tensor" in words and words <= {"Tensor", "torch", "float", "None"}:
         return value if value is None and "None" in words else _tensor(name, value, words)
     if "dtype" in words and not isinstance(value, torch.dtype):  # NumPy's, or a name
@@ -117,18 +127,52 @@ def _tensor(name: str, value: Any, words: frozenset[str]) -> Any:
         raise ParameterError(name, problem) from error
 
 
+class _Signature:
+    """The parameters of a function, and what a call says of them."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        found = inspect.signature(function).parameters.values()
+        positional = Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD
+        self.annotations = {own.name: own.annotation for own in found}
+        self.positional = [own.name for own in found if own.kind in positional]
+        self.others = next((own.annotation for own in found if own.kind is Parameter.VAR_KEYWORD), "Any")
+
+    def plain(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call, by position and by name, as `plain` values."""
+        annotations = self.annotations
+        known = [plain(name, value, annotations[name]) for name, value in zip(self.positional, args)]
+        named = {name: plain(name, value, annotations.get(name, self.others)) for name, value in options.items()}
+        return [*known, *args[len(known) :]], named
+
+    def by_name(self, known: list[Any], named: dict[str, Any]) -> dict[str, Any]:
+        """Name -> argument."""
+        return dict(zip(self.positional, known)) | named
+
+
 def plain_arguments(function: F) -> F:
-    """Decorate a public function: its arguments become `plain` by its annotations, those of `**cond` too."""
-    found = inspect.signature(function).parameters.values()
-    annotations = {parameter.name: parameter.annotation for parameter in found}
-    positional = [p.name for p in found if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
-    others = next((p.annotation for p in found if p.kind is Parameter.VAR_KEYWORD), "Any")
+    """Decorate a public function: its arguments become `plain` by its annotations, those of `**cond` too.
+
+    One of a wrong type is an error before the function begins; if it is a number or a list, what the function itself
+    says of it comes first.
+    """
+    signature = _Signature(function)
+    bounded = {name for name, annotation in signature.annotations.items() if _words(annotation) <= _BOUNDED}
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        known = [plain(name, value, annotations[name]) for name, value in zip(positional, args)]
-        named = {name: plain(name, value, annotations.get(name, others)) for name, value in options.items()}
-        return function(*known, *args[len(known) :], **named)
+        known, named = signature.plain(args, options)
+        given = signature.by_name(known, named)
+        if wrong := misfit(function, {name: value for name, value in given.items() if name not in bounded}):
+            raise wrong
+        if not (wrong := misfit(function, given)):
+            return function(*known, **named)
+        try:
+            function(*known, **named)
+        except UnidiffError:
+            raise
+        except Exception as error:
+            raise wrong from error
+        raise wrong
 
     return cast(F, call)
 
@@ -137,33 +181,83 @@ class PlainArguments:
     """A base of classes whose constructors take their arguments as `plain` values, by their annotations.
 
     Dataclasses below it are checked by their own `__post_init__` after that; other classes have their `__init__`
-    decorated. A class of one's own below a public base has it from there.
+    decorated. Then follows what is of a wrong type and was not rejected. A class of one's own below a public base has
+    the first from there; what its annotations mean is its own affair.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
-        replaced: Mapping[str, Any] = {
-            "__init__": plain_arguments(own["__init__"]) if "__init__" in own else None,
-            "__post_init__": _after_plain(own["__post_init__"]) if "__post_init__" in own else None,
-        }
-        for name, function in replaced.items():
-            if function is not None:
-                setattr(cls, name, function)
+        if "__init__" in own:
+            setattr(cls, "__init__", _constructor(cls, own["__init__"]))  # noqa: B010 (mypy forbids the other)
+        if "__post_init__" in own:
+            setattr(cls, "__post_init__", _after_plain(cls, own["__post_init__"]))  # noqa: B010
 
     def __post_init__(self) -> None:
-        for name, field in getattr(self, "__dataclass_fields__", {}).items():
-            if name in vars(self):
-                value = vars(self)[name]
-                converted = plain(name, value, field.type)
-                if converted is not value:
-                    object.__setattr__(self, name, converted)
+        _make_plain(self)
+        if _is_last(PlainArguments, "__post_init__", self) and (wrong := _wrong_field(self)):
+            raise wrong
 
 
-def _after_plain(post_init: F) -> F:
+def _source(cls: type, method: str) -> type:
+    """The class that a method is from."""
+    return next(base for base in cls.__mro__ if method in vars(base))
+
+
+def _is_last(owner: type, method: str, made: object) -> bool:
+    """Whether this method of a class ends the making of an object of ours: no class below it goes on after that."""
+    return type(made).__module__.startswith("unidiff.") and _source(type(made), method) is owner
+
+
+def _make_plain(made: Any) -> None:
+    for name, field in getattr(made, "__dataclass_fields__", {}).items():
+        if name in vars(made):
+            value = vars(made)[name]
+            converted = plain(name, value, field.type)
+            if converted is not value:
+                object.__setattr__(made, name, converted)
+
+
+def _wrong_field(made: object) -> ParameterError | None:
+    source = _source(type(made), "__init__")  # a constructor of another kind below a dataclass is checked itself
+    return misfit(source, vars(made)) if "__dataclass_fields__" in vars(source) else None
+
+
+def _constructor(owner: type, init: F) -> F:
+    signature = _Signature(init)
+
+    @wraps(init)
+    def call(self: Any, *args: Any, **options: Any) -> None:
+        known, named = signature.plain((self, *args), options)
+        last = _is_last(owner, "__init__", self)
+        try:
+            init(*known, **named)
+        except UnidiffError:
+            raise
+        except Exception as error:
+            if last and (wrong := misfit(owner, signature.by_name(known, named))):
+                raise wrong from error
+            raise
+        if last and (wrong := misfit(owner, signature.by_name(known, named), self)):
+            raise wrong
+
+    return cast(F, call)
+
+
+def _after_plain(owner: type, post_init: F) -> F:
     @wraps(post_init)
     def call(self: Any, *args: Any) -> None:
-        PlainArguments.__post_init__(self)
-        post_init(self, *args)
+        _make_plain(self)
+        last = _is_last(owner, "__post_init__", self)
+        try:
+            post_init(self, *args)
+        except UnidiffError:
+            raise
+        except Exception as error:
+            if last and (wrong := _wrong_field(self)):
+                raise wrong from error
+            raise
+        if last and (wrong := _wrong_field(self)):
+            raise wrong
 
     return cast(F, call)

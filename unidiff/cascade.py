@@ -24,6 +24,7 @@ from unidiff.errors import ParameterError, require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import seeds_of
 from unidiff.solver.base import Solver
+from unidiff.solver.gradients import gradients
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, sample
 
 __all__ = ["Cascade", "CascadeSolution", "Stage"]
@@ -186,7 +187,6 @@ class Cascade(PlainArguments):
         self._given(cond, count)
 
     @plain_arguments
-    @torch.no_grad()
     def sample(
         self,
         seeds: int | Sequence[int] = 1,
@@ -194,6 +194,7 @@ class Cascade(PlainArguments):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         batch: int | None = None,
+        grad: bool = False,
         progress: Progress | None = None,
         **cond: Tensor,
     ) -> CascadeSolution:
@@ -206,14 +207,29 @@ class Cascade(PlainArguments):
             dtype: Floating type of the states.
             device: Where the states live; the models must be there too.
             batch: Samples drawn together; all of them if not given. It bounds the memory and changes no sample.
+            grad: Whether samples can be differentiated, through all stages, in the models' parameters and the
+                conditions; see `unidiff.sample`.
             progress: Called with (done, total) after each step, over all stages.
             **cond: Conditions, each (B, ...), passed to every stage whose model has one of this name.
 
         Raises:
-            ParameterError: Before anything is drawn, if a condition is missing, or no model has it.
+            ParameterError: Before anything is drawn, if a condition is missing, or no model has it, or gradients are
+                asked for that do not exist.
         """
         seeds = seeds_of(seeds)
         given = self._given(cond, len(seeds))
+        with gradients(grad, *(stage.denoiser for stage in self.stages)):
+            options = {"dtype": dtype, "device": device, "batch": batch, "grad": grad}
+            return CascadeSolution(tuple(self._drawn(seeds, given, progress, options)))
+
+    def _drawn(
+        self,
+        seeds: Sequence[int],
+        given: list[dict[str, Tensor]],
+        progress: Progress | None,
+        options: dict[str, Any],
+    ) -> list[Solution]:
+        """The result of each stage, given the user's conditions of each."""
         solutions: list[Solution] = []
         for number, stage in enumerate(self.stages):
 
@@ -225,8 +241,7 @@ class Cascade(PlainArguments):
             if number:
                 hashes = [np.random.SeedSequence(seed, spawn_key=(number,)) for seed in seeds]
                 made = stage.conditions(solutions[-1].x, hashes)
-            options = {"dtype": dtype, "device": device, "batch": batch, "progress": report}
             # One to one in the seed: no two samples of a stage share a stream, and no two stages of a sample.
             own = [(seed + number * _APART) % 2**64 for seed in seeds]
-            solutions.append(stage.draw(own, **options, **made, **given[number]))
-        return CascadeSolution(tuple(solutions))
+            solutions.append(stage.draw(own, progress=report, **options, **made, **given[number]))
+        return solutions

@@ -42,6 +42,17 @@ _OLD = 86400.0  # seconds after which an unfinished file of another machine is t
 
 
 @contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """An error of safetensors while it writes, on a full disk for example, is none of Python's: make it an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise OSError(str(error)) from error
+        raise
+
+
+@contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, which replaces `path` when the block ends.
 
@@ -54,7 +65,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     partial = _beside(path)
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW, 0o666))
     try:
-        yield partial
+        with _as_os_errors():
+            yield partial
         _sync(partial)
         os.replace(partial, path)
         _sync(path.absolute().parent)
@@ -75,7 +87,8 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     with parents(final.parent):
         try:
             partial.mkdir()
-            yield partial
+            with _as_os_errors():
+                yield partial
             _sync_tree(partial)
             if final.is_dir():
                 os.replace(final, old)
@@ -103,7 +116,8 @@ def whole_files(folder: str | Path, last: str) -> Iterator[Path]:
     with parents(folder):
         try:
             partial.mkdir()
-            yield partial
+            with _as_os_errors():
+                yield partial
             _sync_tree(partial)
             for file in sorted(partial.iterdir(), key=lambda file: (file.name == last, file.name)):
                 os.replace(file, folder / file.name)

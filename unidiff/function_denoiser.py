@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from unidiff.condition.network import conditions_of
 from unidiff.denoiser import Denoiser
-from unidiff.errors import require, require_shape
+from unidiff.errors import ParameterError, require, require_shape
 from unidiff.parameterization import Parameterization, Prediction, Score
 from unidiff.process.base import Process
 from unidiff.process.level import Level
@@ -44,6 +45,11 @@ class FunctionDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         require(callable(function), "function", function, "a function of a state and a time")
+        try:
+            inspect.signature(function).bind_partial(None, None)
+        except (TypeError, ValueError) as error:  # of other parameters, or one of torch's own, which has no signature
+            remedy = "a Python function of a state and a time, such as lambda x, t: -x"
+            raise ParameterError("function", f"must be {remedy}, got {function!r} ({error})") from error
         parameterization.check(process)
         self.process = process
         self.function = function

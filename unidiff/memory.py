@@ -16,7 +16,10 @@ __all__ = ["LOWER_BATCH", "OutOfMemory", "as_bytes", "enough_memory", "memory_of
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # How allocators of PyTorch, of a CPU or of a GPU's libraries, say that there is no memory.
-_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
+_WORDS = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
+    *("alloc_failed", "bad_alloc", "bad allocation", "could not create a primitive"),  # the last is oneDNN's
+)
 LOWER_BATCH = "Lower the batch, the number of samples computed together: `batch`, or sampling.batch in a recipe."
 _GENERAL = "Lower the batch (training.batch or a higher training.accumulate, sampling.batch, --batch), or the network."
 
@@ -37,7 +40,7 @@ def enough_memory(remedy: str = _GENERAL) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not _is_shortage(error):
             raise
         problem = f"out of memory ({first_line(error)[:300]}). {remedy}"
@@ -46,7 +49,7 @@ def enough_memory(remedy: str = _GENERAL) -> Iterator[None]:
 
 
 def _is_shortage(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS)
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _WORDS)
 
 
 def memory_of(device: str | object = "cpu") -> int:

@@ -23,10 +23,12 @@ class VelocityField(PlainArguments, nn.Module, ABC):
     Attributes:
         process: The process that made the state noisy.
         shape: Shape of one sample, without the batch axis; None if it is not known.
+        differentiable: Whether gradients pass through its velocities, to its parameters and its state.
     """
 
     process: PerSampleHeat
     shape: tuple[int, ...] | None = None
+    differentiable: bool = True
 
     @abstractmethod
     def forward(self, u: Tensor, t: float | Tensor) -> Tensor:

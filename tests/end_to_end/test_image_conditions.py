@@ -321,7 +321,7 @@ def test_a_picture_is_read_once():
 
 
 def test_data_that_do_not_fit_are_refused():
-    with pytest.raises(DataError, match="must be used with images"):
+    with pytest.raises(DataError, match="must be used with signals, images or volumes"):
         HOLES.check(ud.data.Ring().open(), None)
     with pytest.raises(DataError, match="must be used with images of 3 channels, got 1"):
         ud.Colorization().check(SOURCE, None)
@@ -360,7 +360,10 @@ SMALL = {**TINY, "parameterization": {"type": "V"}, "conditioning": {"type": "Su
             r"conditioning\.factor must be a divisor .* got 3",
         ),
         ({"conditioning": "colorization"}, "conditioning must be used with images of 3 channels, got 1"),
-        ({"data": {"type": "Ring"}, "backbone": {"type": "MLP"}}, "conditioning must be used with images"),
+        (
+            {"data": {"type": "Ring"}, "backbone": {"type": "MLP"}},
+            "conditioning must be used with signals, images or volumes",
+        ),
         ({"conditioning": {"type": "RandomMasks", "largest": 2}}, r"conditioning\.largest must be .* got 2"),
     ],
 )

@@ -13,44 +13,41 @@ from tiny import RING, metrics, start, unidiff, write
 # `accelerate launch --cpu --num_processes 2` starts one process without a word; --multi_gpu starts two, also on CPUs.
 LAUNCHERS = {
     "accelerate": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
-    "--dynamo_backend no --main_process_port {port} -m unidiff",
-    "torchrun": "-m torch.distributed.run --nproc-per-node 2 --master-port {port} -m unidiff",
+    "--dynamo_backend no --main_process_port {port} {what}",
+    "torchrun": "-m torch.distributed.run --nproc-per-node 2 --master-port {port} {what}",
 }
 
 
-def launch(launcher, *words):
+# Several commands in the same processes: each launch imports torch twice.
+BOTH = """
+import sys
+from unidiff.cli import main
+
+words = sys.argv[1:]
+for recipe, out in zip(words[::2], words[1::2]):
+    sys.argv[1:] = ["run", recipe, "--out", out, "--json", "--device", "cpu"]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def launch(launcher, *words, what="-m unidiff"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1]).split())
-    process = start(*words, "--device", "cpu", module=module)
+        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1], what=what).split())
+    process = start(*words, module=module)
     out, err = process.communicate(timeout=2000)
     return process.returncode, out, err
 
 
-@pytest.mark.slow  # two processes import torch
-def test_the_loss_curve_is_that_of_one_process(tmp_path):
-    training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
-    # Times drawn by the losses of the whole batch, and noise permuted in it: full after the first step.
-    objective = {
-        "type": "Denoising",
-        "times": {"type": "ImportanceSampled", "history": 1},
-        "coupling": "OptimalTransport",
-    }
-    recipe = write(
-        tmp_path, {**RING, "process": {"type": "DDPM", "T": 8}, "training": training, "objective": objective}
-    )
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert unidiff("run", recipe, "--out", one).code == 0
-    code, out, err = launch("accelerate", "run", recipe, "--out", two, "--json")
-    assert code == 0, err
-
+def is_that_of_one_process(one, two):
     manifest = json.loads((two / "manifest.json").read_text())
     assert manifest["processes"] == 2  # the launcher can start one silently
     assert json.loads((one / "manifest.json").read_text())["processes"] == 1
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
-    assert len(out.splitlines()) == 1
-    assert json.loads(out)["status"] == "finished"
-    assert err.count("training 12/12") == 1
 
     # The losses are means of the same 16 squared errors, the gradients means over the same samples, added in another
     # order: relative differences of about 10 roundings, 10 * 2^-24 = 6e-7. Adam passes them on to the weights relative
@@ -62,6 +59,33 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
     for mine, theirs in zip(*curves):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=6e-5)
         assert mine["lr"] == theirs["lr"]
+
+
+@pytest.mark.slow  # two processes import torch
+def test_the_loss_curve_is_that_of_one_process(tmp_path):
+    training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
+    # Times drawn by the losses of the whole batch, and noise permuted in it: full after the first step.
+    objective = {
+        "type": "Denoising",
+        "times": {"type": "ImportanceSampled", "history": 1},
+        "coupling": "OptimalTransport",
+    }
+    small = {**RING, "process": {"type": "DDPM", "T": 8}, "training": training}
+    recipes = {
+        "plain": write(tmp_path, small, "plain.yaml"),
+        "coupled": write(tmp_path, {**small, "objective": objective}, "coupled.yaml"),
+    }
+    (tmp_path / "both.py").write_text(BOTH)
+    for name, recipe in recipes.items():
+        assert unidiff("run", recipe, "--out", tmp_path / f"one-{name}").code == 0
+    words = [word for name, recipe in recipes.items() for word in (recipe, tmp_path / f"two-{name}")]
+    code, out, err = launch("accelerate", *words, what=tmp_path / "both.py")
+    assert code == 0, err
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["finished", "finished"]
+    assert err.count("training 12/12") == 2
+    for name in recipes:
+        is_that_of_one_process(tmp_path / f"one-{name}", tmp_path / f"two-{name}")
+    one, two = tmp_path / "one-coupled", tmp_path / "two-coupled"
     states = [load_file(run / "checkpoints/step-00000012/objective.safetensors") for run in (one, two)]
     assert torch.equal(states[0]["counts"], states[1]["counts"])
     torch.testing.assert_close(states[0]["losses"], states[1]["losses"], rtol=6e-5, atol=0)
@@ -70,7 +94,9 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
 @pytest.mark.slow  # two processes import torch
 def test_a_mistake_is_said_once_and_ends_both(tmp_path):
     recipe = write(tmp_path, RING)
-    code, out, err = launch("torchrun", "run", recipe, "--out", tmp_path / "run", "--set", "training.batch=9")
+    code, out, err = launch(
+        "torchrun", "run", recipe, "--out", tmp_path / "run", "--set", "training.batch=9", "--device", "cpu"
+    )
     assert code != 0
     assert out == ""
     assert err.count("unidiff: ") == 1

@@ -250,12 +250,14 @@ def test_teachers_that_do_not_fit(first, tmp_path, monkeypatch):
     assert "teacher: Distillation needs one" in said(TAUGHT)
     assert "teacher: Denoising needs none. Leave it out." in said(changed(RING, teacher=str(first)))
     assert "teacher: nowhere: not a run directory" in said(changed(TAUGHT, teacher="nowhere"))
-    assert "has another process than this recipe" in said(changed(with_teacher, process={"type": "DDPM", "T": 60}))
+    assert f"teacher: {first}: its process must be the model's" in said(
+        changed(with_teacher, process={"type": "DDPM", "T": 60})
+    )
     classifier = Path(__file__).parents[1] / "data" / "before" / "runs" / "classifier"
     assert "does not generate samples" in said(changed(TAUGHT, teacher=str(classifier)))
     points = {"type": "ArrayFile", "path": str(tmp_path / "points.npy")}
     np.save(tmp_path / "points.npy", np.zeros((20, 3), dtype="float32"))
-    assert "has another shape than this recipe, (2,) and not (3,)" in said(changed(with_teacher, data=points))
+    assert "its shape must be the model's, (3,), got (2,)" in said(changed(with_teacher, data=points))
 
 
 # --- resumed ---

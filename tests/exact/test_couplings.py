@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from tiny import RING, refused, write
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
-from unidiff.errors import DataError, ParameterError
-from unidiff.training.batches import BatchPlan
+from unidiff.errors import DataError, ParameterError, RunError
+from unidiff.training.batches import Batch, BatchPlan
+from unidiff.training.loop import Interrupted
 from unidiff.training.losses import LossInTraining
 
 COUNT = 24
@@ -54,6 +56,13 @@ def seen_in_training(coupling, source=SOURCE, **changes):
     return [torch.cat(parts) for parts in zip(*seen)]
 
 
+SILENT = SimpleNamespace(notice=lambda text: None, progress=lambda *done: None)
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 PLAN = BatchPlan(0, 8, COUNT)
 UNIFORM, NOISE = PLAN.draws(0, (2,))
 
@@ -76,6 +85,48 @@ def test_transport_permutes_the_noise_of_the_whole_batch_and_leaves_samples_with
     assert not torch.equal(eps, NOISE)
     _, expected = linear_sum_assignment(torch.cdist(x.double(), NOISE.double()).square().numpy())
     assert torch.equal(eps, NOISE[torch.from_numpy(expected)])
+
+
+def assigned(x, noise):
+    """The noise of least squared distance from each sample."""
+    return noise[torch.from_numpy(linear_sum_assignment(torch.cdist(x.double(), noise.double()).square().numpy())[1])]
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Points moved far, by another draw in each read."""
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, i):
+        return X[i] + 10 * torch.randn(2), i
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_transport_is_that_of_the_augmented_samples_that_are_trained_on(accumulate):
+    x, eps, label, _ = seen_in_training(ud.OptimalTransport(), Augmented(), accumulate=accumulate)
+    assert torch.equal(label, PLAN.indices(0))
+    assert torch.equal(eps, assigned(x, NOISE))
+    assert not torch.equal(eps, assigned(X[label], NOISE))
+
+
+def test_transport_reads_each_sample_of_an_iterable_once():
+    read = []
+
+    class Counting:
+        def __iter__(self):
+            for i in range(COUNT):
+                read.append(i)
+                yield X[i], i
+
+    x, eps, label, _ = seen_in_training(ud.OptimalTransport(), Counting(), steps=3)
+    assert torch.equal(x, X)
+    assert read == list(range(COUNT))
+    for step, rows in enumerate(label.split(8)):
+        _, noise = BatchPlan(0, 8, None).draws(step, (2,))
+        assert torch.equal(eps[rows], assigned(X[rows], noise))
+    once = seen_in_training(ud.OptimalTransport(), iter(Counting()), steps=3)
+    assert all(torch.equal(a, b) for a, b in zip(once, (x, eps, label)))
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (1, 4, 4)])
@@ -163,6 +214,19 @@ def test_a_recipe_names_the_key_and_a_run_writes_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_is_resumed_with_the_pairs_it_began_with(tmp_path):
+    path, run = saved(tmp_path, normal(300, 2)), tmp_path / "run"
+    objective = {"type": "Denoising", "coupling": {"type": "Pairs", "path": path}}
+    task = ud.load_recipe(write(tmp_path, {**RING, "objective": objective}))
+    with pytest.raises(Interrupted):
+        task.run(run, SILENT, stop=lambda: True)
+    before = files_of(run)
+    saved(tmp_path, normal(300, 2, seed=1))
+    with pytest.raises(RunError, match=r"objective.coupling.path: the file has changed since this run began \(sha256:"):
+        task.run(run, SILENT, resume=True)
+    assert files_of(run) == before
+
+
 class Straight(torch.nn.Module):
     """The velocity of the straight path from eps to a eps + m: (1 - a) eps - m, with eps read off the state."""
 
@@ -190,7 +254,7 @@ def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
     least = []
     for coupling in (ud.Pairs(saved(tmp_path, eps)), ud.Independent()):
         loss = LossInTraining(ud.Denoising(coupling=coupling), model, source, torch.device("cpu"))
-        noise = loss.noise(all_, normal(COUNT, 2))
+        noise = loss.noise(Batch(source, source, all_), normal(COUNT, 2))
         least.append(loss.losses(model, x.double(), uniform, noise.double()).max().item())
     # x is rounded to 2^-24 of up to 1.5, and eps = (u - ...) / (0.25 + ...) magnifies that fourfold.
     assert least[0] < (4 * 2 * 2**-24) ** 2

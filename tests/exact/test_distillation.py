@@ -98,3 +98,38 @@ def test_what_is_missing_or_not_needed_is_said():
         ud.Distillation().losses(model, x, x, model.process.level(0.5))
     with pytest.raises(ParameterError, match="teacher: Denoising needs no teacher"):
         ud.Denoising().with_teacher(model)
+
+
+def test_a_teacher_must_be_of_the_students_process_samples_and_conditions():
+    # The same check in a recipe: tests/end_to_end/test_start.py.
+    model = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), network())
+    labelled = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, classes=3))
+    source = ud.TensorSource(torch.zeros(4, 2), "x")
+    settings = ud.Training(steps=1, batch=2, tensorboard=False)
+    for teacher, what in (
+        (ud.GaussianMixture(ud.DDPM(50), [[0.0, 0.0]], 1.0), "process must be the model's"),
+        (ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0, 0.0]], 1.0), r"shape must be the model's, \(2,\), got \(3,\)"),
+        (labelled, "conditions must be the model's"),
+    ):
+        objective = ud.Distillation().with_teacher(teacher)
+        x = torch.zeros(2, 2, dtype=F64)
+        with pytest.raises(ParameterError, match=f"teacher: its {what}"):
+            ud.train(model, source, objective, settings)
+        with pytest.raises(ParameterError, match=f"teacher: its {what}"):
+            objective.losses(model, x, x, model.process.level(torch.tensor([0.5, 0.5]), x))
+    ud.Distillation().with_teacher(ud.FunctionDenoiser(ud.VPSDE(), lambda x, t: -x)).check_model(model)
+
+
+def test_the_order_of_conditions_does_not_matter():
+    parts = ud.Label(3), ud.Scalar(name="pitch")
+    one, other = (
+        ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, conditions=conditions))
+        for conditions in (parts, parts[::-1])
+    )
+    ud.Distillation().with_teacher(one).check_model(other)
+    ud.Split(one, other, 0.5)
+    ud.AutoGuidance(one, other, 2.0)
+    fewer = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, conditions=parts[:1]))
+    for make in (lambda: ud.Split(one, fewer, 0.5), lambda: ud.AutoGuidance(one, fewer, 2.0)):
+        with pytest.raises(ParameterError, match="its conditions must be the model's"):
+            make()

@@ -12,6 +12,7 @@ from torch.autograd import gradcheck
 
 import unidiff as ud
 from unidiff.errors import ParameterError
+from unidiff.solver.per_sample import PerSampleSolver
 
 D = torch.float64
 FINE = {"eps": 1e-6, "atol": 1e-6, "rtol": 0.0}
@@ -150,3 +151,86 @@ def test_off_by_default_and_one_error():
     with torch.no_grad():
         assert ud.sample(denoiser=model, seeds=1, grad=True).x.requires_grad
     assert torch.is_grad_enabled()
+
+
+class Following(ud.Denoiser):
+    """The exact model of x ~ N(k y, c), with y as its condition."""
+
+    shape, conditions = (1,), (ud.Named("y"),)
+
+    def __init__(self, k, c):
+        super().__init__()
+        self.process, self.k, self.c = ud.FlowMatching(), k, c
+
+    def forward(self, u, level, **cond):
+        mean = self.k * cond["y"]
+        x0 = mean + level.alpha * self.c / (level.alpha**2 * self.c + level.sigma**2) * (u - level.alpha * mean)
+        return ud.Prediction(x0, (u - level.alpha * x0) / level.sigma, level)
+
+
+def slope_of_ddim(process, grid, c):
+    """dx/dm of DDIM on N(m, c), a recursion of numbers: each step is affine in the state and in m."""
+    times, d = grid.times(process), 0.0
+    levels = process.levels_at(times[:-1])
+
+    def d_x0(t, d):
+        return 1 + t.alpha * c / (t.alpha**2 * c + t.sigma**2) * (d - t.alpha)
+
+    for t, s in pairwise(levels):
+        d = s.alpha * d_x0(t, d) + s.sigma * (d - t.alpha * d_x0(t, d)) / t.sigma
+    return d_x0(levels[-1], d)
+
+
+def test_a_cascade_of_gaussians_by_hand():
+    """x_2 follows k x_1 with the slope D2 and x_1 its mean with D1: dx_2/dm = D2 k D1, exact to rounding."""
+    m, k = leaf([[0.3]]), leaf(1.4)
+    first, second = ud.VPSDE(), ud.FlowMatching()
+    grids = ud.Uniform(3), ud.Tapered(2)
+
+    def chain(m, k):
+        stages = ud.Stage(ud.GaussianMixture(first, m, 0.25), ud.DDIM(), grids[0]), Following(k, 0.16)
+        return ud.Cascade([stages[0], ud.Stage(stages[1], ud.DDIM(), grids[1], ud.Identity("y", noise=0.1))])
+
+    solution = chain(m, k).sample(3, dtype=D, grad=True)
+    (slope,) = torch.autograd.grad(solution.x.sum() / 3, m, retain_graph=True)
+    d1, d2 = slope_of_ddim(first, grids[0], 0.25), slope_of_ddim(second, grids[1], 0.16)
+    assert abs(slope.item() - d2 * 1.4 * d1) < 1e-12  # some 20 roundings of numbers of order 1
+    assert torch.equal(solution.x, chain(m, k).sample(3, dtype=D).x)
+    assert not chain(m, k).sample(3, dtype=D).x.requires_grad
+    assert gradcheck(lambda m, k: chain(m, k).sample(2, dtype=D, grad=True).x, (m, k), **FINE)
+    guided = GUIDED["PiGDM"](ud.GaussianMixture(first, MEANS, 0.3))
+    with pytest.raises(ParameterError, match="grad: gradients do not pass through PiGDM"):
+        ud.Cascade([ud.Stage(guided)]).sample(1, grad=True)
+
+
+def test_samplers_of_each_sample_of_one_image_by_hand():
+    """With one image x every expectation is known: DDIM carries u_t - m(t) exactly, and the last denoise is x itself.
+
+    So dx/d(data) is the identity.
+    """
+    process = ud.PerSampleHeat(ud.RenormalizedHeat((2, 3), 1.0))
+    one = torch.randn(1, 1, 2, 3, generator=torch.Generator().manual_seed(0), dtype=D).requires_grad_()
+
+    def x(data, **options):
+        posterior = ud.PerSamplePosterior(process, data)
+        return ud.PosteriorDDIM().sample(posterior, ud.Uniform(2), seeds=1, dtype=D, **options)
+
+    slope = torch.autograd.functional.jacobian(lambda data: x(data, grad=True), one).reshape(6, 6)
+    torch.testing.assert_close(slope, torch.eye(6, dtype=D), rtol=0, atol=1e-12)  # two cosine transforms
+    assert not x(one).requires_grad
+    with pytest.raises(ParameterError, match="grad must be true or false, got 1"):
+        x(one, grad=1)
+
+
+@pytest.mark.slow  # 2 s: a difference for each pixel of each image
+def test_samplers_of_each_sample_against_finite_differences():
+    process = ud.PerSampleHeat(ud.RenormalizedHeat((2, 3), 1.0))
+    images = torch.randn(3, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=D).requires_grad_()
+    for solver in instances(PerSampleSolver):
+
+        def x(data, solver=solver, grad=True):
+            posterior = ud.PerSamplePosterior(process, data)
+            return solver.sample(posterior, ud.Uniform(2), seeds=1, dtype=D, grad=grad)
+
+        assert torch.equal(x(images), x(images, grad=False))
+        assert gradcheck(x, images, **FINE)

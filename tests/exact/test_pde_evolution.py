@@ -332,7 +332,7 @@ def test_the_mean_is_removed_or_kept():
         ({"u0": lambda x: x[1:]}, "u0 must be a tensor with last axes"),
         ({"u0": 1e200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
         ({"u0": 1e-200 * rough(8)}, "R: the gradient energy is outside the range of torch.float64"),
-        ({"u0": "field"}, "u0 must be numbers, got str"),
+        ({"u0": "field"}, "u0 must be a tensor or an array or a function, got 'field'"),
     ],
 )
 def test_mistakes(change, said):

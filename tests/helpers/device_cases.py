@@ -7,11 +7,16 @@ solver, process, operator, posterior or objective becomes one by being public.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -42,6 +47,14 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def _saved_noise() -> Path:
+    """A file of noise for each of the points."""
+    path = Path(tempfile.mkdtemp()) / "noise.npy"
+    atexit.register(shutil.rmtree, path.parent)
+    np.save(path, torch.randn(40, 2, generator=generator(1)).numpy())
+    return path
+
+
 POINTS = torch.randn(40, 2, generator=generator(), dtype=F64)
 SMALL: dict[str, dict[str, Any]] = {
     "DDPM": {"T": 50},
@@ -57,6 +70,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Inpainting": {"known": (1, 0)},
     "RandomProjection": {"shape": (2,), "count": 1},
     "ImportanceSampled": {"history": 1},  # full after one step
+    "Pairs": {"path": str(_saved_noise())},
 }
 
 
@@ -223,8 +237,7 @@ def objective_cases() -> list[Case]:
 
         return task
 
-    # Those with a file of pairs read rows on the host as those of transport do.
-    couplings = [cls() for name, cls in PUBLIC.choices(ud.Coupling).items() if name != "Pairs"]
+    couplings = instances(ud.Coupling)
     varied = [ud.Denoising(times=times) for times in instances(ud.TimeSampling)]
     for objective in (*varied, *(ud.Denoising(coupling=coupling) for coupling in couplings)):
         parts = f"{type(objective.times).__name__}-{type(objective.coupling).__name__}"
@@ -356,6 +369,24 @@ def network_cases() -> list[Case]:
 
         return task
 
+    captions, sequences = ud.Tokens(length=4, vocabulary=9), ud.Embedding((3, 4))
+    tokens = torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 7]])
+    words: dict[str, Any] = {"tokens": tokens, "embedding": torch.ones(3, 3, 4)}
+
+    def attended(make: Callable[..., nn.Module]) -> Task:
+        def task(device: torch.device, steps: int) -> Tensor:
+            torch.manual_seed(0)
+            network = make(conditions=(captions, sequences)).double()
+            model = ud.ClassifierFree(ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network).to(device), 2.0)
+            return ud.sample(model, ud.DDIM(), ud.Uniform(steps), seeds=3, dtype=F64, device=device, **words).x
+
+        return task
+
+    told = {
+        "UNet": attended(partial(ud.UNet, (1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,))),
+        "DiT": attended(partial(ud.DiT, (1, 8, 8), patch=4, width=8, depth=1, heads=2)),
+    }
+
     def cascade(device: torch.device, steps: int) -> list[Tensor]:
         torch.manual_seed(0)
         nets = ud.MLP((1, 4, 4), width=8, classes=3), ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1, image=1)
@@ -365,7 +396,11 @@ def network_cases() -> list[Case]:
         chain = ud.Cascade([first, second])
         return [stage.x for stage in chain.sample(3, dtype=F64, device=device, label=LABELS).stages]
 
-    return [*(Case(f"network-{name}", sampler(make)) for name, make in made.items()), Case("cascade", cascade)]
+    return [
+        *(Case(f"network-{name}", sampler(make)) for name, make in made.items()),
+        *(Case(f"attention-{name}", task) for name, task in told.items()),
+        Case("cascade", cascade),
+    ]
 
 
 CASES = [

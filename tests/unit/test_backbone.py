@@ -13,6 +13,7 @@ from unidiff.backbone.dit import DiT
 from unidiff.backbone.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP
 from unidiff.backbone.unet import UNet
+from unidiff.condition.image import Image
 from unidiff.errors import ParameterError
 
 NETWORKS = {
@@ -415,3 +416,11 @@ def test_mlp_parameters_are_the_sum_of_its_layers():
     block = 3 * linear(width, width) + 2 * 2 * width
     expected = 2 * linear(width, width) + linear(size, width) + depth * block + 2 * width + linear(width, size)
     assert sum(p.numel() for p in MLP((2, 3), width, depth).parameters()) == expected
+
+
+@pytest.mark.parametrize("cls", [UNet, DiT])
+def test_images_of_another_size_cannot_be_joined(cls):
+    sizes = {"width": 8, "heads": 2}
+    with pytest.raises(ParameterError, match=r"conditions must be images of the size of the samples, \(8, 8\)"):
+        cls((1, 8, 8), **sizes, conditions=(Image(1, (4, 8)),))
+    assert cls((1, 8, 8), **sizes, conditions=(Image(1),)).inputs == 2  # of any size

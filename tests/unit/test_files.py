@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from crash import Killed, killed_at
+from safetensors import SafetensorError
 
 from unidiff import files
 from unidiff.errors import RunError
@@ -241,3 +242,10 @@ def test_what_is_inside(tmp_path: Path) -> None:
     inside = {"a", "a/b", "a/../b", "in", "down/down/b", "loop"}
     for name in (*inside, "..", "../b", "/", "/etc/hostname", "out", "out/b", "a/../../run2"):
         assert files.is_inside(tmp_path / "run" / name, tmp_path / "run") == (name in inside), name
+
+
+@pytest.mark.parametrize("door", [whole_file, whole_folder, lambda path: whole_files(path, "last")])
+def test_an_error_of_safetensors_is_one_of_the_system(door, tmp_path):
+    with pytest.raises(OSError, match="File too large"), door(tmp_path / "model"):
+        raise SafetensorError("I/O error: File too large (os error 27)")
+    assert list(tmp_path.iterdir()) == []

@@ -188,6 +188,14 @@ def test_a_run_of_both_and_its_samples_from_the_command_line(tmp_path):
             r"conditioning\.joint_dropout must be a number from 0 to 1, got 2.0",
         ),
         (
+            {"conditioning": ["labels", {"type": "SuperResolution", "factor": 5}]},
+            r":10:3: conditioning\[1\]\.factor must be a divisor",
+        ),
+        (
+            {"conditioning": ["labels", {"type": "Joint", "parts": ["labels"]}]},
+            r"conditioning\[1\] must be one conditioning",
+        ),
+        (
             {"conditioning": None, "backbone": {"type": "MLP", "conditions": [{"type": "Scalar"}]}},
             r"backbone\.conditions: it is set, but the recipe has no conditioning",
         ),
@@ -199,7 +207,7 @@ def test_recipes_that_do_not_fit_are_one_clear_error(changes, words, tmp_path):
 
 
 def test_data_that_do_not_fit_and_nested_parts_are_refused():
-    with pytest.raises(ParameterError, match="parts must be single conditionings"):
+    with pytest.raises(ParameterError, match=r"parts\[0\] must be one conditioning"):
         ud.Joint((BOTH,))
     bare = ud.TensorSource(torch.zeros(4, 1, 8, 8), "bare")
     with pytest.raises(DataError, match="bare has no labels"):

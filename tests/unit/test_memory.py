@@ -39,6 +39,10 @@ def changed(recipe, **values):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\nmore lines"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
         RuntimeError("MPS backend out of memory"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("unable to mmap 192184 bytes from file <a.safetensors>: Cannot allocate memory (12)"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("liba.so: failed to map segment from shared object: Cannot allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from unidiff.backbone.dit import DiT, position_table
 from unidiff.backbone.encoder import UNetEncoder
 from unidiff.backbone.layers import FrameAttention, SelfAttention, sinusoidal
 from unidiff.backbone.unet import UNet
-from unidiff.errors import ParameterError
+from unidiff.errors import DataError, ParameterError
 
 F64 = torch.float64
 C = torch.tensor([10.0, 900.0])
@@ -331,3 +332,93 @@ def test_networks_that_diffusers_lacks_are_not_exported(network, message):
 
     with pytest.raises(ParameterError, match=message):
         (unet_to_diffusers if isinstance(network, ud.UNet) else dit_to_diffusers)(network)
+
+
+# ---------------------------------------------------------------------------------------------- image conditions
+
+SAMPLES = [(2, 12), (2, 4, 8), (2, 4, 8, 4)]
+
+
+def uniform_numbers(count, generator_seed=0):
+    generator = torch.Generator().manual_seed(generator_seed)
+    return torch.rand(3, count, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", SAMPLES)
+def test_super_resolution_measures_blocks_along_every_axis(shape):
+    conditioning, x = ud.SuperResolution(2), torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = conditioning.measure(x, x[:, :0])
+    small = x
+    for axis in range(2, x.ndim):  # the mean over each pair of neighbours, axis after axis
+        small = small.unflatten(axis, (-1, 2)).mean(axis + 1)
+    expected = small
+    for axis in range(2, x.ndim):
+        expected = expected.repeat_interleave(2, axis)
+    # A mean of at most 8 numbers below 1, added in another order: 8 roundings of 2^-24.
+    torch.testing.assert_close(found, expected, rtol=0, atol=8 * 2**-24)
+    assert conditioning.measurement_shape(shape) == tuple(small.shape[1:])
+    torch.testing.assert_close(conditioning.from_user(small[0], shape), expected[0], rtol=0, atol=8 * 2**-24)
+    torch.testing.assert_close(conditioning.from_samples(small, shape, uniform_numbers(1))["image"], expected)
+    assert torch.equal(conditioning.baseline(torch.full((3, *shape), 0.25)), torch.full((3, *shape), 0.25))
+    assert conditioning.built_for(SimpleNamespace(shape=shape)) == (ud.Image(2, shape[1:]),)
+    with pytest.raises(ParameterError, match=r"conditioning.factor must be a divisor of \w+ of"):
+        ud.SuperResolution(5).channels(shape)
+    if len(shape) == 3:  # of images as it always was, bit for bit
+        pooled = torch.nn.functional.avg_pool2d(x, 2)
+        assert torch.equal(found, pooled.repeat_interleave(2, -2).repeat_interleave(2, -1))
+        bicubic = torch.nn.functional.interpolate(pooled, scale_factor=2, mode="bicubic", align_corners=False)
+        assert torch.equal(conditioning.baseline(x), bicubic.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("shape", SAMPLES)
+def test_masks_of_every_rank(shape):
+    masks = ud.RandomMasks(1, 0.25, 0.75)
+    x, uniform = torch.rand(3, *shape) * 2 - 1, uniform_numbers(masks.draws - 1)
+    known = masks.known(uniform, *shape[1:])
+    assert known.shape == (3, *shape[1:])
+    for sample in ~known:  # one box: the product of its shadows on the axes, each an interval of allowed length
+        box = torch.ones_like(sample)
+        for axis, side in enumerate(shape[1:]):
+            shadow = sample.movedim(axis, 0).reshape(side, -1).any(1)
+            covered = shadow.nonzero().flatten()
+            assert round(0.25 * side) <= len(covered) <= round(0.75 * side)
+            assert covered[-1] - covered[0] == len(covered) - 1
+            box &= shadow.reshape(-1, *[1] * (sample.ndim - 1 - axis))
+        assert torch.equal(sample, box)
+    image = masks.measure(x, uniform)
+    assert torch.equal(masks.compose(torch.zeros_like(x), {"image": image}), x.where(known[:, None], torch.zeros(())))
+    assert torch.equal(masks.baseline(image).where(known[:, None], x), x)
+    # Along the last axes nothing depends on the rank.
+    if len(shape) == 4:
+        flat = masks.known(uniform, *shape[2:])
+        assert torch.equal((~known).any(1), ~flat)
+
+
+def test_depth_of_a_box_is_independent_of_its_height():
+    # Uniform over 5 lengths of depth and 5 of height: 25 pairs, each n / 25 times, to five standard deviations.
+    count, masks = 20000, ud.RandomMasks(1, 1 / 6, 5 / 6)
+    generator = torch.Generator().manual_seed(0)
+    hidden = ~masks.known(torch.rand(count, 4, generator=generator, dtype=torch.float64), 6, 6, 1)
+    pairs = hidden.any(2).any(2).sum(1) * 6 + hidden.any(1).any(2).sum(1)
+    counts = pairs.bincount(minlength=36).reshape(6, 6)[1:, 1:]
+    assert ((counts - count / 25).abs() < 5 * (count / 25) ** 0.5).all()
+
+
+@pytest.mark.parametrize("shape", SAMPLES)
+@pytest.mark.parametrize("conditioning", [ud.SuperResolution(2), ud.RandomMasks()], ids=lambda c: type(c).__name__)
+def test_image_conditions_of_every_rank_are_trained_on(shape, conditioning):
+    source = ud.TensorSource(torch.rand(4, *shape) * 2 - 1, "x")
+    backbone = ud.UNet(shape, width=8, multipliers=(1,), blocks=1, image=conditioning.channels(shape))
+    model = ud.NeuralDenoiser(ud.DDPM(10), ud.Eps(), backbone)
+    settings = ud.Training(steps=1, batch=2, tensorboard=False, precision="fp32")
+    trained = ud.train(model, source, ud.Denoising(), settings, conditioning=conditioning, report=print)
+    image = conditioning.measure(source.batch(torch.arange(2)), uniform_numbers(conditioning.draws - 1)[:2])
+    assert ud.sample(trained, ud.DDIM(), ud.Uniform(2), seeds=2, image=image).x.shape == (2, *shape)
+
+
+def test_colours_of_every_rank_and_vectors_of_none():
+    x = torch.rand(2, 3, 4)
+    assert ud.Colorization().measure(x, x[:, :0]).shape == (2, 1, 4)
+    assert ud.Colorization().baseline(x[:, :1]).shape == (2, 3, 4)
+    with pytest.raises(DataError, match="must be used with signals, images or volumes"):
+        ud.SuperResolution(2).check(ud.TensorSource(torch.zeros(4, 2), "points"), None)

@@ -62,6 +62,16 @@ def test_a_key_of_a_recipe_does_not_reach_the_terminal_raw(tmp_path):
     assert (result.code, "\x1b" in result.err) == (2, False)
 
 
+def test_too_many_open_files_are_the_limit_of_the_system(tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise OSError(24, "Too many open files", "METADATA")
+
+    assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 0
+    monkeypatch.setattr("unidiff.tasks.generation.load_generation", broken)
+    message = refused("sample", tmp_path / "run", code=1)
+    assert message == "unidiff: too many open files (METADATA). Raise the limit, `ulimit -n 1024` for example.\n"
+
+
 def test_what_nobody_foresaw_is_kept_in_a_file_and_has_code_70(tmp_path, monkeypatch):
     def broken(*args, **options):
         raise KeyError("an inner " + HOSTILE)

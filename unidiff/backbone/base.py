@@ -131,6 +131,9 @@ class Backbone(PlainArguments, nn.Module, ABC):
         """
         entered = {*added, *getattr(context, "attended", ())}
         for condition in self.conditions:
+            size = tuple(getattr(condition, "size", ()) if joins and condition.joined else ())
+            allowed = f"images of the size of the samples, {self.shape[1:]}, to be joined to them"
+            require(size in ((), self.shape[1:]), "conditions", condition, allowed)
             if condition.name not in entered and not (joins and condition.joined):
                 problem = f"{type(self).__name__} has no way to take {condition!r}"
                 raise ParameterError("conditions", f"{problem}; write a network of your own, or use UNet or DiT.")

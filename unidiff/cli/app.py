@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -129,6 +130,9 @@ def main() -> None:
     except UnidiffError as error:
         _end(str(error), error.exit_code, error if debug else None)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            problem = f"too many open files ({error.filename or error.strerror})"
+            _end(f"{problem}. Raise the limit, `ulimit -n 1024` for example.", 1, error if debug else None)
         _end(write_report(error), EXIT_CODE, error if debug else None)
 
 

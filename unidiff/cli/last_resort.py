@@ -52,5 +52,5 @@ def write_report(error: BaseException) -> str:
 def _version(library: str) -> str:
     try:
         return metadata.version(library)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, OSError):
         return "is missing"

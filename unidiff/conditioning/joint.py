@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +37,9 @@ class Joint(Conditioning):
 
     def __post_init__(self) -> None:
         require(len(self.parts) > 0, "parts", self.parts, "one conditioning or more")
-        for part in self.parts:
-            require(not hasattr(part, "parts"), "parts", part, "single conditionings")
+        for number, part in enumerate(self.parts):
+            single = hasattr(part, "dropout_draws") and not hasattr(part, "parts")
+            require(single, f"parts[{number}]", part, "one conditioning, such as Labels()")
         if same := sorted(name for name in self.names if self.names.count(name) > 1):
             raise ParameterError("parts", f"must make conditions of different names, got {same[0]!r} twice")
         require(0 <= self.joint_dropout <= 1, "joint_dropout", self.joint_dropout, "a number from 0 to 1")
@@ -79,8 +81,12 @@ class Joint(Conditioning):
     def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What all parts set; see `Conditioning.network`."""
         needed: dict[str, Any] = {}
-        for part in self.parts:
-            needed |= part.network(data, {**arguments, **needed})
+        for number, part in enumerate(self.parts):
+            try:
+                needed |= part.network(data, {**arguments, **needed})
+            except ParameterError as error:  # of the part: it is named by its place in the list
+                where = re.sub("^conditioning", f"conditioning[{number}]", error.parameter)
+                raise ParameterError(where, error.problem) from error
         return needed
 
     def check(self, source: OpenDataset, classes: int | None) -> None:

@@ -18,14 +18,16 @@ __all__ = ["RandomMasks"]
 class RandomMasks(ImageConditioning):
     """An image with random rectangles masked out, and the mask as a further channel: 1 is known, 0 is unknown.
 
+    Of a signal intervals are masked, of a volume or video boxes.
+
     Unknown pixels are 0. Palette fills them with normal noise instead, and has no mask channel. All zeros, the dropped
     condition, is the image of which no pixel is known. The loss is taken over all pixels (Palette's over the unknown
     ones); `compose` puts the known ones back.
 
     Args:
         rectangles: How many, at least 1; they may overlap.
-        smallest: Least height and width of a rectangle, as a share of the image's, above 0.
-        largest: Largest height and width, as a share, at most 1.
+        smallest: Least side of a rectangle along each axis, as a share of the image's, above 0.
+        largest: Largest side, as a share, at most 1.
     """
 
     rectangles: int = 2
@@ -47,17 +49,22 @@ class RandomMasks(ImageConditioning):
         """One more than the images have."""
         return shape[0] + 1
 
-    def known(self, uniform: Tensor, height: int, width: int) -> Tensor:
-        """The mask, (B, H, W) bool: sides and positions of the rectangles are uniform over the integers.
+    def known(self, uniform: Tensor, *sizes: int) -> Tensor:
+        """The mask, (B, *sizes) bool: sides and positions of the rectangles are uniform over the integers.
 
         Args:
-            uniform: Height, width, top and left of each rectangle in turn, as uniform draws, (B, 4 * rectangles).
-            height: H in pixels.
-            width: W in pixels.
+            uniform: Height, width, top and left of each rectangle in turn, as uniform draws, (B, 4 * rectangles). A
+                signal needs width and left alone. Depth and front of a volume's are the last 27 bits of height and top,
+                which are independent of the first 26.
+            *sizes: Sizes in pixels, as (H, W).
         """
         tall, wide, top, left = uniform.unflatten(1, (self.rectangles, 4)).unbind(-1)
-        rows, columns = self._span(tall, top, height), self._span(wide, left, width)
-        return ~(rows[..., :, None] & columns[..., None, :]).any(1)
+        deep, front = tall * 2**26 % 1, top * 2**26 % 1
+        masked = torch.ones(len(uniform), self.rectangles, *[1] * len(sizes), dtype=torch.bool, device=uniform.device)
+        for axis, (length, position) in zip(range(-1, -len(sizes) - 1, -1), ((wide, left), (tall, top), (deep, front))):
+            span = self._span(length, position, sizes[axis])
+            masked = masked & span.reshape(*span.shape[:2], *[1] * (len(sizes) + axis), -1, *[1] * (-1 - axis))
+        return ~masked.any(1)
 
     def _span(self, length: Tensor, position: Tensor, size: int) -> Tensor:
         """Which of `size` pixels a side covers, (B, rectangles, size)."""
@@ -74,13 +81,14 @@ class RandomMasks(ImageConditioning):
 
     @staticmethod
     def _masked(x0: Tensor, known: Tensor) -> Tensor:
-        """The condition (B, C + 1, H, W) of images (B, C, H, W) with the mask `known`, (B, 1, H, W) bool."""
+        """The condition (B, C + 1, *sizes) of images (B, C, *sizes) with the mask `known`, (B, 1, *sizes) bool."""
         return torch.cat([torch.where(known, x0, 0.0), known.to(x0.dtype)], dim=1)
 
     def baseline(self, image: Tensor) -> Tensor:
         """Unknown pixels filled with the mean of the known ones, by channel."""
         pixels, known = image[:, :-1], image[:, -1:]
-        mean = (pixels * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+        axes = tuple(range(2, image.ndim))
+        mean = (pixels * known).sum(axes, keepdim=True) / known.sum(axes, keepdim=True).clamp(min=1)
         return torch.where(known > 0, pixels, mean)
 
     def as_image(self, image: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from unidiff.backbone.axes import name_samples
 from unidiff.condition.base import Condition
 from unidiff.condition.image import Image
 from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, require_samples
@@ -22,10 +23,22 @@ from unidiff.errors import DataError, ParameterError, require, require_whole
 
 __all__ = ["Colorization", "ImageConditioning", "SuperResolution"]
 
+_NDIM = (2, 3, 4)  # axes of a sample, its channels too: signals, images, volumes or videos
+_ENLARGEMENTS = {1: "linear", 2: "bicubic", 3: "trilinear"}
+_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def _block_means(x: Tensor, factor: int) -> Tensor:
+    """The mean of each block of samples, (B, C, *sizes), of `factor` along each axis: (B, C, *sizes / factor)."""
+    means: Tensor = _MEANS[x.ndim - 2](x, factor)
+    return means
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConditioning(Conditioning):
-    """A measurement of the clean image, as the condition `image` of the same height and width, in [-1, 1].
+    """A measurement of the clean image, as the condition `image` of the same sizes, in [-1, 1].
+
+    Signals (C, L) and volumes or videos (C, D, H, W) are measured as images are, along each axis.
 
     Args:
         dropout: Probability that the condition is dropped (set to zeros), from 0 to 1; above 0 the model can be guided
@@ -44,36 +57,36 @@ class ImageConditioning(Conditioning):
 
     @abstractmethod
     def channels(self, shape: tuple[int, ...]) -> int:
-        """Channels C' of the condition for images (C, H, W); a ParameterError if they have no such condition."""
+        """Channels C' of the condition for images (C, *sizes); a ParameterError if they have no such condition."""
 
     @abstractmethod
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The condition, (B, C', H, W).
+        """The condition, (B, C', *sizes).
 
         Args:
-            x0: Clean images, (B, C, H, W) in [-1, 1].
+            x0: Clean images, (B, C, *sizes) in [-1, 1].
             uniform: Uniform draws for its randomness, (B, draws - 1).
         """
 
     @abstractmethod
     def baseline(self, image: Tensor) -> Tensor:
-        """A model-free estimate of the clean images, (B, C, H, W), from the conditions, (B, C', H, W)."""
+        """A model-free estimate of the clean images, (B, C, *sizes), from the conditions, (B, C', *sizes)."""
 
     @abstractmethod
     def as_image(self, image: Tensor) -> Tensor:
-        """The conditions, (B, C', H, W), as images to show, (B, C, H, W)."""
+        """The conditions, (B, C', *sizes), as images to show, (B, C, *sizes)."""
 
     def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the measurement that a user may have instead of a whole image; (C, H, W) by default."""
+        """Shape of the measurement that a user may have instead of a whole image; (C, *sizes) by default."""
         return shape
 
     def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
-        """The condition from a user's image, (C', H, W).
+        """The condition from a user's image, (C', *sizes).
 
         Args:
-            image: A whole image, (C, H, W) in [-1, 1], or one of `measurement_shape`.
-            shape: Shape of the samples, (C, H, W).
-            known: Where the image is known, (H, W) bool; required by masks, an error with other conditions.
+            image: A whole image, (C, *sizes) in [-1, 1], or one of `measurement_shape`.
+            shape: Shape of the samples, (C, *sizes).
+            known: Where the image is known, (*sizes) bool; required by masks, an error with other conditions.
 
         Raises:
             ParameterError: If a mask is missing, or passed to a condition without masks.
@@ -93,9 +106,10 @@ class ImageConditioning(Conditioning):
 
     def network(self, data: Dataset, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """`image`, the channels of the condition; see `Conditioning.network`."""
-        if len(data.shape) != 3 or data.coded:
+        if len(data.shape) not in _NDIM or data.coded:
             samples = "latents" if data.coded else data.shape
-            raise ParameterError("conditioning", f"must be used with images; the samples of {data} are {samples}")
+            problem = f"must be used with signals, images or volumes; the samples of {data} are {samples}"
+            raise ParameterError("conditioning", problem)
         channels = self.channels(data.shape)
         if "image" not in arguments:
             return super().network(data, arguments)
@@ -107,15 +121,16 @@ class ImageConditioning(Conditioning):
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError for data that are not images with such a condition."""
         try:
-            require(len(source.shape) == 3, "conditioning", source.shape, "used with images")
+            allowed = "used with signals, images or volumes"
+            require(len(source.shape) in _NDIM, "conditioning", source.shape, allowed)
             self.channels(source.shape)
         except ParameterError as error:
             raise DataError(f"{source.name} has samples of shape {source.shape}: {error}") from error
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """The measurement, zeros where the first draw is below `dropout`; see `Conditioning.conditions`."""
-        dropped = (uniform[:, 0] < self.dropout).to(x0.device)
-        return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(dropped[:, None, None, None], 0.0)}
+        dropped = (uniform[:, 0] < self.dropout).to(x0.device).reshape(-1, *[1] * (x0.ndim - 1))
+        return {"image": self.measure(x0, uniform[:, 1:]).masked_fill(dropped, 0.0)}
 
     def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
         """The measurement of samples clipped to [-1, 1]; see `Conditioning.from_samples`."""
@@ -124,12 +139,12 @@ class ImageConditioning(Conditioning):
 
 @dataclass(frozen=True)
 class SuperResolution(ImageConditioning):
-    """The mean of each block of factor x factor pixels, repeated over the block.
+    """The mean of each block of factor x factor pixels, or values of a signal, or voxels, repeated over the block.
 
     Palette enlarges bicubically; either enlargement determines the block means, so the information is the same.
 
     Args:
-        factor: Side of a block in pixels, at least 2; a divisor of height and width.
+        factor: Side of a block in pixels, at least 2; a divisor of every size.
         noise: Standard deviation of noise that is added to the block means, in training and in sampling; they are then
             clipped to [-1, 1]. At least 0. See `augmented`.
     """
@@ -149,35 +164,34 @@ class SuperResolution(ImageConditioning):
 
     def channels(self, shape: tuple[int, ...]) -> int:
         """As many as the images have."""
-        _, height, width = shape
-        allowed = f"a divisor of the images' {height} x {width} pixels"
-        require(height % self.factor == width % self.factor == 0, "conditioning.factor", self.factor, allowed)
+        allowed = f"a divisor of {name_samples(shape[1:])}"
+        require(all(side % self.factor == 0 for side in shape[1:]), "conditioning.factor", self.factor, allowed)
         return shape[0]
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """The block means with their noise, repeated over their blocks."""
-        small = F.avg_pool2d(x0, self.factor)
+        small = _block_means(x0, self.factor)
         if self.noise:
             small = augmented(small, self.noise, uniform[:, 0]).clamp(-1, 1)
         return self._repeated(small)
 
     def baseline(self, image: Tensor) -> Tensor:
-        """The block means enlarged bicubically."""
-        small = F.avg_pool2d(image, self.factor)
-        return F.interpolate(small, scale_factor=self.factor, mode="bicubic", align_corners=False).clamp(-1, 1)
+        """The block means enlarged: of images bicubically, of signals and volumes linearly."""
+        small, mode = _block_means(image, self.factor), _ENLARGEMENTS[image.ndim - 2]
+        return F.interpolate(small, scale_factor=self.factor, mode=mode, align_corners=False).clamp(-1, 1)
 
     def as_image(self, image: Tensor) -> Tensor:
         """The blocks themselves."""
         return image
 
     def measurement_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(C, H / factor, W / factor)."""
-        return (shape[0], shape[1] // self.factor, shape[2] // self.factor)
+        """(C, *sizes / factor)."""
+        return (shape[0], *(side // self.factor for side in shape[1:]))
 
     def from_user(self, image: Tensor, shape: tuple[int, ...], known: Tensor | None = None) -> Tensor:
         """From a low-resolution image, or from a whole one by `measure`; see `ImageConditioning.from_user`."""
         if image.shape == self.measurement_shape(shape):
-            image = self._repeated(image)
+            image = self._repeated(image[None])[0]
         return super().from_user(image, shape, known)
 
     def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
@@ -187,7 +201,9 @@ class SuperResolution(ImageConditioning):
         return super().from_samples(self._repeated(x) if x.shape[1:] == small else x, shape, uniform)
 
     def _repeated(self, small: Tensor) -> Tensor:
-        return small.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
+        for axis in range(2, small.ndim):
+            small = small.repeat_interleave(self.factor, axis)
+        return small
 
 
 @dataclass(frozen=True)
@@ -208,7 +224,7 @@ class Colorization(ImageConditioning):
 
     def baseline(self, image: Tensor) -> Tensor:
         """Grey in all three channels."""
-        return image.expand(-1, 3, -1, -1)
+        return image.expand(-1, 3, *image.shape[2:])
 
     def as_image(self, image: Tensor) -> Tensor:
         """The grey image."""

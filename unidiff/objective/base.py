@@ -63,11 +63,19 @@ class Objective(PlainArguments, ABC, Generic[Model]):
             raise ParameterError("coupling", problem)
         self.times.check(process)
 
+    def check_model(self, model: Model) -> None:
+        """Reject a model that cannot be trained with this objective: by default see `check`.
+
+        Raises:
+            ParameterError: With the reason.
+        """
+        self.check(model.process)
+
     def with_teacher(self, teacher: Denoiser) -> Objective[Model]:
         """The objective with the model that it needs, which is frozen and gets the states of the model in training.
 
         Args:
-            teacher: A model of the same process, on the same device, that accepts the same conditions.
+            teacher: A model of the same process, samples and conditions, on the same device; see `check_model`.
 
         Raises:
             ParameterError: If the objective needs no teacher.

@@ -19,6 +19,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
 from unidiff.errors import ParameterError
+from unidiff.files import digest
 from unidiff.reading import map_array
 from unidiff.search_paths import find
 
@@ -48,6 +49,10 @@ class Coupling(PlainArguments, ABC):
         """Raise a ParameterError or a DataError if opened data cannot be coupled; before the first batch is read."""
         return
 
+    def digests(self) -> dict[str, str]:
+        """The digest of each file that it reads, by the parameter that names it: a run is resumed with these only."""
+        return {}
+
     @abstractmethod
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The noise of each sample of a batch, on the CPU and in the dtype of `noise`.
@@ -56,7 +61,8 @@ class Coupling(PlainArguments, ABC):
         processes that share it.
 
         Args:
-            source: The opened data, of which sample i has the label i: a sample never changes its place.
+            source: The opened data. In training, `source.batch(indices)` returns the samples of the step as they are
+                trained on, augmented perhaps, on the CPU; they are read once.
             indices: Which samples, (B,) integers.
             noise: Standard normal noise, (B, *modes), independent of the samples.
             basis: The basis whose modes these are.
@@ -109,6 +115,10 @@ class Pairs(Coupling):
                 problem = f"NaN or infinity in rows {start} to {start + _READ_TOGETHER - 1}"
                 raise ParameterError("path", f"must hold finite noise; {self.path} has {problem}")
 
+    def digests(self) -> dict[str, str]:
+        """See `Coupling.digests`."""
+        return {"path": digest(find(self.path, "path"))}
+
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The rows of the file."""
         rows, count = source.positions()
@@ -122,7 +132,8 @@ class OptimalTransport(Coupling):
 
     An exact assignment (`scipy.optimize.linear_sum_assignment`) of the whole batch of a step, at most O(B^3). As B
     grows it tends to the optimal transport between the marginals, whose flow has straight paths. The host computes it,
-    from data on the CPU: it waits for a GPU only if the data were handed over on one. Each sample is read twice.
+    from data on the CPU: it waits for a GPU only if the data were handed over on one. Samples are
+    read once, by each process the whole batch.
     """
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:

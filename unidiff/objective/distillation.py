@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.denoiser import Denoiser, NeuralDenoiser, require_alike
 from unidiff.errors import ParameterError
 from unidiff.objective.denoising import Denoising
 from unidiff.process.level import Level
@@ -40,12 +40,25 @@ class Distillation(Denoising):
         object.__setattr__(twin, "_teacher", teacher.eval().requires_grad_(False))
         return twin
 
-    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
-        if self._teacher is None:
+    def check_model(self, model: NeuralDenoiser) -> None:
+        """Reject a model without the teacher's process, samples and conditions; see `Objective.check_model`."""
+        super().check_model(model)
+        self._require_alike(model)
+
+    def _require_alike(self, model: NeuralDenoiser) -> Denoiser:
+        """The teacher, if it fits the model."""
+        if (teacher := self._teacher) is None:
             problem = "Distillation has no teacher. Use Distillation().with_teacher(model), or `teacher` in a recipe."
             raise ParameterError("objective", problem)
+        # A function or a foreign network need not say its shape or its conditions: it may take any.
+        known = [name for name in ("shape", "conditions") if None not in (getattr(teacher, name), getattr(model, name))]
+        require_alike("teacher", teacher, model, "process", *known)
+        return teacher
+
+    def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        teacher = self._require_alike(denoiser)
         u = denoiser.process.perturb(u0, eps, level)
         with torch.no_grad():
-            truth = self._teacher(u, level, **cond)
+            truth = teacher(u, level, **cond)
         return self._simple(denoiser.parameterization, denoiser.output(u, level, **cond), truth.x0, truth.eps, level)

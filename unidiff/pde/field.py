@@ -15,8 +15,8 @@ from unidiff.pde.domain import Domain
 
 __all__ = ["FieldLike", "Times", "as_field", "as_modes", "field_modes", "reject_constants", "single_field", "volume"]
 
-FieldLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | Callable[..., Any]"
-Times: TypeAlias = "Tensor | Sequence[float] | float"
+FieldLike: TypeAlias = Tensor | np.ndarray[Any, Any] | Callable[..., Any]
+Times: TypeAlias = Tensor | Sequence[float] | float
 
 # A mode is a sum of products, rounded to at most n eps |u|; sums in blocks and fast transforms stay under 14 eps |u| on
 # intervals, rectangles and masks of up to 20,000 cells.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
+import re
 import types
 import typing
 import warnings
@@ -148,7 +149,7 @@ class Builder:
         except RecipeError:
             raise
         except ParameterError as error:
-            path = error.parameter.split(".")
+            path = re.findall(r"[^.\[\]]+", error.parameter)
             if path[0] in parameters(cls):
                 raise node.reach(path).at.error(join(key, error.parameter), error.problem) from error
             raise node.at.error(key, error.problem if error.parameter == key else str(error)) from error

@@ -98,10 +98,13 @@ class Node:
         return self.value
 
     def reach(self, path: Iterable[str]) -> Node:
-        """The node at a path below this one, or the last that exists on the way there."""
+        """The node at a path of keys and indices below this one, or the last that exists on the way there."""
         node = self
         for part in path:
-            if not isinstance(node.value, dict) or part not in node.value:
+            if isinstance(node.value, list) and part.isdecimal() and int(part) < len(node.value):
+                node = node.value[int(part)]
+            elif isinstance(node.value, dict) and part in node.value:
+                node = node.value[part]
+            else:
                 break
-            node = node.value[part]
         return node

@@ -1,4 +1,4 @@
-"""What a run builds on: the weights that it starts from, the parts that it trains, the teacher of its objective."""
+"""What a run builds on: its start, the parts that it trains, the teacher and the coupling of its objective."""
 
 from __future__ import annotations
 
@@ -107,6 +107,13 @@ def gather(
         if before is not None and before.teacher is not None and before.teacher.digest != facts["teacher"].digest:
             problem = f"it has changed since this run began ({before.teacher.digest}, step {before.teacher.step})"
             raise RunError(f"teacher: {task.teacher}: {problem}. Restore it, or start another run with --out.")
+    coupling: Any = getattr(task.loss(), "coupling", None)  # of the objective of a generative model alone
+    if coupling is not None and (digests := coupling.digests()):
+        facts["coupling"] = digests
+        for name, began in before.coupling.items() if before is not None else ():
+            if digests.get(name) != began:
+                problem = f"the file has changed since this run began ({began})"
+                raise RunError(f"objective.coupling.{name}: {problem}. Restore it, or start another run with --out.")
     return BuildsOn(facts, weights, kept, train, model)
 
 

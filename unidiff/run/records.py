@@ -77,6 +77,7 @@ class TrainingOutcome:
         trained: Number of weights that are not frozen; None for all.
         start: Where the weights at the beginning are from; None for fresh ones.
         teacher: The model that the objective needs.
+        coupling: Digest of each file that the coupling reads; None if it reads none.
         needs: The memory and the time that training takes at least, of a dry run.
         finished: When it ended, as ISO 8601.
         seconds: How long training and report took.
@@ -93,6 +94,7 @@ class TrainingOutcome:
     trained: int | None = None
     start: Origin | None = None
     teacher: Origin | None = None
+    coupling: Mapping[str, str] | None = None
     needs: str | None = None
     finished: str | None = None
     report: Report | None = None
@@ -139,6 +141,7 @@ class Manifest:
         data: What it was trained on; None if it is not known.
         start: Where the weights at its beginning were from; None for fresh ones.
         teacher: The model that its objective needs; None if it needs none.
+        coupling: Digest of each file that its coupling reads, by parameter.
         extensions: When and how its numbers or data were changed, each with the steps done, in order.
         entries: Everything that was recorded.
     """
@@ -149,6 +152,7 @@ class Manifest:
     data: DataFacts | None = None
     start: Origin | None = None
     teacher: Origin | None = None
+    coupling: Mapping[str, str] = field(default_factory=dict)
     extensions: Sequence[Mapping[str, Any]] = ()
     entries: Mapping[str, Any] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.solver.base import State
+from unidiff.solver.gradients import gradients
 from unidiff.solver.sample import shape_and_seeds
 from unidiff.velocity import PerSamplePosterior, VelocityField
 
@@ -49,7 +50,6 @@ class PerSampleSolver(PlainArguments, ABC):
             yield State(s, u)
         yield State(0.0, model.denoise(u, noisy[-1]))
 
-    @torch.no_grad()
     def sample(
         self,
         model: VelocityField,
@@ -59,13 +59,15 @@ class PerSampleSolver(PlainArguments, ABC):
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        grad: bool = False,
     ) -> Tensor:
         """Draw samples in pixels, (B, *shape); the arguments are those of `unidiff.sample`."""
         linear = model.process.linear
         shape, seeds = shape_and_seeds(model.shape, shape, seeds)
         u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
-        *_, last = self.trajectory(model, u, (grid or default_grid(linear)).times(linear))
-        return linear.basis.inverse(last.u).to(dtype)
+        with gradients(grad, model):
+            *_, last = self.trajectory(model, u, (grid or default_grid(linear)).times(linear))
+            return linear.basis.inverse(last.u).to(dtype)
 
 
 @dataclass(frozen=True)

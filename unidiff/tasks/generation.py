@@ -145,8 +145,11 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         if self.noise_condition is None:
             object.__setattr__(self, "noise_condition", self.parameterization.noise_condition(self.process))
         if isinstance(self.conditioning, (list, tuple)):
-            with inside("conditioning", self.conditioning):
+            try:
                 object.__setattr__(self, "conditioning", Joint(tuple(self.conditioning)))
+            except ParameterError as error:
+                where = error.parameter.replace("parts", "conditioning", 1)
+                raise ParameterError(where, error.problem) from error
         for name in ("parameterization", "objective", "noise_condition", "sampling"):
             component = getattr(self, name)
             with inside(name, component):
@@ -191,20 +194,16 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def taught(self, teacher: NeuralDenoiser) -> Objective:
         """The objective with its teacher; see `TrainingTask.taught`."""
-        network = self.sketch()
-        pairs: dict[str, tuple[object, object]] = {
-            "process": (teacher.process, self.process),
-            "shape": (teacher.shape, self.data.shape),
-            "conditions": (teacher.conditions, conditions_of(network)),
-        }
-        for name, (theirs, ours) in pairs.items():
-            if theirs != ours:
-                problem = f"{self.teacher} has another {name} than this recipe, {theirs!r} and not {ours!r}"
-                raise ParameterError("teacher", f"{problem}. They must be equal.")
         if self.measures:
             problem = f"{self.process!r} is fitted to the data of each run, so a teacher's states are not those here."
             raise ParameterError("teacher", problem)
-        return self.objective.with_teacher(teacher)
+        objective = self.objective.with_teacher(teacher)
+        student = NeuralDenoiser(self.process, self.parameterization, self.sketch(), self.noise_condition)
+        try:
+            objective.check_model(student)
+        except ParameterError as error:
+            raise ParameterError(error.parameter, f"{self.teacher}: {error.problem}") from error
+        return objective
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BatchPlan", "stream_seed"]
+from unidiff.data.base import OpenDataset
+
+__all__ = ["Batch", "BatchPlan", "stream_seed"]
 
 _ORDER, _NOISE, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
 
@@ -73,3 +75,45 @@ class BatchPlan:
         """Uniform draws for all that is random about the conditions of a step, (B, draws) float64."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, _CONDITION, step))
         return torch.rand(self.batch, draws, generator=generator, dtype=torch.float64)
+
+
+class Batch(OpenDataset):
+    """The data of one step: read in parts by training, unless a coupling has read the whole batch before.
+
+    It is the data set as a coupling sees it. What `batch` returns for the indices of the step are the samples that are
+    trained on, with their augmentations; an iterable is read once. Every process then reads the whole batch, from one
+    state of PyTorch's generator, which is the caller's to set.
+
+    Args:
+        source: The data as they were handed over: a coupling reads them on the host.
+        resident: The same data, on the device where they are trained on.
+        indices: Those of the step, (B,).
+    """
+
+    def __init__(self, source: OpenDataset, resident: OpenDataset, indices: Tensor) -> None:
+        described = (source.name, source.shape, source.checksum, source.stand_in, source.labels, source.class_names)
+        super().__init__(*described)
+        self.source, self.resident, self.indices = source, resident, indices
+        self._read: tuple[Tensor, Tensor | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def positions(self) -> tuple[Tensor, int]:
+        """See `OpenDataset.positions`."""
+        return self.source.positions()
+
+    def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """See `OpenDataset.batch`."""
+        if not torch.equal(indices, self.indices):
+            return self.source.batch(indices, device)
+        if self._read is None:
+            self._read = self.source.examples(indices)
+        return self._read[0].to(device)
+
+    def part(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The samples of some rows of the batch, on a device, and their labels; see `OpenDataset.examples`."""
+        if self._read is None:
+            return self.resident.examples(self.indices[rows], device)
+        x, label = self._read
+        return x[rows].to(device, non_blocking=True), None if label is None else label[rows]

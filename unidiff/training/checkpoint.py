@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -88,7 +87,7 @@ class Checkpoints:
                 files = {path.name: digest(path).removeprefix("sha256:") for path in sorted(partial.iterdir())}
                 state = {"step": checkpoint.step, "files": files, "extra": checkpoint.extra}
                 (partial / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk may be any of them
+        except (OSError, RuntimeError) as error:  # a full disk may be either
             remedy = "Free space or correct the permissions, then continue with --resume."
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
         newest = [path for path in self.paths() if path.name <= final.name][: self.keep]

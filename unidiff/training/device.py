@@ -7,7 +7,7 @@ import torch
 from unidiff.errors import ParameterError
 from unidiff.training.settings import Precision
 
-__all__ = ["arithmetic", "resolve_device", "resolve_precision"]
+__all__ = ["arithmetic", "resolve_device", "resolve_precision", "seed_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -50,3 +50,10 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
 def arithmetic(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     """A context in which networks compute in `dtype`; states, weights and losses stay in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, but of the CPU and one device alone, whose states are put back after training."""
+    torch.default_generator.manual_seed(seed)
+    if device.type in ("cuda", "mps"):
+        torch.get_device_module(device).manual_seed(seed)

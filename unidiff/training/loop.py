@@ -19,9 +19,9 @@ from unidiff.errors import RunFailed, require
 from unidiff.memory import enough_memory
 from unidiff.noise import global_states_kept
 from unidiff.precision import precise
-from unidiff.training.batches import BatchPlan, stream_seed
+from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
-from unidiff.training.device import arithmetic, resolve_precision
+from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process
@@ -131,6 +131,8 @@ def train(
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
     accelerator = accelerator or accelerator_for(settings, report=report)
+    allowed = "an Accelerator of the package accelerate"
+    require(hasattr(accelerator, "prepare_model"), "accelerator", accelerator, allowed)
     with global_states_kept(accelerator.device):
         return _train(
             denoiser, source, objective, settings, conditioning, seed, accelerator, checkpoints, on_step, stop, report
@@ -190,7 +192,7 @@ def _train(
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
-    source = source.to(device)
+    data = source, source.to(device)
     count, offset = None if source.sequential else len(source), seen - done * settings.batch
     plan = BatchPlan(seed, settings.batch, count, offset)
     start = time.perf_counter() - seconds
@@ -201,7 +203,7 @@ def _train(
             group["lr"] = lr
         with arithmetic(precision, device):
             window += _accumulate_gradients(
-                model, parallel, source, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
+                model, parallel, data, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
         summed += 1
         if step == 1:
@@ -249,7 +251,7 @@ def _train(
 def _accumulate_gradients(
     model: Trained,
     parallel: nn.Module,
-    source: OpenDataset,
+    data: tuple[OpenDataset, OpenDataset],
     loss: LossInTraining,
     noise_shape: tuple[int, ...],
     conditioning: Conditions | None,
@@ -260,16 +262,20 @@ def _accumulate_gradients(
 ) -> Tensor:
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
     rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
-    _seed_dropout(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
-    indices = plan.indices(step)
+    batch = Batch(*data, plan.indices(step))
     uniform, noise = plan.draws(step, noise_shape)
-    noise = loss.noise(indices, noise)
-    source.prefetch(plan.indices(step + 1).chunk(processes)[rank])
+    # For what a coupling reads, alike in all processes.
+    seed_device(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
+    noise = loss.noise(batch, noise)
+    if rank:
+        seed_device(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
+    batch.resident.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (indices, uniform, noise, chance)]
-    for part, (index, draw, eps, drawn) in enumerate(zip(*mine)):
-        x, label = source.examples(index, accelerator.device)
+    rows = torch.arange(plan.batch)
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (rows, uniform, noise, chance)]
+    for part, (row, draw, eps, drawn) in enumerate(zip(*mine)):
+        x, label = batch.part(row, accelerator.device)
         cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
         eps = eps.to(accelerator.device, non_blocking=True)
         cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
@@ -278,13 +284,6 @@ def _accumulate_gradients(
             accelerator.backward(mean)
         total += mean.detach()
     return total
-
-
-def _seed_dropout(seed: int, device: torch.device) -> None:
-    """As torch.manual_seed, but of the CPU and one device alone, whose states are put back after training."""
-    torch.default_generator.manual_seed(seed)
-    if device.type in ("cuda", "mps"):
-        torch.get_device_module(device).manual_seed(seed)
 
 
 def _diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:

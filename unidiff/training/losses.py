@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unidiff.data.base import OpenDataset
 from unidiff.errors import require_shape
+from unidiff.training.batches import Batch
 from unidiff.training.trainable import Loss, Trained
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class LossInTraining:
     Args:
         objective: What to minimise.
         model: The model in training.
-        source: The data as they were handed over: a coupling reads them on the host.
+        source: The opened data.
         device: Where losses are computed.
 
     Raises:
@@ -37,21 +38,21 @@ class LossInTraining:
     def __init__(self, objective: Loss[Trained], model: Trained, source: OpenDataset, device: torch.device) -> None:
         full: Any = objective  # a Loss need not be an Objective, nor its model have a process
         process: Any = getattr(model, "process", None)
-        self._objective, self._process, self._source = full, process, source
+        self._objective, self._process = full, process
         self._coupling = getattr(objective, "coupling", None)
         self._state = None
         self._recorded: list[Tensor] = []
         if self._coupling is not None:
-            full.check(process)
+            full.check_model(model)
             self._coupling.check_shape(source.shape)
             self._coupling.check_data(source)
             self._state = full.times.state(process, device)
 
-    def noise(self, indices: Tensor, noise: Tensor) -> Tensor:
+    def noise(self, batch: Batch, noise: Tensor) -> Tensor:
         """The noise of each sample of a whole batch, (B, *noise_shape), on the CPU."""
         if self._coupling is None:
             return noise
-        coupled: Tensor = self._coupling.couple(self._source, indices, noise, self._process.basis)
+        coupled: Tensor = self._coupling.couple(batch, batch.indices, noise, self._process.basis)
         require_shape("coupling", "noise", coupled.shape, noise.shape)
         return coupled
 

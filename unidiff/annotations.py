@@ -1,0 +1,173 @@
+"""What annotations promise: whether a value is of the type of its parameter, and that type in words."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import reprlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import unidiff
+from unidiff.errors import ParameterError
+
+__all__ = ["annotations_of", "fits", "misfit"]
+
+# Annotations in words, for messages.
+_WORDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    type(None): "None",
+    Any: "any value",
+    tuple: "a list",
+    list: "a list",
+    dict: "a mapping",
+    Callable: "a function",
+    Tensor: "a tensor",
+    np.ndarray: "an array",
+    torch.dtype: "a dtype",
+    torch.device: "a device",
+}
+_LISTS = (tuple, list, Sequence, Collection, Iterable)
+
+
+def _is_number(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return float in kinds and value.ndim == 0
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    Any: lambda value: True,
+    object: lambda value: True,
+    None: lambda value: value is None,
+    type(None): lambda value: value is None,
+    bool: lambda value: isinstance(value, (bool, np.bool_)),
+    int: lambda value: _is_number(value, (int, np.integer)),
+    float: lambda value: _is_number(value, (int, float, np.integer, np.floating)),
+    complex: lambda value: _is_number(value, (int, float, complex, np.number)),
+    str: lambda value: isinstance(value, (str, os.PathLike)),  # a name, or a path
+    Callable: callable,
+}
+
+
+def fits(annotation: Any, value: object) -> bool:
+    """Whether a value is what an annotation promises: a list does for a tuple, an integer for a number."""
+    if isinstance(annotation, TypeVar):
+        annotation = annotation.__bound__ or Any
+    origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(arm, value) for arm in args)
+    if origin is Literal:
+        return any(value is arm or (type(value) is type(arm) and value == arm) for arm in args)
+    if isinstance(origin, str):  # a name that only type checkers know
+        return True
+    if origin in _PLAIN:
+        return _PLAIN[origin](value)
+    if isinstance(origin, type) and issubclass(origin, os.PathLike):
+        return isinstance(value, (str, os.PathLike))
+    if origin in _LISTS:
+        return _is_list(origin, args, value)
+    if getattr(origin, "_is_protocol", False):
+        members = {name for base in origin.__mro__ for name in vars(base).get("__annotations__", ())}
+        members |= {name for name in vars(origin) if not name.startswith("_")}
+        return all(hasattr(value, name) for name in members)
+    return not isinstance(origin, type) or isinstance(value, origin)
+
+
+def _is_list(origin: Any, args: tuple[Any, ...], value: object) -> bool:
+    if isinstance(value, (str, bytes, Mapping, type)) or not hasattr(value, "__iter__"):
+        return False
+    if not args or not isinstance(value, (tuple, list)):
+        return True
+    if origin is tuple and Ellipsis not in args:
+        return len(args) == len(value) and all(map(fits, args, value))
+    return all(fits(args[0], part) for part in value)
+
+
+def _phrase(annotation: Any) -> str:
+    """An annotation in words."""
+    origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_phrase, args)))
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin is tuple and args and Ellipsis not in args:
+        return f"a list of {len(args)}: {', '.join(map(_phrase, args))}"
+    if origin in _LISTS:
+        return f"a list, each of it {_phrase(args[0])}" if args else "a list"
+    if origin in _WORDS:
+        return _WORDS[origin]
+    name = getattr(origin, "__name__", str(origin)).lstrip("_")
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+@lru_cache(maxsize=1000)
+def annotations_of(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Parameter -> annotation of a constructor or a function; one that cannot be evaluated stays a string."""
+    known: dict[str, Any] = {}
+    if isinstance(function, type) and "__dataclass_fields__" in vars(function) and "__init__" in vars(function):
+        for base in reversed(function.__mro__):
+            known |= _evaluated(vars(base).get("__annotations__", {}), base.__module__)
+    called: Any = function
+    if isinstance(function, type):
+        called = getattr(function, "__init__")  # noqa: B009 (of the class itself)
+    own = _evaluated(getattr(called, "__annotations__", {}), inspect.unwrap(called).__module__)
+    known = {**own, **known}
+    return {name: known[name] for name in inspect.signature(function).parameters if name in known}
+
+
+class _Public(dict[str, Any]):
+    """The public names of the package: for those that a module imports for type checkers only."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+
+
+def _evaluated(annotations: Mapping[str, Any], module: str) -> dict[str, Any]:
+    space, found = vars(sys.modules[module]), {}
+    for name, annotation in annotations.items():
+        found[name] = annotation
+        if isinstance(annotation, str):
+            for names in (dict[str, Any](), _Public()):
+                with suppress(NameError):
+                    found[name] = eval(annotation, space, names)  # our own source, as `typing.get_type_hints` does
+                    break
+    return found
+
+
+def misfit(function: Callable[..., Any], values: Mapping[str, Any], made: object = None) -> ParameterError | None:
+    """The error of the first argument, by name, that is neither what its annotation promises nor the default.
+
+    What a constructor has made of an argument is as good: see `made`, the object.
+    """
+    annotations, defaults = annotations_of(function), _defaults(function)
+    for name in (name for name in defaults if name in values and name in annotations):
+        value, annotation = values[name], annotations[name]
+        if value is defaults[name] or fits(annotation, value):
+            continue
+        if made is None or not fits(annotation, getattr(made, name, value)):
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else reprlib.repr(value)
+            return ParameterError(name, f"must be {_phrase(annotation)}, got {got}")
+    return None
+
+
+@lru_cache(maxsize=1000)
+def _defaults(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Parameter -> default, of those that take one argument."""
+    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {
+        name: own.default for name, own in inspect.signature(function).parameters.items() if own.kind not in several
+    }
