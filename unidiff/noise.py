@@ -98,7 +98,7 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
         count: Number of samples, where it is known beforehand.
 
     Raises:
-        ParameterError: If these are not integers, or not one for each sample, or none.
+        ParameterError: If these are not integers from 0 to 2^64 - 1, or not one for each sample, or none.
     """
     try:
         chosen: Sequence[int] = range(operator.index(count if seeds is None else seeds))  # type: ignore[arg-type]
@@ -111,4 +111,6 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
     if len(chosen) == 0 or count not in (None, len(chosen)):
         needed = "at least one" if count is None else f"one for each of {count} samples"
         raise ParameterError("seeds", f"must be {needed}, got {len(chosen)}")
+    ends = (chosen[0], chosen[-1]) if isinstance(chosen, range) else chosen
+    require(all(0 <= seed < 2**64 for seed in ends), "seeds", seeds, "integers from 0 to 2^64 - 1")
     return chosen

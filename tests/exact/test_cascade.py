@@ -111,6 +111,13 @@ def test_a_sample_depends_on_its_seed_alone():
     assert torch.equal(ud.Cascade([ud.Stage(base())]).sample(7, dtype=F64).x, together.stages[0].x)
 
 
+@pytest.mark.parametrize("seeds", [[-1], [2**64], range(2**64, 2**64 + 2)])
+def test_seeds_out_of_range_are_refused(seeds):
+    for chain in (cascade(), ud.Cascade([ud.Stage(base())])):
+        with pytest.raises(ParameterError, match=r"seeds must be integers from 0 to 2\^64 - 1, got "):
+            chain.sample(seeds)
+
+
 def test_stages_have_streams_of_their_own():
     # A second stage that ignores its condition is not changed by another first stage, bit for bit, and independent of
     # it: correlations of n pairs have the standard error 1 / sqrt(n).

@@ -156,6 +156,8 @@ def test_a_negative_condition_stands_in_place_of_the_null():
     }.values():
         with pytest.raises(ParameterError, match=words):
             ud.ClassifierFree(model, 3.0, negative)
+    with pytest.raises(ParameterError, match=r"names must be some of the model's conditions \(species\), got none"):
+        ud.ClassifierFree(model, 3.0, names=[])
     with pytest.raises(ParameterError, match="label: the model has no condition of this name; it accepts species"):
         ud.ClassifierFree(model, 3.0, names=["label"])
 
@@ -318,6 +320,15 @@ def test_mistakes_are_one_clear_error(make, words):
     with pytest.raises(ParameterError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_of_no_said_size_has_that_of_the_samples():
+    for name in ("UNet", "DiT"):
+        network = NETWORKS[name](ud.Image(2, name="grey"))
+        assert network.conditions == (ud.Image(2, (4, 4), name="grey"),)
+        model = ud.NeuralDenoiser(PROCESS, ud.Eps(), network)
+        with pytest.raises(ParameterError, match=r"grey must be floats of shape \(1, 2, 4, 4\), got .*\(1, 2, 8, 8\)"):
+            ud.sample(model, seeds=1, grey=torch.zeros(1, 2, 8, 8))
 
 
 def test_the_old_attribute_of_a_denoiser_is_read():

@@ -54,6 +54,11 @@ def test_a_caption_is_read_by_its_words():
     assert condition.parse("").tolist() == []
     with pytest.raises(ParameterError, match="caption: 'tree' is not one of its words, a, on, red"):
         condition.parse("a red tree")
+    with pytest.raises(ParameterError, match="caption must be at most 5 words, got 6"):
+        condition.parse("a red three on a blue")
+    for value in (3, None, [0.5], ["a", "red"], [[0, 1]]):
+        with pytest.raises(ParameterError, match="must be words, such as 'a', got "):
+            condition.parse(value)
     with pytest.raises(ParameterError, match="word_list"):
         ud.Caption(5, 3, ("a",))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,6 +57,8 @@ class Backbone(PlainArguments, nn.Module, ABC):
         own = () if image is None else (Image(image, tuple(shape)[1:]),)
         every = (*own, *(() if classes is None else (Label(classes),)), *conditions)
         require_distinct(every)
+        if shape:  # an image of any size is joined to samples of this one
+            every = tuple(replace(own, size=tuple(shape)[1:]) if _any_size(own) else own for own in every)
         values = {"shape": tuple(shape), "conditions": every, "learned_variance": learned_variance}
         for name, value in values.items():
             if value:  # otherwise the class attribute holds
@@ -134,6 +137,11 @@ class Backbone(PlainArguments, nn.Module, ABC):
             if condition.name not in entered and not (joins and condition.joined):
                 problem = f"{type(self).__name__} has no way to take {condition!r}"
                 raise ParameterError("conditions", f"{problem}; write a network of your own, or use UNet or DiT.")
+
+
+def _any_size(condition: Condition) -> bool:
+    """Whether this is a condition of images that does not say their size."""
+    return bool(condition.joined) and getattr(condition, "size", None) == ()
 
 
 def require_size(parameter: str, value: Any, most: int) -> None:

@@ -43,11 +43,19 @@ class Caption(Tokens):
             ParameterError: If one is not in the list.
         """
         if not isinstance(value, str):
-            return super().parse(value)
+            try:
+                numbers = super().parse(value)
+            except (ValueError, TypeError, RuntimeError):
+                numbers = torch.zeros(())
+            if numbers.ndim != 1 or numbers.is_floating_point():
+                raise ParameterError(self.name, f"must be words, such as {self.word_list[0]!r}, got {value!r}")
+            return numbers
         number = {word: place for place, word in enumerate(self.word_list)}
         words = value.lower().split()
         if unknown := [word for word in words if word not in number]:
             raise ParameterError(self.name, f"{unknown[0]!r} is not one of its words, {', '.join(self.word_list)}")
+        if len(words) > self.length:
+            raise ParameterError(self.name, f"must be at most {self.length} words, got {len(words)}")
         return torch.tensor([number[word] for word in words], dtype=torch.int64)
 
 

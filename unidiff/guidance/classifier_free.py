@@ -46,6 +46,8 @@ class ClassifierFree(Guided):
         super().__init__(model)
         every = [condition.name for condition in model.conditions or ()]
         self.names = tuple(every if names is None else [names] if isinstance(names, str) else names)
+        if every and not self.names:
+            raise ParameterError("names", f"must be some of the model's conditions ({', '.join(every)}), got none")
         if not self.names:
             problem = "the model is unconditional; classifier-free guidance needs one trained with `conditioning`"
             if model.conditions is None:
