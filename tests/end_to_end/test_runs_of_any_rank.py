@@ -99,3 +99,17 @@ def test_a_classifier_of_signals_guides():
     plain, x = ud.sample(model, **options).x, ud.sample(guided, **options, label=torch.tensor([0, 1])).x
     assert x.shape == (2, 2, 16)
     assert (x - plain).abs().max() > 1e-4
+
+
+@pytest.mark.slow  # 3 s of CPU: a whole run
+def test_classes_and_images_of_any_rank_join(tmp_path):
+    # Each class with each signal: 2 x 1 samples from the command line.
+    data = {"type": "Notes", "count": 40}
+    both = ["labels", {"type": "SuperResolution", "factor": 4}]
+    path = write(tmp_path, {**RING, "data": data, "backbone": UNET, "conditioning": both})
+    assert unidiff("run", path, "--out", tmp_path / "run", "--set", "training.steps=1").code == 0
+    np.save(tmp_path / "small.npy", np.zeros((1, 128), np.float32))
+    words = ("--class", "3,8", "--image", tmp_path / "small.npy", "--count", "1", "--array", tmp_path / "s.npy")
+    result = unidiff("sample", tmp_path / "run", *words)
+    assert result.code == 0, result.err
+    assert np.load(tmp_path / "s.npy").shape == (2, 1, 512)

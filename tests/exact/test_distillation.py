@@ -133,3 +133,8 @@ def test_the_order_of_conditions_does_not_matter():
     for make in (lambda: ud.Split(one, fewer, 0.5), lambda: ud.AutoGuidance(one, fewer, 2.0)):
         with pytest.raises(ParameterError, match="its conditions must be the model's"):
             make()
+
+
+def test_a_teacher_is_a_model():
+    with pytest.raises(ParameterError, match="teacher must be a Denoiser, got 3"):
+        ud.Distillation().with_teacher(3)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from unidiff.arguments import plain_arguments
 from unidiff.denoiser import Denoiser, NeuralDenoiser, require_alike
 from unidiff.errors import ParameterError
 from unidiff.objective.denoising import Denoising
@@ -34,6 +35,7 @@ class Distillation(Denoising):
 
     _teacher: Denoiser | None = field(default=None, init=False, repr=False, compare=False)
 
+    @plain_arguments
     def with_teacher(self, teacher: Denoiser) -> Distillation:
         """The objective with its teacher, which is frozen; see `Objective.with_teacher`."""
         twin = replace(self)

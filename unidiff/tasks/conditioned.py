@@ -70,8 +70,8 @@ def conditioned(
         examples = _image_examples(measured, run, chosen)
         if chosen.classes:  # each class with each image
             image = examples.cond["image"]
-            pairs = {"image": image.repeat(len(labels), 1, 1, 1), "label": labels.repeat_interleave(len(image))}
-            examples = Examples(pairs)
+            images = image.repeat(len(labels), *[1] * (image.ndim - 1))
+            examples = Examples({"image": images, "label": labels.repeat_interleave(len(image))})
     elif chosen.classes:
         examples = Examples({"label": labels})
     examples = examples or Examples({})
