@@ -165,3 +165,18 @@ def test_guidance_names_an_option_that_the_model_has_a_use_for(runs, conditions,
     with pytest.raises(RunError) as raised:
         conditioned(run, GuidanceOptions(guidance=2.0), ImageOptions(), ModelOptions(), print)
     assert str(raised.value).endswith(remedy)
+
+
+def test_a_negative_condition_is_led_away_from(runs, tmp_path):
+    run = ud.load(runs / "strong", device="cpu")
+    words = ("sample", runs / "strong", "--class", 1, "--count", 2, "--out", tmp_path / "x.png")
+    guided = ("--guidance", 2, "--set", "negative.label=0", "--array", tmp_path / "x.npy", "--set", "sampling.seed=3")
+    assert unidiff(*words, *guided).code == 0
+    model = ud.ClassifierFree(run.denoiser, 2.0, {"label": torch.tensor([0])})
+    sampling = run.recipe.sampling
+    x = ud.sample(model, sampling.solver, sampling.grid, seeds=range(3, 5), label=torch.tensor([1, 1])).x
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), x.clamp(-1, 1), atol=1e-6)
+    message = refused(*words, "--set", "negative.label=0")
+    assert "--set negative.label=0: negative conditions are of classifier-free guidance" in message
+    assert "from 0 to 1" in refused(*words, "--guidance", 2, "--set", "negative.label=7")
+    assert "negative.nothing" in refused(*words, "--guidance", 2, "--set", "negative.nothing=7")

@@ -49,7 +49,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the recipe, sampling.count=9, or set a condition, cond.NAME=VALUE. Repeatable.",
+        help="Replace a value of the recipe, sampling.count=9, or a condition: cond.NAME=VALUE, negative.NAME=VALUE.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
@@ -59,8 +59,8 @@ AllowImports = Annotated[
 
 
 def split_conditions(overrides: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """The overrides of a recipe's values, and the conditions of samples among them: `cond.NAME=VALUE`, by name."""
-    own = [change for change in overrides or () if change.startswith("cond.")]
+    """The overrides of a recipe's values, and the conditions of samples among them: by NAME, or as negative.NAME."""
+    own = [change for change in overrides or () if change.startswith(("cond.", "negative."))]
     pairs = (change.removeprefix("cond.").partition("=") for change in own)
     return [change for change in overrides or () if change not in own], {name: value for name, _, value in pairs}
 
@@ -155,15 +155,15 @@ class ImageOptions:
 
 def option_of(parameter: str) -> str:
     """The option that sets a parameter of `SampleConditions`."""
-    if parameter == "cond" or parameter.startswith("cond."):
-        return f"--set {'cond.NAME' if parameter == 'cond' else parameter}=VALUE"
+    if parameter.partition(".")[0] in ("cond", "negative"):
+        return f"--set {parameter if '.' in parameter else f'{parameter}.NAME'}=VALUE"
     return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter)
 
 
 def sample_conditions(
     guidance: GuidanceOptions, images: ImageOptions | None = None, values: Mapping[str, str] = MappingProxyType({})
 ) -> SampleConditions:
-    """The conditions of samples that these options choose; `values` are those of `--set cond.NAME=VALUE`.
+    """The conditions of samples that these options choose; `values` are those that `split_conditions` found.
 
     Raises:
         RunError: If an option needs another one, excludes another one, or cannot be read.
@@ -172,9 +172,13 @@ def sample_conditions(
     plain: dict[str, Any] = {name: getattr(guidance, name) for name in names}
     if images is not None:
         plain |= {"images": tuple(images.images or ()), "mask": images.mask}
-    cond = {name: _read_value(text) for name, text in values.items()}
+    plain |= {"cond": {}, "negative": {}}
+    for name, text in values.items():
+        plain["negative" if name.startswith("negative.") else "cond"][name.removeprefix("negative.")] = _read_value(
+            text
+        )
     try:
-        return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, cond=cond, **plain)
+        return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, **plain)
     except ParameterError as error:
         raise option_error(error, guidance) from error
 
@@ -187,14 +191,15 @@ def option_error(
 ) -> RunError:
     """The error about a parameter of `SampleConditions`, as one about the option that set it."""
     name = error.parameter.removeprefix("conditions.")
-    written = {**vars(guidance), **vars(images or ImageOptions()), **{f"cond.{name}": values[name] for name in values}}
+    written: dict[str, Any] = {**vars(guidance), **vars(images or ImageOptions())}
+    written |= {key if key.startswith("negative.") else f"cond.{key}": text for key, text in values.items()}
     if (value := written.get(name)) is None:  # set by the recipe
         return RunError(str(error))
     option = option_of(name)
     shown = f"{value:g}" if isinstance(value, float) else str(value[0] if isinstance(value, list) else value)
     option = option.replace("VALUE", shown) if "VALUE" in option else f"{option} {shown}"
     fields = "|".join(field.name for field in dataclasses.fields(SampleConditions))
-    problem = re.sub(rf"`(cond\.\w+|{fields})`", lambda match: option_of(match[1]), error.problem)
+    problem = re.sub(rf"`((?:cond|negative)\.\w+|{fields})`", lambda match: option_of(match[1]), error.problem)
     return RunError(complaint(option, problem))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def conditioned(
     for name, parameter in (("label", "classes"), ("image", "images")):
         if getattr(chosen, parameter) and name in chosen.cond:
             raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
-    cond = {**examples.cond, **{name: _value(run.denoiser, name, chosen) for name in chosen.cond}}
+    cond = {**examples.cond, **{name: _value(run.denoiser, name, chosen.cond[name]) for name in chosen.cond}}
     count = max(map(len, cond.values()), default=1)
     cond |= {name: cond[name].expand(count, *cond[name].shape[1:]) for name in chosen.cond}
     examples = examples._replace(cond=cond)
@@ -86,16 +87,16 @@ def conditioned(
     return Conditioned(_guided(run, bool(cond), chosen, classifier, weaker), examples, measured)
 
 
-def _value(model: Denoiser, name: str, chosen: SampleConditions) -> Tensor:
+def _value(model: Denoiser, name: str, value: Any, kind: str = "cond") -> Tensor:
     """The value of a condition of the model, as one row (1, ...)."""
     try:
         condition = condition_of(model, name)
-        return condition.check(condition.parse(chosen.cond[name])[None], 1)
+        return condition.check(condition.parse(value)[None], 1)
     except ParameterError as error:
-        raise ParameterError(f"cond.{name}", error.problem) from error
+        raise ParameterError(f"{kind}.{name}", error.problem) from error
     except (ValueError, TypeError, RuntimeError) as error:  # not numbers
         problem = "write a number or a list of numbers, such as [0.5,1]."
-        raise ParameterError(f"cond.{name}", problem) from error
+        raise ParameterError(f"{kind}.{name}", problem) from error
 
 
 def _labels(
@@ -162,7 +163,7 @@ def _guided(
     model: Denoiser = run.denoiser
     try:
         if chosen.guidance is not None:
-            model = guided = _at_scale(run, has_condition, chosen.guidance, classifier, weaker)
+            model = guided = _at_scale(run, has_condition, chosen, classifier, weaker)
             if chosen.interval is not None:
                 model = guided = GuidanceInterval(guided, *chosen.interval)
             if chosen.rescale is not None:
@@ -171,18 +172,20 @@ def _guided(
     except ParameterError as error:
         names = {"low": "interval", "high": "interval", "share": "rescale", "quantile": "threshold"}
         names |= {"classifier": "classifier", "weaker_model": "weaker"}
-        raise ParameterError(names.get(error.parameter, "guidance"), error.problem) from error
+        known = error.parameter if error.parameter.startswith("negative.") else "guidance"
+        raise ParameterError(names.get(error.parameter, known), error.problem) from error
 
 
 def _at_scale(
     run: GenerationRun,
     has_condition: bool,
-    scale: float,
+    chosen: SampleConditions,
     classifier: Classifier | None,
     weaker: Denoiser | None,
 ) -> Guided:
     """The run's model, guided by itself without its condition, by a weaker model or by a classifier."""
-    model, conditioning = run.denoiser, run.recipe.conditions()
+    model, conditioning, scale = run.denoiser, run.recipe.conditions(), chosen.guidance
+    assert scale is not None
     if weaker is not None:
         return AutoGuidance(model, weaker, scale)
     if not has_condition:
@@ -192,7 +195,8 @@ def _at_scale(
     if conditioning is not None and conditioning.dropout == 0:
         problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
         raise ParameterError("guidance", f"{problem}. Leave it out.")
-    return ClassifierFree(model, scale)
+    negative = {name: _value(model, name, value, "negative") for name, value in chosen.negative.items()}
+    return ClassifierFree(model, scale, negative)
 
 
 def _remedy(run: GenerationRun, classifier: Classifier | None) -> str:

@@ -27,7 +27,8 @@ class SampleConditions:
         threshold: Clip predictions at this quantile of their pixels (dynamic thresholding).
         images: Images to condition on, which samples take in turn; empty for test images.
         mask: The pixels that an inpainting model fills in, white; with `images`.
-        cond: Conditions of other names, one value for all samples: a number or a list.
+        cond: Conditions of other names, one value for all samples: a number or a list, or the words of a caption.
+        negative: Conditions that guidance leads away from, in place of the null ones, in the same form.
     """
 
     classes: tuple[int | str, ...] = ()
@@ -40,6 +41,7 @@ class SampleConditions:
     images: tuple[Path, ...] = ()
     mask: Path | None = None
     cond: dict[str, Any] = field(default_factory=dict)
+    negative: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.classifier is not None and self.weaker is not None:
@@ -47,6 +49,12 @@ class SampleConditions:
         for name in _OF_GUIDANCE:
             if self.guidance is None and getattr(self, name) is not None:
                 raise ParameterError(name, "this is an option of guidance. Set its scale with `guidance`.")
+        for name in self.negative:
+            if self.guidance is None or self.classifier is not None or self.weaker is not None:
+                problem = (
+                    "negative conditions are of classifier-free guidance. Set its scale with `guidance`, and no other."
+                )
+                raise ParameterError(f"negative.{name}", problem)
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for a file of results; those that came later only if they are set."""
@@ -59,5 +67,6 @@ class SampleConditions:
             "mask": self.mask,
             **{name: value for name, value in later.items() if value is not None},
             **{f"cond.{name}": value for name, value in self.cond.items()},
+            **{f"negative.{name}": value for name, value in self.negative.items()},
         }
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
