@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -27,7 +26,8 @@ from unidiff.cli.options import grouped
 from unidiff.cli.run import check, resume, run
 from unidiff.cli.sample import sample
 from unidiff.cli.signals import ended_by_signals
-from unidiff.errors import UnidiffError
+from unidiff.cli.streams import open_streams
+from unidiff.errors import RunError, UnidiffError
 from unidiff.memory import enough_memory
 from unidiff.text import clean
 
@@ -101,6 +101,14 @@ def _show_warnings_as_notes() -> None:
     warnings.showwarning = show
 
 
+def _require_working_directory() -> None:
+    """Raise a RunError if the working directory was deleted, in which some libraries end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise RunError(f"the working directory is gone ({error.strerror}). Change to another one: `cd`.") from error
+
+
 def main() -> None:
     """Run the command line. Exit codes: 2 for a user's mistake, 1 for a failed run, 128 + its number for a signal.
 
@@ -109,16 +117,17 @@ def main() -> None:
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an output that has no such letter, ASCII say, gets its code
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
     run_directory.set(None)
     try:
         with warnings.catch_warnings(), ended_by_signals(), enough_memory():
             _show_warnings_as_notes()
-            sys.exit(command_line(words, standalone_mode=False))
+            _require_working_directory()
+            code = command_line(words, standalone_mode=False)
+            sys.stdout.flush()
+            sys.exit(code)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)

@@ -7,6 +7,8 @@ import platform
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
@@ -29,24 +31,35 @@ def write_report(error: BaseException) -> str:
     """
     lines = [
         f"command: {sys.argv}",
-        f"directory: {os.getcwd()}",
+        f"directory: {_found(os.getcwd)}",
         f"unidiff {__version__}, python {platform.python_version()}, {platform.platform()}",
         ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES),
         "",
         "".join(traceback.format_exception(error)),
     ]
     what = f"an unexpected error, {type(error).__name__}: {first_line(error)}"
-    for folder in (run_directory.get(), Path(tempfile.gettempdir())):
+    for folder in (run_directory.get(), _found(tempfile.gettempdir)):
         if folder is None or not os.path.isdir(folder):
             continue
+        path = ""
         try:
             number, path = tempfile.mkstemp(".txt", "unidiff-error-", folder)
             with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n".join(lines))
         except OSError:
+            with suppress(OSError):
+                os.unlink(path)
             continue
         return f"{what}\nThe whole of it is in {path}: please report it with that file (--debug shows it here)."
     return f"{what}\nIt could not be written to a file; --debug shows the whole of it: please report it."
+
+
+def _found(place: Callable[[], str]) -> str | None:
+    """A folder, unless there is none: the working directory may be deleted, all temporary ones full."""
+    try:
+        return place()
+    except OSError:
+        return None
 
 
 def _version(library: str) -> str:

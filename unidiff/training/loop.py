@@ -169,10 +169,9 @@ def _train(
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
         require_like(saved.optimizer, optimizer)
-        optimizer.load_state_dict(saved.optimizer)
+        # The settings are those of this optimiser, and not those of the file.
+        optimizer.load_state_dict({**saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
         loss.restore(saved.objective)
-        for group in optimizer.param_groups:  # a run may go on with another one
-            group["weight_decay"] = settings.weight_decay
         first = torch.tensor(float(saved.extra.get("first_loss", math.nan)))
         window.fill_(float(saved.extra["loss_sum"]))
         done, seconds = saved.step, float(saved.extra["seconds"])
