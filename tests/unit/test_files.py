@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -241,3 +242,28 @@ def test_what_is_inside(tmp_path: Path) -> None:
     inside = {"a", "a/b", "a/../b", "in", "down/down/b", "loop"}
     for name in (*inside, "..", "../b", "/", "/etc/hostname", "out", "out/b", "a/../../run2"):
         assert files.is_inside(tmp_path / "run" / name, tmp_path / "run") == (name in inside), name
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_a_name_that_is_free_when_it_is_whole(tmp_path, monkeypatch, links):
+    def free():
+        return next(path for path in (tmp_path / f"{n}.png" for n in range(9)) if not path.exists())
+
+    def write(path):
+        path.write_text("ours")
+        (tmp_path / "0.png").write_text("theirs")  # while it was written
+
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    assert files.save_new(write, free) == tmp_path / "1.png"
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["theirs", "ours"]
+
+
+@pytest.mark.parametrize(("name", "problem"), [
+    ("x" * 300, "this name cannot be used"), (".", "this is a directory"), ("fifo", "this is a device or a pipe"),
+    ("none/x", "does not exist"),
+])  # fmt: skip
+def test_what_is_no_name_of_a_file_is_refused(tmp_path, name, problem):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(RunError, match=f"^--out .*{problem}"):
+        files.require_file(tmp_path / name, "--out")

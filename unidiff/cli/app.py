@@ -26,7 +26,7 @@ from unidiff.cli.options import grouped
 from unidiff.cli.run import check, resume, run
 from unidiff.cli.sample import sample
 from unidiff.cli.signals import ended_by_signals
-from unidiff.cli.streams import open_streams
+from unidiff.cli.streams import usable_streams
 from unidiff.errors import RunError, UnidiffError
 from unidiff.memory import enough_memory
 from unidiff.text import clean
@@ -109,6 +109,7 @@ def _require_working_directory() -> None:
         raise RunError(f"the working directory is gone ({error.strerror}). Change to another one: `cd`.") from error
 
 
+@usable_streams()
 def main() -> None:
     """Run the command line. Exit codes: 2 for a user's mistake, 1 for a failed run, 128 + its number for a signal.
 
@@ -117,7 +118,6 @@ def main() -> None:
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    open_streams()
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
     run_directory.set(None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from unidiff.errors import RunFailed
 
-__all__ = ["open_streams"]
+__all__ = ["usable_streams"]
 
 
 class _Stream:
@@ -53,17 +54,25 @@ class _Stream:
             raise RunFailed(f"{problem}. What was saved is whole: send the output elsewhere.") from error
 
 
-def open_streams() -> None:
-    """Make the standard streams fit to be written to, whatever the caller left of them.
+@contextmanager
+def usable_streams() -> Iterator[None]:
+    """Standard streams that can be written to while the block runs, whatever the caller left of them.
 
     A letter that an output does not have, one of ASCII say, gets its code. A closed one leads nowhere; no file that is
     opened later takes its number, to be written to by whatever prints. Errors of standard error are passed over: a
     full disk or a closed terminal ends no training. Those of standard output are a RunFailed.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper) and mode == "w":
-            stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, _Stream(stream, quiet=name == "stderr"))
+    before = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}  # by their numbers
+    with ExitStack() as opened:
+        for name, stream in before.items():
+            if stream is None:
+                mode = "r" if name == "stdin" else "w"
+                setattr(sys, name, opened.enter_context(open(os.devnull, mode, encoding="utf-8")))
+            elif isinstance(stream, io.TextIOWrapper) and name != "stdin":
+                stream.reconfigure(errors="backslashreplace")
+                setattr(sys, name, _Stream(stream, quiet=name == "stderr"))
+        try:
+            yield
+        finally:
+            for name, stream in before.items():
+                setattr(sys, name, stream)

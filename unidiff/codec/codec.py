@@ -73,7 +73,7 @@ class Layout:
                 1.0 if scale is None else float(scale),
                 0.0 if shift is None else float(shift),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # infinity is no integer
             problem = f"missing or invalid entry in its configuration: {error}"
             raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
 

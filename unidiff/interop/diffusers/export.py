@@ -202,6 +202,8 @@ def _write(path: Path, content: bytes) -> None:
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
     """Raise a RunError if the folder must not be written to; nothing is changed."""
     remedy = "Choose another folder."
+    if os.path.isfile(folder):
+        raise RunError(f"{folder}: this is a file, not a folder. {remedy}")
     require_writable(folder, remedy=remedy)
     if not os.path.isdir(folder) or not any(folder.iterdir()):
         return
