@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -95,3 +96,16 @@ def test_a_closed_terminal_stops_a_run_with_its_checkpoint(tmp_path):
     assert process.wait(120) == 128 + signal.SIGHUP
     assert len(list((run / "checkpoints").glob("step-*"))) == 1
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
+
+
+def test_a_library_that_cannot_be_loaded_is_no_fault_of_ours(tmp_path, monkeypatch, capsys):
+    (tmp_path / "not_loading.py").write_text("raise ValueError('SOME_VARIABLE must be ON or OFF')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        "unidiff.cli.app.command_line", lambda *words, **options: importlib.import_module("not_loading")
+    )
+    monkeypatch.setattr(sys, "argv", ["unidiff", "list"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "a library cannot be loaded (ValueError: SOME_VARIABLE must be ON or OFF)" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from unidiff.cli.signals import ended_by_signals
 from unidiff.cli.streams import usable_streams
 from unidiff.errors import RunError, UnidiffError
 from unidiff.memory import enough_memory
-from unidiff.text import clean
+from unidiff.text import clean, first_line
 
 __all__ = ["app", "main"]
 
@@ -138,7 +138,17 @@ def main() -> None:
     except UnidiffError as error:
         _end(str(error), error.exit_code, error if debug else None)
     except Exception as error:
+        if _is_of_a_library_that_loads(error):
+            problem = f"a library cannot be loaded ({type(error).__name__}: {first_line(error)})"
+            remedy = "Correct what the environment sets, its limits, or the installation."
+            _end(f"{problem}. {remedy}", RunError.exit_code, error if debug else None)
         _end(write_report(error), EXIT_CODE, error if debug else None)
+
+
+def _is_of_a_library_that_loads(error: Exception) -> bool:
+    """Whether an error is one of another package, which was being imported: of a variable that it reads, say."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.name == "<module>" and not Path(frame.filename).is_relative_to(_PACKAGE) for frame in frames)
 
 
 def _end(message: str, code: int, shown: Exception | None) -> NoReturn:
