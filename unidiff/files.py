@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import platform
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from unidiff.errors import RunError
+from unidiff.machine import is_alive, machine
 from unidiff.reading import open_regular
 
 __all__ = [
@@ -23,13 +22,13 @@ __all__ = [
     "PARTIAL",
     "digest",
     "digest_of",
-    "is_alive",
     "is_inside",
-    "machine",
     "parents",
     "remove",
     "remove_leftovers",
+    "require_file",
     "require_writable",
+    "save_new",
     "whole_file",
     "whole_files",
     "whole_folder",
@@ -73,6 +72,32 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def save_new(write: Callable[[Path], object], free: Callable[[], Path]) -> Path:
+    """Write a file, and give it a name that is free when it is whole: what another process has written stays.
+
+    Args:
+        write: Writes to a path.
+        free: A path that is free, of several beside each other; called again if it is taken by then.
+
+    Returns:
+        The path.
+    """
+    partial = _beside(free())
+    try:
+        write(partial)
+        while True:
+            path = free()
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                continue
+            except OSError:  # a file system without hard links
+                os.replace(partial, path)
+            return path
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -162,6 +187,20 @@ def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose 
         raise RunError(f"{folder}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
 
 
+def require_file(path: str | Path, option: str) -> None:
+    """Raise a RunError, which begins with the option that names the file, unless it can be written."""
+    folder, what, remedy = Path(path).absolute().parent, f"{option} {path}", "Choose another file."
+    if not os.path.isdir(folder):
+        raise RunError(f"{what}: the directory {folder} does not exist. Create it, or choose another file.")
+    try:
+        if _is_taken(Path(path)) and os.path.exists(path) and not os.path.isfile(path):
+            kind = "directory; name a file" if os.path.isdir(path) else "device or a pipe; name a file"
+            raise RunError(f"{what}: this is a {kind}.")
+    except OSError as error:
+        raise RunError(f"{what}: this name cannot be used ({error.strerror}). {remedy}") from error
+    require_writable(folder, remedy=remedy)
+
+
 def _is_taken(path: Path) -> bool:
     """Whether a path exists, if only as a broken link; raises OSError if it is not a valid path."""
     try:
@@ -175,28 +214,6 @@ def _beside(path: Path) -> Path:
     path = path.absolute()
     remove_leftovers(path.parent)
     return path.with_name(f"{PARTIAL}{machine()}-{os.getpid():x}-{secrets.token_hex(4)}{path.suffix[:16]}")
-
-
-@cache
-def machine() -> str:
-    """A short name of this machine, or of the container: where the number of a process means one of ours."""
-    container = ""
-    with suppress(OSError):
-        container = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{platform.node()} {container}".encode()).hexdigest()[:8]
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine has not ended."""
-    if os.name == "nt":
-        return True  # where asking would end it
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def remove(path: Path) -> None:
@@ -227,8 +244,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, with all links followed, is below a folder; one with a null character is nowhere."""
-    return "\0" not in str(path) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    """Whether a path, with all links followed, is below a folder; False of a name that no file can have."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError:
+        return False
 
 
 @contextmanager

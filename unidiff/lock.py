@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from unidiff.errors import RunError
-from unidiff.files import NOFOLLOW, is_alive, machine, parents
+from unidiff.files import NOFOLLOW, parents
+from unidiff.machine import is_alive, machine
 
 try:
     import fcntl

@@ -392,3 +392,33 @@ def test_kept_files_and_files_of_checkpoints_are_inside(task, tmp_path, name):
     with pytest.raises(RunError, match="every checkpoint is damaged"):
         ud.load(run, report=notices.append)
     assert "names other files than those of a checkpoint" in notices[0]
+
+
+# --- what belongs to others ---
+
+
+@pytest.mark.parametrize("name", ["samples", "loss.png"])
+def test_something_else_where_a_part_belongs_is_named_before_training(task, tmp_path, name):
+    run = tmp_path / "run"
+    task.run(run, Quiet())
+    files.remove(run / name)
+    (run / name).touch() if name == "samples" else (run / name).mkdir()
+    with pytest.raises(RunError, match=rf"{name}: a \w+ of the run belongs here. Remove this"):
+        task.run(run, Quiet(), resume=True)
+    assert task.run(run, Quiet(), overwrite=True).status == "finished"
+
+
+def test_a_recipe_that_is_not_utf_8_is_an_error_of_the_recipe(task, tmp_path):
+    run = tmp_path / "run"
+    task.run(run, Quiet())
+    (run / "recipe.yaml").write_bytes(b"# caf\xe9\n" + (run / "recipe.yaml").read_bytes())
+    assert "is not UTF-8" in refused("run", tmp_path / "tiny.yaml", "--out", run, "--resume")
+
+
+def test_a_run_is_not_replaced_by_one_that_builds_on_it(task, tmp_path):
+    run = tmp_path / "run"
+    task.run(run, Quiet())
+    before = everything(run)
+    message = refused("run", tmp_path / "tiny.yaml", "--set", f"start={run}", "--out", run, "--overwrite")
+    assert "builds on the run in this directory, which would be replaced" in message
+    assert everything(run) == before

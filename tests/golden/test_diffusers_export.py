@@ -367,6 +367,18 @@ def test_places(tmp_path, monkeypatch):
         with pytest.raises(RunFailed, match="No space left"):
             export(run, tmp_path / "new" / "deep")
         assert not (tmp_path / "new").exists()
+
+    def meanwhile(*_: Any, **__: Any) -> None:
+        shutil.copytree(place, tmp_path / "new")  # what another process has exported
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unidiff.interop.diffusers.native.save_file", meanwhile)
+        with pytest.raises(RunError, match="exists already"):
+            export(run, tmp_path / "new")
+    assert {path.relative_to(tmp_path / "new") for path in (tmp_path / "new").rglob("*")} >= {Path("unidiff")}
+    shutil.rmtree(tmp_path / "new")
+    with pytest.raises(RunError, match="File name too long"):
+        export(run, tmp_path / ("x" * 300))
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
 
     for error, seen in ((OSError(28, "No space left on device"), RunFailed), (KeyboardInterrupt(), KeyboardInterrupt)):

@@ -100,7 +100,7 @@ def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options
     """The command as a process of its own."""
     command = [sys.executable, *module, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     # A shell in the background ignores Ctrl-C, and its children inherit that.
     return subprocess.Popen(
         command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -168,3 +169,51 @@ def test_the_state_holds_a_checksum_of_every_file(tmp_path):
     path = Checkpoints(tmp_path).save(state(3))
     known = json.loads((path / "state.json").read_text())["files"]
     assert sorted([*known, "state.json"]) == sorted(path_.name for path_ in path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("target", ["..", ".", "step-00000002", "../samples"])
+def test_a_link_at_the_place_of_a_checkpoint_is_replaced_and_not_followed(tmp_path, target):
+    checkpoints, own = Checkpoints(tmp_path / "checkpoints"), tmp_path / "samples" / "own.txt"
+    checkpoints.save(state(1))
+    own.parent.mkdir()
+    own.write_text("own")
+    (tmp_path / "checkpoints" / "step-00000002").symlink_to(target)
+    checkpoints.save(state(2))
+    assert own.read_text() == "own"
+    assert [path.name for path in checkpoints.paths()] == ["step-00000002", "step-00000001"]
+
+
+def test_a_file_at_the_place_of_a_checkpoint_is_replaced(tmp_path):
+    (tmp_path / "step-00000002").write_text("")
+    Checkpoints(tmp_path).save(state(2))
+    assert Checkpoints(tmp_path).load(silent).step == 2
+
+
+def test_copies_under_other_names_stay_and_are_not_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for name in ("step-00000001.bak", "step-best"):
+        shutil.copytree(checkpoints.save(state(1)), tmp_path / name)
+    checkpoints.save(state(2))
+    assert checkpoints.load(silent).step == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000001.bak", "step-best", "step-00000002"}
+
+
+def test_steps_of_nine_digits_come_after_those_of_eight(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (99_999_999, 100_000_000):
+        checkpoints.save(state(step))
+    assert checkpoints.load(silent).step == 100_000_000
+    assert len(checkpoints.paths()) == 2
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    checkpoints, read = Checkpoints(tmp_path, keep=1), module.read_json
+    checkpoints.save(state(1))
+
+    def slowly(path):
+        if path.parent.name == "step-00000001":
+            checkpoints.save(state(2))  # the run goes on, and removes the older one
+        return read(path)
+
+    monkeypatch.setattr(module, "read_json", slowly)
+    assert checkpoints.load(silent).step == 2

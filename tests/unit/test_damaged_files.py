@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,12 @@ def test_checkpoints(tmp_path, name, count):
     lambda state: {**state, "param_groups": [{**state["param_groups"][0], "params": [0, 7]}]},
     lambda state: {**state, "state": {7: state["state"][0]}},
     lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg": torch.ones(()).expand(10**6, 10**6)}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg": torch.zeros(1).expand(2, 3)}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg": torch.zeros(3, 2).t()}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg": torch.zeros(2, 3, device="meta")}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg": torch.full((2, 3), torch.nan)}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "exp_avg_sq": -torch.ones(2, 3)}}},
+    lambda state: {**state, "state": {0: {**state["state"][0], "step": torch.tensor(-1.0)}}},
     lambda state: {**state, "state": {0: {**state["state"][0], "step": "x"}}},
     lambda state: {**state, "state": {0: {"step": state["state"][0]["step"]}}},
 ])  # fmt: skip
@@ -171,6 +178,17 @@ def test_the_state_of_another_optimiser_is_skipped(tmp_path, change):
     torch.save(change(torch.load(folder / "optimizer.pt")), folder / "optimizer.pt")
     state["files"]["optimizer.pt"] = hashlib.sha256((folder / "optimizer.pt").read_bytes()).hexdigest()
     (folder / "state.json").write_text(json.dumps(state))
+    assert read().step == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("seconds", math.inf), ("seconds", -1.0), ("seconds", True), ("loss_sum", math.nan), ("loss_sum", "1_0"),
+    ("summed", -2), ("summed", 10**400), ("summed", True), ("seen", -1), ("seen", 1e300), ("first_loss", []),
+])  # fmt: skip
+def test_counts_that_no_training_has_are_damage(tmp_path, name, value):
+    _, folder, read = checkpoint(tmp_path)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "extra": {**state["extra"], name: value}}))
     assert read().step == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from unidiff import files
 from unidiff.errors import RunError
 from unidiff.files import digest, digest_of, require_writable, whole_file, whole_files, whole_folder
+from unidiff.machine import machine
 
 
 class Stop(Exception):
@@ -208,7 +210,7 @@ def test_what_dead_processes_left_is_removed_and_what_is_in_the_making_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine").write_text("mine")
-    mine, dead = f"{files.PARTIAL}{files.machine()}", f"{2**22 + 1:x}"
+    mine, dead = f"{files.PARTIAL}{machine()}", f"{2**22 + 1:x}"
     elsewhere, older = f"{files.PARTIAL}00000000-{os.getpid():x}-00000000", f"{files.PARTIAL}0123456789abcdef"
     stay = ["mine", f"{mine}-{os.getpid():x}-00000000", elsewhere, older, f"{files.PARTIAL}notes.txt"]
     for name in (*stay[1:], f"{mine}-{dead}-00000000.png"):
@@ -249,3 +251,28 @@ def test_an_error_of_safetensors_is_one_of_the_system(door, tmp_path):
     with pytest.raises(OSError, match="File too large"), door(tmp_path / "model"):
         raise SafetensorError("I/O error: File too large (os error 27)")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_a_name_that_is_free_when_it_is_whole(tmp_path, monkeypatch, links):
+    def free():
+        return next(path for path in (tmp_path / f"{n}.png" for n in range(9)) if not path.exists())
+
+    def write(path):
+        path.write_text("ours")
+        (tmp_path / "0.png").write_text("theirs")  # while it was written
+
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    assert files.save_new(write, free) == tmp_path / "1.png"
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["theirs", "ours"]
+
+
+@pytest.mark.parametrize(("name", "problem"), [
+    ("x" * 300, "this name cannot be used"), (".", "this is a directory"), ("fifo", "this is a device or a pipe"),
+    ("none/x", "does not exist"),
+])  # fmt: skip
+def test_what_is_no_name_of_a_file_is_refused(tmp_path, name, problem):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(RunError, match=f"^--out .*{problem}"):
+        files.require_file(tmp_path / name, "--out")

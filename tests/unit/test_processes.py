@@ -11,9 +11,9 @@ import torch
 from tiny import RING, start, write
 
 import unidiff as ud
-from unidiff.errors import RunError
+from unidiff.errors import RunError, RunFailed
 from unidiff.training import processes
-from unidiff.training.processes import TIMEOUT, accelerator_for
+from unidiff.training.processes import TIMEOUT, accelerator_for, together
 
 SETTINGS = ud.Training(steps=1, batch=4)
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29873"}
@@ -107,3 +107,12 @@ def test_a_lonely_process_says_so_and_can_be_ended(tmp_path):
     assert process.returncode == 143
     assert "interrupted by SIGTERM before the first step" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", ["[gloo/transport/tcp/pair.cc:537] Connection reset by peer", "NCCL error: timeout"])
+def test_a_partner_that_has_ended_is_named_as_the_cause(monkeypatch, words):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(RunFailed, match=r"another process .*--resume"), together():
+        raise RuntimeError(words)
+    with pytest.raises(RuntimeError, match="shapes"), together():
+        raise RuntimeError("shapes")

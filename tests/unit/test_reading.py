@@ -217,12 +217,28 @@ def test_damaged_lines_of_metrics_are_left_out_and_said(tmp_path):
         assert [entry["step"] for entry in RunDirectory(tmp_path).read_metrics()] == [1, 1]
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "1e308", "-1e308", "NaN", "1e999"])
+def test_metrics_that_cannot_be_drawn_are_damaged(tmp_path, number):
+    lines = [f'{{"step": 1, "loss": {loss}, "seconds": {seconds}}}\n' for loss, seconds in ((number, 1), (1, number))]
+    step = f'{{"step": {2**63}, "loss": 1, "seconds": 1}}\n'
+    (tmp_path / "metrics.jsonl").write_text("".join([*lines, step]))
+    with pytest.warns(UserWarning, match="3 damaged lines of 3"):
+        assert RunDirectory(tmp_path).read_metrics() == []
+
+
+def test_metrics_have_a_limit(tmp_path):
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(RunError, match="Remove it"):
+        RunDirectory(tmp_path).read_metrics()
+
+
 def test_kept_files_are_inside_the_run_directory(tmp_path):
     outside, run = tmp_path / "outside", tmp_path / "run"
     run.mkdir()
     outside.write_bytes(b"")
     files = RunDirectory(run)
-    for name in ("../outside", str(outside)):
+    for name in ("../outside", str(outside), "a\0b", "\ud800"):
         files.update_manifest(kept={name: digest(outside)})
         with pytest.raises(RunError, match="outside its directory"):
             files.check_kept()

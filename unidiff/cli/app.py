@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 import time
@@ -28,9 +27,10 @@ from unidiff.cli.options import grouped
 from unidiff.cli.run import check, resume, run
 from unidiff.cli.sample import sample
 from unidiff.cli.signals import ended_by_signals
-from unidiff.errors import UnidiffError
+from unidiff.cli.streams import usable_streams
+from unidiff.errors import RunError, UnidiffError
 from unidiff.memory import enough_memory
-from unidiff.text import clean
+from unidiff.text import clean, first_line
 
 __all__ = ["app", "main"]
 
@@ -106,6 +106,7 @@ def _show_warnings_as_notes() -> None:
     warnings.showwarning = show
 
 
+@usable_streams()
 def main() -> None:
     """Run the command line. Exit codes: 2 for a user's mistake, 1 for a failed run, 128 + its number for a signal.
 
@@ -114,9 +115,6 @@ def main() -> None:
     # OpenMP's waiting threads must not spin: on shared cores that made fp32 training 36 times slower. It is read when
     # torch is imported. The bf16 kernels of oneDNN spin all the same: there only OMP_NUM_THREADS=1 helps.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an output that has no such letter, ASCII say, gets its code
-            stream.reconfigure(errors="backslashreplace")
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1 or os.environ.get("UNIDIFF_DEBUG") == "1"
     run_directory.set(None)
@@ -125,7 +123,9 @@ def main() -> None:
     try:
         with warnings.catch_warnings(), ended_by_signals(), enough_memory():
             _show_warnings_as_notes()
-            sys.exit(command_line(words, standalone_mode=False))
+            code = command_line(words, standalone_mode=False)
+            sys.stdout.flush()
+            sys.exit(code)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)
@@ -139,7 +139,17 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             problem = f"too many open files ({error.filename or error.strerror})"
             _end(f"{problem}. Raise the limit, `ulimit -n 1024` for example.", 1, error if debug else None)
+        if _is_of_a_library_that_loads(error):
+            problem = f"a library cannot be loaded ({type(error).__name__}: {first_line(error)})"
+            remedy = "Correct what the environment sets, its limits, or the installation."
+            _end(f"{problem}. {remedy}", RunError.exit_code, error if debug else None)
         _end(write_report(error), EXIT_CODE, error if debug else None)
+
+
+def _is_of_a_library_that_loads(error: Exception) -> bool:
+    """Whether an error is one of another package, which was being imported: of a variable that it reads, say."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.name == "<module>" and not Path(frame.filename).is_relative_to(_PACKAGE) for frame in frames)
 
 
 def _end(message: str, code: int, shown: Exception | None) -> NoReturn:

@@ -17,10 +17,10 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
 from unidiff.cli.console import Console, say
-from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
+from unidiff.cli.options import EditOptions, OutputOptions, sample_conditions, split_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
-from unidiff.files import whole_file
+from unidiff.files import save_new, whole_file
 from unidiff.run.directory import RunDirectory
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
@@ -31,13 +31,13 @@ __all__ = ["EditSession", "write_samples"]
 
 @dataclass(frozen=True)
 class EditSession:
-    """A loaded run of images, its model, guided perhaps, conditions, options, and the file of the image to write."""
+    """A loaded run of images, its model, guided perhaps, conditions, options, and the folder of its images."""
 
     run: GenerationRun
     denoiser: Denoiser
     cond: Mapping[str, Tensor]
     options: EditOptions
-    target: Path
+    folder: Path
 
     @staticmethod
     def load(options: EditOptions) -> EditSession:
@@ -62,9 +62,9 @@ class EditSession:
                 problem = "this model is conditioned on images and needs one"
                 remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
-            target = options.output.image_in(RunDirectory(directory).samples)
+            options.output.image_in(folder := RunDirectory(directory).samples)
             model = conditioned(run, options.guidance, options.images, options.model, console.notice, values=named)
-        return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, target)
+        return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, folder)
 
     @property
     def device(self) -> torch.device:
@@ -93,28 +93,35 @@ class EditSession:
         result["seconds"] = round(time.perf_counter() - started, 2)
         title = f"{options.run.absolute().name}: {caption}, seeds from {sampling.seed}."
         shown = torch.cat([torch.stack(list(images)), x])
-        write_samples(x, shown, title, self.target, options.output.array, result, options.as_json)
+        write_samples(x, shown, title, options.output, self.folder, result, options.as_json)
 
 
 def write_samples(
     x: Tensor,
     shown: Tensor,
     title: str,
-    image: Path,
-    array: Path | None,
+    output: OutputOptions,
+    folder: Path,
     result: Mapping[str, Any],
     as_json: bool,
     columns: int | None = None,
 ) -> None:
-    """Write the samples to `array` and what is shown to `image`; print one JSON object, or lines of text.
+    """Write the samples, and an image of what is shown; print one JSON object, or lines of text.
 
     The values of images are clipped to [-1, 1]. `result` is what JSON holds; count, nfe, seconds and errors are text.
+    Without --out, the image goes to `folder`.
 
     Raises:
         RunFailed: If a file cannot be written.
     """
+    array, image = output.array, output.out
     try:
-        plot.save_samples(shown, image, title, columns)
+        if image is None:
+            image = save_new(
+                lambda path: plot.save_samples(shown, path, title, columns), lambda: output.image_in(folder)
+            )
+        else:
+            plot.save_samples(shown, image, title, columns)
         if array is not None:
             values = x.numpy().astype(np.float32)
             with whole_file(array) as partial, partial.open("wb") as file:  # np.save would add .npy to another ending

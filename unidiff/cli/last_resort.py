@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
@@ -37,12 +38,15 @@ def write_report(error: BaseException) -> str:
     ]
     what = f"an unexpected error, {type(error).__name__}: {first_line(error)}"
     for folder in (run_directory.get(), None):
+        path = ""
         try:
             folder = folder or Path(tempfile.gettempdir())  # an OSError if there is none
             number, path = tempfile.mkstemp(".txt", "unidiff-error-", folder)
             with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n".join(lines))
         except OSError:
+            with suppress(OSError):
+                os.unlink(path)
             continue
         return f"{what}\nThe whole of it is in {path}: please report it with that file (--debug shows it here)."
     return f"{what}\nIt could not be written to a file; --debug shows the whole of it: please report it."

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import typer
 
 from unidiff.cli.last_resort import run_directory
 from unidiff.errors import ParameterError, RunError, complaint
-from unidiff.files import require_writable
+from unidiff.files import require_file
 from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
@@ -226,8 +227,9 @@ class OutputOptions:
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples.")] = None
 
     def __post_init__(self) -> None:
-        _check_file("--array", self.array)
-        _check_file("--out", self.out)
+        for option, path in (("--array", self.array), ("--out", self.out)):
+            if path is not None:
+                require_file(path, option)
         if self.out is not None and self.array is not None and self.out.absolute() == self.array.absolute():
             raise RunError(f"--out {self.out}: --array writes to this file. Name another one for the image.")
 
@@ -240,21 +242,10 @@ class OutputOptions:
         if self.out is not None:
             return self.out
         number = 1
-        while (path := folder / f"drawn-{number:03d}.png").exists():
+        while os.path.lexists(path := folder / f"drawn-{number:03d}.png"):
             number += 1
-        _check_file("--out", path)
+        require_file(path, "--out")
         return path
-
-
-def _check_file(option: str, path: Path | None) -> None:
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise RunError(f"{option} {path}: this is a directory; name a file.")
-    if not folder.is_dir():
-        raise RunError(f"{option} {path}: the directory {folder} does not exist. Create it, or choose another file.")
-    require_writable(folder, remedy="Choose another file.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,9 +121,10 @@ def check(
 ) -> None:
     """Check a recipe without reading data or building the network, and print it in full."""
     from unidiff.run.task import load_recipe
+    from unidiff.search_paths import expand
 
     task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
-    missing = [str(path) for path in dict.fromkeys(task.builds_on) if not path.is_dir()]
+    missing = [str(path) for path in dict.fromkeys(task.builds_on) if not os.path.isdir(expand(path, "path"))]
     if as_json:
         print(json.dumps({"recipe": task.to_dict(), **task.facts(), **({"missing": missing} if missing else {})}))
         return

@@ -56,7 +56,7 @@ def sample(
         each = loaded.recipe.sampling.count if count is None else count
         cond = {name: value.repeat_interleave(each, 0) for name, value in examples.cond.items()}
         sampling = dataclasses.replace(loaded.recipe.sampling, count=max([each, *map(len, cond.values())]))
-        image = output.image_in(RunDirectory(run).samples)
+        output.image_in(folder := RunDirectory(run).samples)  # which may not be writable
         if stand_in := loaded.manifest.data and loaded.manifest.data.stand_in:
             console.notice(stand_in)
         started = time.perf_counter()
@@ -90,4 +90,4 @@ def sample(
     title += f"\n{stand_in}" if stand_in else ""
     result = {"run": str(run), "step": loaded.step, "count": sampling.count, **chosen.facts()}
     result |= {"nfe": solution.nfe, "seconds": round(seconds, 2), "errors": error, "stand_in": stand_in}
-    write_samples(x, shown, title, image, output.array, result, as_json, columns)
+    write_samples(x, shown, title, output, folder, result, as_json, columns)

@@ -19,7 +19,7 @@ from unidiff.files import NOFOLLOW, digest, is_inside, remove, remove_leftovers,
 from unidiff.lock import Lock, check_free, locked, now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
-from unidiff.run.records import Manifest, metrics_of
+from unidiff.run.records import METRICS_LIMIT, Manifest, metrics_of
 
 __all__ = ["RunDirectory"]
 
@@ -100,6 +100,7 @@ class RunDirectory:
         check_free(self.path)
         if resume:
             self.require()
+            self._check_kinds()
         own = {path.name for path in self._own if path != self.recipe}
         remedy = "Continue it with --resume, replace"
         check_output(self.path, "run", self.exists(), resume or overwrite, needed, remedy, own)
@@ -249,7 +250,7 @@ class RunDirectory:
             RunError: If the file cannot be read.
         """
         try:
-            *lines, _ = [*read_bytes(self._metrics).split(b"\n")]  # the last, if any, was cut by a kill
+            *lines, _ = [*read_bytes(self._metrics, METRICS_LIMIT).split(b"\n")]  # the last, if any, was cut by a kill
         except Unreadable as error:
             if error.missing:
                 return []
@@ -264,6 +265,14 @@ class RunDirectory:
         self.check_present()
         lines = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
         _write(self._metrics, "".join(lines).encode())
+
+    def _check_kinds(self) -> None:
+        """Raise a RunError if something else is where a folder or a file of the run belongs."""
+        folders = (self.samples, self.checkpoints, self.tensorboard, self._codec)
+        for path in self._own:
+            if os.path.lexists(path) and not (os.path.isdir(path) if path in folders else not os.path.isdir(path)):
+                kind = "folder" if path in folders else "file"
+                raise RunError(f"{path}: a {kind} of the run belongs here. Remove this, or move it away.")
 
     def _make_folders(self) -> None:
         for folder in (self.path, self.samples, self.checkpoints):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidiff.errors import RunError
 from unidiff.lock import now
+from unidiff.recipe.shipped import read_source
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
 from unidiff.run.task import differences, load_recipe
@@ -45,7 +46,7 @@ def changed_numbers(
     """
     directory = files.path
     files.require()
-    if files.recipe.read_text() == task.to_yaml():
+    if read_source(files.recipe)[1] == task.to_yaml():
         return task, []
     saved: Any = load_recipe(files.recipe, allow_imports=allow_imports)
     before, after = saved.to_dict(), task.to_dict()

@@ -90,6 +90,11 @@ def gather(
     kept: dict[str, bytes] = {}
     weights = train = model = None
     before = files.read_manifest() if resume else None
+    if before is None and os.path.realpath(files.path) in [
+        os.path.realpath(expand(path, "path")) for path in task.builds_on
+    ]:
+        problem = "the recipe builds on the run in this directory, which would be replaced"
+        raise RunError(f"{files.path}: {problem}. Choose another directory with --out.")
     if task.train is not None:
         train = trained_names(network := task.sketch(), task.train)
         facts["trained"] = sum(value.numel() for name, value in network.named_parameters() if name in train)

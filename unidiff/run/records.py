@@ -10,7 +10,10 @@ from typing import Any, Protocol
 
 from unidiff.errors import is_whole
 
-__all__ = ["DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "metrics_of"]
+__all__ = ["METRICS_LIMIT", "DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "metrics_of"]
+
+METRICS_LIMIT = 1 << 30  # bytes of metrics.jsonl, whose lines have about 100
+_HUGE = 1e100  # a loss above it cannot be drawn, and is none: float32 ends at 3e38
 
 
 class Outcome(Protocol):
@@ -161,7 +164,7 @@ def metrics_of(line: bytes) -> dict[str, Any] | None:
     """What a line of metrics.jsonl says, numbers by name; None if it is damaged."""
     with suppress(ValueError, RecursionError):
         values = json.loads(line)
-        if isinstance(values, dict) and is_whole(values.get("step"), 0):
-            numbers = (values.get(name) for name in ("loss", "seconds"))
-            return values if all(type(number) in (int, float) for number in numbers) else None
+        if isinstance(values, dict) and is_whole(values.get("step"), 0, 2**53):
+            numbers: list[Any] = [values.get(name) for name in ("loss", "seconds")]
+            return values if all(type(number) in (int, float) and abs(number) < _HUGE for number in numbers) else None
     return None

@@ -51,9 +51,7 @@ class SampleConditions:
                 raise ParameterError(name, "this is an option of guidance. Set its scale with `guidance`.")
         for name in self.negative:
             if self.guidance is None or self.classifier is not None or self.weaker is not None:
-                problem = (
-                    "negative conditions are of classifier-free guidance. Set its scale with `guidance`, and no other."
-                )
+                problem = "negative conditions are of classifier-free guidance. Set its scale with `guidance`."
                 raise ParameterError(f"negative.{name}", problem)
 
     def facts(self) -> dict[str, Any]:

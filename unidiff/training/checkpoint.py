@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from unidiff.training.tied import load_tied, without_ties
 __all__ = ["Checkpoint", "Checkpoints", "require_like"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
+_FOLDER = re.compile("step-([0-9]{8,})")
 _FILES = frozenset({"model.safetensors", "ema.safetensors", "optimizer.pt"})
 
 
@@ -64,9 +67,9 @@ class Checkpoints:
         require_whole("keep", self.keep)
 
     def paths(self) -> list[Path]:
-        """Folders of the checkpoints, newest first; links are not among them."""
+        """Folders of the checkpoints, newest first; links, and copies under names of their own, are not among them."""
         folders = (path for path in self.folder.glob("step-*") if path.is_dir() and not path.is_symlink())
-        return sorted(folders, reverse=True)
+        return sorted((path for path in folders if _FOLDER.fullmatch(path.name)), key=_step, reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint; then drop older ones beyond `keep`, and later ones, which a resumed run skipped.
@@ -79,6 +82,8 @@ class Checkpoints:
         try:
             for partial in self.folder.glob(f"{PARTIAL}*"):  # of a killed process: no other writes here
                 remove(partial)
+            if final.is_symlink() or not final.is_dir():
+                remove(final)  # the folder that a link leads to is not replaced
             with whole_folder(final) as partial:
                 for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
                     tensors, ties = without_ties(getattr(checkpoint, name))
@@ -90,7 +95,7 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:  # a full disk may be either
             remedy = "Free space or correct the permissions, then continue with --resume."
             raise RunFailed(f"{final}: the checkpoint could not be written ({error}). {remedy}") from error
-        newest = [path for path in self.paths() if path.name <= final.name][: self.keep]
+        newest = [path for path in self.paths() if _step(path) <= checkpoint.step][: self.keep]
         for other in set(self.paths()) - set(newest):
             with suppress(OSError):
                 remove(other)
@@ -115,18 +120,24 @@ class Checkpoints:
         Raises:
             RunError: If there are checkpoints, but every one is damaged.
         """
-        paths = self.paths()
-        for path in paths:
+        tried: list[Path] = []
+        # Looked for again each time: a run that goes on has perhaps replaced the one that was being read.
+        while path := next((path for path in self.paths() if path not in tried), None):
+            tried.append(path)
             try:
                 with enough_memory():
                     checkpoint = self._read(path, device, to_train)
                     restore(checkpoint)
                 return checkpoint
             except Unreadable as error:
-                report(f"{path} is damaged and was skipped ({error.path.name}: {error.problem}).")
+                problem = f"{error.path.name}: {error.problem}"
+            except KeyError as error:
+                problem = f"{error} is missing"
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-                report(f"{path} is damaged and was skipped ({error}).")
-        if paths:
+                problem = str(error)
+            if path.is_dir():
+                report(f"{path} is damaged and was skipped ({problem}).")
+        if tried:
             raise RunError(f"{self.folder}: every checkpoint is damaged. Train again with --overwrite.")
         return None
 
@@ -139,6 +150,8 @@ class Checkpoints:
         for name, expected in state["files"].items():
             if digest(path / name) != f"sha256:{expected}":
                 raise ValueError(f"{name} has changed since it was written")
+        if to_train:
+            _require_counts(state["extra"])
         stateful = _OBJECTIVE in state["files"]  # not in checkpoints of objectives that keep nothing
         return Checkpoint(
             step=state["step"],
@@ -148,6 +161,22 @@ class Checkpoints:
             extra=state["extra"],
             objective=load_tied(path / _OBJECTIVE, device) if to_train and stateful else {},
         )
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _require_counts(extra: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless what a training counts is of the right form, where it is there."""
+    for name in ("seconds", "loss_sum", "first_loss"):
+        value = extra.get(name, 0.0)
+        limits = {"seconds": 0 <= value < 1e12, "loss_sum": abs(value) < math.inf}
+        if type(value) not in (int, float) or not limits.get(name, True):
+            raise ValueError(f"{_STATE} has {name}: {value!r:.40}")
+    for name in ("summed", "seen"):
+        if not is_whole(value := extra.get(name, 0), 0, 2**53):
+            raise ValueError(f"{_STATE} has {name}: {value!r:.40}")
 
 
 def require_like(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
@@ -162,8 +191,14 @@ def require_like(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> 
     for number, values in saved["state"].items():
         for name, value in values.items():
             expected = () if name == "step" else tuple(weights[number].shape)
-            if not (torch.is_tensor(value) and value.is_floating_point() and tuple(value.shape) == expected):
+            sound = type(value) is Tensor and value.layout == torch.strided
+            sound = sound and value.is_floating_point() and not (value.is_meta or value.requires_grad)
+            # The fused step writes as if the layout were that of the weight, beyond the memory of one that is smaller.
+            dense = sound and (value.is_contiguous() or value.stride() == weights[number].stride())
+            if not (dense and tuple(value.shape) == expected):
                 raise ValueError(f"optimizer.pt has no {name} of shape {expected} for weight {number}")
+            if not (value.isnan().logical_not() if name == "exp_avg" else value >= 0).all():
+                raise ValueError(f"optimizer.pt has values of {name} that none can be, for weight {number}")
         if values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"optimizer.pt has the moments {', '.join(map(str, values))} of weight {number}")
 

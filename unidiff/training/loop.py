@@ -24,7 +24,7 @@ from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
 from unidiff.training.losses import LossInTraining
-from unidiff.training.processes import accelerator_for, any_process
+from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
 from unidiff.training.trainable import Conditions, Loss, Trained
 
@@ -80,6 +80,7 @@ class Progress(Generic[Trained]):
 
 @plain_arguments
 @enough_memory(_LESS_MEMORY)
+@together()
 def train(
     denoiser: Trained,
     source: Data,
@@ -122,7 +123,7 @@ def train(
         ParameterError: If the data do not fit the network, or the objective the settings or the process.
         DataError: If the data cannot be conditioned on or coupled, or an iterable ends early.
         RunFailed: If the loss or a weight is not finite, the last loss is more than a thousand times 1 + |the first|,
-            or a checkpoint cannot be written.
+            a checkpoint cannot be written, or another process has ended.
     """
     settings.check(objective)
     source = as_open_dataset(source)
@@ -171,10 +172,9 @@ def _train(
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
         require_like(saved.optimizer, optimizer)
-        optimizer.load_state_dict(saved.optimizer)
+        # The settings are those of this optimiser, and not those of the file.
+        optimizer.load_state_dict({**saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
         loss.restore(saved.objective)
-        for group in optimizer.param_groups:  # a run may go on with another one
-            group["weight_decay"] = settings.weight_decay
         first = torch.tensor(float(saved.extra.get("first_loss", math.nan)))
         window.fill_(float(saved.extra["loss_sum"]))
         done, seconds = saved.step, float(saved.extra["seconds"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unidiff.errors import ParameterError, RunError
+from unidiff.errors import ParameterError, RunError, RunFailed
+from unidiff.text import first_line
 from unidiff.training.device import resolve_device
 from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["TIMEOUT", "accelerator_for", "any_process"]
+__all__ = ["TIMEOUT", "accelerator_for", "any_process", "together"]
 
 TIMEOUT = "UNIDIFF_LAUNCH_TIMEOUT"
 _DEFAULT_TIMEOUT, _PATIENCE = 60.0, 5.0  # seconds
@@ -27,6 +29,7 @@ _INTEGERS = ("RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZ
 _MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 # Of the variables ACCELERATE_..., all but these change how a network is trained.
 _KEPT = ("ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE")
+_OF_PARTNERS = re.compile("gloo|NCCL|Connection (?:reset|closed)|TCPStore", re.IGNORECASE)
 _DEFAULTS = ("", "0", "1", "no", "false", "default")
 
 
@@ -172,6 +175,25 @@ def _without(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(values)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Turn the error of a process whose partner has ended into one sentence; also a decorator.
+
+    Raises:
+        RunFailed: If the block failed because another process that trains with this one is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # which those of torch.distributed are
+        if not torch.distributed.is_initialized() or not _OF_PARTNERS.search(str(error)):
+            raise
+        problem = (
+            f"another process that trains with this one has ended or cannot be reached ({first_line(error)[:200]})"
+        )
+        remedy = "What it said tells why; start all of them again with --resume."
+        raise RunFailed(f"{problem}. {remedy}") from error
 
 
 def any_process(flag: bool, accelerator: Accelerator) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from unidiff.backbone.layers import sinusoidal
 from unidiff.codec.codec import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
-from unidiff.files import whole_folder
+from unidiff.files import require_writable, whole_folder
 from unidiff.interop.diffusers.architecture import NULL, Architecture, architecture_of
 from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
@@ -121,6 +122,7 @@ def export(
             ours, theirs = model.backbone.state_dict(), network.state_dict()
             changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
             write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
+            _check_replaceable(target, overwrite)  # another process may have written there in the meantime
     except OSError as error:
         raise RunFailed(f"{target}: {error}. Choose another folder.") from error
     return Exported(target, pipeline, tuple(notices))
@@ -200,9 +202,10 @@ def _write(path: Path, content: bytes) -> None:
 def _check_replaceable(folder: Path, overwrite: bool) -> None:
     """Raise a RunError if the folder must not be written to; nothing is changed."""
     remedy = "Choose another folder."
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):
         raise RunError(f"{folder}: this is a file, not a folder. {remedy}")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    require_writable(folder, remedy=remedy)
+    if not os.path.isdir(folder) or not any(folder.iterdir()):
         return
     if not (folder / MODEL).is_file():
         raise RunError(f"{folder}: the folder contains files that are not an exported model. {remedy}")
