@@ -116,8 +116,8 @@ def test_another_process_exports_its_network(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_recipe_with_images_as_conditions_says_why_not(name, tmp_path, monkeypatch):
+def test_a_recipe_with_images_or_captions_as_conditions_says_why_not(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)
-    with pytest.raises(RunError, match="UNet2DModel has no image condition"):
+    with pytest.raises(RunError, match=r"UNet2DModel has no (image|caption) condition"):
         export(run, tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -181,7 +181,7 @@ def sample_conditions(
     try:
         return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, **plain)
     except ParameterError as error:
-        raise option_error(error, guidance) from error
+        raise option_error(error, guidance, images, values) from error
 
 
 def option_error(

@@ -29,7 +29,7 @@ from unidiff.run.load import Run
 from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
 from unidiff.run.session import Session
-from unidiff.run.task import Options, Reporter, Task
+from unidiff.run.task import Options, Reporter, Task, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.device import resolve_device, resolve_precision
@@ -142,7 +142,8 @@ class TrainingTask(Task, Generic[M]):
     def resumed(self, directory: Path, *, allow_imports: bool = False, extend: bool = False) -> Task:
         """See `Task.resumed`."""
         files = RunDirectory(directory)
-        return changed_numbers(self, files, extend, lambda text: None, allow_imports=allow_imports)[0]
+        task, changes = changed_numbers(self, files, extend, lambda text: None, allow_imports=allow_imports)
+        return task if changes else load_recipe(files.recipe, allow_imports=allow_imports)  # with the files it keeps
 
     def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
         """See `Task.load`."""
