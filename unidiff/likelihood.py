@@ -82,7 +82,7 @@ def log_likelihood(
     trace: DivergenceEstimator,
     *,
     levels: int | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     batch: int = 128,

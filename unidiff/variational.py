@@ -54,7 +54,7 @@ def variational_bound(
     *,
     levels: int | None = None,
     variance: float | None = None,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
     **cond: Tensor,

@@ -22,7 +22,7 @@ SHORT = {
     "heat_per_sample": ["--steps", "250", "--count", "120"],
     "heat_mnist": ["--tiny"],
     "inverse_problems": ["--count", "4"],
-    "latent_digits": ["--codec-steps", "100", "--steps", "250", "--count", "100"],
+    "latent_digits": ["--codec-steps", "100", "--steps", "320", "--count", "100"],
 }
 
 QUICK = {"heat_figure7"}  # the others take up to a minute

@@ -96,14 +96,19 @@ def refused(*words: object, code: int = 2) -> str:
     return result.err
 
 
+def _heed_signals() -> None:
+    """A shell in the background ignores Ctrl-C, nohup a closed terminal, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options: Any) -> subprocess.Popen[str]:
     """The command as a process of its own."""
     command = [sys.executable, *module, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    # A shell in the background ignores Ctrl-C, and its children inherit that.
     return subprocess.Popen(
-        command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes
+        command, env=environment, preexec_fn=_heed_signals, **pipes
     )
 
 

@@ -77,7 +77,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert "the working directory is gone" in capsys.readouterr().err
+    assert "the working directory was deleted" in capsys.readouterr().err
 
 
 @pytest.mark.slow
