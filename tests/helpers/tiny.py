@@ -107,9 +107,7 @@ def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options
     command = [sys.executable, *module, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(
-        command, env=environment, preexec_fn=_heed_signals, **pipes
-    )
+    return subprocess.Popen(command, env=environment, preexec_fn=_heed_signals, **pipes)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
