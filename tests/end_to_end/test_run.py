@@ -469,8 +469,13 @@ def test_the_stand_in_is_never_silent(tmp_path, monkeypatch):
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)
     monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
     captions = []
+
+    def drawn_nothing(*args):
+        captions.append(next(argument for argument in args if isinstance(argument, str)))
+        next(argument for argument in args if isinstance(argument, Path)).touch()
+
     for name in ("save_samples", "save_strip"):
-        monkeypatch.setattr(plot, name, lambda *args: captions.append(next(a for a in args if isinstance(a, str))))
+        monkeypatch.setattr(plot, name, drawn_nothing)
     recipe = {**changed(DIGITS, tensorboard=False, steps=4), "data": {"type": "MNIST", "size": 8, "fallback": "digits"}}
     path = write(tmp_path, recipe)
     result = unidiff("run", path, "--out", tmp_path / "run", "--json")
