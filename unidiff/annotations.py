@@ -21,10 +21,10 @@ from torch import Tensor
 import unidiff
 from unidiff.errors import ParameterError
 
-__all__ = ["annotations_of", "fits", "misfit"]
+__all__ = ["WORDS", "annotations_of", "fits", "list_of", "misfit"]
 
-# Annotations in words, for messages.
-_WORDS: dict[Any, str] = {
+# Annotations in words, for messages here and about recipes.
+WORDS: dict[Any, str] = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
@@ -97,6 +97,12 @@ def _is_list(origin: Any, args: tuple[Any, ...], value: object) -> bool:
     return all(fits(args[0], part) for part in value)
 
 
+def list_of(one: str) -> str:
+    """A list in words, given its items: `a list of integers`."""
+    simple = " or " not in one and ":" not in one
+    return f"a list of {one.split(' ', 1)[1]}s" if simple else f"a list, each item {one}"
+
+
 def _phrase(annotation: Any) -> str:
     """An annotation in words."""
     origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
@@ -107,9 +113,9 @@ def _phrase(annotation: Any) -> str:
     if origin is tuple and args and Ellipsis not in args:
         return f"a list of {len(args)}: {', '.join(map(_phrase, args))}"
     if origin in _LISTS:
-        return f"a list, each of it {_phrase(args[0])}" if args else "a list"
-    if origin in _WORDS:
-        return _WORDS[origin]
+        return list_of(_phrase(args[0])) if args else "a list"
+    if origin in WORDS:
+        return WORDS[origin]
     name = getattr(origin, "__name__", str(origin)).lstrip("_")
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 

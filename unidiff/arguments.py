@@ -156,7 +156,8 @@ def plain_arguments(function: F) -> F:
     says of it comes first.
     """
     signature = _Signature(function)
-    bounded = {name for name, annotation in signature.annotations.items() if _words(annotation) <= _BOUNDED}
+    words = {name: _words(annotation) for name, annotation in signature.annotations.items()}
+    bounded = {name for name, own in words.items() if own <= _BOUNDED or own & _TUPLES}
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:

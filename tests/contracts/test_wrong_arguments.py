@@ -102,7 +102,7 @@ def test_what_a_message_says():
     for arguments, said in (
         ({"count": "3"}, "count must be an integer, got '3'"),
         ({"count": True}, "count must be an integer, got True"),
-        ({"count": 1, "names": "ab"}, "names must be a list, each of it a string, got 'ab'"),
+        ({"count": 1, "names": "ab"}, "names must be a list of strings, got 'ab'"),
         ({"count": 1, "scale": "x"}, "scale must be a number or None, got 'x'"),
         ({"count": torch.zeros(2)}, r"count must be an integer, got a tensor of shape \(2,\)"),
     ):

@@ -78,7 +78,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Label": [{"classes": 3}, {"classes": 2, "name": "colour"}],
     "Image": [{"channels": 2}, {"channels": 1, "size": (8, 8)}],
     "Tokens": [{"length": 4, "vocabulary": 9}],
-    "Caption": [{"length": 3, "vocabulary": 2, "word_list": ("a", "b")}],
+    "Caption": [{"length": 3, "word_list": ("a", "b")}],
     "Embedding": [{"shape": (5,)}, {"shape": (4, 5)}],
     "Joint": [{"parts": (ud.Labels(), ud.SuperResolution(2, dropout=0.1)), "joint_dropout": 0.2}],
     "UNet": [

@@ -60,7 +60,7 @@ def test_a_caption_is_read_by_its_words():
         with pytest.raises(ParameterError, match="must be words, such as 'a', got "):
             condition.parse(value)
     with pytest.raises(ParameterError, match="word_list"):
-        ud.Caption(5, 3, ("a",))
+        ud.Caption(5, 3)
 
 
 def test_data_without_captions_are_refused():

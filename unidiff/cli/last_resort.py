@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from contextlib import suppress
 from contextvars import ContextVar
-from importlib import metadata
 from pathlib import Path
 
 from unidiff._version import __version__
@@ -61,6 +60,8 @@ def working_directory() -> str | None:
 
 
 def _version(library: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(library)
     except (metadata.PackageNotFoundError, OSError):

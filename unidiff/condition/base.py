@@ -15,7 +15,7 @@ from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.tensors import described
 
-__all__ = ["NULL", "Condition", "Named", "described", "named", "require_distinct"]
+__all__ = ["NULL", "Condition", "Named", "named", "require_distinct"]
 
 NULL = -1
 # Keywords of `sample`, `compare` and the rest, and arguments of the models' methods: no condition can have such a name.

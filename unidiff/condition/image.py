@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unidiff.condition.base import Condition, described
+from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
+from unidiff.tensors import described
 
 __all__ = ["Image"]
 

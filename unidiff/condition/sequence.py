@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.condition.base import NULL, Condition, described
+from unidiff.condition.base import NULL, Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
+from unidiff.tensors import described
 
 __all__ = ["Embedding", "Tokens"]
 

@@ -20,7 +20,7 @@ from unidiff.noise import Seeded
 if TYPE_CHECKING:
     from unidiff.conditioning.palette import ImageConditioning
 
-__all__ = ["Conditioning", "Examples", "augmented", "check_augmentation", "require_samples"]
+__all__ = ["Conditioning", "Examples", "augmented", "check_augmentation", "check_dropout", "require_samples"]
 
 
 class Examples(NamedTuple):
@@ -153,6 +153,11 @@ def require_samples(conditioning: Conditioning, x: Tensor, *shapes: tuple[int, .
     if tuple(x.shape[1:]) not in shapes:
         allowed = " or ".join(map(str, dict.fromkeys(shapes)))
         raise ParameterError("conditioning", f"{conditioning!r} needs samples of {allowed}, got {tuple(x.shape[1:])}")
+
+
+def check_dropout(probability: float, parameter: str = "dropout") -> None:
+    """Raise a ParameterError unless this is a probability of dropping conditions."""
+    require(0 <= probability <= 1, parameter, probability, "a number from 0 to 1")
 
 
 def check_augmentation(noise: float) -> None:

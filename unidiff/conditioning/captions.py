@@ -10,9 +10,9 @@ from torch import Tensor
 
 from unidiff.condition.base import NULL, Condition
 from unidiff.condition.sequence import Tokens
-from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.base import Conditioning, Examples, check_dropout
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import DataError, ParameterError, require
+from unidiff.errors import DataError, ParameterError
 
 __all__ = ["Caption", "Captions"]
 
@@ -23,18 +23,17 @@ class Caption(Tokens):
 
     Args:
         length: Largest number of words, from 1.
-        vocabulary: Number of different words.
-        word_list: These words.
+        word_list: The words.
         name: Its keyword.
     """
 
-    word_list: tuple[str, ...] = ()
+    vocabulary: int = field(init=False, repr=False)
+    word_list: tuple[str, ...]
     name: str = field(default="caption", kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "vocabulary", len(self.word_list))
         super().__post_init__()
-        object.__setattr__(self, "word_list", tuple(self.word_list))
-        require(len(self.word_list) == self.vocabulary, "word_list", self.word_list, f"{self.vocabulary} words")
 
     def parse(self, value: Any) -> Tensor:
         """The words of a caption, (number of words,) int64, in any case; see `Condition.parse`.
@@ -71,7 +70,7 @@ class Captions(Conditioning):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+        check_dropout(self.dropout)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,10 +79,9 @@ class Captions(Conditioning):
 
     def built_for(self, data: Dataset) -> tuple[Condition, ...]:
         """A `Caption` of the words of the data; see `Conditioning.built_for`."""
-        words, longest = getattr(data, "words", None), getattr(data, "longest", 0)
-        if words is None:
+        if not data.words:
             raise ParameterError("conditioning", f"{data} has no captions. Choose captioned data, or other conditions.")
-        return (Caption(longest, len(words), words),)
+        return (Caption(data.longest, data.words),)
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError for data without captions."""

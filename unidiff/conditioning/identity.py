@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unidiff.condition.base import Condition
 from unidiff.condition.sequence import Embedding
-from unidiff.conditioning.base import Conditioning, augmented, check_augmentation
+from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, check_dropout
 from unidiff.data.base import Dataset
 from unidiff.errors import require
 
@@ -36,7 +36,7 @@ class Identity(Conditioning):
     def __post_init__(self) -> None:
         require(self.name.isidentifier(), "name", self.name, "a name such as y or embedding")
         check_augmentation(self.noise)
-        require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+        check_dropout(self.dropout)
 
     @property
     def names(self) -> tuple[str, ...]:

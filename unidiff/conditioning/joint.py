@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.conditioning.base import Conditioning
+from unidiff.conditioning.base import Conditioning, check_dropout
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import ParameterError, require
@@ -42,7 +42,7 @@ class Joint(Conditioning):
             require(single, f"parts[{number}]", part, "one conditioning, such as Labels()")
         if same := sorted(name for name in self.names if self.names.count(name) > 1):
             raise ParameterError("parts", f"must make conditions of different names, got {same[0]!r} twice")
-        require(0 <= self.joint_dropout <= 1, "joint_dropout", self.joint_dropout, "a number from 0 to 1")
+        check_dropout(self.joint_dropout, "joint_dropout")
 
     @property
     def names(self) -> tuple[str, ...]:

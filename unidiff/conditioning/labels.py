@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unidiff.condition.base import NULL
-from unidiff.conditioning.base import Conditioning, Examples
+from unidiff.conditioning.base import Conditioning, Examples, check_dropout
 from unidiff.data.base import Dataset, OpenDataset
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError
 
 __all__ = ["Labels"]
 
@@ -29,7 +29,7 @@ class Labels(Conditioning):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+        check_dropout(self.dropout)
 
     @property
     def names(self) -> tuple[str, ...]:

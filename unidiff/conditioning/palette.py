@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from unidiff.backbone.axes import name_samples
 from unidiff.condition.base import Condition
 from unidiff.condition.image import Image
-from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, require_samples
+from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, check_dropout, require_samples
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import DataError, ParameterError, require, require_whole
 
@@ -48,7 +48,7 @@ class ImageConditioning(Conditioning):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout <= 1, "dropout", self.dropout, "a number from 0 to 1")
+        check_dropout(self.dropout)
 
     @property
     def names(self) -> tuple[str, ...]:

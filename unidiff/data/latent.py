@@ -165,7 +165,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _write(values: Tensor, path: Path) -> None:
     """Write latents whole or not at all. A cache that cannot be written is not an error."""
-    with suppress(OSError, SafetensorError):
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             save_file({"latents": values}, partial, {"checksum": content_checksum(values)})

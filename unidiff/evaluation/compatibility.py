@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from unidiff.condition.base import described
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.process.level import Level
+from unidiff.tensors import described
 
 __all__ = ["check_same_data", "check_samples", "draw_data", "one_shape"]
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Strict, TypeAdapter
 
+from unidiff.annotations import WORDS, list_of
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.recipe.registry import an, is_component, noun
 
@@ -56,18 +57,7 @@ def _lenient(annotation: Any) -> Any:
     return list[args] if origin is list else annotation  # type: ignore[valid-type]
 
 
-_PHRASES = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "a string",
-    Path: "a path",
-    type(None): "null",
-    Any: "any value",
-    tuple: "a list",
-    list: "a list",
-    dict: "a mapping",
-}
+_PHRASES = {**WORDS, Path: "a path", type(None): "null"}
 
 
 def phrase(annotation: Any) -> str:
@@ -84,8 +74,7 @@ def phrase(annotation: Any) -> str:
     if origin is tuple and Ellipsis not in args:
         return f"a list of {len(args)}: {', '.join(phrase(arg) for arg in args)}"
     if args and (origin in (tuple, list) or getattr(origin, "__name__", "") == "Sequence"):
-        one = phrase(args[0])
-        return f"a list, each of it {one}" if " or " in one else f"a list of {one.split(' ', 1)[1]}s"
+        return list_of(phrase(args[0]))
     if origin is dict or is_record(annotation):
         return "a mapping"
     return an(noun(annotation)) if is_component(annotation) else f"{annotation}, which only Python can give"

@@ -142,8 +142,8 @@ class TrainingTask(Task, Generic[M]):
     def resumed(self, directory: Path, *, allow_imports: bool = False, extend: bool = False) -> Task:
         """See `Task.resumed`."""
         files = RunDirectory(directory)
-        task, changes = changed_numbers(self, files, extend, lambda text: None, allow_imports=allow_imports)
-        return task if changes else load_recipe(files.recipe, allow_imports=allow_imports)  # with the files it keeps
+        changed = changed_numbers(self, files, extend, lambda text: None, allow_imports=allow_imports)
+        return self if changed else load_recipe(files.recipe, allow_imports=allow_imports)  # with the files it keeps
 
     def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
         """See `Task.load`."""
@@ -178,7 +178,7 @@ class TrainingTask(Task, Generic[M]):
         files, extend, changes = RunDirectory(directory), options.get("extend", False), list[str]()
         allow_imports = options.get("allow_imports", False)
         if resume:
-            _, changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
+            changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
         count = self.count_weights()
         needed = 16 * count * (self.training.keep + 1) + 50_000_000  # weights, average, Adam's moments in a checkpoint
         before = files.check(resume, options.get("overwrite", False), needed)

@@ -29,8 +29,8 @@ def changed_numbers(
     report: Callable[[str], None],
     *,
     allow_imports: bool = False,
-) -> tuple[TrainingTask[Any], list[str]]:
-    """The task that a run was started with, and how another one that is to continue it differs, in words.
+) -> list[str]:
+    """How a task that is to continue a run differs from the one that it was started with, in words.
 
     More training steps, which change nothing that was done, are always accepted.
 
@@ -47,12 +47,12 @@ def changed_numbers(
     directory = files.path
     files.require()
     if read_source(files.recipe)[1] == task.to_yaml():
-        return task, []
+        return []
     saved: Any = load_recipe(files.recipe, allow_imports=allow_imports)
     before, after = saved.to_dict(), task.to_dict()
     changes = differences(before, after)
     if not changes:
-        return saved, []
+        return []
     fixed = [key for key in before | after if key not in _FREE and before.get(key) != after.get(key)]
     own = f"Resume it with its own (`unidiff resume {directory}`)"
     another = f"{directory}: this run was started with another recipe: {'; '.join(changes)}"
@@ -73,7 +73,7 @@ def changed_numbers(
     if new.steps > done and (rate := new.lr_at(done)) != old.lr_at(done):
         schedule = f"that of a run of {new.steps} steps with these numbers from the start"
         report(f"The learning rate is {rate:.3g} at step {done + 1}, instead of {old.lr_at(done):.3g}: {schedule}.")
-    return task, changes
+    return changes
 
 
 def changed_data(files: RunDirectory, data: DataFacts, extend: bool) -> list[str]:
