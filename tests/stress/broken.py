@@ -65,8 +65,8 @@ def storage(verdict: Verdict, draw: random.Random, index: int, templates: Path) 
     verdict.judge(result)
     if disk is not None:
         disk.change(1 << 30)
-    if result.code == 0 and kind != "gone" and job.found(Path.cwd()) != unbroken(templates)[job.name]["found"]:
-        verdict.add("lost", f"{job.name}: exit code 0, but its results differ ({kind})")
+    if result.code == 0 and kind != "gone" and (wrong := job.differing(Path.cwd(), templates)):
+        verdict.add("lost", f"{job.name}: exit code 0, but {wrong} are not those of an unbroken one ({kind})")
     before = len(verdict.notes)
     go_on(verdict, job, templates)
     if verdict.notes[before:] or result.code not in (0, 1, 2):

@@ -81,6 +81,11 @@ class Job:
         """What it has made: a digest of each file, without what a clock says."""
         return {str(path.relative_to(folder)): _digest(path) for path in _matching(folder, self.results)}
 
+    def differing(self, folder: Path, templates: Path) -> list[str]:
+        """What it should have made and has not; an older checkpoint that could not be removed is no fault."""
+        expected, found = unbroken(templates)[self.name]["found"], self.found(folder)
+        return [name for name in expected if found.get(name) != expected[name]]
+
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
@@ -188,7 +193,7 @@ def go_on(verdict: Verdict, job: Job, templates: Path) -> None:
 
     Its results are lost unless one of the commands that go on with it is accepted and ends with the same.
     """
-    expected, said = unbroken(templates)[job.name]["found"], []
+    said = []
     for words in job.after:
         result = run(*words, patience=TRAINING)
         verdict.judge(result, (0, 2))
@@ -198,8 +203,7 @@ def go_on(verdict: Verdict, job: Job, templates: Path) -> None:
     else:
         verdict.add("lost", f"{job.name}: nothing goes on with it: {' | '.join(said)}; {sorted(snapshot(Path('out')))}")
         return
-    found = job.found(Path.cwd())
-    if wrong := [name for name in expected if found.get(name) != expected[name]]:  # an older checkpoint more is none
+    if wrong := job.differing(Path.cwd(), templates):
         verdict.add("lost", f"{job.name}: {wrong} are not those of an unbroken one after {words}")
     if partial := [name for name in snapshot(Path("out")) if "/.partial" in name]:
         verdict.add("left behind", f"{job.name}: {partial}")
