@@ -64,7 +64,7 @@ def energy(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    rotating(PUBLIC.choices(ud.Solver), PROCESSES, 2),
+    rotating(PUBLIC.choices(ud.Solver), PROCESSES, 1),
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ + str(getattr(value, "T", "")),
 )
 def test_samples_are_those_of_the_data(process, name):

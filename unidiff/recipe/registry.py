@@ -96,8 +96,6 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-
-
 @functools.cache
 def _public(name: str) -> Any:
     return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
