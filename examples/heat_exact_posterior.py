@@ -31,13 +31,13 @@ def main() -> None:
     """Draw in each way, print the table, assert who is right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--images", type=int, default=1500, help="the first of the digits, which are the data")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     count, source = arguments.count, ud.data.Digits().open()
-    data = source.batch(torch.arange(len(source)))
-    digit_of = source.labels
-    assert digit_of is not None
+    assert source.labels is not None
+    data, digit_of = source.batch(torch.arange(arguments.images)), source.labels[: arguments.images]
     truth = torch.bincount(digit_of, minlength=10) / len(data)
 
     samples = {"VP": ud.sample(ud.Empirical(ud.CosineVP(), data), ud.DDIM(), ud.Uniform(50), seeds=count).x}

@@ -31,6 +31,7 @@ BLURS = {"blur 20": 20.0, "blur 4": 4.0, "no blur (VP)": 0.0}
 def main() -> None:
     """Measure, print the table, draw it, assert what the grid is for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=28, help="pixels; the blurs scale with it")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,8 @@ def main() -> None:
     print("relative error of the gradient energy, N steps")
     print(f"  {'':14}{'':18}{'':10} " + " ".join(f"{n:>8}" for n in STEPS))
     for name, blur in BLURS.items():
-        process = ud.RenormalizedHeat((28, 28), blur)  # not fitted: the spectrum 1 / lambda
+        shape = (arguments.side, arguments.side)
+        process = ud.RenormalizedHeat(shape, blur * arguments.side / 28)  # not fitted: the spectrum 1 / lambda
         model = gaussian(process)
         lines = []
         for solver in SOLVERS:
@@ -63,7 +65,8 @@ def main() -> None:
     assert second[1] / second[2] > 3.5
     # Fifty steps of the default solver, or of DPMSolver(2), are enough: 2 %.
     assert all(errors["blur 20", solver, "ArcLength"][1] < 0.02 for solver in ("DPMSolver", "ExponentialAdams"))
-    caption = "Exact Gaussian denoiser, 28x28, S ~ 1/lambda. An error may pass through 0: read the trend."
+    size = f"{arguments.side}x{arguments.side}"
+    caption = f"Exact Gaussian denoiser, {size}, S ~ 1/lambda. An error may pass through 0: read the trend."
     save_graphs(graphs, arguments.out / "heat_gaussian_samplers.png", caption)
 
 

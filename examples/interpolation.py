@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run directory of a model of images")
     parser.add_argument("--count", type=int, default=9)
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="of the flow's adaptive steps")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
 
@@ -37,17 +38,17 @@ def main() -> None:
         model, data, images, cond = of_run(arguments.run) if arguments.run else of_digits()
     except UnidiffError as error:
         parser.error(str(error))
-    count = arguments.count
+    count, flow = arguments.count, ud.ProbabilityFlow(rtol=arguments.tolerance, atol=arguments.tolerance)
     ends = (torch.arange(count) >= count / 2).long()  # the nearer end of each point of an arc
 
     rows, cells = [], []
     for first, second in ((0, 1), (6, 9), (2, 7)):
         pair = images[[first, second]]
         given = {name: value[[first, second]] for name, value in cond.items()}
-        trip = ud.round_trip(model, pair, **given)
+        trip = ud.round_trip(model, pair, flow, **given)
         print(f"{first} to {second}: the round trip changes pixels by {float(trip.error.max()):.1e} (rms)")
         arc = ud.interpolate(trip.latent[0], trip.latent[1], count)
-        between = ud.decode(model, arc, **{name: value[ends] for name, value in given.items()})
+        between = ud.decode(model, arc, flow, **{name: value[ends] for name, value in given.items()})
         start, end = data.decode(pair).split(1)
         mixed = torch.lerp(start, end, torch.linspace(0, 1, count)[:, None, None, None])
         for name, path in (("along the flow", data.decode(between)), ("pixels mixed", mixed)):

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"), help="folder for the picture")
     parser.add_argument("--codec-steps", type=int, default=500)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=64, help="of the model's training")
     parser.add_argument("--count", type=int, default=200, help="samples to draw")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def main() -> None:
     data = ud.data.Latent(digits, options.out / "latent_digits_codec", cache=False)
     latents = data.open()
     process, network = ud.DDPM(), ud.UNet(data.shape, width=32, multipliers=(1, 2), blocks=1)
-    settings = ud.Training(options.steps, batch=64, lr=2e-3, warmup=30, ema=0.99, precision="fp32")
+    settings = ud.Training(options.steps, batch=options.batch, lr=2e-3, warmup=30, ema=0.99, precision="fp32")
     model = ud.train(ud.NeuralDenoiser(process, ud.Eps(), network), latents, ud.Denoising(), settings)
 
     # 3. Samples, decoded.

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+
 import pretend_gpu  # noqa: F401  registers its device before autograd counts them, at the first backward pass
 import pytest
+
+gc.disable()  # what is collected is kept: each look at it would be in vain
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

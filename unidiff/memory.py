@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -70,15 +71,20 @@ def memory_of(device: str | object = "cpu") -> int:
     return min(limit for limit in limits if limit > 0)
 
 
-def _limits_of_groups() -> Iterator[int]:
-    """The limits of the control groups that the process is in: Linux's, of containers and of job schedulers."""
-    files = [_CGROUPS / "memory/memory.limit_in_bytes"]  # version 1
+@functools.cache
+def _files_of_groups(root: Path) -> list[Path]:
+    """Where the limits of the control groups that the process is in may stand."""
     try:
         own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     except OSError:  # another system
         own = ""
-    files += [folder / "memory.max" for folder in (_CGROUPS / own, *(_CGROUPS / own).parents)]
-    for file in files:
+    folders = (root / own, *(root / own).parents)
+    return [root / "memory/memory.limit_in_bytes", *(folder / "memory.max" for folder in folders)]  # version 1; 2
+
+
+def _limits_of_groups() -> Iterator[int]:
+    """The limits of the control groups that the process is in: Linux's, of containers and of job schedulers."""
+    for file in _files_of_groups(_CGROUPS):
         with suppress(OSError, ValueError):  # there is no such group, or its limit is "max"
             yield int(file.read_text())
 

@@ -12,7 +12,7 @@ from pretend_gpu import AVAILABLE, pretend_gpu
 import unidiff as ud
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="torch < 2.9 has no Python backend")
-FEW, MANY = 4, 7
+FEW, MANY = 3, 5
 
 
 @pytest.mark.cases(10)  # all take a minute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -19,20 +20,24 @@ ROWS = {
 }
 # A row of the list of isinstance: file, what is looked for, why.
 LISTED = set(re.findall(r"^- `([\w/]+\.py)`: `(\w+)`: .{10,}", TEXT, re.M))
-CLASSES = {
-    node.name: node
-    for path in FILES.values()
-    for node in ast.walk(ast.parse(path.read_text()))
-    if isinstance(node, ast.ClassDef)
-}
+
+
+@functools.cache
+def classes() -> dict[str, ast.ClassDef]:
+    return {
+        node.name: node
+        for path in FILES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def types_asked(source: str) -> set[str]:
     """Our own classes that a source passes to isinstance."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            found |= set(re.findall(r"(?<!nn\.)(?<!datasets\.)\b\w+", ast.unparse(node.args[1]))) & CLASSES.keys()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            found |= set(re.findall(r"(?<!nn\.)(?<!datasets\.)\b\w+", ast.unparse(node.args[1]))) & classes().keys()
     return found
 
 
@@ -64,17 +69,17 @@ def test_an_isinstance_is_seen():
 def documented(cls: ast.ClassDef, method: str) -> bool:
     """Whether a class or one of its bases in the package describes a method."""
     own = [node for node in cls.body if isinstance(node, ast.FunctionDef) and node.name == method]
-    bases = [CLASSES[name] for name in (ast.unparse(base).split("[")[0] for base in cls.bases) if name in CLASSES]
+    bases = [classes()[name] for name in (ast.unparse(base).split("[")[0] for base in cls.bases) if name in classes()]
     return any(map(ast.get_docstring, own)) or any(documented(base, method) for base in bases)
 
 
 def test_a_public_method_is_described_by_its_class_or_a_base():
     # ruff's D102 would want the words of the base class again at each method that overrides.
-    methods = [(cls, node.name) for cls in CLASSES.values() for node in cls.body if isinstance(node, ast.FunctionDef)]
+    methods = [(cls, node.name) for cls in classes().values() for node in cls.body if isinstance(node, ast.FunctionDef)]
     public = [(cls, name) for cls, name in methods if not cls.name.startswith("_") and not name.startswith("_")]
     assert len(public) > 100
     assert not [f"{cls.name}.{name}" for cls, name in public if not documented(cls, name)]
-    assert not documented(CLASSES["Denoiser"], "no_such_method")
+    assert not documented(classes()["Denoiser"], "no_such_method")
 
 
 MACHINE = re.compile(r"""["'`\s=(]/(?!usr/|bin/|dev/|tmp/|far/|proc/|sys/|etc/)[a-z]+/[\w.-]+/[\w./-]+""")

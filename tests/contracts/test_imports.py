@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def imported(path: Path) -> set[str]:
     return (found & MODULES) - {module(path), "unidiff"}
 
 
-IMPORTS = {module(path): imported(path) for path in FILES if path.stem not in APART or path.parent != PACKAGE}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    return {module(path): imported(path) for path in FILES if path.stem not in APART or path.parent != PACKAGE}
 
 
 def folder(name: str) -> str:
@@ -80,11 +83,11 @@ def folder(name: str) -> str:
 
 
 def test_imports_point_one_way():
-    unknown = {folder(name) for name in IMPORTS} - set(LINE)
+    unknown = {folder(name) for name in imports()} - set(LINE)
     assert not unknown, "which line of ORDER are they in?"
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in imports().items()
         for other in sorted(others)
         if LINE.get(folder(other), -1) > LINE[folder(name)]
     ]
@@ -94,7 +97,7 @@ def test_imports_point_one_way():
 @pytest.mark.parametrize("of", [str, folder], ids=["files", "folders"])
 def test_no_circle(of):
     graph: dict[str, set[str]] = {}
-    for name, others in IMPORTS.items():
+    for name, others in imports().items():
         graph.setdefault(of(name), set()).update(of(other) for other in others if of(other) != of(name))
     try:
         TopologicalSorter(graph).prepare()
@@ -105,4 +108,4 @@ def test_no_circle(of):
 def test_a_circle_and_a_wrong_way_are_seen():
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
-    assert "unidiff.process.base" in IMPORTS["unidiff.process.ddpm"]
+    assert "unidiff.process.base" in imports()["unidiff.process.ddpm"]

@@ -447,17 +447,17 @@ def test_likelihood_of_pictures(run):
     assert "nan" not in text
 
 
-@pytest.mark.slow  # 10 s: exact traces at a tolerance of 1e-6
+@pytest.mark.slow  # 6 s: exact traces, and a bound of 1,000 steps
 def test_likelihood_of_points(tmp_path):
     recipe = {**RING, "process": {"type": "FlowMatching"}, "parameterization": {"type": "Velocity"}}
     assert unidiff("run", write(tmp_path, recipe), "--out", tmp_path / "run").code == 0
-    words = ["likelihood", tmp_path / "run", "--count", 5, "--exact", "--tolerance", 1e-6]
+    words = ["likelihood", tmp_path / "run", "--count", 5, "--exact", "--tolerance", 1e-4]
     facts = json.loads(unidiff(*words, "--bound", "--json").out)
     assert facts["levels"] is None
     assert facts["bound"]["grid"] == "Uniform(steps=1000)"
     source = ud.data.Ring(count=300).open("test")
     denoiser = ud.load(tmp_path / "run").denoiser
-    expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-6, atol=1e-6)
+    expected = ud.log_likelihood(denoiser, source.batch(torch.arange(5)), ud.ExactTrace(), rtol=1e-4, atol=1e-4)
     assert facts["flow"]["nats"] == expected.nats.mean
     assert "probe_error" not in facts["flow"]
     facts = json.loads(unidiff(*words[:2], "--count", 1, "--json").out)

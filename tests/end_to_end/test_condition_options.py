@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pairs import some
 from PIL import Image
 from tiny import DIGITS, refused, unidiff, write
 
@@ -50,25 +51,34 @@ def expected(model, run, label):
     return ud.sample(model, sampling.solver, sampling.grid, seeds=2, **cond).x.clamp(-1, 1)
 
 
-def test_options_are_those_of_the_library(runs):
+COUNT, GUIDED = ("--set", "sampling.count=2"), ("--class", "dog,cat", "--count", 1, "--guidance", 3)
+OPTIONS = {
+    "interval": ((*GUIDED, "--interval", "0.2,0.6"), lambda free: ud.GuidanceInterval(free, 0.2, 0.6), [1, 0]),
+    "rescale": ((*GUIDED, "--rescale", 0.7), lambda free: ud.RescaledGuidance(free, 0.7), [1, 0]),
+    "threshold": ((*GUIDED, "--threshold", 0.9), lambda free: ud.DynamicThreshold(free, 0.9), [1, 0]),
+    "unguided": ((*COUNT, "--threshold", 0.9), lambda free: ud.DynamicThreshold(free.model, 0.9), None),
+    "all": (
+        (*GUIDED, "--rescale", 0.7, "--interval", "0,0.6", "--threshold", 0.9),
+        lambda free: ud.DynamicThreshold(ud.RescaledGuidance(ud.GuidanceInterval(free, 0.0, 0.6), 0.7), 0.9),
+        [1, 0],
+    ),
+    "condition": ((*COUNT, "--set", "cond.label=1"), lambda free: free.model, [1, 1]),
+    "guided": (GUIDED, lambda free: free, [1, 0]),
+}
+
+
+@pytest.mark.parametrize("name", some(OPTIONS, lambda name: name in ("all", "condition")))
+def test_options_are_those_of_the_library(runs, name):
+    words, wrap, label = OPTIONS[name]
+    run = ud.load(runs / "strong")
+    wrapped = wrap(ud.ClassifierFree(run.denoiser, 3.0))
+    torch.testing.assert_close(drawn(runs, *words), expected(wrapped, run, label), rtol=0, atol=1e-6)
+
+
+def test_a_weaker_run_guides_as_in_the_library(runs):
     run, weak = ud.load(runs / "strong"), ud.load(runs / "weak").denoiser
-    model, free = run.denoiser, ud.ClassifierFree(run.denoiser, 3.0)
-    count, guided = ("--set", "sampling.count=2"), ("--class", "dog,cat", "--count", 1, "--guidance", 3)
-    for words, wrapped, label in (
-        (guided, free, [1, 0]),
-        ((*guided, "--interval", "0.2,0.6"), ud.GuidanceInterval(free, 0.2, 0.6), [1, 0]),
-        ((*guided, "--rescale", 0.7), ud.RescaledGuidance(free, 0.7), [1, 0]),
-        ((*guided, "--threshold", 0.9), ud.DynamicThreshold(free, 0.9), [1, 0]),
-        (
-            (*guided, "--rescale", 0.7, "--interval", "0,0.6", "--threshold", 0.9),
-            ud.DynamicThreshold(ud.RescaledGuidance(ud.GuidanceInterval(free, 0.0, 0.6), 0.7), 0.9),
-            [1, 0],
-        ),
-        ((*count, "--weaker", runs / "weak", "--guidance", 2), ud.AutoGuidance(model, weak, 2.0), None),
-        ((*count, "--threshold", 0.9), ud.DynamicThreshold(model, 0.9), None),
-        ((*count, "--set", "cond.label=1"), model, [1, 1]),
-    ):
-        torch.testing.assert_close(drawn(runs, *words), expected(wrapped, run, label), rtol=0, atol=1e-6)
+    found = drawn(runs, *COUNT, "--weaker", runs / "weak", "--guidance", 2)
+    torch.testing.assert_close(found, expected(ud.AutoGuidance(run.denoiser, weak, 2.0), run, None), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow  # 3 s: the flow of a network

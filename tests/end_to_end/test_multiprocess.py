@@ -19,13 +19,12 @@ LAUNCHERS = {
 
 
 # Several commands in the same processes: each launch imports torch twice.
-BOTH = """
-import sys
+ALL = """
+import json, sys
 from unidiff.cli import main
 
-words = sys.argv[1:]
-for recipe, out in zip(words[::2], words[1::2]):
-    sys.argv[1:] = ["run", recipe, "--out", out, "--json", "--device", "cpu"]
+for words in sys.argv[1:]:
+    sys.argv[1:] = json.loads(words)
     try:
         main()
     except SystemExit as end:
@@ -34,11 +33,13 @@ for recipe, out in zip(words[::2], words[1::2]):
 """
 
 
-def launch(launcher, *words, what="-m unidiff"):
+def launch(launcher, folder, *commands):
+    (folder / "all.py").write_text(ALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1], what=what).split())
-    process = start(*words, module=module)
+        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1], what=folder / "all.py").split())
+    words = ["--json", "--device", "cpu"]
+    process = start(*(json.dumps([*map(str, command), *words]) for command in commands), module=module)
     out, err = process.communicate(timeout=2000)
     return process.returncode, out, err
 
@@ -75,11 +76,10 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
         "plain": write(tmp_path, small, "plain.yaml"),
         "coupled": write(tmp_path, {**small, "objective": objective}, "coupled.yaml"),
     }
-    (tmp_path / "both.py").write_text(BOTH)
     for name, recipe in recipes.items():
         assert unidiff("run", recipe, "--out", tmp_path / f"one-{name}").code == 0
-    words = [word for name, recipe in recipes.items() for word in (recipe, tmp_path / f"two-{name}")]
-    code, out, err = launch("accelerate", *words, what=tmp_path / "both.py")
+    commands = [("run", recipe, "--out", tmp_path / f"two-{name}") for name, recipe in recipes.items()]
+    code, out, err = launch("accelerate", tmp_path, *commands)
     assert code == 0, err
     assert [json.loads(line)["status"] for line in out.splitlines()] == ["finished", "finished"]
     assert err.count("training 12/12") == 2
@@ -92,21 +92,11 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
 
 
 @pytest.mark.slow  # two processes import torch
-def test_a_mistake_is_said_once_and_ends_both(tmp_path):
-    recipe = write(tmp_path, RING)
-    code, out, err = launch(
-        "torchrun", "run", recipe, "--out", tmp_path / "run", "--set", "training.batch=9", "--device", "cpu"
-    )
+def test_a_dry_run_of_two_speaks_once_and_a_mistake_is_said_once_and_ends_both(tmp_path):
+    run = ("run", write(tmp_path, RING), "--out", tmp_path / "run")
+    code, out, err = launch("torchrun", tmp_path, [*run, "--dry-run"], [*run, "--set", "training.batch=9"])
     assert code != 0
-    assert out == ""
+    assert json.loads(out)["processes"] == 2  # of the dry run; the mistake has no output
     assert err.count("unidiff: ") == 1
     assert "cannot be split evenly over 2 processes" in err
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow  # two processes import torch
-def test_a_dry_run_of_two_speaks_once(tmp_path):
-    code, out, err = launch("torchrun", "run", write(tmp_path, RING), "--out", tmp_path / "run", "--dry-run", "--json")
-    assert code == 0, err
-    assert json.loads(out)["processes"] == 2
     assert not (tmp_path / "run").exists()

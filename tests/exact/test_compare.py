@@ -122,6 +122,7 @@ class Opaque(ud.Denoiser):
         return self.exact(u, level)
 
 
+@pytest.mark.cases(3)
 @every_process
 def test_the_flow_of_a_model_that_ends_at_t_min(process):
     top, low, variance = process.level(1.0), process.level(process.t_min), 0.25
@@ -592,6 +593,7 @@ def public_processes():
     return [known.get(name) or cls() for name, cls in PUBLIC.choices(ud.Process).items()]
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("process", public_processes(), ids=lambda process: type(process).__name__)
 def test_the_error_of_every_process_falls_to_its_floor(process):
     model = Opaque(gaussian(process))  # both the solver and the true flow end with a denoise at t_min: the floor is 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -426,6 +427,8 @@ def test_bad_posteriors_are_refused():
 @pytest.mark.parametrize("solver", instances(ud.Solver), ids=repr)
 def test_every_posterior_runs_under_every_solver(solver):
     process = ud.NCSN(0.05, 20.0, 6)
+    if hasattr(solver, "rtol"):  # how it is steered is in question here, not how closely its steps are chosen
+        solver = dataclasses.replace(solver, rtol=1e-2, atol=1e-2)
     model = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.04)
     operator, y = ud.inverse.Inpainting([1, 0]), torch.zeros(3, 1, dtype=F64)
     image, known = torch.tensor([0.2, 0.0], dtype=F64), torch.tensor([0.0, 1.0])

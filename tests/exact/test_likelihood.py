@@ -197,7 +197,7 @@ def test_float32_networks():
     assert (found.log_prob - truth.log_prob(x.double())).abs().max() < bound
 
 
-@pytest.mark.slow  # 9 s: three likelihoods by an adaptive solver
+@pytest.mark.slow  # three likelihoods by an adaptive solver
 def test_a_network_under_every_gradient_mode():
     torch.manual_seed(0)
     net = ud.MLP((3,), width=16, depth=1)
@@ -205,11 +205,12 @@ def test_a_network_under_every_gradient_mode():
         nn.init.normal_(weight, std=0.3)
     model = ud.NeuralDenoiser(ud.FlowMatching(), ud.Velocity(), net)
     x = randn(3, 3).float()
-    plain = ud.log_likelihood(model, x, EXACT)
+    coarse = {"rtol": 1e-3, "atol": 1e-3}  # the same steps, whatever they are
+    plain = ud.log_likelihood(model, x, EXACT, **coarse)
     with torch.no_grad():
-        quiet = ud.log_likelihood(model, x, EXACT)
+        quiet = ud.log_likelihood(model, x, EXACT, **coarse)
     with torch.inference_mode():
-        inference = ud.log_likelihood(model, x * 1, EXACT)
+        inference = ud.log_likelihood(model, x * 1, EXACT, **coarse)
     assert torch.equal(plain.log_prob, quiet.log_prob)
     assert torch.equal(plain.log_prob, inference.log_prob)
     assert not plain.log_prob.requires_grad
@@ -259,7 +260,7 @@ def test_every_probe_gives_its_closed_form(cls):
 def test_hutchinsons_mean_is_within_3_standard_errors(cls):
     truth = Gaussian(ud.FlowMatching())
     x = truth.draw(8)
-    found = ud.log_likelihood(truth.model, x, cls(64), rtol=1e-7, atol=1e-7)
+    found = ud.log_likelihood(truth.model, x, cls(64), rtol=1e-6, atol=1e-6)
     exact = truth.log_prob(x)
     assert found.standard_error is not None
     # Of eight samples one in 47 would have an outlier, were the seeds not fixed; the solver adds less than 0.001.

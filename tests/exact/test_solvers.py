@@ -121,9 +121,9 @@ def test_the_last_step_is_a_mean(solver):
 @every_process
 @pytest.mark.parametrize("grid", [Native(), Uniform(23)], ids=repr)
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(process, grid):
-    u, times = started(process, randn(5, 2, seed=3)), grid.times(process)
+    u, times, denoiser = started(process, randn(5, 2, seed=3)), grid.times(process), mixture(process)
     for t, s in zip(process.levels_at(times[:-1]), process.levels_at(times[1:-1])):
-        pair = [solver.step(mixture(process), u, t, s, stream(4)) for solver in (DDIM(1.0), Ancestral(0.0))]
+        pair = [solver.step(denoiser, u, t, s, stream(4)) for solver in (DDIM(1.0), Ancestral(0.0))]
         close(pair[0], pair[1], 1e-12 * process.prior_scale())
         u = pair[0]
 

@@ -507,7 +507,7 @@ def learned():
     torch.manual_seed(0)
     data = ud.data.Ring(count=10000, std=0.1)
     model = ud.NeuralDenoiser(ud.DDPM(100, ud.Linear(1e-3, 0.1)), ud.Eps(), ud.MLP((2,), width=64, depth=2))
-    plan = ud.Training(steps=1000, batch=256, lr=3e-3, ema=0.99, precision="fp32", log_every=500)
+    plan = ud.Training(steps=600, batch=256, lr=3e-3, ema=0.99, precision="fp32", log_every=500)
     untrained = copy.deepcopy(model)
     return data, untrained, fit(model, data.open(), settings=plan)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import re
@@ -95,6 +96,9 @@ class Registry:
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
-PUBLIC = Registry(
-    unidiff.EXPORTS, lambda name: getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
-)
+@functools.cache
+def _public(name: str) -> Any:
+    return getattr(importlib.import_module(f"unidiff.{unidiff.EXPORTS[name]}"), name)
+
+
+PUBLIC = Registry(unidiff.EXPORTS, _public)
