@@ -16,20 +16,19 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from unidiff.errors import RunError
 from unidiff.files import NOFOLLOW, parents
-from unidiff.machine import is_alive, machine
+from unidiff.machine import is_alive, machine, now
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "Lock", "check_free", "locked", "now"]
+__all__ = ["LOCK", "Lock", "check_free", "locked"]
 
 LOCK = ".lock"
 _FLAGS = NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
@@ -98,11 +97,6 @@ def check_free(directory: Path) -> None:
             raise _in_use(directory, descriptor)
     finally:
         os.close(descriptor)
-
-
-def now() -> str:
-    """The time as ISO 8601, in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _take(directory: Path) -> int:

@@ -1,4 +1,4 @@
-"""This machine and its processes: who an unfinished file or a lock belongs to."""
+"""This machine, its processes and its clock: who an unfinished file or a lock belongs to, and since when."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import os
 import platform
 from contextlib import suppress
+from datetime import datetime, timezone
 from functools import cache
 
-__all__ = ["is_alive", "machine"]
+__all__ = ["is_alive", "machine", "now"]
 
 
 @cache
@@ -31,3 +32,8 @@ def is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def now() -> str:
+    """The time as ISO 8601, in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -132,6 +132,49 @@ def test_what_cannot_be_extended_is_one_message(tmp_path):
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.slow  # several runs
+def test_a_recipe_that_was_edited_in_its_run_is_noticed(tmp_path):
+    path, run = write(tmp_path, CONSTANT), tmp_path / "run"
+    done("run", path, "--out", run)
+    own, began = run / "recipe.yaml", (run / "recipe.yaml").read_text()
+    own.write_text(f"# A comment, and nothing else.\n{began}")
+    done("resume", run)
+    for old, new, change in (
+        ("lr: 0.01", "lr: 0.5", "training.lr was 0.01, is 0.5"),
+        ("seed: 0", "seed: 3", "seed was 0, is 3"),
+        ("width: 16", "width: 8", "backbone.width was 16, is 8"),
+    ):
+        own.write_text(began)
+        edit(own, old, new)
+        before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+        for words in (("resume", run), ("run", own, "--resume"), ("run", path, "--out", run, "--resume")):
+            message = refused(*words)
+            assert f"{own}: the file has been edited since the run began" in message
+            assert change in message
+            assert f"Undo that in {own}" in message
+        assert ("--extend" in refused("resume", run)) == change.startswith("training")
+        assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    own.write_text(began)
+    edit(own, "lr: 0.01", "lr: 0.5")
+    edit(own, "steps: 6", "steps: 9")
+    done("resume", run, "--extend")
+    assert manifest(run)["extensions"][-1]["changes"] == ["training.steps was 6, is 9", "training.lr was 0.01, is 0.5"]
+    done("resume", run)
+    # More steps alone are always accepted. A run of before has no record, and goes by its file.
+    edit(own, "steps: 9", "steps: 10")
+    done("resume", run)
+    (run / "manifest.json").write_text(json.dumps({**manifest(run), "recipe": None}))
+    edit(own, "lr: 0.5", "lr: 0.25")
+    done("resume", run)
+    assert "lr: 0.25" in manifest(run)["recipe"]
+
+
 def test_recipes_without_training_are_not_resumed(tmp_path):
     (tmp_path / "recipe.yaml").write_text(read_source("eigenmodes")[1])
     (tmp_path / "manifest.json").write_text("{}")

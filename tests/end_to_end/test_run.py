@@ -212,11 +212,11 @@ def test_killed_and_resumed_is_the_same_byte_for_byte(tmp_path):
 def test_killed_before_the_first_checkpoint_starts_from_nothing(tmp_path):
     recipe = recipe_of(tmp_path)
     recipe.run(tmp_path / "whole", Listener())
-    recipe.run(tmp_path / "run", Listener())
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000008")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
+    with pytest.raises(Interrupted):
+        recipe.run(tmp_path / "run", Listener(), stop=stop_after(3))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000003")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9, "lo')  # half a line, as a kill leaves it
+        file.write('{"step": 4, "lo')  # half a line, as a kill leaves it
     listener = Listener()
     recipe.run(tmp_path / "run", listener, resume=True)
     assert listener.steps[0] == ("train", 1, 8)

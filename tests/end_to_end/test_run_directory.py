@@ -320,7 +320,6 @@ def test_a_run_without_some_of_its_folders_is_resumed(task, tmp_path):
     run = tmp_path / "run"
     task.run(run, Quiet())
     expected = weights(run)
-    shutil.rmtree(run / "checkpoints")
     shutil.rmtree(run / "samples")
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps({**manifest, "started": ""}))
@@ -328,6 +327,33 @@ def test_a_run_without_some_of_its_folders_is_resumed(task, tmp_path):
     assert equal(weights(run), expected)
     assert json.loads((run / "manifest.json").read_text())["started"]
     assert (run / "samples" / "grid.png").exists()
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_again(task, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    task = ud.load_recipe(tmp_path / "tiny.yaml", ["training.steps=3", "training.log_every=1"])
+    task.run(whole, Quiet())
+    shutil.rmtree(whole / "checkpoints")
+    manifest = json.loads((whole / "manifest.json").read_text())
+    for left, status in (("", "finished"), ("checkpoints", "finished"), ("checkpoints/step-00000004.bak", "training")):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        (run / left).mkdir(parents=True, exist_ok=True)
+        (run / "manifest.json").write_text(json.dumps({**manifest, "status": status}))  # training: it was killed
+        before = everything(run)
+        problem = "none is in it" if left else "there is no such folder"
+        with pytest.raises(RunError, match=f"checkpoints of this run are gone: {problem}. .* --overwrite"):
+            task.run(run, Quiet(), resume=True)
+        assert everything(run) == before
+
+
+def test_reports_of_errors_are_in_no_ones_way(task, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "unidiff-error-x7.txt").write_text("an error")
+    task.run(run, Quiet())
+    task.run(run, Quiet(), overwrite=True)
+    assert (run / "unidiff-error-x7.txt").read_text() == "an error"
 
 
 def test_a_run_that_cannot_be_created_leaves_nothing(task, tmp_path, monkeypatch):

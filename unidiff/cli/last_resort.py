@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from unidiff._version import __version__
+from unidiff.run.output import REPORT
 from unidiff.text import first_line
 
 __all__ = ["EXIT_CODE", "run_directory", "working_directory", "write_report"]
@@ -40,7 +41,7 @@ def write_report(error: BaseException) -> str:
         path = ""
         try:
             folder = folder or Path(tempfile.gettempdir())  # an OSError if there is none
-            number, path = tempfile.mkstemp(".txt", "unidiff-error-", folder)
+            number, path = tempfile.mkstemp(".txt", REPORT, folder)
             with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("\n".join(lines))
         except OSError:

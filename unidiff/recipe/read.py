@@ -29,6 +29,7 @@ def read_recipe(
     choose: Callable[[Builder, Node], tuple[type[R], Node]] | None = None,
     registry: Registry = PUBLIC,
     allow_imports: bool = False,
+    text: str | None = None,
 ) -> R:
     """Read a record from a file and check all of it.
 
@@ -39,12 +40,13 @@ def read_recipe(
         choose: Takes the class, one below `cls`, and its node from what is written; None for `cls` and all of it.
         registry: What a `type` may name.
         allow_imports: Also accept `type: module:Class`. This runs the module's code: do it for recipes you trust.
+        text: What was in the file, in place of what is.
 
     Raises:
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
     overrides = [overrides] if isinstance(overrides, str) else overrides
-    name, text = read_source(source)
+    name, text = read_source(source) if text is None else (f"{source} as it was", text)
     recipe = read_yaml(text, name)
     run = _run_directory(Path(source))
     builder = Builder(registry, allow_imports, run)

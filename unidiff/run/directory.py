@@ -16,7 +16,8 @@ from torch import Tensor
 
 from unidiff.errors import RunError, RunFailed
 from unidiff.files import NOFOLLOW, digest, is_inside, remove, remove_leftovers, whole_file
-from unidiff.lock import Lock, check_free, locked, now
+from unidiff.lock import Lock, check_free, locked
+from unidiff.machine import now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
 from unidiff.run.records import METRICS_LIMIT, Manifest, metrics_of
@@ -50,8 +51,9 @@ class RunDirectory:
         self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
         self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"
         self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
-        self._measured, self.start = path / "process.safetensors", path / "start.safetensors"
-        self._codec = path / "codec"
+        self._measured, self.start, self._codec = (
+            path / name for name in ("process.safetensors", "start.safetensors", "codec")
+        )
         # The recipe, which makes this a run, is the first to go and the last to come.
         contents = (self._manifest, self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
         self._own = (self.recipe, *contents, self._measured, self._codec, self.start)
@@ -291,8 +293,8 @@ class RunDirectory:
 
     def _state(self) -> tuple[object, ...]:
         """What is different after another process has written here."""
-        status = (os.stat(path) if os.path.isfile(path) else None for path in (self.recipe, self._manifest))
-        return tuple(status and (status.st_ino, status.st_mtime_ns, status.st_size) for status in status)
+        found = (os.stat(path) if os.path.isfile(path) else None for path in (self.recipe, self._manifest))
+        return tuple(status and (status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
 
 
 def _write(path: Path, content: bytes) -> None:

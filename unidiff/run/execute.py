@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, RunFailed, require_whole
-from unidiff.lock import now
+from unidiff.machine import now
 from unidiff.memory import as_bytes
 from unidiff.noise import global_states_kept, seed_everything
 from unidiff.recipe.read import inside
@@ -216,7 +216,7 @@ class TrainingTask(Task, Generic[M]):
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
         with files.written(before, main):
-            entries = {**outcome.entries(), **environment()}
+            entries = {**outcome.entries(), **environment(), "recipe": self.to_yaml()}
             if main and resume:
                 if changes:
                     record_extension(files, changes, self.to_yaml())

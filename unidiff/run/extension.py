@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unidiff.errors import RunError
-from unidiff.lock import now
+from unidiff.errors import RunError, is_whole
+from unidiff.machine import now
 from unidiff.recipe.shipped import read_source
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
-from unidiff.run.task import differences, load_recipe
+from unidiff.run.task import differences, load_recipe, recipe_as_it_was
 from unidiff.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -46,16 +47,25 @@ def changed_numbers(
     """
     directory = files.path
     files.require()
-    if read_source(files.recipe)[1] == task.to_yaml():
+    now_there, recorded = read_source(files.recipe)[1], files.read_manifest().recipe
+    began = now_there if recorded is None else recorded
+    saved: Any = recipe_as_it_was(files.recipe, began, allow_imports)
+    _require_checkpoints(files, saved)
+    if now_there == began == task.to_yaml():
         return []
-    saved: Any = load_recipe(files.recipe, allow_imports=allow_imports)
     before, after = saved.to_dict(), task.to_dict()
+    edited = differences(before, load_recipe(files.recipe, allow_imports=allow_imports).to_dict())
     changes = differences(before, after)
-    if not changes:
+    if not (changes or edited):
         return []
     fixed = [key for key in before | after if key not in _FREE and before.get(key) != after.get(key)]
     own = f"Resume it with its own (`unidiff resume {directory}`)"
     another = f"{directory}: this run was started with another recipe: {'; '.join(changes)}"
+    if edited:
+        own = f"Undo that in {files.recipe}"
+        another = f"{files.recipe}: the file has been edited since the run began: {'; '.join(edited)}"
+        if not changes:
+            raise RunError(f"{another}. {own}.")
     if fixed or saved.data.shape != task.data.shape:
         problem = f"{', '.join(fixed) or 'data.shape'} cannot change in a run"
         raise RunError(
@@ -105,10 +115,29 @@ def changed_data(files: RunDirectory, data: DataFacts, extend: bool) -> list[str
 def record_extension(files: RunDirectory, changes: list[str], recipe: str) -> None:
     """Set the recipe of a run, after an entry of the manifest: the changes, when, and after which step."""
     entry = {"step": _steps_done(files), "changes": changes, "time": now()}
-    files.update_manifest(extensions=[*files.read_manifest().extensions, entry])
+    # Between the two files, recipe.yaml alone tells; `RunDirectory.reopen` records the new one.
+    files.update_manifest(extensions=[*files.read_manifest().extensions, entry], recipe=None)
     files.replace_recipe(recipe)
 
 
 def _steps_done(files: RunDirectory) -> int:
     newest = Checkpoints(files.checkpoints).load(lambda text: None, to_train=False)
     return 0 if newest is None else newest.step
+
+
+def _require_checkpoints(files: RunDirectory, saved: TrainingTask[Any]) -> None:
+    """Raise a RunError if a run has no checkpoint although it has saved some: it would start again at its first step.
+
+    Metrics of a step are written before its checkpoint, and every checkpoint before the metrics of a later step.
+    """
+    if Checkpoints(files.checkpoints).paths():
+        return
+    manifest = files.read_manifest()
+    step = max((line["step"] for line in files.read_metrics()), default=0)
+    extended = any(is_whole(entry.get("step")) for entry in manifest.extensions)
+    there = os.path.isdir(files.checkpoints)
+    if there and not extended and manifest.status != "finished" and step <= saved.training.checkpoint_every:
+        return  # it was killed before the first one
+    problem = "the checkpoints of this run are gone: " + ("none is in it" if there else "there is no such folder")
+    anew = f"start anew, from step 1, with `unidiff run {files.recipe} --out {files.path} --overwrite`"
+    raise RunError(f"{files.checkpoints}: {problem}. Restore the folder, or {anew}.")

@@ -9,9 +9,10 @@ from unidiff.errors import RunError
 from unidiff.files import PARTIAL, require_writable
 from unidiff.lock import LOCK, check_free
 
-__all__ = ["ANOTHER", "check_output"]
+__all__ = ["ANOTHER", "REPORT", "check_output"]
 
 ANOTHER = "Choose another directory with --out."
+REPORT = "unidiff-error-"  # how the names of reports of unforeseen errors begin, which are in nobody's way
 
 
 def check_output(
@@ -45,7 +46,7 @@ def check_output(
         raise RunError(f"{directory}: {article} {noun} is already there. {choices}")
     if exists or not directory.is_dir():
         return
-    found = {path.name: path for path in directory.iterdir() if not path.name.startswith(PARTIAL)}
+    found = {path.name: path for path in directory.iterdir() if not path.name.startswith((PARTIAL, REPORT))}
     killed = found.pop(LOCK, None) is not None  # while it created the directory
     if found.keys() - set(own):
         raise RunError(f"{directory}: the directory holds files that are not {article} {noun}. {ANOTHER}")

@@ -24,7 +24,7 @@ from unidiff.run.records import Outcome
 if TYPE_CHECKING:
     from unidiff.run.load import Run
 
-__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe"]
+__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe", "recipe_as_it_was"]
 
 
 class Reporter(Protocol):
@@ -134,6 +134,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
     return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports)  # type: ignore[type-abstract]
+
+
+def recipe_as_it_was(source: Path, text: str, allow_imports: bool) -> Task:
+    """As `load_recipe`, from the text that was in a file."""
+    return read_recipe(Task, source, choose=_chosen, allow_imports=allow_imports, text=text)  # type: ignore[type-abstract]
 
 
 def differences(saved: object, new: object, path: str = "") -> list[str]:
