@@ -1,4 +1,4 @@
-"""Write a file or a folder whole or not at all, or raise an OSError; digests; whether a path can be written to."""
+"""Write a file or a folder whole or not at all, or raise an OSError; digests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from unidiff.errors import RunError
 from unidiff.machine import is_alive, machine
 from unidiff.reading import open_regular
 
@@ -26,8 +26,6 @@ __all__ = [
     "parents",
     "remove",
     "remove_leftovers",
-    "require_file",
-    "require_writable",
     "save_new",
     "whole_file",
     "whole_files",
@@ -37,6 +35,7 @@ __all__ = [
 PARTIAL = ".partial-"  # how the names of unfinished files and folders begin; the machine and the process follow
 NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)  # a flag that Windows does not have
 _LEFTOVER = re.compile(re.escape(PARTIAL) + r"([0-9a-f]{8})-([0-9a-f]{1,8})-|" + re.escape(PARTIAL) + "[0-9a-f]{16}")
+_AT_WORKING_DIRECTORY, _RENAME_EXCHANGE = -100, 2  # of Linux
 _OLD = 86400.0  # seconds after which an unfinished file of another machine is taken for left behind
 
 
@@ -105,19 +104,25 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """An empty temporary folder beside `path` to fill, which replaces `path` when the block ends.
 
     Missing parents are created. If the block fails, nothing has changed. A symbolic link at `path` stays; the folder
-    that it points to is replaced.
+    that it points to is replaced. Where the system cannot exchange two folders, the old one is set aside for a moment;
+    what a process killed in that moment left there is put back when the folder is written again.
     """
     final = Path(path).resolve()
-    partial, old = _beside(final), _beside(final)
+    name = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]  # the name itself may be as long as names can be
+    partial, old = _beside(final), final.with_name(f".replaced-{name}")
     with parents(final.parent):
         try:
+            if old.is_dir() and not (old.is_symlink() or final.exists()):
+                os.replace(old, final)
+            remove(old)
             partial.mkdir()
             with _as_os_errors():
                 yield partial
             _sync_tree(partial)
-            if final.is_dir():
-                os.replace(final, old)
-            os.replace(partial, final)
+            if not (final.is_dir() and _exchanged(partial, final)):
+                if final.is_dir():
+                    os.replace(final, old)
+                os.replace(partial, final)
             _sync(final.parent)
         finally:
             if old.is_dir() and not final.exists():
@@ -165,55 +170,24 @@ def digest_of(parts: Iterable[bytes | memoryview]) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose another path.") -> None:
-    """Raise a RunError unless files can be written into a folder, which may not exist yet; nothing is changed.
-
-    Args:
-        folder: The folder.
-        needed: Free bytes required.
-        remedy: What the message ends with.
-    """
-    path = Path(folder).absolute()
-    try:
-        existing = next(parent for parent in (path, *path.parents) if _is_taken(parent))
-        if not existing.is_dir():
-            raise RunError(f"{folder}: {existing} is not a directory. {remedy}")
-        if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-            raise RunError(f"{folder}: no permission to write in {existing}. {remedy}")
-        free = shutil.disk_usage(existing).free
-    except OSError as error:
-        raise RunError(f"{folder}: this path cannot be used ({error.strerror}). {remedy}") from error
-    if free < needed:
-        raise RunError(f"{folder}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
-
-
-def require_file(path: str | Path, option: str) -> None:
-    """Raise a RunError, which begins with the option that names the file, unless it can be written."""
-    folder, what, remedy = Path(path).absolute().parent, f"{option} {path}", "Choose another file."
-    if not os.path.isdir(folder):
-        raise RunError(f"{what}: the directory {folder} does not exist. Create it, or choose another file.")
-    try:
-        if _is_taken(Path(path)) and os.path.exists(path) and not os.path.isfile(path):
-            kind = "directory; name a file" if os.path.isdir(path) else "device or a pipe; name a file"
-            raise RunError(f"{what}: this is a {kind}.")
-    except OSError as error:
-        raise RunError(f"{what}: this name cannot be used ({error.strerror}). {remedy}") from error
-    require_writable(folder, remedy=remedy)
-
-
-def _is_taken(path: Path) -> bool:
-    """Whether a path exists, if only as a broken link; raises OSError if it is not a valid path."""
-    try:
-        return bool(os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def _beside(path: Path) -> Path:
     """A new short name beside a path, with its suffix, on which some writers depend."""
     path = path.absolute()
     remove_leftovers(path.parent)
     return path.with_name(f"{PARTIAL}{machine()}-{os.getpid():x}-{secrets.token_hex(4)}{path.suffix[:16]}")
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step: whether the system (Linux) and its file system can, and have."""
+    import ctypes
+
+    try:
+        rename: Any = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old one
+        return False
+    paths = map(ctypes.c_char_p, map(os.fsencode, (one, other)))
+    first, second = ((_AT_WORKING_DIRECTORY, path) for path in paths)
+    return bool(rename(*first, *second, _RENAME_EXCHANGE) == 0)
 
 
 def remove(path: Path) -> None:

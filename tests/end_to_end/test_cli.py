@@ -386,6 +386,12 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "not a run directory" in refused("sample", tmp_path)
     assert "does not exist" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
+    (tmp_path / "x.yaml").write_text("mine: 1")
+    for option in ("--array", "--out"):
+        assert "is not a" in refused("sample", run, option, tmp_path / "x.yaml")
+        assert "cannot be used" in refused("sample", run, option, tmp_path / ("x" * 300))
+        assert "does not exist" in refused("sample", run, option, tmp_path / ("x/" * 3000 + "x"))
+    assert (tmp_path / "x.yaml").read_text() == "mine: 1"
     assert "from 1 to" in refused("sample", run, "--count", 0)
     assert "must be one of auto" in refused("sample", run, "--device", "tpu")
     assert "Did you mean 'DDIM'" in refused("sample", run, "--set", "sampling.solver=DDIMM")

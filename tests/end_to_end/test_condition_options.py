@@ -97,10 +97,24 @@ def test_likelihood_under_the_samples_own_classes(runs):
         assert found.get("classes") == (None if option is None else [option])
 
 
+def test_names_of_classes_with_commas_are_quoted():
+    for written, expected in (
+        (["0, cat ,7"], [0, "cat", 7]),
+        (['"black, small",white', "3"], ["black, small", "white", 3]),
+        (['" say ""miau"" "', "dog"], ['say "miau"', "dog"]),
+        ([""], [""]),
+        (["1,"], [1, ""]),
+        (None, []),
+    ):
+        assert GuidanceOptions(written).names == expected
+    with pytest.raises(RunError, match=r"^--class cat,\"a,b: quotes go around a whole name, as in"):
+        GuidanceOptions(['cat,"a,b'])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--class", "cow"), "the classes of {run} are 0 to 1, called cat, dog, got 'cow'"),
+        (("--class", 0, "--class", "cow"), "the classes of {run} are 0 to 1, called cat, dog, got 'cow'"),
         (("--interval", "0,1"), "--interval 0,1: this is an option of guidance. Set its scale with --guidance"),
         (("--rescale", "0.5"), "--rescale 0.5: this is an option of guidance"),
         (("--weaker", "x"), "--weaker x: this is an option of guidance"),

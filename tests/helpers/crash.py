@@ -14,6 +14,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from unidiff import files
 from unidiff.training import checkpoint
 
 _EXPORT = importlib.import_module("unidiff.interop.diffusers.export")  # `export` of the package is the function
@@ -54,7 +55,7 @@ def killed_at(moment: int | None) -> Iterator[list[str]]:
 
     owners: list[tuple[Any, str]] = [(os, name) for name in (*_PLAIN, "open")]
     owners += [(builtins, "open"), (io, "open"), (torch, "save"), (checkpoint, "save_file"), (_EXPORT, "save_file")]
-    owners += [(safetensors.torch, "save_file")]
+    owners += [(safetensors.torch, "save_file"), (files, "_exchanged")]
     before = [(owner, name, getattr(owner, name)) for owner, name in owners]
     for owner, name, original in before:
         setattr(owner, name, wrapped(name, original))

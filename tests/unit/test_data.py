@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -273,3 +274,13 @@ def test_notes_have_the_pitch_and_the_harmonics_that_their_class_names():
             assert (ratio - amplitude).abs().max() < 0.05
     assert (Notes(5).open().batch(torch.arange(5)) == Notes(5).open().batch(torch.arange(5))).all()
     assert Notes(5, seed=1).open().checksum != Notes(5).open().checksum
+
+
+@pytest.mark.parametrize(("kind", "key"), [
+    (Ring, "radius"), (Ring, "std"), (TwoMoons, "noise"), (Spiral, "noise"), (Spiral, "turns"),
+])  # fmt: skip
+@pytest.mark.parametrize("value", [1e300, 1e16, math.inf, math.nan, -1.0])
+def test_lengths_beyond_float32_name_their_key(kind, key, value):
+    with pytest.raises(ParameterError, match=rf"^{key} must be a number .*1e\+15, got {re.escape(str(value))}"):
+        kind(**{key: value})
+    assert bool(kind(**{key: 1e15, "count": 8}).open().values.square().isfinite().all())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import unidiff as ud
-from unidiff.data import CIFAR10, CelebA, HuggingFaceImages
+from unidiff.data import CIFAR10, CelebA, HuggingFaceImages, hugging_face
 from unidiff.errors import DataError, ParameterError
 
 RANDOM = np.random.default_rng(0)
@@ -156,9 +156,10 @@ def test_damaged_celeba_is_one_error(faces):
     with pytest.raises(ParameterError, match="attribute must be one of Bald, Smiling; got 'Smile'"):
         CelebA(faces, attribute="Smile").open()
     (faces / "img_align_celeba" / "4.jpg").unlink()
+    (faces / "img_align_celeba" / "4.jpg").symlink_to("nowhere")
     (faces / "img_align_celeba" / "1.jpg").write_bytes(b"")
     with pytest.raises(
-        DataError, match=rf"2 of 3 images of the train split are missing or empty, such as 1\.jpg.*{place}"
+        DataError, match=rf"2 of 3 images of the train split are missing, unreadable or empty, such as 1\.jpg.*{place}"
     ):
         CelebA(faces).open()
     (faces / "list_eval_partition.txt").write_text("0.jpg 0\n")
@@ -230,12 +231,31 @@ def test_wrong_columns_and_splits_of_the_library(saved, tmp_path):
         photos(saved / "one", image="image").open()
     with pytest.raises(ParameterError, match=r"label must be a column of classes .*, got 'class'"):
         photos(saved / "one", label="class").open()
-    with pytest.raises(ParameterError, match=r"labels must be integers, got torch\.float32"):
+    with pytest.raises(ParameterError, match=r"label must be a column of integers .*, got 0\.5 in row 0"):
         photos(saved / "one", label="score").open()
     with pytest.raises(DataError, match="has the splits other, but no train"):
         photos(saved / "no-train").open()
     with pytest.raises(DataError, match=r"cannot be loaded \(\w+: "):
         photos(tmp_path).open()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ([0, "cat"], r"got 'cat' in row 1\. Make such a column one of classes"),
+        ([0, None], r"got None in row 1, where the class is missing\. Remove such rows"),
+        ([-1, 0], r"got -1 in row 0, where the class is missing"),
+        ([0, -3], r"got -3 in row 1"),
+        ([0.5], r"got 0\.5 in row 0"),
+        ([True], r"got True in row 0"),
+        ([[0, 1]], r"got \[0, 1\] in row 0"),
+        ([2**70], r"got 11805\d+ in row 0"),
+    ],
+)
+def test_classes_of_the_library_that_are_none(values, problem):
+    with pytest.raises(ParameterError, match=f"^label must be a column of integers >= 0 or of ClassLabel, {problem}"):
+        hugging_face._labels(values)
+    assert hugging_face._labels([0, np.int64(7)]).tolist() == [0, 7]
 
 
 def test_the_library_missing_or_no_network(monkeypatch):

@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 
 from unidiff import files
 from unidiff.errors import RunError
-from unidiff.files import digest, digest_of, require_writable, whole_file, whole_files, whole_folder
+from unidiff.files import digest, digest_of, whole_file, whole_files, whole_folder
 from unidiff.machine import machine
+from unidiff.writable import require_file, require_writable
 
 
 class Stop(Exception):
@@ -118,10 +119,46 @@ def test_a_folder_that_cannot_be_replaced_is_left_as_it_was(
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):  # noqa: PT012 - what fails is the block
         patch.setattr(os, "replace", fails)
+        patch.setattr(files, "_exchanged", lambda *folders: False)  # as on other systems than Linux
         with whole_folder(target) as partial:
             (partial / "new").write_text("new")
     assert names(tmp_path) == ["folder"]
     assert names(target) == ["old"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_killed_at_any_operation_is_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    target, found = tmp_path / ("f" * 255), set[str]()
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda *folders: False)
+
+    def write(name: str) -> None:
+        with whole_folder(target) as partial:
+            (partial / name).write_text(name)
+
+    for moment in range(100):
+        write("old")
+        with suppress(Killed), killed_at(moment) as done:
+            write("new")
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "is_alive", lambda process: False)  # the killed process was this one
+            if target.exists():  # without an exchange there is a moment at which it is not
+                assert names(target) in (["old"], ["new"])
+                found.update(names(target))
+            else:
+                assert not exchange
+                found.add("none")
+                with pytest.raises(Stop), whole_folder(target):
+                    raise Stop
+                assert names(target) == ["old"]
+            write("third")
+        assert (names(target), len(names(tmp_path))) == (["third"], 1)
+        if len(done) <= moment:
+            assert found == ({"old", "new"} if exchange else {"old", "new", "none"})
+            return
+    pytest.fail("it was killed at every moment")
 
 
 def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
@@ -275,4 +312,21 @@ def test_a_new_file_takes_a_name_that_is_free_when_it_is_whole(tmp_path, monkeyp
 def test_what_is_no_name_of_a_file_is_refused(tmp_path, name, problem):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(RunError, match=f"^--out .*{problem}"):
-        files.require_file(tmp_path / name, "--out")
+        require_file(tmp_path / name, "--out")
+
+
+def test_a_file_of_another_kind_is_not_replaced(tmp_path):
+    kind = {"a .npy array": b"\x93NUMPY"}
+    for name, content in (
+        ("array", b"\x93NUMPY\x01"),
+        ("empty", b""),
+        ("recipe.npy", b"data: Ring"),
+        ("short", b"\x93"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    for name in ("array", "empty", "new"):
+        require_file(tmp_path / name, "--array", kind)
+    for name in ("recipe.npy", "short"):
+        with pytest.raises(RunError, match="^--array .*: the file that is there is not a .npy array. .* --overwrite"):
+            require_file(tmp_path / name, "--array", kind)
+        require_file(tmp_path / name, "--array")

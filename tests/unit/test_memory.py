@@ -194,13 +194,13 @@ def test_classes_whose_names_are_other_numbers_are_said_and_chosen_by_name():
     assert list(remarks(Training(10, batch=4), source)) == [expected]
     run = SimpleNamespace(manifest=SimpleNamespace(data=SimpleNamespace(class_names=[*names])), directory="o")
     said: list[str] = []
-    assert _labels(run, sample_conditions(GuidanceOptions("2,10,0,3")), 5, said.append) == [4, 2, 0, 3]
+    assert _labels(run, sample_conditions(GuidanceOptions(["2,10,0,3"])), 5, said.append) == [4, 2, 0, 3]
     assert said == [
         "class 2 is the name of class number 4 of o; it is taken as the name.",
         "class 10 is the name of class number 2 of o; it is taken as the name.",
     ]
     with pytest.raises(ParameterError, match="got 'cat'"):
-        _labels(run, sample_conditions(GuidanceOptions("cat")), 5, said.append)
+        _labels(run, sample_conditions(GuidanceOptions(["cat"])), 5, said.append)
 
 
 # --- a network that diverged ---

@@ -17,7 +17,8 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
 from unidiff.cli.console import Console, say
-from unidiff.cli.options import EditOptions, OutputOptions, sample_conditions, split_conditions
+from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
+from unidiff.cli.output import OutputOptions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import save_new, whole_file

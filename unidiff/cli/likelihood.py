@@ -97,7 +97,7 @@ def likelihood(
             raise RunError(f"--levels: the data have values other than these {levels} levels. {remedy}") from error
 
         facts, examples = sample_conditions(guidance, values=named).facts(), None
-        if own := guidance.classes == "own":
+        if own := guidance.classes == ["own"]:
             if source.labels is None:
                 raise RunError(f"--class own: {source.name} has no classes. Leave it out.")
             guidance = dataclasses.replace(guidance, classes=None)

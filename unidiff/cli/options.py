@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import inspect
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidiff.cli.last_resort import run_directory
+from unidiff.cli.output import OutputOptions
 from unidiff.errors import ParameterError, RunError, complaint
-from unidiff.files import require_file
 from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ __all__ = [
     "GuidanceOptions",
     "ImageOptions",
     "ModelOptions",
-    "OutputOptions",
     "Overrides",
     "Settings",
     "grouped",
@@ -78,6 +77,20 @@ def integers(option: str, text: str | None) -> tuple[int, ...] | None:
         raise RunError(f"{option} {text}: write integers separated by commas, as in {option} 1,2,5.") from None
 
 
+def _separated(option: str, text: str) -> list[str]:
+    """The words of `option`, which are separated by commas; a word in double quotes may have commas itself.
+
+    Raises:
+        RunError: If a quote has no end.
+    """
+    try:
+        (words,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error:
+        problem = "quotes go around a whole name, as in --class '\"black, small\",white', and are doubled within"
+        raise RunError(f"{option} {text}: {problem}.") from None
+    return [word.strip() for word in words or [""]]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Where a trained model is loaded, and whether its recipe may name classes from outside unidiff."""
@@ -102,7 +115,8 @@ class GuidanceOptions:
     """
 
     classes: Annotated[
-        str | None, typer.Option("--class", metavar="K,...", help="Classes to sample, by number or by name.")
+        list[str] | None,
+        typer.Option("--class", metavar="K,...", help="Classes, by number or name; a name with a comma in quotes."),
     ] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
     classifier: Annotated[Path | None, typer.Option(help="Run directory of a classifier, for guidance.")] = None
@@ -123,7 +137,7 @@ class GuidanceOptions:
     @property
     def names(self) -> list[int | str]:
         """The classes as they are written, numbers or names; empty if none are chosen."""
-        words = [word.strip() for word in self.classes.split(",")] if self.classes is not None else []
+        words = [word for text in self.classes or () for word in _separated("--class", text)]
         # 007 is no number: it may be the name of a class.
         return [int(word) if word.isdecimal() and word == str(int(word)) else word for word in words]
 
@@ -210,42 +224,6 @@ def _read_value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """Where samples are written.
-
-    Raises:
-        RunError: If a file cannot be written, or both options name the same one.
-    """
-
-    array: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
-    ] = None
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples.")] = None
-
-    def __post_init__(self) -> None:
-        for option, path in (("--array", self.array), ("--out", self.out)):
-            if path is not None:
-                require_file(path, option)
-        if self.out is not None and self.array is not None and self.out.absolute() == self.array.absolute():
-            raise RunError(f"--out {self.out}: --array writes to this file. Name another one for the image.")
-
-    def image_in(self, folder: Path) -> Path:
-        """Where the image goes: the file of --out, or the first free drawn-001.png, drawn-002.png, ... of a folder.
-
-        Raises:
-            RunError: If nothing can be written to the folder.
-        """
-        if self.out is not None:
-            return self.out
-        number = 1
-        while os.path.lexists(path := folder / f"drawn-{number:03d}.png"):
-            number += 1
-        require_file(path, "--out")
-        return path
 
 
 @dataclass(frozen=True, kw_only=True)

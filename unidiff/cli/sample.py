@@ -14,11 +14,11 @@ from unidiff.cli.options import (
     GuidanceOptions,
     ImageOptions,
     ModelOptions,
-    OutputOptions,
     Settings,
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.output import OutputOptions
 from unidiff.errors import require_whole
 
 __all__ = ["sample"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,15 +63,15 @@ class CelebA(ColourSquares):
         require_split(split)
         root = self.find_root(_PLACE)
         top = root / _IMAGES
-        if not (root / _SPLITS).is_file():
+        if not os.path.isfile(root / _SPLITS):
             return self._folder(root, split)
         number = "0" if split == "train" else "2"
         rows = [line.split() for line in self._text(root / _SPLITS).splitlines()]
         names = [name for name, *rest in rows if rest == [number]]
-        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(top)} if top.is_dir() else {}
-        missing = [name for name in names if not sizes.get(name)]
+        sizes = {name: _size(top / name) for name in names}
+        missing = [name for name in names if not sizes[name]]
         if missing:
-            problem = f"{len(missing)} of {len(names)} images of the {split} split are missing or empty"
+            problem = f"{len(missing)} of {len(names)} images of the {split} split are missing, unreadable or empty"
             raise DataError(f"root: {top}: {problem}, such as {missing[0]}. {_PLACE}")
         decode(top / names[0], self.size, 3)  # a folder of no images is reported before training
         labels, class_names = self._labels(root, names)
@@ -110,3 +111,12 @@ class CelebA(ColourSquares):
         source.stand_in = f"{root.name} has no {_SPLITS}; it is read as a folder of images, {source.name}."
         source.labels = source.class_names = None
         return source
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file that can be read; 0 if there is none, or only a broken link."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) else 0

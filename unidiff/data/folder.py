@@ -106,12 +106,12 @@ class ImageFolder(Dataset):
                 raise
             name, why = f"The image folder {self.root}", "the folder does not exist"
             return fallback_digits(name, why, self.size, self.channels, split)
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise DataError(f"root: {root} is a file; it must be the folder of the images.")
         listing, files, classes = list_split(root, split)
         listing.warn()
         top = listing.top
-        checksum = digest_of(os.fsencode(f"{file} {(top / file).stat().st_size}\n") for file in files)
+        checksum = digest_of(os.fsencode(f"{file} {_status(top / file).st_size}\n") for file in files)
         labels = torch.tensor([classes.index(file.split("/")[0]) for file in files]) if classes else None
         if labels is not None and self.flip:
             labels = labels.repeat(2)
@@ -154,7 +154,7 @@ class ImageFiles(OpenDataset):
     @property
     def fingerprint(self) -> str:
         """The checksum, which does not cover the content, with the times at which the files last changed."""
-        times = "\n".join(str(path.stat().st_mtime_ns) for path in self.files)
+        times = "\n".join(str(_status(path).st_mtime_ns) for path in self.files)
         return f"{self.checksum} {digest_of([times.encode()])}"
 
     def prefetch(self, indices: Tensor) -> None:
@@ -178,3 +178,11 @@ class ImageFiles(OpenDataset):
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="unidiff-images")
         channels, size, _ = self.shape
         return self._pool.submit(decode, self.files[file], size, channels)
+
+
+def _status(path: Path) -> os.stat_result:
+    """Size and times of an image; a DataError if it has been taken away since it was listed."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Restore it, or start again without it.") from error

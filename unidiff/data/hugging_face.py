@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -12,9 +14,9 @@ import torch
 from torch import Tensor
 
 from unidiff import search_paths
-from unidiff.data.base import Dataset, OpenDataset, checked_labels, require_split, scaled
+from unidiff.data.base import Dataset, OpenDataset, require_split, scaled
 from unidiff.data.image import FILE_LIMIT, decode
-from unidiff.errors import DataError, ParameterError, require, require_whole
+from unidiff.errors import DataError, ParameterError, is_whole, require, require_whole
 from unidiff.files import digest_of
 from unidiff.reading import read_bytes
 from unidiff.search_paths import Absent
@@ -70,7 +72,7 @@ class HuggingFaceImages(Dataset):
         digests, labels = [], None
         if self.label is not None:
             self._require_column("label", self.label, rows)
-            labels = checked_labels(torch.as_tensor(rows[self.label][:]), len(rows))
+            labels = _labels(rows[self.label][:])
         for start in range(0, len(rows), _READ_TOGETHER):
             digests.append(digest_of(map(_content, rows[start : start + _READ_TOGETHER][column])).encode())
         names = getattr(rows.features[self.label], "names", None) if self.label is not None else None
@@ -111,7 +113,7 @@ class HuggingFaceImages(Dataset):
         held_out = next((name for name in _HELD_OUT if name in splits), None)
         if "train" not in splits:
             raise DataError(f"path: {self.path} has the splits {', '.join(splits)}, but no train.")
-        rows = splits["train" if split == "train" or held_out is None else held_out]
+        rows = splits["train" if split == "train" or held_out is None else held_out].with_format(None)
         if held_out is None:
             rows = rows.select([i for i in range(len(rows)) if (i % 10 == 9) == (split == "test")])
         if len(rows) == 0:
@@ -126,6 +128,19 @@ class HuggingFaceImages(Dataset):
         if column not in allowed:
             problem = f"must be a column of {'images' if parameter == 'image' else 'classes'} of {self.path}"
             raise ParameterError(parameter, f"{problem} ({', '.join(allowed) or 'none'}), got {column!r}")
+
+
+def _labels(values: Sequence[object]) -> Tensor:
+    """The classes of a column; a ParameterError if one is no integer >= 0."""
+    for row, value in enumerate(values):
+        if not is_whole(value, 0, 2**63 - 1):
+            problem = f"got {reprlib.repr(value)} in row {row}"
+            if value is None or value == -1:
+                problem += ", where the class is missing. Remove such rows, with the library's `filter`."
+            else:
+                problem += ". Make such a column one of classes with the library's `class_encode_column`."
+            raise ParameterError("label", f"must be a column of integers >= 0 or of ClassLabel, {problem}")
+    return torch.tensor([int(value) for value in values])  # type: ignore[call-overload]
 
 
 def _content(cell: Any) -> bytes:

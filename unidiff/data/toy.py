@@ -17,6 +17,8 @@ from unidiff.memory import require_memory
 
 __all__ = ["Checkerboard", "Ring", "Spiral", "Synthetic", "TwoMoons"]
 
+_LARGEST = 1e15  # of lengths: float32, in which a loss squares samples, ends at 3e38
+
 
 class Synthetic(Dataset):
     """Samples drawn at random. The train and the test split are independent streams of the same seed.
@@ -81,8 +83,8 @@ class Ring(Synthetic):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("components", self.components, 1, 1_000_000)
-        require(0 < self.radius < math.inf, "radius", self.radius, "a number > 0")
-        require(0 <= self.std < math.inf, "std", self.std, "a number >= 0")
+        require(0 < self.radius <= _LARGEST, "radius", self.radius, f"a number > 0, and at most {_LARGEST:g}")
+        require(0 <= self.std <= _LARGEST, "std", self.std, f"a number from 0 to {_LARGEST:g}")
 
     @property
     def classes(self) -> int:
@@ -121,7 +123,7 @@ class TwoMoons(Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.noise < math.inf, "noise", self.noise, "a number >= 0")
+        require(0 <= self.noise <= _LARGEST, "noise", self.noise, f"a number from 0 to {_LARGEST:g}")
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         angle = math.pi * random.random(self.count)
@@ -149,8 +151,8 @@ class Spiral(Synthetic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.turns < math.inf, "turns", self.turns, "a number > 0")
-        require(0 <= self.noise < math.inf, "noise", self.noise, "a number >= 0")
+        require(0 < self.turns <= _LARGEST, "turns", self.turns, f"a number > 0, and at most {_LARGEST:g}")
+        require(0 <= self.noise <= _LARGEST, "noise", self.noise, f"a number from 0 to {_LARGEST:g}")
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         # The square root makes points about evenly spaced along the curve: its length grows like the angle squared.

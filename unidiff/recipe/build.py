@@ -91,7 +91,7 @@ class Builder:
         if not self.allow_imports:
             problem = (
                 f"{written} is not part of unidiff, and loading it would run its code. If you trust it, pass "
-                "--allow-imports on the command line, or allow_imports=True to load_recipe."
+                "--allow-imports on the command line, or allow_imports=True in Python."
             )
             raise node.at.error(key, problem)
         if not colon:

@@ -36,8 +36,7 @@ class RunDirectory:
 
     Attributes:
         name: The run's name in captions: that of the directory.
-        recipe: The resolved recipe; as `loss_curve` and `start` (the weights that
-            training began with), a file. `checkpoints`, `samples` and `tensorboard` are folders.
+        recipe: The resolved recipe. Files, too: `loss_curve`, and `start`, the weights that training began with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,9 +50,8 @@ class RunDirectory:
         self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
         self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"
         self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
-        self._measured, self.start, self._codec = (
-            path / name for name in ("process.safetensors", "start.safetensors", "codec")
-        )
+        self._codec = path / "codec"
+        self._measured, self.start = (path / f"{name}.safetensors" for name in ("process", "start"))
         # The recipe, which makes this a run, is the first to go and the last to come.
         contents = (self._manifest, self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
         self._own = (self.recipe, *contents, self._measured, self._codec, self.start)

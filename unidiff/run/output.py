@@ -6,8 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from unidiff.errors import RunError
-from unidiff.files import PARTIAL, require_writable
+from unidiff.files import PARTIAL
 from unidiff.lock import LOCK, check_free
+from unidiff.writable import require_writable
 
 __all__ = ["ANOTHER", "REPORT", "check_output"]
 

@@ -118,7 +118,8 @@ def _labels(
         if isinstance(name, int) and label != name:
             report(f"class {name} is the name of class number {label} of {run.directory}; it is taken as the name.")
         if not 0 <= label < count:
-            some = [*known[:_MOST_NAMES], *(["..."] if len(known) > _MOST_NAMES else [])]
+            some = [f'"{name}"' if "," in name else name for name in known[:_MOST_NAMES]]
+            some += ["..."] if len(known) > _MOST_NAMES else []
             called = f", called {', '.join(some)}" if known and known != [*map(str, range(count))] else ""
             problem = f"the classes of {run.directory} are 0 to {count - 1}{called}, got {name!r}."
             raise ParameterError("classes", problem)

@@ -17,13 +17,14 @@ from unidiff.backbone.layers import sinusoidal
 from unidiff.codec.codec import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
-from unidiff.files import require_writable, whole_folder
+from unidiff.files import whole_folder
 from unidiff.interop.diffusers.architecture import NULL, Architecture, architecture_of
 from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.pretrained import WEIGHTS, import_diffusers
 from unidiff.tasks.generation import GenerationRun, load_generation
+from unidiff.writable import require_writable
 
 __all__ = ["Exported", "export", "shift_timestep"]
 

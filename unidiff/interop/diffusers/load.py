@@ -32,6 +32,7 @@ def load(
     process: Process | None = None,
     parameterization: Parameterization | None = None,
     allow_pickle: bool = False,
+    allow_imports: bool = False,
     device: str | torch.device = "cpu",
 ) -> Denoiser:
     """Load a model that diffusers has saved, with the process and parameterization that its scheduler's config says.
@@ -45,6 +46,7 @@ def load(
             t T - 1 where the process is a table (`native_times`) of T entries, else 1000 t.
         parameterization: Only for a model without a scheduler: what it predicts.
         allow_pickle: Accept weights in pickle files (.bin), which may run any code when they are read.
+        allow_imports: Accept classes from outside unidiff in what `export` wrote, which runs their module's code.
         device: Where the model is to be.
 
     Returns:
@@ -59,7 +61,7 @@ def load(
     model_options = {"process": process, "parameterization": parameterization}
     if (folder / MODEL).is_file():
         _require_absent({"scheduler": scheduler, **model_options}, f"{folder} was exported from unidiff")
-        return read_native(folder, device)
+        return read_native(folder, device, allow_imports)
     import_diffusers()
     part, config = _parts(folder)
     if config is not None:

@@ -71,14 +71,14 @@ def write_native(
     save_file(tensors, folder / _CHANGED)
 
 
-def read_native(folder: Path, device: str | torch.device) -> NeuralDenoiser:
+def read_native(folder: Path, device: str | torch.device, allow_imports: bool = False) -> NeuralDenoiser:
     """An exported model, read back: same process, parameterization and network, and every weight.
 
     Raises:
         RunError: If a file is missing or damaged.
         RecipeError: If model.yaml is.
     """
-    native = read_recipe(Native, folder / MODEL)
+    native = read_recipe(Native, folder / MODEL, allow_imports=allow_imports)
     network = native.backbone.build(shape=native.shape)
     architecture = architecture_of(network)
     part = folder / architecture.folder
