@@ -4,8 +4,8 @@
 is kept, compared, shown and written in a recipe is the plain value. Nothing is rounded or guessed: `2.0` and `True`
 arrive where an integer is asked for as they are.
 
-What is of another type than its annotation promises is a ParameterError. What the code behind says itself comes first,
-because it knows more ("an integer >= 1"): of constructors always, of functions where a number or a list is asked for.
+What is of another type than its annotation promises is a ParameterError, of a function before it begins. What a
+constructor says itself comes first, because it knows more ("an integer >= 1").
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ _NUMBERS = frozenset({"int", "float", "bool"})
 _TUPLES = frozenset({"tuple", "Sequence"})
 # The words of an annotation that says all of a plain value: numbers, text and tuples of them.
 _PLAIN = _NUMBERS | _TUPLES | {"str", "None", "Optional", "Union", "collections", "abc", "typing"}
-# Those of what a function may know more about: numbers and lists of them, tensors, number formats and devices.
-_BOUNDED = (_PLAIN - {"bool"}) | {"torch", "Tensor", "dtype", "device"}
 
 
 def _words(annotation: Any) -> frozenset[str]:
@@ -152,28 +150,16 @@ class _Signature:
 def plain_arguments(function: F) -> F:
     """Decorate a public function: its arguments become `plain` by its annotations, those of `**cond` too.
 
-    One of a wrong type is an error before the function begins; if it is a number or a list, what the function itself
-    says of it comes first.
+    One of a wrong type is an error before the function begins.
     """
     signature = _Signature(function)
-    words = {name: _words(annotation) for name, annotation in signature.annotations.items()}
-    bounded = {name for name, own in words.items() if own <= _BOUNDED or own & _TUPLES}
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         known, named = signature.plain(args, options)
-        given = signature.by_name(known, named)
-        if wrong := misfit(function, {name: value for name, value in given.items() if name not in bounded}):
+        if wrong := misfit(function, signature.by_name(known, named)):
             raise wrong
-        if not (wrong := misfit(function, given)):
-            return function(*known, **named)
-        try:
-            function(*known, **named)
-        except UnidiffError:
-            raise
-        except Exception as error:
-            raise wrong from error
-        raise wrong
+        return function(*known, **named)
 
     return cast(F, call)
 

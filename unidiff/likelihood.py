@@ -21,6 +21,7 @@ from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.solver.ode import require_resolved
+from unidiff.solver.sample import require_room
 from unidiff.tensors import check_batch
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
@@ -125,6 +126,7 @@ def log_likelihood(
     check_data(x, levels, denoiser.shape)
     seeds = seeds_of(seeds, len(x))
     cond = check_conditions(cond, denoiser, len(x), x.device)
+    require_room(denoiser, len(x), batch, x.shape[1:], cond, x.dtype, x.device)
     for name, value in (("rtol", rtol), ("atol", atol)):
         require(0 < value < math.inf, name, value, "a number > 0")
     require_resolved(rtol, atol, x.dtype, "rtol")

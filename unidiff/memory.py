@@ -13,8 +13,11 @@ from pathlib import Path
 from unidiff.errors import ParameterError, RunFailed
 from unidiff.text import first_line
 
-__all__ = ["LOWER_BATCH", "OutOfMemory", "as_bytes", "enough_memory", "memory_of", "require_memory"]
+__all__ = ["LOWER_BATCH", "PLENTY", "OutOfMemory", "as_bytes", "enough_memory", "memory_of", "require_memory"]
 
+# Numbers kept for each number of a sample, more than by any network of the recipes: below that, with half of the memory
+# left, nothing is counted. PyTorch takes seconds to prepare for a count.
+PLENTY = 20_000
 _CGROUPS = Path("/sys/fs/cgroup")
 # How allocators of PyTorch, of a CPU or of a GPU's libraries, say that there is no memory.
 _WORDS = (

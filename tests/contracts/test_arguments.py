@@ -265,12 +265,12 @@ STEPS, IMAGE = ud.Uniform(2), torch.zeros(1, 8, 8)
         ({"shape": (2, 1, 8, 8)}, r"shape must be (1, 8, 8), which the model was made for, got (2, 1, 8, 8)"),
         ({"shape": (3, 8, 8)}, r"shape must be (1, 8, 8), which the model was made for, got (3, 8, 8)"),
         ({"shape": (1, 9, 9)}, r"shape must be (1, 8, 8), which the model was made for, got (1, 9, 9)"),
-        ({"shape": 8}, "shape must be the lengths of a sample's axes, such as (1, 28, 28), got 8"),
-        ({"shape": (1, 8.0, 8)}, "shape must be the lengths of a sample's axes, such as (1, 28, 28), got (1, 8.0, 8)"),
+        ({"shape": 8}, "shape must be a list of integers or None, got 8"),
+        ({"shape": (1, 8.0, 8)}, "shape must be a list of integers or None, got (1, 8.0, 8)"),
         ({"dtype": torch.int64}, "dtype must be a floating type such as torch.float32, got torch.int64"),
         ({"device": "nowhere"}, "device must be a device of this machine, such as cpu, got 'nowhere'"),
-        ({"keep": 2.0}, "keep must be an integer >= 0, got 2.0"),
-        ({"seeds": 2.0}, "seeds must be a number of samples or one integer for each, got 2.0"),
+        ({"keep": 2.0}, "keep must be an integer, got 2.0"),
+        ({"seeds": 2.0}, "seeds must be an integer or a list of integers, got 2.0"),
     ],
 )
 def test_a_sample_that_the_model_cannot_draw_is_one_sentence(changes, message):

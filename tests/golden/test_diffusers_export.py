@@ -270,6 +270,20 @@ def test_what_a_process_measured_comes_back(tmp_path):
     assert all(torch.equal(back.measured()[name], value) for name, value in fitted.measured().items())
 
 
+def test_an_export_of_a_class_from_outside_is_read_where_that_is_allowed(tmp_path, monkeypatch):
+    (tmp_path / "outside_process.py").write_text("import unidiff as ud\n\n\nclass Mine(ud.NCSN):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = made(tmp_path, process={"type": "NCSN"}, parameterization="Eps", backbone=SMALLEST)
+    export(run, tmp_path / "model")
+    path = tmp_path / "model" / "unidiff" / "model.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("type: NCSN", "type: outside_process:Mine"))
+    assert path.read_text() != text
+    with pytest.raises(ud.errors.RecipeError, match="allow_imports=True in Python"):
+        load(tmp_path / "model")
+    assert type(load(tmp_path / "model", allow_imports=True).process).__name__ == "Mine"
+
+
 def test_a_transformer_of_more_classes_than_its_pipeline_knows_goes_alone(codec):
     layout = ud.codec.load_codec(codec["codec"]).layout
     dit = ud.DiT((2, 4, 4), width=16, depth=1, heads=2, classes=1001)

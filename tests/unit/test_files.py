@@ -327,6 +327,6 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path):
     for name in ("array", "empty", "new"):
         require_file(tmp_path / name, "--array", kind)
     for name in ("recipe.npy", "short"):
-        with pytest.raises(RunError, match="^--array .*: the file that is there is not a .npy array. .* --overwrite"):
+        with pytest.raises(RunError, match=r"^--array .*: the file that is there is not a \.npy array\. .*--overw"):
             require_file(tmp_path / name, "--array", kind)
         require_file(tmp_path / name, "--array")

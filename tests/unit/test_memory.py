@@ -163,6 +163,30 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypa
         ud.sample(model, ud.DDIM(), ud.Uniform(2), seeds=1_000_000)
 
 
+def test_a_batch_whose_activations_do_not_fit_is_refused_before_sampling(monkeypatch):
+    """The widest layer has 16 numbers, and the SiLU after it 16 more: 128 bytes a sample, its table of any size."""
+    monkeypatch.setattr("unidiff.solver.sample.memory_of", lambda device: 100 * 128)
+    monkeypatch.setattr(memory, "memory_of", lambda device="cpu": 100 * 128)
+    seen: list[int] = []
+
+    class Network(ud.MLP):
+        def forward(self, x, c, **cond):
+            seen.append(len(x))
+            return super().forward(x, c, **cond)
+
+    model = ud.NeuralDenoiser(ud.VPSDE(), ud.Eps(), Network((2,), width=16, depth=1))
+    for call in (
+        lambda count, batch: ud.sample(model, ud.DDIM(), ud.Uniform(2), seeds=count, batch=batch),
+        lambda count, batch: ud.edit(model, torch.zeros(2), 0.5, ud.DDIM(), ud.Uniform(2), seeds=count, batch=batch),
+    ):
+        seen.clear()
+        with pytest.raises(ParameterError, match=r"^batch: the layers of the network on 300 samples .*Lower the"):
+            call(300, 300)
+        assert seen == [1, 2]
+        call(300, 20)
+        assert max(seen) == 20
+
+
 @pytest.mark.parametrize(("data", "key"), [
     (ud.data.Ring(count=10**12), "count"), (ud.data.Notes(count=10**10), "count"), (ud.data.Digits(size=8192), "size"),
     (ud.data.CaptionedDigits(copies=1000, size=1024), "copies"),

@@ -139,7 +139,7 @@ class GuidanceOptions:
         """The classes as they are written, numbers or names; empty if none are chosen."""
         words = [word for text in self.classes or () for word in _separated("--class", text)]
         # 007 is no number: it may be the name of a class.
-        return [int(word) if word.isdecimal() and word == str(int(word)) else word for word in words]
+        return [int(word) if word.isdecimal() and len(word) < 20 and word == str(int(word)) else word for word in words]
 
     @property
     def times(self) -> tuple[float, float] | None:

@@ -80,7 +80,7 @@ def edit(
     by_pixel = check_strength(torch.as_tensor(strength, dtype=torch.float64), image)
     by_pixel = by_pixel.to(image.device, precise(image.device))
     by_pixel = torch.where(by_pixel > 0, by_pixel.clamp(min=process.t_min), 0.0)
-    _, seeds, cond = check_request(denoiser, image.shape, seeds, cond, image.device)
+    _, seeds, cond = check_request(denoiser, image.shape, seeds, cond, image.device, image.dtype, batch)
     start, times = float(by_pixel.max()), (grid or default_grid(process)).times(process)
     solver.check(process)
     if start == 0:

@@ -54,7 +54,7 @@ def mean_prediction(
     Raises:
         ParameterError: If a condition is not the model's, or one that it requires is missing.
     """
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype, batch)
     require_whole("draws", draws)
     process, means = denoiser.process, []
     for part in batches(seeds, batch, cond):

@@ -84,7 +84,7 @@ def reference_flow(
     Raises:
         ParameterError: If the seeds or the conditions are invalid.
     """
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype, batch)
     process, before = denoiser.process, None
     starts = [
         (process.start(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)

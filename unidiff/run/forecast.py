@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unidiff.condition.network import conditions_of
 from unidiff.data.base import OpenDataset
-from unidiff.memory import as_bytes, memory_of, require_memory
+from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
 from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Forecast", "Pace", "forecast", "memory_of_weights", "remarks", "too_long"]
 
 _WEIGHT = 20  # bytes: float32 weight, gradient, average, and AdamW's two moments
-# Numbers kept for each number of a sample, more than by any network of the recipes: below that, with half of the memory
-# left, nothing is counted. PyTorch takes seconds to prepare for a count.
-_PLENTY = 20_000
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 _SIDE = 512  # of the matrices whose product tells how fast the machine is
 
@@ -103,7 +100,7 @@ def forecast(
     """
     device = accelerator.device
     least = Forecast(training, device, accelerator.num_processes, memory_of_weights(count))
-    if not operations and 4 * _PLENTY * math.prod(shape) * least.share < memory_of(device) // 2:
+    if not operations and 4 * PLENTY * math.prod(shape) * least.share < memory_of(device) // 2:
         return least
     try:
         sample, flops = _evaluated(sketch().train(), shape, operations)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
@@ -15,7 +16,7 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.memory import LOWER_BATCH, enough_memory, require_memory
+from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, memory_of, require_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.process.base import Process
 from unidiff.solver.base import Solver, State
@@ -23,7 +24,7 @@ from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.gradients import optional_gradients
 from unidiff.tensors import check_axes, check_format
 
-__all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "sample", "shape_and_seeds"]
+__all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "require_room", "sample", "shape_and_seeds"]
 
 # The default on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
@@ -124,9 +125,8 @@ def sample(
     """
     process = denoiser.process
     times = (grid or default_grid(process)).times(process)
-    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype)
+    shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype, batch)
     require_whole("keep", keep, 0)
-    _require_memory(len(seeds), batch, shape, dtype, device)
     steps = len(times) - 1
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
     path: list[State] = []
@@ -145,16 +145,50 @@ def sample(
     return Solution(torch.cat(samples), times, nfe, tuple(path))
 
 
-def _require_memory(
-    count: int, batch: int | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+def require_room(
+    denoiser: Denoiser,
+    count: int,
+    batch: int | None,
+    shape: Sequence[int],
+    cond: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> None:
-    """Raise a ParameterError for more samples, or more of them at once, than a memory holds; networks not counted."""
+    """Raise a ParameterError for more samples, or more of them at once, than a memory holds."""
     size = math.prod(shape) * dtype.itemsize
     together = min(count, batch or count)
     remedy = "Draw fewer at a time, with other seeds."
     require_memory("count", 2 * count * size, f"{count} samples of shape {tuple(shape)}", remedy, device)
     what = f"the states of {together} samples of shape {tuple(shape)}"  # state, noise, prediction of x0 and of eps
     require_memory("batch", 4 * together * size, what, LOWER_BATCH, device)
+    if together > 2 and PLENTY * together * size > memory_of(device) // 2:
+        needed = together * _activations(denoiser, shape, cond, dtype, device)
+        require_memory("batch", needed, f"the layers of the network on {together} samples", LOWER_BATCH, device)
+
+
+def _activations(
+    denoiser: Denoiser, shape: Sequence[int], cond: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str
+) -> int:
+    """The most bytes that a layer takes in and gives out for each sample: what must be in the memory together."""
+    sizes: list[int] = []
+
+    def note(layer: nn.Module, taken: object, given: object) -> None:
+        tensors = [value for value in tree_leaves((taken, given)) if isinstance(value, Tensor)]
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+        sizes.append(sum(storages.values()))
+
+    hooks = [layer.register_forward_hook(note) for layer in denoiser.modules()]
+    try:
+        with torch.no_grad():
+            for count in (1, 2):  # whose difference is what grows with the batch, and no table of the network's own
+                u = torch.zeros(count, *shape, dtype=dtype, device=device)
+                rows = {name: value[:count] for name, value in cond.items()}
+                denoiser(u, denoiser.process.level(1.0, u), **rows)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls = len(sizes) // 2
+    return max((two - one for one, two in zip(sizes[:calls], sizes[calls:])), default=0)
 
 
 def check_request(
@@ -164,16 +198,19 @@ def check_request(
     cond: Mapping[str, Tensor],
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
+    batch: int | None = None,
 ) -> tuple[Sequence[int], Sequence[int], dict[str, Tensor]]:
     """The shape of a sample, one seed per sample, and the conditions on the device.
 
     Raises:
         ParameterError: If the shape is unknown or not the model's, the seeds are not integers, the conditions are not
-            the model's, the dtype is not floating, or the machine has no such device.
+            the model's, the dtype is not floating, the machine has no such device, or its memory is too small.
     """
     check_format(dtype, device)
     shape, seeds = shape_and_seeds(denoiser.shape, shape, seeds)
-    return shape, seeds, check_conditions(cond, denoiser, len(seeds), device)
+    own = check_conditions(cond, denoiser, len(seeds), device)
+    require_room(denoiser, len(seeds), batch, shape, own, dtype, device)
+    return shape, seeds, own
 
 
 def shape_and_seeds(

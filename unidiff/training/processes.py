@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,8 +84,9 @@ def _processes(device: torch.device) -> int:
         RunError: If it contradicts itself, or does not say how to find them.
     """
     for name in (*_INTEGERS, *_MPI_SIZES):
-        if not os.environ.get(name, "0").isdecimal():
-            raise RunError(f"{name} must be an integer >= 0 in the environment, got {os.environ[name]!r}. {_unset()}")
+        if not ((text := os.environ.get(name, "0")).isdecimal() and len(text) < 10):
+            problem = f"must be an integer from 0 to 999999999 in the environment, got {reprlib.repr(text)}"
+            raise RunError(f"{name} {problem}. {_unset()}")
     count = int(os.environ.get("WORLD_SIZE", 1)) or 1
     mpi = [name for name in _MPI_SIZES if int(os.environ.get(name, 1)) > 1]
     if mpi and "WORLD_SIZE" not in os.environ:
@@ -114,6 +117,8 @@ def _wait_for_all(make: Callable[[], Accelerator], report: Callable[[str], None]
     def work() -> None:
         before = torch.get_num_threads()
         try:
+            # An address that is none: PyTorch would look it up until the end of the time, with a warning each second.
+            socket.getaddrinfo(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])
             made.append(make())
             threads.extend({torch.get_num_threads()} - {before})  # of this thread; the main one has its own
         except Exception as error:
