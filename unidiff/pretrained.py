@@ -118,7 +118,7 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
     name = model_type(folder, supported)
     # Weights that are no variant, whole or in parts with an index.
     safe, pickled = (
-        any((folder / f"{WEIGHTS}.{suffix}{index}").is_file() for index in ("", ".index.json"))
+        any(os.path.isfile(folder / f"{WEIGHTS}.{suffix}{index}") for index in ("", ".index.json"))
         for suffix in ("safetensors", "bin")
     )
     if not safe and not pickled:

@@ -13,6 +13,8 @@ from unidiff.reading import open_regular
 
 __all__ = ["require_file", "require_writable"]
 
+_LONGEST = "checkpoints/" + 60 * "x"  # a path that fits only just leaves no room for an unfinished file beside it
+
 
 def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose another path.") -> None:
     """Raise a RunError unless files can be written into a folder, which may not exist yet; nothing is changed.
@@ -25,6 +27,7 @@ def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose 
     path = Path(folder).absolute()
     try:
         existing = next(parent for parent in (path, *path.parents) if _is_taken(parent))
+        _is_taken(path / _LONGEST)
         if not existing.is_dir():
             raise RunError(f"{folder}: {existing} is not a directory. {remedy}")
         if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
@@ -49,8 +52,8 @@ def require_file(path: str | Path, option: str, kind: Mapping[str, bytes] = Mapp
         raise RunError(f"{what}: the directory {folder} does not exist. Create it, or choose another file.")
     try:
         if _is_taken(Path(path)) and os.path.exists(path) and not os.path.isfile(path):
-            kind = "directory; name a file" if os.path.isdir(path) else "device or a pipe; name a file"
-            raise RunError(f"{what}: this is a {kind}.")
+            found = "directory; name a file" if os.path.isdir(path) else "device or a pipe; name a file"
+            raise RunError(f"{what}: this is a {found}.")
     except OSError as error:
         raise RunError(f"{what}: this name cannot be used ({error.strerror}). {remedy}") from error
     require_writable(folder, remedy=remedy)

@@ -399,6 +399,26 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "no permission" in refused("sample", run)
 
 
+def test_paths_that_are_too_long_are_one_message(run, tmp_path):
+    recipe, names = write(tmp_path, RING), ("x" * 300, "/".join(["y" * 200] * 30))
+    for path in names:
+        for words in (
+            ("run", recipe, "--out", path),
+            ("run", recipe, "--out", path, "--resume"),
+            ("resume", path),
+            ("check", path),
+            ("sample", path),
+            ("compare", path),
+            ("export", run, path),
+            ("export", path, tmp_path / "model"),
+            ("edit", run, path),
+            ("run", recipe, "--out", tmp_path / "run", "--set", f"start={path}"),
+            ("run", recipe, "--out", tmp_path / "run", "--set", f"teacher={path}"),
+        ):
+            refused(*words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_sample_points_keep_their_values(tmp_path):
     """Points have no [-1, 1] to be cut to."""
     wide = {**RING, "data": {"type": "Ring", "count": 100, "radius": 3.0}}

@@ -315,6 +315,19 @@ def test_what_is_no_name_of_a_file_is_refused(tmp_path, name, problem):
         require_file(tmp_path / name, "--out")
 
 
+def test_a_path_without_room_for_an_unfinished_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lstat = os.lstat
+
+    def limited(path: Path) -> os.stat_result:
+        if len(os.fspath(path)) > len(str(tmp_path)) + 40:
+            raise OSError(errno.ENAMETOOLONG, "File name too long", str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", limited)
+    with pytest.raises(RunError, match=r"cannot be used \(File name too long\)"):
+        require_file(tmp_path / "x.npy", "--array")
+
+
 def test_a_file_of_another_kind_is_not_replaced(tmp_path):
     kind = {"a .npy array": b"\x93NUMPY"}
     for name, content in (

@@ -113,7 +113,7 @@ def _task(
     from unidiff.tasks.comparison import SolverComparison
 
     try:
-        if len(what) == 1 and not Path(what[0]).is_dir():
+        if len(what) == 1 and not os.path.isdir(what[0]):
             task = load_recipe(what[0], overrides, allow_imports=allow_imports)
             if task.key != SolverComparison.key:
                 problem = f"this recipe is for {task.noun} and has no `solvers` to compare"

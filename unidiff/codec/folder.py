@@ -52,9 +52,9 @@ def codec_folder(name: str) -> Path:
         remedy = f"`unidiff run {last} --out {name}` creates it if {last} is a recipe with a `codec`"
         raise Absent(f"{error} {remedy}; `hub:OWNER/NAME` loads one from the Hugging Face hub.") from error
     for folder in (top, *(top / inside for inside in _INSIDE)):
-        if (folder / CONFIG).is_file():
+        if os.path.isfile(folder / CONFIG):
             return folder
-    if (top / "recipe.yaml").is_file():
+    if os.path.isfile(top / "recipe.yaml"):
         problem = "this run has no codec: its recipe has none, or the run is not finished. Continue it with --resume"
     else:
         problem = f"it contains no {CONFIG}. Use the run of a codec, or a folder saved by diffusers' save_pretrained"
@@ -88,7 +88,7 @@ def _digest(folder: Path, marks: tuple[tuple[int, int], ...]) -> str:
 
 
 def _require_weights(folder: Path) -> None:
-    if (folder / WEIGHTS).is_file():
+    if os.path.isfile(folder / WEIGHTS):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
         problem = "its weights are pickled, and reading them may run any code"
@@ -111,7 +111,7 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
     """
     folder = codec_folder(os.fspath(name))
     _ = read_layout(folder)
-    if not allow_pickle and not (folder / f"{WEIGHTS}.index.json").is_file():
+    if not allow_pickle and not os.path.isfile(folder / f"{WEIGHTS}.index.json"):
         _require_weights(folder)
     try:
         model = load_part(folder, tuple(FAMILIES), allow_pickle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +57,15 @@ class CIFAR10(ColourSquares):
         require_split(split)
         root = self.find_root(_PLACE)
         names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-        archive = root if root.is_file() else root / _ARCHIVE
-        folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
-        if archive.is_file():
+        archive = root if os.path.isfile(root) else root / _ARCHIVE
+        folder = root / _FOLDER if os.path.isdir(root / _FOLDER) else root
+        if os.path.isfile(archive):
             return self._source(split, self._unpacked(archive, names), archive)
-        if (folder / names[0]).is_file():
+        if os.path.isfile(folder / names[0]):
             return self._source(
                 split, [self._content(folder / name, 20 * self.per_class * _RECORD) for name in names], folder
             )
-        if (root / "cifar-10-batches-py").exists() or (root / "data_batch_1").exists():
+        if os.path.exists(root / "cifar-10-batches-py") or os.path.exists(root / "data_batch_1"):
             raise DataError(f"root: {root} holds the pickled Python version, which is not read. {_PLACE}")
         return self._images(root, split)
 

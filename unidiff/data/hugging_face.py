@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class HuggingFaceImages(Dataset):
                 raise Absent(f"{absent} As a name on the hub it cannot be used: {offline}.") from None
             folder = None
         try:
-            if folder and any((folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+            if folder and any(os.path.isfile(folder / name) for name in ("dataset_dict.json", "dataset_info.json")):
                 loaded = datasets.load_from_disk(str(folder))
             else:
                 loaded = datasets.load_dataset(str(folder or self.path), self.subset, revision=self.revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -102,7 +103,7 @@ class Latent(Dataset):
 
     def kept_in(self, directory: Path) -> Dataset:
         """The same, with the codec of a run directory; see `Dataset.kept_in`."""
-        if not (directory / KEPT / CONFIG).is_file():
+        if not os.path.isfile(directory / KEPT / CONFIG):
             remedy = "The model works only with this codec: restore the folder"
             raise DataError(f"{directory / KEPT}: the codec of this run is missing. {remedy}.")
         twin = replace(self)

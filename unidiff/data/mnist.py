@@ -89,7 +89,7 @@ class _IDXImages(GreySquares):
                 folders.append(search_paths.find(self.root, "root"))
             except Absent as absent:
                 raise DataError(str(absent)) from None
-            if not folders[0].is_dir():
+            if not os.path.isdir(folders[0]):
                 raise DataError(f"root: {folders[0]} is a file; it must be the folder of the files.")
         shared = search_paths.shared()
         if shared is not None:

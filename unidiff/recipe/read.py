@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,8 @@ def read_recipe(
 def _run_directory(path: Path) -> Path | None:
     """The run directory that a recipe lies in; None for any other recipe."""
     run = path.parent
-    beside = (run / "manifest.json").is_file() or (run / "checkpoints").is_dir()
-    return run if path.name == "recipe.yaml" and path.is_file() and beside else None
+    beside = os.path.isfile(run / "manifest.json") or os.path.isdir(run / "checkpoints")
+    return run if path.name == "recipe.yaml" and os.path.isfile(path) and beside else None
 
 
 def _override(recipe: Node, overrides: Sequence[str]) -> Node:

@@ -25,7 +25,7 @@ def shipped_recipes() -> dict[str, Path]:
     checkout = package.parent
     # A wheel has the recipes inside the package, a checkout beside it. The pyproject.toml tells a checkout from a
     # site-packages folder, in which `recipes` would be somebody else's package.
-    if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
+    if not os.path.isdir(folder) and os.path.isfile(checkout / "pyproject.toml"):
         folder = checkout / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -47,7 +47,7 @@ def read_source(source: str | Path) -> tuple[str, str]:
         path = shipped[str(source)]
     if os.path.isdir(path):
         inside = path / "recipe.yaml"
-        remedy = f"Did you mean {str(inside)!r}?" if inside.is_file() else "Name a recipe file inside it."
+        remedy = f"Did you mean {str(inside)!r}?" if os.path.isfile(inside) else "Name a recipe file inside it."
         raise RecipeError(f"{source}: this is a directory; a recipe is one YAML file. {remedy}")
     piped = str(source) == "-" or (os.path.exists(path) and not os.path.isfile(path))
     try:

@@ -152,7 +152,7 @@ def _read_start(
         if checkpoint is None:
             raise RunError(f"start: {path}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
         weights, step = dict(checkpoint.ema), checkpoint.step
-    elif os.path.isdir(path) and any((path / name).is_file() for name in ("model_index.json", "config.json")):
+    elif os.path.isdir(path) and any(os.path.isfile(path / name) for name in ("model_index.json", "config.json")):
         try:
             weights = importlib.import_module(_DIFFUSERS).read_weights(path, network)
         except UnidiffError as error:

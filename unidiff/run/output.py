@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -45,12 +46,12 @@ def check_output(
     if exists and not overwrite:
         choices = f"{remedy} it with --overwrite, or choose another directory with --out."
         raise RunError(f"{directory}: {article} {noun} is already there. {choices}")
-    if exists or not directory.is_dir():
+    if exists or not os.path.isdir(directory):
         return
     found = {path.name: path for path in directory.iterdir() if not path.name.startswith((PARTIAL, REPORT))}
     killed = found.pop(LOCK, None) is not None  # while it created the directory
     if found.keys() - set(own):
         raise RunError(f"{directory}: the directory holds files that are not {article} {noun}. {ANOTHER}")
-    if not (overwrite or killed) and any(path.is_file() or any(path.iterdir()) for path in found.values()):
+    if not (overwrite or killed) and any(os.path.isfile(path) or any(path.iterdir()) for path in found.values()):
         choices = "Replace them with --overwrite, or choose another directory with --out."
         raise RunError(f"{directory}: parts of {article} {noun} are there, which is not whole. {choices}")

@@ -208,7 +208,7 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     require_writable(folder, remedy=remedy)
     if not os.path.isdir(folder) or not any(folder.iterdir()):
         return
-    if not (folder / MODEL).is_file():
+    if not os.path.isfile(folder / MODEL):
         raise RunError(f"{folder}: the folder contains files that are not an exported model. {remedy}")
     if foreign := sorted(path.name for path in folder.iterdir() if path.name not in _ENTRIES):
         problem = f"{foreign[0]} is not part of the exported model and would be lost"

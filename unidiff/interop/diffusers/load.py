@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def load(
     """
     folder = local_folder(path_or_name, allow_pickle)
     model_options = {"process": process, "parameterization": parameterization}
-    if (folder / MODEL).is_file():
+    if os.path.isfile(folder / MODEL):
         _require_absent({"scheduler": scheduler, **model_options}, f"{folder} was exported from unidiff")
         return read_native(folder, device, allow_imports)
     import_diffusers()
@@ -123,12 +124,12 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
 def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     """The network's folder and the scheduler's config, or None for a model alone."""
     index = folder / "model_index.json"
-    if not index.is_file():
-        if not (folder / "config.json").is_file():
+    if not os.path.isfile(index):
+        if not os.path.isfile(folder / "config.json"):
             problem = "neither model_index.json (a pipeline) nor config.json (a model) exists"
             raise RunError(f"{folder}: {problem}. Pass the folder that save_pretrained wrote.")
         config = folder / "scheduler_config.json"
-        return folder, read_json(config) if config.is_file() else None
+        return folder, read_json(config) if os.path.isfile(config) else None
     listed = read_json(index)
     pipeline = listed.get("_class_name")
     present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]
@@ -144,13 +145,13 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
 
 def _inside(folder: Path, part: str) -> Path:
     """Where a pipeline keeps a part: the first pipelines, such as google/ddpm-cifar10-32, keep all in one folder."""
-    return folder / part if (folder / part).is_dir() else folder
+    return folder / part if os.path.isdir(folder / part) else folder
 
 
 def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
     """Raise a RunError if a pipeline's autoencoder has other latents than its network."""
     for name in ("vae", "vqvae"):
-        if not (folder / name / "config.json").is_file():
+        if not os.path.isfile(folder / name / "config.json"):
             continue
         try:
             channels = read_layout(folder / name).latent_channels

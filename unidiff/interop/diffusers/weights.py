@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -24,11 +25,11 @@ def read_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
     Raises:
         RunError: If diffusers has no such network, or the files are missing, broken or those of another network.
     """
-    if (folder / MODEL).is_file():
+    if os.path.isfile(folder / MODEL):
         return read_native(folder, "cpu").backbone.state_dict()
     try:
         architecture = architecture_of(network)
-        part = folder / architecture.folder if (folder / architecture.folder).is_dir() else folder
+        part = folder / architecture.folder if os.path.isdir(folder / architecture.folder) else folder
         saved = load_part(part, (architecture.name,), allow_pickle=False)
         return architecture.restored(saved.config, saved.state_dict(), network)
     except ParameterError as error:
