@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -32,7 +33,9 @@ def set_all(monkeypatch, variables):
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=2.*torchrun"),
         ({"PMI_SIZE": "4"}, "PMI_SIZE=4.*unset PMI_SIZE"),
         ({"MV2_COMM_WORLD_SIZE": "3"}, "MV2_COMM_WORLD_SIZE=3"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be an integer >= 0.*'two'.*unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be an integer from 0 .*'two'.*unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "9" * 5000}, r"WORLD_SIZE must be an integer from 0 .*, got '999+\.\.\.9+'\."),
+        ({**TWO, "MASTER_PORT": "99999999999"}, "MASTER_PORT must be an integer from 0"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but not RANK, MASTER_ADDR, MASTER_PORT"),
         ({**TWO, "RANK": "2"}, "RANK must be below WORLD_SIZE, got RANK=2, WORLD_SIZE=2"),
         ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1, but no WORLD_SIZE.*unset LOCAL_RANK"),
@@ -94,6 +97,13 @@ def test_the_wait_has_a_limit_and_signals_are_heard(monkeypatch):
 
     with pytest.raises(RunError, match=r"could not be joined \(ValueError: no such host\)"):
         processes._wait_for_all(broken, said.append)
+
+    def unknown(*address):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # PyTorch, which would look it up again and again, is not asked
+    with pytest.raises(RunError, match=r"could not be joined \(gaierror: .*not known\)\. .*MASTER_ADDR=127"):
+        processes._wait_for_all(pytest.fail, said.append)
 
 
 @pytest.mark.slow  # a process of its own
