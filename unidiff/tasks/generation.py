@@ -63,7 +63,7 @@ class Conditioned(NamedTuple):
 
     def in_turn(self, count: int) -> dict[str, Tensor]:
         """The conditions of `count` samples."""
-        return {name: value[torch.arange(count) % len(value)] for name, value in self.examples.cond.items()}
+        return self.examples.in_turn(count).cond
 
 
 @dataclass(frozen=True)

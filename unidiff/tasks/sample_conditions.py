@@ -27,8 +27,9 @@ class SampleConditions:
         threshold: Clip predictions at this quantile of their pixels (dynamic thresholding).
         images: Images to condition on, which samples take in turn; empty for test images.
         mask: The pixels that an inpainting model fills in, white; with `images`.
-        cond: Conditions of other names, one value for all samples: a number or a list, or the words of a caption.
-        negative: Conditions that guidance leads away from, in place of the null ones, in the same form.
+        cond: Conditions of other names: a number or a list, or the words of a caption; or a list of such values, which
+            samples take in turn.
+        negative: Conditions that guidance leads away from, in place of the null ones: one value each.
     """
 
     classes: tuple[int | str, ...] = ()
