@@ -6,7 +6,7 @@ import keyword
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class Condition(PlainArguments, ABC):
     """
 
     name: str = field(kw_only=True)
+
+    declared: ClassVar[bool] = True  # by who built the network, not found in a signature
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)
@@ -128,6 +130,8 @@ class Named(Condition):
     """
 
     name: str = "condition"
+
+    declared: ClassVar[bool] = False
 
     def null(self, count: int, like: Tensor) -> Tensor:
         """Zeros, or -1 for integers, of the shape and dtype of `like`."""
