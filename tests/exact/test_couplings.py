@@ -229,7 +229,7 @@ def test_what_cannot_fit_into_the_memory_is_rejected_first(tmp_path, monkeypatch
     assert f"training.{said}" in refused("check", write(tmp_path, recipe))
     with pytest.raises(ParameterError, match=said):
         ud.train(flow(), SOURCE, ud.Denoising(coupling=ud.OptimalTransport()), settings(batch=20_000))
-    with pytest.raises(ParameterError, match="history: 10,000 losses at each of 10,000 times need at least 1.6 GB"):
+    with pytest.raises(ParameterError, match="history: 10,000 losses at each of 10,000 times need at least"):
         ud.ImportanceSampled(history=10_000).check(ud.DDPM(10_000, ud.Cosine()))
 
 

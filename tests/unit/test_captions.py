@@ -89,9 +89,7 @@ def test_a_recipe_of_text(tmp_path, monkeypatch):
     assert len({(tmp_path / f"{n}.npy").read_bytes() for n in range(3)}) == 1  # as words, in JSON, as numbers
     # A list of captions, as YAML or JSON, is a list of samples: each with its own seed, and so that of a caption alone.
     for text in ("[a green one on red, a red three on blue]", '["a green one on red", [0, 2, 11, 1, 4]]'):
-        assert (
-            unidiff("sample", "run", "--count", 1, "--set", f"cond.caption={text}", "--array", "both.npy").code == 0
-        )
+        assert unidiff("sample", "run", "--count", 1, "--set", f"cond.caption={text}", "--array", "both.npy").code == 0
         run, words = ud.load("run"), ud.Captions().built_for(DATA)[0]
         caption = torch.stack([words.parse("a green one on red"), words.parse("a red three on blue")])
         x = run.sample(seeds=2, caption=caption).x.clamp(-1, 1)

@@ -51,7 +51,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the recipe, sampling.count=9, or a condition: cond.NAME=VALUE (or [VALUE, ...]), negative.NAME=VALUE.",
+        help="Replace a value of the recipe, sampling.count=9, or a condition: cond.NAME=VALUE (or a list of values), "
+        "negative.NAME=VALUE.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]

@@ -101,7 +101,9 @@ class ImportanceSampled(UniformTimes):
             problem = f"ImportanceSampled keeps the losses at each entry of a table, and {process!r} has none"
             raise ParameterError("times", f"{problem}. Use DDPM or NCSN, or UniformTimes.")
         what = f"{self.history:,} losses at each of {len(table):,} times"
-        require_memory("history", 2 * 8 * len(table) * self.history, what, "Lower it.")  # twice: they are replaced whole
+        require_memory(
+            "history", 2 * 8 * len(table) * self.history, what, "Lower it."
+        )  # twice: they are replaced whole
 
     def state(self, process: Process, device: torch.device) -> LossHistory:
         """No losses yet; see `TimeSampling.state`."""

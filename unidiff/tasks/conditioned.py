@@ -28,7 +28,7 @@ from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.tasks.generation_report import examples as test_examples
 from unidiff.tasks.sample_conditions import SampleConditions
 
-__all__ = ["conditioned"]
+__all__ = ["chosen_conditions", "conditioned"]
 
 _TEST_IMAGES = 6  # used where no image is named
 _MOST_NAMES = 20  # of classes, in a message
@@ -76,13 +76,30 @@ def conditioned(
     elif chosen.classes:
         examples = Examples({"label": labels})
     examples = examples or Examples({})
-    for name, parameter in (("label", "classes"), ("image", "images")):
-        if getattr(chosen, parameter) and name in chosen.cond:
-            raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
+    chosen.require_once()
     values = {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
     examples = examples._replace(cond={**examples.cond, **values}).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
     return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
+
+
+def chosen_conditions(run: GenerationRun, chosen: SampleConditions, report: Callable[[str], None]) -> dict[str, Tensor]:
+    """The conditions that are chosen, each with a row for each value, without defaults and guidance.
+
+    Raises:
+        ParameterError: If the run has no use for a condition.
+        DataError: If an image cannot be used.
+    """
+    cond: dict[str, Tensor] = {}
+    if chosen.classes:
+        any_label = run.denoiser.conditions is None and not any(isinstance(name, str) for name in chosen.classes)
+        labels = chosen.classes if any_label else _labels(run, chosen, run.denoiser.classes, report)
+        cond["label"] = torch.tensor(labels)
+    if chosen.images:
+        if (measured := _measured(run, chosen)) is None:
+            raise ParameterError("images", f"{run.directory} was not trained on measurements of images. Leave it out.")
+        cond |= _image_examples(measured, run, chosen).cond
+    return cond | {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
 
 
 def _values(model: Denoiser, parameter: str, value: Any) -> Tensor:

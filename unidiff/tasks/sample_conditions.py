@@ -8,8 +8,9 @@ from typing import Any
 
 from unidiff.errors import ParameterError
 
-__all__ = ["SampleConditions"]
+__all__ = ["PARAMETERS", "SampleConditions"]
 
+PARAMETERS = {"label": "classes", "image": "images"}  # of the conditions that have one of their own
 _OF_GUIDANCE = ("classifier", "weaker", "interval", "rescale")
 
 
@@ -54,6 +55,12 @@ class SampleConditions:
             if self.guidance is None or self.classifier is not None or self.weaker is not None:
                 problem = "negative conditions are of classifier-free guidance. Set its scale with `guidance`."
                 raise ParameterError(f"negative.{name}", problem)
+
+    def require_once(self) -> None:
+        """Raise a ParameterError if classes or images are chosen in two ways."""
+        for name, parameter in PARAMETERS.items():
+            if getattr(self, parameter) and name in self.cond:
+                raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for a file of results; those that came later only if they are set."""

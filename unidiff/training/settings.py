@@ -76,7 +76,7 @@ class Training(PlainArguments):
         )
 
     def check(self, objective: Loss[Trained]) -> None:
-        """Raise a ParameterError for a compiled network that is differentiated twice, or a batch too large to couple."""
+        """Raise a ParameterError if a compiled network is differentiated twice, or the batch is too large to couple."""
         if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
             coupling.check_batch(self.batch)
         if self.compile and objective.differentiates_twice:
