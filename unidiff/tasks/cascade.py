@@ -217,7 +217,9 @@ class CascadeSampling(ResultsTask):
         for number, (stage, _, run) in enumerate(made):
             others = [key for name, key in keys.items() if number not in takers[name]]
             cond = {name: value for name, value in self.cond.items() if f"cond.{name}" not in others}
-            part = replace(self._chosen, cond=cond, **{key: () for key in others if key in PARAMETERS.values()})
+            part = replace(self._chosen, cond=cond)
+            part = replace(part, classes=()) if "classes" in others else part
+            part = replace(part, images=()) if "images" in others else part
             rows = Examples(chosen_conditions(run, part, reporter.notice)).in_turn(self.count)
             stages.append(replace(stage, cond=rows.cond))
         chain = Cascade(stages)
