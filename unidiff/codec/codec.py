@@ -243,13 +243,14 @@ class Autoencoder(PlainArguments, nn.Module):
         side, sizes = _TILES[h.ndim - 2], h.shape[2:]
         total = h.new_zeros(1, self.layout.channels, *(size * factor for size in sizes))
         for tiles in itertools.product(*(_tiles(size, factor, side) for size in sizes)):
-            part = (slice(start, start + side) for start, _ in tiles)
-            tile, _ = self._decoded(h[(..., *part)])
+            there: Any = (..., *(slice(start, start + side) for start, _ in tiles))
+            tile, _ = self._decoded(h[there])
             weight = tiles[0][1]
             for _, along in tiles[1:]:
                 weight = weight[..., None] * along
-            places = (slice(start * factor, start * factor + n) for (start, _), n in zip(tiles, tile.shape[2:]))
-            total[(..., *places)] += weight.to(tile) * tile
+            sides = zip(tiles, tile.shape[2:])
+            here: Any = (..., *(slice(start * factor, start * factor + n) for (start, _), n in sides))
+            total[here] += weight.to(tile) * tile
         return total
 
 
