@@ -179,11 +179,9 @@ class Cascade(PlainArguments):
             if twice := sorted(stage.cond.keys() & (given[-1].keys() | made.keys())):
                 problem = "it is passed to the cascade, or made by the stage before, too. Leave one of them out."
                 raise ParameterError(f"stages[{number}].cond.{twice[0]}", problem)
-            own = {
-                name: value.expand(count, *value.shape[1:]) if len(value) == 1 else value
-                for name, value in stage.cond.items()
-            }
-            given[-1] |= own
+            for name, value in stage.cond.items():
+                row = isinstance(value, Tensor) and value.shape[:1] == (1,)
+                given[-1][name] = value.expand(count, *value.shape[1:]) if row else value
             try:
                 check_conditions({**made, **given[-1]}, stage.denoiser, count, "cpu")
             except ParameterError as error:

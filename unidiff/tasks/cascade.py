@@ -210,9 +210,8 @@ class CascadeSampling(ResultsTask):
         takers = {name: chain.takers(name) for name in keys}
         for name, key in keys.items():
             if not takers[name]:
-                raise ParameterError(
-                    key, f"no stage takes a condition {name!r} from outside the cascade. Leave it out."
-                )
+                problem = f"no stage takes a condition {name!r} from outside the cascade. Leave it out."
+                raise ParameterError(key, problem)
         stages = []
         for number, (stage, _, run) in enumerate(made):
             others = [key for name, key in keys.items() if number not in takers[name]]
@@ -227,9 +226,8 @@ class CascadeSampling(ResultsTask):
             chain.check(self.count)
         except ParameterError as error:  # about a condition, which goes by the name of its key
             known = {own.name: f"cond.{own.name}" for stage in stages for own in stage.denoiser.conditions or ()}
-            raise ParameterError(
-                {**known, **PARAMETERS, **keys}.get(error.parameter, error.parameter), error.problem
-            ) from error
+            key = {**known, **PARAMETERS, **keys}.get(error.parameter, error.parameter)
+            raise ParameterError(key, error.problem) from error
         return chain, pinned
 
     @property
