@@ -6,9 +6,9 @@ decoder (Ramesh et al. 2022), both from memory. Each is a model of its own, with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,14 @@ class Stage(PlainArguments):
         solver: The method.
         grid: The times; by default those of `unidiff.sample`.
         conditioning: Makes conditions of the samples of the stage before; None for the first stage, which has none.
+        cond: Conditions of this stage alone, by name: one row, or (B, ...).
     """
 
     denoiser: Denoiser
     solver: Solver = DEFAULT_SOLVER
     grid: Grid | None = None
     conditioning: Conditioning | None = None
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -164,16 +166,27 @@ class Cascade(PlainArguments):
             made.append({name: value.expand(count, *value.shape[1:]) for name, value in cond.items()})
         return made
 
+    def takers(self, name: str) -> list[int]:
+        """The stages, from 0, whose model has a condition of this name that the stage before does not make."""
+        pairs = enumerate(zip(self.stages, self._made(1)))
+        return [number for number, (stage, made) in pairs if stage.accepts(name) and name not in made]
+
     def _given(self, cond: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
         """The user's conditions of each stage: those that its model has and the stage before does not make."""
         given = []
         for number, (stage, made) in enumerate(zip(self.stages, self._made(count))):
             given.append({name: cond[name] for name in cond if stage.accepts(name) and name not in made})
+            if twice := sorted(stage.cond.keys() & (given[-1].keys() | made.keys())):
+                problem = "it is passed to the cascade, or made by the stage before, too. Leave one of them out."
+                raise ParameterError(f"stages[{number}].cond.{twice[0]}", problem)
+            for name, value in stage.cond.items():
+                row = isinstance(value, Tensor) and value.shape[:1] == (1,)
+                given[-1][name] = value.expand(count, *value.shape[1:]) if row else value
             try:
                 check_conditions({**made, **given[-1]}, stage.denoiser, count, "cpu")
             except ParameterError as error:
                 raise ParameterError(error.parameter, f"{error.problem} (stages[{number}])") from error
-        if unused := cond.keys() - {name for part in given for name in part}:
+        if unused := [name for name in cond if not self.takers(name)]:
             raise ParameterError(min(unused), "no stage takes a condition of this name from outside the cascade")
         return given
 

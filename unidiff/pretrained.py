@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -104,13 +104,16 @@ def model_type(folder: Path, supported: Sequence[str]) -> str:
     return str(name)
 
 
-def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any:
+def load_part(
+    folder: Path, supported: Sequence[str], allow_pickle: bool, build: Callable[[Any], Any] | None = None
+) -> Any:
     """A model of diffusers from its own folder, in evaluation mode, on the CPU.
 
     Args:
         folder: Holds config.json and the weights.
         supported: Names of the classes that can be loaded.
         allow_pickle: Accept weights in pickle files, which may run any code when they are read.
+        build: Makes the network from the class, for weights that are not those of a network of diffusers.
 
     Raises:
         RunError: If a file is missing or broken, the class is not supported, or the weights are a pickle.
@@ -139,9 +142,20 @@ def load_part(folder: Path, supported: Sequence[str], allow_pickle: bool) -> Any
 
     try:
         with global_states_kept():  # fresh weights are drawn first
-            model, loading = model_class.from_pretrained(
-                folder, use_safetensors=safe, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
-            )
+            if build is not None:
+                model = build(model_class)
+                missing, unexpected = model.load_state_dict(
+                    reading.read_tensors(folder / f"{WEIGHTS}.safetensors"), strict=False
+                )
+                loading = {"missing_keys": missing, "unexpected_keys": unexpected}
+            else:
+                model, loading = model_class.from_pretrained(
+                    folder,
+                    use_safetensors=safe,
+                    local_files_only=True,
+                    low_cpu_mem_usage=False,
+                    output_loading_info=True,
+                )
     except Exception as error:  # whatever diffusers, safetensors or pickle raise for a broken file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RunError(f"{folder}: diffusers cannot read this {name}: {reason}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,13 @@ WRONG: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "no run": ([], {}, "base: not a run directory"),
 }
 WRONG_RUNS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
-    "no such class": ([], {"classes": [12]}, "label must be from 0 to 9"),
+    "no such class": ([], {"classes": [12]}, "base are 0 to 9, got 12"),
+    "no class": ([{"guidance": 2.0}], {"classes": []}, "classes: classifier-free guidance needs the condition 'label'"),
+    "no such condition": ([], {"cond": {"y": 1}}, "cond.y: no stage takes a condition 'y' from outside the cascade"),
+    "made by a stage": ([], {"cond": {"image": [[[0.0]]]}}, "cond.image: no stage takes a condition 'image' from"),
+    "a class twice": ([], {"cond": {"label": 3}}, "cond.label: `classes` chooses it too. Leave one of them out"),
+    "no words": ([], {"classes": [], "cond": {"label": "three"}}, "cond.label: write a number or a list of numbers"),
+    "no image": ([], {"images": ["x.png"]}, "images: no stage takes a condition 'image' from outside"),
     "a first stage with a condition": ([{"conditioning": "Labels"}], {}, "the first stage has none before it"),
     "a wrong condition": ([{}, {"conditioning": Y}], {}, "makes the condition 'y'"),
     "no dropout": ([{}, {"guidance": 2.0}], {}, "stages[1].guidance: "),
@@ -150,3 +157,75 @@ def test_stages_of_other_sizes_or_processes_do_not_fit(runs, tmp_path):
     assert "stages[0].refiner: " in message
     assert "its process must be the model's" in message
     assert not (tmp_path / "out").exists()
+
+
+@dataclass(frozen=True)
+class Measured(ud.Conditioning):
+    """A number and a vector of an image."""
+
+    dropout: float = 0.1
+
+    def built_for(self, data):
+        return ud.Scalar(-1, 1, name="mean"), ud.Embedding((2,), name="corner")
+
+    def conditions(self, x0, label, uniform):
+        return {"mean": x0.flatten(1).mean(1), "corner": x0[:, 0, 0, :2]}
+
+
+@pytest.mark.slow  # two runs are trained
+def test_every_condition_goes_to_each_stage_that_has_it_as_in_the_library(tmp_path):
+    text = {**SMALL, "backbone": {**SMALL["backbone"], "attention": [4]}}
+    data, measured = {"type": "CaptionedDigits", "copies": 1}, {"type": f"{__name__}:Measured"}
+    enlarged = {"type": "SuperResolution", "factor": 2}
+    recipes = {
+        "text": {**text, "data": data, "conditioning": ["Captions", measured]},
+        "large": {
+            **text,
+            "data": {**data, "size": 16},
+            "backbone": {**text["backbone"], "attention": [8]},
+            "conditioning": ["Captions", enlarged],
+        },
+    }
+    for name, recipe in recipes.items():
+        path = write(tmp_path, recipe, f"{name}.yaml")
+        assert unidiff("run", path, "--out", tmp_path / name, "--allow-imports").code == 0
+    text, large = (load_generation(tmp_path / name, allow_imports=True) for name in recipes)
+    stages = [ud.Stage(text.model, ud.DDIM(), ud.Uniform(4))]
+    stages += [ud.Stage(large.model, ud.DDIM(), ud.Uniform(4), ud.SuperResolution(2))]
+    words = ("a red three on blue", "a one on red")
+    caption = torch.full((3, 5), -1)
+    for row, said in zip(caption, [*words, words[0]]):
+        row[: len(said.split())] = ud.Captions().built_for(text.recipe.data)[0].parse(said)
+    corner = torch.tensor([[0.5, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    x = ud.Cascade(stages).sample(3, batch=2, caption=caption, corner=corner, mean=torch.full((3,), 0.25)).x
+    cascade = {"stages": [{"run": str(tmp_path / name)} for name in recipes], "count": 3, "batch": 2}
+    cascade["cond"] = {"caption": list(words), "corner": corner.tolist()}
+    path, out = write(tmp_path, cascade, "cascade.yaml"), tmp_path / "out"
+    done = unidiff("run", path, "--out", out, "--allow-imports", "--set", "cond.mean=0.25")
+    assert done.code == 0, done.err
+    assert torch.equal(torch.from_numpy(np.load(out / "samples.npy")), x)
+    again = unidiff("run", out / "recipe.yaml", "--out", tmp_path / "again", "--allow-imports")
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "samples.npy").read_bytes() == (out / "samples.npy").read_bytes()
+    # An image of one's own, where no stage makes it.
+    small = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for number, image in enumerate(small):
+        np.save(tmp_path / f"{number}.npy", image.numpy())
+    cascade = {"stages": [cascade["stages"][1]], "images": [str(tmp_path / f"{n}.npy") for n in (0, 1)], "count": 3}
+    done = unidiff("run", write(tmp_path, cascade), "--out", tmp_path / "one", "--set", "cond.caption=[a, on]")
+    assert done.code == 0, done.err
+    image = small[[0, 1, 0]].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    caption = torch.tensor([[0], [1], [0]])
+    x = ud.Cascade([ud.Stage(large.model, ud.DDIM(), ud.Uniform(4))]).sample(3, image=image, caption=caption).x
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / "one" / "samples.npy")), x)
+    for word, message in (
+        ("cond.caption=a tree", "cond.caption: 'tree' is not one of its words"),
+        ("cond.caption=[a, a tree]", "cond.caption: 'tree' is not one of its words"),
+        ("cond.mean=1", "cond.mean: no stage takes a condition 'mean' from outside the cascade"),
+        ("classes=[1]", "classes: no stage takes a condition 'label' from outside the cascade"),
+        ("images=[]", "images: this model needs"),
+        ("images=[none.png]", "none.png"),
+        ("mask=mask.png", "mask"),
+    ):
+        found = refused("run", tmp_path / "tiny.yaml", "--out", tmp_path / "two", "--dry-run", "--set", word)
+        assert message in found.replace("\n", " ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,7 +193,14 @@ def test_labels_reach_every_stage_that_has_them():
     # Five standard deviations of 0.01 about the mean of the class; the second is told the class and the first's sample.
     torch.testing.assert_close(solution.stages[0].x, torch.tensor(MEANS), rtol=0, atol=0.05)
     assert torch.equal(second.told["label"], label)
-    assert torch.equal(second.told["y"], solution.stages[0].x)
+    # Conditions of one stage alone: a row for each sample, or one for all.
+    alone = ud.Cascade([ud.Stage(mixture, cond={"label": label}), replace(chain.stages[1], cond={"label": label[1:]})])
+    assert torch.equal(alone.sample(2).stages[0].x, solution.stages[0].x)
+    assert torch.equal(second.told["label"], torch.tensor([1, 1]))
+    with pytest.raises(ParameterError, match=r"stages\[0\].cond.label: it is passed to the cascade"):
+        alone.sample(2, label=label)
+    with pytest.raises(ParameterError, match="label must be integers, one for each of 3 samples"):
+        alone.sample(3)
 
 
 def refused(match: str, stages: list[ud.Stage], **cond: torch.Tensor) -> None:

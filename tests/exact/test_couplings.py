@@ -183,7 +183,8 @@ def test_pairs_of_a_split_follow_the_rows_of_its_array(tmp_path):
         (normal(COUNT, 2, 1), "of shape (24, 2, 1)"),
         (torch.tensor(1.0), "of shape ()"),
         (torch.zeros(COUNT, 2, dtype=torch.int64), "holds int64"),
-        (torch.full((COUNT, 2), float("nan")), "must hold finite noise"),
+        (torch.full((COUNT, 2), 1e300, dtype=torch.float64), "must hold finite noise; .* in rows 0 to 23"),
+        (torch.full((COUNT, 2), float("nan")), "must hold finite noise; .* has NaN or infinity in rows 0 to 23"),
     ],
 )
 def test_a_file_that_does_not_fit_is_rejected_before_a_batch_is_read(values, said, tmp_path, monkeypatch):
@@ -191,12 +192,12 @@ def test_a_file_that_does_not_fit_is_rejected_before_a_batch_is_read(values, sai
     pairs = ud.Pairs(saved(tmp_path, values))
     said = said.replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(ParameterError, match=f"path must hold .*{said}" if "must" not in said else said):
-        ud.train(flow(), SOURCE, ud.Denoising(coupling=pairs), settings())
+        ud.train(flow(), SOURCE, ud.Denoising(coupling=pairs), settings(), conditioning=ud.Labels())
 
 
 def test_a_file_that_is_not_there_is_an_error():
     with pytest.raises(DataError, match=r"path: 'no\.npy' does not exist"):
-        ud.train(flow(), SOURCE, ud.Denoising(coupling=ud.Pairs("no.npy")), settings())
+        ud.train(flow(), SOURCE, ud.Denoising(coupling=ud.Pairs("no.npy")), settings(), conditioning=ud.Labels())
 
 
 def test_a_recipe_names_the_key_and_a_run_writes_nothing(tmp_path, monkeypatch):
@@ -208,10 +209,28 @@ def test_a_recipe_names_the_key_and_a_run_writes_nothing(tmp_path, monkeypatch):
     said = refused("run", recipe(saved(tmp_path, normal(5, 3))), "--out", tmp_path / "run")
     assert "objective.coupling.path must hold float32 noise of shape (N, 2)" in said
     said = refused("run", recipe(saved(tmp_path, normal(5, 2))), "--out", tmp_path / "run")
-    assert "path must hold float32 noise of shape (300, 2)" in said
+    assert "objective.coupling.path must hold float32 noise of shape (300, 2)" in said
+    (tmp_path / "text.npy").write_text("noise")
+    for name, message in (("text.npy", "path: {}/text.npy cannot be read as"), ("", "path must be a path, got ''")):
+        said = refused("check", recipe(name and str(tmp_path / name)))
+        assert f"objective.coupling.{message.format(tmp_path)}" in said
+        assert "tiny.yaml:10:5" in said  # the key
     monkeypatch.setattr(ud.data.Ring, "open", None)
-    assert "does not exist" in refused("run", recipe("none.npy"), "--out", tmp_path / "run")
+    said = refused("run", recipe("none.npy"), "--out", tmp_path / "run")
+    assert "objective.coupling.path: 'none.npy' does not exist" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_fit_into_the_memory_is_rejected_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("unidiff.memory.memory_of", lambda device: 10**9)
+    recipe = {**RING, "objective": {"type": "Denoising", "coupling": "OptimalTransport"}}
+    recipe["training"] = {**RING["training"], "batch": 20_000}
+    said = "batch: the distances of 20,000 samples and noises need at least 3.2 GB"
+    assert f"training.{said}" in refused("check", write(tmp_path, recipe))
+    with pytest.raises(ParameterError, match=said):
+        ud.train(flow(), SOURCE, ud.Denoising(coupling=ud.OptimalTransport()), settings(batch=20_000))
+    with pytest.raises(ParameterError, match="history: 10,000 losses at each of 10,000 times need at least"):
+        ud.ImportanceSampled(history=10_000).check(ud.DDPM(10_000, ud.Cosine()))
 
 
 def test_a_run_is_resumed_with_the_pairs_it_began_with(tmp_path):

@@ -259,6 +259,10 @@ MODEL = mixture(ud.DDPM(T=50))
     [
         (lambda: ud.ClassifierFree(MODEL, math.nan), r"scale must be a number of magnitude up to"),
         (lambda: ud.ClassifierFree(MODEL, torch.tensor([1.0, math.inf])), r"scale must be .* got \[1.0, inf\]"),
+        (
+            lambda: ud.ClassifierFree(MODEL, 2.0, names=["label", "label"]),
+            "names must be different names, got .'label', ",
+        ),
         (lambda: ud.ClassifierFree(MODEL, "2"), "scale must be .* got '2'"),
         (lambda: ud.ClassifierFree(unconditional(), 2.0), r"model: the model is unconditional"),
         (

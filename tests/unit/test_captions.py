@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny import unidiff
@@ -86,6 +87,39 @@ def test_a_recipe_of_text(tmp_path, monkeypatch):
     ]
     assert said == [0, 0, 0]
     assert len({(tmp_path / f"{n}.npy").read_bytes() for n in range(3)}) == 1  # as words, in JSON, as numbers
-    refused = unidiff("sample", "run", "--set", "cond.caption=a red tree on blue")
-    assert refused.code == 2
-    assert "--set cond.caption=a red tree on blue: 'tree' is not one of its words" in refused.err
+    # A list of captions, as YAML or JSON, is a list of samples: each with its own seed, and so that of a caption alone.
+    for text in ("[a green one on red, a red three on blue]", '["a green one on red", [0, 2, 11, 1, 4]]'):
+        assert unidiff("sample", "run", "--count", 1, "--set", f"cond.caption={text}", "--array", "both.npy").code == 0
+        run, words = ud.load("run"), ud.Captions().built_for(DATA)[0]
+        caption = torch.stack([words.parse("a green one on red"), words.parse("a red three on blue")])
+        x = run.sample(seeds=2, caption=caption).x.clamp(-1, 1)
+        torch.testing.assert_close(torch.from_numpy(np.load("both.npy")), x, rtol=0, atol=1e-6)  # written as float32
+    for words, message in (
+        (("cond.caption=a red tree on blue",), "--set cond.caption=a red tree on blue: 'tree' is not one of its words"),
+        (("cond.caption=[a red three, a tree]",), "'tree' is not one of its words"),
+        (("cond.caption=a", "negative.caption=[a, on]", "--guidance=2"), "must be one value, for all samples"),
+    ):
+        refused = unidiff("sample", "run", *(part for w in words for part in ((w,) if w[0] == "-" else ("--set", w))))
+        assert refused.code == 2
+        assert message in refused.err
+
+
+@pytest.mark.parametrize(
+    ("condition", "one", "several"),
+    [
+        (ud.Label(10), 3, [3, 7]),
+        (ud.Scalar(), 0.5, [0.5, 1, 0.25]),
+        (ud.Tokens(4, 9), [1, 2], [[1, 2], [3], []]),
+        (ud.Embedding((2,)), [0.5, 1], [[0.5, 1], [1, 0]]),
+        (ud.Embedding((3, 2)), [[0.5, 1]], [[[0.5, 1]], [[1, 0], [1, 1]]]),
+        (ud.Image(1, (2, 2)), [[[0, 1], [1, 0]]], [[[[0, 1], [1, 0]]], [[[1, 1], [1, 0]]]]),
+        (ud.Caption(3, word_list=("a", "b")), "a b", ["a b", "b", [0]]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, ud.Condition) else "",
+)
+def test_a_list_of_values_has_one_axis_more_than_a_value(condition, one, several):
+    assert condition.several(one) == [one]
+    assert condition.several(several) == several
+    rows = torch.cat([condition.check(condition.parse(value)[None], 1) for value in several])
+    assert torch.equal(rows, condition.check(rows, len(several)))
+    assert ud.Named("y").several([[1, 2], [3, 4]]) == [[[1, 2], [3, 4]]]  # of which nothing is known

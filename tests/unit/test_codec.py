@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from codecs_small import KINDS, VAE
-from tiny import equal, metrics, refused, unidiff, write
+from tiny import RING, equal, metrics, refused, unidiff, write
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import conv1d, conv3d, conv_transpose1d, conv_transpose3d
 
 import unidiff as ud
 from unidiff.codec.codec import AutoencoderOutput, _tiles
 from unidiff.codec.folder import CONFIG, WEIGHTS, codec_folder, digest, read_layout
+from unidiff.codec.ranks import RANK
 from unidiff.errors import DataError, ParameterError, RecipeError, RunError
 from unidiff.recipe.registry import PUBLIC
 
@@ -134,6 +138,136 @@ def test_tiles_are_the_whole():
         z = z[..., :20]
         whole = kl.model.decode(z).sample
         assert 0 < (kl.decode(z) - whole).square().mean().sqrt() < 0.1 * whole.std()
+
+
+def spread(of_images, rank):
+    """Weights of the network of rank + 1 axes that does the same along all but the first of them."""
+    weights = {}
+    for name, weight in of_images.items():
+        name = name.replace(".layer.", ".")
+        if weight.ndim == rank + 2 and "embedding" not in name:  # of a convolution: its middle along the new axis
+            wide = weight.new_zeros(*weight.shape[:2], weight.shape[2], *weight.shape[2:])
+            wide[:, :, weight.shape[2] // 2] = weight
+            weight = wide
+        weights[name] = weight
+    return weights
+
+
+RANKED = [
+    ud.codec.AutoencoderKL(latent_channels=3, channels=(8, 16), attention=True),
+    ud.codec.VQModel(latent_channels=3, channels=(8, 16), codes=16, attention=True),
+    KINDS[3],
+]
+
+
+@pytest.mark.parametrize("kind", RANKED, ids=lambda kind: type(kind).__name__)
+def test_a_signal_is_an_image_of_equal_rows_and_an_image_a_volume_of_equal_slices(kind, tmp_path):
+    # Weights of a network of one more axis, 0 but in the middle along it, act on each row alone; equal rows have the
+    # mean and variance of one, and attention to them is that to one. In float64 only the order of sums differs: some
+    # 1e3 terms of 1e-16, magnified by the norms and by attention.
+    torch.manual_seed(0)
+    for rank, sizes in ((1, (8,)), (2, (8, 12))):
+        small, large = kind.build(2, rank).double().eval(), kind.build(2, rank + 1).double().eval()
+        names = {name.replace(".layer.", "."): name for name in large.state_dict()}
+        wide = {names[name]: value for name, value in spread(small.state_dict(), rank).items()}
+        large.load_state_dict(wide)
+        for codec in (small, large):
+            codec.model.register_to_config(scaling_factor=0.5)
+        assert (small.layout.rank, large.layout.rank) == (rank, rank + 1)
+        x = torch.rand(3, 2, *sizes, dtype=torch.float64) * 2 - 1
+        rows = x[:, :, None].expand(3, 2, 4, *sizes)
+        with torch.no_grad():
+            z = small.encode(x)
+            assert z.shape[1:] == small.layout.latent_shape((2, *sizes))
+            of_rows = large.encode(rows)
+            torch.testing.assert_close(of_rows, z[:, :, None].expand_as(of_rows), rtol=0, atol=1e-11)
+            y = small.decode(z)
+            torch.testing.assert_close(large.decode(of_rows), y[:, :, None].expand_as(rows), rtol=0, atol=1e-11)
+            eps = torch.randn_like(z)
+            one, many = small(x, eps), large(rows, eps[:, :, None].expand_as(of_rows))
+            torch.testing.assert_close(many.x, one.x[:, :, None].expand_as(rows), rtol=0, atol=1e-11)
+            torch.testing.assert_close(many.nats, 2 * one.nats, rtol=1e-11, atol=0)  # two latent rows
+            torch.testing.assert_close(many.commitment, one.commitment, rtol=1e-11, atol=0)
+    with pytest.raises(ParameterError, match=r"takes volumes with 2 channel\(s\); the data have shape \(2, 8, 8\)"):
+        large.encode(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(ParameterError, match="needs sizes divisible by 2; the data are 4x7x8"):
+        large.layout.latent_shape((2, 4, 7, 8))
+
+
+@pytest.mark.parametrize(("kind", "rank"), [(RANKED[0], 1), (RANKED[1], 3), (RANKED[2], 1)])
+def test_codecs_of_signals_and_volumes_are_saved_and_read_bit_for_bit(kind, rank, tmp_path):
+    torch.manual_seed(0)
+    codec = kind.build(1, rank)
+    codec.set_scale(0.37)
+    codec.save(tmp_path)
+    again = ud.codec.load_codec(tmp_path)
+    assert again.layout == codec.layout == read_layout(tmp_path)
+    assert equal(dict(again.state_dict()), dict(codec.state_dict()))
+    x = torch.rand(3, 1, *[8] * rank) * 2 - 1
+    with torch.no_grad():
+        z = codec.encode(x)
+        assert torch.equal(again.encode(x), z)
+        assert torch.equal(again.decode(z), codec.decode(z))
+    config = (tmp_path / CONFIG).read_text()
+    for wrong, message in (
+        ("4", f"{RANK} must be 1, 2 or 3, got 4"),
+        ('"1"', "got '1'"),
+        ("[1]", "got"),
+        ("true", "got True"),
+        ("2", "diffusers cannot read this"),
+        (f"{4 - rank}", "diffusers cannot read this"),
+    ):
+        (tmp_path / CONFIG).write_text(config.replace(f'"{RANK}": {rank}', f'"{RANK}": {wrong}'))
+        with pytest.raises(DataError, match=message):
+            ud.codec.load_codec(tmp_path)
+
+
+def test_a_codec_of_images_is_what_it_was_before_there_were_others():
+    for kind in KINDS:
+        torch.manual_seed(0)
+        codec = kind.build(1)
+        torch.manual_seed(0)
+        assert equal(dict(codec.model.state_dict()), dict(kind.network(1).state_dict()))
+        assert RANK not in codec.model.config
+    with pytest.raises(ParameterError, match="AutoencoderDC is for images; for signals use AutoencoderKL"):
+        KINDS[2].build(1, rank=1)
+    with pytest.raises(ParameterError, match="rank must be 1 "):
+        KINDS[0].build(1, rank=4)
+
+
+class AutoencoderTiny(torch.nn.Module):
+    """In place of diffusers' class of this name: an orthogonal matrix of each block of 2 values along every axis."""
+
+    def __init__(self, rank):
+        super().__init__()
+        square = torch.randn(2**rank, 2**rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.weight = torch.nn.Parameter(torch.linalg.qr(square).Q.reshape(-1, 1, *[2] * rank))
+        self.there, self.back = ((conv1d, conv_transpose1d), (conv3d, conv_transpose3d))[rank // 2]
+        widths = {"latent_channels": 2**rank, "encoder_block_out_channels": (1, 1)}
+        self.config = {"in_channels": 1, RANK: rank, "scaling_factor": 0.5, "shift_factor": 0.25, **widths}
+
+    def encode(self, x):
+        return SimpleNamespace(latents=self.there(x, self.weight, stride=2))
+
+    def decode(self, h):
+        return SimpleNamespace(sample=self.back(h, self.weight, stride=2))
+
+
+@pytest.mark.parametrize(("rank", "sizes"), [(1, (8,)), (1, (9000,)), (3, (4, 2, 6)), (3, (2, 130, 66))])
+def test_an_orthogonal_codec_of_signals_and_volumes_is_the_identity(rank, sizes):
+    # The longer ones are decoded in tiles, of 4096 and 32 positions, whose weights add up to 1. Sums of at most 8 terms
+    # of up to 2, twice, the scale is a power of 2.
+    codec = ud.codec.Autoencoder(AutoencoderTiny(rank))
+    x = torch.rand(2, 1, *sizes, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        z = codec.encode(x)
+        assert z.shape[1:] == codec.layout.latent_shape((1, *sizes)) == (2**rank, *(size // 2 for size in sizes))
+        torch.testing.assert_close((2 * z + 0.25).square().sum(), x.square().sum(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(codec.decode(z), x, rtol=0, atol=1e-14)
+        torch.testing.assert_close(codec(x, z).x, x, rtol=0, atol=1e-14)
+    for wrong in ((1, *sizes, 2), (2, *sizes)):
+        with pytest.raises(ParameterError, match=f"takes {('signals', 'volumes')[rank // 2]} with 1 channel"):
+            codec.encode(torch.zeros(1, *wrong))
 
 
 @pytest.mark.parametrize("extent", [1, 64, 65, 104, 105, 130])
@@ -311,6 +445,30 @@ def test_a_codec_is_trained_and_reported(run):
     assert ud.load_recipe(folder / "recipe.yaml").objective == ud.codec.Variational()
 
 
+@pytest.mark.slow  # 4 s: a codec and a model in its latents are trained
+def test_a_codec_of_signals_and_a_model_in_its_latents(tmp_path):
+    notes, training = {"type": "Notes", "count": 60}, {**VAE["training"], "steps": 2}
+    codec = {**VAE["codec"], "attention": True}
+    vae = {"data": notes, "codec": codec, "training": training, "objective": {"type": "Variational", "edge": 0.5}}
+    result = unidiff("run", write(tmp_path, vae), "--out", tmp_path / "vae")
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "vae" / "manifest.json").read_text())["latents"]["shape"] == [2, 256]
+    data = {"type": "Latent", "data": notes, "codec": str(tmp_path / "vae"), "cache": False}
+    backbone = {"type": "UNet", "width": 8, "multipliers": [1], "blocks": 1}
+    result = unidiff("run", write(tmp_path, {**RING, "data": data, "backbone": backbone}), "--out", tmp_path / "ldm")
+    assert result.code == 0, result.err
+    words = ("--array", tmp_path / "x.npy", "--out", tmp_path / "x.png")
+    assert unidiff("sample", tmp_path / "ldm", "--count", 2, *words).code == 0
+    run, codec = ud.load(tmp_path / "ldm"), ud.codec.load_codec(tmp_path / "vae")
+    z = ud.sample(run.denoiser, run.recipe.sampling.solver, run.recipe.sampling.grid, seeds=2).x
+    assert z.shape == (2, 2, 256)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), codec.decode(z).numpy())
+    # A pixel's loss and its edges along the one axis, by hand.
+    x, y = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 2.0, 0.0]]])
+    loss = ud.codec.Reconstruction(edge=0.5).losses(coded(x, y), x)
+    torch.testing.assert_close(loss, torch.tensor([(4 + 0.5 * 2 * 4) / 3]))
+
+
 @pytest.mark.slow  # 4 s: a training, stopped and resumed
 def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
     folder, _ = run
@@ -341,7 +499,7 @@ def test_a_resumed_codec_is_the_same_bit_for_bit(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": {"type": "Ring"}}, "data must be images"),
+        ({"data": {"type": "Ring"}}, r"data must be signals \(C, L\), images \(C, H, W\) or volumes"),
         ({"data": {"type": "Digits", "size": 9}}, "codec: this AutoencoderKL needs sizes divisible by 2"),
         ({"codec": {"type": "VQModel"}, "objective": {"type": "Variational"}}, "objective: Variational is for"),
         ({"codec": {"type": "AutoencoderKL", "channels": [9]}}, r"codec.channels must be .* got \(9"),

@@ -47,6 +47,24 @@ def fit(model, source=RING, **options):
     return ud.train(model, source, OBJECTIVE, options.pop("settings", settings()), **options)
 
 
+def test_a_condition_that_nothing_makes_is_an_error():
+    def points(**options):
+        return ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP((2,), width=4, depth=1, **options))
+
+    message = "conditioning: nothing makes 'label', a condition of the network. Pass what does, such as Labels"
+    with pytest.raises(ParameterError, match=message):
+        fit(points(classes=3))
+
+    class Other(ud.Labels):
+        names = ()
+
+        def conditions(self, x0, label, uniform):
+            return {}
+
+    with pytest.raises(ParameterError, match=message):
+        fit(points(classes=3), (torch.zeros(9, 2), torch.zeros(9, dtype=torch.int64)), conditioning=Other())
+
+
 # --- what surrounds a training ---
 
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ import typer
 
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
-from unidiff.errors import ParameterError, RunError, complaint
+from unidiff.errors import ParameterError, RecipeError, RunError, complaint
 from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the recipe, sampling.count=9, or a condition: cond.NAME=VALUE, negative.NAME=VALUE.",
+        help="Replace a value of the recipe, sampling.count=9, or a condition: cond.NAME=VALUE (or a list of values), "
+        "negative.NAME=VALUE.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
@@ -219,10 +221,14 @@ def option_error(
 
 
 def _read_value(text: str) -> Any:
-    """A number or a list of numbers; anything else is text, such as a caption."""
+    """A number or a list, in JSON or as in a recipe; anything else is text, such as a caption."""
+    from unidiff.recipe.yaml_tree import read_yaml
+
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        with suppress(RecipeError):
+            return read_yaml(text, "").plain() if text.lstrip().startswith("[") else text
         return text
 
 

@@ -50,9 +50,10 @@ def sample(
     with Console() as console:
         loaded = model.load(run, changes, console.notice)
         denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
-        # A row of each class or image: as many as the user says, and else what fits a row.
+        different = max(map(len, examples.cond.values()), default=1)
+        # A row of each class, image or caption: as many as the user says, and else what fits a row.
         if count is None and not any(change.startswith("sampling.count=") for change in changes):
-            count = 3 if conditioning is not None else 8 if labels else None
+            count = 3 if conditioning is not None else 8 if labels or different > 1 else None
         each = loaded.recipe.sampling.count if count is None else count
         cond = {name: value.repeat_interleave(each, 0) for name, value in examples.cond.items()}
         sampling = dataclasses.replace(loaded.recipe.sampling, count=max([each, *map(len, cond.values())]))
@@ -83,7 +84,7 @@ def sample(
     title += f" Classes {', '.join(map(str, labels))}." * bool(labels)
     title += "".join(f" {name} = {value}." for name, value in named.items())
     title += f" Guidance {guidance.guidance:g}." if guidance.guidance is not None else ""
-    shown, columns = x, each if len(labels) > 1 else None
+    shown, columns = x, each if different > 1 else None
     if conditioning is not None:
         shown, columns = rows(conditioning, examples.cond["image"], x, examples.truth)
         title += " Condition, samples" + (", truth." if examples.truth is not None else ".")

@@ -1,4 +1,7 @@
-"""Configurations of autoencoders. The networks are those of diffusers, built when training begins."""
+"""Configurations of autoencoders. The networks are those of diffusers, built when training begins.
+
+They are made for images; for signals and volumes their convolutions are changed (`unidiff.codec.ranks`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from unidiff.arguments import PlainArguments
 from unidiff.codec.codec import Autoencoder
 from unidiff.codec.objective import CodecObjective, Commitment, Reconstruction, Variational
+from unidiff.codec.ranks import RANKS, at_rank
 from unidiff.errors import is_whole, require, require_whole
 from unidiff.pretrained import import_diffusers
 
@@ -38,16 +42,25 @@ class AutoencoderConfig(PlainArguments, ABC):
     def network(self, channels: int) -> Any:
         """A diffusers model with fresh weights, for images with this number of channels."""
 
-    def build(self, channels: int) -> Autoencoder:
-        """An autoencoder with fresh weights and scale 1, for images with this number of channels."""
-        codec = Autoencoder(self.network(channels))
+    def build(self, channels: int, rank: int = 2) -> Autoencoder:
+        """An autoencoder with fresh weights and scale 1.
+
+        Args:
+            channels: Channels of the samples.
+            rank: Their other axes: 1 for signals, 2 for images, 3 for volumes.
+
+        Raises:
+            ParameterError: If there is no such architecture for signals or volumes.
+        """
+        require(rank in RANKS, "rank", rank, "1 (signals), 2 (images) or 3 (volumes)")
+        codec = Autoencoder(at_rank(self.network(channels), rank))
         codec.set_scale(1.0)
         return codec
 
-    def sketch(self, channels: int) -> Autoencoder:
+    def sketch(self, channels: int, rank: int = 2) -> Autoencoder:
         """The autoencoder on the meta device, without weights: for shapes and sizes."""
         with torch.device("meta"):
-            return self.build(channels)
+            return self.build(channels, rank)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments, plain_arguments
-from unidiff.errors import DataError, ParameterError
+from unidiff.codec.ranks import RANK, RANKS, posterior
+from unidiff.errors import DataError, ParameterError, is_whole, require
 from unidiff.files import whole_files
 from unidiff.memory import enough_memory
 from unidiff.tensors import check_floats
@@ -29,9 +31,9 @@ FAMILIES = {
     "AutoencoderTiny": "encoder_block_out_channels",
 }
 _PIXELS = 2**18  # per batch: 256 images of 32x32, or one of 512x512
-# Latent positions: larger latents are decoded in tiles. Neighbours overlap by three edges: the border of a tile, which
-# lacks the context beyond it, is dropped; then comes the blend, then the neighbour's border.
-_TILE, _EDGE = 64, 8
+# Latent positions along an axis, by rank: larger latents are decoded in tiles. Neighbours overlap by three edges: the
+# border of a tile, which lacks the context beyond it, is dropped; then comes the blend, then the neighbour's border.
+_TILES, _EDGE = {1: 4096, 2: 64, 3: 32}, 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Layout:
         factor: Pixels per latent position in each direction.
         scale: Latents are (h - shift) * scale, where h is the network's output.
         shift: See `scale`; 0 for most.
+        rank: Axes after the channels: 2 for images, 1 for signals, 3 for volumes.
     """
 
     family: str
@@ -53,6 +56,7 @@ class Layout:
     factor: int
     scale: float
     shift: float
+    rank: int = 2
 
     @classmethod
     def of(cls, family: object, config: Mapping[str, Any], where: str) -> Layout:
@@ -72,26 +76,27 @@ class Layout:
                 2 ** (len(config[FAMILIES[family]]) - 1),
                 1.0 if scale is None else float(scale),
                 0.0 if shift is None else float(shift),
+                _rank(config.get(RANK, 2)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # the last for an infinity
             problem = f"missing or invalid entry in its configuration: {error}"
             raise DataError(f"{where}: {problem}. Save the model again with `save_pretrained`.") from error
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the latent of an image, (C, H, W), or of the frames of a video or slices of a volume, (C, D, H, W).
+        """Shape of the latent of a sample; an image codec also takes the frames of a video, or slices of a volume.
 
         Raises:
             ParameterError: If it does not fit the network.
         """
-        shape = tuple(shape)
+        shape, sizes = tuple(shape), tuple(shape)[-self.rank :]
         problem = None
-        if len(shape) not in (3, 4) or shape[0] != self.channels:
-            problem = f"takes images with {self.channels} channel(s); the data have shape {shape}"
-        elif shape[-2] % self.factor or shape[-1] % self.factor:
-            problem = f"needs sizes divisible by {self.factor}; the data are {shape[-2]}x{shape[-1]}"
+        if len(shape) not in (self.rank + 1, 4 if self.rank == 2 else 0) or shape[0] != self.channels:
+            problem = f"takes {RANKS[self.rank]} with {self.channels} channel(s); the data have shape {shape}"
+        elif any(size % self.factor for size in sizes):
+            problem = f"needs sizes divisible by {self.factor}; the data are {'x'.join(map(str, sizes))}"
         if problem:
             raise ParameterError("codec", f"this {self.family} {problem}.")
-        return (self.latent_channels, *shape[1:-2], shape[-2] // self.factor, shape[-1] // self.factor)
+        return (self.latent_channels, *shape[1 : -self.rank], *(size // self.factor for size in sizes))
 
 
 class AutoencoderOutput(NamedTuple):
@@ -160,10 +165,10 @@ class Autoencoder(PlainArguments, nn.Module):
     @plain_arguments
     @enough_memory("Pass fewer or smaller images, or latents, at once.")
     def encode(self, x: Tensor) -> Tensor:
-        """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W).
+        """Latents, (B, c, h, w), of images in [-1, 1], (B, C, H, W); of signals and volumes by a codec made for them.
 
-        They have about unit variance over the data on which the scale was measured. A video, (B, C, D, H, W), is
-        encoded frame by frame, a volume slice by slice: (B, c, D, h, w).
+        They have about unit variance over the data on which the scale was measured. By a codec of images a video,
+        (B, C, D, H, W), is encoded frame by frame, a volume slice by slice: (B, c, D, h, w).
 
         Raises:
             ParameterError: If the images do not fit the network.
@@ -171,9 +176,9 @@ class Autoencoder(PlainArguments, nn.Module):
         layout = self.layout
         layout.latent_shape(x.shape[1:])
         check_floats("x", x, ("B", layout.channels, "*sizes"), True, finite=False)
-        if x.ndim == 5:
+        if x.ndim > layout.rank + 2:
             return _frame_by_frame(self.encode, x)
-        batches = x.to(self.dtype).split(_batch_size(x.shape[2] * x.shape[3]))
+        batches = x.to(self.dtype).split(_batch_size(math.prod(x.shape[2:])))
         h = torch.cat([self._raw(batch) for batch in batches])
         return (h - layout.shift) * layout.scale
 
@@ -182,19 +187,20 @@ class Autoencoder(PlainArguments, nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Images, (B, C, H, W), about in [-1, 1], of latents, (B, c, h, w), in batches; the inverse of `encode`.
 
-        Latents larger than 64 positions are decoded in tiles that are blended where they overlap. This is exact for a
+        Latents longer than 64 positions (of signals 4096, of volumes 32) are decoded in tiles that are blended where
+        they overlap. This is exact for a
         decoder without normalization whose receptive field is at most 8 positions to each side. Normalization layers
         see one tile at a time, so other decoders differ slightly.
         """
         layout = self.layout
-        fits = z.ndim in (4, 5) and z.shape[1] == layout.latent_channels
+        fits = z.ndim in (layout.rank + 2, 5 if layout.rank == 2 else 0) and z.shape[1] == layout.latent_channels
         check_floats("z", z, ("B", layout.latent_channels, "*sizes"), fits, finite=False)
-        if z.ndim == 5:
+        if z.ndim > layout.rank + 2:
             return _frame_by_frame(self.decode, z)
         h = z.to(self.dtype) / layout.scale + layout.shift
-        if max(h.shape[2:]) > _TILE:
+        if max(h.shape[2:]) > _TILES[layout.rank]:
             return torch.cat([self._tiled(one, layout.factor) for one in h.split(1)])
-        pixels = h.shape[2] * h.shape[3] * layout.factor**2
+        pixels = math.prod(h.shape[2:]) * layout.factor**layout.rank
         return torch.cat([self._decoded(batch)[0] for batch in h.split(_batch_size(pixels))])
 
     def forward(self, x: Tensor, eps: Tensor) -> AutoencoderOutput:
@@ -209,23 +215,22 @@ class Autoencoder(PlainArguments, nn.Module):
             y, commitment = self._decoded(self._raw(x))
             loss = zeros if commitment is None else at_least_float32(commitment).expand(len(x))
             return AutoencoderOutput(y, zeros, loss)
-        posterior = self.model.encode(x).latent_dist
-        y, _ = self._decoded(posterior.mean + posterior.std * eps)
+        q = posterior(self.model, x)
+        y, _ = self._decoded(q.mean + q.std * eps)
         # Kingma & Welling 2014, appendix B: KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2, summed.
-        mean, log_variance = at_least_float32(posterior.mean), at_least_float32(posterior.logvar)
+        mean, log_variance = at_least_float32(q.mean), at_least_float32(q.logvar)
         nats = 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).flatten(1).sum(1)
         return AutoencoderOutput(y, nats, zeros)
 
     def _raw(self, x: Tensor) -> Tensor:
         """The unscaled latents h of images."""
-        output = self.model.encode(x)
         match self.layout.family:
             case "AutoencoderKL":
-                h: Tensor = output.latent_dist.mean
+                h: Tensor = posterior(self.model, x).mean
             case "AutoencoderDC":
-                h = output.latent
+                h = self.model.encode(x).latent
             case _:
-                h = output.latents
+                h = self.model.encode(x).latents
         return h
 
     def _decoded(self, h: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -235,13 +240,17 @@ class Autoencoder(PlainArguments, nn.Module):
 
     def _tiled(self, h: Tensor, factor: int) -> Tensor:
         """The image of one large latent, (1, c, h, w), from tiles whose weights add up to 1."""
-        height, width = h.shape[2] * factor, h.shape[3] * factor
-        total = h.new_zeros(1, self.layout.channels, height, width)
-        for top, down in _tiles(h.shape[2], factor):
-            for left, across in _tiles(h.shape[3], factor):
-                tile, _ = self._decoded(h[:, :, top : top + _TILE, left : left + _TILE])
-                window = total[:, :, top * factor :, left * factor :][:, :, : tile.shape[2], : tile.shape[3]]
-                window += (down[:, None] * across).to(tile) * tile
+        side, sizes = _TILES[h.ndim - 2], h.shape[2:]
+        total = h.new_zeros(1, self.layout.channels, *(size * factor for size in sizes))
+        for tiles in itertools.product(*(_tiles(size, factor, side) for size in sizes)):
+            there: Any = (..., *(slice(start, start + side) for start, _ in tiles))
+            tile, _ = self._decoded(h[there])
+            weight = tiles[0][1]
+            for _, along in tiles[1:]:
+                weight = weight[..., None] * along
+            sides = zip(tiles, tile.shape[2:])
+            here: Any = (..., *(slice(start * factor, start * factor + n) for (start, _), n in sides))
+            total[here] += weight.to(tile) * tile
         return total
 
 
@@ -261,19 +270,24 @@ def _frame_by_frame(of_images: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return of_images(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
+def _rank(value: object) -> int:
+    require(is_whole(value, 1, 3), RANK, value, "1, 2 or 3")
+    return int(cast(int, value))
+
+
 def _batch_size(pixels: int) -> int:
     return max(1, _PIXELS // pixels)
 
 
-def _tiles(extent: int, factor: int) -> list[tuple[int, Tensor]]:
+def _tiles(extent: int, factor: int, side: int = 64) -> list[tuple[int, Tensor]]:
     """Where tiles begin along an axis, in latent positions, and the weights of their pixels, which add up to 1."""
-    count = max(1, math.ceil((extent - 3 * _EDGE) / (_TILE - 3 * _EDGE)))
-    starts = [round(i * (extent - _TILE) / max(1, count - 1)) for i in range(count)]
+    count = max(1, math.ceil((extent - 3 * _EDGE) / (side - 3 * _EDGE)))
+    starts = [round(i * (extent - side) / max(1, count - 1)) for i in range(count)]
     rises = [torch.ones(extent * factor, dtype=torch.float64)]
     for before, start in pairwise(starts):  # the blend lies in the middle of the overlap
-        middle = (before + _TILE + start) / 2 * factor
+        middle = (before + side + start) / 2 * factor
         at = torch.arange(extent * factor, dtype=torch.float64) + 0.5 - middle
         rises.append((at / (_EDGE * factor) + 0.5).clamp(0, 1))
     rises.append(torch.zeros(extent * factor, dtype=torch.float64))
     tiles = zip(starts, pairwise(rises))
-    return [(start, (up - over)[start * factor : (start + _TILE) * factor]) for start, (up, over) in tiles]
+    return [(start, (up - over)[start * factor : (start + side) * factor]) for start, (up, over) in tiles]

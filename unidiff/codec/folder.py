@@ -7,11 +7,13 @@ import os
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from unidiff.arguments import plain_arguments
 from unidiff.codec.codec import FAMILIES, Autoencoder, Layout
+from unidiff.codec.ranks import RANK, at_rank
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest as file_digest
 from unidiff.files import digest_of
@@ -110,11 +112,16 @@ def load_codec(name: str | Path, *, allow_pickle: bool = False, device: torch.de
         DataError: If there is no codec, its weights are damaged, or diffusers is missing.
     """
     folder = codec_folder(os.fspath(name))
-    _ = read_layout(folder)
+    layout = read_layout(folder)
     if not allow_pickle and not os.path.isfile(folder / f"{WEIGHTS}.index.json"):
         _require_weights(folder)
     try:
-        model = load_part(folder, tuple(FAMILIES), allow_pickle)
+        config = {key: value for key, value in read_json(folder / CONFIG).items() if key != RANK}
+
+        def build(model_class: Any) -> Any:
+            return at_rank(model_class.from_config(config), layout.rank)
+
+        model = load_part(folder, tuple(FAMILIES), allow_pickle, None if layout.rank == 2 else build)
     except RunError as error:
         raise DataError(f"codec: {error}") from error
     return Autoencoder(model).to(device)

@@ -80,13 +80,13 @@ class CodecObjective(PlainArguments, ABC):
         """The latent penalty of each sample, (B,), on the scale of errors summed over pixels."""
 
     def losses(self, coding: AutoencoderOutput, x: Tensor) -> Tensor:
-        """The loss of each sample, (B,), for images x, (B, C, H, W)."""
+        """The loss of each sample, (B,), for samples x, (B, C, *sizes)."""
         require_shape("codec", "reconstructions", coding.x.shape, x.shape)
         difference = at_least_float32(coding.x) - x
         total = self.error.of(difference).flatten(1).sum(1)
         if self.edge:
             # The difference of edges is the edge of the difference.
-            for axis in (2, 3):
+            for axis in range(2, x.ndim):
                 total = total + self.edge * self.error.of(difference.diff(dim=axis)).flatten(1).sum(1)
         return (total + self.latents(coding)) / x[0].numel()
 

@@ -60,12 +60,12 @@ def measure_latents(
         on_batch()
         parts.append(codec.encode(source.batch(rows, device)).cpu().double())
     z = torch.cat(parts)
-    std = float(z.std(correction=0))
+    std, others = float(z.std(correction=0)), (0, *range(2, z.ndim))
     return LatentStatistics(
         codec.layout.scale / std,
         float(z.mean()),
         std,
-        tuple(z.mean((0, 2, 3)).tolist()),
-        tuple(z.std((0, 2, 3), correction=0).tolist()),
+        tuple(z.mean(others).tolist()),
+        tuple(z.std(others, correction=0).tolist()),
         len(z),
     )

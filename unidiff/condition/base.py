@@ -6,7 +6,7 @@ import keyword
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class Condition(PlainArguments, ABC):
     """
 
     name: str = field(kw_only=True)
+
+    declared: ClassVar[bool] = True  # by who built the network, not found in a signature
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)
@@ -81,7 +83,18 @@ class Condition(PlainArguments, ABC):
         if isinstance(value, str):
             raise ValueError(f"{value!r} is not a number")
         parsed: Tensor = torch.tensor(value)
-        return parsed.float() if self.null(1, parsed[None]).is_floating_point() else parsed
+        if self.null(1, parsed[None]).is_floating_point():
+            return parsed.float()
+        return parsed if parsed.numel() else parsed.long()  # an empty list, which torch takes for floats
+
+    def several(self, value: Any) -> list[Any]:
+        """The values for samples in turn, each to be parsed, of a list of more axes than a value has; or the one value.
+
+        A value of unknown axes is one. Text has one axis, that of its words.
+        """
+        axes = _axes(value)
+        one = self.null(1, torch.zeros([1] * (1 + axes))).ndim - 1
+        return list(value) if isinstance(value, (list, tuple)) and value and axes > one else [value]
 
     def check_in_loop(self, value: Tensor, count: int) -> None:
         """What of `check` needs no wait for a device, for a network that is called directly: all of it on the CPU."""
@@ -118,6 +131,8 @@ class Named(Condition):
 
     name: str = "condition"
 
+    declared: ClassVar[bool] = False
+
     def null(self, count: int, like: Tensor) -> Tensor:
         """Zeros, or -1 for integers, of the shape and dtype of `like`."""
         fill = 0 if like.is_floating_point() or like.is_complex() or like.dtype == torch.bool else NULL
@@ -129,6 +144,14 @@ class Named(Condition):
             got = described(value)
             raise ParameterError(self.name, f"must be a tensor with one row for each of {count} samples, got {got}")
         return value
+
+
+def _axes(value: Any) -> int:
+    """Axes of nested lists, those of the first item of each; 1 of text."""
+    axes = 0
+    while isinstance(value, (list, tuple)) and value:
+        axes, value = axes + 1, value[0]
+    return axes + isinstance(value, (str, list, tuple))
 
 
 def named(conditions: Iterable[Condition] | None, name: str) -> Condition | None:

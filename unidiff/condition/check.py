@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unidiff.denoiser import Denoiser
 
 __all__ = [
+    "check_all_made",
     "check_conditions",
     "check_made",
     "check_required",
@@ -78,6 +79,17 @@ def check_made(cond: Mapping[str, Tensor], conditions: Iterable[Condition] | Non
         except ParameterError as error:
             problem = f"what it makes is not a condition that the network was built for: {error}"
             raise ParameterError("conditioning", problem) from error
+
+
+def check_all_made(names: Iterable[str], model: object) -> None:
+    """Raise a ParameterError if a model in training was built for a condition of another name: it would learn nothing.
+
+    One that a network only names in its signature may be optional. A classifier and an autoencoder have none.
+    """
+    conditions: Iterable[Condition] = getattr(model, "conditions", None) or ()
+    if missing := [own.name for own in conditions if own.declared and own.name not in names]:
+        problem = f"nothing makes {missing[0]!r}, a condition of the network. Pass what does, such as Labels()"
+        raise ParameterError("conditioning", f"{problem} for classes, or build the network without it.")
 
 
 def check_taken(names: Iterable[str], conditions: Iterable[Condition] | None) -> None:

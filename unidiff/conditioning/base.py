@@ -34,6 +34,12 @@ class Examples(NamedTuple):
     cond: dict[str, Any]
     truth: Tensor | None = None
 
+    def in_turn(self, count: int | None = None) -> Examples:
+        """Those of `count` samples, which take the rows of each in turn; by default of as many as the longest has."""
+        turn = torch.arange(max(map(len, self.cond.values()), default=1) if count is None else count)
+        cond = {name: value[turn % len(value)] for name, value in self.cond.items()}
+        return Examples(cond, None if self.truth is None else self.truth[turn % len(self.truth)])
+
 
 @dataclass(frozen=True)
 class Conditioning(PlainArguments, ABC):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unidiff.condition.check import condition_of, null_conditions
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.guidance.base import Guided, check_scale, extrapolate, repeat_level, row_scale
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
@@ -53,6 +53,7 @@ class ClassifierFree(Guided):
             if model.conditions is None:
                 problem = "the conditions of the model are unknown; pass those that guide, as in names=['label']"
             raise ParameterError("model", problem)
+        require(len({*self.names}) == len(self.names), "names", self.names, "different names")
         conditions = {name: condition_of(model, name) for name in self.names}
         self.negative = {}
         for name, value in (negative or {}).items():

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis
-from unidiff.errors import ParameterError
+from unidiff.errors import DataError, ParameterError
 from unidiff.files import digest
+from unidiff.memory import require_memory
 from unidiff.reading import map_array
-from unidiff.search_paths import find
+from unidiff.search_paths import Absent, find
 
 if TYPE_CHECKING:
     from unidiff.data.base import OpenDataset
@@ -47,6 +48,10 @@ class Coupling(PlainArguments, ABC):
 
     def check_data(self, source: OpenDataset) -> None:
         """Raise a ParameterError or a DataError if opened data cannot be coupled; before the first batch is read."""
+        return
+
+    def check_batch(self, count: int) -> None:
+        """Raise a ParameterError if a batch of so many samples cannot be coupled."""
         return
 
     def digests(self) -> dict[str, str]:
@@ -94,7 +99,12 @@ class Pairs(Coupling):
 
     def _array(self, shape: tuple[int, ...], count: int | None = None) -> np.ndarray:
         """The mapped array, with rows of this shape, as many as `count`; reads the header only."""
-        array = map_array(find(self.path, "path"), "path")
+        try:
+            array = map_array(find(self.path, "path"), "path")
+        except Absent:
+            raise
+        except DataError as error:  # a recipe's message points at the key
+            raise ParameterError("path", str(error).removeprefix("path").lstrip(": ")) from error
         expected = (len(array) if count is None and array.ndim else count, *shape)
         if array.shape != expected or array.dtype.kind != "f":
             allowed = f"({'N' if count is None else count}, {', '.join(map(str, shape))})"
@@ -111,8 +121,10 @@ class Pairs(Coupling):
         _, count = source.positions()
         array = self._array(source.shape, count)
         for start in range(0, count, _READ_TOGETHER):
-            if not np.isfinite(array[start : start + _READ_TOGETHER]).all():
-                problem = f"NaN or infinity in rows {start} to {start + _READ_TOGETHER - 1}"
+            with np.errstate(over="ignore"):  # of float64, in the format of training
+                rows = array[start : start + _READ_TOGETHER].astype(np.float32)
+            if not np.isfinite(rows).all():
+                problem = f"NaN or infinity in rows {start} to {min(start + _READ_TOGETHER, count) - 1}"
                 raise ParameterError("path", f"must hold finite noise; {self.path} has {problem}")
 
     def digests(self) -> dict[str, str]:
@@ -135,6 +147,10 @@ class OptimalTransport(Coupling):
     from data on the CPU: it waits for a GPU only if the data were handed over on one. Samples are
     read once, by each process the whole batch.
     """
+
+    def check_batch(self, count: int) -> None:
+        """See `Coupling.check_batch`: the distances of all pairs must fit into the memory."""
+        require_memory("batch", 8 * count**2, f"the distances of {count:,} samples and noises", "Lower it.")
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The noise, permuted: each row is used once."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.memory import require_memory
 from unidiff.objective.times import TimeState, UniformTimes
 from unidiff.precision import precise
 from unidiff.process.base import Process
@@ -96,9 +97,13 @@ class ImportanceSampled(UniformTimes):
 
     def check(self, process: Process) -> None:
         """Reject a process without a table, which has no entries to keep losses of."""
-        if process.native_times() is None:
+        if (table := process.native_times()) is None:
             problem = f"ImportanceSampled keeps the losses at each entry of a table, and {process!r} has none"
             raise ParameterError("times", f"{problem}. Use DDPM or NCSN, or UniformTimes.")
+        what = f"{self.history:,} losses at each of {len(table):,} times"
+        require_memory(
+            "history", 2 * 8 * len(table) * self.history, what, "Lower it."
+        )  # twice: they are replaced whole
 
     def state(self, process: Process, device: torch.device) -> LossHistory:
         """No losses yet; see `TimeSampling.state`."""

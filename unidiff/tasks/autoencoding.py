@@ -79,7 +79,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     """Train an autoencoder. Its parameters are the top-level keys of the recipe of a codec.
 
     Args:
-        data: Images to learn from.
+        data: Images to learn from; signals and volumes too.
         codec: The network.
         objective: What training minimises; null for the default of the codec's class.
         training: How it is trained.
@@ -106,8 +106,9 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
     def __post_init__(self) -> None:
         super().__post_init__()
         shape = self.data.shape
-        if len(shape) != 3 or self.data.coded:
-            problem = f"must be images, (C, H, W), got {self.data}, whose samples have shape {list(shape)}"
+        if not 2 <= len(shape) <= 4 or self.data.coded:
+            kinds = "signals (C, L), images (C, H, W) or volumes (C, D, H, W)"
+            problem = f"must be {kinds}, got {self.data}, whose samples have shape {list(shape)}"
             raise ParameterError("data", problem)
         object.__setattr__(self, "objective", self.loss())
         self.loss().check(type(self.codec).__name__)
@@ -120,12 +121,15 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of a latent, (c, h, w)."""
-        return self.codec.sketch(self.data.shape[0]).layout.latent_shape(self.data.shape)
+        """Shape of a latent, (c, *sizes)."""
+        return self._sketched().layout.latent_shape(self.data.shape)
+
+    def _sketched(self) -> Autoencoder:
+        return self.codec.sketch(self.data.shape[0], len(self.data.shape) - 1)
 
     def model(self, measured: Mapping[str, Tensor]) -> Autoencoder:
         """The codec with fresh weights; see `TrainingTask.model`."""
-        return self.codec.build(self.data.shape[0])
+        return self.codec.build(self.data.shape[0], len(self.data.shape) - 1)
 
     def loss(self) -> CodecObjective:
         """The objective; see `TrainingTask.loss`."""
@@ -133,7 +137,7 @@ class AutoencoderTask(TrainingTask[Autoencoder]):
 
     def count_weights(self) -> int:
         """See `TrainingTask.count_weights`."""
-        return sum(parameter.numel() for parameter in self.codec.sketch(self.data.shape[0]).parameters())
+        return sum(parameter.numel() for parameter in self._sketched().parameters())
 
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""

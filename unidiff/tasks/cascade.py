@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import torch
 from unidiff import plot
 from unidiff.arguments import PlainArguments
 from unidiff.cascade import Cascade, Stage
-from unidiff.conditioning.base import Conditioning
+from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.conditioning.identity import Identity
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser
@@ -29,7 +29,9 @@ from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.split import Split, check_time
+from unidiff.tasks.conditioned import chosen_conditions
 from unidiff.tasks.generation import GenerationRun, load_generation
+from unidiff.tasks.sample_conditions import PARAMETERS, SampleConditions
 
 __all__ = ["CascadeSampling", "Refiner", "RunStage", "StageSection"]
 
@@ -122,14 +124,22 @@ class CascadeSampling(ResultsTask):
 
     Args:
         stages: The runs, first to last.
-        classes: Classes of the samples, in turn, for the stages with labels; empty for none.
+        classes: Classes, by number or by name, which samples take in turn, for the stages with labels; empty for none.
+        images: Images to condition on, which samples take in turn, for a stage that is conditioned on images and does
+            not get them from the stage before; empty for none.
+        mask: The pixels that an inpainting model fills in, white; with `images`.
+        cond: Conditions of other names, each for the stages that have it: a number or a list, or the words of a
+            caption; or a list of such values, which samples take in turn.
         count: Number of samples, at least 1.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
         seed: Seed of the first sample; sample i has seed + i. At least 0.
     """
 
     stages: tuple[StageSection, ...]
-    classes: tuple[int, ...] = ()
+    classes: tuple[int | str, ...] = ()
+    images: tuple[Path, ...] = ()
+    mask: Path | None = None
+    cond: dict[str, Any] = field(default_factory=dict)
     count: int = 64
     batch: int = 256
     seed: int = 0
@@ -141,8 +151,12 @@ class CascadeSampling(ResultsTask):
 
     def __post_init__(self) -> None:
         require(len(self.stages) > 0, "stages", [], "a list of at least one stage")
-        for number in self.classes:
-            require_whole("classes", number, 0, 1_000_000)
+        for name in self.classes:
+            if not isinstance(name, str):
+                require_whole("classes", name, 0, 1_000_000)
+        self._chosen.require_once()
+        if self.mask is not None and not self.images:
+            raise ParameterError("mask", "a mask needs an image. Pass the image with `images`.")
         Sampling(count=self.count, batch=self.batch, seed=self.seed)
 
     def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
@@ -152,13 +166,13 @@ class CascadeSampling(ResultsTask):
             RunError: If a run is missing, or not the one that a digest names.
             ParameterError: If the stages do not fit each other.
         """
-        chain, pinned, cond = self._read(reporter, device, allow_imports)
+        chain, pinned = self._read(reporter, device, allow_imports)
 
         def progress(done: int, total: int) -> None:
             reporter.progress("sample", done, total)
 
         seeds = range(self.seed, self.seed + self.count)
-        solution = chain.sample(seeds, progress=progress, device=device, batch=self.batch, **cond)
+        solution = chain.sample(seeds, progress=progress, device=device, batch=self.batch)
         stages = [stage.x.cpu() for stage in solution.stages]
         if broken := int((~stages[-1].isfinite()).flatten(1).any(1).sum()):
             reporter.notice(f"{broken} of {self.count} samples are not finite. Use smaller steps or less guidance.")
@@ -177,8 +191,7 @@ class CascadeSampling(ResultsTask):
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
         """The runs, and whether they fit each other; see `ResultsTask.check_named`."""
-        chain, _, cond = self._read(reporter, device, allow_imports)
-        chain.check(self.count, **cond)
+        self._read(reporter, device, allow_imports)
 
     @property
     def builds_on(self) -> tuple[Path, ...]:
@@ -186,18 +199,43 @@ class CascadeSampling(ResultsTask):
         refiners = (section.refiner.run for section in self.stages if section.refiner is not None)
         return (*(section.run for section in self.stages), *refiners)
 
-    def _read(
-        self, reporter: Reporter, device: torch.device, allow_imports: bool
-    ) -> tuple[Cascade, CascadeSampling, dict[str, Any]]:
-        """The models, this recipe with their digests, and the conditions of the samples."""
+    def _read(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> tuple[Cascade, CascadeSampling]:
+        """The models with the conditions of their samples, all checked, and this recipe with their digests."""
         loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
         made = [self._stage(number, loading) for number in range(len(self.stages))]
-        pinned = replace(self, stages=tuple(section for _, section in made))
-        label = torch.tensor(self.classes)[torch.arange(self.count) % len(self.classes)] if self.classes else None
-        return Cascade([stage for stage, _ in made]), pinned, {} if label is None else {"label": label}
+        pinned = replace(self, stages=tuple(section for _, section, _ in made))
+        chain = Cascade([stage for stage, _, _ in made])
+        keys = {name: key for name, key in PARAMETERS.items() if getattr(self, key)}
+        keys |= {name: f"cond.{name}" for name in self.cond}
+        takers = {name: chain.takers(name) for name in keys}
+        for name, key in keys.items():
+            if not takers[name]:
+                problem = f"no stage takes a condition {name!r} from outside the cascade. Leave it out."
+                raise ParameterError(key, problem)
+        stages = []
+        for number, (stage, _, run) in enumerate(made):
+            others = [key for name, key in keys.items() if number not in takers[name]]
+            cond = {name: value for name, value in self.cond.items() if f"cond.{name}" not in others}
+            part = replace(self._chosen, cond=cond)
+            part = replace(part, classes=()) if "classes" in others else part
+            part = replace(part, images=()) if "images" in others else part
+            rows = Examples(chosen_conditions(run, part, reporter.notice)).in_turn(self.count)
+            stages.append(replace(stage, cond=rows.cond))
+        chain = Cascade(stages)
+        try:
+            chain.check(self.count)
+        except ParameterError as error:  # about a condition, which goes by the name of its key
+            known = {own.name: f"cond.{own.name}" for stage in stages for own in stage.denoiser.conditions or ()}
+            key = {**known, **PARAMETERS, **keys}.get(error.parameter, error.parameter)
+            raise ParameterError(key, error.problem) from error
+        return chain, pinned
 
-    def _stage(self, number: int, loading: LoadOptions) -> tuple[RunStage, StageSection]:
-        """A stage, and its section with the digests of what was loaded."""
+    @property
+    def _chosen(self) -> SampleConditions:
+        return SampleConditions(classes=self.classes, images=self.images, mask=self.mask, cond=self.cond)
+
+    def _stage(self, number: int, loading: LoadOptions) -> tuple[RunStage, StageSection, GenerationRun]:
+        """A stage, its section with the digests of what was loaded, and its run."""
         section, where = self.stages[number], f"stages[{number}]"
         run, digest = _loaded(section.run, section.digest, loading)
         model: Denoiser = run.denoiser
@@ -227,7 +265,7 @@ class CascadeSampling(ResultsTask):
             data=run.recipe.data,
             precision=run.precision,
         )
-        return stage, replace(section, digest=digest)
+        return stage, replace(section, digest=digest), run
 
 
 def _loaded(directory: Path, expected: str | None, loading: LoadOptions) -> tuple[GenerationRun, str]:

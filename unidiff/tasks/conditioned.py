@@ -16,7 +16,7 @@ from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.user_image import read_image, read_mask
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.guidance.autoguidance import AutoGuidance
 from unidiff.guidance.base import Guided
 from unidiff.guidance.classifier import ClassifierGuidance
@@ -28,7 +28,7 @@ from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.tasks.generation_report import examples as test_examples
 from unidiff.tasks.sample_conditions import SampleConditions
 
-__all__ = ["conditioned"]
+__all__ = ["chosen_conditions", "conditioned"]
 
 _TEST_IMAGES = 6  # used where no image is named
 _MOST_NAMES = 20  # of classes, in a message
@@ -76,27 +76,42 @@ def conditioned(
     elif chosen.classes:
         examples = Examples({"label": labels})
     examples = examples or Examples({})
-    for name, parameter in (("label", "classes"), ("image", "images")):
-        if getattr(chosen, parameter) and name in chosen.cond:
-            raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
-    cond = {**examples.cond, **{name: _value(run.denoiser, name, chosen.cond[name]) for name in chosen.cond}}
-    count = max(map(len, cond.values()), default=1)
-    cond |= {name: cond[name].expand(count, *cond[name].shape[1:]) for name in chosen.cond}
-    examples = examples._replace(cond=cond)
+    chosen.require_once()
+    values = {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
+    examples = examples._replace(cond={**examples.cond, **values}).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
-    return Conditioned(_guided(run, bool(cond), chosen, classifier, weaker), examples, measured)
+    return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
 
 
-def _value(model: Denoiser, name: str, value: Any, kind: str = "cond") -> Tensor:
-    """The value of a condition of the model, as one row (1, ...)."""
+def chosen_conditions(run: GenerationRun, chosen: SampleConditions, report: Callable[[str], None]) -> dict[str, Tensor]:
+    """The conditions that are chosen, each with a row for each value, without defaults and guidance.
+
+    Raises:
+        ParameterError: If the run has no use for a condition.
+        DataError: If an image cannot be used.
+    """
+    cond: dict[str, Tensor] = {}
+    if chosen.classes:
+        any_label = run.denoiser.conditions is None and not any(isinstance(name, str) for name in chosen.classes)
+        labels = chosen.classes if any_label else _labels(run, chosen, run.denoiser.classes, report)
+        cond["label"] = torch.tensor(labels)
+    if chosen.images:
+        if (measured := _measured(run, chosen)) is None:
+            raise ParameterError("images", f"{run.directory} was not trained on measurements of images. Leave it out.")
+        cond |= _image_examples(measured, run, chosen).cond
+    return cond | {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
+
+
+def _values(model: Denoiser, parameter: str, value: Any) -> Tensor:
+    """The values of a condition of the model, one (1, ...) or a list of them (B, ...); `parameter` ends in its name."""
     try:
-        condition = condition_of(model, name)
-        return condition.check(condition.parse(value)[None], 1)
+        condition = condition_of(model, parameter.partition(".")[2])
+        return torch.cat([condition.check(condition.parse(one)[None], 1) for one in condition.several(value)])
     except ParameterError as error:
-        raise ParameterError(f"{kind}.{name}", error.problem) from error
+        raise ParameterError(parameter, error.problem) from error
     except (ValueError, TypeError, RuntimeError) as error:  # not numbers
         problem = "write a number or a list of numbers, such as [0.5,1]."
-        raise ParameterError(f"{kind}.{name}", problem) from error
+        raise ParameterError(parameter, problem) from error
 
 
 def _labels(
@@ -196,7 +211,9 @@ def _at_scale(
     if conditioning is not None and conditioning.dropout == 0:
         problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
         raise ParameterError("guidance", f"{problem}. Leave it out.")
-    negative = {name: _value(model, name, value, "negative") for name, value in chosen.negative.items()}
+    negative = {name: _values(model, f"negative.{name}", value) for name, value in chosen.negative.items()}
+    for name, value in negative.items():
+        require(len(value) == 1, f"negative.{name}", chosen.negative[name], "one value, for all samples")
     return ClassifierFree(model, scale, negative)
 
 

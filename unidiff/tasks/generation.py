@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -21,7 +21,7 @@ from unidiff.conditioning.joint import Joint
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -63,7 +63,7 @@ class Conditioned(NamedTuple):
 
     def in_turn(self, count: int) -> dict[str, Tensor]:
         """The conditions of `count` samples."""
-        return {name: value[torch.arange(count) % len(value)] for name, value in self.examples.cond.items()}
+        return self.examples.in_turn(count).cond
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,18 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
-        self.objective.coupling.check_shape(self.data.shape)
+        with self._coupled():
+            self.objective.coupling.check_shape(self.data.shape)
         return super().run(directory, reporter, **options)
+
+    @contextmanager
+    def _coupled(self) -> Iterator[None]:
+        """Name the key of a coupling in an error about its file."""
+        try:
+            with inside("objective", self.objective):
+                yield
+        except DataError as error:
+            raise type(error)(f"objective.coupling.{error}") from error
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`."""
@@ -209,7 +219,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
-        self.objective.coupling.check_data(source)
+        with self._coupled():
+            self.objective.coupling.check_data(source)
         cond = examples(self, 1).cond  # of the test split, perhaps: a missing one is reported now
         check_made(cond, conditions_of(self.sketch()))
 

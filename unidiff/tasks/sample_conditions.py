@@ -8,8 +8,9 @@ from typing import Any
 
 from unidiff.errors import ParameterError
 
-__all__ = ["SampleConditions"]
+__all__ = ["PARAMETERS", "SampleConditions"]
 
+PARAMETERS = {"label": "classes", "image": "images"}  # of the conditions that have one of their own
 _OF_GUIDANCE = ("classifier", "weaker", "interval", "rescale")
 
 
@@ -27,8 +28,9 @@ class SampleConditions:
         threshold: Clip predictions at this quantile of their pixels (dynamic thresholding).
         images: Images to condition on, which samples take in turn; empty for test images.
         mask: The pixels that an inpainting model fills in, white; with `images`.
-        cond: Conditions of other names, one value for all samples: a number or a list, or the words of a caption.
-        negative: Conditions that guidance leads away from, in place of the null ones, in the same form.
+        cond: Conditions of other names: a number or a list, or the words of a caption; or a list of such values, which
+            samples take in turn.
+        negative: Conditions that guidance leads away from, in place of the null ones: one value each.
     """
 
     classes: tuple[int | str, ...] = ()
@@ -53,6 +55,12 @@ class SampleConditions:
             if self.guidance is None or self.classifier is not None or self.weaker is not None:
                 problem = "negative conditions are of classifier-free guidance. Set its scale with `guidance`."
                 raise ParameterError(f"negative.{name}", problem)
+
+    def require_once(self) -> None:
+        """Raise a ParameterError if classes or images are chosen in two ways."""
+        for name, parameter in PARAMETERS.items():
+            if getattr(self, parameter) and name in self.cond:
+                raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for a file of results; those that came later only if they are set."""

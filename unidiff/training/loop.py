@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import plain_arguments
+from unidiff.condition.check import check_all_made
 from unidiff.data.adapt import Data, as_open_dataset
 from unidiff.data.base import OpenDataset
 from unidiff.errors import RunFailed, require
@@ -131,6 +132,8 @@ def train(
     require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
+    else:
+        check_all_made((), denoiser)
     accelerator = accelerator or accelerator_for(settings, report=report)
     allowed = "an Accelerator of the package accelerate"
     require(hasattr(accelerator, "prepare_model"), "accelerator", accelerator, allowed)
@@ -277,6 +280,7 @@ def _accumulate_gradients(
     for part, (row, draw, eps, drawn) in enumerate(zip(*mine)):
         x, label = batch.part(row, accelerator.device)
         cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
+        check_all_made(cond, model)
         eps = eps.to(accelerator.device, non_blocking=True)
         cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):

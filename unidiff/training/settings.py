@@ -76,7 +76,9 @@ class Training(PlainArguments):
         )
 
     def check(self, objective: Loss[Trained]) -> None:
-        """Raise a ParameterError if the network is to be compiled and the objective differentiates it twice."""
+        """Raise a ParameterError if a compiled network is differentiated twice, or the batch is too large to couple."""
+        if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
+            coupling.check_batch(self.batch)
         if self.compile and objective.differentiates_twice:
             name = type(objective).__name__
             problem = f"{name} differentiates the network twice, which torch.compile cannot do. Use compile: false."
