@@ -27,7 +27,8 @@ _ROUNDS = 10
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # added to the key after each round
 _LOW = 2**32 - 1
-# Rows of at least so many words, or at most so many rows, are NumPy's on a CPU: 2 us per row, but 20 times less per word.
+# Rows of at least so many words, or at most so many rows, are NumPy's on a CPU: it has a cost per row, but little per
+# word.
 _LONG, _FEW = 64, 32
 
 
