@@ -13,11 +13,14 @@ from torch import Tensor
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
+from unidiff.philox import Streams, blocks_for, normal
 
 __all__ = ["Noise", "Seeded", "generator_of", "global_states_kept", "seed_everything", "seeds_of"]
 
 # Given a tensor, standard normal noise of its shape, dtype and device.
 Noise = Callable[[Tensor], Tensor]
+
+_TOGETHER = 2**14  # numbers that are drawn at once, unless one draw has more
 
 _WORDS = slice(24, 24 + 8 * 624)  # of the state of torch's CPU generator: the words of its Mersenne Twister, as int64
 
@@ -66,11 +69,11 @@ def global_states_kept(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 class Seeded(PlainArguments):
-    """One stream of standard normal noise per sample.
+    """One stream of standard normal noise per sample, drawn on the device where it is used.
 
-    Sample i of a batch draws from a generator seeded with `seeds[i]` alone: it is the same image in a batch of 1, in
-    a batch of 64, or on another device (numbers are drawn on the CPU, in float32 or, for a float64 state, in float64,
-    which is another stream).
+    Sample i of a batch has a stream that is a function of `seeds[i]` alone, by the counter-based generator of
+    `unidiff.philox`: it is the same image in a batch of 1, in a batch of 64, or on another device. The numbers of a
+    float32 state are those of a float64 state, rounded.
 
     Args:
         seeds: One integer from 0 to 2^64 - 1 per sample.
@@ -78,16 +81,26 @@ class Seeded(PlainArguments):
 
     def __init__(self, seeds: Sequence[int]) -> None:
         require(all(0 <= seed < 2**64 for seed in seeds), "seeds", seeds, "integers from 0 to 2^64 - 1")
-        self._generators = [generator_of(seed) for seed in seeds]
+        self._streams = Streams(seeds)
+        self._place = 0  # in the streams, in blocks
+        self._ahead: list[Tensor] = []  # the draws to come, the next one last
+        self._together = 1  # small draws are made several at once: what a call costs hardly depends on its size
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""
-        if len(like) != len(self._generators):
-            raise ValueError(f"samples must be one for each of {len(self._generators)} seeds, got {len(like)}")
-        drawn = torch.empty(like.shape, dtype=torch.float32 if like.dtype.itemsize <= 4 else like.dtype)
-        for row, generator in zip(drawn, self._generators):
-            row.normal_(generator=generator)
-        return drawn.to(like.device, like.dtype, non_blocking=True)
+        if len(like) != len(self._streams):
+            raise ValueError(f"samples must be one for each of {len(self._streams)} seeds, got {len(like)}")
+        if not self._ahead or self._ahead[-1].shape != like.shape or self._ahead[-1].device != like.device:
+            self._draw(like)
+        self._place += blocks_for(like[0].numel())
+        return self._ahead.pop().to(like.dtype)
+
+    def _draw(self, like: Tensor) -> None:
+        size, blocks = like[0].numel(), blocks_for(like[0].numel())
+        count = min(self._together, max(1, _TOGETHER // max(1, like.numel())))
+        self._together = 2 * count
+        words = self._streams.words(self._place, count * blocks, like.device).view(len(like), count, -1)
+        self._ahead = [*normal(words.transpose(0, 1).contiguous())[..., :size].reshape(count, *like.shape)][::-1]
 
 
 def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Sequence[int]:

@@ -64,7 +64,7 @@ def files_of(folder):
 
 
 PLAN = BatchPlan(0, 8, COUNT)
-UNIFORM, NOISE = PLAN.draws(0, (2,))
+UNIFORM, NOISE = PLAN.uniform(0), PLAN.noise(0, (2,))
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
@@ -123,7 +123,7 @@ def test_transport_reads_each_sample_of_an_iterable_once():
     assert torch.equal(x, X)
     assert read == list(range(COUNT))
     for step, rows in enumerate(label.split(8)):
-        _, noise = BatchPlan(0, 8, None).draws(step, (2,))
+        noise = BatchPlan(0, 8, None).noise(step, (2,))
         assert torch.equal(eps[rows], assigned(X[rows], noise))
     once = seen_in_training(ud.OptimalTransport(), iter(Counting()), steps=3)
     assert all(torch.equal(a, b) for a, b in zip(once, (x, eps, label)))
@@ -273,7 +273,7 @@ def test_after_a_reflow_one_step_of_euler_is_exact(tmp_path):
     least = []
     for coupling in (ud.Pairs(saved(tmp_path, eps)), ud.Independent()):
         loss = LossInTraining(ud.Denoising(coupling=coupling), model, source, torch.device("cpu"))
-        noise = loss.noise(Batch(source, source, all_), normal(COUNT, 2))
+        noise = loss.noise(Batch(source, source, all_), BatchPlan(0, COUNT, COUNT), 0, (2,), range(COUNT))
         least.append(loss.losses(model, x.double(), uniform, noise.double()).max().item())
     # x is rounded to 2^-24 of up to 1.5, and eps = (u - ...) / (0.25 + ...) magnifies that fourfold.
     assert least[0] < (4 * 2 * 2**-24) ** 2

@@ -296,7 +296,7 @@ def test_the_losses_of_a_seed_do_not_depend_on_the_device(objective):
 
     def losses(device):
         denoiser = ud.NeuralDenoiser(process, ud.V(), Tanh(3)).to(device)
-        uniform, noise = plan.draws(7, objective.noise_shape(denoiser, (3,)))
+        uniform, noise = plan.uniform(7), plan.noise(7, objective.noise_shape(denoiser, (3,)))
         return objective.batch_losses(denoiser, x.to(device), uniform, noise.to(device, F64)).detach().cpu()
 
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def test_labels_are_dropped_as_often_as_asked():
     # A function of seed and step, and apart from the times and noises.
     draws = plan.condition_draws(7)
     assert torch.equal(draws, BatchPlan(5, 100, 300).condition_draws(7))
-    for other in (plan.condition_draws(8), BatchPlan(6, 100, 300).condition_draws(7), plan.draws(7, (2,))[0]):
+    for other in (plan.condition_draws(8), BatchPlan(6, 100, 300).condition_draws(7), plan.uniform(7)):
         assert not torch.equal(draws, other)
 
 
@@ -59,7 +59,7 @@ def test_a_step_of_training_by_hand():
     trained = fit(model(), settings={"steps": 1, "clip": None, "ema": 0.0})
     hand = model()
     plan = BatchPlan(0, 8, len(SOURCE))
-    indices, (uniform, eps) = plan.indices(0), plan.draws(0, (2,))
+    indices, uniform, eps = plan.indices(0), plan.uniform(0), plan.noise(0, (2,))
     label = SOURCE.labels[indices].masked_fill(plan.condition_draws(0)[:, 0] < 0.25, -1)
     u0 = SOURCE.batch(indices)
     level = hand.process.level(ud.UniformTimes().draw(hand.process, uniform), u0)

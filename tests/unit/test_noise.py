@@ -147,7 +147,7 @@ def test_training_seeds_are_streams_of_their_own():
     )
     first, second = (BatchPlan(seed, 8, 100) for seed in (5, 2**32 + 5))
     assert not torch.equal(first.indices(0), second.indices(0))
-    assert not torch.equal(first.draws(0, (2,))[1], second.draws(0, (2,))[1])
+    assert not torch.equal(first.noise(0, (2,)), second.noise(0, (2,)))
 
 
 def test_points_of_long_seeds_are_not_those_of_the_other_split():

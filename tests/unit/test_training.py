@@ -116,23 +116,25 @@ def test_every_epoch_is_a_permutation(batch, count):
 
 def test_batches_are_functions_of_seed_and_step():
     plan = BatchPlan(3, 8, 50)
-    late = plan.indices(30), *plan.draws(30, (2,))
-    assert equal([*late], [BatchPlan(3, 8, 50).indices(30), *BatchPlan(3, 8, 50).draws(30, (2,))])
-    assert not torch.equal(late[2], plan.draws(31, (2,))[1])
-    assert not torch.equal(late[2], BatchPlan(4, 8, 50).draws(30, (2,))[1])
+    late = plan.indices(30), plan.uniform(30), plan.noise(30, (2,))
+    assert equal(
+        [*late], [BatchPlan(3, 8, 50).indices(30), BatchPlan(3, 8, 50).uniform(30), BatchPlan(3, 8, 50).noise(30, (2,))]
+    )
+    assert not torch.equal(late[2], plan.noise(31, (2,)))
+    assert not torch.equal(late[2], BatchPlan(4, 8, 50).noise(30, (2,)))
     assert stream_seed(1, 2) != stream_seed(2, 1)
 
 
 def test_draws_have_the_right_distribution():
     plan = BatchPlan(0, 1000, 50)
-    uniform, noise = plan.draws(5, (3,))
+    uniform, noise = plan.uniform(5), plan.noise(5, (3,))
     # Spread evenly: one draw in each thousandth of [0, 1).
     assert torch.equal((uniform * 1000).floor().long().sort().values, torch.arange(1000))
     # 3000 standard normal numbers: mean within 5 / sqrt(3000), mean square within 5 sqrt(2 / 3000) of 1.
     assert abs(noise.mean()) < 5 / math.sqrt(3000)
     assert abs(noise.square().mean() - 1) < 5 * math.sqrt(2 / 3000)
     # Each draw is uniform over the steps: the mean of 400 has standard deviation 1 / sqrt(12 * 400).
-    first = torch.stack([plan.draws(step, (1,))[0][0] for step in range(400)])
+    first = torch.stack([plan.uniform(step)[0] for step in range(400)])
     assert abs(first.mean() - 0.5) < 5 / math.sqrt(12 * 400)
 
 
@@ -189,7 +191,7 @@ def test_a_step_equals_a_step_by_hand(clip):
     for step in range(2):
         batch = BatchPlan(5, 8, 300)
         u0 = RING.values[batch.indices(step)]
-        uniform, eps = batch.draws(step, (2,))
+        uniform, eps = batch.uniform(step), batch.noise(step, (2,))
         index = (uniform * 50).long()
         alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 50, dtype=torch.float64), 0)[index].float()[:, None]
         noisy = alpha_bar.sqrt() * u0 + (1 - alpha_bar).sqrt() * eps

@@ -38,9 +38,11 @@ class Coupling(PlainArguments, ABC):
 
     Attributes:
         independent: Whether sample and noise are independent.
+        reads_batch: Whether `couple` does anything; if not, the noise is drawn on the device where it is used.
     """
 
     independent: ClassVar[bool] = False
+    reads_batch: ClassVar[bool] = True
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise a ParameterError or a DataError if samples of this shape cannot be coupled; reads no values."""
@@ -79,6 +81,7 @@ class Independent(Coupling):
     """Independent noise: the product of the two marginals (Ho et al. 2020, algorithm 1; Lipman et al. 2023)."""
 
     independent: ClassVar[bool] = True
+    reads_batch: ClassVar[bool] = False
 
     def couple(self, source: OpenDataset, indices: Tensor, noise: Tensor, basis: Basis) -> Tensor:
         """The noise as it is."""

@@ -5,6 +5,7 @@ It does not depend on how many processes share a batch, on their devices, or on 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from unidiff.data.base import OpenDataset
+from unidiff.philox import Streams, blocks_for, normal
 
 __all__ = ["Batch", "BatchPlan", "stream_seed"]
 
-_ORDER, _NOISE, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
+_ORDER, _TIMES, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
+_TRAINING = 1  # the purpose of a stream of noise; those of samples have 0
 
 
 def stream_seed(seed: int, *key: int) -> int:
@@ -60,16 +63,30 @@ class BatchPlan:
         shuffled = {epoch: _order(self.seed, epoch, self.count) for epoch in epochs.unique().tolist()}
         return torch.cat([order[positions[epochs == epoch] % self.count] for epoch, order in shuffled.items()])
 
-    def draws(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Uniform draws for the times, (B,) float64, and standard normal noise, (B, *shape) float32, of a step.
+    def uniform(self, step: int) -> Tensor:
+        """Uniform draws for the times of a step, (B,) float64 on the CPU.
 
-        The uniform draws are spread evenly over [0, 1) from one random offset, which lowers the variance of the loss
+        They are spread evenly over [0, 1) from one random offset, which lowers the variance of the loss
         (Kingma et al. 2021, appendix I.1); each of them is uniform.
         """
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, _NOISE, step))
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, _TIMES, step))
         offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        uniform = (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
-        return uniform, torch.randn(self.batch, *shape, generator=generator)
+        return (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
+
+    def noise(
+        self, step: int, shape: tuple[int, ...], rows: range | None = None, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Standard normal noise of rows of a step's batch, (number of rows, *shape) float32; of all rows by default.
+
+        Each row has a part of its own of a counter-based stream, so it is drawn where it is used: on the device, and
+        by the process, that trains on it.
+        """
+        rows = range(self.batch) if rows is None else rows
+        size = math.prod(shape)
+        blocks = blocks_for(size)
+        stream = Streams([self.seed], purpose=_TRAINING, part=step)
+        words = stream.words(rows.start * blocks, len(rows) * blocks, torch.device(device)).view(len(rows), -1)
+        return normal(words)[:, :size].reshape(len(rows), *shape).float()
 
     def condition_draws(self, step: int, draws: int = 1) -> Tensor:
         """Uniform draws for all that is random about the conditions of a step, (B, draws) float64."""

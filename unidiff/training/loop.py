@@ -266,22 +266,22 @@ def _accumulate_gradients(
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
     rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
     batch = Batch(*data, plan.indices(step))
-    uniform, noise = plan.draws(step, noise_shape)
+    uniform = plan.uniform(step)
     # For what a coupling reads, alike in all processes.
     seed_device(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
-    noise = loss.noise(batch, noise)
+    share = len(batch.indices) // processes
+    noise = loss.noise(batch, plan, step, noise_shape, range(rank * share, (rank + 1) * share))
     if rank:
         seed_device(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
     batch.resident.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
     chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
     rows = torch.arange(plan.batch)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (rows, uniform, noise, chance)]
-    for part, (row, draw, eps, drawn) in enumerate(zip(*mine)):
+    mine = [values.chunk(processes)[rank].chunk(parts) for values in (rows, uniform, chance)]
+    for part, (row, draw, drawn, eps) in enumerate(zip(*mine, noise.chunk(parts))):
         x, label = batch.part(row, accelerator.device)
         cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
         check_all_made(cond, model)
-        eps = eps.to(accelerator.device, non_blocking=True)
         cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
         with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
             mean = loss.losses(model, x, draw, eps, **cond).mean() / parts

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unidiff.data.base import OpenDataset
 from unidiff.errors import require_shape
-from unidiff.training.batches import Batch
+from unidiff.training.batches import Batch, BatchPlan
 from unidiff.training.trainable import Loss, Trained
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LossInTraining:
     def __init__(self, objective: Loss[Trained], model: Trained, source: OpenDataset, device: torch.device) -> None:
         full: Any = objective  # a Loss need not be an Objective, nor its model have a process
         process: Any = getattr(model, "process", None)
-        self._objective, self._process = full, process
+        self._objective, self._process, self._device = full, process, device
         self._coupling = getattr(objective, "coupling", None)
         self._state = None
         self._recorded: list[Tensor] = []
@@ -48,13 +48,14 @@ class LossInTraining:
             self._coupling.check_data(source)
             self._state = full.times.state(process, device)
 
-    def noise(self, batch: Batch, noise: Tensor) -> Tensor:
-        """The noise of each sample of a whole batch, (B, *noise_shape), on the CPU."""
-        if self._coupling is None:
-            return noise
+    def noise(self, batch: Batch, plan: BatchPlan, step: int, shape: tuple[int, ...], rows: range) -> Tensor:
+        """The noise of some rows of the batch of a step, (number of rows, *shape)."""
+        if self._coupling is None or not self._coupling.reads_batch:
+            return plan.noise(step, shape, rows, self._device)
+        noise = plan.noise(step, shape)
         coupled: Tensor = self._coupling.couple(batch, batch.indices, noise, self._process.basis)
         require_shape("coupling", "noise", coupled.shape, noise.shape)
-        return coupled
+        return coupled[rows.start : rows.stop].to(self._device, non_blocking=True)
 
     def losses(self, model: Trained, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), times the factor of its time; see `Loss.batch_losses`."""
