@@ -600,7 +600,7 @@ def test_the_error_of_every_process_falls_to_its_floor(process):
     found = ud.compare(model, "ddim", [16, 64, 256], (2,), 20, tolerance=1e-5, most_steps=256)
     few, more, most = (row.rms for row in found.rows)
     # DDIM is of order 1: an error c h (1 - e h / h0) falls by 4 (1 - e) / (1 - e / 4) from h0 to h0 / 4, where e is the
-    # share of the higher orders at h0: by 3 for Blurring, whose e of 0.3 is the largest, and by 2.5 for e = 0.44. Starts
+    # share of the higher orders at h0: by 3 for Blurring, whose e of 0.3 is the largest; by 2.5 for e = 0.44. Starts
     # other than the true flow's leave an error of the size of the data, 0.5, at any number of steps.
     assert more < few / 2.5
     assert most < more / 2.5
