@@ -105,7 +105,7 @@ def _sign(folder: Path) -> None:
     """Write the digests of the mutated checkpoints into their state, as a stranger would."""
     for state in folder.glob("checkpoints/*/state.json"):
         try:
-            if state.stat().st_size > 1 << 20:  # it may be mutated, too
+            if not state.is_file() or state.stat().st_size > 1 << 20:  # it may be mutated, into a device too
                 continue
             content = json.loads(state.read_text())
             names = [file for file in content["files"] if (state.parent / file).is_file()]
