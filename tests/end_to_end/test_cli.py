@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import DIGITS, RING, metrics, refused, start, unidiff, write
+from tiny import DIGITS, RING, Forked, metrics, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.cli import app as app_module
@@ -280,13 +280,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     """A real SIGINT to a real process, then the very command that it printed."""
     path = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 3000, "log_every": 1}}, "a recipe.yaml")
     run = tmp_path / "run"
-    process = start("run", path, "--out", run, "--json", "--set", "training.lr_final=0.5")
+    process = Forked("run", path, "--out", run, "--json", "--set", "training.lr_final=0.5")
     log, begun = run / "metrics.jsonl", time.monotonic()
     while not log.exists() or log.read_bytes().count(b"\n") < 5:
-        assert process.poll() is None, process.communicate()
+        assert process.returncode is None, process.communicate()
         assert time.monotonic() < begun + 1200
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in err

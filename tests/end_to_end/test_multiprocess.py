@@ -8,14 +8,13 @@ import socket
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import RING, metrics, start, unidiff, write
+from tiny import RING, Forked, metrics, start, unidiff, write
 
 # `accelerate launch --cpu --num_processes 2` starts one process without a word; --multi_gpu starts two, also on CPUs.
-LAUNCHERS = {
-    "accelerate": "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
-    "--dynamo_backend no --main_process_port {port} {what}",
-    "torchrun": "-m torch.distributed.run --nproc-per-node 2 --master-port {port} {what}",
-}
+ACCELERATE = (
+    "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port {port} {what}"
+)
 
 
 # Several commands in the same processes: each launch imports torch twice.
@@ -33,11 +32,23 @@ for words in sys.argv[1:]:
 """
 
 
-def launch(launcher, folder, *commands):
-    (folder / "all.py").write_text(ALL)
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        module = tuple(LAUNCHERS[launcher].format(port=free.getsockname()[1], what=folder / "all.py").split())
+        return free.getsockname()[1]
+
+
+def as_torchrun(*words):
+    """Two processes with the environment that torchrun gives them: their exit codes, output and messages."""
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    both = [Forked(*words, env={**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    texts = [process.communicate(timeout=2000) for process in both]
+    return [process.returncode for process in both], *map("".join, zip(*texts))
+
+
+def launch(folder, *commands):
+    (folder / "all.py").write_text(ALL)
+    module = tuple(ACCELERATE.format(port=free_port(), what=folder / "all.py").split())
     words = ["--json", "--device", "cpu"]
     process = start(*(json.dumps([*map(str, command), *words]) for command in commands), module=module)
     out, err = process.communicate(timeout=2000)
@@ -78,12 +89,10 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
     }
     for name, recipe in recipes.items():
         assert unidiff("run", recipe, "--out", tmp_path / f"one-{name}").code == 0
-    commands = [("run", recipe, "--out", tmp_path / f"two-{name}") for name, recipe in recipes.items()]
-    code, out, err = launch("accelerate", tmp_path, *commands)
-    assert code == 0, err
-    assert [json.loads(line)["status"] for line in out.splitlines()] == ["finished", "finished"]
-    assert err.count("training 12/12") == 2
-    for name in recipes:
+        codes, out, err = as_torchrun("run", recipe, "--out", tmp_path / f"two-{name}", "--json", "--device", "cpu")
+        assert codes == [0, 0], err
+        assert json.loads(out)["status"] == "finished"
+        assert err.count("training 12/12") == 1
         is_that_of_one_process(tmp_path / f"one-{name}", tmp_path / f"two-{name}")
     one, two = tmp_path / "one-coupled", tmp_path / "two-coupled"
     states = [load_file(run / "checkpoints/step-00000012/objective.safetensors") for run in (one, two)]
@@ -94,7 +103,7 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
 @pytest.mark.slow  # two processes import torch
 def test_a_dry_run_of_two_speaks_once_and_a_mistake_is_said_once_and_ends_both(tmp_path):
     run = ("run", write(tmp_path, RING), "--out", tmp_path / "run")
-    code, out, err = launch("torchrun", tmp_path, [*run, "--dry-run"], [*run, "--set", "training.batch=9"])
+    code, out, err = launch(tmp_path, [*run, "--dry-run"], [*run, "--set", "training.batch=9"])
     assert code != 0
     assert json.loads(out)["processes"] == 2  # of the dry run; the mistake has no output
     assert err.count("unidiff: ") == 1

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 import yaml
 from PIL import Image
-from tiny import DIGITS, RING, equal, metrics, refused, shipped_with, start, unidiff, write
+from tiny import DIGITS, RING, Forked, equal, metrics, refused, shipped_with, unidiff, write
 
 import unidiff as ud
 from unidiff import plot
@@ -188,11 +188,11 @@ def test_killed_and_resumed_is_the_same_byte_for_byte(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert unidiff("run", recipe, "--out", whole).code == 0
     for lines, words in zip(random.Random(0).sample(range(5, 40), 2), ([], ["--resume"])):
-        process = start("run", recipe, "--out", parts, *words)
+        process = Forked("run", recipe, "--out", parts, *words)
         log, begun = parts / "metrics.jsonl", time.monotonic()
         before = log.read_bytes().count(b"\n") if log.exists() else 0
         while not log.exists() or log.read_bytes().count(b"\n") < before + lines:
-            assert process.poll() is None, process.communicate()
+            assert process.returncode is None, process.communicate()
             assert time.monotonic() < begun + 1200
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)

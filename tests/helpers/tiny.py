@@ -6,10 +6,12 @@ import contextlib
 import functools
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +110,51 @@ def start(*words: object, module: tuple[str, ...] = ("-m", "unidiff"), **options
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     return subprocess.Popen(command, env=environment, preexec_fn=_heed_signals, **pipes)
+
+
+class Forked:
+    """The command as a process forked from one that has imported all it needs, so that it starts at once.
+
+    It is not forked from the tests' own process, whose automatic differentiation may have threads.
+
+    Attributes:
+        pid: Number of the process.
+    """
+
+    def __init__(self, *words: object, env: dict[str, str] | None = None) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tiny", "accelerate", "matplotlib.pyplot", "torch.optim"])
+        self._texts = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115  for communicate
+        names = [file.name for file in self._texts]
+        self._process = context.Process(target=_forked, args=([*map(str, words)], dict(env or {}), names))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, minus the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end, and return what it printed and its messages."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self._process.kill()
+            raise TimeoutError
+        out, err = (file.read() for file in self._texts)
+        return out, err
+
+
+def _forked(words: list[str], environment: dict[str, str], files: list[str]) -> None:
+    os.environ |= {**environment, "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    for number, file in zip((1, 2), files):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    _heed_signals()
+    sys.argv = ["unidiff", *words]
+    main()
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
