@@ -166,8 +166,9 @@ class NeuralDenoiser(Denoiser):
                 # A convolutional network may take other sizes than its own; this one could not.
                 require_own_shape(u.shape[1:], self.shape)
             raise
-        channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
-        require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
+        if self.learned_variance or output.shape != u.shape:
+            channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
+            require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
@@ -114,8 +115,20 @@ def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Scale, **cond:
     Returns:
         The output, in the dtype of u.
     """
-    pixels = basis.inverse(u)
-    pixels = pixels.to(next((p.dtype for p in network.parameters()), pixels.dtype))
-    condition = c.to(u).flatten().expand(len(u)) if isinstance(c, Tensor) else u.new_full((len(u),), c)
-    output: Tensor = network(pixels, condition, **cond).to(u.dtype)
-    return output
+    dtype, pixels = _dtype(network) or u.dtype, basis.inverse(u)
+    if pixels.dtype != dtype:
+        pixels = pixels.to(dtype)
+    condition = c.to(u).flatten().expand(len(u)) if isinstance(c, Tensor) else u.new_full(u.shape[:1], c)
+    output: Tensor = network(pixels, condition, **cond)
+    return output if output.dtype == u.dtype else output.to(u.dtype)
+
+
+def _dtype(network: nn.Module) -> torch.dtype | None:
+    """The format of a network's first weight, without the generators of `nn.Module.parameters`; None without one."""
+    for weight in network._parameters.values():
+        if weight is not None:
+            return weight.dtype
+    for part in network._modules.values():
+        if part is not None and (dtype := _dtype(part)) is not None:
+            return dtype
+    return None

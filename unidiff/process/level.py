@@ -16,6 +16,7 @@ __all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction",
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
+_ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,22 @@ def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
     """
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a * x + b * y
+    if isinstance(b, Tensor):
+        a, x, b, y = b, y, a, x
+    if isinstance(a, Tensor):
+        return a * x + b * y if isinstance(b, Tensor) else axpby(1.0, a * x, b, y)
     if a == 0:
-        return y if b == 1 else b * y
+        return y if b == 1 else _times(b, y)
     if b == 0:
-        return x if a == 1 else a * x
-    return torch.add(a * x, y, alpha=b)
+        return x if a == 1 else _times(a, x)
+    if a == 1:
+        return torch.add(x, y, alpha=b)
+    return torch.add(y, x, alpha=a) if b == 1 else torch.add(_times(a, x), y, alpha=b)
+
+
+def _times(a: float, x: Tensor) -> Tensor:
+    """The multiple a x as a sum 0 + a x, which takes the number as it is: a product makes a tensor of it first."""
+    return torch.add(_ZERO, x, alpha=a)
 
 
 def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
@@ -92,7 +102,9 @@ def scale_by(a: Scale, x: Tensor) -> Tensor:
 
     Factors that are 1 by mathematics, such as those around the network of a DDPM, cost nothing.
     """
-    return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
+    if isinstance(a, Tensor):
+        return a * x
+    return x if abs(a - 1) < 1e-15 else _times(a, x)
 
 
 def expm1(x: Scale) -> Scale:

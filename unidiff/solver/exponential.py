@@ -84,7 +84,7 @@ def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
 
     A fraction `fresh` of the variance sigma_s^2 is left for new noise, which the caller adds.
     """
-    return axpby(s.alpha, prediction.x0, s.sigma * (1 - fresh) ** 0.5, prediction.eps)
+    return prediction.mix(s.alpha, s.sigma * (1 - fresh) ** 0.5)
 
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
