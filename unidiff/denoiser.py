@@ -21,7 +21,7 @@ from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, Scale, eps_of, scale_by
+from unidiff.process.level import Level, Scale, eps_of, is_one, scale_by
 from unidiff.tensors import require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
@@ -101,6 +101,12 @@ class Denoiser(PlainArguments, nn.Module, ABC):
         """
 
 
+# What surrounds a network at one level: its noise condition, (B,), the factors of its input and output, None for 1, and
+# the coefficients (a, b) of what it predicts.
+_Factors = tuple[Tensor, Scale | None, Scale | None, Scale, Scale]
+_TOGETHER = 64  # samples, for which the factors of a grid are made together; for more the network is what takes time
+
+
 class NeuralDenoiser(Denoiser):
     """A network that predicts one parameterization of one process.
 
@@ -157,10 +163,13 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        basis, condition, variance = self.process.basis, self.noise_condition.at(level), None
-        input_scale, output_scale = self.scales(level)
+        return self._evaluate(u, self._factors(level, u), cond)
+
+    def _evaluate(self, u: Tensor, factors: _Factors, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        basis, variance, (c, input_scale, output_scale, _, _) = self.process.basis, None, factors
         try:
-            output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+            state = u if input_scale is None else input_scale * u
+            output = apply_network(self._modules["backbone"], basis, state, c, **cond)  # type: ignore[arg-type]
         except RuntimeError as error:
             if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
                 # A convolutional network may take other sizes than its own; this one could not.
@@ -172,7 +181,27 @@ class NeuralDenoiser(Denoiser):
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scale_by(output_scale, basis.forward(output)), variance
+        output = basis.forward(output)
+        return output if output_scale is None else output_scale * output, variance
+
+    def _factors(self, level: Level, u: Tensor) -> _Factors:
+        """The factors at a level; those of a grid are made together, as long as the states are of one kind."""
+        if level.place is not None and u.shape[0] <= _TOGETHER:
+            grid, number = level.place
+            key = id(self), id(self.parameterization), id(self.noise_condition)
+            if (made := grid.made.get(key)) is None:
+                rows = zip(grid.levels, self.noise_condition.batches(grid.levels, u))
+                made = grid.made[key] = self, self.parameterization, self.noise_condition, [*map(self._at, *zip(*rows))]
+            factors = made[-1][number]
+            c = factors[0]
+            # A network may have written into its copy.
+            if c.shape[0] == u.shape[0] and c.dtype == u.dtype and c.device == u.device and c._version == 0:
+                return factors
+        return self._at(level, self.noise_condition.batch(level, u))
+
+    def _at(self, level: Level, c: Tensor) -> _Factors:
+        (first, last), (a, b) = self.scales(level), self.parameterization.coefficients(level)
+        return c, None if is_one(first) else first, None if is_one(last) else last, a, b
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output."""
@@ -181,8 +210,9 @@ class NeuralDenoiser(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
-        output, variance = self.network_output(u, level, **cond)
-        return self.parameterization.solve(output, u, level, variance)
+        factors = self._factors(level, u)
+        output, variance = self._evaluate(u, factors, cond)
+        return Prediction.solved(output, u, level, factors[3], factors[4], variance)
 
 
 def require_alike(parameter: str, other: Denoiser, model: Denoiser, *names: str) -> None:
@@ -212,6 +242,12 @@ class Counted(Denoiser):
         self.denoiser = denoiser
         self._calls = [0]  # in a list, because setting an attribute of an nn.Module costs as much as a sampling step
 
+    def __call__(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
+        """As `forward`; hooks are for the denoiser, so that counting costs next to nothing."""
+        self._calls[0] += 1
+        prediction: Prediction = self._modules["denoiser"](u, level, **cond)  # type: ignore[misc]
+        return prediction
+
     @property
     def nfe(self) -> int:
         """Calls so far."""
@@ -219,9 +255,7 @@ class Counted(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """The wrapped denoiser's prediction, counted."""
-        self._calls[0] += 1
-        prediction: Prediction = self.denoiser(u, level, **cond)
-        return prediction
+        return self(u, level, **cond)
 
 
 class Rescheduled(Denoiser):
@@ -265,8 +299,9 @@ class Rescheduled(Denoiser):
         else:
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
-        x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
-        return Prediction(x0, eps_of(x0, u, level), level, variance)
+        prediction: Prediction = self.denoiser(scale_by(ratio, u), at, **cond)
+        x0 = prediction.x0
+        return Prediction(x0, eps_of(x0, u, level), level, prediction.variance_interpolation)
 
 
 @lru_cache(maxsize=100_000)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from unidiff.process.level import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, axpby, scale_by, sum_of_two
 
 __all__ = ["Prediction"]
 
@@ -61,9 +61,9 @@ class Prediction:
             x0, eps = axpby(b / det, u, -sigma / det, output), axpby(alpha / det, output, -a / det, u)
             return cls(x0, eps, level, variance)
         prediction = cls.__new__(cls)
-        u, output = (x.detach() if x.requires_grad else x for x in (u, output))
-        plane = u, output, alpha / det, sigma / det, a / det, b / det
-        vars(prediction).update(level=level, variance_interpolation=variance, _plane=plane)
+        own = prediction.__dict__
+        own["level"], own["variance_interpolation"] = level, variance
+        own["_plane"] = _free(u), _free(output), alpha / det, sigma / det, a / det, b / det
         return prediction
 
     def __getattr__(self, name: str) -> Tensor:
@@ -84,13 +84,18 @@ class Prediction:
             c: That of the state.
             u: The state itself; needed for its coefficient only.
         """
-        plane = self._plane
-        numbers = not (isinstance(a, Tensor) or isinstance(b, Tensor) or isinstance(c, Tensor))
-        if plane is None or not numbers or (u is not None and u is not plane[0]):
+        if self._plane is not None:
+            state, output, alpha, sigma, own_a, own_b = self._plane
+            of_state = a * own_b - b * own_a + c  # Cramer's rule
+            if not isinstance(of_state, Tensor) and (u is None or u is state):
+                return sum_of_two(of_state, state, b * alpha - a * sigma, output)
+        if not isinstance(a, Tensor) and a == 0:
+            both = scale_by(b, self.eps)
+        elif not isinstance(b, Tensor) and b == 0:
+            both = scale_by(a, self.x0)
+        else:
             both = axpby(a, self.x0, b, self.eps)
-            return both if u is None else axpby(c, u, 1.0, both)
-        state, output, alpha, sigma, own_a, own_b = plane
-        return axpby(a * own_b - b * own_a + c, state, b * alpha - a * sigma, output)  # Cramer's rule
+        return both if u is None else axpby(c, u, 1.0, both)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a prediction is not to be changed; use _replace({name}=...)")
@@ -133,3 +138,8 @@ class Prediction:
         It is f u - g^2 score / 2 (Song et al. 2021, eq. 13), but finite where alpha = 0.
         """
         return self.mix(self.level.alpha_rate, self.level.sigma_rate)
+
+
+def _free(x: Tensor) -> Tensor:
+    """The tensor outside of the graph of its moment, which is without gradients."""
+    return x.detach() if x.requires_grad else x

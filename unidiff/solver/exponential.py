@@ -20,12 +20,14 @@ from torch import Tensor
 
 from unidiff.parameterization import Prediction
 from unidiff.precision import precise
-from unidiff.process.level import Level, Scale, axpby
+from unidiff.process.level import Level, Scale, scale_by
 
 __all__ = [
     "Variable",
     "data_weights",
     "ddim_step",
+    "exponential_step",
+    "for_each_step",
     "lagrange",
     "log_ratio",
     "log_ratios",
@@ -89,11 +91,22 @@ def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
     """The sum of weights[j] values[j]."""
-    weights = [weight.to(values[0]) if isinstance(weight, Tensor) else weight for weight in weights]
-    total = weights[0] * values[0]
-    for weight, value in zip(weights[1:], values[1:]):
-        total = total + weight * value if isinstance(weight, Tensor) else torch.add(total, value, alpha=weight)
+    total: Tensor | None = None
+    for weight, value in zip(weights, values):
+        if isinstance(weight, Tensor):
+            term = weight.to(value) * value
+            total = term if total is None else total + term
+        else:
+            total = scale_by(weight, value) if total is None else torch.add(total, value, alpha=weight)
+    assert total is not None
     return total
+
+
+def exponential_step(t: Level, u: Tensor, s: Level, weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
+    """The state at s of the second formula above, whose integral is the sum of weights[j] values[j]."""
+    if isinstance(s.alpha, Tensor):
+        return s.sigma / t.sigma * u + s.alpha * weighted_sum(weights, values)
+    return weighted_sum([s.sigma / t.sigma, *[s.alpha * weight for weight in weights]], [u, *values])
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
@@ -131,7 +144,7 @@ def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Sc
         measure = points.exp() * half * weights  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, log_q, order)
+    return for_each_step(weigh, log_q, order)
 
 
 def data_weights(
@@ -154,13 +167,16 @@ def data_weights(
         measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, log_q, order, corrector)
+    return for_each_step(weigh, log_q, order, corrector)
 
 
-def _for_each_step(
+def for_each_step(
     weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, order: int, corrector: bool = False
 ) -> list[list[Scale]]:
-    """The weights of all steps with the same number of values are computed together, along a leading axis."""
+    """The weights (k, ...) of each step, `weigh(start, end, nodes)`, from the `log_ratios` of a run's levels.
+
+    Those of all steps with the same number of values are computed together, along a leading axis.
+    """
     weights: list[list[Scale]] = []
     for count in range(1, order + 1):
         steps = torch.arange(count - 1, max(count, len(log_q)) - 1)[: 1 if count < order else None]

@@ -13,9 +13,17 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.level import Level, Scale
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import data_weights, ddim_step, lagrange, log_ratios, to_device, weighted_sum
+from unidiff.solver.exponential import (
+    data_weights,
+    ddim_step,
+    exponential_step,
+    lagrange,
+    log_ratios,
+    to_device,
+    weighted_sum,
+)
 
 __all__ = ["ExponentialAdams"]
 
@@ -75,9 +83,9 @@ class ExponentialAdams(Solver):
             if number in final_nodes:
                 final_values = [prediction.x0, *final_values]
             if number > 0:
-                u = _step(*(start if number < self.order else before), t, next(corrector), values)
+                u = exponential_step(*(start if number < self.order else before), t, next(corrector), values)
             before = t, u
-            u = ddim_step(s, prediction) if zero_alpha[number + 1] else _step(t, u, s, next(predictor), values)
+            u = ddim_step(s, prediction) if zero_alpha[number + 1] else exponential_step(t, u, s, next(predictor), values)
             yield u
         last = denoiser(u, levels[-1], **cond).x0
         yield weighted_sum(final_weights, [last, *final_values])
@@ -100,7 +108,3 @@ class ExponentialAdams(Solver):
     def _end(self, log_q: Tensor) -> Tensor:
         """The interpolation variable at q = 0."""
         return self.variable(torch.full_like(log_q[0], -math.inf))
-
-
-def _step(t: Level, u: Tensor, s: Level, weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
-    return s.sigma / t.sigma * u + s.alpha * weighted_sum(weights, values)
