@@ -14,9 +14,9 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
-from unidiff.process.level import Level
+from unidiff.process.level import Level, axpby
 from unidiff.solver.base import Solver, require_positive_alpha
-from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, weighted_sum
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios
 
 __all__ = ["EDMStochastic"]
 
@@ -70,7 +70,7 @@ class EDMStochastic(Solver):
             first, u = start.eps, ddim_step(s, start)
             if not singular:
                 half = (s.sigma - s.alpha * t.sigma / t.alpha) / 2  # alpha_s (q_s - q_t) / 2
-                u = weighted_sum([1.0, half, -half], [u, denoiser(u, s, **cond).eps, first])
+                u = axpby(1.0, axpby(1.0, u, half, denoiser(u, s, **cond).eps), -half, first)
             yield u
         u, t = self._churned(denoiser, u, levels[-1], gamma, ceiling, noise)
         yield denoiser(u, t, **cond).x0

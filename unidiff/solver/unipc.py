@@ -14,7 +14,7 @@ from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import ddim_step, exponential_step, for_each_step, log_ratios, safe_divide, to_device
+from unidiff.solver.exponential import ddim_step, for_each_step, log_ratios, safe_divide, weighted_sum, with_states
 
 __all__ = ["UniPC"]
 
@@ -45,23 +45,24 @@ class UniPC(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
-        with_data = log_q[[not zero for zero in zero_alpha]]
-        predictor = iter(to_device(for_each_step(_predictor, with_data, self.order), u.device))
-        corrector = iter(to_device(for_each_step(_corrector, with_data, self.order), u.device))
+        used = [i for i, zero in enumerate(zero_alpha) if not zero]
+        path = [levels[i] for i in used]
+        predictor = with_states(for_each_step(_predictor, log_q[used], self.order), path, u.device)
+        corrector = with_states(for_each_step(_corrector, log_q[used], self.order), path, u.device)
         values: list[Tensor] = []  # x0 at the last levels, newest first
-        before: tuple[Level, Tensor] | None = None  # the newest of them, and its corrected state
+        before: Tensor | None = None  # the corrected state at the newest of them
         for i, t in enumerate(levels):
             prediction = denoiser(u, t, **cond)
             if before is not None:
-                u = exponential_step(*before, t, next(corrector), [*values, prediction.x0])  # UniC
+                u = weighted_sum(next(corrector), [before, *values, prediction.x0])  # UniC
             if i == len(levels) - 1:
                 break
             s = levels[i + 1]
             if zero_alpha[i] or zero_alpha[i + 1]:
                 u = ddim_step(s, prediction)
             else:
-                values, before = [prediction.x0, *values][: self.order], (t, u)
-                u = exponential_step(t, u, s, next(predictor), values)  # UniP
+                values, before = [prediction.x0, *values][: self.order], u
+                u = weighted_sum(next(predictor), [u, *values])  # UniP
             yield u
         yield prediction.x0
 
