@@ -1,6 +1,6 @@
 """How long a command of `unidiff` takes to answer, beside the start of the interpreter itself.
 
-    python benchmarks/command_line.py --repeats 7
+python benchmarks/command_line.py --repeats 7
 """
 
 from __future__ import annotations

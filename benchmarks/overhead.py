@@ -13,6 +13,7 @@ import argparse
 import cProfile
 import pstats
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from rows import Row, compare, machine, show
@@ -40,18 +41,21 @@ def coefficients(process: ud.Process, grid: ud.Grid) -> list[tuple[float, float,
     """For each step (1000 t, a, b) with u_s = a u_t + b eps: DDIM (Song et al. 2021, eq. 12 with sigma = 0)."""
     levels = process.levels_at(grid.times(process))
     rows = []
-    for t, s in zip(levels, levels[1:]):
+    for t, s in pairwise(levels):
         alpha, sigma = (1.0, 0.0) if s.time == 0 else (s.alpha, s.sigma)  # the last step is the denoise
         rows.append((1000 * t.time, alpha / t.alpha, sigma - alpha / t.alpha * t.sigma))
     return rows
 
 
 @torch.no_grad()
-def by_hand(network: nn.Module, rows: list[tuple[float, float, float]]) -> Tensor:
-    x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+def by_hand(network: nn.Module, rows: list[tuple[float, float, float]], noise: float = 0.0) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, *SHAPE, generator=generator)
     for t, a, b in rows:
         eps = network(x, torch.full((1,), t))
         x = a * x + b * eps
+        if noise:
+            x = x + noise * torch.randn(x.shape, generator=generator)
     return x
 
 
@@ -72,8 +76,8 @@ def cases() -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], float
         "default solver": (ours(ud.ExponentialAdams()), hand, 3.0),
         "DPMSolver": (ours(ud.DPMSolver()), hand, 3.0),
         "UniPC": (ours(ud.UniPC()), hand, 3.0),
-        "Heun (2 evaluations)": (ours(ud.Heun()), hand, 3.0),
-        "Ancestral (noise)": (ours(ud.Ancestral()), hand, 3.0),
+        "Heun, two evaluations": (ours(ud.Heun()), hand, 3.0),
+        "Ancestral, to a loop with noise": (ours(ud.Ancestral()), lambda: by_hand(network, rows, noise=0.1), 1.25),
     }
 
 

@@ -83,7 +83,5 @@ def _lines(path: str) -> list[str]:
 
 
 def _readable(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            break
-    return f"{seconds / size:.3g} {unit}"
+    size, unit = next(pair for pair in ((1.0, "s"), (1e-3, "ms"), (0.0, "us")) if seconds >= pair[0])
+    return f"{seconds / (size or 1e-6):.3g} {unit}"

@@ -12,7 +12,6 @@ import argparse
 import copy
 import cProfile
 import pstats
-from collections.abc import Callable
 
 import torch
 from rows import Row, compare, machine, show

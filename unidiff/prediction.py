@@ -30,15 +30,15 @@ class Prediction:
             15. None if the model has not learned one.
     """
 
-    x0: Tensor
-    eps: Tensor
     level: Level
     variance_interpolation: Tensor | None
-    # State and output, and alpha, sigma, a, b over the determinant of `solved`; None where x0 and eps are there.
-    _plane: tuple[Tensor, Tensor, float, float, float, float] | None
+    # State and output, and alpha, sigma, a, b over the determinant of `solved`; else x0 and eps are there.
+    _plane: tuple[Tensor, Tensor, float, float, float, float] | None = None
+    _x0: Tensor | None = None
+    _eps: Tensor | None = None
 
     def __init__(self, x0: Tensor, eps: Tensor, level: Level, variance_interpolation: Tensor | None = None) -> None:
-        vars(self).update(x0=x0, eps=eps, level=level, variance_interpolation=variance_interpolation, _plane=None)
+        vars(self).update(_x0=x0, _eps=eps, level=level, variance_interpolation=variance_interpolation)
 
     @classmethod
     def solved(
@@ -66,14 +66,21 @@ class Prediction:
         own["_plane"] = _free(u), _free(output), alpha / det, sigma / det, a / det, b / det
         return prediction
 
-    def __getattr__(self, name: str) -> Tensor:
-        plane = vars(self).get("_plane")
-        if plane is None or name not in ("x0", "eps"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        u, output, alpha, sigma, a, b = plane
-        value = axpby(b, u, -sigma, output) if name == "x0" else axpby(alpha, output, -a, u)
-        vars(self)[name] = value
-        return value
+    @property
+    def x0(self) -> Tensor:
+        """Expected clean state E[u_0 | u_t], (B, *modes)."""
+        if self._x0 is None and self._plane is not None:
+            u, output, _, sigma, _, b = self._plane
+            self.__dict__["_x0"] = sum_of_two(b, u, -sigma, output)
+        return self._x0  # type: ignore[return-value]
+
+    @property
+    def eps(self) -> Tensor:
+        """Expected noise E[eps | u_t], (B, *modes)."""
+        if self._eps is None and self._plane is not None:
+            u, output, alpha, _, a, _ = self._plane
+            self.__dict__["_eps"] = sum_of_two(alpha, output, -a, u)
+        return self._eps  # type: ignore[return-value]
 
     def mix(self, a: Scale, b: Scale, c: Scale = 0.0, u: Tensor | None = None) -> Tensor:
         """The combination a x0 + b eps + c u, (B, *modes).

@@ -11,7 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction", "is_one", "posterior_kl", "scale_by", "sum_of_two"]
+__all__ = [
+    "Level",
+    "Scale",
+    "axpby",
+    "eps_of",
+    "expm1",
+    "fresh_noise_fraction",
+    "is_one",
+    "posterior_kl",
+    "scale_by",
+    "sum_of_two",
+]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
@@ -60,9 +71,7 @@ class Level:
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: Callable[[], tuple[Scale, ...]] = field(
-        default=_NO_RATES, kw_only=True, repr=False, compare=False
-    )
+    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, kw_only=True, repr=False, compare=False)
     place: tuple[Levels, int] | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @property
