@@ -12,6 +12,7 @@ import argparse
 import copy
 import cProfile
 import pstats
+import time
 
 import torch
 from rows import Row, compare, machine, show
@@ -27,33 +28,40 @@ def data(shape: tuple[int, ...]) -> Tensor:
     return torch.rand(4096, *shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def bare(network: nn.Module, x: Tensor, batch: int, steps: int, *, whole: bool) -> None:
-    """The loop by hand; `whole` clips the gradient and averages the weights as well."""
+def bare(network: nn.Module, x: Tensor, batch: int, steps: int, *, whole: bool) -> float:
+    """Seconds of the loop by hand after its first step; with `whole` it clips the gradient and averages the weights."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     levels = PROCESS.level(PROCESS.native_times(), torch.empty(1000, *[1] * (x.ndim - 1)))
     alpha, sigma = levels.alpha, levels.sigma
     average = copy.deepcopy(network).requires_grad_(False)
     pairs = list(average.parameters()), list(network.parameters())
     generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
+    start = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            start = time.process_time()
         x0 = x[torch.randint(len(x), (batch,), generator=generator)]
         t = torch.randint(1000, (batch,), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
         output = network(alpha[t] * x0 + sigma[t] * eps, (t + 1).to(x0.dtype))
         (output - eps).square().mean().backward()
         if whole:
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0, foreach=True)
+            nn.utils.clip_grad_norm_(pairs[1], 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
         if whole:
             with torch.no_grad():
                 torch._foreach_lerp_(*pairs, 0.001)
+    return time.process_time() - start
 
 
-def ours(network: nn.Module, x: Tensor, batch: int, steps: int) -> None:
-    training = ud.Training(steps, batch=batch, lr=1e-3, lr_final=1.0, precision="fp32")
+def ours(network: nn.Module, x: Tensor, batch: int, steps: int) -> float:
+    """Seconds of `ud.train` after its first step."""
+    training = ud.Training(steps + 1, batch=batch, lr=1e-3, lr_final=1.0, precision="fp32")
     model = ud.NeuralDenoiser(PROCESS, ud.Eps(), network)
-    ud.train(model, x, ud.Denoising(), training)
+    times: list[float] = []
+    ud.train(model, x, ud.Denoising(), training, on_step=lambda progress: times.append(time.process_time()))
+    return times[-1] - times[0]
 
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...], int, int, float]]:
@@ -80,6 +88,7 @@ def measure(repeats: int) -> list[Row]:
                     goal,
                     repeats,
                     steps=steps,
+                    clock=None,
                 )
             )
     return rows
