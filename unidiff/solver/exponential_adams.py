@@ -102,8 +102,7 @@ class ExponentialAdams(Solver):
         gap = 0.5 * (nodes[-1] - self._end(log_q))
         usable = torch.tensor([i == 0 or not zero for i, zero in enumerate(zero_alpha)])
         chosen = [len(log_q) - 1]
-        while len(chosen) < self.order:
-            last = chosen[-1]
+        while len(chosen) < self.order and (last := chosen[-1]) > 0:
             far = (nodes[:last] - nodes[last] >= gap).reshape(last, -1).all(1) & usable[:last]
             if not bool(far.any()):
                 break

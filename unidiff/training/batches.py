@@ -111,8 +111,8 @@ class Batch(OpenDataset):
     """
 
     def __init__(self, source: OpenDataset, resident: OpenDataset, indices: Tensor) -> None:
-        described = (source.name, source.shape, source.checksum, source.stand_in, source.labels, source.class_names)
-        super().__init__(*described)
+        for name in ("name", "shape", "checksum", "stand_in", "labels", "class_names"):  # checked in the source
+            vars(self)[name] = getattr(source, name)
         self.source, self.resident, self.indices = source, resident, indices
         self._read: tuple[Tensor, Tensor | None] | None = None
 
