@@ -24,7 +24,7 @@ from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, eps_of, is_one, scale_by
 from unidiff.tensors import require_own_shape
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(PlainArguments, nn.Module, ABC):
@@ -213,20 +213,6 @@ class NeuralDenoiser(Denoiser):
         factors = self._factors(level, u)
         output, variance = self._evaluate(u, factors, cond)
         return Prediction.solved(output, u, level, factors[3], factors[4], variance)
-
-
-def require_alike(parameter: str, other: Denoiser, model: Denoiser, *names: str) -> None:
-    """Raise a ParameterError unless another model has this one's attributes of these names, such as its process.
-
-    Conditions go by their names, so their order does not matter.
-    """
-    for name in names:
-        theirs, ours = getattr(other, name), getattr(model, name)
-        if name == "conditions" and None not in (theirs, ours):
-            theirs, ours = (tuple(sorted(each, key=lambda condition: condition.name)) for each in (theirs, ours))
-        if theirs != ours:
-            remedy = " Use Rescheduled." if name == "process" else ""
-            raise ParameterError(parameter, f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}")
 
 
 class Counted(Denoiser):

@@ -93,9 +93,9 @@ class Prediction:
         """
         if self._plane is not None:
             state, output, alpha, sigma, own_a, own_b = self._plane
-            of_state = a * own_b - b * own_a + c  # Cramer's rule
-            if not isinstance(of_state, Tensor) and (u is None or u is state):
-                return sum_of_two(of_state, state, b * alpha - a * sigma, output)
+            of_state, of_output = a * own_b - b * own_a + c, b * alpha - a * sigma  # Cramer's rule
+            if not (isinstance(of_state, Tensor) or isinstance(of_output, Tensor)) and (u is None or u is state):
+                return sum_of_two(of_state, state, of_output, output)
         if not isinstance(a, Tensor) and a == 0:
             both = scale_by(b, self.eps)
         elif not isinstance(b, Tensor) and b == 0:

@@ -108,11 +108,9 @@ def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
     """
-    if isinstance(b, Tensor):
-        a, x, b, y = b, y, a, x
     if isinstance(a, Tensor):
         return a * x + b * y if isinstance(b, Tensor) else sum_of_two(1.0, a * x, b, y)
-    return sum_of_two(a, x, b, y)
+    return sum_of_two(1.0, b * y, a, x) if isinstance(b, Tensor) else sum_of_two(a, x, b, y)
 
 
 def sum_of_two(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:

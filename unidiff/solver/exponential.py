@@ -103,7 +103,7 @@ def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
         return sum((w.to(v) * v for w, v in pairs), weight.to(value) * value)  # type: ignore[union-attr]
     total = scale_by(weight, value)
     for weight, value in pairs:
-        total = torch.add(total, value, alpha=weight)
+        total = torch.add(total, value, alpha=weight)  # type: ignore[arg-type]
     return total
 
 

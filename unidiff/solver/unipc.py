@@ -80,10 +80,9 @@ def _corrector(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
 
 def _on_values(h: Tensor, offsets: Sequence[Scale]) -> Tensor:
     """The weights of x0 itself from those of its differences D_j = x0_j - x0_0 over r_j, with (1 - e^-h)."""
-    offsets = [torch.as_tensor(offset) for offset in offsets]
-    weights = [safe_divide(weight, offset) for weight, offset in zip(_weights(h, offsets), offsets)]
-    first = 1 - sum(weights, torch.zeros_like(h))
-    return -torch.expm1(-h) * torch.stack([first, *[torch.as_tensor(weight) for weight in weights]])
+    r = [torch.as_tensor(offset) for offset in offsets]
+    weights = [torch.as_tensor(safe_divide(weight, offset)) for weight, offset in zip(_weights(h, r), r)]
+    return -torch.expm1(-h) * torch.stack([1 - sum(weights, torch.zeros_like(h)), *weights])
 
 
 def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Tensor]:
