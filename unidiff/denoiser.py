@@ -101,10 +101,9 @@ class Denoiser(PlainArguments, nn.Module, ABC):
         """
 
 
-# What surrounds a network at one level: its noise condition, (B,), the factors of its input and output, None for 1, and
-# the coefficients (a, b) of what it predicts.
-_Factors = tuple[Tensor, Scale | None, Scale | None, Scale, Scale]
-_TOGETHER = 64  # samples, for which the factors of a grid are made together; for more the network is what takes time
+# What surrounds a network at one level: its noise condition, (B,), and the factors of input and output, None for 1.
+_Factors = tuple[Tensor, Scale | None, Scale | None]
+_TOGETHER = 2**15  # noise conditions of a grid that are made together; where there are more the network takes longer
 
 
 class NeuralDenoiser(Denoiser):
@@ -163,12 +162,9 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        return self._evaluate(u, self._factors(level, u), cond)
-
-    def _evaluate(self, u: Tensor, factors: _Factors, cond: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        basis, variance, (c, input_scale, output_scale, _, _) = self.process.basis, None, factors
+        basis, variance, (c, input_scale, output_scale) = self.process.basis, None, self._factors(level, u)
         try:
-            state = u if input_scale is None else input_scale * u
+            state = u if input_scale is None else scale_by(input_scale, u)
             output = apply_network(self._modules["backbone"], basis, state, c, **cond)  # type: ignore[arg-type]
         except RuntimeError as error:
             if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
@@ -182,12 +178,12 @@ class NeuralDenoiser(Denoiser):
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
         output = basis.forward(output)
-        return output if output_scale is None else output_scale * output, variance
+        return output if output_scale is None else scale_by(output_scale, output), variance
 
     def _factors(self, level: Level, u: Tensor) -> _Factors:
         """The factors at a level; those of a grid are made together, as long as the states are of one kind."""
-        if level.place is not None and u.shape[0] <= _TOGETHER:
-            grid, number = level.place
+        grid, number = level.place or (None, 0)
+        if grid is not None and grid.levels[number] is level and u.shape[0] * len(grid.levels) <= _TOGETHER:
             key = id(self), id(self.parameterization), id(self.noise_condition)
             if (made := grid.made.get(key)) is None:
                 rows = zip(grid.levels, self.noise_condition.batches(grid.levels, u))
@@ -200,8 +196,8 @@ class NeuralDenoiser(Denoiser):
         return self._at(level, self.noise_condition.batch(level, u))
 
     def _at(self, level: Level, c: Tensor) -> _Factors:
-        (first, last), (a, b) = self.scales(level), self.parameterization.coefficients(level)
-        return c, None if is_one(first) else first, None if is_one(last) else last, a, b
+        first, last = self.scales(level)
+        return c, None if is_one(first) else first, None if is_one(last) else last
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output."""
@@ -210,9 +206,8 @@ class NeuralDenoiser(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
-        factors = self._factors(level, u)
-        output, variance = self._evaluate(u, factors, cond)
-        return Prediction.solved(output, u, level, factors[3], factors[4], variance)
+        output, variance = self.network_output(u, level, **cond)
+        return self.parameterization.solve(output, u, level, variance)
 
 
 class Counted(Denoiser):
