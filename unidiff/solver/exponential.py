@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from unidiff.parameterization import Prediction
 from unidiff.precision import precise
-from unidiff.process.level import Level, Scale, scale_by
+from unidiff.process.level import Level, Scale, axpby, scale_by
 
 __all__ = [
     "Variable",
@@ -97,12 +98,13 @@ def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
     """The sum of weights[j] values[j]; the weights are all numbers, or all tensors."""
-    pairs = zip(weights, values)
-    weight, value = next(pairs)
-    if isinstance(weight, Tensor):
-        return sum((w.to(v) * v for w, v in pairs), weight.to(value) * value)  # type: ignore[union-attr]
-    total = scale_by(weight, value)
-    for weight, value in pairs:
+    if isinstance(weights[0], Tensor):
+        first, *terms = (weight.to(value) * value for weight, value in zip(weights, values))  # type: ignore[union-attr]
+        return sum(terms, first)
+    if len(values) < 2:
+        return scale_by(weights[0], values[0])
+    total = axpby(weights[0], values[0], weights[1], values[1])
+    for weight, value in zip(weights[2:], values[2:]):
         total = torch.add(total, value, alpha=weight)  # type: ignore[arg-type]
     return total
 
@@ -118,9 +120,13 @@ def with_states(
         device: Where the weights are to be.
         from_first: Number of steps that begin at the first level; the others begin at the level before.
     """
-    for i, own in enumerate(to_device(weights, device)):
+
+    def of(i: int, own: Sequence[Scale]) -> list[Scale]:
         t, s = levels[0 if i < from_first else i], levels[i + 1]
-        yield [s.sigma / t.sigma, *[s.alpha * weight for weight in own]]
+        return [s.sigma / t.sigma, *[s.alpha * weight for weight in own]]
+
+    steps = starmap(of, enumerate(to_device(weights, device)))
+    return steps if levels and isinstance(levels[0].alpha, Tensor) else iter([*steps])  # modes of one step at a time
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
@@ -199,7 +205,13 @@ def for_each_step(
         nodes = torch.stack([log_q[steps + corrector - j] for j in range(count + corrector)])
         starts = torch.where(steps == count - 1, 0, steps) if corrector else steps
         if log_q.ndim == 1:
-            weights += weigh(log_q[starts], log_q[steps + 1], nodes).T.tolist()
+            start, end = log_q[starts], log_q[steps + 1]
+            short = (start - end).abs() <= 2 * min(_RULES)  # which need fewer points
+            rows: dict[int, list[Scale]] = {}
+            for group in (group for group in (short.nonzero()[:, 0], (~short).nonzero()[:, 0]) if len(group)):
+                found = weigh(start[group], end[group], nodes[:, group]).T.tolist()
+                rows |= zip(group.tolist(), found)
+            weights += [rows[i] for i in range(len(steps))]
         else:  # one step at a time: the nodes of all steps and modes would not fit in memory
             pairs = zip(log_q[starts], log_q[steps + 1])
             weights += [list(weigh(start, end, nodes[:, n])) for n, (start, end) in enumerate(pairs)]
