@@ -19,7 +19,7 @@ __all__ = ["LOWER_BATCH", "PLENTY", "OutOfMemory", "as_bytes", "enough_memory", 
 # left, nothing is counted. PyTorch takes seconds to prepare for a count.
 PLENTY = 20_000
 _CGROUPS = Path("/sys/fs/cgroup")
-_ALWAYS_THERE = 2**18  # bytes: a process that runs has them, and reading the limits takes a millisecond
+_ALWAYS_THERE = 2**15  # bytes: a process that runs has them, and reading the limits takes a millisecond
 # How allocators of PyTorch, of a CPU or of a GPU's libraries, say that there is no memory.
 _WORDS = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
