@@ -50,7 +50,7 @@ def coefficients(process: ud.Process, grid: ud.Grid) -> list[tuple[float, float,
 @torch.no_grad()
 def by_hand(network: nn.Module, rows: list[tuple[float, float, float]], noise: float = 0.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *SHAPE, generator=generator)
+    x = ud.Seeded([0])(torch.empty(1, *SHAPE))
     for t, a, b in rows:
         eps = network(x, torch.full((1,), t))
         x = a * x + b * eps
