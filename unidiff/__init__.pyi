@@ -114,10 +114,10 @@ from unidiff.parameterization import X0 as X0
 from unidiff.parameterization import Eps as Eps
 from unidiff.parameterization import Parameterization as Parameterization
 from unidiff.parameterization import Preconditioned as Preconditioned
-from unidiff.parameterization import Prediction as Prediction
 from unidiff.parameterization import Score as Score
 from unidiff.parameterization import V as V
 from unidiff.parameterization import Velocity as Velocity
+from unidiff.prediction import Prediction as Prediction
 from unidiff.process.base import Process as Process
 from unidiff.process.ddpm import DDPM as DDPM
 from unidiff.process.flow import FlowMatching as FlowMatching

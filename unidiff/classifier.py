@@ -77,6 +77,6 @@ class NeuralClassifier(Classifier):
         """The network's logits; see `Classifier.forward`."""
         basis = self.process.basis
         scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        logits = apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.at(level))
+        logits = apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.batch(level, u))
         require_shape("backbone", "logits", logits.shape, (len(u), self.classes))
         return logits

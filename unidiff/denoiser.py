@@ -21,10 +21,10 @@ from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization, Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, Scale, eps_of, scale_by
+from unidiff.process.level import Level, Scale, eps_of, is_one, scale_by
 from unidiff.tensors import require_own_shape
 
-__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled", "require_alike"]
+__all__ = ["Counted", "Denoiser", "NeuralDenoiser", "Rescheduled"]
 
 
 class Denoiser(PlainArguments, nn.Module, ABC):
@@ -101,6 +101,11 @@ class Denoiser(PlainArguments, nn.Module, ABC):
         """
 
 
+# What surrounds a network at one level: its noise condition, (B,), and the factors of input and output, None for 1.
+_Factors = tuple[Tensor, Scale | None, Scale | None]
+_TOGETHER = 2**15  # noise conditions of a grid that are made together; where there are more the network takes longer
+
+
 class NeuralDenoiser(Denoiser):
     """A network that predicts one parameterization of one process.
 
@@ -157,21 +162,42 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        basis, condition, variance = self.process.basis, self.noise_condition.at(level), None
-        input_scale, output_scale = self.scales(level)
+        basis, variance, (c, input_scale, output_scale) = self.process.basis, None, self._factors(level, u)
         try:
-            output = apply_network(self.backbone, basis, scale_by(input_scale, u), condition, **cond)
+            state = u if input_scale is None else scale_by(input_scale, u)
+            output = apply_network(self._modules["backbone"], basis, state, c, **cond)  # type: ignore[arg-type]
         except RuntimeError as error:
             if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
                 # A convolutional network may take other sizes than its own; this one could not.
                 require_own_shape(u.shape[1:], self.shape)
             raise
-        channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
-        require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
+        if self.learned_variance or output.shape != u.shape:
+            channels = [2 * count if self.learned_variance else count for count in u.shape[1:2]]
+            require_shape("backbone", "predictions", output.shape, (len(u), *channels, *u.shape[2:]))
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             variance = (1 + v) / 2
-        return scale_by(output_scale, basis.forward(output)), variance
+        output = basis.forward(output)
+        return output if output_scale is None else scale_by(output_scale, output), variance
+
+    def _factors(self, level: Level, u: Tensor) -> _Factors:
+        """The factors at a level; those of a grid are made together, as long as the states are of one kind."""
+        grid, number = level.place or (None, 0)
+        if grid is not None and grid.levels[number] is level and u.shape[0] * len(grid.levels) <= _TOGETHER:
+            key = id(self), id(self.parameterization), id(self.noise_condition)
+            if (made := grid.made.get(key)) is None:
+                rows = zip(grid.levels, self.noise_condition.batches(grid.levels, u))
+                made = grid.made[key] = self, self.parameterization, self.noise_condition, [*map(self._at, *zip(*rows))]
+            factors = made[-1][number]
+            c = factors[0]
+            # A network may have written into its copy.
+            if c.shape[0] == u.shape[0] and c.dtype == u.dtype and c.device == u.device and c._version == 0:
+                return factors
+        return self._at(level, self.noise_condition.batch(level, u))
+
+    def _at(self, level: Level, c: Tensor) -> _Factors:
+        first, last = self.scales(level)
+        return c, None if is_one(first) else first, None if is_one(last) else last
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output."""
@@ -182,20 +208,6 @@ class NeuralDenoiser(Denoiser):
         """Expected data and noise of the state; see `Denoiser.forward`."""
         output, variance = self.network_output(u, level, **cond)
         return self.parameterization.solve(output, u, level, variance)
-
-
-def require_alike(parameter: str, other: Denoiser, model: Denoiser, *names: str) -> None:
-    """Raise a ParameterError unless another model has this one's attributes of these names, such as its process.
-
-    Conditions go by their names, so their order does not matter.
-    """
-    for name in names:
-        theirs, ours = getattr(other, name), getattr(model, name)
-        if name == "conditions" and None not in (theirs, ours):
-            theirs, ours = (tuple(sorted(each, key=lambda condition: condition.name)) for each in (theirs, ours))
-        if theirs != ours:
-            remedy = " Use Rescheduled." if name == "process" else ""
-            raise ParameterError(parameter, f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}")
 
 
 class Counted(Denoiser):
@@ -264,8 +276,9 @@ class Rescheduled(Denoiser):
         else:
             at = own.level(max(_matching(own, level.log_snr), own.t_min))
         ratio = ((at.alpha**2 + at.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
-        x0, _, _, variance = self.denoiser(scale_by(ratio, u), at, **cond)
-        return Prediction(x0, eps_of(x0, u, level), level, variance)
+        prediction: Prediction = self.denoiser(scale_by(ratio, u), at, **cond)
+        x0 = prediction.x0
+        return Prediction(x0, eps_of(x0, u, level), level, prediction.variance_interpolation)
 
 
 @lru_cache(maxsize=100_000)

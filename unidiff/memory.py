@@ -19,6 +19,7 @@ __all__ = ["LOWER_BATCH", "PLENTY", "OutOfMemory", "as_bytes", "enough_memory", 
 # left, nothing is counted. PyTorch takes seconds to prepare for a count.
 PLENTY = 20_000
 _CGROUPS = Path("/sys/fs/cgroup")
+_ALWAYS_THERE = 2**15  # bytes: a process that runs has them, and reading the limits takes a millisecond
 # How allocators of PyTorch, of a CPU or of a GPU's libraries, say that there is no memory.
 _WORDS = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
@@ -102,7 +103,7 @@ def require_memory(parameter: str, needed: int, what: str, remedy: str, device: 
         remedy: What to do, as a sentence.
         device: Where they are needed.
     """
-    if needed > (limit := memory_of(device)):
+    if needed > _ALWAYS_THERE and needed > (limit := memory_of(device)):
         place = "this machine" if str(device) == "cpu" else device
         raise ParameterError(
             parameter, f"{what} need at least {as_bytes(needed)}, and {place} has {as_bytes(limit)}. {remedy}"

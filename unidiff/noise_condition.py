@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
@@ -27,6 +29,17 @@ class NoiseCondition(PlainArguments, ABC):
     @abstractmethod
     def at(self, level: Level) -> Scale:
         """The number at a level: a float, or a tensor with one for each sample."""
+
+    def batch(self, level: Level, u: Tensor) -> Tensor:
+        """The number of each sample of a state u, (B, *modes): (B,), in its format."""
+        c = self.at(level)
+        return c.to(u).flatten().expand(len(u)) if isinstance(c, Tensor) else u.new_full(u.shape[:1], c)
+
+    def batches(self, levels: Sequence[Level], u: Tensor) -> Sequence[Tensor]:
+        """The same at levels of numbers, in one copy to the device: rows of one tensor."""
+        with torch.inference_mode(False):
+            values = torch.tensor([self.at(level) for level in levels], dtype=u.dtype)
+            return values.to(u.device, non_blocking=True)[:, None].repeat(1, u.shape[0]).unbind()
 
 
 @dataclass(frozen=True)
@@ -101,21 +114,32 @@ class LogSigma(_OneScale):
         return level.log_snr / -8
 
 
-def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Scale, **cond: Tensor) -> Tensor:
+def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
     """The output of a network for a state in modes.
 
     Args:
         network: Called with pixels (B, *shape), c (B,) and the conditions.
         basis: The basis of the state.
         u: State, (B, *modes); the network sees its pixels in the dtype of its weights.
-        c: Its noise condition: one number, or a tensor with one for each sample.
+        c: Its noise condition, (B,); see `NoiseCondition.batch`.
         **cond: Conditions, each (B, ...).
 
     Returns:
         The output, in the dtype of u.
     """
-    pixels = basis.inverse(u)
-    pixels = pixels.to(next((p.dtype for p in network.parameters()), pixels.dtype))
-    condition = c.to(u).flatten().expand(len(u)) if isinstance(c, Tensor) else u.new_full((len(u),), c)
-    output: Tensor = network(pixels, condition, **cond).to(u.dtype)
-    return output
+    dtype, pixels = _dtype(network) or u.dtype, basis.inverse(u)
+    if pixels.dtype != dtype:
+        pixels = pixels.to(dtype)
+    output: Tensor = network(pixels, c, **cond)
+    return output if output.dtype == u.dtype else output.to(u.dtype)
+
+
+def _dtype(network: nn.Module) -> torch.dtype | None:
+    """The format of a network's first weight, without the generators of `nn.Module.parameters`; None without one."""
+    for weight in network._parameters.values():
+        if weight is not None:
+            return weight.dtype
+    for part in network._modules.values():
+        if part is not None and (dtype := _dtype(part)) is not None:
+            return dtype
+    return None

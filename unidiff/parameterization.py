@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,52 +13,11 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.noise_condition import LogSigma, NoiseCondition, Timestep
+from unidiff.prediction import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, axpby
 
 __all__ = ["X0", "Eps", "Parameterization", "Preconditioned", "Prediction", "Score", "V", "Velocity"]
-
-
-class Prediction(NamedTuple):
-    """The expected data and the expected noise of a state u = alpha x0 + sigma eps.
-
-    Attributes:
-        x0: Expected clean state E[u_0 | u_t], (B, *modes).
-        eps: Expected noise E[eps | u_t], (B, *modes).
-        level: The time of the state and its coefficients.
-        variance_interpolation: Where the variance of a reverse step lies between the small one, beta-tilde (0), and
-            the large one, beta (1), on a logarithmic scale, (B, *modes), not bounded: v of Nichol & Dhariwal 2021, eq.
-            15. None if the model has not learned one.
-    """
-
-    x0: Tensor
-    eps: Tensor
-    level: Level
-    variance_interpolation: Tensor | None = None
-
-    @property
-    def variance(self) -> Tensor | None:
-        """The old name of `variance_interpolation`."""
-        warnings.warn("Prediction.variance is now called variance_interpolation.", DeprecationWarning, stacklevel=2)
-        return self.variance_interpolation
-
-    @property
-    def score(self) -> Tensor:
-        """Gradient of the log density of u_t: -eps / sigma (Tweedie's formula; thesis eq. 3.29)."""
-        return -self.eps / self.level.sigma
-
-    @property
-    def v(self) -> Tensor:
-        """The v of Salimans & Ho 2022: alpha eps - sigma x0."""
-        return axpby(self.level.alpha, self.eps, -self.level.sigma, self.x0)
-
-    @property
-    def velocity(self) -> Tensor:
-        """Velocity du/dt of the probability flow: alpha' x0 + sigma' eps.
-
-        It is f u - g^2 score / 2 (Song et al. 2021, eq. 13), but finite where alpha = 0.
-        """
-        return axpby(self.level.alpha_rate, self.x0, self.level.sigma_rate, self.eps)
 
 
 @dataclass(frozen=True)
@@ -108,12 +66,7 @@ class Parameterization(PlainArguments, ABC):
             level: Time and coefficients of the state.
             variance: The `variance_interpolation` of the prediction.
         """
-        alpha, sigma = level.alpha, level.sigma
-        a, b = self.coefficients(level)
-        det = alpha * b - sigma * a
-        x0 = axpby(b / det, u, -sigma / det, output)
-        eps = axpby(alpha / det, output, -a / det, u)
-        return Prediction(x0, eps, level, variance)
+        return Prediction.solved(output, u, level, *self.coefficients(level), variance)
 
     def check(self, process: Process) -> None:
         """Raise a ParameterError for a process with which this parameterization is ill posed at t = 1.

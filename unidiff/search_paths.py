@@ -26,9 +26,9 @@ def shared() -> Path | None:
 
 def cache() -> Path:
     """The folder of the user's cache that downloads go to."""
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("unidiff"))
+    return Path(platformdirs.user_cache_dir("unidiff"))
 
 
 def require_online() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser, require_alike
+from unidiff.condition.check import require_alike
+from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level

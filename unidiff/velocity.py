@@ -131,8 +131,8 @@ class VelocityNetwork(VelocityField):
         """The velocity over r(t), (B, *modes), as the network predicts it."""
         basis = self.process.basis
         # Where modes differ in SNR the noise condition depends on the time alone.
-        condition = self.noise_condition.at(Level(t, math.nan, math.nan, math.nan))
-        velocity = apply_network(self.backbone, basis, u, condition)
+        level = Level(t, math.nan, math.nan, math.nan)
+        velocity = apply_network(self.backbone, basis, u, self.noise_condition.batch(level, u))
         require_shape("backbone", "predictions", velocity.shape, u.shape)
         return basis.forward(velocity)
 

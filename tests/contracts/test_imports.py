@@ -17,7 +17,7 @@ ORDER = [
     "errors text memory annotations arguments tensors renamed lazy reading writable machine files lock search_paths "
     "pretrained basis schedule philox noise noise_spectrum precision batching _version",
     "process",
-    "parameterization noise_condition",
+    "prediction noise_condition parameterization",
     "condition denoiser function_denoiser rescheduled counted split velocity",
     "exact classifier divergence",
     "objective",

@@ -9,7 +9,7 @@ import pytest
 from tiny import in_process
 
 BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
-WITHOUT_OPTIONS = ("inpainting", "inverse", "joint_conditions")
+WITHOUT_OPTIONS = ("inpainting", "inverse", "joint_conditions", "rows")
 # Arguments of those that need no run and no data: tiny, so the numbers say nothing.
 TINY = {
     "couplings": "--steps 2 --batch 8 --samples 20",

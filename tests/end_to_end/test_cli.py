@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from unidiff.cli.console import Console
 from unidiff.cli.likelihood import _print
 from unidiff.cli.run import _directory
 from unidiff.cli.signals import Interruption, StopOnSignal
+from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
 from unidiff.recipe.shipped import shipped_recipes
 
@@ -40,6 +42,11 @@ def run(tmp_path_factory):
     recipe = {**DIGITS, "training": {**DIGITS["training"], "steps": 2, "tensorboard": False, "preview_every": 0}}
     assert unidiff("run", write(folder, recipe), "--out", folder / "run").code == 0
     return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("unidiff.search_paths.cache", lambda: tmp_path / "cache")
 
 
 # --- without torch ---
@@ -76,6 +83,19 @@ def test_list():
     assert list(json.loads(unidiff("list", "solver", "--json").out)) == ["solver"]
     kinds = refused("list", "sampler").split("Kinds: ")[1].rstrip(".\n").split(", ")
     assert set(kinds) == set(found)
+
+
+@pytest.mark.slow  # 1 s: it parses every source
+def test_first_lines_are_those_of_the_docstrings():
+    commands = {path.split(".")[1]: f"cli.{path.split('.')[0]}" for path in app_module._FUNCTIONS.values()}
+    names = {**ud.EXPORTS, **commands}
+    trees = {
+        module: ast.parse(Path(ud.__path__[0], *module.split(".")).with_suffix(".py").read_text())
+        for module in {*names.values()}
+    }
+    for name, summary in summaries(names).items():
+        (node,) = [own for own in trees[names[name]].body if getattr(own, "name", None) == name]
+        assert summary == (ast.get_docstring(node) or "").split("\n")[0]
 
 
 @pytest.mark.cases(15)

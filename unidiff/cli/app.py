@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from unidiff._version import __version__
-from unidiff.cli.compare import compare
 from unidiff.cli.console import is_speaker, say
-from unidiff.cli.describe import describe, list_names
-from unidiff.cli.edit import edit
-from unidiff.cli.export import export
-from unidiff.cli.inpaint import inpaint
 from unidiff.cli.last_resort import EXIT_CODE, run_directory, working_directory, write_report
-from unidiff.cli.likelihood import likelihood
-from unidiff.cli.options import grouped
-from unidiff.cli.run import check, resume, run
-from unidiff.cli.sample import sample
 from unidiff.cli.signals import ended_by_signals
 from unidiff.cli.streams import usable_streams
+from unidiff.cli.summaries import summaries
 from unidiff.errors import RunError, UnidiffError
 from unidiff.memory import enough_memory
 from unidiff.text import clean, first_line
@@ -39,8 +34,49 @@ _PATIENCE = 5.0  # seconds
 _PACKAGE = Path(__file__).parents[1]
 
 
+# Command -> its function, in a module beside this one.
+_FUNCTIONS = {
+    **{name: f"run.{name}" for name in ("run", "resume")},
+    **{name: f"{name}.{name}" for name in ("sample", "inpaint", "edit", "likelihood", "compare", "export")},
+    "check": "run.check",
+    "list": "describe.list_names",
+    "describe": "describe.describe",
+}
+
+
+class _Imported(Mapping[str, Any]):
+    """The commands by name, each imported and built when it is asked for: the help of all needs none of them."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FUNCTIONS)
+
+    def __len__(self) -> int:
+        return len(_FUNCTIONS)
+
+
+@cache
+def _command(name: str) -> Any:
+    from unidiff.cli.grouped import grouped
+
+    module, function = _FUNCTIONS[name].split(".")  # a KeyError for an unknown name
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name)(grouped(getattr(importlib.import_module(f"unidiff.cli.{module}"), function)))
+    return typer.main.get_command(alone)
+
+
 class _Commands(TyperGroup):
     """The commands; an interrupted one says so, which typer's own handling does not."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        functions = {name: path.split(".") for name, path in _FUNCTIONS.items()}
+        lines = summaries({function: f"cli.{module}" for module, function in functions.values()})
+        limit = formatter.width - 6 - max(map(len, functions))
+        rows = [(name, TyperCommand(name, help=lines[function])) for name, (_, function) in functions.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in rows])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -61,10 +97,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, resume, sample, inpaint, edit, likelihood, compare, export, check):
-    app.command()(grouped(command))
-app.command("list")(list_names)
-app.command()(describe)
 
 
 def _version(value: bool) -> None:
@@ -85,7 +117,8 @@ def _options(
     pass
 
 
-command_line = typer.main.get_command(app)
+command_line: Any = typer.main.get_command(app)
+command_line.commands = _Imported()
 
 
 def _show_warnings_as_notes() -> None:

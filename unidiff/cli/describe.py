@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 import json
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import unidiff
-from unidiff.cli.options import AsJson
+from unidiff.cli.grouped import AsJson
+from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
 from unidiff.recipe.registry import PUBLIC, is_component, same_name
 from unidiff.recipe.shipped import shipped_recipes
@@ -26,15 +25,15 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """List all public names and shipped recipes, by kind."""
-    summaries = _summaries()
+    kinds = _summaries()
     if kind is not None:
-        if kind not in summaries:
-            raise UnidiffError(f"list {kind}: unknown kind. Kinds: {', '.join(summaries)}.")
-        summaries = {kind: summaries[kind]}
+        if kind not in kinds:
+            raise UnidiffError(f"list {kind}: unknown kind. Kinds: {', '.join(kinds)}.")
+        kinds = {kind: kinds[kind]}
     if as_json:
-        print(json.dumps(summaries))
+        print(json.dumps(kinds))
         return
-    for title, names in summaries.items():
+    for title, names in kinds.items():
         print("\n".join([f"{title}:", *(f"  {name:18} {summary}" for name, summary in names.items())]))
 
 
@@ -54,6 +53,20 @@ def describe(
         near = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.4)]
         hint = f"Did you mean {' or '.join(near)}?" if near else "`unidiff list` shows all names."
         raise UnidiffError(f"describe {name}: unknown name. {hint}")
+    from unidiff.cli.cached import cached
+
+    facts = cached("described", public, lambda: _facts(public))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{facts['signature']}\n({facts['kind']}, in unidiff.{unidiff.EXPORTS[public]})\n\n{facts['doc']}")
+    if rows := facts.get("parameters"):
+        print("\nIn a recipe:")
+        print("\n".join(f"  {row['name']}: {row['type']} [{row['default']}]" for row in rows))
+
+
+def _facts(public: str) -> dict[str, Any]:
+    """What is said of a public name: its kind, signature, docstring and parameters in a recipe."""
     from unidiff.recipe.describe import signature_rows
     from unidiff.recipe.schema import is_record
 
@@ -66,24 +79,14 @@ def describe(
     component = is_component(value) and kind not in ("denoiser", "exact", "guidance", "classifier")
     if (component or is_record(value)) and not inspect.isabstract(value):
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]
-    if as_json:
-        print(json.dumps(facts))
-        return
-    print(f"{facts['signature']}\n({kind}, in unidiff.{module})\n\n{facts['doc']}")
-    if rows := facts.get("parameters"):
-        print("\nIn a recipe:")
-        print("\n".join(f"  {row['name']}: {row['type']} [{row['default']}]" for row in rows))
+    return facts
 
 
 def _summaries() -> dict[str, dict[str, str]]:
-    """Kind -> name -> first sentence, read from the sources: importing them would cost an import of torch."""
-    package = Path(unidiff.__file__).parent
-    summaries: dict[str, dict[str, str]] = {}
-    for name, module in unidiff.EXPORTS.items():
-        for node in ast.parse((package / (module.replace(".", "/") + ".py")).read_text()).body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-                summary = (ast.get_docstring(node) or "").split("\n")[0]
-                summaries.setdefault(module.split(".")[0], {})[name] = summary
+    """Kind -> name -> first sentence."""
+    kinds: dict[str, dict[str, str]] = {}
+    for name, summary in summaries(unidiff.EXPORTS).items():
+        kinds.setdefault(unidiff.EXPORTS[name].split(".")[0], {})[name] = summary
     firsts = {name: path.read_text().split("\n", 1)[0] for name, path in shipped_recipes().items()}
-    summaries["recipes"] = {name: line.lstrip("# ") if line.startswith("#") else "" for name, line in firsts.items()}
-    return summaries
+    kinds["recipes"] = {name: line.lstrip("# ") if line.startswith("#") else "" for name, line in firsts.items()}
+    return kinds

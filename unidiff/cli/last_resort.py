@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import tempfile
 import traceback
 from contextlib import suppress
 from contextvars import ContextVar
@@ -28,6 +26,9 @@ def write_report(error: BaseException) -> str:
 
     It lies in the run directory if there is one, and else in the folder for temporary files.
     """
+    import platform
+    import tempfile
+
     lines = [
         f"command: {sys.argv}",
         f"directory: {working_directory() or 'is gone'}",

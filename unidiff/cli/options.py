@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
 from unidiff.errors import ParameterError, RecipeError, RunError, complaint
@@ -33,7 +32,6 @@ __all__ = [
     "ModelOptions",
     "Overrides",
     "Settings",
-    "grouped",
     "integers",
     "option_error",
     "option_of",
@@ -54,7 +52,6 @@ Settings = Annotated[
         "negative.NAME=VALUE.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]
@@ -245,33 +242,3 @@ class EditOptions:
     output: OutputOptions
     model: ModelOptions
     as_json: AsJson = False
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters that are dataclasses become the options that are their fields."""
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        _call(command, values)
-
-    options = [own.replace(kind=own.KEYWORD_ONLY) for own in _options(command)]
-    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    return run
-
-
-def _parameters(of: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any]]:
-    """The parameters, each with its class if it is a group of options."""
-    for own in inspect.signature(of, eval_str=True).parameters.values():
-        yield own, own.annotation if dataclasses.is_dataclass(own.annotation) else None
-
-
-def _options(of: Callable[..., Any]) -> Iterator[inspect.Parameter]:
-    for own, group in _parameters(of):
-        yield from [own] if group is None else _options(group)
-
-
-def _call(of: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    arguments = {
-        own.name: values[own.name] if group is None else _call(group, values) for own, group in _parameters(of)
-    }
-    return of(**arguments)

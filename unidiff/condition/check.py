@@ -23,6 +23,7 @@ __all__ = [
     "condition_of",
     "null_conditions",
     "on_device",
+    "require_alike",
 ]
 
 
@@ -119,3 +120,17 @@ def check_conditions(
     """
     check_required(cond, model)
     return on_device({name: condition_of(model, name).check(value, count) for name, value in cond.items()}, device)
+
+
+def require_alike(parameter: str, other: Denoiser, model: Denoiser, *names: str) -> None:
+    """Raise a ParameterError unless another model has this one's attributes of these names, such as its process.
+
+    Conditions go by their names, so their order does not matter.
+    """
+    for name in names:
+        theirs, ours = getattr(other, name), getattr(model, name)
+        if name == "conditions" and None not in (theirs, ours):
+            theirs, ours = (tuple(sorted(each, key=lambda condition: condition.name)) for each in (theirs, ours))
+        if theirs != ours:
+            remedy = " Use Rescheduled." if name == "process" else ""
+            raise ParameterError(parameter, f"its {name} must be the model's, {ours!r}, got {theirs!r}.{remedy}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from unidiff.denoiser import Denoiser, require_alike
+from unidiff.condition.check import require_alike
+from unidiff.denoiser import Denoiser
 from unidiff.guidance.base import Guided, check_scale, extrapolate, row_scale
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level

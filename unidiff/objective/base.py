@@ -89,8 +89,13 @@ class Objective(PlainArguments, ABC, Generic[Model]):
     def batch_losses(self, model: Model, x: Tensor, uniform: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         """The loss of each sample of a batch, (B,); see `unidiff.training.trainable.Loss`."""
         process = model.process
+        times, table = self.times.draw(process, uniform), process.native_times()
+        if table is not None and not process.basis.shape:  # the levels of all its entries are few numbers
+            rows = torch.searchsorted(table, times).clamp(max=len(table) - 1)
+            if torch.equal(table[rows], times):  # on the host
+                return self.losses_at(model, x, rows.to(x.device, non_blocking=True), noise, **cond)
         u0 = process.basis.forward(x)
-        return self.losses(model, u0, noise, process.level(self.times.draw(process, uniform), u0), **cond)
+        return self.losses(model, u0, noise, process.level(times, u0), **cond)
 
     def losses_at(self, model: Model, x: Tensor, rows: Tensor, noise: Tensor, **cond: Tensor) -> Tensor:
         """As `batch_losses`, at entries of the process's table: indices from 0, (B,) int64 on the device of x."""

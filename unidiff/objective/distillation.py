@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unidiff.arguments import plain_arguments
-from unidiff.denoiser import Denoiser, NeuralDenoiser, require_alike
+from unidiff.condition.check import require_alike
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import ParameterError
 from unidiff.objective.denoising import Denoising
 from unidiff.process.level import Level

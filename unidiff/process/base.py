@@ -17,7 +17,7 @@ from unidiff.basis import Basis, Pixel
 from unidiff.errors import ParameterError
 from unidiff.noise import Noise
 from unidiff.precision import precise
-from unidiff.process.level import Level, Scale, axpby, scale_by
+from unidiff.process.level import Level, Levels, Scale, axpby, scale_by
 
 __all__ = ["Process", "derivative", "require_one_snr"]
 
@@ -165,8 +165,7 @@ class Process(PlainArguments, ABC):
         """
         if self.basis.shape:
             return
-        ends = torch.tensor([self.t_min, 1.0], dtype=torch.float64)
-        (alpha, _), (least, most) = self.alpha(ends).tolist(), self.sigma(ends).tolist()
+        (alpha, _), (least, most) = self._scales(torch.tensor([self.t_min, 1.0], dtype=torch.float64)).tolist()
         if not (_LEAST <= alpha <= 1 / _LEAST and _LEAST <= least < most <= 1 / _LEAST and self.t_min < 1):
             problem = (
                 f"its scales of data and noise, {alpha:.3g} and {least:.3g} at t_min, and {most:.3g} of noise at 1"
@@ -226,7 +225,11 @@ class Process(PlainArguments, ABC):
 
         rates = cache(lambda: rows(self._rates(t)))
         coefficients = enumerate(rows(self._coefficients(t)))
-        return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
+        if self.basis.shape:
+            return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
+        grid = Levels(rates)
+        grid.levels = [Level(*row, place=(grid, i)) for i, row in coefficients]
+        return grid.levels[:]
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

@@ -82,6 +82,11 @@ class DDPM(Process):
     def sigma(self, t: Tensor) -> Tensor:
         return (1 + self._ratio(t) ** 2).rsqrt()
 
+    def _scales(self, at: Tensor) -> Tensor:
+        ratio = self._ratio(at)  # once for both
+        sigma = (1 + ratio**2).rsqrt()
+        return torch.stack([ratio * sigma, sigma])
+
     @property
     def t_min(self) -> float:
         return 1 / self.T

@@ -11,11 +11,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Level", "Scale", "axpby", "eps_of", "expm1", "fresh_noise_fraction", "posterior_kl", "scale_by"]
+__all__ = [
+    "Level",
+    "Scale",
+    "axpby",
+    "eps_of",
+    "expm1",
+    "fresh_noise_fraction",
+    "is_one",
+    "posterior_kl",
+    "scale_by",
+    "sum_of_two",
+]
 
 # A coefficient at one time: a number when sampling, (B, 1, ..., 1) when training; (*basis.shape) and (B, 1, ...,
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
+_ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
+
+
+_NO_RATES = partial(tuple, (math.nan, math.nan))
+
+
+class Levels:
+    """The levels of a grid, and what was made for all of them together.
+
+    Attributes:
+        levels: The levels.
+        rates: The derivatives of alpha and sigma at each of them.
+        made: What was made, under keys of whoever made it.
+    """
+
+    __slots__ = ("levels", "made", "rates")
+
+    def __init__(self, rates: Callable[[], list[tuple[Scale, ...]]]) -> None:
+        self.levels: list[Level] = []
+        self.rates = rates
+        self.made: dict[Any, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +64,28 @@ class Level:
         alpha: Scale of the data.
         sigma: Scale of the noise.
         log_snr: log(alpha^2 / sigma^2).
+        place: The levels of numbers that this one was made with, and its number among them; None if it was made alone.
     """
 
     time: Scale
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: Callable[[], tuple[Scale, ...]] = field(
-        default=partial(tuple, (math.nan, math.nan)), kw_only=True, repr=False, compare=False
-    )
+    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, kw_only=True, repr=False, compare=False)
+    place: tuple[Levels, int] | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     @property
     def alpha_rate(self) -> Scale:
         """The rate d alpha / dt."""
-        return self._rates()[0]
+        return self._both_rates()[0]
 
     @property
     def sigma_rate(self) -> Scale:
         """The rate d sigma / dt."""
-        return self._rates()[1]
+        return self._both_rates()[1]
+
+    def _both_rates(self) -> tuple[Scale, ...]:
+        return self._rates() if self.place is None else self.place[0].rates()[self.place[1]]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Level:
         """The level with a function applied to each tensor, such as one that picks rows of a batch."""
@@ -59,12 +94,12 @@ class Level:
             return function(value) if isinstance(value, Tensor) else value
 
         values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
-        return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._rates()))))
+        return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._both_rates()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A closure cannot be pickled, nor can a tensor that was made inside a torch.func transform; its clone can.
         plain = self.map(torch.clone)
-        rates = partial(tuple, plain._rates())
+        rates = partial(tuple, plain._both_rates())
         return partial(Level, plain.time, plain.alpha, plain.sigma, plain.log_snr, _rates=rates), ()
 
 
@@ -73,13 +108,25 @@ def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
     """
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a * x + b * y
+    if isinstance(a, Tensor):
+        return a * x + b * y if isinstance(b, Tensor) else sum_of_two(1.0, a * x, b, y)
+    return sum_of_two(1.0, b * y, a, x) if isinstance(b, Tensor) else sum_of_two(a, x, b, y)
+
+
+def sum_of_two(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
+    """As `axpby`, of numbers."""
     if a == 0:
-        return y if b == 1 else b * y
+        return y if b == 1 else _times(b, y)
     if b == 0:
-        return x if a == 1 else a * x
-    return torch.add(a * x, y, alpha=b)
+        return x if a == 1 else _times(a, x)
+    if a == 1:
+        return torch.add(x, y, alpha=b)
+    return torch.add(y, x, alpha=a) if b == 1 else torch.add(_times(a, x), y, alpha=b)
+
+
+def _times(a: float, x: Tensor) -> Tensor:
+    """The multiple a x as a sum 0 + a x, which takes the number as it is: a product makes a tensor of it first."""
+    return torch.add(_ZERO, x, alpha=a)
 
 
 def eps_of(x0: Tensor, u: Tensor, level: Level) -> Tensor:
@@ -92,7 +139,14 @@ def scale_by(a: Scale, x: Tensor) -> Tensor:
 
     Factors that are 1 by mathematics, such as those around the network of a DDPM, cost nothing.
     """
-    return x if not isinstance(a, Tensor) and abs(a - 1) < 1e-15 else a * x
+    if isinstance(a, Tensor):
+        return a * x
+    return x if is_one(a) else _times(a, x)
+
+
+def is_one(a: Scale) -> bool:
+    """Whether a factor is a number that is 1 to the rounding of float64."""
+    return not isinstance(a, Tensor) and abs(a - 1) < 1e-15
 
 
 def expm1(x: Scale) -> Scale:

@@ -57,7 +57,8 @@ class _NoiseInterpolation(Solver):
                 u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][: self.order]
-                u = s.alpha * (u / t.alpha + weighted_sum(next(weights), values))
+                factors = s.alpha / t.alpha, *[s.alpha * weight for weight in next(weights)]
+                u = weighted_sum(factors, [u, *values])
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.level import Level, fresh_noise_fraction
+from unidiff.process.level import Level, axpby, fresh_noise_fraction
 from unidiff.renamed import renamed
 from unidiff.solver.base import OneStep
 
@@ -40,11 +40,11 @@ class Ancestral(OneStep):
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         prediction = denoiser(u, t, **cond)
-        x0, v = prediction.x0, self.variance_interpolation
+        v = self.variance_interpolation
         if v is None:
             v = 0.0 if prediction.variance_interpolation is None else prediction.variance_interpolation
         renewed = fresh_noise_fraction(t, s)  # beta_t / (1 - alpha-bar_t) of the paper
         # Ho et al. 2020, eq. (7): posterior mean. 1 - renewed is SNR_t / SNR_s, which is finite where alpha is 0.
-        mean = s.sigma / t.sigma * (1 - renewed) ** 0.5 * u + s.alpha * renewed * x0
+        mean = prediction.mix(s.alpha * renewed, 0.0, s.sigma / t.sigma * (1 - renewed) ** 0.5, u)
         small, large = s.sigma * renewed**0.5, t.sigma * renewed**0.5  # square roots of beta-tilde and beta
-        return mean + large**v * small ** (1 - v) * noise(u)
+        return axpby(1.0, mean, large**v * small ** (1 - v), noise(u))

@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
-from unidiff.process.level import Level, fresh_noise_fraction
+from unidiff.process.level import Level, axpby, fresh_noise_fraction
 from unidiff.solver.base import OneStep
 from unidiff.solver.exponential import ddim_step
 
@@ -34,6 +34,6 @@ class DDIM(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         prediction = denoiser(u, t, **cond)
         if self.eta == 0:
-            return ddim_step(s, prediction)
+            return prediction.mix(s.alpha, s.sigma)
         fresh = self.eta**2 * fresh_noise_fraction(t, s)  # fraction of the variance at s drawn anew: (16) / sigma_s^2
-        return ddim_step(s, prediction, fresh) + s.sigma * fresh**0.5 * noise(u)
+        return axpby(1.0, ddim_step(s, prediction, fresh), s.sigma * fresh**0.5, noise(u))

@@ -16,7 +16,7 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level, axpby, expm1
 from unidiff.solver.base import OneStep, Solver
-from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide
+from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, weighted_sum
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -59,7 +59,7 @@ class DPMSolver(Solver):
             u = ddim_step(s, prediction) if no_data_after else self._mean(u, prediction.x0, t, s, nodes, values)
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
-                u = u + s.sigma * (-expm1(-2 * self.eta**2 * h)) ** 0.5 * noise(u)
+                u = axpby(1.0, u, s.sigma * (-expm1(-2 * self.eta**2 * h)) ** 0.5, noise(u))
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 
@@ -71,21 +71,24 @@ class DPMSolver(Solver):
         phi1 = -expm1(-k)  # the integral of rate e^y over the step
         # sigma_s / sigma_t e^{-eta^2 h}: the deterministic and the stochastic part of the decay.
         decay = s.sigma / t.sigma * (1 + expm1(-(self.eta**2) * h) if self.eta > 0 else 1.0)
-        u = axpby(decay, u, s.alpha * phi1, x0)
+        a = s.alpha * phi1
         if len(values) < 2:
-            return u
+            return weighted_sum([decay, a], [u, x0])
         h0 = log_ratio(nodes[1]) - log_ratio(t)
-        slope = (x0 - values[1]) * safe_divide(h, h0)
+        r0 = safe_divide(h, h0)  # x0 changes by r0 (x0 - values[1]) in the step, if it goes on as in the one before
         if len(values) == 2:
-            return u + (0.5 * s.alpha * phi1) * slope  # algorithm 2, line 9
+            half = 0.5 * a * r0
+            return weighted_sum([decay, a + half, -half], [u, x0, values[1]])  # algorithm 2, line 9
         h1 = log_ratio(nodes[2]) - log_ratio(nodes[1])
-        before = (values[1] - values[2]) * safe_divide(h, h1)
-        curvature = (slope - before) * safe_divide(h, h0 + h1)
-        slope = slope + (slope - before) * safe_divide(h0, h0 + h1)
-        phi2 = 1 - safe_divide(phi1, k)
+        r1 = safe_divide(h, h1)
         # With r in [0, 1] along the step, x0 = values[0] + slope r + curvature r^2. The integrals of r and
         # r^2 against e^y are phi2 and 1 - 2 phi2 / k.
-        return u + (s.alpha * phi2) * slope + (s.alpha * (1 - 2 * safe_divide(phi2, k))) * curvature
+        phi2 = 1 - safe_divide(phi1, k)
+        b, c = s.alpha * phi2, s.alpha * (1 - 2 * safe_divide(phi2, k))
+        # The bend D = r0 (x0 - values[1]) - r1 (values[1] - values[2]) enters both, slope = r0 (x0 - values[1]) +
+        # h0 / (h0 + h1) D and curvature = h / (h0 + h1) D.
+        d = b * safe_divide(h0, h0 + h1) + c * safe_divide(h, h0 + h1)
+        return weighted_sum([decay, a + (b + d) * r0, -(b + d) * r0 - d * r1, d * r1], [u, x0, *values[1:]])
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class DPMSolverSinglestep(OneStep):
             return process.level(process.time_at(log_snr))
 
         def towards(at: Level, r: float) -> Tensor:
-            return axpby(at.sigma / t.sigma, u, -at.alpha * expm1(-r * h), start.x0)
+            return start.mix(-at.alpha * expm1(-r * h), 0.0, at.sigma / t.sigma, u)
 
         if self.order == 2:
             middle = between(0.5)

@@ -14,7 +14,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require
 from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
-from unidiff.process.level import Level
+from unidiff.process.level import Level, axpby
 from unidiff.solver.base import Solver, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios
 
@@ -67,10 +67,10 @@ class EDMStochastic(Solver):
         for (t, s), singular in zip(pairwise(levels), map(any, pairwise(log_ratios(levels)[1]))):
             u, t = self._churned(denoiser, u, t, gamma, ceiling, noise)
             start = denoiser(u, t, **cond)
-            u = ddim_step(s, start)
+            first, u = start.eps, ddim_step(s, start)
             if not singular:
-                step = s.sigma - s.alpha * t.sigma / t.alpha  # alpha_s (q_s - q_t)
-                u = u + (step / 2) * (denoiser(u, s, **cond).eps - start.eps)
+                half = (s.sigma - s.alpha * t.sigma / t.alpha) / 2  # alpha_s (q_s - q_t) / 2
+                u = axpby(1.0, axpby(1.0, u, half, denoiser(u, s, **cond).eps), -half, first)
             yield u
         u, t = self._churned(denoiser, u, levels[-1], gamma, ceiling, noise)
         yield denoiser(u, t, **cond).x0

@@ -13,9 +13,17 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.level import Level, Scale
+from unidiff.process.level import Level
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import data_weights, ddim_step, lagrange, log_ratios, to_device, weighted_sum
+from unidiff.solver.exponential import (
+    data_weights,
+    ddim_step,
+    lagrange,
+    log_ratios,
+    to_device,
+    weighted_sum,
+    with_states,
+)
 
 __all__ = ["ExponentialAdams"]
 
@@ -60,24 +68,26 @@ class ExponentialAdams(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
-        steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
-        predictor = iter(to_device(data_weights(self.variable, steps, self.order - 1), u.device))
-        corrector = iter(to_device(data_weights(self.variable, steps, self.order - 1, corrector=True), u.device))
+        used = [i for i, zero in enumerate(zero_alpha) if i == 0 or not zero]
+        path, steps = [levels[i] for i in used], log_q[used]
+        predictor = with_states(data_weights(self.variable, steps, self.order - 1), path, u.device)
+        corrected = data_weights(self.variable, steps, self.order - 1, corrector=True)
+        corrector = with_states(corrected, path, u.device, from_first=self.order - 1)
         final_nodes = self._last_nodes(log_q, zero_alpha)
         at_zero = lagrange(self.variable(log_q[final_nodes]), self._end(log_q)[None])[:, 0]  # the polynomial at q = 0
         (final_weights,) = to_device([list(at_zero) if at_zero.ndim > 1 else at_zero.tolist()], u.device)
         values: list[Tensor] = []  # the newest first
         final_values: list[Tensor] = []  # those at `final_nodes`
-        start = before = levels[0], u  # the corrected state one level back
+        start = before = u  # the corrected state one level back
         for number, (t, s) in enumerate(pairwise(levels)):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
             if number in final_nodes:
                 final_values = [prediction.x0, *final_values]
             if number > 0:
-                u = _step(*(start if number < self.order else before), t, next(corrector), values)
-            before = t, u
-            u = ddim_step(s, prediction) if zero_alpha[number + 1] else _step(t, u, s, next(predictor), values)
+                u = weighted_sum(next(corrector), [start if number < self.order else before, *values])
+            before = u
+            u = ddim_step(s, prediction) if zero_alpha[number + 1] else weighted_sum(next(predictor), [u, *values])
             yield u
         last = denoiser(u, levels[-1], **cond).x0
         yield weighted_sum(final_weights, [last, *final_values])
@@ -90,17 +100,15 @@ class ExponentialAdams(Solver):
         """
         nodes = self.variable(log_q)
         gap = 0.5 * (nodes[-1] - self._end(log_q))
+        usable = torch.tensor([i == 0 or not zero for i, zero in enumerate(zero_alpha)])
         chosen = [len(log_q) - 1]
-        for i in reversed(range(len(log_q) - 1)):
-            far = bool((nodes[i] - nodes[chosen[-1]] >= gap).all())
-            if far and len(chosen) < self.order and (i == 0 or not zero_alpha[i]):
-                chosen.append(i)
+        while len(chosen) < self.order and (last := chosen[-1]) > 0:
+            far = (nodes[:last] - nodes[last] >= gap).reshape(last, -1).all(1) & usable[:last]
+            if not bool(far.any()):
+                break
+            chosen.append(int(far.nonzero()[-1]))
         return chosen
 
     def _end(self, log_q: Tensor) -> Tensor:
         """The interpolation variable at q = 0."""
         return self.variable(torch.full_like(log_q[0], -math.inf))
-
-
-def _step(t: Level, u: Tensor, s: Level, weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
-    return s.sigma / t.sigma * u + s.alpha * weighted_sum(weights, values)

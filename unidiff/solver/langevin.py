@@ -12,7 +12,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process
-from unidiff.process.level import Level
+from unidiff.process.level import Level, axpby
 from unidiff.solver.base import OneStep, require_positive_alpha
 from unidiff.solver.sde import ReverseDiffusion
 
@@ -97,8 +97,8 @@ class AnnealedLangevin(OneStep):
     def _relax(self, denoiser: Denoiser, u: Tensor, t: Level, noise: Noise, **cond: Tensor) -> Tensor:
         k = self._k(denoiser.process)
         for _ in range(self.steps_per_level):
-            eps = denoiser(u, t, **cond).eps
-            u = u - (0.5 * k * t.sigma) * eps + (k**0.5 * t.sigma) * noise(u)  # algorithm 3, line 6
+            mean = denoiser(u, t, **cond).mix(0.0, -0.5 * k * t.sigma, 1.0, u)
+            u = axpby(1.0, mean, k**0.5 * t.sigma, noise(u))  # algorithm 3, line 6
         return u
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.noise import Noise
-from unidiff.process.level import Level
+from unidiff.process.level import Level, axpby
 from unidiff.solver.base import OneStep, Solver
 
 __all__ = ["Euler", "Heun", "ProbabilityFlow", "require_resolved"]
@@ -32,7 +32,8 @@ class Euler(OneStep):
     order: ClassVar[int | None] = 1
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        return u + (s.time - t.time) * denoiser(u, t, **cond).velocity
+        h = s.time - t.time
+        return denoiser(u, t, **cond).mix(h * t.alpha_rate, h * t.sigma_rate, 1.0, u)
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Heun(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         h = s.time - t.time
         start = denoiser(u, t, **cond).velocity
-        end = denoiser(u + h * start, s, **cond).velocity
-        return u + (h / 2) * (start + end)
+        u = axpby(1.0, u, h, start)  # Euler's step, which the second slope corrects
+        end = denoiser(u, s, **cond).mix(h / 2 * s.alpha_rate, h / 2 * s.sigma_rate, 1.0, u)
+        return axpby(1.0, end, -h / 2, start)
 
 
 @dataclass(frozen=True)

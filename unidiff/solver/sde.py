@@ -42,13 +42,13 @@ class EulerMaruyama(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         prediction = denoiser(u, t, **cond)
         h = s.time - t.time
-        u = u + h * prediction.velocity
         if self.eta == 0:
-            return u
+            return prediction.mix(h * t.alpha_rate, h * t.sigma_rate, 1.0, u)
         f = t.alpha_rate / t.alpha
         g2 = 2 * t.sigma * (t.sigma_rate - f * t.sigma)
-        u = u + (0.5 * h * self.eta**2 * g2 / t.sigma) * prediction.eps  # score = -eps / sigma
-        return u + (self.eta * (g2 * -h) ** 0.5) * noise(u)
+        push = 0.5 * h * self.eta**2 * g2 / t.sigma  # score = -eps / sigma
+        mean = prediction.mix(h * t.alpha_rate, h * t.sigma_rate + push, 1.0, u)
+        return axpby(1.0, mean, self.eta * (g2 * -h) ** 0.5, noise(u))
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ class ReverseDiffusion(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         r = t.alpha / s.alpha
         q = t.sigma**2 - r**2 * s.sigma**2
-        eps = denoiser(u, t, **cond).eps
-        return axpby(2 - r, u, -q / t.sigma, eps) + q**0.5 * noise(u)
+        mean = denoiser(u, t, **cond).mix(0.0, -q / t.sigma, 2 - r, u)
+        return axpby(1.0, mean, q**0.5, noise(u))

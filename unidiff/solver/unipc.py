@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
-from unidiff.process.level import Level, Scale, expm1
+from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
-from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, to_device, weighted_sum
+from unidiff.solver.exponential import ddim_step, for_each_step, log_ratios, safe_divide, weighted_sum, with_states
 
 __all__ = ["UniPC"]
 
@@ -46,61 +45,53 @@ class UniPC(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
-        weights = iter(to_device(self._all_weights(log_q, zero_alpha), u.device))
-        nodes: list[Level] = []
-        values: list[Tensor] = []  # x0 at the nodes, newest first
-        before: Tensor | None = None  # the corrected state at nodes[0]
+        used = [i for i, zero in enumerate(zero_alpha) if not zero]
+        path = [levels[i] for i in used]
+        predictor = with_states(for_each_step(_predictor, log_q[used], self.order), path, u.device)
+        corrector = with_states(for_each_step(_corrector, log_q[used], self.order), path, u.device)
+        values: list[Tensor] = []  # x0 at the last levels, newest first
+        before: Tensor | None = None  # the corrected state at the newest of them
         for i, t in enumerate(levels):
             prediction = denoiser(u, t, **cond)
             if before is not None:
-                u = _unified(before, nodes, values, t, next(weights), prediction.x0)  # UniC
+                u = weighted_sum(next(corrector), [before, *values, prediction.x0])  # UniC
             if i == len(levels) - 1:
                 break
             s = levels[i + 1]
             if zero_alpha[i] or zero_alpha[i + 1]:
                 u = ddim_step(s, prediction)
             else:
-                nodes, values = [t, *nodes][: self.order], [prediction.x0, *values][: self.order]
-                before, u = u, _unified(u, nodes, values, s, next(weights))  # UniP
+                values, before = [prediction.x0, *values][: self.order], u
+                u = weighted_sum(next(predictor), [u, *values])  # UniP
             yield u
         yield prediction.x0
 
-    def _all_weights(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[list[Scale]]:
-        """The weights of each step's predictor and corrector, in the order in which they are used."""
-        weights = []
-        nodes: list[Tensor] = []
-        for (t, s), singular in zip(pairwise(log_q), map(any, pairwise(zero_alpha))):
-            if not singular:
-                nodes = [t, *nodes][: self.order]
-                offsets = [torch.as_tensor(safe_divide(t - node, t - s)) for node in nodes[1:]]
-                weights += [_weights(t - s, offsets), _weights(t - s, [*offsets, torch.ones_like(t)])]
-        return weights
+
+def _predictor(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
+    """The weights of x0 at the nodes, newest first, in a step of log(sigma / alpha) from start to end."""
+    return _on_values(start - end, [safe_divide(start - node, start - end) for node in nodes[1:]])
 
 
-def _unified(
-    u: Tensor, nodes: list[Level], values: list[Tensor], s: Level, weights: list[Scale], ahead: Tensor | None = None
-) -> Tensor:
-    """The step from nodes[0] to s through the values, and through the one at s (`ahead`) in the corrector."""
-    t = nodes[0]
-    h = log_ratio(t) - log_ratio(s)
-    offsets = [safe_divide(log_ratio(t) - log_ratio(node), h) for node in nodes[1:]]
-    differences = [(value - values[0]) * safe_divide(1.0, r) for r, value in zip(offsets, values[1:])]
-    if ahead is not None:
-        differences.append(ahead - values[0])
-    growth = expm1(-h)
-    result = s.sigma / t.sigma * u - s.alpha * growth * values[0]
-    if not differences:
-        return result
-    return result - s.alpha * growth * weighted_sum(weights, differences)
+def _corrector(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
+    """The same with the value at the end, which comes last."""
+    offsets = [safe_divide(start - node, start - end) for node in nodes[1:]]
+    return _on_values(start - end, [*offsets, torch.ones_like(start)])
 
 
-def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Scale]:
+def _on_values(h: Tensor, offsets: Sequence[Scale]) -> Tensor:
+    """The weights of x0 itself from those of its differences D_j = x0_j - x0_0 over r_j, with (1 - e^-h)."""
+    r = [torch.as_tensor(offset) for offset in offsets]
+    weights = [torch.as_tensor(safe_divide(weight, offset)) for weight, offset in zip(_weights(h, r), r)]
+    return -torch.expm1(-h) * torch.stack([1 - sum(weights, torch.zeros_like(h)), *weights])
+
+
+def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Tensor]:
     """The solution a of R a = b: with these weights the step is exact for polynomials (theorem 3.1, eq. 5).
 
     A single one is 1/2 as published.
     """
     if len(offsets) < 2:
-        return [0.5] * len(offsets)
+        return [torch.full_like(h, 0.5)] * len(offsets)
     r = torch.stack(list(offsets), -1)
     still = h == 0  # modes whose SNR stands still take no step
     h, r = torch.where(still, 1.0, h), torch.where(still[..., None], torch.arange(-1.0, len(offsets) - 1).flip(0), r)
@@ -110,5 +101,4 @@ def _weights(h: Tensor, offsets: Sequence[Tensor]) -> list[Scale]:
     for n in range(1, len(offsets) + 1):
         right.append(phi * math.factorial(n) / torch.expm1(-h))
         phi = phi / -h - 1 / math.factorial(n + 1)
-    solution = torch.linalg.solve(matrix, torch.stack(right, -1))
-    return list(solution.unbind(-1)) if h.ndim else solution.tolist()
+    return list(torch.linalg.solve(matrix, torch.stack(right, -1)).unbind(-1))

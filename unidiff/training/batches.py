@@ -56,12 +56,15 @@ class BatchPlan:
 
     def indices(self, step: int) -> Tensor:
         """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another, or of one order."""
-        positions = self.offset + torch.arange(step * self.batch, (step + 1) * self.batch)
+        start = self.offset + step * self.batch
+        stop = start + self.batch
         if self.count is None:
-            return positions
-        epochs = positions // self.count
-        shuffled = {epoch: _order(self.seed, epoch, self.count) for epoch in epochs.unique().tolist()}
-        return torch.cat([order[positions[epochs == epoch] % self.count] for epoch, order in shuffled.items()])
+            return torch.arange(start, stop)
+        epochs = range(start // self.count, (stop - 1) // self.count + 1)
+        begins = ((epoch, epoch * self.count) for epoch in epochs)
+        return torch.cat(
+            [_order(self.seed, epoch, self.count)[max(0, start - begin) : stop - begin] for epoch, begin in begins]
+        )
 
     def uniform(self, step: int) -> Tensor:
         """Uniform draws for the times of a step, (B,) float64 on the CPU.
@@ -108,8 +111,8 @@ class Batch(OpenDataset):
     """
 
     def __init__(self, source: OpenDataset, resident: OpenDataset, indices: Tensor) -> None:
-        described = (source.name, source.shape, source.checksum, source.stand_in, source.labels, source.class_names)
-        super().__init__(*described)
+        for name in ("name", "shape", "checksum", "stand_in", "labels", "class_names"):  # checked in the source
+            vars(self)[name] = getattr(source, name)
         self.source, self.resident, self.indices = source, resident, indices
         self._read: tuple[Tensor, Tensor | None] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["EMA"]
@@ -23,10 +23,18 @@ class EMA:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._followed = network
+        self._lists = _tensors(self.network), _tensors(network)  # walking a network costs as much as averaging it
 
     @torch.no_grad()
     def update(self, network: nn.Module, decay: float) -> None:
         """One step: average <- decay average + (1 - decay) weights; buffers are copied."""
-        get_ema_multi_avg_fn(decay)(list(self.network.parameters()), list(network.parameters()), 0)
-        for average, current in zip(self.network.buffers(), network.buffers()):
+        own, other = self._lists if network is self._followed else (_tensors(self.network), _tensors(network))
+        get_ema_multi_avg_fn(decay)(own[0], other[0], 0)
+        for average, current in zip(own[1], other[1]):
             average.copy_(current)
+
+
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights and the buffers of a network."""
+    return list(network.parameters()), list(network.buffers())

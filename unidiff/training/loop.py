@@ -187,6 +187,7 @@ def _train(
     if checkpoints is not None:
         checkpoints.load(report if main else lambda text: None, device, restore=restore)
 
+    weights = list(network.parameters())
     network.train()
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
         own = [weight.requires_grad for weight in layer.parameters(recurse=False)]
@@ -212,7 +213,7 @@ def _train(
         if step == 1:
             first = window.clone()
         loss.end_step(accelerator)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf, foreach=True)
+        norm = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
         average.update(network, settings.ema_at(step - 1))
@@ -223,7 +224,7 @@ def _train(
         saving = last or stopping or step % settings.checkpoint_every == 0
         loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
         if logging or saving:
-            finite = torch.stack([weight.isfinite().all() for weight in network.parameters()]).all()
+            finite = torch.stack([weight.isfinite().all() for weight in weights]).all()
             if not (math.isfinite(loss_sum) and finite):
                 raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
@@ -238,11 +239,11 @@ def _train(
         # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
         if saving and checkpoints is not None and main:
-            weights, averages = network.state_dict(), average.network.state_dict()
+            current, averages = network.state_dict(), average.network.state_dict()
             seen = offset + step * settings.batch
             extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "seen": seen}
             extra["first_loss"] = first.item()
-            checkpoints.save(Checkpoint(step, weights, averages, optimizer.state_dict(), extra, loss.state()))
+            checkpoints.save(Checkpoint(step, current, averages, optimizer.state_dict(), extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
         if stopping and not last:
@@ -275,7 +276,7 @@ def _accumulate_gradients(
         seed_device(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
     batch.resident.prefetch(plan.indices(step + 1).chunk(processes)[rank])
     total = torch.zeros((), device=accelerator.device)
-    chance = plan.condition_draws(step, conditioning.draws if conditioning is not None else 1)
+    chance = uniform if conditioning is None else plan.condition_draws(step, conditioning.draws)
     rows = torch.arange(plan.batch)
     mine = [values.chunk(processes)[rank].chunk(parts) for values in (rows, uniform, chance)]
     for part, (row, draw, drawn, eps) in enumerate(zip(*mine, noise.chunk(parts))):

@@ -1,0 +1,152 @@
+"""What a denoiser predicts: a point of the plane that the state and the output of a network span."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from unidiff.process.level import Level, Scale, axpby, scale_by, sum_of_two
+
+__all__ = ["Prediction"]
+
+
+class Prediction:
+    """The expected data and the expected noise of a state u = alpha x0 + sigma eps.
+
+    A network predicts one combination of the two, so each of them is a combination of two tensors, the state and the
+    network's output. Neither is computed before it is asked for, and `mix` goes from these tensors to what a solver
+    needs in one step. It unpacks as (x0, eps, level, variance_interpolation).
+
+    Args:
+        x0: Expected clean state E[u_0 | u_t], (B, *modes).
+        eps: Expected noise E[eps | u_t], (B, *modes).
+        level: The time of the state and its coefficients.
+        variance_interpolation: Where the variance of a reverse step lies between the small one, beta-tilde (0), and
+            the large one, beta (1), on a logarithmic scale, (B, *modes), not bounded: v of Nichol & Dhariwal 2021, eq.
+            15. None if the model has not learned one.
+    """
+
+    level: Level
+    variance_interpolation: Tensor | None
+    # State and output, and alpha, sigma, a, b over the determinant of `solved`; else x0 and eps are there.
+    _plane: tuple[Tensor, Tensor, float, float, float, float] | None = None
+    _x0: Tensor | None = None
+    _eps: Tensor | None = None
+
+    def __init__(self, x0: Tensor, eps: Tensor, level: Level, variance_interpolation: Tensor | None = None) -> None:
+        vars(self).update(_x0=x0, _eps=eps, level=level, variance_interpolation=variance_interpolation)
+
+    @classmethod
+    def solved(
+        cls, output: Tensor, u: Tensor, level: Level, a: Scale, b: Scale, variance: Tensor | None = None
+    ) -> Prediction:
+        """The prediction that explains state and output: [u; output] = [[alpha, sigma], [a, b]] [x0; eps].
+
+        Args:
+            output: The quantity a x0 + b eps, (B, *modes).
+            u: The state, (B, *modes).
+            level: Time and coefficients of the state.
+            a: The quantity's coefficient of the data.
+            b: That of the noise.
+            variance: The `variance_interpolation`.
+        """
+        alpha, sigma = level.alpha, level.sigma
+        det = alpha * b - sigma * a
+        if isinstance(det, Tensor) or (torch.is_grad_enabled() and (u.requires_grad or output.requires_grad)):
+            # Now: coefficients of modes or samples would be combined for each use, and a graph is that of the moment.
+            x0, eps = axpby(b / det, u, -sigma / det, output), axpby(alpha / det, output, -a / det, u)
+            return cls(x0, eps, level, variance)
+        prediction = cls.__new__(cls)
+        own = prediction.__dict__
+        own["level"], own["variance_interpolation"] = level, variance
+        own["_plane"] = _free(u), _free(output), alpha / det, sigma / det, a / det, b / det
+        return prediction
+
+    @property
+    def x0(self) -> Tensor:
+        """Expected clean state E[u_0 | u_t], (B, *modes)."""
+        if self._x0 is None and self._plane is not None:
+            u, output, _, sigma, _, b = self._plane
+            self.__dict__["_x0"] = sum_of_two(b, u, -sigma, output)
+        return self._x0  # type: ignore[return-value]
+
+    @property
+    def eps(self) -> Tensor:
+        """Expected noise E[eps | u_t], (B, *modes)."""
+        if self._eps is None and self._plane is not None:
+            u, output, alpha, _, a, _ = self._plane
+            self.__dict__["_eps"] = sum_of_two(alpha, output, -a, u)
+        return self._eps  # type: ignore[return-value]
+
+    def mix(self, a: Scale, b: Scale, c: Scale = 0.0, u: Tensor | None = None) -> Tensor:
+        """The combination a x0 + b eps + c u, (B, *modes).
+
+        Args:
+            a: The coefficient of the expected data.
+            b: That of the expected noise.
+            c: That of the state.
+            u: The state itself; needed for its coefficient only.
+        """
+        if self._plane is not None:
+            state, output, alpha, sigma, own_a, own_b = self._plane
+            of_state, of_output = a * own_b - b * own_a + c, b * alpha - a * sigma  # Cramer's rule
+            if not (isinstance(of_state, Tensor) or isinstance(of_output, Tensor)) and (u is None or u is state):
+                return sum_of_two(of_state, state, of_output, output)
+        if not isinstance(a, Tensor) and a == 0:
+            both = scale_by(b, self.eps)
+        elif not isinstance(b, Tensor) and b == 0:
+            both = scale_by(a, self.x0)
+        else:
+            both = axpby(a, self.x0, b, self.eps)
+        return both if u is None else axpby(c, u, 1.0, both)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a prediction is not to be changed; use _replace({name}=...)")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.x0, self.eps, self.level, self.variance_interpolation))
+
+    def __getitem__(self, index: int) -> Any:
+        return tuple(self)[index]
+
+    def __repr__(self) -> str:
+        names = "x0", "eps", "level", "variance_interpolation"
+        return f"Prediction({', '.join(f'{name}={value!r}' for name, value in zip(names, self))})"
+
+    def _replace(self, **values: Any) -> Prediction:
+        """A prediction with other values of these names."""
+        names = "x0", "eps", "level", "variance_interpolation"
+        return Prediction(**dict(zip(names, self)) | values)
+
+    @property
+    def variance(self) -> Tensor | None:
+        """The old name of `variance_interpolation`."""
+        warnings.warn("Prediction.variance is now called variance_interpolation.", DeprecationWarning, stacklevel=2)
+        return self.variance_interpolation
+
+    @property
+    def score(self) -> Tensor:
+        """Gradient of the log density of u_t: -eps / sigma (Tweedie's formula; thesis eq. 3.29)."""
+        return -self.eps / self.level.sigma
+
+    @property
+    def v(self) -> Tensor:
+        """The v of Salimans & Ho 2022: alpha eps - sigma x0."""
+        return self.mix(-self.level.sigma, self.level.alpha)
+
+    @property
+    def velocity(self) -> Tensor:
+        """Velocity du/dt of the probability flow: alpha' x0 + sigma' eps.
+
+        It is f u - g^2 score / 2 (Song et al. 2021, eq. 13), but finite where alpha = 0.
+        """
+        return self.mix(self.level.alpha_rate, self.level.sigma_rate)
+
+
+def _free(x: Tensor) -> Tensor:
+    """The tensor outside of the graph of its moment, which is without gradients."""
+    return x.detach() if x.requires_grad else x
