@@ -8,6 +8,7 @@ import random
 import shutil
 import stat
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _done(action: Callable[[Path, random.Random], None], path: Path, draw: rando
     name = action.__name__.strip("_")
     try:
         action(path, draw)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, struct.error) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, EOFError, struct.error, zlib.error) as error:
         return f"{name} failed on {path}: {type(error).__name__}"  # after another mutation
     return f"{name} {path}"
 
