@@ -6,6 +6,9 @@ from unidiff import evaluation as evaluation
 from unidiff import inverse as inverse
 from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
+from unidiff.acceleration import Acceleration as Acceleration
+from unidiff.acceleration import Compiled as Compiled
+from unidiff.acceleration import CudaGraphs as CudaGraphs
 from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.dit import DiT as DiT
 from unidiff.backbone.encoder import Encoder as Encoder

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -80,6 +81,16 @@ class Denoiser(PlainArguments, nn.Module, ABC):
         others = (other for other in self.conditions or () if other.name != condition.name)
         self.conditions = (*others, condition)
 
+    def with_networks(self, wrap: Callable[[nn.Module], nn.Module]) -> Denoiser:
+        """The same model with what `wrap` makes of its network, and of those of the models that it wraps."""
+        twin = copy.copy(self)
+        own = self._modules.items()
+        children = {
+            name: child.with_networks(wrap) if hasattr(child, "with_networks") else child for name, child in own
+        }
+        twin.__dict__["_modules"] = children
+        return twin
+
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:
         """Exact samples of the data, (B, *shape), of a closed-form denoiser.
 
@@ -154,6 +165,12 @@ class NeuralDenoiser(Denoiser):
         """The same model with another network."""
         twin = type(self)(self.process, self.parameterization, backbone, self.noise_condition)
         twin._copy_interface(self)  # a wrapper for several processes has no such attributes
+        return twin
+
+    def with_networks(self, wrap: Callable[[nn.Module], nn.Module]) -> NeuralDenoiser:
+        """See `Denoiser.with_networks`."""
+        twin = copy.copy(self)
+        twin.__dict__["_modules"] = {**self._modules, "backbone": wrap(self.backbone)}
         return twin
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
+from unidiff.training.execution import executed
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
@@ -192,7 +193,7 @@ def _train(
     for layer in network.modules():  # the running statistics of a frozen layer are frozen too
         own = [weight.requires_grad for weight in layer.parameters(recurse=False)]
         layer.training = not own or any(own)
-    parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
+    parallel = accelerator.prepare_model(executed(network, settings))
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)

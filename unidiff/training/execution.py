@@ -1,0 +1,64 @@
+"""How a network is executed in training: compiled, and with the activations of its blocks computed a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unidiff.acceleration import compiled
+from unidiff.errors import ParameterError
+from unidiff.training.settings import Training
+
+__all__ = ["executed"]
+
+
+def executed(network: nn.Module, settings: Training) -> nn.Module:
+    """The network as it is evaluated in training; its weights are shared.
+
+    Raises:
+        ParameterError: If gradient checkpointing is asked for and the network has no blocks.
+    """
+    inner = compiled(network, "training.compile") if settings.compile else network
+    return _Checkpointed(network, inner) if settings.gradient_checkpointing else inner
+
+
+class _Checkpointed(nn.Module):
+    """A network that keeps the inputs of its blocks alone for the backward pass (Chen et al. 2016).
+
+    Blocks are the entries of its lists (nn.ModuleList), of which a network has as many as it is deep. Each is evaluated
+    again, with the same dropout, when its gradients are needed.
+
+    Args:
+        network: The network.
+        inner: The network as it is executed.
+    """
+
+    def __init__(self, network: nn.Module, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self._forwards: dict[nn.Module, Callable[..., Tensor]] = {
+            block: partial(checkpoint, block.forward, use_reentrant=False) for block in _blocks(network)
+        }
+        if not self._forwards:
+            problem = f"{type(network).__name__} has no list of blocks (nn.ModuleList) whose activations could be freed"
+            raise ParameterError("training.gradient_checkpointing", f"{problem}. Leave it out.")
+
+    def forward(self, *args: Tensor, **cond: Tensor) -> Tensor:
+        for block, evaluate in self._forwards.items():
+            block.forward = evaluate
+        try:
+            return self.inner(*args, **cond)  # type: ignore[no-any-return]
+        finally:
+            for block in self._forwards:
+                del block.forward  # the method of its class again
+
+
+def _blocks(network: nn.Module, listed: bool = False) -> list[nn.Module]:
+    """The outermost entries of lists of a network that are no lists themselves and have weights."""
+    if listed and type(network) is not nn.ModuleList:
+        return [network] if any(True for _ in network.parameters()) else []
+    inside = listed or type(network) is nn.ModuleList
+    return [block for child in network.children() for block in _blocks(child, inside)]
