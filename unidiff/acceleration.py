@@ -18,7 +18,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.text import first_line
 
-__all__ = ["Acceleration", "Compiled", "CudaGraphs", "compiled", "plainly"]
+__all__ = ["Acceleration", "Compiled", "CudaGraphs", "compiled", "lay_channels_last", "plainly"]
 
 _WARM_UPS = 3  # evaluations in which libraries choose their algorithms and take their memory, before one is recorded
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
@@ -64,7 +64,7 @@ class Acceleration(PlainArguments, ABC):
             for device in {weight.device for weight in network.parameters()}:
                 self.check_device(device)
             if self.channels_last:
-                network = _channels_last(network)
+                network = lay_channels_last(copy.deepcopy(network))
             wrapped.append(self.execute(network))
             return wrapped[-1]
 
@@ -152,7 +152,7 @@ class _Recorded(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         if _plain.get():
-            return self.network(x, c, **cond)  # type: ignore[no-any-return]
+            return self.network(x, c, **cond)
         given = [x, c, *cond.values()]
         if torch.is_grad_enabled() and any(value.requires_grad for value in (*given, *self.parameters())):
             raise ParameterError("acceleration", "a CUDA graph has no gradients. Use Compiled, or none.")
@@ -166,7 +166,7 @@ class _Recorded(nn.Module):
             def evaluate() -> Tensor:
                 # Weights that autocast has cast and keeps would be freed behind the graph's back.
                 with torch.autocast(kind, *precision, cache_enabled=False):
-                    return self.network(*inputs[:2], **named)  # type: ignore[no-any-return]
+                    return self.network(*inputs[:2], **named)
 
             self._records[form] = (inputs, *_record(evaluate, x.device))
         inputs, output, replay = self._records[form]
@@ -197,11 +197,10 @@ def _record(evaluate: Callable[[], Tensor], device: torch.device) -> tuple[Tenso
     return output, graph.replay
 
 
-def _channels_last(network: nn.Module) -> nn.Module:
-    """A copy of a network, the weights of its convolutions with the channels last in memory."""
-    twin = copy.deepcopy(network)
-    for weight in twin.parameters():
-        if weight.ndim in (4, 5):
-            order = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
-            weight.data = weight.data.contiguous(memory_format=order)
-    return twin
+def lay_channels_last(network: nn.Module) -> nn.Module:
+    """The network itself, the weights of its convolutions of two and three axes with the channels last in memory."""
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in network.parameters():
+        if weight.ndim in orders:
+            weight.data = weight.data.contiguous(memory_format=orders[weight.ndim])
+    return network

@@ -84,10 +84,10 @@ class Denoiser(PlainArguments, nn.Module, ABC):
     def with_networks(self, wrap: Callable[[nn.Module], nn.Module]) -> Denoiser:
         """The same model with what `wrap` makes of its network, and of those of the models that it wraps."""
         twin = copy.copy(self)
-        own = self._modules.items()
-        children = {
-            name: child.with_networks(wrap) if hasattr(child, "with_networks") else child for name, child in own
-        }
+        children: dict[str, Any] = dict(self._modules)
+        for name, child in children.items():
+            if hasattr(child, "with_networks"):
+                children[name] = child.with_networks(wrap)
         twin.__dict__["_modules"] = children
         return twin
 

@@ -165,6 +165,12 @@ def test_gradient_checkpointing_trains_the_same_bits():
     assert torch.equal(weights(gradient_checkpointing=True), weights())  # its dropout is drawn twice alike
 
 
+def test_channels_last_train_the_same_weights():
+    found, expected = weights(channels_last=True), weights()
+    assert (found - expected).abs().max() <= 0.02  # see the last test
+    assert ((found - expected).abs() > 1e-4).double().mean() < 0.01
+
+
 def test_gradient_checkpointing_keeps_less():
     kept = []
     for on in (False, True):

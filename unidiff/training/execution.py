@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unidiff.acceleration import compiled
+from unidiff.acceleration import compiled, lay_channels_last
 from unidiff.errors import ParameterError
 from unidiff.training.settings import Training
 
-__all__ = ["executed"]
+__all__ = ["executed", "placed"]
+
+
+def placed(network: nn.Module, device: torch.device, settings: Training) -> nn.Module:
+    """The network itself on a device, its weights laid out in memory as the settings say."""
+    network = network.to(device)
+    return lay_channels_last(network) if settings.channels_last else network
 
 
 def executed(network: nn.Module, settings: Training) -> nn.Module:
@@ -50,7 +57,7 @@ class _Checkpointed(nn.Module):
         for block, evaluate in self._forwards.items():
             block.forward = evaluate
         try:
-            return self.inner(*args, **cond)  # type: ignore[no-any-return]
+            return self.inner(*args, **cond)
         finally:
             for block in self._forwards:
                 del block.forward  # the method of its class again

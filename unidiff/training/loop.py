@@ -24,7 +24,7 @@ from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
-from unidiff.training.execution import executed
+from unidiff.training.execution import executed, placed
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
@@ -159,7 +159,7 @@ def _train(
 ) -> Trained:
     """As `train`, with checked arguments; the global random state of torch is changed."""
     device, main = accelerator.device, accelerator.is_main_process
-    network = denoiser.backbone.to(device)
+    network = placed(denoiser.backbone, device, settings)
     average = EMA(network)
     averaged = denoiser.with_backbone(average.network)
     loss = LossInTraining(objective, denoiser, source, device)

@@ -34,6 +34,8 @@ class Training(PlainArguments):
         accumulate: Parts that a batch is split into on each device, to save memory; at least 1.
         precision: Number format of the network's arithmetic. auto is bf16 where the hardware has it, else fp32.
         compile: Compile the network with torch.compile first. Worth it on GPUs for long runs.
+        channels_last: Keep the weights of convolutions with the channels as the last axis in memory, which tensor cores
+            of GPUs want; with bf16.
         gradient_checkpointing: Keep the inputs of the network's blocks alone for the backward pass, which computes
             their activations a second time: less memory, a third more time, the same numbers.
         log_every: Steps between lines of metrics.jsonl, at least 1.
@@ -55,6 +57,7 @@ class Training(PlainArguments):
     accumulate: int = 1
     precision: Precision = "auto"
     compile: bool = False
+    channels_last: bool = False
     gradient_checkpointing: bool = False
     log_every: int = 10
     preview_every: int = 1000
