@@ -166,7 +166,8 @@ def test_gradient_checkpointing_trains_the_same_bits():
 
 
 def test_channels_last_train_the_same_weights():
-    found, expected = weights(channels_last=True), weights()
+    plain = {"dropout": 0.0}  # which draws in the order of the memory
+    found, expected = weights(plain, channels_last=True), weights(plain)
     assert (found - expected).abs().max() <= 0.02  # see the last test
     assert ((found - expected).abs() > 1e-4).double().mean() < 0.01
 

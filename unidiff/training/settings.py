@@ -35,7 +35,7 @@ class Training(PlainArguments):
         precision: Number format of the network's arithmetic. auto is bf16 where the hardware has it, else fp32.
         compile: Compile the network with torch.compile first. Worth it on GPUs for long runs.
         channels_last: Keep the weights of convolutions with the channels as the last axis in memory, which tensor cores
-            of GPUs want; with bf16.
+            of GPUs want; with bf16. Dropout then has other draws.
         gradient_checkpointing: Keep the inputs of the network's blocks alone for the backward pass, which computes
             their activations a second time: less memory, a third more time, the same numbers.
         log_every: Steps between lines of metrics.jsonl, at least 1.
