@@ -96,8 +96,8 @@ def attempt(row: Row, measure: Callable[[], Row]) -> Row:
     except Exception as error:
         return replace(row, remark=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     finally:
-        gc.collect()
         if torch.cuda.is_initialized():
+            gc.collect()
             torch.cuda.empty_cache()
 
 
