@@ -66,8 +66,9 @@ class Processes:
         A sample depends on its own seed alone. The shares are whole batches where there are enough of them, so the
         samples are those of one process to the bit; else to the rounding of smaller batches.
         """
+        part: dict[str, Any] = {"progress": progress, **cond}
         if self.accelerator is None:
-            return draw(denoiser, sampling, data, precision, progress=progress, **cond)
+            return draw(denoiser, sampling, data, precision, **part)
         from accelerate.utils import gather_object
 
         count, rank, processes = sampling.count, self.accelerator.process_index, self.accelerator.num_processes
@@ -77,8 +78,8 @@ class Processes:
         if mine:
             rows = slice(int(mine[0][0]), int(mine[-1][-1]) + 1)
             own = replace(sampling, seed=sampling.seed + rows.start, count=rows.stop - rows.start, batch=len(pieces[0]))
-            part: dict[str, Any] = {name: value[rows] for name, value in cond.items()}
-            solution = draw(denoiser, own, data, precision, progress=progress, **part)
+            part |= {name: value[rows] for name, value in cond.items()}
+            solution = draw(denoiser, own, data, precision, **part)
             found.append((solution.x.cpu(), solution.times, solution.nfe))
         samples, times, nfes = zip(*gather_object(found))
         return Solution(torch.cat(samples), times[0], max(nfes))

@@ -13,13 +13,21 @@ from unidiff.acceleration import compiled, lay_channels_last
 from unidiff.errors import ParameterError
 from unidiff.training.settings import Training
 
-__all__ = ["executed", "placed"]
+__all__ = ["blocks_of", "executed", "placed", "to_train"]
 
 
 def placed(network: nn.Module, device: torch.device, settings: Training) -> nn.Module:
     """The network itself on a device, its weights laid out in memory as the settings say."""
     network = network.to(device)
     return lay_channels_last(network) if settings.channels_last else network
+
+
+def to_train(network: nn.Module) -> None:
+    """Put a network into training mode, but for frozen layers, whose running statistics are frozen too."""
+    network.train()
+    for layer in network.modules():
+        own = [weight.requires_grad for weight in layer.parameters(recurse=False)]
+        layer.training = not own or any(own)
 
 
 def executed(network: nn.Module, settings: Training) -> nn.Module:
@@ -47,7 +55,7 @@ class _Checkpointed(nn.Module):
         super().__init__()
         self.inner = inner
         self._forwards: dict[nn.Module, Callable[..., Tensor]] = {
-            block: partial(checkpoint, block.forward, use_reentrant=False) for block in _blocks(network)
+            block: partial(checkpoint, block.forward, use_reentrant=False) for block in blocks_of(network)
         }
         if not self._forwards:
             problem = f"{type(network).__name__} has no list of blocks (nn.ModuleList) whose activations could be freed"
@@ -63,9 +71,9 @@ class _Checkpointed(nn.Module):
                 del block.forward  # the method of its class again
 
 
-def _blocks(network: nn.Module, listed: bool = False) -> list[nn.Module]:
+def blocks_of(network: nn.Module, listed: bool = False) -> list[nn.Module]:
     """The outermost entries of lists of a network that are no lists themselves and have weights."""
     if listed and type(network) is not nn.ModuleList:
         return [network] if any(True for _ in network.parameters()) else []
     inside = listed or type(network) is nn.ModuleList
-    return [block for child in network.children() for block in _blocks(child, inside)]
+    return [block for child in network.children() for block in blocks_of(child, inside)]
