@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ from unidiff.acceleration import compiled, lay_channels_last
 from unidiff.errors import ParameterError
 from unidiff.training.settings import Training
 
-__all__ = ["blocks_of", "executed", "placed", "to_train"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["blocks_of", "divided", "executed", "placed", "to_train"]
 
 
 def placed(network: nn.Module, device: torch.device, settings: Training) -> nn.Module:
@@ -30,14 +34,23 @@ def to_train(network: nn.Module) -> None:
         layer.training = not own or any(own)
 
 
-def executed(network: nn.Module, settings: Training) -> nn.Module:
-    """The network as it is evaluated in training; its weights are shared.
+def divided(settings: Training, accelerator: Accelerator) -> bool:
+    """Whether the weights of a network are divided between processes."""
+    return settings.sharded and accelerator.num_processes > 1
+
+
+def executed(network: nn.Module, settings: Training, accelerator: Accelerator | None = None) -> nn.Module:
+    """The network as it is evaluated in training, by one process or, with an accelerator, several; it is not copied.
 
     Raises:
         ParameterError: If gradient checkpointing is asked for and the network has no blocks.
     """
     inner = compiled(network, "training.compile") if settings.compile else network
-    return _Checkpointed(network, inner) if settings.gradient_checkpointing else inner
+    parallel = _Checkpointed(network, inner) if settings.gradient_checkpointing else inner
+    if accelerator is None or divided(settings, accelerator):
+        return parallel
+    prepared: nn.Module = accelerator.prepare_model(parallel)
+    return prepared
 
 
 class _Checkpointed(nn.Module):

@@ -24,7 +24,7 @@ from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
-from unidiff.training.execution import executed, placed, to_train
+from unidiff.training.execution import divided, executed, placed, to_train
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
@@ -190,10 +190,9 @@ def _train(
         checkpoints.load(report if main else lambda text: None, device, restore=restore)
 
     to_train(network)
-    if divided := settings.sharded and accelerator.num_processes > 1:
+    if divided(settings, accelerator):
         average, optimizer = sharded(network, average, optimizer, accelerator)
-    weights, parallel = list(network.parameters()), executed(network, settings)
-    parallel = parallel if divided else accelerator.prepare_model(parallel)
+    weights, parallel = list(network.parameters()), executed(network, settings, accelerator)
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)

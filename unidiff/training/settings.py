@@ -85,7 +85,7 @@ class Training(PlainArguments):
         )
 
     def check(self, objective: Loss[Trained]) -> None:
-        """Raise a ParameterError if a compiled or sharded network is differentiated twice, or the batch is too large to couple."""
+        """Raise a ParameterError if the objective cannot be trained so: compiled, sharded, or on so large a batch."""
         if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
             coupling.check_batch(self.batch)
         ways = {"compile": "which torch.compile cannot do", "sharded": "for which its weights must be whole"}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["local", "sharded", "whole"]
 
 T = TypeVar("T")
+_SETTINGS = ("lr", "weight_decay", "fused")  # of an optimiser, which training sets
 
 
 def sharded(
@@ -41,11 +42,11 @@ def sharded(
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    saved, settings = optimizer.state_dict(), dict(optimizer.defaults)
+    saved, same = optimizer.state_dict(), {name: optimizer.defaults[name] for name in _SETTINGS}
     for module in (*blocks_of(network), network):
         fully_shard(module, mesh=mesh)
     weights = list(network.parameters())
-    divided = torch.optim.AdamW(weights, **settings)
+    divided = torch.optim.AdamW(weights, **same)
     for number, values in saved["state"].items():
         like = weights[number]
         saved["state"][number] = {
