@@ -164,7 +164,7 @@ def test_a_dry_run_of_two_speaks_once_and_a_mistake_is_said_once_and_ends_both(t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow  # 3 s: two trainings in two processes
+@pytest.mark.slow  # each of two pairs of processes imports what divides weights
 def test_weights_that_are_divided_are_those_of_one_process(tmp_path):
     training = {**RING["training"], "steps": 12, "log_every": 1, "checkpoint_every": 5, "accumulate": 2}
     training |= {"sharded": True, "gradient_checkpointing": True, "preview_every": 6}
