@@ -6,6 +6,9 @@ from unidiff import evaluation as evaluation
 from unidiff import inverse as inverse
 from unidiff import pde as pde
 from unidiff._version import __version__ as __version__
+from unidiff.acceleration import Acceleration as Acceleration
+from unidiff.acceleration import Compiled as Compiled
+from unidiff.acceleration import CudaGraphs as CudaGraphs
 from unidiff.backbone.base import Backbone as Backbone
 from unidiff.backbone.dit import DiT as DiT
 from unidiff.backbone.encoder import Encoder as Encoder
@@ -40,7 +43,6 @@ from unidiff.data.base import TensorSource as TensorSource
 from unidiff.denoiser import Counted as Counted
 from unidiff.denoiser import Denoiser as Denoiser
 from unidiff.denoiser import NeuralDenoiser as NeuralDenoiser
-from unidiff.denoiser import Rescheduled as Rescheduled
 from unidiff.divergence import DivergenceEstimator as DivergenceEstimator
 from unidiff.divergence import ExactTrace as ExactTrace
 from unidiff.divergence import GaussianHutchinson as GaussianHutchinson
@@ -132,6 +134,7 @@ from unidiff.process.variance_exploding import VESDE as VESDE
 from unidiff.process.variance_preserving import VPSDE as VPSDE
 from unidiff.process.variance_preserving import CosineVP as CosineVP
 from unidiff.process.variance_preserving import SubVPSDE as SubVPSDE
+from unidiff.rescheduled import Rescheduled as Rescheduled
 from unidiff.run.load import Run as Run
 from unidiff.run.load import load as load
 from unidiff.run.task import load_recipe as load_recipe

@@ -177,6 +177,11 @@ def require_depth(content: object, most: int = _MAX_DEPTH) -> None:
             require_depth(inner, most - 1)
 
 
+def _plain(device: str | torch.device) -> str:
+    """The name of a device for what reads files, which knows no `cpu:0`, as accelerate has it in several processes."""
+    return "cpu" if str(device).startswith("cpu") else str(device)
+
+
 def read_tensors(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
     """The tensors of a safetensors file, whose header is held against the size of the file.
 
@@ -187,7 +192,7 @@ def read_tensors(path: str | Path, device: str | torch.device = "cpu") -> dict[s
 
     open_regular(path).close()
     try:
-        return load_file(path, device=str(device))
+        return load_file(path, device=_plain(device))
     except (MemoryError, RuntimeError):  # of the device, not of the file
         raise
     except Exception as error:  # safetensors' own error is none of Python's
@@ -208,7 +213,7 @@ def read_saved(path: str | Path, device: str | torch.device = "cpu") -> Any:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise Unreadable(path, "the file is damaged (it is compressed)")
             file.seek(0)
-            return torch.load(file, map_location=device, weights_only=True)
+            return torch.load(file, map_location=_plain(device), weights_only=True)
     except (Unreadable, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # zipfile, pickle and torch have errors of many kinds

@@ -23,7 +23,7 @@ ORDER = [
     "objective",
     "backbone",
     "guidance",
-    "grid",
+    "grid acceleration",
     "solver sampling",
     "likelihood variational encoding editing inverse",
     "codec pde",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import in_process
+
+import unidiff as ud
 
 BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
 WITHOUT_OPTIONS = ("inpainting", "inverse", "joint_conditions", "rows")
@@ -41,3 +46,69 @@ def test_a_short_benchmark_finishes(name, tmp_path, monkeypatch):
     result = run(next(path for path in BENCHMARKS if path.stem == name), *TINY[name].split())
     assert result.code in (0, None)
     assert result.out.strip()
+
+
+GPU = next(path for path in BENCHMARKS if path.stem == "gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_nothing_is_measured_or_written(tmp_path):
+    page = tmp_path / "gpu.md"
+    page.write_text("# On a GPU")
+    result = run(GPU, "--docs", page)
+    assert (result.code, result.out.count("\n")) == (0, 1)
+    assert "There is no CUDA device here" in result.out
+    assert page.read_text() == "# On a GPU"
+    assert run(GPU, "--seconds", 0).code == 2
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """benchmarks/gpu.py as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark_gpu", GPU)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow  # a process of its own
+def test_the_tests_of_a_card_are_counted(gpu, tmp_path):
+    (tmp_path / "test_some.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
+    setting = gpu.Setting(torch.device("cpu"), tmp_path / "test_some.py")
+    first, second = gpu.tests(setting, 600.0)
+    assert first.remark.startswith("1 passed, 1 failed, 0 skipped in ")
+    assert (second.what, second.remark) == ("test_bad", "assert 1 == 2")
+    (none,) = gpu.tests(setting, 1e-3)
+    assert none.remark.startswith("0 passed, 0 failed, 0 skipped so far, and stopped after ")
+
+
+@pytest.mark.slow  # 5 s: it trains ten networks and samples from six
+def test_the_table_of_a_card_is_made_and_replaces_the_last_one(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # 20 s of a C++ compiler
+    monkeypatch.setitem(gpu.PARTS, "tests", (0.4, lambda setting, seconds: iter(())))
+    page = tmp_path / "gpu.md"
+    page.write_text("# On a GPU\n\nBefore.\n")
+
+    def rows() -> list[list[str]]:
+        result = in_process(gpu.main, GPU, "--device", "cpu", "--seconds", "0.1", "--docs", page)
+        assert result.code == 0, result.err
+        text = page.read_text()
+        assert result.out.strip() in text
+        assert text.startswith("# On a GPU\n\nBefore.\n")
+        assert text.count("ms per step") == text.count("table begins") == text.count("table ends") == 1
+        return [line.strip("| ").split(" | ") for line in result.out.splitlines() if line.startswith("| ")][2:]
+
+    found = rows()
+    parts = [row[0] for row in found]
+    numbers = {"training": 5, "sampling": 10, "recipe": 4, "MNIST": 1}
+    assert {part: parts.count(part) for part in numbers} == numbers
+    failed = [row for row in found if "Error" in row[-1]]
+    assert len(failed) == 4
+    assert all("CudaGraphs needs a model on a CUDA device" in row[-1] for row in failed)
+    assert "500 epochs: " in found[-1][-1]
+
+    page.write_text(page.read_text() + "\nAfter.\n")
+    monkeypatch.setattr(ud, "train", lambda *args, **options: 1 / 0)
+    assert len([row for row in rows() if row[-1] == "ZeroDivisionError: division by zero"]) == 10
+    assert page.read_text().endswith("\nAfter.\n")

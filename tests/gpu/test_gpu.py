@@ -12,6 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from device_cases import CASES, on_cpu, trained
+from safetensors.torch import load_file
+from tiny import RING, start, unidiff, write
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
@@ -168,3 +170,70 @@ def test_the_number_of_waits_does_not_grow_with_the_steps():
 def test_trained_weights_are_on_the_card():
     weights = trained(unet(), images(), ud.Denoising(), CARD, 2, conditioning=ud.Labels(0.2))
     assert weights.device.type == "cuda"
+
+
+def drawn(model: ud.Denoiser, **options: object) -> torch.Tensor:
+    label = torch.tensor([0, 1, 2, 1, 0])
+    with torch.autocast("cuda", torch.bfloat16, enabled=options.pop("bf16", False)):
+        options = {"seeds": 5, "batch": 2, "device": CARD, "label": label, **options}
+        return ud.sample(model, ud.ExponentialAdams(), ud.Uniform(5), **options).x  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("way", [ud.CudaGraphs(), ud.CudaGraphs(channels_last=True), ud.Compiled(channels_last=True)])
+def test_accelerated_samples_are_the_plain_ones(way, bf16):
+    network = unet().backbone
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=1 / max(1, weight[0].numel()) ** 0.5)
+    model = ud.ClassifierFree(ud.NeuralDenoiser(ud.DDPM(50), ud.X0(), network), 2.0).to(CARD).eval()
+    plain, fast = drawn(model, bf16=bf16), drawn(way.apply(model), bf16=bf16)
+    # The same products in another order over some 30 layers, in 24 bits (TF32 is off) or in 8; three times sqrt(30) of
+    # a rounding, times 3 for the guidance of scale 2 and 5 for the sum of the weights of a multistep method.
+    bound = 3 * 30**0.5 * (2.0**-8 if bf16 else 2.0**-24) * 3 * 5 * float(plain.abs().max())
+    assert (fast - plain).abs().max() <= bound
+    again = drawn(way.apply(model), bf16=bf16)
+    assert torch.equal(again, fast)
+
+
+def test_a_recorded_network_follows_its_weights():
+    model = unet().to(CARD).eval()
+    fast = ud.CudaGraphs().apply(model)
+    before = drawn(fast)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01)
+    torch.testing.assert_close(drawn(fast), drawn(model), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(drawn(fast), before)
+
+
+@pytest.mark.parametrize("changes", [{"compile": True}, {"channels_last": True}, {"gradient_checkpointing": True}])
+def test_a_training_executed_otherwise_is_the_plain_one(changes):
+    found = []
+    for options in ({}, changes):
+        network = ud.UNet((1, 8, 8), width=16, multipliers=(1, 2), blocks=1, attention=(4,))
+        torch.manual_seed(0)
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=1 / max(1, weight[0].numel()) ** 0.5)
+        own = settings(steps=2, lr=1e-2, **options)
+        model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), network)
+        ud.train(model, images(), ud.Denoising(), own, accelerator=accelerator_for(own, "cuda:0"))
+        found.append(torch.cat([weight.detach().flatten() for weight in network.parameters()]))
+    # Two steps of AdamW move a weight by at most 2 lr; one whose gradient is next to 0 perhaps the other way.
+    assert (found[0] - found[1]).abs().max() <= 0.04
+    assert ((found[0] - found[1]).abs() > 1e-3).double().mean() < 0.01
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_two_cards_are_one(tmp_path):
+    recipe = write(tmp_path, {**RING, "training": {**RING["training"], "batch": 16}})
+    assert unidiff("run", recipe, "--out", tmp_path / "one", "--device", "cuda:0").code == 0
+    array = tmp_path / "two.npy"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unidiff")
+    for command in (("run", recipe, "--out", tmp_path / "two"), ("sample", tmp_path / "two", "--array", array)):
+        process = start(*command, "--device", "cuda", module=launcher)
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    assert array.exists()
+    one, two = (load_file(tmp_path / name / "checkpoints/step-00000008/model.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-3)

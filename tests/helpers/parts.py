@@ -39,6 +39,7 @@ FROZEN = (
         ud.codec.AutoencoderConfig,
         ud.codec.CodecObjective,
         ud.codec.PixelError,
+        ud.Acceleration,
     ),
 )
 

@@ -10,11 +10,13 @@ import struct
 import warnings
 
 import numpy as np
+import pretend_gpu
 import pytest
 import torch
 from PIL import Image
 
 from unidiff.data import folder
+from unidiff.data.adapt import as_open_dataset
 from unidiff.data.array import ArrayFile
 from unidiff.data.folder import ImageFolder
 from unidiff.errors import DataError, ParameterError
@@ -242,6 +244,29 @@ def test_flip_doubles_the_samples(tmp_path):
     assert torch.equal(second, first.flip(-1))
     with pytest.raises(IndexError):
         both.batch(torch.tensor([6]))
+
+
+@pytest.mark.skipif(not pretend_gpu.AVAILABLE, reason="torch < 2.9 has no Python backend")
+@pytest.mark.parametrize("kind", ["folder", "array", "scaled array", "images"])
+def test_bytes_cross_to_a_device_and_become_the_same_pixels_there(kind, tmp_path, monkeypatch):
+    for i in range(3):
+        save(tmp_path / "c" / f"{i}.png", 9, 8, 3)
+    stored = torch.arange(5 * 3 * 8 * 8).reshape(5, 3, 8, 8).to(torch.uint8)
+    np.save(tmp_path / "array.npy", stored.numpy().repeat(2, 0))
+    source = {
+        "folder": lambda: ImageFolder(str(tmp_path / "c"), size=8, flip=True).open(),
+        "array": lambda: ArrayFile(str(tmp_path / "array.npy")).open(),
+        "scaled array": lambda: ArrayFile(str(tmp_path / "array.npy"), low=0, high=300).open(),
+        "images": lambda: as_open_dataset([*stored]),
+    }[kind]()
+    indices = torch.tensor([3, 0, 3, 4])
+    crossed = set()
+    monkeypatch.setattr(pretend_gpu, "_upload", lambda tensor, non_blocking: crossed.add((tensor.dtype, non_blocking)))
+    with pretend_gpu.pretend_gpu() as gpu:
+        x = source.batch(indices, gpu.device)
+    assert not gpu.waits
+    assert crossed <= {(torch.uint8, True), (torch.bool, True)}, crossed
+    assert torch.equal(x.cpu(), source.batch(indices))
 
 
 def test_prefetching_changes_nothing_and_stays_bounded(tmp_path, monkeypatch):

@@ -54,6 +54,13 @@ def odd(tmp_path):
     os.close(here)
 
 
+def test_tensors_are_read_for_a_cpu_with_a_number(tmp_path):
+    save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")  # as accelerate numbers the CPUs of several processes
+    torch.save({"x": torch.ones(2)}, tmp_path / "x.pt")
+    for read, name in ((read_tensors, "x.safetensors"), (read_saved, "x.pt")):
+        assert torch.equal(read(tmp_path / name, torch.device("cpu", 0))["x"], torch.ones(2))
+
+
 def test_only_regular_files_are_opened(odd):
     readers = [open_regular, read_bytes, read_json, read_tensors, read_saved, digest]
     for problem, path in odd.items():

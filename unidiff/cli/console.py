@@ -39,9 +39,10 @@ def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
 
 
 class Console:
-    """Notices and progress on standard error; standard output is left to results."""
+    """Notices and progress on standard error; standard output is left to results. One of several processes speaks."""
 
     def __init__(self) -> None:
+        self._silent = not is_speaker()
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[float, int]] = {}
@@ -49,7 +50,7 @@ class Console:
         self._said = float("-inf")
 
     def __enter__(self) -> Console:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self._silent:
             from rich import progress
             from rich.console import Console as Terminal
 
@@ -65,6 +66,8 @@ class Console:
 
     def notice(self, text: str) -> None:
         """Print a sentence that the user must see."""
+        if self._silent:
+            return
         if self._bars is not None:
             self._bars.console.print(clean(f"Note: {text}"), style="yellow", markup=False, highlight=False)
         else:
@@ -72,6 +75,8 @@ class Console:
 
     def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
         """Show how far a stage is."""
+        if self._silent:
+            return
         self._loss = loss if loss is not None else self._loss
         shown = f"loss {self._loss:.4f}" if stage == "train" and self._loss is not None else ""
         if self._bars is not None:

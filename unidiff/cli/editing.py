@@ -65,7 +65,8 @@ class EditSession:
                 raise RunError(f"{directory}: {problem}. {remedy}")
             options.output.image_in(folder := RunDirectory(directory).samples)
             model = conditioned(run, options.guidance, options.images, options.model, console.notice, values=named)
-        return EditSession(run, model.denoiser, model.in_turn(run.recipe.sampling.count), options, folder)
+        denoiser = run.recipe.sampling.accelerated(model.denoiser)
+        return EditSession(run, denoiser, model.in_turn(run.recipe.sampling.count), options, folder)
 
     @property
     def device(self) -> torch.device:

@@ -35,19 +35,21 @@ def sample(
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Draw samples from a trained run with any solver and grid."""
+    """Draw samples from a trained run with any solver and grid; under torchrun each process draws its share."""
     if count is not None:
         require_whole("--count", count, 1, 10_000_000)
     from unidiff.cli.conditions import conditioned
     from unidiff.cli.console import Console
     from unidiff.cli.editing import write_samples
     from unidiff.run.directory import RunDirectory
-    from unidiff.run.load import draw
+    from unidiff.run.shared import Processes
     from unidiff.tasks.generation_report import errors, rows
 
     labels, (changes, named) = guidance.names, split_conditions(overrides)
     chosen = sample_conditions(guidance, images, named)
     with Console() as console:
+        processes = Processes.join(model.device, console.notice)
+        model = dataclasses.replace(model, device=processes.device)
         loaded = model.load(run, changes, console.notice)
         denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
         different = max(map(len, examples.cond.values()), default=1)
@@ -61,7 +63,7 @@ def sample(
         if stand_in := loaded.manifest.data and loaded.manifest.data.stand_in:
             console.notice(stand_in)
         started = time.perf_counter()
-        solution = draw(
+        solution = processes.draw(
             denoiser,
             sampling,
             loaded.recipe.data,
@@ -69,6 +71,8 @@ def sample(
             progress=lambda done, total: console.progress("sample", done, total),
             **cond,
         )
+        if not processes.main:
+            return
         x = solution.x.cpu()
         if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
             console.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps or less guidance.")

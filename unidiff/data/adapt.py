@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unidiff.data.base import Dataset, OpenDataset, TensorSource, check_range, checked_labels, require_classes, scaled
+from unidiff.data.base import (
+    Dataset,
+    OpenDataset,
+    TensorSource,
+    check_range,
+    checked_labels,
+    require_classes,
+    scaled,
+    stacked,
+)
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
 from unidiff.noise import global_states_kept
@@ -139,7 +148,7 @@ def _stack(source: OpenDataset, samples: Sequence[Tensor], indices: Tensor, devi
     for i, x in zip(indices.tolist(), samples):
         if x.shape != source.shape:
             raise DataError(f"{source.name}: sample {i} must have shape {source.shape}, got {tuple(x.shape)}")
-    return scaled(torch.stack([*samples]).to(device))
+    return scaled(stacked(samples, device))
 
 
 def _stream_source(data: Iterable[Any], name: str) -> OpenDataset:

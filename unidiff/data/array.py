@@ -15,6 +15,7 @@ from torch import Tensor
 from unidiff.data.base import Dataset, OpenDataset, require_split
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
+from unidiff.precision import precise
 from unidiff.reading import map_array
 from unidiff.search_paths import find
 
@@ -130,8 +131,12 @@ class _ArraySource(OpenDataset):
         return self.rows, len(self.array)
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        values = self.array[self.rows[indices.cpu()].numpy()].astype(np.float64)
-        return torch.from_numpy((values - self.centre) / self.half).float().to(device)
+        taken = self.array[self.rows[indices.cpu()].numpy()]
+        if taken.dtype != np.uint8:  # as float32 they are no more bytes than they were stored in, or half as many
+            taken = (taken.astype(np.float64) - self.centre) / self.half
+            return torch.from_numpy(taken.astype(np.float32)).to(device, non_blocking=True)
+        values = torch.from_numpy(np.ascontiguousarray(taken)).to(device, non_blocking=True)
+        return values.to(precise(values.device)).sub_(self.centre).div_(self.half).float()
 
 
 def _layout(shape: tuple[int, ...]) -> str | None:

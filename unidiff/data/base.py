@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "require_classes",
     "require_split",
     "scaled",
+    "stacked",
 ]
 
 _READ_TOGETHER = 1000  # samples
@@ -259,6 +260,16 @@ def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
 def scaled(values: Tensor) -> Tensor:
     """Samples as float32: uint8 x become x / 127.5 - 1."""
     return values.float().div_(127.5).sub_(1.0) if values.dtype == torch.uint8 else values
+
+
+def stacked(samples: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """A batch of samples read one by one, (B, *shape) as they were stored, on a device, without a wait of the host.
+
+    It crosses to the device before it is scaled or changed otherwise, from memory that a GPU reads by itself.
+    """
+    pinned = torch.device(device).type == "cuda"
+    batch = torch.empty(len(samples), *samples[0].shape, dtype=samples[0].dtype, pin_memory=pinned)
+    return torch.stack([*samples], out=batch).to(device, non_blocking=True)
 
 
 def checked_labels(labels: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Dataset, OpenDataset, require_split
+from unidiff.data.base import Dataset, OpenDataset, require_split, scaled, stacked
 from unidiff.data.digits import fallback_digits, require_fallback
 from unidiff.data.image import decode
 from unidiff.data.listing import list_split
@@ -148,8 +148,11 @@ class ImageFiles(OpenDataset):
         pending = self._pending
         started = {file: pending.pop(file) if file in pending else self._start(file) for file in dict(samples)}
         images = {file: future.result() for file, future in started.items()}
-        stack = torch.stack([images[file].flip(-1) if mirrored else images[file] for file, mirrored in samples])
-        return stack.to(device).float().div_(127.5).sub_(1.0)
+        x = stacked([images[file] for file, _ in samples], device)
+        if self.flip:
+            mirrored = stacked([torch.tensor(mirrored) for _, mirrored in samples], device)
+            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        return scaled(x)
 
     @property
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unidiff import search_paths
-from unidiff.data.base import Dataset, OpenDataset, require_split, scaled
+from unidiff.data.base import Dataset, OpenDataset, require_split, scaled, stacked
 from unidiff.data.image import FILE_LIMIT, decode
 from unidiff.errors import DataError, ParameterError, is_whole, require, require_whole
 from unidiff.files import digest_of
@@ -168,4 +168,4 @@ class _Rows(OpenDataset):
             decode(BytesIO(_content(cell)), size, channels, f"image {number} of {self.name}")
             for number, cell in zip(numbers, cells)
         ]
-        return scaled(torch.stack(images).to(device))
+        return scaled(stacked(images, device))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.condition.network import conditions_of
 from unidiff.data.base import OpenDataset
 from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
+from unidiff.training.execution import executed
 from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Forecast", "Pace", "forecast", "memory_of_weights", "remarks", "too_long"]
 
 _WEIGHT = 20  # bytes: float32 weight, gradient, average, and AdamW's two moments
+_AVERAGE = 4  # of these, of the average
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 _SIDE = 512  # of the matrices whose product tells how fast the machine is
 
@@ -99,17 +101,24 @@ def forecast(
         operations: Count the operations and the memory of a batch, also of one that surely fits.
     """
     device = accelerator.device
-    least = Forecast(training, device, accelerator.num_processes, memory_of_weights(count))
+    processes = accelerator.num_processes
+    weights = memory_of_weights(count)
+    if training.sharded:  # all but the average is divided
+        weights = _AVERAGE * count + (weights - _AVERAGE * count) // processes
+    least = Forecast(training, device, processes, weights)
     if not operations and 4 * PLENTY * math.prod(shape) * least.share < memory_of(device) // 2:
         return least
     try:
-        sample, flops = _evaluated(sketch().train(), shape, operations)
+        network = sketch().train()
+        sample, flops = _evaluated(network, executed(network, replace(training, compile=False)), shape, operations)
     except Exception:  # a network of the user's that looks at values, which the meta device has not
         return least
     return replace(least, sample=sample, flops=flops)
 
 
-def _evaluated(network: nn.Module, shape: tuple[int, ...], operations: bool) -> tuple[int, int | None]:
+def _evaluated(
+    network: nn.Module, parallel: nn.Module, shape: tuple[int, ...], operations: bool
+) -> tuple[int, int | None]:
     """Bytes kept for the gradient by an evaluation on one sample, and its operations."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,9 +135,9 @@ def _evaluated(network: nn.Module, shape: tuple[int, ...], operations: bool) -> 
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         if operations:
             with FlopCounterMode(display=False) as counter:
-                network(x, torch.zeros(1), **cond)
+                parallel(x, torch.zeros(1), **cond)
         else:
-            network(x, torch.zeros(1), **cond)
+            parallel(x, torch.zeros(1), **cond)
     size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return size, counter.get_total_flops() if operations else None
 

@@ -117,7 +117,7 @@ def draw(
     seeds = range(sampling.seed, sampling.seed + sampling.count) if seeds is None else seeds
     options: dict[str, Any] = {"device": device, "batch": sampling.batch, "keep": keep, "progress": progress, **cond}
     with arithmetic(precision, device):
-        solution = sample(denoiser, sampling.solver, sampling.grid, data.shape, seeds, **options)
+        solution = sample(sampling.accelerated(denoiser), sampling.solver, sampling.grid, data.shape, seeds, **options)
     return replace(solution, x=torch.cat([data.decode(part) for part in solution.x.split(sampling.batch)]))
 
 

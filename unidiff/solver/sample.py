@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from unidiff.acceleration import Acceleration, plainly
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
@@ -59,6 +60,7 @@ class Sampling(PlainArguments):
         count: Number of samples, at least 1.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
         seed: Seed of the first sample; sample i has seed + i. At least 0.
+        acceleration: How the network is executed: Compiled or CudaGraphs; null for layer by layer.
     """
 
     solver: Solver = DEFAULT_SOLVER
@@ -66,6 +68,7 @@ class Sampling(PlainArguments):
     count: int = 64
     batch: int = 256
     seed: int = 0
+    acceleration: Acceleration | None = None
 
     def __post_init__(self) -> None:
         require_whole("count", self.count, 1, 10_000_000)
@@ -75,6 +78,10 @@ class Sampling(PlainArguments):
     def grid_for(self, process: Process) -> Grid:
         """The grid, or the default one of this process."""
         return self.grid or default_grid(process)
+
+    def accelerated(self, denoiser: Denoiser) -> Denoiser:
+        """The model, with its networks executed as `acceleration` says."""
+        return denoiser if self.acceleration is None else self.acceleration.apply(denoiser)
 
     def check(self, process: Process) -> None:
         """Raise a ParameterError for a process on which the solver or the grid is not defined."""
@@ -190,7 +197,7 @@ def _activations(
 
     hooks = [layer.register_forward_hook(note) for layer in denoiser.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), plainly():
             for count in (1, 2):  # whose difference is what grows with the batch, and no table of the network's own
                 u = torch.zeros(count, *shape, dtype=dtype, device=device)
                 rows = {name: value[:count] for name, value in cond.items()}

@@ -258,7 +258,7 @@ class CascadeSampling(ResultsTask):
         sampling = run.recipe.sampling
         conditioning = section.conditioning if section.condition is None else Identity(section.condition)
         stage = RunStage(
-            model,
+            sampling.accelerated(model),
             section.solver or sampling.solver,
             section.grid or (sampling.grid if section.solver is None else None),
             conditioning or (own if number else None),

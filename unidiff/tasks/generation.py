@@ -40,6 +40,7 @@ from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
+from unidiff.training.device import resolve_device
 from unidiff.training.settings import Training
 
 __all__ = ["Conditioned", "Generation", "GenerationRun", "load_generation"]
@@ -179,6 +180,9 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
         with self._coupled():
             self.objective.coupling.check_shape(self.data.shape)
+        if self.sampling.acceleration is not None:
+            with inside("sampling", self.sampling):
+                self.sampling.acceleration.check_device(resolve_device(options.get("device", "auto")))
         return super().run(directory, reporter, **options)
 
     @contextmanager

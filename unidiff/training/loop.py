@@ -24,9 +24,11 @@ from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
+from unidiff.training.execution import divided, executed, placed, to_train
 from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
+from unidiff.training.sharding import local, sharded, whole
 from unidiff.training.trainable import Conditions, Loss, Trained
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def _train(
 ) -> Trained:
     """As `train`, with checked arguments; the global random state of torch is changed."""
     device, main = accelerator.device, accelerator.is_main_process
-    network = denoiser.backbone.to(device)
+    network = placed(denoiser.backbone, device, settings)
     average = EMA(network)
     averaged = denoiser.with_backbone(average.network)
     loss = LossInTraining(objective, denoiser, source, device)
@@ -187,12 +189,10 @@ def _train(
     if checkpoints is not None:
         checkpoints.load(report if main else lambda text: None, device, restore=restore)
 
-    weights = list(network.parameters())
-    network.train()
-    for layer in network.modules():  # the running statistics of a frozen layer are frozen too
-        own = [weight.requires_grad for weight in layer.parameters(recurse=False)]
-        layer.training = not own or any(own)
-    parallel = accelerator.prepare_model(torch.compile(network) if settings.compile else network)
+    to_train(network)
+    if divided(settings, accelerator):
+        average, optimizer = sharded(network, average, optimizer, accelerator)
+    weights, parallel = list(network.parameters()), executed(network, settings, accelerator)
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
@@ -224,26 +224,27 @@ def _train(
         saving = last or stopping or step % settings.checkpoint_every == 0
         loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
         if logging or saving:
-            finite = torch.stack([weight.isfinite().all() for weight in weights]).all()
-            if not (math.isfinite(loss_sum) and finite):
+            finite = torch.stack([local(weight).isfinite().all() for weight in weights]).all()
+            if any_process(not (math.isfinite(loss_sum) and finite), accelerator):
                 raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
         if logging:
-            mean, logged = loss_sum / summed, norm.item()
+            mean, logged = loss_sum / summed, whole(norm).item()
             if last and mean > _EXPLODED * (1 + abs(begun := first.item())):
                 problem = f"the network diverged: its loss is {mean:.3g}, after {begun:.3g} in the first step"
                 raise RunFailed(_diverged(step, problem, checkpoints))
             window.zero_()
             loss_sum, summed = 0.0, 0
         seconds = time.perf_counter() - start
+        if saving or (settings.preview_every and step % settings.preview_every == 0):
+            average.gather()
         # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
+        states = whole((network.state_dict(), optimizer.state_dict())) if saving else ({}, {})
         if saving and checkpoints is not None and main:
-            current, averages = network.state_dict(), average.network.state_dict()
-            seen = offset + step * settings.batch
-            extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "seen": seen}
-            extra["first_loss"] = first.item()
-            checkpoints.save(Checkpoint(step, current, averages, optimizer.state_dict(), extra, loss.state()))
+            extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "first_loss": first.item()}
+            extra["seen"] = offset + step * settings.batch
+            checkpoints.save(Checkpoint(step, states[0], average.network.state_dict(), states[1], extra, loss.state()))
         if saving:
             accelerator.wait_for_everyone()
         if stopping and not last:

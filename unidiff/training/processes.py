@@ -21,7 +21,7 @@ from unidiff.training.settings import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["TIMEOUT", "accelerator_for", "any_process", "together"]
+__all__ = ["TIMEOUT", "accelerator_for", "accelerator_of", "any_process", "together"]
 
 TIMEOUT = "UNIDIFF_LAUNCH_TIMEOUT"
 _DEFAULT_TIMEOUT, _PATIENCE = 60.0, 5.0  # seconds
@@ -50,10 +50,27 @@ def accelerator_for(settings: Training, device: str = "auto", report: Callable[[
         ParameterError: If the device is unavailable, or the processes cannot share the batch.
         RunError: If the environment describes processes that do not exist, or only in part.
     """
+    accelerator = _accelerator(resolve_device(device), report)
+    share = accelerator.num_processes * settings.accumulate
+    if settings.batch % share:
+        parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
+        problem = f"{settings.batch} cannot be split evenly over {parts}; use a multiple of {share}."
+        raise ParameterError("training.batch", problem)
+    return accelerator
+
+
+def accelerator_of(device: str, report: Callable[[str], None]) -> Accelerator | None:
+    """As `accelerator_for`, for work that is no training; None for a process alone, which needs none."""
+    chosen = resolve_device(device)
+    alone = not torch.distributed.is_initialized() and os.environ.get("WORLD_SIZE", "1") in ("", "0", "1")
+    return None if alone else _accelerator(chosen, report)
+
+
+def _accelerator(chosen: torch.device, report: Callable[[str], None]) -> Accelerator:
+    """An accelerator for a device, when all processes that the environment describes are there."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    chosen = resolve_device(device)
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)  # accelerate says "cuda", which then means this one
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one device per Python process
@@ -68,13 +85,7 @@ def accelerator_for(settings: Training, device: str = "auto", report: Callable[[
     if not torch.distributed.is_initialized():
         ignored += [*_MPI_SIZES, *_TORCH] if alone else _MPI_SIZES
     with _without(ignored):
-        accelerator = make() if alone else _wait_for_all(make, report)
-    share = accelerator.num_processes * settings.accumulate
-    if settings.batch % share:
-        parts = f"{accelerator.num_processes} processes and {settings.accumulate} accumulated parts"
-        problem = f"{settings.batch} cannot be split evenly over {parts}; use a multiple of {share}."
-        raise ParameterError("training.batch", problem)
-    return accelerator
+        return make() if alone else _wait_for_all(make, report)
 
 
 def _processes(device: torch.device) -> int:
@@ -165,7 +176,7 @@ def _launch() -> str:
 
 def _unset() -> str:
     present = [name for name in (*_TORCH, *_MPI_SIZES) if name in os.environ]
-    return f"To train in one process: `unset {' '.join(present)}`."
+    return f"To use one process: `unset {' '.join(present)}`."
 
 
 def _values(names: Sequence[str]) -> str:

@@ -34,6 +34,12 @@ class Training(PlainArguments):
         accumulate: Parts that a batch is split into on each device, to save memory; at least 1.
         precision: Number format of the network's arithmetic. auto is bf16 where the hardware has it, else fp32.
         compile: Compile the network with torch.compile first. Worth it on GPUs for long runs.
+        channels_last: Keep the weights of convolutions with the channels as the last axis in memory, which tensor cores
+            of GPUs want; with bf16. Dropout then has other draws.
+        gradient_checkpointing: Keep the inputs of the network's blocks alone for the backward pass, which computes
+            their activations a second time: less memory, a third more time, the same numbers.
+        sharded: Divide weights, gradients and moments between the processes that train together (FSDP), for networks
+            that a device does not hold; only their average is whole in each. Checkpoints are those of one process.
         log_every: Steps between lines of metrics.jsonl, at least 1.
         preview_every: Steps between intermediate sample grids; 0 for none.
         checkpoint_every: Steps between checkpoints, at least 1. The last step always makes one.
@@ -53,6 +59,9 @@ class Training(PlainArguments):
     accumulate: int = 1
     precision: Precision = "auto"
     compile: bool = False
+    channels_last: bool = False
+    gradient_checkpointing: bool = False
+    sharded: bool = False
     log_every: int = 10
     preview_every: int = 1000
     checkpoint_every: int = 1000
@@ -76,13 +85,14 @@ class Training(PlainArguments):
         )
 
     def check(self, objective: Loss[Trained]) -> None:
-        """Raise a ParameterError if a compiled network is differentiated twice, or the batch is too large to couple."""
+        """Raise a ParameterError if the objective cannot be trained so: compiled, sharded, or on so large a batch."""
         if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
             coupling.check_batch(self.batch)
-        if self.compile and objective.differentiates_twice:
-            name = type(objective).__name__
-            problem = f"{name} differentiates the network twice, which torch.compile cannot do. Use compile: false."
-            raise ParameterError("compile", problem)
+        ways = {"compile": "which torch.compile cannot do", "sharded": "for which its weights must be whole"}
+        for name, why in ways.items() if objective.differentiates_twice else ():
+            if getattr(self, name):
+                problem = f"{type(objective).__name__} differentiates the network twice, {why}. Use {name}: false."
+                raise ParameterError(name, problem)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step 0, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
