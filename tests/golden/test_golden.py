@@ -196,7 +196,7 @@ def test_adams_bashforth(draws, order, grid):
     levels = process.levels_at(grid.times(process)[:-1])
     scheduler = on_levels("LMSDiscrete", levels)
     scheduler.is_scale_input_called = True
-    *ours, _ = unscaled(AdamsBashforth(order).states(model, u, levels, draws), levels)
+    *ours, _ = unscaled(AdamsBashforth(order, published_orders=True).states(model, u, levels, draws), levels)
     *states, _ = walk(scheduler, model, levels, u / levels[0].alpha, scaled=True, order=order)
     same(ours, states)
 
@@ -239,7 +239,10 @@ def test_dpm_solver(draws, order, eta, grid):
     levels = process.levels_at(grid.times(process)[:-1])
     algorithm = "sde-dpmsolver++" if eta else "dpmsolver++"
     scheduler = on_levels("DPMSolverMultistep", levels, solver_order=order, algorithm_type=algorithm)
-    same(DPMSolver(order, eta).states(model, u, levels, draws), walk(scheduler, model, levels, u, scaled=False))
+    same(
+        DPMSolver(order, eta, published_orders=True).states(model, u, levels, draws),
+        walk(scheduler, model, levels, u, scaled=False),
+    )
 
 
 def test_dpm_solver_of_order_3_takes_all_of_the_quadratic_term():
@@ -296,15 +299,12 @@ def test_dpm_solver_singlestep(draws, order):
 @pytest.mark.parametrize("grid", [Uniform(40), Tapered(40)], ids=repr)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc(draws, order, grid):
-    # With order 3 its endings of lower order change two steps; without them it has none to sigma = 0.
     process = DDPM()
     model, u = GaussianMixture(process, *DATA), start(process)
     levels = process.levels_at(grid.times(process)[:-1])
-    config = {"solver_order": order, "solver_type": "bh2", "lower_order_final": order < 3}
-    scheduler = on_levels("UniPCMultistep", levels, **config)
-    count = len(levels) if order < 3 else len(levels) - 1
-    ours = list(UniPC(order).states(model, u, levels, draws))
-    same(ours[:count], walk(scheduler, model, levels[:count], u, scaled=False))
+    scheduler = on_levels("UniPCMultistep", levels, solver_order=order, solver_type="bh2")
+    ours = UniPC(order, published_orders=True).states(model, u, levels, draws)
+    same(ours, walk(scheduler, model, levels, u, scaled=False))
 
 
 # ---------------------------------------------------------------------------------------------- flow matching, VE

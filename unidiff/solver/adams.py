@@ -1,4 +1,4 @@
-"""Multistep methods that interpolate the noise: Adams-Bashforth in sigma / alpha, and DEIS in t."""
+"""Multistep methods that interpolate the noise: Adams-Bashforth in sigma / alpha, DEIS in t and in log rho."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum
+from unidiff.solver.order import LOOSE, full_order, values_per_step
 
-__all__ = ["DEIS", "AdamsBashforth"]
+__all__ = ["DEIS", "AdamsBashforth", "LogRhoDEIS"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,13 @@ class _NoiseInterpolation(Solver):
     """eps as the polynomial through its last `order` values, in the variable of the subclass.
 
     Args:
-        order: Values that a step uses, 1 to 4; fewer in the first steps. With 1 it is DDIM.
+        order: Values that a step uses, 1 to 4; fewer in the first steps, and where the polynomial would be continued
+            too far (`unidiff.solver.order`). With 1 it is DDIM.
+        published_orders: Whether all steps but the first use `order` values, as published.
     """
 
     order: int = 3  # type: ignore[misc]
+    published_orders: bool = False
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 4)
@@ -48,7 +52,11 @@ class _NoiseInterpolation(Solver):
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
         with_data = log_q[[not zero for zero in zero_alpha]]
-        steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
+        if self.published_orders:
+            counts = full_order(len(with_data) - 1, self.order)
+        else:
+            counts = values_per_step(with_data, self.order, LOOSE)
+        steps = noise_weights(partial(self.variable, denoiser.process), with_data, counts)
         weights = iter(to_device(steps, u.device))
         values: list[Tensor] = []
         for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
@@ -85,3 +93,14 @@ class DEIS(_NoiseInterpolation):
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
         return process.time_at(-2 * log_q)
+
+
+@dataclass(frozen=True)
+class LogRhoDEIS(_NoiseInterpolation):
+    """DEIS, eps as a polynomial in log(sigma / alpha): tAB (Zhang & Chen 2023, eq. 14-15) with log rho for the time.
+
+    It is what diffusers calls DEIS.
+    """
+
+    def variable(self, process: Process, log_q: Tensor) -> Tensor:
+        return log_q

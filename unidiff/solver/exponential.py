@@ -119,11 +119,11 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     return torch.stack(columns)
 
 
-def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Scale]]:
+def noise_weights(variable: Variable, log_q: Tensor, counts: Sequence[int]) -> list[list[Scale]]:
     """For each step from level i to level i + 1 the weights c with int_{q_t}^{q_s} eps dq = sum_j c_j eps_j.
 
-    eps_0 is the value at level i, eps_1 at level i - 1, and so on: `order` of them, fewer in the first steps. The
-    levels are given by their `log_ratios`.
+    eps_0 is the value at level i, eps_1 at level i - 1, and so on: counts[i] of them. The levels are given by their
+    `log_ratios`.
     """
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
@@ -131,20 +131,20 @@ def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Sc
         measure = points.exp() * half * weights  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, log_q, order)
+    return _for_each_step(weigh, log_q, counts)
 
 
 def data_weights(
-    variable: Variable, log_q: Tensor, order: int, *, corrector: bool = False, eta: float = 0.0
+    variable: Variable, log_q: Tensor, counts: Sequence[int], *, corrector: bool = False, eta: float = 0.0
 ) -> list[list[Scale]]:
     """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
 
     Args:
         variable: The interpolation variable.
         log_q: The `log_ratios` of the run's levels. The first may have alpha = 0, if the variable is finite there.
-        order: Values at level i, i - 1, ... that a step from level i uses; fewer in the first steps.
-        corrector: The first value is the one at level i + 1, before the `order` others. The first `order` steps then
-            begin at level 0: the polynomial through all values so far, integrated over the whole interval.
+        counts: For each i how many values at level i, i - 1, ... a step from level i uses, at most i + 1.
+        corrector: The first value is the one at level i + 1, before the others. A step with all values so far, i + 1,
+            then begins at level 0: its polynomial is integrated over the whole interval.
         eta: Noise of the reverse SDE relative to the process's own: its linear part decays by eta^2 h more.
     """
     rate = 1 + eta**2
@@ -154,25 +154,25 @@ def data_weights(
         measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return _for_each_step(weigh, log_q, order, corrector)
+    return _for_each_step(weigh, log_q, counts, corrector)
 
 
 def _for_each_step(
-    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, order: int, corrector: bool = False
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, counts: Sequence[int], corrector: bool = False
 ) -> list[list[Scale]]:
     """The weights of all steps with the same number of values are computed together, along a leading axis."""
-    weights: list[list[Scale]] = []
-    for count in range(1, order + 1):
-        steps = torch.arange(count - 1, max(count, len(log_q)) - 1)[: 1 if count < order else None]
-        if len(steps) == 0:
-            break
+    weights: list[list[Scale]] = [[] for _ in counts]
+    for count in sorted(set(counts)):
+        steps = torch.tensor([i for i, used in enumerate(counts) if used == count])
         nodes = torch.stack([log_q[steps + corrector - j] for j in range(count + corrector)])
         starts = torch.where(steps == count - 1, 0, steps) if corrector else steps
         if log_q.ndim == 1:
-            weights += weigh(log_q[starts], log_q[steps + 1], nodes).T.tolist()
+            found: list[list[Scale]] = weigh(log_q[starts], log_q[steps + 1], nodes).T.tolist()
         else:  # one step at a time: the nodes of all steps and modes would not fit in memory
             pairs = zip(log_q[starts], log_q[steps + 1])
-            weights += [list(weigh(start, end, nodes[:, n])) for n, (start, end) in enumerate(pairs)]
+            found = [list(weigh(start, end, nodes[:, n])) for n, (start, end) in enumerate(pairs)]
+        for i, row in zip(steps.tolist(), found):
+            weights[i] = row
     return weights
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -16,8 +16,15 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import data_weights, ddim_step, lagrange, log_ratios, to_device, weighted_sum
+from unidiff.solver.order import LOOSE, values_per_step
 
 __all__ = ["ExponentialAdams"]
+
+
+# Gauss-Legendre on [0, 1]: exact for polynomials up to degree 5.
+_ROOT = 0.6**0.5 / 2
+_FRACTIONS = torch.tensor([0.5 - _ROOT, 0.5, 0.5 + _ROOT], dtype=torch.float64)
+_SHARES = torch.tensor([5 / 18, 8 / 18, 5 / 18], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -27,13 +34,15 @@ class ExponentialAdams(Solver):
     Predictor: the exponential Adams-Bashforth step through the last order - 1 values of x0. Corrector: the
     Adams-Moulton step that takes in the value at the new time as well, which the next step needs anyway (as in UniPC,
     Zhao et al. 2023), so a step costs one evaluation. The first order - 1 corrections integrate from the start with
-    all available values, which removes the errors of the first, lower-order steps.
+    all available values, which removes the errors of the first, lower-order steps. The order falls where the polynomial
+    would be continued too far (`unidiff.solver.order`), as in the long last step of Uniform.
 
     The variable is chosen so that x0 is smooth in it. Between `low` and `high`, w is log q plus a constant. Far below,
     it is q^2: the density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0
     departs from the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C
-    the variance. As it is finite at alpha = 0, the first steps have full order; as it is finite at q = 0, the run ends
-    by extrapolating the polynomial to q = 0 instead of with a denoise, which is of first order.
+    the variance. As it is finite at alpha = 0, the first steps have full order. Instead of a denoise, which is of first
+    order, the run ends with the integral of eps from the last level to q = 0, eps as the polynomial in q through its
+    last values; where the last level has more noise than data, with x0 continued to q = 0.
 
     Args:
         order: Order of convergence, 2 to 5.
@@ -61,11 +70,14 @@ class ExponentialAdams(Solver):
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
         steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
-        predictor = iter(to_device(data_weights(self.variable, steps, self.order - 1), u.device))
-        corrector = iter(to_device(data_weights(self.variable, steps, self.order - 1, corrector=True), u.device))
-        final_nodes = self._last_nodes(log_q, zero_alpha)
-        at_zero = lagrange(self.variable(log_q[final_nodes]), self._end(log_q)[None])[:, 0]  # the polynomial at q = 0
-        (final_weights,) = to_device([list(at_zero) if at_zero.ndim > 1 else at_zero.tolist()], u.device)
+        # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
+        counts = values_per_step(replace(self, low=self.low / 10).variable(steps), self.order - 1, LOOSE)
+        predictor = iter(to_device(data_weights(self.variable, steps, counts), u.device))
+        corrector = iter(to_device(data_weights(self.variable, steps, counts, corrector=True), u.device))
+        small = not zero_alpha[-1] and bool((log_q[-1] < 0).all())
+        final_nodes = self._last_nodes(log_q, zero_alpha, small)
+        end = self._noise_to_zero(log_q[final_nodes]) if small else self._data_at_zero(log_q[final_nodes])
+        (final_weights,) = to_device([list(end) if end.ndim > 1 else end.tolist()], u.device)
         values: list[Tensor] = []  # the newest first
         final_values: list[Tensor] = []  # those at `final_nodes`
         start = before = levels[0], u  # the corrected state one level back
@@ -73,29 +85,47 @@ class ExponentialAdams(Solver):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
             if number in final_nodes:
-                final_values = [prediction.x0, *final_values]
+                final_values = [prediction.eps if small else prediction.x0, *final_values]
             if number > 0:
-                u = _step(*(start if number < self.order else before), t, next(corrector), values)
+                weights = next(corrector)
+                u = _step(*(start if len(weights) == number + 1 else before), t, weights, values)
             before = t, u
             u = ddim_step(s, prediction) if zero_alpha[number + 1] else _step(t, u, s, next(predictor), values)
             yield u
-        last = denoiser(u, levels[-1], **cond).x0
-        yield weighted_sum(final_weights, [last, *final_values])
+        prediction = denoiser(u, levels[-1], **cond)
+        if small:
+            yield u / levels[-1].alpha + weighted_sum(final_weights, [prediction.eps, *final_values])
+        else:
+            yield weighted_sum(final_weights, [prediction.x0, *final_values])
 
-    def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[int]:
+    def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool], small: bool) -> list[int]:
         """Indices of the levels of the final extrapolation: the last first, at most `order` of them.
 
-        They lie at least half as far apart as the last level lies from q = 0: closer values would amplify rounding and
-        the network's errors.
+        They lie at least a fraction as far apart as the last level lies from q = 0: closer values would amplify
+        rounding and the network's errors. The fraction is half where x0 is continued, and less for the integral of eps,
+        to which the far end contributes no more than the near one.
         """
-        nodes = self.variable(log_q)
-        gap = 0.5 * (nodes[-1] - self._end(log_q))
+        nodes = log_q.exp() if small else self.variable(log_q)
+        gap = 0.3 * nodes[-1] if small else 0.5 * (nodes[-1] - self._end(log_q))
         chosen = [len(log_q) - 1]
         for i in reversed(range(len(log_q) - 1)):
             far = bool((nodes[i] - nodes[chosen[-1]] >= gap).all())
-            if far and len(chosen) < self.order and (i == 0 or not zero_alpha[i]):
+            if far and len(chosen) < self.order and not zero_alpha[i]:
                 chosen.append(i)
         return chosen
+
+    def _noise_to_zero(self, log_q: Tensor) -> Tensor:
+        """Weights of eps in x(0) = u / alpha - int_0^q eps dq, the polynomial in q through the values at these levels.
+
+        Towards q = 0 eps is linear in q where the data are smooth and constant where they are a point or a surface.
+        """
+        q = log_q.exp()
+        points = q[0] * _FRACTIONS.reshape(-1, *[1] * (q.ndim - 1))
+        return -(lagrange(q, points) * (_SHARES.reshape(points.shape[:1] + (1,) * (q.ndim - 1)) * q[0])).sum(1)
+
+    def _data_at_zero(self, log_q: Tensor) -> Tensor:
+        """Weights of x0 in its polynomial through the values at these levels, at q = 0."""
+        return lagrange(self.variable(log_q), self._end(log_q)[None])[:, 0]
 
     def _end(self, log_q: Tensor) -> Tensor:
         """The interpolation variable at q = 0."""
