@@ -17,7 +17,7 @@ from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum
-from unidiff.solver.order import LOOSE, full_order, values_per_step
+from unidiff.solver.order import NOISE, full_order, values_per_step
 
 __all__ = ["DEIS", "AdamsBashforth", "LogRhoDEIS"]
 
@@ -55,7 +55,7 @@ class _NoiseInterpolation(Solver):
         if self.published_orders:
             counts = full_order(len(with_data) - 1, self.order)
         else:
-            counts = values_per_step(with_data, self.order, LOOSE)
+            counts = values_per_step(with_data, self.order, NOISE)
         steps = noise_weights(partial(self.variable, denoiser.process), with_data, counts)
         weights = iter(to_device(steps, u.device))
         values: list[Tensor] = []

@@ -17,7 +17,7 @@ from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level, axpby, expm1
 from unidiff.solver.base import OneStep, Solver
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide
-from unidiff.solver.order import STRICT, full_order, lowered_at_the_end, values_per_step
+from unidiff.solver.order import DATA, full_order, lowered_at_the_end, values_per_step
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -78,7 +78,7 @@ class DPMSolver(Solver):
         if self.published_orders:
             rule = lowered_at_the_end if len(log_q) < 15 else full_order
             return rule(len(log_q) - 1, self.order)
-        return values_per_step(log_q, self.order, STRICT)
+        return values_per_step(log_q, self.order, DATA)
 
     def _mean(self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: list[Level], values: list[Tensor]) -> Tensor:
         """The mean at s."""

@@ -16,7 +16,7 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import data_weights, ddim_step, lagrange, log_ratios, to_device, weighted_sum
-from unidiff.solver.order import LOOSE, values_per_step
+from unidiff.solver.order import FINITE, values_per_step
 
 __all__ = ["ExponentialAdams"]
 
@@ -71,7 +71,7 @@ class ExponentialAdams(Solver):
         log_q, zero_alpha = log_ratios(levels)
         steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
         # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
-        counts = values_per_step(replace(self, low=self.low / 10).variable(steps), self.order - 1, LOOSE)
+        counts = values_per_step(replace(self, low=self.low / 10).variable(steps), self.order - 1, FINITE)
         predictor = iter(to_device(data_weights(self.variable, steps, counts), u.device))
         corrector = iter(to_device(data_weights(self.variable, steps, counts, corrector=True), u.device))
         small = not zero_alpha[-1] and bool((log_q[-1] < 0).all())

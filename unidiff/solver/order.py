@@ -20,9 +20,11 @@ So k values are used if the step is at most `growth` times as long as the one be
 from its end. Steps of a smooth grid are locally equal, with a ratio of 1 + O(1/N): the order of convergence is kept.
 
 How much of both a method bears depends on where in the step it needs the polynomial. One for x0 in log q is weighted
-with e^y, most at the end of the step, where it is continued farthest: `STRICT`. One for eps is weighted with q, most at
-the beginning, and one for x0 in a variable that is finite at q = 0 is continued less far there: `LOOSE`. The numbers
-are the largest, of few tried, with which no method is worse than DDIM in tests/exact/test_order_rule.py.
+with e^y, most at the end of the step, where it is continued farthest: `DATA`. One for eps is weighted with q, most at
+the beginning: `NOISE`. One for x0 in a variable that is finite at both ends is continued less far there: `FINITE`.
+Methods whose weights are those of short steps, such as the 1/2 of UniPC for the noise or with B(h) = h, and one step of
+a Runge-Kutta method, are good as far as the nearest singularity can be: `SHORT`, for a corrector too. The numbers are
+the largest, of few tried, with which no method is worse than DDIM in tests/exact/test_order_rule.py.
 """
 
 from __future__ import annotations
@@ -32,7 +34,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LOOSE", "STRICT", "Continuation", "full_order", "lowered_at_the_end", "values_per_step"]
+__all__ = [
+    "DATA",
+    "FINITE",
+    "NOISE",
+    "SHORT",
+    "Continuation",
+    "full_order",
+    "lowered_at_the_end",
+    "short_steps",
+    "values_per_step",
+]
 
 
 class Continuation(NamedTuple):
@@ -47,8 +59,10 @@ class Continuation(NamedTuple):
     reach: float
 
 
-STRICT = Continuation(1.1, 1.001 * math.pi)  # a tenth for slowly growing steps; the strip's width
-LOOSE = Continuation(1.6, 6.0)
+DATA = Continuation(1.1, 1.001 * math.pi)  # a tenth for slowly growing steps; the strip's width
+NOISE = Continuation(1.4, 5.0)
+FINITE = Continuation(1.5, 6.0)
+SHORT = Continuation(1.1, 0.5 * math.pi)
 
 
 def full_order(steps: int, order: int) -> list[int]:
@@ -80,3 +94,9 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
         while counts[i] > 1 and (grown[i - 1] or far[counts[i]][i + 1 - counts[i]]):
             counts[i] -= 1
     return counts
+
+
+def short_steps(log_q: Tensor, limits: Continuation) -> list[bool]:
+    """For each step from level i to level i + 1 whether it is within reach, so that a value at its end is of use."""
+    log_q = log_q.flatten(1) if log_q.ndim > 1 else log_q[:, None]
+    return (log_q.diff(dim=0).abs() <= limits.reach).all(1).tolist()

@@ -17,7 +17,7 @@ from unidiff.process.base import Process
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios, weighted_sum
-from unidiff.solver.order import LOOSE, full_order, values_per_step
+from unidiff.solver.order import NOISE, SHORT, full_order, short_steps, values_per_step
 
 __all__ = ["PLMS", "PNDM"]
 
@@ -31,7 +31,7 @@ class _PseudoMultistep(Solver):
 
     Args:
         published_orders: Whether every step uses all values there are, as published; else fewer where the polynomial
-            would be continued too far (`unidiff.solver.order`).
+            would be continued too far (`unidiff.solver.order`), and a long first step is DDIM's.
     """
 
     published_orders: bool = False
@@ -53,8 +53,10 @@ class _PseudoMultistep(Solver):
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
         with_data = log_q[[not zero for zero in zero_alpha]]
-        steps = max(len(with_data) - 1, 0)
-        counts = full_order(steps, 4) if self.published_orders else values_per_step(with_data, 4, LOOSE)
+        if self.published_orders:
+            counts, short = full_order(len(with_data) - 1, 4), [True] * len(levels)
+        else:
+            counts, short = values_per_step(with_data, 4, NOISE), short_steps(with_data, SHORT)
         values: list[Tensor] = []
         number = 0
         for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
@@ -63,12 +65,9 @@ class _PseudoMultistep(Solver):
                 u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][:4]
-                first = self.first_step(denoiser, u, t, s, prediction, number, **cond)
-                if first is None:
-                    weights = _WEIGHTS[counts[number] - 1]
-                    u = _transfer(u, t, s, weighted_sum(weights, values))
-                else:
-                    u = first
+                first = self.first_step(denoiser, u, t, s, prediction, number, **cond) if short[number] else None
+                weights = _WEIGHTS[counts[number] - 1]
+                u = _transfer(u, t, s, weighted_sum(weights, values)) if first is None else first
                 number += 1
             yield u
         yield denoiser(u, levels[-1], **cond).x0

@@ -17,7 +17,7 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale, expm1
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, to_device, weighted_sum
-from unidiff.solver.order import STRICT, lowered_at_the_end, values_per_step
+from unidiff.solver.order import DATA, SHORT, Continuation, lowered_at_the_end, short_steps, values_per_step
 
 __all__ = ["UniPC", "Variant"]
 
@@ -57,7 +57,9 @@ class UniPC(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
-        all_counts = self._counts(log_q[[not zero for zero in zero_alpha]])
+        with_data = log_q[[not zero for zero in zero_alpha]]
+        all_counts = self._counts(with_data)
+        short = iter([True] * len(levels) if self.published_orders else short_steps(with_data, self.limits))
         weights, counts = iter(to_device(self._all_weights(log_q, zero_alpha, all_counts), u.device)), iter(all_counts)
         nodes: list[Level] = []
         values: list[Tensor] = []  # x0 at the nodes, newest first
@@ -66,23 +68,30 @@ class UniPC(Solver):
         for i, t in enumerate(levels):
             prediction = denoiser(u, t, **cond)
             if before is not None:
-                u = _unified(before, nodes[:count], values[:count], t, next(weights), prediction.x0)  # UniC
+                corrector = next(weights)
+                if next(short):
+                    u = _unified(before, nodes[:count], values[:count], t, corrector, prediction.x0)  # UniC
             if i == len(levels) - 1:
                 break
             s = levels[i + 1]
             if zero_alpha[i] or zero_alpha[i + 1]:
-                u = ddim_step(s, prediction)
+                before, u = None, ddim_step(s, prediction)
             else:
                 nodes, values, count = [t, *nodes][: self.order], [prediction.x0, *values][: self.order], next(counts)
                 before, u = u, _unified(u, nodes[:count], values[:count], s, next(weights))  # UniP
             yield u
         yield prediction.x0
 
+    @property
+    def limits(self) -> Continuation:
+        """How far its polynomials may be continued."""
+        return DATA if self.variant == "bh2" else SHORT
+
     def _counts(self, log_q: Tensor) -> list[int]:
         """The number of values that each step uses."""
         if self.published_orders:
             return lowered_at_the_end(len(log_q) - 1, self.order)
-        return values_per_step(log_q, self.order, STRICT)
+        return values_per_step(log_q, self.order, self.limits)
 
     def _half(self, h: Tensor) -> Scale:
         """A single weight of the difference that e^{-h} - 1 multiplies: B(-h) / 2."""

@@ -16,6 +16,7 @@ from unidiff.process.base import Process
 from unidiff.process.level import Level
 from unidiff.solver.base import require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios
+from unidiff.solver.order import SHORT, Continuation
 from unidiff.solver.unipc import UniPC
 
 __all__ = ["UniPCNoise"]
@@ -34,6 +35,10 @@ class UniPCNoise(UniPC):
         variant: B(h); see UniPC.
         published_orders: Whether the order falls as published; see UniPC.
     """
+
+    @property
+    def limits(self) -> Continuation:
+        return SHORT
 
     def check(self, process: Process) -> None:
         if process.basis.shape:
