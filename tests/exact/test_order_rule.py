@@ -100,8 +100,12 @@ def test_where_the_order_falls():
     assert short_steps(8 * equal, DATA) == [False] * 5
     long_step = torch.cat([equal[:4], equal[4:] - 0.3])  # one of 0.8 among steps of 0.5
     assert values_per_step(long_step, 3, DATA) == [1, 2, 3, 1, 3]
-    both = torch.stack([equal, long_step], 1)  # modes: the order is that of the worst
-    assert values_per_step(both, 3, DATA) == values_per_step(long_step, 3, DATA)
+    assert values_per_step(long_step / 5, 3, DATA) == [1, 2, 3, 3, 3]  # below pi / 16
+    modes = torch.stack([equal, equal - 300, equal + 300], 1)  # one turns; the others are data, and noise, all the way
+    angles = modes.exp().atan().sum(1).diff().abs()
+    grown = [bool(b > 1.1 * a) for a, b in itertools.pairwise(angles)]
+    expected = [1, *(1 if g else min(3, i + 2) for i, g in enumerate(grown))]
+    assert values_per_step(modes, 3, DATA) == expected
     assert values_per_step(equal.flip(0), 3, DATA) == [1, 2, 3, 3, 3]  # towards noise
     assert lowered_at_the_end(5, 3) == [1, 2, 3, 3, 2]
 

@@ -312,6 +312,7 @@ def test_unipc(draws, order, grid):
     same(ours, walk(scheduler, model, levels, u, scaled=False))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize(("noise", "variant"), [(False, "bh1"), (True, "bh1"), (True, "bh2")])
 def test_unipc_bh1_and_for_the_noise(draws, order, noise, variant):
@@ -325,6 +326,7 @@ def test_unipc_bh1_and_for_the_noise(draws, order, noise, variant):
     same(ours, islice(walk(scheduler, model, levels, u, scaled=False), len(levels) - 1))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_dpm_solver_for_the_noise(draws, order):
     # As for the data; of order 3 neither of its rules for the second intermediate point is algorithm 2, line 6, so
@@ -344,6 +346,7 @@ def test_dpm_solver_for_the_noise(draws, order):
     same(ours, states[order - 1 :: order])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_deis_in_log_rho(draws, order):
     # Its step to sigma = 0 does not exist; it is left out.
@@ -355,6 +358,7 @@ def test_deis_in_log_rho(draws, order):
     same(ours, walk(scheduler, model, levels[:-1], u, scaled=False))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("runge_kutta", [True, False])
 def test_pndm(draws, runge_kutta):
     # On its own times, entries of the table: the evaluations of a step's end and of the next one's beginning are both

@@ -42,7 +42,7 @@ class ExponentialAdams(Solver):
     departs from the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C
     the variance. As it is finite at alpha = 0, the first steps have full order. Instead of a denoise, which is of first
     order, the run ends with the integral of eps from the last level to q = 0, eps as the polynomial in q through its
-    last values; where the last level has more noise than data, with x0 continued to q = 0.
+    last values; where the last level has more noise than data, or modes differ, with x0 continued to q = 0.
 
     Args:
         order: Order of convergence, 2 to 5.
@@ -71,10 +71,11 @@ class ExponentialAdams(Solver):
         log_q, zero_alpha = log_ratios(levels)
         steps = log_q[[i == 0 or not zero for i, zero in enumerate(zero_alpha)]]
         # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
-        counts = values_per_step(replace(self, low=self.low / 10).variable(steps), self.order - 1, FINITE)
+        distance = steps if steps.ndim > 1 else replace(self, low=self.low / 10).variable(steps)
+        counts = values_per_step(distance, self.order - 1, FINITE)
         predictor = iter(to_device(data_weights(self.variable, steps, counts), u.device))
         corrector = iter(to_device(data_weights(self.variable, steps, counts, corrector=True), u.device))
-        small = not zero_alpha[-1] and bool((log_q[-1] < 0).all())
+        small = log_q.ndim == 1 and float(log_q[-1]) < 0
         final_nodes = self._last_nodes(log_q, zero_alpha, small)
         end = self._noise_to_zero(log_q[final_nodes]) if small else self._data_at_zero(log_q[final_nodes])
         (final_weights,) = to_device([list(end) if end.ndim > 1 else end.tolist()], u.device)
@@ -120,8 +121,7 @@ class ExponentialAdams(Solver):
         Towards q = 0 eps is linear in q where the data are smooth and constant where they are a point or a surface.
         """
         q = log_q.exp()
-        points = q[0] * _FRACTIONS.reshape(-1, *[1] * (q.ndim - 1))
-        return -(lagrange(q, points) * (_SHARES.reshape(points.shape[:1] + (1,) * (q.ndim - 1)) * q[0])).sum(1)
+        return -q[0] * (lagrange(q, q[0] * _FRACTIONS) * _SHARES).sum(1)
 
     def _data_at_zero(self, log_q: Tensor) -> Tensor:
         """Weights of x0 in its polynomial through the values at these levels, at q = 0."""

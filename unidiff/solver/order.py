@@ -17,7 +17,8 @@ around [s, y_{k-1}] inside the strip of width pi, so that one more value multipl
   2^k - 1 in absolute value. Where a step is long compared with the one before it is that ratio to the power k - 1.
 
 So k values are used if the step is at most `growth` times as long as the one before, and the oldest is at most `reach`
-from its end. Steps of a smooth grid are locally equal, with a ratio of 1 + O(1/N): the order of convergence is kept.
+from its end. Steps shorter than an eighth of the sure distance, pi / 16, may grow as they like, as where the log q of a
+mode turns round. So the order of convergence is kept on every grid whose steps go to 0.
 
 How much of both a method bears depends on where in the step it needs the polynomial. One for x0 in log q is weighted
 with e^y, most at the end of the step, where it is continued farthest: `DATA`. One for eps is weighted with q, most at
@@ -32,6 +33,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -63,6 +65,7 @@ DATA = Continuation(1.1, 1.001 * math.pi)  # a tenth for slowly growing steps; t
 NOISE = Continuation(1.4, 5.0)
 FINITE = Continuation(1.5, 6.0)
 SHORT = Continuation(1.1, 0.5 * math.pi)
+_FINE = math.pi / 16
 
 
 def full_order(steps: int, order: int) -> list[int]:
@@ -79,17 +82,16 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
     """The number of values, at most `order`, that the step from level i to level i + 1 uses, for every i.
 
     Args:
-        log_q: log(sigma / alpha) at the levels, (N, *modes), finite, or a variable like it. All modes use one order.
+        log_q: log(sigma / alpha) at the levels, (N, *modes); where there is one for all modes, finite, or a variable
+            like it.
         order: The most values.
         limits: How far the method's polynomial may be continued.
     """
-    log_q = log_q.flatten(1) if log_q.ndim > 1 else log_q[:, None]
-    length = log_q.diff(dim=0).abs()
+    path, fine = _path(log_q), 0.0 if log_q.ndim > 1 else _FINE
+    length = path.diff()
     counts = full_order(len(length), order)
-    grown = (length[1:] > limits.growth * length[:-1]).any(1).tolist()
-    far = {
-        count: ((log_q[count:] - log_q[:-count]).abs() > limits.reach).any(1).tolist() for count in range(2, order + 1)
-    }
+    grown = ((length[1:] > limits.growth * length[:-1]) & (length[1:] > fine)).tolist()
+    far = {count: (path[count:] - path[:-count] > limits.reach).tolist() for count in range(2, order + 1)}
     for i in range(1, len(counts)):
         while counts[i] > 1 and (grown[i - 1] or far[counts[i]][i + 1 - counts[i]]):
             counts[i] -= 1
@@ -98,5 +100,15 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
 
 def short_steps(log_q: Tensor, limits: Continuation) -> list[bool]:
     """For each step from level i to level i + 1 whether it is within reach, so that a value at its end is of use."""
-    log_q = log_q.flatten(1) if log_q.ndim > 1 else log_q[:, None]
-    return (log_q.diff(dim=0).abs() <= limits.reach).all(1).tolist()
+    return (_path(log_q).diff() <= limits.reach).tolist()
+
+
+def _path(log_q: Tensor) -> Tensor:
+    """The length of the path in log q up to each level, (N,).
+
+    Modes that differ turn from noise to data one after the other, each in a short time, far from which its log q may
+    change by thousands without any effect. They have one order: that of the path of their mean angle atan(q).
+    """
+    variable = log_q[:, None] if log_q.ndim == 1 else log_q.exp().atan()
+    steps = variable.diff(dim=0).abs().flatten(1).mean(1)
+    return torch.cat([steps.new_zeros(1), steps.cumsum(0)])[: len(log_q)]
