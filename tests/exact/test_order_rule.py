@@ -3,7 +3,7 @@
 The data are three unequal Gaussians. Errors are those of the final x0 against the flow by 150 steps of the default,
 whose own error is below 1e-5; DDIM's are above 1e-3. Where a method keeps no order above 1 it is DDIM but for its
 corrector and the end of its run, and DDIM's own error is small now and then because two errors of it cancel: of all
-cases, every process, grid and method with 5, 10 and 20 steps, 1 percent was worse by more than 3 percent, the worst by
+cases, every process, grid and method with 5, 10 and 20 steps, 2 percent were worse by more than 3 percent, the worst by
 29 percent (an ExponentialAdams(5)); without the rule a half were worse, up to 80 times.
 """
 
