@@ -88,7 +88,7 @@ def test_no_method_is_worse_than_ddim():
     found = {case: ratio for case, ratio in ratios.items() if ratio is not None}
     assert len(found) > 30
     assert max(found.values()) < 1.3, max(found, key=found.__getitem__)
-    assert sum(ratio > 1.03 for ratio in found.values()) <= 0.03 * len(found)
+    assert sum(ratio > 1.03 for ratio in found.values()) <= 0.06 * len(found)
 
 
 def test_where_the_order_falls():

@@ -46,6 +46,7 @@ __all__ = [
     "lowered_at_the_end",
     "short_steps",
     "values_per_step",
+    "widest",
 ]
 
 
@@ -101,6 +102,15 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
 def short_steps(log_q: Tensor, limits: Continuation) -> list[bool]:
     """For each step from level i to level i + 1 whether it is within reach, so that a value at its end is of use."""
     return (_path(log_q).diff() <= limits.reach).tolist()
+
+
+def widest(log_q: Tensor) -> Tensor:
+    """The path of the largest steps of any mode, (N,): for methods whose weights are those of short steps."""
+    return (
+        log_q
+        if log_q.ndim == 1
+        else torch.cat([log_q.new_zeros(1), log_q.diff(dim=0).abs().flatten(1).amax(1).cumsum(0)])
+    )
 
 
 def _path(log_q: Tensor) -> Tensor:

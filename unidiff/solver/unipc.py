@@ -17,7 +17,7 @@ from unidiff.noise import Noise
 from unidiff.process.level import Level, Scale, expm1
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, to_device, weighted_sum
-from unidiff.solver.order import DATA, SHORT, Continuation, lowered_at_the_end, short_steps, values_per_step
+from unidiff.solver.order import DATA, SHORT, Continuation, lowered_at_the_end, short_steps, values_per_step, widest
 
 __all__ = ["UniPC", "Variant"]
 
@@ -58,6 +58,7 @@ class UniPC(Solver):
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
         with_data = log_q[[not zero for zero in zero_alpha]]
+        with_data = widest(with_data) if self.limits is SHORT else with_data
         all_counts = self._counts(with_data)
         short = iter([True] * len(levels) if self.published_orders else short_steps(with_data, self.limits))
         weights, counts = iter(to_device(self._all_weights(log_q, zero_alpha, all_counts), u.device)), iter(all_counts)
