@@ -110,23 +110,32 @@ def test_where_the_order_falls():
     assert lowered_at_the_end(5, 3) == [1, 2, 3, 3, 2]
 
 
-@pytest.mark.parametrize("order", [2, 3])
-def test_adaptive_steps(order):
-    # Where every error is tolerated and the first step is as long as the interval, it is one step of DPM-Solver.
-    process = PROCESSES[0]
-    model = ud.Counted(ud.GaussianMixture(process, MEANS, VARIANCES))
+def adaptive_end(solver: ud.Solver, times: torch.Tensor) -> torch.Tensor:
+    """The last noisy state of a run from two fixed states."""
     start = torch.tensor([[0.3, -0.8], [1.1, 0.4]], dtype=F64)
-    times = torch.tensor([0.6, 0.2, 0.0], dtype=F64)
+    model = ud.GaussianMixture(PROCESSES[0], MEANS, VARIANCES)
+    *_, (_, state), _ = solver.trajectory(model, start, times, torch.zeros_like)
+    return state
 
-    def end(solver: ud.Solver) -> torch.Tensor:
-        return list(solver.trajectory(model, start, times, torch.zeros_like))[1].u
 
+INTERVAL = torch.tensor([0.6, 0.2, 0.0], dtype=F64)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_one_adaptive_step(order):
+    # Where every error is tolerated and the first step is as long as the interval, it is one step of DPM-Solver.
     free = ud.DPMSolverAdaptive(order, rtol=0.99, atol=0.99, first_step=10.0)
-    torch.testing.assert_close(end(free), end(ud.DPMSolverNoise(order)), rtol=0, atol=0)
+    one = adaptive_end(ud.DPMSolverNoise(order), INTERVAL)
+    torch.testing.assert_close(adaptive_end(free, INTERVAL), one, rtol=0, atol=0)
+
+
+@pytest.mark.slow  # 1 s: hundreds of short steps
+@pytest.mark.parametrize("order", [2, 3])
+def test_adaptive_steps_meet_a_tolerance(order):
     # Two tolerances, ten apart. A step of length h errs by h^(order + 1), its estimate is h^order: the errors of the
     # runs are apart by 10^(order / order) or more. A third of that is asked for.
-    fine = torch.cat([torch.linspace(0.6, 0.2, 40, dtype=F64), times[2:]])
-    *_, (_, truth), _ = ud.DPMSolverNoise(3).trajectory(model, start, fine, torch.zeros_like)
-    wide, narrow = (rms(end(ud.DPMSolverAdaptive(order, rtol=tol, atol=tol)) - truth) for tol in (1e-1, 1e-2))
+    truth = adaptive_end(ud.DPMSolverNoise(3), torch.cat([torch.linspace(0.6, 0.2, 40, dtype=F64), INTERVAL[2:]]))
+    ends = [adaptive_end(ud.DPMSolverAdaptive(order, rtol=tol, atol=tol), INTERVAL) for tol in (1e-1, 1e-2)]
+    wide, narrow = (rms(end - truth) for end in ends)
     assert narrow < 1e-2
     assert narrow < wide / 3

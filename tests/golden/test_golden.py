@@ -333,7 +333,7 @@ def test_dpm_solver_for_the_noise(draws, order):
     # that one is held by its measured order alone.
     process = DDPM()
     model, u = GaussianMixture(process, *DATA), start(process)
-    fine = process.levels_at(LogSNR(24 * order + 1).times(process)[:-1])
+    fine = process.levels_at(LogSNR(12 * order + 1).times(process)[:-1])
     config = {"solver_order": order, "lower_order_final": False, "algorithm_type": "dpmsolver"}
     scheduler = on_levels("DPMSolverSinglestep", fine, end=(), final_sigmas_type="sigma_min", **config)
     states, v = [], u

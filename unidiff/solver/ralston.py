@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
@@ -25,11 +27,28 @@ class Ralston(OneStep):
 
     order: ClassVar[int | None] = 2
 
+    def states(
+        self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
+    ) -> Iterator[Tensor]:
+        steps = [*pairwise(levels)]
+        between = denoiser.process.levels_at([_later(t, s) for t, s in steps], u.device)  # of all steps together
+        for (t, s), middle in zip(steps, between):
+            u = _step(denoiser, u, t, middle, s, **cond)
+            yield u
+        yield self.finish(denoiser, u, levels[-1], noise, **cond)
+
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
-        h = s.time - t.time
-        start = denoiser(u, t, **cond).velocity
-        between = denoiser.process.level(float(t.time + 2 / 3 * h), u)
-        u = axpby(1.0, u, 2 / 3 * h, start)  # from which the step to s starts: 1/4 - 2/3 = -5/12
-        later = denoiser(u, between, **cond)
-        end = later.mix(0.75 * h * between.alpha_rate, 0.75 * h * between.sigma_rate, 1.0, u)
-        return axpby(1.0, end, -5 / 12 * h, start)
+        return _step(denoiser, u, t, denoiser.process.level(_later(t, s), u), s, **cond)
+
+
+def _later(t: Level, s: Level) -> float:
+    """The time at 2/3 of the step."""
+    return float(t.time + 2 / 3 * (s.time - t.time))
+
+
+def _step(denoiser: Denoiser, u: Tensor, t: Level, middle: Level, s: Level, **cond: Tensor) -> Tensor:
+    h = s.time - t.time
+    start = denoiser(u, t, **cond).velocity
+    u = axpby(1.0, u, 2 / 3 * h, start)  # the state in between, from which 1/4 - 2/3 = -5/12 of this velocity is left
+    end = denoiser(u, middle, **cond).mix(0.75 * h * middle.alpha_rate, 0.75 * h * middle.sigma_rate, 1.0, u)
+    return axpby(1.0, end, -5 / 12 * h, start)
