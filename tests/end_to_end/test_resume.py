@@ -169,10 +169,10 @@ def test_a_recipe_that_was_edited_in_its_run_is_noticed(tmp_path):
     # More steps alone are always accepted. A run of before has no record, and goes by its file.
     edit(own, "steps: 9", "steps: 10")
     done("resume", run)
-    (run / "manifest.json").write_text(json.dumps({**manifest(run), "recipe": None}))
+    (run / "manifest.json").write_text(json.dumps({**manifest(run), "recipe_yaml": None}))
     edit(own, "lr: 0.5", "lr: 0.25")
     done("resume", run)
-    assert "lr: 0.25" in manifest(run)["recipe"]
+    assert "lr: 0.25" in manifest(run)["recipe_yaml"]
 
 
 def test_recipes_without_training_are_not_resumed(tmp_path):

@@ -216,7 +216,7 @@ class TrainingTask(Task, Generic[M]):
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
         with files.written(before, main):
-            entries = {**outcome.entries(), **environment(), "recipe": self.to_yaml()}
+            entries = {**outcome.entries(), **environment(), "recipe_yaml": self.to_yaml()}
             if main and resume:
                 if changes:
                     record_extension(files, changes, self.to_yaml())

@@ -47,11 +47,11 @@ def changed_numbers(
     """
     directory = files.path
     files.require()
-    now_there, recorded = read_source(files.recipe)[1], files.read_manifest().recipe
+    now_there, recorded, new_one = read_source(files.recipe)[1], files.read_manifest().recipe_yaml, task.to_yaml()
     began = now_there if recorded is None else recorded
-    saved: Any = recipe_as_it_was(files.recipe, began, allow_imports)
+    saved: Any = task if began == new_one else recipe_as_it_was(files.recipe, began, allow_imports)
     _require_checkpoints(files, saved)
-    if now_there == began == task.to_yaml():
+    if now_there == began == new_one:
         return []
     before, after = saved.to_dict(), task.to_dict()
     edited = differences(before, load_recipe(files.recipe, allow_imports=allow_imports).to_dict())
@@ -116,7 +116,7 @@ def record_extension(files: RunDirectory, changes: list[str], recipe: str) -> No
     """Set the recipe of a run, after an entry of the manifest: the changes, when, and after which step."""
     entry = {"step": _steps_done(files), "changes": changes, "time": now()}
     # Between the two files, recipe.yaml alone tells; `RunDirectory.reopen` records the new one.
-    files.update_manifest(extensions=[*files.read_manifest().extensions, entry], recipe=None)
+    files.update_manifest(extensions=[*files.read_manifest().extensions, entry], recipe_yaml=None)
     files.replace_recipe(recipe)
 
 

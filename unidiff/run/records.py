@@ -140,7 +140,7 @@ class Manifest:
     Attributes:
         started: When the run began; empty if it is not known.
         status: "training", "finished", "interrupted", "failed" or "damaged data"; empty if it is not known.
-        recipe: The recipe that it was last started or continued with; None if recipe.yaml alone tells.
+        recipe_yaml: The recipe that it was last started or continued with; None if recipe.yaml alone tells.
         kept: Digest of each file that the data need, by its path in the run directory.
         data: What it was trained on; None if it is not known.
         start: Where the weights at its beginning were from; None for fresh ones.
@@ -152,7 +152,7 @@ class Manifest:
 
     started: str = ""
     status: str = ""
-    recipe: str | None = None
+    recipe_yaml: str | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     data: DataFacts | None = None
     start: Origin | None = None
