@@ -538,3 +538,12 @@ def test_native_refuses_a_process_without_a_table():
     with pytest.raises(ParameterError, match=r"grid: Native needs a table .* Use Uniform"):
         Native().check(Continuous())
     Uniform(5).check(Continuous())
+
+
+def test_unipc_towards_noise_ends_with_a_step_that_is_not_corrected():
+    process = ud.DDPM(1000, ud.ZeroTerminalSNR())
+    model = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.05)
+    levels = process.levels_at([0.001, 0.2, 0.5, 1.0])  # where alpha = 0
+    start = torch.tensor([[0.3, -0.8]], dtype=torch.float64)
+    *_, state, clean = ud.UniPC(2).states(model, start, levels, torch.zeros_like)
+    torch.testing.assert_close(clean, model(state, levels[-1]).x0, rtol=0, atol=0)

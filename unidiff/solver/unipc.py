@@ -59,7 +59,7 @@ class UniPC(Solver):
                 break
             s = levels[i + 1]
             if zero_alpha[i] or zero_alpha[i + 1]:
-                u = ddim_step(s, prediction)
+                u, before = ddim_step(s, prediction), None  # which nothing corrects
             else:
                 values, before = [prediction.x0, *values][: self.order], u
                 u = weighted_sum(next(predictor), [u, *values])  # UniP
