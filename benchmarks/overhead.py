@@ -10,13 +10,11 @@ The loop by hand does DDIM's arithmetic with two numbers a step that were comput
 from __future__ import annotations
 
 import argparse
-import cProfile
-import pstats
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from rows import Row, compare, machine, show
+from rows import Row, compare, machine, profile, show
 from torch import Tensor, nn
 
 import unidiff as ud
@@ -102,10 +100,7 @@ def main() -> None:
     if arguments.profile:
         torch.set_num_threads(1)
         run, _, _ = cases()[arguments.profile]
-        run()
-        with cProfile.Profile() as profile:
-            run()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+        profile(run)
         return
     show(measure(arguments.repeats))
     print(machine())

@@ -6,7 +6,9 @@ of its children. A row holds the medians of both and the median of the ratios of
 
 from __future__ import annotations
 
+import cProfile
 import platform
+import pstats
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -79,6 +81,14 @@ def machine() -> str:
     names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     name = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def profile(run: Callable[[], Any]) -> None:
+    """Print where a run that has been made once spends its time."""
+    run()
+    with cProfile.Profile() as found:
+        run()
+    pstats.Stats(found).sort_stats("tottime").print_stats(40)
 
 
 def _lines(path: str) -> list[str]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import cProfile
-import pstats
 import time
 
 import torch
-from rows import Row, compare, machine, show
+from rows import Row, compare, machine, profile, show
 from torch import Tensor, nn
 
 import unidiff as ud
@@ -103,10 +101,7 @@ def main() -> None:
         torch.set_num_threads(1)
         network, shape, batch, steps, _ = networks()[arguments.profile]
         x = data(shape)
-        ours(network, x, batch, steps)
-        with cProfile.Profile() as profile:
-            ours(network, x, batch, steps)
-        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+        profile(lambda: ours(network, x, batch, steps))
         return
     show(measure(arguments.repeats))
     print(machine())
