@@ -21,6 +21,7 @@ from propagation import follow
 import unidiff as ud
 from unidiff.recipe.registry import PUBLIC
 from unidiff.solver.exponential import data_weights, log_ratio, log_ratios, weighted_sum
+from unidiff.solver.order import full_order
 
 F64 = torch.float64
 MEAN = torch.tensor([0.3, -0.2], dtype=F64)
@@ -40,6 +41,13 @@ CASES = [
     *[(ud.DPMSolver(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
     *[(ud.DPMSolverSinglestep(order), NEAR, ud.LogSNR, (50, 100, 200)) for order in (1, 2, 3)],
     *[(ud.UniPC(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
+    *[(ud.UniPC(order, "bh1"), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2)],
+    *[(ud.UniPCNoise(order), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2, 3)],
+    *[(ud.DPMSolverNoise(order), NEAR, ud.LogSNR, (50, 100, 200)) for order in (1, 2, 3)],
+    *[(ud.LogRhoDEIS(order), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2, 3, 4)],
+    (ud.PNDM(), FAR, ud.LogSNR, (50, 100, 200)),
+    (ud.PLMS(), FAR, ud.LogSNR, (50, 100, 200)),
+    (ud.Ralston(), NEAR, ud.Quadratic, (25, 50, 100)),
     *[(ud.AdamsBashforth(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
     *[(ud.DEIS(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
     *[(ud.ExponentialAdams(order), FAR, ud.Tapered, (50, 100, 200)) for order in (2, 3, 4)],
@@ -63,7 +71,9 @@ RANDOM = [
 def quick(case: tuple) -> bool:
     """One order of each method in `make test`: the default's, or where that takes many evaluations a smaller one."""
     solver = case[0]
-    return getattr(solver, "order", 2) == 2
+    # Of methods that are measured; tests/golden/test_golden.py holds them too.
+    relatives = (ud.UniPC(2, "bh1"), ud.UniPCNoise(2), ud.DPMSolverNoise(2), ud.LogRhoDEIS(2), ud.PLMS())
+    return getattr(solver, "order", 2) == 2 and solver not in relatives
 
 
 def name(value: object) -> str:
@@ -92,7 +102,7 @@ def test_every_solver_with_an_order_is_measured():
     measured = {type(solver).__name__ for solver, *_ in [*CASES, *RANDOM]}
     # These declare none: a corrector's bias does not vanish with the steps, an adaptive method meets a tolerance, and
     # steps taken again are those of another solver.
-    without = {"AnnealedLangevin", "PredictorCorrector", "ProbabilityFlow", "Resampling"}
+    without = {"AnnealedLangevin", "DPMSolverAdaptive", "PredictorCorrector", "ProbabilityFlow", "Resampling"}
     assert all(PUBLIC.choices(ud.Solver)[name]().convergence is None for name in without)
     assert measured | without == set(PUBLIC.choices(ud.Solver))
 
@@ -155,7 +165,7 @@ def test_dpm_solver_of_order_3_integrates_the_quadratic_exactly(eta):
         torch.ones(1, 2, dtype=F64),
     ]
     u, (t, s) = torch.tensor([[0.5, 0.2]], dtype=F64), levels[2:]
-    weights = data_weights(lambda log_q: -log_q, log_ratios(levels)[0], 3, eta=eta)[-1]
+    weights = data_weights(lambda log_q: -log_q, log_ratios(levels)[0], full_order(3, 3), eta=eta)[-1]
     h = log_ratio(t) - log_ratio(s)
     expected = s.sigma / t.sigma * math.exp(-(eta**2) * h) * u + s.alpha * weighted_sum(weights, values)
     found = ud.DPMSolver(3, eta)._mean(u, values[0], t, s, levels[2::-1], values)

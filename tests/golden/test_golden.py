@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -27,16 +27,20 @@ from unidiff import (
     DEIS,
     EDM,
     NCSN,
+    PLMS,
+    PNDM,
     VESDE,
     AdamsBashforth,
     Ancestral,
     DPMSolver,
+    DPMSolverNoise,
     DPMSolverSinglestep,
     EDMStochastic,
     Euler,
     FlowMatching,
     GaussianMixture,
     Heun,
+    LogRhoDEIS,
     LogSNR,
     Native,
     PredictorCorrector,
@@ -44,6 +48,7 @@ from unidiff import (
     Tapered,
     Uniform,
     UniPC,
+    UniPCNoise,
 )
 from unidiff.process.level import Level
 
@@ -196,7 +201,7 @@ def test_adams_bashforth(draws, order, grid):
     levels = process.levels_at(grid.times(process)[:-1])
     scheduler = on_levels("LMSDiscrete", levels)
     scheduler.is_scale_input_called = True
-    *ours, _ = unscaled(AdamsBashforth(order).states(model, u, levels, draws), levels)
+    *ours, _ = unscaled(AdamsBashforth(order, published_orders=True).states(model, u, levels, draws), levels)
     *states, _ = walk(scheduler, model, levels, u / levels[0].alpha, scaled=True, order=order)
     same(ours, states)
 
@@ -222,7 +227,7 @@ def test_deis(draws, order):
         process = DDPM()
         model, levels = GaussianMixture(process, *DATA), process.levels_at(Uniform(40).times(process)[:-1])
         scheduler = on_levels("DEISMultistep", levels, end=(), solver_order=order, lower_order_final=False)
-        *ours, _ = DEIS(order).states(model, start(process), levels, draws)
+        *ours, _ = DEIS(order, published_orders=True).states(model, start(process), levels, draws)
         *_, other = walk(scheduler, model, levels[:-1], start(process), scaled=False)
         assert 1e-4 < (ours[-1] - other).abs().max() < 0.1  # elsewhere two methods for one flow
 
@@ -239,7 +244,10 @@ def test_dpm_solver(draws, order, eta, grid):
     levels = process.levels_at(grid.times(process)[:-1])
     algorithm = "sde-dpmsolver++" if eta else "dpmsolver++"
     scheduler = on_levels("DPMSolverMultistep", levels, solver_order=order, algorithm_type=algorithm)
-    same(DPMSolver(order, eta).states(model, u, levels, draws), walk(scheduler, model, levels, u, scaled=False))
+    same(
+        DPMSolver(order, eta, published_orders=True).states(model, u, levels, draws),
+        walk(scheduler, model, levels, u, scaled=False),
+    )
 
 
 def test_dpm_solver_of_order_3_takes_all_of_the_quadratic_term():
@@ -296,15 +304,78 @@ def test_dpm_solver_singlestep(draws, order):
 @pytest.mark.parametrize("grid", [Uniform(40), Tapered(40)], ids=repr)
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc(draws, order, grid):
-    # With order 3 its endings of lower order change two steps; without them it has none to sigma = 0.
     process = DDPM()
     model, u = GaussianMixture(process, *DATA), start(process)
     levels = process.levels_at(grid.times(process)[:-1])
-    config = {"solver_order": order, "solver_type": "bh2", "lower_order_final": order < 3}
+    scheduler = on_levels("UniPCMultistep", levels, solver_order=order, solver_type="bh2")
+    ours = UniPC(order, published_orders=True).states(model, u, levels, draws)
+    same(ours, walk(scheduler, model, levels, u, scaled=False))
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(("noise", "variant"), [(False, "bh1"), (True, "bh1"), (True, "bh2")])
+def test_unipc_bh1_and_for_the_noise(draws, order, noise, variant):
+    # Its last step to sigma = 0 does not exist for the noise prediction; it is left out.
+    process = DDPM()
+    model, u = GaussianMixture(process, *DATA), start(process)
+    levels = process.levels_at(Uniform(14).times(process)[:-1])
+    config = {"solver_order": order, "solver_type": variant, "predict_x0": not noise}
     scheduler = on_levels("UniPCMultistep", levels, **config)
-    count = len(levels) if order < 3 else len(levels) - 1
-    ours = list(UniPC(order).states(model, u, levels, draws))
-    same(ours[:count], walk(scheduler, model, levels[:count], u, scaled=False))
+    *ours, _ = (UniPCNoise if noise else UniPC)(order, variant, published_orders=True).states(model, u, levels, draws)
+    same(ours, islice(walk(scheduler, model, levels, u, scaled=False), len(levels) - 1))
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dpm_solver_for_the_noise(draws, order):
+    # As for the data; of order 3 neither of its rules for the second intermediate point is algorithm 2, line 6, so
+    # that one is held by its measured order alone.
+    process = DDPM()
+    model, u = GaussianMixture(process, *DATA), start(process)
+    fine = process.levels_at(LogSNR(12 * order + 1).times(process)[:-1])
+    config = {"solver_order": order, "lower_order_final": False, "algorithm_type": "dpmsolver"}
+    scheduler = on_levels("DPMSolverSinglestep", fine, end=(), final_sigmas_type="sigma_min", **config)
+    states, v = [], u
+    for i, level in enumerate(fine[:-1]):
+        if order == 3:
+            scheduler.register_to_config(solver_type="heun" if i % 3 == 1 else "midpoint")
+        v = scheduler.step(model(v, level).eps, scheduler.timesteps[i], v).prev_sample
+        states.append(v)
+    *ours, _ = DPMSolverNoise(order).states(model, u, fine[::order], draws)
+    same(ours, states[order - 1 :: order])
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_deis_in_log_rho(draws, order):
+    # Its step to sigma = 0 does not exist; it is left out.
+    process = DDPM()
+    model, u = GaussianMixture(process, *DATA), start(process)
+    levels = process.levels_at(Tapered(14).times(process)[:-1])
+    scheduler = on_levels("DEISMultistep", levels, end=(), solver_order=order, lower_order_final=False)
+    *ours, _ = LogRhoDEIS(order, published_orders=True).states(model, u, levels, draws)
+    same(ours, walk(scheduler, model, levels[:-1], u, scaled=False))
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("runge_kutta", [True, False])
+def test_pndm(draws, runge_kutta):
+    # On its own times, entries of the table: the evaluations of a step's end and of the next one's beginning are both
+    # in its list. Its last step, to an alpha of its own, is left out.
+    process = DDPM()
+    model, u = GaussianMixture(process, *DATA), start(process)
+    scheduler = theirs("PNDM", skip_prk_steps=not runge_kutta, timestep_spacing="leading")
+    scheduler.set_timesteps(20)
+    times = (torch.tensor(scheduler._timesteps[::-1].copy(), dtype=F64) + 1) / 1000
+    levels, states, v = process.levels_at(times), [], u
+    for i, t in enumerate(scheduler.timesteps):
+        level = process.level(float(t + 1) / 1000)
+        v = scheduler.step(model(v, level).eps, int(t), v).prev_sample
+        if i % 4 == 3 or i >= 12 if runge_kutta else i > 0:
+            states.append(v)
+    *ours, _ = (PNDM if runge_kutta else PLMS)(published_orders=True).states(model, u, levels, draws)
+    same(ours, states[: len(levels) - 1])
 
 
 # ---------------------------------------------------------------------------------------------- flow matching, VE

@@ -66,6 +66,10 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "EDMStochastic": [{}, {"churn": 0.0}],
     "DPMSolver": [{"order": order, "eta": eta} for order in (1, 2, 3) for eta in (0.0, 1.0)],
     **{name: [{"order": order} for order in (1, 2, 3)] for name in ("DPMSolverSinglestep", "UniPC", "DEIS")},
+    "DPMSolverNoise": [{"order": 2}, {"order": 3}],
+    "DPMSolverAdaptive": [{"order": 2, "rtol": 0.2, "atol": 0.2}, {"rtol": 0.2, "atol": 0.2}],
+    "UniPCNoise": [{}, {"order": 3, "variant": "bh1"}],
+    "LogRhoDEIS": [{}, {"published_orders": True}],
     "AdamsBashforth": [{"order": 1}, {"order": 4}],
     "ExponentialAdams": [{}, {"order": 2}, {"order": 5}],
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
@@ -143,6 +147,8 @@ GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
 NEED_ONE_SNR = [
     *(ud.DEIS(order=order) for order in (1, 2, 3)),
     *(ud.DPMSolverSinglestep(order=order) for order in (2, 3)),
+    *(ud.DPMSolverNoise(order=order) for order in (2, 3)),
+    *(ud.DPMSolverAdaptive(order=order, rtol=0.2, atol=0.2) for order in (2, 3)),
     ud.EDMStochastic(),  # with churn
 ]
 

@@ -1,4 +1,4 @@
-"""Multistep methods that interpolate the noise: Adams-Bashforth in sigma / alpha, and DEIS in t."""
+"""Multistep methods that interpolate the noise: Adams-Bashforth in sigma / alpha, DEIS in t and in log rho."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, require_positive_alpha
-from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, to_device, weighted_sum
+from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, weighted_sum, with_states
+from unidiff.solver.order import NOISE, full_order, values_per_step
 
-__all__ = ["DEIS", "AdamsBashforth"]
+__all__ = ["DEIS", "AdamsBashforth", "LogRhoDEIS"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,13 @@ class _NoiseInterpolation(Solver):
     """eps as the polynomial through its last `order` values, in the variable of the subclass.
 
     Args:
-        order: Values that a step uses, 1 to 4; fewer in the first steps. With 1 it is DDIM.
+        order: Values that a step uses, 1 to 4; fewer in the first steps, and where the polynomial would be continued
+            too far (`unidiff.solver.order`). With 1 it is DDIM.
+        published_orders: Whether all steps but the first use `order` values, as published.
     """
 
     order: int = 3  # type: ignore[misc]
+    published_orders: bool = False
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 4)
@@ -47,9 +51,14 @@ class _NoiseInterpolation(Solver):
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
         log_q, zero_alpha = log_ratios(levels)
-        with_data = log_q[[not zero for zero in zero_alpha]]
-        steps = noise_weights(partial(self.variable, denoiser.process), with_data, self.order)
-        weights = iter(to_device(steps, u.device))
+        used = [i for i, zero in enumerate(zero_alpha) if not zero]
+        path, with_data = [levels[i] for i in used], log_q[used]
+        if self.published_orders:
+            counts = full_order(len(with_data) - 1, self.order)
+        else:
+            counts = values_per_step(with_data, self.order, NOISE)
+        steps = noise_weights(partial(self.variable, denoiser.process), with_data, counts)
+        weights = with_states(steps, path, u.device, noise=True)
         values: list[Tensor] = []
         for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
             prediction = denoiser(u, t, **cond)
@@ -57,8 +66,7 @@ class _NoiseInterpolation(Solver):
                 u = ddim_step(s, prediction)
             else:
                 values = [prediction.eps, *values][: self.order]
-                factors = s.alpha / t.alpha, *[s.alpha * weight for weight in next(weights)]
-                u = weighted_sum(factors, [u, *values])
+                u = weighted_sum(next(weights), [u, *values])
             yield u
         yield denoiser(u, levels[-1], **cond).x0
 
@@ -86,3 +94,14 @@ class DEIS(_NoiseInterpolation):
 
     def variable(self, process: Process, log_q: Tensor) -> Tensor:
         return process.time_at(-2 * log_q)
+
+
+@dataclass(frozen=True)
+class LogRhoDEIS(_NoiseInterpolation):
+    """DEIS, eps as a polynomial in log(sigma / alpha): tAB (Zhang & Chen 2023, eq. 14-15) with log rho for the time.
+
+    It is what diffusers calls DEIS.
+    """
+
+    def variable(self, process: Process, log_q: Tensor) -> Tensor:
+        return log_q

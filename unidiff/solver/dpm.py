@@ -17,6 +17,7 @@ from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level, axpby, expm1
 from unidiff.solver.base import OneStep, Solver
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, weighted_sum
+from unidiff.solver.order import DATA, full_order, lowered_at_the_end, values_per_step
 
 __all__ = ["DPMSolver", "DPMSolverSinglestep"]
 
@@ -27,16 +28,19 @@ class DPMSolver(Solver):
 
     Lu et al. 2022b, algorithm 2 and section 5. The third order is the same expansion with one more term; the authors'
     code takes half of that term, which gives order 2. As published, the first steps are of lower order and the run
-    ends with one denoise, of first order.
+    ends with one denoise, of first order. Not as published, the order also falls where the polynomial would be
+    continued too far (`unidiff.solver.order`).
 
     Args:
         order: Values of x0 that a step uses, 1 to 3. With 1 it is DDIM(eta) at eta = 0 and 1, but not in between.
         eta: Share of the process's own noise: 0 is the flow, 1 the reverse SDE of the paper. In between it is eta in
             the SDE, whose step h in lambda draws noise of variance sigma_s^2 (1 - e^{-2 eta^2 h}).
+        published_orders: Whether the order falls as published instead: below 15 evaluations, in the last steps.
     """
 
     order: int = 2  # type: ignore[misc]
     eta: float = 0.0
+    published_orders: bool = False
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 3)
@@ -52,16 +56,29 @@ class DPMSolver(Solver):
     ) -> Iterator[Tensor]:
         values: list[Tensor] = []
         nodes: list[Level] = []
-        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(log_ratios(levels)[1])):
-            prediction = denoiser(u, t, **cond)
+        log_q, zero_alpha = log_ratios(levels)
+        counts = iter(self._counts(log_q[[not zero for zero in zero_alpha]]))
+        for (t, s), (no_data, no_data_after) in zip(pairwise(levels), pairwise(zero_alpha)):
+            prediction, count = denoiser(u, t, **cond), 0
             if not no_data:  # else lambda is -infinity
+                count = self.order if no_data_after else next(counts)
                 values, nodes = [prediction.x0, *values][: self.order], [t, *nodes][: self.order]
-            u = ddim_step(s, prediction) if no_data_after else self._mean(u, prediction.x0, t, s, nodes, values)
+            if no_data_after:
+                u = ddim_step(s, prediction)
+            else:
+                u = self._mean(u, prediction.x0, t, s, nodes[:count], values[:count])
             if self.eta > 0:
                 h = log_ratio(t) - log_ratio(s)
                 u = axpby(1.0, u, s.sigma * (-expm1(-2 * self.eta**2 * h)) ** 0.5, noise(u))
             yield u
         yield denoiser(u, levels[-1], **cond).x0
+
+    def _counts(self, log_q: Tensor) -> list[int]:
+        """The number of values that each step uses."""
+        if self.published_orders:
+            rule = lowered_at_the_end if len(log_q) < 15 else full_order
+            return rule(len(log_q) - 1, self.order)
+        return values_per_step(log_q, self.order, DATA)
 
     def _mean(self, u: Tensor, x0: Tensor, t: Level, s: Level, nodes: list[Level], values: list[Tensor]) -> Tensor:
         """The mean at s."""

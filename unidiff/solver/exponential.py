@@ -97,7 +97,7 @@ def ddim_step(s: Level, prediction: Prediction, fresh: Scale = 0.0) -> Tensor:
 
 
 def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
-    """The sum of weights[j] values[j]; the weights are all numbers, or all tensors."""
+    """The sum of weights[j] values[j]; the weights are all numbers, or all tensors. Values without one do not count."""
     if isinstance(weights[0], Tensor):
         first, *terms = (weight.to(value) * value for weight, value in zip(weights, values))  # type: ignore[union-attr]
         return sum(terms, first)
@@ -110,7 +110,12 @@ def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
 
 
 def with_states(
-    weights: Sequence[Sequence[Scale]], levels: Sequence[Level], device: torch.device, from_first: int = 0
+    weights: Sequence[Sequence[Scale]],
+    levels: Sequence[Level],
+    device: torch.device,
+    *,
+    corrector: bool = False,
+    noise: bool = False,
 ) -> Iterator[list[Scale]]:
     """For each step the weights of the state at t and of the values in u_s, by the second formula above.
 
@@ -118,12 +123,14 @@ def with_states(
         weights: The weights of the values in the integral, for steps that end at levels[1], levels[2], ...
         levels: The levels of the run.
         device: Where the weights are to be.
-        from_first: Number of steps that begin at the first level; the others begin at the level before.
+        corrector: The weights are those of `data_weights` with a corrector: steps with all values so far begin at the
+            first level; the others, as those of a predictor, at the level before.
+        noise: The values are those of the noise: by the first formula.
     """
 
     def of(i: int, own: Sequence[Scale]) -> list[Scale]:
-        t, s = levels[0 if i < from_first else i], levels[i + 1]
-        return [s.sigma / t.sigma, *[s.alpha * weight for weight in own]]
+        t, s = levels[0 if corrector and len(own) == i + 2 else i], levels[i + 1]
+        return [s.alpha / t.alpha if noise else s.sigma / t.sigma, *[s.alpha * weight for weight in own]]
 
     steps = starmap(of, enumerate(to_device(weights, device)))
     return steps if levels and isinstance(levels[0].alpha, Tensor) else iter([*steps])  # modes of one step at a time
@@ -152,11 +159,11 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     return torch.stack(columns)
 
 
-def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Scale]]:
+def noise_weights(variable: Variable, log_q: Tensor, counts: Sequence[int]) -> list[list[Scale]]:
     """For each step from level i to level i + 1 the weights c with int_{q_t}^{q_s} eps dq = sum_j c_j eps_j.
 
-    eps_0 is the value at level i, eps_1 at level i - 1, and so on: `order` of them, fewer in the first steps. The
-    levels are given by their `log_ratios`.
+    eps_0 is the value at level i, eps_1 at level i - 1, and so on: counts[i] of them. The levels are given by their
+    `log_ratios`.
     """
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
@@ -164,20 +171,20 @@ def noise_weights(variable: Variable, log_q: Tensor, order: int) -> list[list[Sc
         measure = points.exp() * half * weights  # dq = q d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return for_each_step(weigh, log_q, order)
+    return for_each_step(weigh, log_q, counts)
 
 
 def data_weights(
-    variable: Variable, log_q: Tensor, order: int, *, corrector: bool = False, eta: float = 0.0
+    variable: Variable, log_q: Tensor, counts: Sequence[int], *, corrector: bool = False, eta: float = 0.0
 ) -> list[list[Scale]]:
     """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
 
     Args:
         variable: The interpolation variable.
         log_q: The `log_ratios` of the run's levels. The first may have alpha = 0, if the variable is finite there.
-        order: Values at level i, i - 1, ... that a step from level i uses; fewer in the first steps.
-        corrector: The first value is the one at level i + 1, before the `order` others. The first `order` steps then
-            begin at level 0: the polynomial through all values so far, integrated over the whole interval.
+        counts: For each i how many values at level i, i - 1, ... a step from level i uses, at most i + 1.
+        corrector: The first value is the one at level i + 1, before the others. A step with all values so far, i + 1,
+            then begins at level 0: its polynomial is integrated over the whole interval.
         eta: Noise of the reverse SDE relative to the process's own: its linear part decays by eta^2 h more.
     """
     rate = 1 + eta**2
@@ -187,34 +194,31 @@ def data_weights(
         measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
 
-    return for_each_step(weigh, log_q, order, corrector)
+    return for_each_step(weigh, log_q, counts, corrector)
 
 
 def for_each_step(
-    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, order: int, corrector: bool = False
+    weigh: Callable[[Tensor, Tensor, Tensor], Tensor], log_q: Tensor, counts: Sequence[int], corrector: bool = False
 ) -> list[list[Scale]]:
     """The weights (k, ...) of each step, `weigh(start, end, nodes)`, from the `log_ratios` of a run's levels.
 
-    Those of all steps with the same number of values are computed together, along a leading axis.
+    Those of all steps with the same number of values, counts[i], are computed together, along a leading axis.
     """
-    weights: list[list[Scale]] = []
-    for count in range(1, order + 1):
-        steps = torch.arange(count - 1, max(count, len(log_q)) - 1)[: 1 if count < order else None]
-        if len(steps) == 0:
-            break
+    weights: list[list[Scale]] = [[] for _ in counts]
+    for count in sorted(set(counts)):
+        steps = torch.tensor([i for i, used in enumerate(counts) if used == count])
         nodes = torch.stack([log_q[steps + corrector - j] for j in range(count + corrector)])
-        starts = torch.where(steps == count - 1, 0, steps) if corrector else steps
+        start, end = log_q[torch.where(steps == count - 1, 0, steps) if corrector else steps], log_q[steps + 1]
         if log_q.ndim == 1:
-            start, end = log_q[starts], log_q[steps + 1]
             short = (start - end).abs() <= 2 * min(_RULES)  # which need fewer points
-            rows: dict[int, list[Scale]] = {}
-            for group in (group for group in (short.nonzero()[:, 0], (~short).nonzero()[:, 0]) if len(group)):
-                found = weigh(start[group], end[group], nodes[:, group]).T.tolist()
-                rows |= zip(group.tolist(), found)
-            weights += [rows[i] for i in range(len(steps))]
+            groups = [group for group in (short.nonzero()[:, 0], (~short).nonzero()[:, 0]) if len(group)]
         else:  # one step at a time: the nodes of all steps and modes would not fit in memory
-            pairs = zip(log_q[starts], log_q[steps + 1])
-            weights += [list(weigh(start, end, nodes[:, n])) for n, (start, end) in enumerate(pairs)]
+            groups = [*torch.arange(len(steps))]
+        for group in groups:
+            found = weigh(start[group], end[group], nodes[:, group])
+            rows: list[list[Scale]] = found.T.tolist() if log_q.ndim == 1 else [list(found)]
+            for i, row in zip(steps[group].reshape(-1).tolist(), rows):
+                weights[i] = row
     return weights
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -24,8 +24,15 @@ from unidiff.solver.exponential import (
     weighted_sum,
     with_states,
 )
+from unidiff.solver.order import FINITE, values_per_step
 
 __all__ = ["ExponentialAdams"]
+
+
+# Gauss-Legendre on [0, 1]: exact for polynomials up to degree 5.
+_ROOT = 0.6**0.5 / 2
+_FRACTIONS = torch.tensor([0.5 - _ROOT, 0.5, 0.5 + _ROOT], dtype=torch.float64)
+_SHARES = torch.tensor([5 / 18, 8 / 18, 5 / 18], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,15 @@ class ExponentialAdams(Solver):
     Predictor: the exponential Adams-Bashforth step through the last order - 1 values of x0. Corrector: the
     Adams-Moulton step that takes in the value at the new time as well, which the next step needs anyway (as in UniPC,
     Zhao et al. 2023), so a step costs one evaluation. The first order - 1 corrections integrate from the start with
-    all available values, which removes the errors of the first, lower-order steps.
+    all available values, which removes the errors of the first, lower-order steps. The order falls where the polynomial
+    would be continued too far (`unidiff.solver.order`), as in the long last step of Uniform.
 
     The variable is chosen so that x0 is smooth in it. Between `low` and `high`, w is log q plus a constant. Far below,
     it is q^2: the density of the noisy data is a smooth function of q^2 there, and so is x0. Far above, it is 1 / q: x0
     departs from the mean of the data in proportion. For one Gaussian, x0 - mean is proportional to (C + q^2)^(-1/2), C
-    the variance. As it is finite at alpha = 0, the first steps have full order; as it is finite at q = 0, the run ends
-    by extrapolating the polynomial to q = 0 instead of with a denoise, which is of first order.
+    the variance. As it is finite at alpha = 0, the first steps have full order. Instead of a denoise, which is of first
+    order, the run ends with the integral of eps from the last level to q = 0, eps as the polynomial in q through its
+    last values; where the last level has more noise than data, or modes differ, with x0 continued to q = 0.
 
     Args:
         order: Order of convergence, 2 to 5.
@@ -70,12 +79,16 @@ class ExponentialAdams(Solver):
         log_q, zero_alpha = log_ratios(levels)
         used = [i for i, zero in enumerate(zero_alpha) if i == 0 or not zero]
         path, steps = [levels[i] for i in used], log_q[used]
-        predictor = with_states(data_weights(self.variable, steps, self.order - 1), path, u.device)
-        corrected = data_weights(self.variable, steps, self.order - 1, corrector=True)
-        corrector = with_states(corrected, path, u.device, from_first=self.order - 1)
-        final_nodes = self._last_nodes(log_q, zero_alpha)
-        at_zero = lagrange(self.variable(log_q[final_nodes]), self._end(log_q)[None])[:, 0]  # the polynomial at q = 0
-        (final_weights,) = to_device([list(at_zero) if at_zero.ndim > 1 else at_zero.tolist()], u.device)
+        # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
+        distance = steps if steps.ndim > 1 else replace(self, low=self.low / 10).variable(steps)
+        counts = values_per_step(distance, self.order - 1, FINITE)
+        predictor = with_states(data_weights(self.variable, steps, counts), path, u.device)
+        corrected = data_weights(self.variable, steps, counts, corrector=True)
+        corrector = with_states(corrected, path, u.device, corrector=True)
+        small = log_q.ndim == 1 and float(log_q[-1]) < 0
+        final_nodes = self._last_nodes(log_q, zero_alpha, small)
+        end = self._noise_to_zero(log_q[final_nodes]) if small else self._data_at_zero(log_q[final_nodes])
+        (final_weights,) = to_device([list(end) if end.ndim > 1 else end.tolist()], u.device)
         values: list[Tensor] = []  # the newest first
         final_values: list[Tensor] = []  # those at `final_nodes`
         start = before = u  # the corrected state one level back
@@ -83,31 +96,47 @@ class ExponentialAdams(Solver):
             prediction = denoiser(u, t, **cond)
             values = [prediction.x0, *values][: self.order]
             if number in final_nodes:
-                final_values = [prediction.x0, *final_values]
+                final_values = [prediction.eps if small else prediction.x0, *final_values]
             if number > 0:
-                u = weighted_sum(next(corrector), [start if number < self.order else before, *values])
+                weights = next(corrector)  # of the state and of number + 1 values, if it begins at the first level
+                u = weighted_sum(weights, [start if len(weights) == number + 2 else before, *values])
             before = u
             u = ddim_step(s, prediction) if zero_alpha[number + 1] else weighted_sum(next(predictor), [u, *values])
             yield u
-        last = denoiser(u, levels[-1], **cond).x0
-        yield weighted_sum(final_weights, [last, *final_values])
+        prediction = denoiser(u, levels[-1], **cond)
+        if small:
+            yield weighted_sum([1 / levels[-1].alpha, *final_weights], [u, prediction.eps, *final_values])
+        else:
+            yield weighted_sum(final_weights, [prediction.x0, *final_values])
 
-    def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool]) -> list[int]:
+    def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool], small: bool) -> list[int]:
         """Indices of the levels of the final extrapolation: the last first, at most `order` of them.
 
-        They lie at least half as far apart as the last level lies from q = 0: closer values would amplify rounding and
-        the network's errors.
+        They lie at least a fraction as far apart as the last level lies from q = 0: closer values would amplify
+        rounding and the network's errors. The fraction is half where x0 is continued, and less for the integral of eps,
+        to which the far end contributes no more than the near one.
         """
-        nodes = self.variable(log_q)
-        gap = 0.5 * (nodes[-1] - self._end(log_q))
-        usable = torch.tensor([i == 0 or not zero for i, zero in enumerate(zero_alpha)])
+        nodes = log_q.exp() if small else self.variable(log_q)
+        gap = 0.3 * nodes[-1] if small else 0.5 * (nodes[-1] - self._end(log_q))
         chosen = [len(log_q) - 1]
         while len(chosen) < self.order and (last := chosen[-1]) > 0:
-            far = (nodes[:last] - nodes[last] >= gap).reshape(last, -1).all(1) & usable[:last]
+            far = (nodes[:last] - nodes[last] >= gap).reshape(last, -1).all(1) & ~torch.tensor(zero_alpha[:last])
             if not bool(far.any()):
                 break
             chosen.append(int(far.nonzero()[-1]))
         return chosen
+
+    def _noise_to_zero(self, log_q: Tensor) -> Tensor:
+        """Weights of eps in x(0) = u / alpha - int_0^q eps dq, the polynomial in q through the values at these levels.
+
+        Towards q = 0 eps is linear in q where the data are smooth and constant where they are a point or a surface.
+        """
+        q = log_q.exp()
+        return -q[0] * (lagrange(q, q[0] * _FRACTIONS) * _SHARES).sum(1)
+
+    def _data_at_zero(self, log_q: Tensor) -> Tensor:
+        """Weights of x0 in its polynomial through the values at these levels, at q = 0."""
+        return lagrange(self.variable(log_q), self._end(log_q)[None])[:, 0]
 
     def _end(self, log_q: Tensor) -> Tensor:
         """The interpolation variable at q = 0."""
