@@ -139,3 +139,12 @@ def test_adaptive_steps_meet_a_tolerance(order):
     wide, narrow = (rms(end - truth) for end in ends)
     assert narrow < 1e-2
     assert narrow < wide / 3
+
+
+def test_a_run_to_where_there_are_no_data_ends_with_a_step_that_is_not_corrected():
+    process = ud.DDPM(1000, ud.ZeroTerminalSNR())
+    model, levels = ud.GaussianMixture(process, MEANS, VARIANCES), process.levels_at([0.001, 0.2, 0.5, 1.0])
+    start = torch.tensor([[0.3, -0.8]], dtype=F64)
+    for solver in (ud.UniPC(1, published_orders=True), ud.UniPC(3), ud.UniPCNoise(2)):
+        *_, state, clean = solver.states(model, start, levels, torch.zeros_like)
+        torch.testing.assert_close(clean, model(state, levels[-1]).x0, rtol=0, atol=0)
