@@ -13,9 +13,9 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.noise import Noise
 from unidiff.prediction import Prediction
-from unidiff.process.base import Process
+from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
-from unidiff.solver.base import Solver, require_positive_alpha
+from unidiff.solver.base import Solver
 from unidiff.solver.exponential import ddim_step, log_ratios, weighted_sum
 from unidiff.solver.order import NOISE, SHORT, full_order, short_steps, values_per_step
 
@@ -38,9 +38,9 @@ class _PseudoMultistep(Solver):
     order: ClassVar[int | None] = 2
 
     def check(self, process: Process) -> None:
-        if process.basis.shape:
-            reason = f"{type(self).__name__} steps in u / alpha"
-            require_positive_alpha(process, reason, "Use ExponentialAdams or UniPC.")
+        # Adams' weights, the same for all modes, are unstable in those that turn from noise to data within a step.
+        reason = f"{type(self).__name__} needs one log SNR for all modes"
+        require_one_snr(process, "solver", reason, "Use ExponentialAdams or UniPC.")
 
     @abstractmethod
     def first_step(
