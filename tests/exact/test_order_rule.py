@@ -3,8 +3,8 @@
 The data are three unequal Gaussians. Errors are those of the final x0 against the flow by 150 steps of the default,
 whose own error is below 1e-5; DDIM's are above 1e-3. Where a method keeps no order above 1 it is DDIM but for its
 corrector and the end of its run, and DDIM's own error is small now and then because two errors of it cancel: of all
-cases, every process, grid and method with 5, 10 and 20 steps, 2 percent were worse by more than 3 percent, the worst by
-29 percent (an ExponentialAdams(5)); without the rule a half were worse, up to 80 times.
+cases, every process, grid and method with 5, 10 and 20 steps, one in five was tried, and of these 635 were 16 worse by
+more than 3 percent and one by more than 30, an ExponentialAdams(5) by 37; without the rule a half were, up to 80 times.
 """
 
 from __future__ import annotations
@@ -79,16 +79,14 @@ def test_without_the_rule_the_last_step_to_t_min_is_continued_too_far():
         assert check(solver, PROCESSES[0], ud.Uniform(20)) > 1.5, solver
 
 
-@pytest.mark.slow  # 5 s: every method with every third grid, each time on the next process
+@pytest.mark.slow  # 5 s: of all cases every 41st, which is prime to the number of each kind
 def test_no_method_is_worse_than_ddim():
-    turn, ratios = itertools.cycle(itertools.product((5, 10, 20), PROCESSES)), {}
-    for solver, grid in list(itertools.product(SOLVERS, GRIDS))[::3]:
-        steps, process = next(turn)
-        ratios[solver, process, grid(steps)] = check(solver, process, grid(steps))
-    found = {case: ratio for case, ratio in ratios.items() if ratio is not None}
-    assert len(found) > 30
-    assert max(found.values()) < 1.3, max(found, key=found.__getitem__)
-    assert sum(ratio > 1.03 for ratio in found.values()) <= 0.06 * len(found)
+    cases = itertools.product(GRIDS, (5, 10, 20), PROCESSES, SOLVERS)
+    found = {case: check(case[3], case[2], case[0](case[1])) for case in itertools.islice(cases, 0, None, 41)}
+    ratios = {case: ratio for case, ratio in found.items() if ratio is not None}
+    assert {process for _, _, process, _ in ratios} == set(PROCESSES)
+    assert max(ratios.values()) < 1.3, max(ratios, key=ratios.__getitem__)
+    assert sum(ratio > 1.03 for ratio in ratios.values()) <= 0.06 * len(ratios)
 
 
 def test_where_the_order_falls():
@@ -101,11 +99,12 @@ def test_where_the_order_falls():
     long_step = torch.cat([equal[:4], equal[4:] - 0.3])  # one of 0.8 among steps of 0.5
     assert values_per_step(long_step, 3, DATA) == [1, 2, 3, 1, 3]
     assert values_per_step(long_step / 5, 3, DATA) == [1, 2, 3, 3, 3]  # below pi / 16
-    modes = torch.stack([equal, equal - 300, equal + 300], 1)  # one turns; the others are data, and noise, all the way
-    angles = modes.exp().atan().sum(1).diff().abs()
-    grown = [bool(b > 1.1 * a) for a, b in itertools.pairwise(angles)]
-    expected = [1, *(1 if g else min(3, i + 2) for i, g in enumerate(grown))]
-    assert values_per_step(modes, 3, DATA) == expected
+    middle = 2.2 * (equal + 1.25)
+    modes = torch.stack([middle, middle], 1)
+    assert values_per_step(modes, 3, DATA) == [1, 2, 2, 2, 2]  # modes that do not differ are one
+    # Half of them are noise, or data, all the way: the mean of the steps is half as long.
+    others = torch.stack([middle, equal - 300], 1), torch.stack([middle, 300 * (equal + 9)], 1)
+    assert all(values_per_step(other, 3, DATA) == [1, 2, 3, 3, 3] for other in others)
     assert values_per_step(equal.flip(0), 3, DATA) == [1, 2, 3, 3, 3]  # towards noise
     assert lowered_at_the_end(5, 3) == [1, 2, 3, 3, 2]
 

@@ -18,7 +18,8 @@ around [s, y_{k-1}] inside the strip of width pi, so that one more value multipl
 
 So k values are used if the step is at most `growth` times as long as the one before, and the oldest is at most `reach`
 from its end. Steps shorter than an eighth of the sure distance, pi / 16, may grow as they like, as where the log q of a
-mode turns round. So the order of convergence is kept on every grid whose steps go to 0.
+mode turns round; so may those up to pi / 4 of modes that differ, whose mean grows with the number of modes that turn at
+a time, though no mode's own step does. So the order of convergence is kept on every grid whose steps go to 0.
 
 How much of both a method bears depends on where in the step it needs the polynomial. One for x0 in log q is weighted
 with e^y, most at the end of the step, where it is continued farthest: `DATA`. One for eps is weighted with q, most at
@@ -67,6 +68,7 @@ NOISE = Continuation(1.4, 5.0)
 FINITE = Continuation(1.5, 6.0)
 SHORT = Continuation(1.1, 0.5 * math.pi)
 _FINE = math.pi / 16
+_ALL = math.log(100.0)  # of log q: beyond it is all noise or all data
 
 
 def full_order(steps: int, order: int) -> list[int]:
@@ -88,7 +90,7 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
         order: The most values.
         limits: How far the method's polynomial may be continued.
     """
-    path, fine = _path(log_q), 0.0 if log_q.ndim > 1 else _FINE
+    path, fine = _path(log_q), _FINE if log_q.ndim == 1 else 4 * _FINE
     length = path.diff()
     counts = full_order(len(length), order)
     grown = ((length[1:] > limits.growth * length[:-1]) & (length[1:] > fine)).tolist()
@@ -116,9 +118,9 @@ def widest(log_q: Tensor) -> Tensor:
 def _path(log_q: Tensor) -> Tensor:
     """The length of the path in log q up to each level, (N,).
 
-    Modes that differ turn from noise to data one after the other, each in a short time, far from which its log q may
-    change by thousands without any effect. They have one order: that of the path of their mean angle atan(q).
+    Modes that differ have one order: that of the mean of their paths. Where a mode is all noise or all data its log q
+    may change by thousands without any effect, so that only the part between noise and data of 100 to 1 counts.
     """
-    variable = log_q[:, None] if log_q.ndim == 1 else log_q.exp().atan()
-    steps = variable.diff(dim=0).abs().flatten(1).mean(1)
+    alive = log_q[:, None] if log_q.ndim == 1 else log_q.clamp(-_ALL, _ALL)
+    steps = alive.diff(dim=0).abs().flatten(1).mean(1)
     return torch.cat([steps.new_zeros(1), steps.cumsum(0)])[: len(log_q)]
