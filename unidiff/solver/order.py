@@ -18,7 +18,7 @@ around [s, y_{k-1}] inside the strip of width pi, so that one more value multipl
 
 So k values are used if the step is at most `growth` times as long as the one before, and the oldest is at most `reach`
 from its end. Steps shorter than an eighth of the sure distance, pi / 16, may grow as they like, as where the log q of a
-mode turns round; so may those up to pi / 4 of modes that differ, whose mean grows with the number of modes that turn at
+mode turns round; so may those up to `free` of modes that differ, whose mean grows with the number of modes that turn at
 a time, though no mode's own step does. So the order of convergence is kept on every grid whose steps go to 0.
 
 How much of both a method bears depends on where in the step it needs the polynomial. One for x0 in log q is weighted
@@ -57,16 +57,18 @@ class Continuation(NamedTuple):
     Attributes:
         growth: Longest step with more than one value, in units of the step before.
         reach: Largest distance in log q of the oldest value from the end of the step.
+        free: Where modes differ, the longest step that may be longer than `growth` allows.
     """
 
     growth: float
     reach: float
+    free: float
 
 
-DATA = Continuation(1.1, 1.001 * math.pi)  # a tenth for slowly growing steps; the strip's width
-NOISE = Continuation(1.4, 5.0)
-FINITE = Continuation(1.5, 6.0)
-SHORT = Continuation(1.1, 0.5 * math.pi)
+DATA = Continuation(1.1, 1.001 * math.pi, 0.25 * math.pi)  # a tenth for slowly growing steps; the strip's width
+NOISE = Continuation(1.4, 5.0, 0.25 * math.pi)
+FINITE = Continuation(1.5, 6.0, 1.75)
+SHORT = Continuation(1.1, 0.5 * math.pi, 0.25 * math.pi)
 _FINE = math.pi / 16
 _ALL = math.log(100.0)  # of log q: beyond it is all noise or all data
 
@@ -90,7 +92,7 @@ def values_per_step(log_q: Tensor, order: int, limits: Continuation) -> list[int
         order: The most values.
         limits: How far the method's polynomial may be continued.
     """
-    path, fine = _path(log_q), _FINE if log_q.ndim == 1 else 4 * _FINE
+    path, fine = _path(log_q), _FINE if log_q.ndim == 1 else limits.free
     length = path.diff()
     counts = full_order(len(length), order)
     grown = ((length[1:] > limits.growth * length[:-1]) & (length[1:] > fine)).tolist()
