@@ -1,5 +1,6 @@
 # make demo: see digits being learned.  make test: the everyday tests.  make test-all: every test.
 # make stress: hours that try to lose a run.
+# make bench: speed and errors beside references, as a table.
 # make gpu: tests and speed on a CUDA card, as a table.
 # Each installs what it needs into .venv first.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-exact test-rest test-all stress gpu lint format wheel clean
+.PHONY: demo test test-exact test-rest test-all stress bench gpu lint format wheel clean
 
 # torch alone and first: a bare range in a later install could replace it by another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -49,6 +50,10 @@ test-all: $(VENV)/.installed
 # REPEAT=kills/0/17 tries one case alone, as the table's lines say. --quick takes some minutes; --help lists the rest.
 stress: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m stress $(STRESS) $(if $(REPEAT),--repeat $(REPEAT))
+
+# A quarter of an hour on two free cores; the table replaces that of docs/benchmarks.md.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 # Some 7 minutes on one card; without one it says so. UNIDIFF_GPU_BUDGET=60 make gpu takes about a minute.
 gpu: $(VENV)/.installed

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import replaced
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
@@ -35,7 +36,6 @@ from unidiff.training.loop import Interrupted, accelerator_for
 
 ROOT = Path(__file__).parents[1]
 BUDGET = "UNIDIFF_GPU_BUDGET"
-BEGIN, END = "<!-- make gpu: its table begins here -->", "<!-- make gpu: its table ends here -->"
 WARM_UP = 3  # steps before the clock starts: compilation, choice of algorithms
 PAPERS = ("ddpm_mnist", "ncsn_mnist", "heat_mnist", "blurring_mnist")
 HIGHAM, EPOCHS, MINUTES = "ddpm_mnist", 500, 35  # on an RTX 3090
@@ -315,13 +315,6 @@ def table(setting: Setting, seconds: float) -> str:
     return "\n".join([heading, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
 
-def replaced(text: str, section: str) -> str:
-    """A page with this section in place of the one between the marks, or at its end."""
-    before, found, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2] if found else ""
-    return f"{before if found else before.rstrip() + chr(10) * 2}{BEGIN}\n\n{section}\n\n{END}{after or chr(10)}"
-
-
 def positive(text: str) -> float:
     """A number of seconds."""
     seconds = float(text)
@@ -349,7 +342,7 @@ def main() -> None:
     print(section)
     if docs is not None and page is not None:
         with whole_file(docs) as partial:
-            partial.write_text(replaced(page, section))
+            partial.write_text(replaced(page, section, "make gpu"))
 
 
 if __name__ == "__main__":

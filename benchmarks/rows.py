@@ -27,10 +27,13 @@ class Row(NamedTuple):
     ratio: float
     goal: float  # of the ratio, or of our seconds
     absolute: bool = False  # whether the goal is one of our seconds
+    number: bool = False  # whether both are plain numbers, such as errors, and no times
+    least: bool = False  # whether the goal is the least that the ratio may be
 
     @property
     def met(self) -> bool:
-        return (self.ours if self.absolute else self.ratio) <= self.goal
+        found = self.ours if self.absolute else self.ratio
+        return found >= self.goal if self.least else found <= self.goal
 
 
 def compare(
@@ -62,16 +65,31 @@ def compare(
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the rows as a table, each time in a unit that suits it."""
+    """Print the rows as a table."""
+    print(table(rows))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a table, each time in a unit that suits it."""
     lines = [HEAD]
     for row in rows:
-        goal = f"<= {row.goal:g}{' s' if row.absolute else ''}"
-        times = (_readable(row.ours), _readable(row.reference))
-        lines.append((row.what, *times, f"{row.ratio:.2f}", goal, "yes" if row.met else "no"))
+        goal = f"{'>=' if row.least else '<='} {row.goal:g}{' s' if row.absolute else ''}"
+        both = [f"{value:.2e}" if row.number else _readable(value) for value in (row.ours, row.reference)]
+        lines.append((row.what, *both, f"{row.ratio:.2f}", goal, "yes" if row.met else "no"))
     widths = [max(map(len, column)) for column in zip(*lines)]
+    made = []
     for line in lines:
         cells = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-        print("  ".join(cells).rstrip())
+        made.append("  ".join(cells).rstrip())
+    return "\n".join(made)
+
+
+def replaced(text: str, section: str, command: str) -> str:
+    """A page with this section in place of the one between the command's marks, or at its end."""
+    begin, end = (f"<!-- {command}: its table {word} here -->" for word in ("begins", "ends"))
+    before, found, rest = text.partition(begin)
+    after = rest.partition(end)[2] if found else ""
+    return f"{before if found else before.rstrip() + chr(10) * 2}{begin}\n\n{section}\n\n{end}{after or chr(10)}"
 
 
 def machine() -> str:

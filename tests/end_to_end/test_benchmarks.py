@@ -112,3 +112,16 @@ def test_the_table_of_a_card_is_made_and_replaces_the_last_one(gpu, tmp_path, mo
     monkeypatch.setattr(ud, "train", lambda *args, **options: 1 / 0)
     assert len([row for row in rows() if row[-1] == "ZeroDivisionError: division by zero"]) == 10
     assert page.read_text().endswith("\nAfter.\n")
+
+
+def test_a_table_replaces_the_last_one(monkeypatch):
+    monkeypatch.syspath_prepend(GPU.parent)
+    rows = runpy.run_path(str(GPU.parent / "rows.py"))
+    once = rows["replaced"]("# Page\n", "one", "make bench")
+    assert rows["replaced"](once + "end\n", "two", "make bench") == once.replace("one", "two") + "end\n"
+    row = rows["Row"]("efficiency", 2.0, 3.0, 0.75, 0.9, least=True)
+    assert not row.met
+    assert rows["table"]([row, row._replace(ratio=0.95, number=True)]).splitlines()[1:] == [
+        "efficiency       2 s        3 s   0.75  >= 0.9   no",
+        "efficiency  2.00e+00  3.00e+00   0.95  >= 0.9  yes",
+    ]

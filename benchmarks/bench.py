@@ -1,0 +1,64 @@
+"""All rows of ours beside a reference in one table, and the curves of cost: `make bench` runs this.
+
+What the library costs per step, a training step, the command line, the error of the default solver, two processes, and
+how cost grows. The text is printed and replaces the last one in docs/benchmarks.md.
+
+    python benchmarks/bench.py
+    python benchmarks/bench.py --only training_step command_line --docs /tmp/page.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import command_line
+import cost
+import default_solver
+import overhead
+import torch
+import training_step
+import two_processes
+from rows import Row, machine, replaced, table
+
+from unidiff.files import whole_file
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "overhead": lambda: overhead.measure(7),
+    "training_step": lambda: training_step.measure(5),
+    "command_line": lambda: command_line.measure(5),
+    "two_processes": lambda: two_processes.measure(3),
+    "default_solver": default_solver.measure,
+}
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "cost"], default=[*PARTS, "cost"], help="parts to run")
+    parser.add_argument("--docs", type=Path, default=PAGE, help="the page that the table is written into")
+    options = parser.parse_args()
+    page, begun, rows = options.docs.read_text() if options.docs.exists() else "", time.perf_counter(), list[Row]()
+    torch.set_num_threads(1)
+    for name, part in PARTS.items():
+        if name in options.only:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            rows += part()
+    text = [table(rows)] if rows else []
+    if "cost" in options.only:
+        print("cost ...", file=sys.stderr, flush=True)
+        text.append(cost.table(cost.curves()))
+    heading = f"{machine()}, {datetime.date.today()}, {time.perf_counter() - begun:.0f} s in all."
+    section = f"{heading}\n\n```\n" + "\n\n".join(text) + "\n```"
+    print(section)
+    with whole_file(options.docs) as partial:
+        partial.write_text(replaced(page, section, "make bench"))
+
+
+if __name__ == "__main__":
+    main()
