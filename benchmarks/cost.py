@@ -93,9 +93,7 @@ def curves() -> list[Curve]:
     """Every curve of the library's own cost."""
     return [
         curve("sampling, 16x16, 10 steps", "batch", (1, 2, 4, 8, 16, 32, 64), lambda n: point(sampling, 16, n, 10)),
-        curve(
-            "sampling, batch 8, 10 steps", "resolution", (8, 12, 16, 24, 32, 48), lambda n: point(sampling, n, 8, 10)
-        ),
+        curve("sampling, batch 8, 10 steps", "resolution", (8, 16, 24, 32, 48), lambda n: point(sampling, n, 8, 10)),
         curve("sampling, 16x16, batch 8", "steps", (5, 10, 20, 40, 80), lambda n: point(sampling, 16, 8, n)),
         curve("training, 16x16, 5 steps", "batch", (4, 8, 16, 32, 64), lambda n: point(training, 16, n, 5)),
         curve("training, batch 8, 5 steps", "resolution", (8, 16, 24, 32, 48), lambda n: point(training, n, 8, 5)),
