@@ -281,6 +281,16 @@ def test_a_sample_that_the_model_cannot_draw_is_one_sentence(changes, message):
     assert str(caught.value) == message
 
 
+def test_a_network_that_writes_into_its_input_is_refused():
+    class Writing(torch.nn.Module):
+        def forward(self, x, c):
+            return x.add_(1)
+
+    model = ud.NeuralDenoiser(ud.DDPM(10), ud.Eps(), Writing())
+    with pytest.raises(ParameterError, match="backbone: the network writes into its input"):
+        ud.sample(model, ud.DDIM(), STEPS, (1, 8, 8))
+
+
 def test_more_states_than_there_are_steps_are_all_of_them():
     kept = ud.sample(NETWORK, ud.DDIM(), STEPS, keep=10**12).path
     assert [state.t for state in kept] == ud.sample(NETWORK, ud.DDIM(), STEPS).times.tolist()
