@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unidiff.arguments import PlainArguments
+from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.text import first_line
@@ -48,6 +48,7 @@ class Acceleration(PlainArguments, ABC):
     def __post_init__(self) -> None:
         require(isinstance(self.channels_last, bool), "channels_last", self.channels_last, "true or false")
 
+    @plain_arguments
     def apply(self, denoiser: Denoiser) -> Denoiser:
         """The same model with each of its networks executed in this way, those that guide it included.
 
@@ -149,6 +150,9 @@ class _Recorded(nn.Module):
         super().__init__()
         self.network = network
         self._records: dict[object, tuple[list[Tensor], Tensor, Callable[[], None]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_records": {}}  # a copy's weights are others, and no graph can be pickled
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         if _plain.get():

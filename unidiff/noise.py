@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -121,9 +122,13 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
         except (TypeError, RuntimeError):
             problem = f"must be a number of samples or one integer for each, got {seeds!r}"
             raise ParameterError("seeds", problem) from None
-    if len(chosen) == 0 or count not in (None, len(chosen)):
+    try:
+        given = len(chosen)
+    except OverflowError:  # of a range
+        raise ParameterError("seeds", f"must be at most {sys.maxsize}, got {seeds!r}") from None
+    if given == 0 or count not in (None, given):
         needed = "at least one" if count is None else f"one for each of {count} samples"
-        raise ParameterError("seeds", f"must be {needed}, got {len(chosen)}")
+        raise ParameterError("seeds", f"must be {needed}, got {given}")
     ends = (chosen[0], chosen[-1]) if isinstance(chosen, range) else chosen
     require(all(0 <= seed < 2**64 for seed in ends), "seeds", seeds, "integers from 0 to 2^64 - 1")
     return chosen

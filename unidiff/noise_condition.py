@@ -130,7 +130,10 @@ def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Tensor, **cond
     dtype, pixels = _dtype(network) or u.dtype, basis.inverse(u)
     if pixels.dtype != dtype:
         pixels = pixels.to(dtype)
+    version = None if u.is_inference() else u._version
     output: Tensor = network(pixels, c, **cond)
+    if version is not None and u._version != version:
+        raise ParameterError("backbone", "the network writes into its input. Let it begin with x = x.clone().")
     return output if output.dtype == u.dtype else output.to(u.dtype)
 
 

@@ -164,7 +164,9 @@ def read_json(path: str | Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     except RecursionError as error:
         raise Unreadable(path, "its values are nested too deeply") from error
     if not isinstance(content, dict):
-        raise Unreadable(path, f"expected a mapping, got a {type(content).__name__}")
+        raise Unreadable(
+            path, f"expected a mapping, got {'null' if content is None else f'a {type(content).__name__}'}"
+        )
     return content
 
 

@@ -52,6 +52,8 @@ def expand(path: str | Path, parameter: str) -> Path:
     text = os.fspath(path)
     if not text:
         raise DataError(f"{parameter} must be a path, got {text!r}. Write . for the working directory.")
+    if "\0" in text:
+        raise DataError(f"{parameter} must be a path, got {text!r}: no name has the character U+0000. Remove it.")
     if not os.path.lexists(text):
         for name in (plain or braced for plain, braced in _VARIABLE.findall(text)):
             if name not in os.environ:

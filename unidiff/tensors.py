@@ -34,9 +34,10 @@ def check_format(dtype: torch.dtype, device: torch.device | str) -> None:
     floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
     require(floating, "dtype", dtype, "a floating type such as torch.float32")
     try:
-        torch.empty(0, device=device)
+        fits = torch.empty(0, device=device).device.type != "meta"
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ParameterError("device", f"must be a device of this machine, such as cpu, got {device!r}") from error
+    require(fits, "device", device, "a device with numbers, such as cpu")
 
 
 def check_floats(parameter: str, x: Tensor, shape: Sequence[int | str], fits: bool, *, finite: bool = True) -> None:

@@ -25,6 +25,8 @@ def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose 
         remedy: What the message ends with.
     """
     path = Path(folder).absolute()
+    if Path(folder).parts[:1] == ("~",) and not os.path.lexists("~"):  # the shell leaves that of --out=~/runs alone
+        raise RunError(f"{folder}: ~ is no directory here. Write the path of the home directory instead.")
     try:
         existing = next(parent for parent in (path, *path.parents) if _is_taken(parent))
         _is_taken(path / _LONGEST)
@@ -39,19 +41,26 @@ def require_writable(folder: str | Path, needed: int = 0, remedy: str = "Choose 
         raise RunError(f"{folder}: {needed / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free. {remedy}")
 
 
-def require_file(path: str | Path, option: str, kind: Mapping[str, bytes] = MappingProxyType({})) -> None:
+def require_file(
+    path: str | Path,
+    option: str,
+    kind: Mapping[str, bytes] = MappingProxyType({}),
+    instead: str = "Replace it with --overwrite, or choose another file.",
+) -> None:
     """Raise a RunError, which begins with the option that names the file, unless it can be written.
 
     Args:
         path: The file.
         option: The option.
         kind: What may be replaced, and how the content of such a file begins; {} for any file.
+        instead: What the message ends with if the file that is there is of another kind.
     """
     folder, what, remedy = Path(path).absolute().parent, f"{option} {path}", "Choose another file."
     if not os.path.isdir(folder):
         raise RunError(f"{what}: the directory {folder} does not exist. Create it, or choose another file.")
     try:
-        if _is_taken(Path(path)) and os.path.exists(path) and not os.path.isfile(path):
+        taken = _is_taken(Path(path)) and os.path.exists(path)
+        if _is_of_the_system(Path(path)) or (taken and not os.path.isfile(path)):
             found = "directory; name a file" if os.path.isdir(path) else "device or a pipe; name a file"
             raise RunError(f"{what}: this is a {found}.")
     except OSError as error:
@@ -60,7 +69,7 @@ def require_file(path: str | Path, option: str, kind: Mapping[str, bytes] = Mapp
     for noun, begins in kind.items():
         if os.path.isfile(path) and os.path.getsize(path) and _beginning(path, len(begins)) != begins:
             problem = f"the file that is there is not {noun}"
-            raise RunError(f"{what}: {problem}. Replace it with --overwrite, or choose another file.")
+            raise RunError(f"{what}: {problem}. {instead}")
 
 
 def _beginning(path: str | Path, count: int) -> bytes:
@@ -70,6 +79,12 @@ def _beginning(path: str | Path, count: int) -> bytes:
             return file.read(count)
     except OSError:
         return b""
+
+
+def _is_of_the_system(path: Path) -> bool:
+    """Whether a path is one of the kernel's, as /dev/stdout is, also where that is a link to a file."""
+    places = os.path.realpath(path.parent), os.readlink(path) if os.path.islink(path) else ""
+    return any(Path(place).parts[:2] in (("/", "proc"), ("/", "sys")) for place in places)
 
 
 def _is_taken(path: Path) -> bool:

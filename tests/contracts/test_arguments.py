@@ -269,7 +269,9 @@ STEPS, IMAGE = ud.Uniform(2), torch.zeros(1, 8, 8)
         ({"shape": (1, 8.0, 8)}, "shape must be a list of integers or None, got (1, 8.0, 8)"),
         ({"dtype": torch.int64}, "dtype must be a floating type such as torch.float32, got torch.int64"),
         ({"device": "nowhere"}, "device must be a device of this machine, such as cpu, got 'nowhere'"),
+        ({"device": "meta"}, "device must be a device with numbers, such as cpu, got 'meta'"),
         ({"keep": 2.0}, "keep must be an integer, got 2.0"),
+        ({"seeds": 2**63}, f"seeds must be at most {2**63 - 1}, got {2**63}"),
         ({"seeds": 2.0}, "seeds must be an integer or a list of integers, got 2.0"),
     ],
 )
@@ -277,6 +279,21 @@ def test_a_sample_that_the_model_cannot_draw_is_one_sentence(changes, message):
     with pytest.raises(ParameterError) as caught:
         ud.sample(NETWORK, ud.DDIM(), STEPS, **changes)
     assert str(caught.value) == message
+
+
+def test_a_network_that_writes_into_its_input_is_refused():
+    class Writing(torch.nn.Module):
+        def forward(self, x, c):
+            return x.add_(1)
+
+    model = ud.NeuralDenoiser(ud.DDPM(10), ud.Eps(), Writing())
+    with pytest.raises(ParameterError, match="backbone: the network writes into its input"):
+        ud.sample(model, ud.DDIM(), STEPS, (1, 8, 8))
+
+
+def test_more_states_than_there_are_steps_are_all_of_them():
+    kept = ud.sample(NETWORK, ud.DDIM(), STEPS, keep=10**12).path
+    assert [state.t for state in kept] == ud.sample(NETWORK, ud.DDIM(), STEPS).times.tolist()
 
 
 def test_a_convolutional_network_draws_other_sizes_and_a_closed_form_does_not():

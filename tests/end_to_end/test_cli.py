@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -407,16 +408,41 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
     assert "does not exist" in refused("sample", run, "--array", tmp_path / "none" / "x.npy")
     assert "this is a directory" in refused("sample", run, "--out", tmp_path)
     (tmp_path / "x.yaml").write_text("mine: 1")
+    (picture := tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for option in ("--array", "--out"):
         assert "is not a" in refused("sample", run, option, tmp_path / "x.yaml")
         assert "cannot be used" in refused("sample", run, option, tmp_path / ("x" * 300))
         assert "does not exist" in refused("sample", run, option, tmp_path / ("x/" * 3000 + "x"))
     assert (tmp_path / "x.yaml").read_text() == "mine: 1"
+    both = ["--array", tmp_path / "x.npy", "--out", f"{tmp_path}/{tmp_path.name}/../x.npy"]
+    (tmp_path / tmp_path.name).mkdir()
+    assert "--array writes to this file" in refused("sample", run, *both)
+    for file in (run / "recipe.yaml", next(run.rglob("optimizer.pt"))):
+        assert "It is part of a run" in refused("sample", run, "--array", file, "--overwrite")
+    for words in (("sample", run, "--image", picture), ("edit", run, picture), ("inpaint", run, run / "x", picture)):
+        assert "the samples are made from this file" in refused(*words, "--out", picture)
+    monkeypatch.chdir(tmp_path)
+    assert "~ is no directory here" in refused("run", "ddpm_digits", "--out", "~/run")
     assert "from 1 to" in refused("sample", run, "--count", 0)
     assert "must be one of auto" in refused("sample", run, "--device", "tpu")
     assert "Did you mean 'DDIM'" in refused("sample", run, "--set", "sampling.solver=DDIMM")
     monkeypatch.setattr(os, "access", lambda place, mode: mode == os.R_OK)
     assert "no permission" in refused("sample", run)
+
+
+def test_a_recipe_that_was_edited_after_training_draws_no_other_samples(run, tmp_path):
+    twin = shutil.copytree(run, tmp_path / "run")
+    recipe, text = twin / "recipe.yaml", (twin / "recipe.yaml").read_text()
+    recipe.write_text(f"# Mine.\n{text}")
+    assert ud.load(twin).step == 2
+    recipe.write_text(text.replace("{type: Eps", "{type: V"))
+    problem = "the file has been edited since the run began: parameterization.type was 'Eps', is 'V'"
+    for words in (("sample", twin), ("likelihood", twin)):
+        assert f"{recipe}: {problem}" in refused(*words)
+    entries = json.loads((twin / "manifest.json").read_text())
+    (twin / "manifest.json").write_text(json.dumps({**entries, "recipe_yaml": "a: ["}))
+    for command in ("sample", "resume"):
+        assert f"{twin}: `recipe_yaml` in manifest.json" in refused(command, twin)
 
 
 def test_paths_that_are_too_long_are_one_message(run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 
 import pytest
 import torch
@@ -88,6 +89,15 @@ def test_a_recorded_network_refuses_gradients(recordings):
         drawn(guided().with_networks(acceleration._Recorded), grad=True)
 
 
+def test_a_copy_of_a_recorded_network_records_anew(recordings):
+    model = guided().with_networks(acceleration._Recorded)
+    drawn(model)
+    made = len(recordings)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(drawn(twin), drawn(model))
+    assert len(recordings) == 3 * made
+
+
 def test_memory_is_estimated_of_the_layers_themselves(recordings):
     network = acceleration._Recorded(randomized(ud.MLP((2,), width=8, depth=1)))
     with acceleration.plainly():
@@ -100,6 +110,8 @@ def test_what_cannot_be_accelerated_is_one_message(tmp_path):
         ud.CudaGraphs().apply(guided())
     with pytest.raises(ParameterError, match="GaussianMixture has no network that Compiled could make faster"):
         ud.Compiled().apply(ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], 1.0))
+    with pytest.raises(ParameterError, match="denoiser must be a Denoiser, got Linear"):
+        ud.Compiled().apply(Linear())
     recipe = {**RING, "sampling": {**RING["sampling"], "acceleration": "CudaGraphs"}}
     message = refused("run", write(tmp_path, recipe), "--out", tmp_path / "run", "--device", "cpu")
     assert "sampling.acceleration: CudaGraphs needs a model on a CUDA device, got one on cpu." in message

@@ -307,10 +307,11 @@ def test_a_new_file_takes_a_name_that_is_free_when_it_is_whole(tmp_path, monkeyp
 
 @pytest.mark.parametrize(("name", "problem"), [
     ("x" * 300, "this name cannot be used"), (".", "this is a directory"), ("fifo", "this is a device or a pipe"),
-    ("none/x", "does not exist"),
+    ("none/x", "does not exist"), ("/proc/x", "this is a device"), ("stdout", "this is a device"),
 ])  # fmt: skip
 def test_what_is_no_name_of_a_file_is_refused(tmp_path, name, problem):
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "stdout").symlink_to("/proc/self/maps")  # as /dev/stdout is one to what may be a file
     with pytest.raises(RunError, match=f"^--out .*{problem}"):
         require_file(tmp_path / name, "--out")
 

@@ -170,6 +170,7 @@ def test_variables_and_homes_in_paths(tmp_path, monkeypatch):
         "~nobody-of-this-name/a": "there is no user of this name",
         "x" * 300: "too long",
         "": "must be a path, got ''",
+        "a\0": "no name has the character",
     }.items():
         with pytest.raises(DataError, match=problem):
             search_paths.find(path, "root")

@@ -24,6 +24,7 @@ def inpaint(
 ) -> None:
     """Inpaint an image: pixels that are black in the mask are kept exactly, white ones are sampled."""
     require_whole("--repeats", repeats, 1, 1000)
+    options.output.keep(region)
     import torch
 
     from unidiff.cli.editing import EditSession

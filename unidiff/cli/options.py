@@ -166,6 +166,11 @@ class ImageOptions:
         typer.Option(metavar="FILE", help="With --image, for an inpainting model: white is sampled."),
     ] = None
 
+    @property
+    def files(self) -> list[Path | None]:
+        """The images and the mask."""
+        return [*(self.images or ()), self.mask]
+
 
 def option_of(parameter: str) -> str:
     """The option that sets a parameter of `SampleConditions`."""
@@ -242,3 +247,6 @@ class EditOptions:
     output: OutputOptions
     model: ModelOptions
     as_json: AsJson = False
+
+    def __post_init__(self) -> None:
+        self.output.keep(self.image, *self.images.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,15 +32,29 @@ class OutputOptions:
     ] = None
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples.")] = None
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Let --array and --out replace files of other kinds, too.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Let --array and --out replace files of other kinds, too, but for those of a run."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
         for option, path, kind in (("--array", self.array, _ARRAY), ("--out", self.out, _IMAGE)):
             if path is not None:
-                require_file(path, option, {} if self.overwrite else kind)
-        if self.out is not None and self.array is not None and self.out.absolute() == self.array.absolute():
+                if not self.overwrite:
+                    require_file(path, option, kind)
+                elif _is_in_a_run(path):
+                    require_file(path, option, kind, "It is part of a run: choose another file.")
+                else:
+                    require_file(path, option)
+        if self.out is not None and self.array is not None and _place(self.out) == _place(self.array):
             raise RunError(f"--out {self.out}: --array writes to this file. Name another one for the image.")
+
+    def keep(self, *files: Path | None) -> None:
+        """Raise a RunError if the samples would replace one of these files, from which they are to be made."""
+        for option, path in (("--array", self.array), ("--out", self.out)):
+            if path is not None and _place(path) in [_place(file) for file in files if file is not None]:
+                raise RunError(f"{option} {path}: the samples are made from this file. Choose another file.")
 
     def image_in(self, folder: Path) -> Path:
         """Where the image goes: the file of --out, or the first free drawn-001.png, drawn-002.png, ... of a folder.
@@ -54,3 +69,18 @@ class OutputOptions:
             number += 1
         require_file(path, "--out")
         return path
+
+
+def _place(path: Path) -> Path:
+    """A path without links and dots but for its own name: what is there is replaced, also a link."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _is_in_a_run(path: Path) -> bool:
+    from unidiff.run.directory import RunDirectory
+
+    for folder in _place(path).parents:
+        with suppress(RunError):  # of a folder that cannot be one
+            if RunDirectory(folder).exists():
+                return True
+    return False

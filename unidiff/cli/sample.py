@@ -38,6 +38,7 @@ def sample(
     """Draw samples from a trained run with any solver and grid; under torchrun each process draws its share."""
     if count is not None:
         require_whole("--count", count, 1, 10_000_000)
+    output.keep(*images.files)
     from unidiff.cli.conditions import conditioned
     from unidiff.cli.console import Console
     from unidiff.cli.editing import write_samples

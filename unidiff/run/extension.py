@@ -6,21 +6,23 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unidiff.errors import RunError, is_whole
+from unidiff.errors import RecipeError, RunError, is_whole
 from unidiff.machine import now
 from unidiff.recipe.shipped import read_source
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
-from unidiff.run.task import differences, load_recipe, recipe_as_it_was
+from unidiff.run.task import Task, differences, load_recipe, recipe_as_it_was
+from unidiff.text import first_line
 from unidiff.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from unidiff.run.execute import TrainingTask
 
-__all__ = ["DAMAGED", "changed_data", "changed_numbers", "record_extension"]
+__all__ = ["DAMAGED", "changed_data", "changed_numbers", "record_extension", "require_own_recipe"]
 
 DAMAGED = "damaged data"  # status of a run that met a sample it could not read: its data are then expected to change
 _FREE = ("training", "sampling", "data", "smaller_recipe")  # keys of a recipe that do not define the model
+_BEGINNING = ("objective", "seed", "start", "train", "teacher")  # that do not matter to a trained one
 
 
 def changed_numbers(
@@ -49,7 +51,7 @@ def changed_numbers(
     files.require()
     now_there, recorded, new_one = read_source(files.recipe)[1], files.read_manifest().recipe_yaml, task.to_yaml()
     began = now_there if recorded is None else recorded
-    saved: Any = task if began == new_one else recipe_as_it_was(files.recipe, began, allow_imports)
+    saved: Any = task if began == new_one else _recorded(files, began, allow_imports)
     _require_checkpoints(files, saved)
     if now_there == began == new_one:
         return []
@@ -84,6 +86,33 @@ def changed_numbers(
         schedule = f"that of a run of {new.steps} steps with these numbers from the start"
         report(f"The learning rate is {rate:.3g} at step {done + 1}, instead of {old.lr_at(done):.3g}: {schedule}.")
     return changes
+
+
+def require_own_recipe(files: RunDirectory, task: Task, *, allow_imports: bool = False) -> None:
+    """Raise a RunError if a trained model is read with another process, network or prediction than it was trained with.
+
+    Args:
+        files: The directory of its run.
+        task: What recipe.yaml is now, apart from its `sampling`.
+        allow_imports: Accept classes from outside unidiff in the recipe that it was trained with.
+    """
+    recorded = files.read_manifest().recipe_yaml
+    if recorded is None or recorded == read_source(files.recipe)[1]:
+        return
+    both = [each.to_dict() for each in (_recorded(files, recorded, allow_imports), task)]
+    before, after = ({key: each[key] for key in each if key not in (*_FREE, *_BEGINNING)} for each in both)
+    if edited := differences(before, after):
+        problem = f"the file has been edited since the run began: {'; '.join(edited)}"
+        raise RunError(f"{files.recipe}: {problem}. The weights are those of the recipe as it was: undo that.")
+
+
+def _recorded(files: RunDirectory, text: str, allow_imports: bool) -> Any:
+    """The recipe that the manifest has."""
+    try:
+        return recipe_as_it_was(files.recipe, text, allow_imports)
+    except RecipeError as error:
+        problem = f"`recipe_yaml` in manifest.json, the recipe of the run, cannot be used ({first_line(error)})"
+        raise RunError(f"{files.path}: {problem}. Remove this entry: the run works without it.") from error
 
 
 def changed_data(files: RunDirectory, data: DataFacts, extend: bool) -> list[str]:

@@ -19,6 +19,7 @@ from unidiff.files import digest_of
 from unidiff.noise import global_states_kept
 from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
+from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
 from unidiff.run.task import Task, load_recipe
 from unidiff.search_paths import expand
@@ -160,4 +161,5 @@ def load(
         if not override.startswith("sampling."):
             raise RunError(f"--set {override}: only `sampling` keys apply to a trained model, as in sampling.count=16.")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
+    require_own_recipe(files, recipe, allow_imports=allow_imports)
     return recipe.load(files.path, device=device, report=report)

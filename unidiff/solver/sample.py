@@ -137,6 +137,7 @@ def sample(
     shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype, batch)
     require_whole("keep", keep, 0)
     steps = len(times) - 1
+    keep = min(keep, steps + 1)
     kept = {round(i * steps / max(1, keep - 1)) for i in range(keep)}
     path: list[State] = []
     samples, nfe = [], 0

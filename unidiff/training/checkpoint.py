@@ -138,7 +138,7 @@ class Checkpoints:
             if path.is_dir():
                 report(f"{path} is damaged and was skipped ({problem}).")
         if tried:
-            raise RunError(f"{self.folder}: every checkpoint is damaged. Train again with --overwrite.")
+            raise RunError(f"{self.folder}: every checkpoint is damaged. Restore one, or train again with --overwrite.")
         return None
 
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:

@@ -214,4 +214,6 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
         problem = f"{foreign[0]} is not part of the exported model and would be lost"
         raise RunError(f"{folder}: {problem}. Move it away. {remedy}")
     if not overwrite:
-        raise RunError(f"{folder}: an exported model exists already. Replace it with --overwrite. {remedy}")
+        raise RunError(
+            f"{folder}: an exported model exists already. Replace it with --overwrite, or choose another folder."
+        )
