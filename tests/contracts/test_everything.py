@@ -53,7 +53,8 @@ class TwoGaussians(ud.GaussianMixture):
     """The mixture of two Gaussians of one covariance, in a tenth of the time where all modes have one SNR.
 
     Along the axes of the covariance, z = u E, the log odds of the components are linear in z, and given their mean
-    m = w m_0 + (1 - w) m_1 the posterior is that of one Gaussian: x0 = m + alpha C (alpha^2 C + sigma^2)^-1 (z - alpha m).
+    m = w m_0 + (1 - w) m_1 the posterior is that of one Gaussian:
+    x0 = m + alpha C (alpha^2 C + sigma^2)^-1 (z - alpha m).
     """
 
     def __init__(self, process: ud.Process) -> None:
