@@ -213,6 +213,10 @@ def _to_copy(func: Any, plain: Any, options: dict[str, Any], from_remote: bool, 
 class _Factories(TorchDispatchMode):
     """`torch.zeros(..., device="pretend")` and `t.to("pretend")` have no tensor of the device: this mode sees them."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to skip it takes as long as an operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})
 
