@@ -98,8 +98,8 @@ def test_the_extreme_words_are_inside_the_interval():
     )
 
 
-@pytest.mark.slow  # five million numbers
-@pytest.mark.parametrize(("kind", "n"), [("elements", 5 * 10**6), ("seeds", 10**6), ("draws", 10**6), ("steps", 10**6)])
+@pytest.mark.slow  # ten million numbers
+@pytest.mark.parametrize(("kind", "n"), [("elements", 10**7), ("seeds", 10**6), ("draws", 10**6), ("steps", 10**6)])
 def test_the_law_of_the_numbers(kind, n):
     if kind == "seeds":
         x = Seeded(range(n // 100))(torch.empty(n // 100, 100, dtype=torch.float64)).flatten()
