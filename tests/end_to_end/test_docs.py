@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,24 @@ BLOCKS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `unidiff run ncsn_digits` makes, with a small network."""
+    run = tmp_path_factory.mktemp("trained") / "ncsn_digits"
+    tiny = ["training.steps=2", "backbone.width=8", "process.levels=2", "sampling.solver.steps_per_level=1"]
+    words = [word for change in tiny for word in ("--set", change)]
+    assert unidiff("run", "ncsn_digits", "--out", run, *words).code == 0
+    return run
+
+
 @pytest.mark.cases(5)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     if "runs/ncsn_digits" in block:
-        tiny = ["training.steps=2", "backbone.width=8", "process.levels=2", "sampling.solver.steps_per_level=1"]
-        assert unidiff("run", "ncsn_digits", *(word for change in tiny for word in ("--set", change))).code == 0
+        shutil.copytree(request.getfixturevalue("trained"), tmp_path / "runs" / "ncsn_digits")
     exec(block, {})
 
 

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 try:
     from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -130,17 +129,33 @@ def _values(x: Any) -> Any:
     return x.held if isinstance(x, Remote) else x
 
 
+def _leaves(x: Any) -> Iterator[Any]:
+    """The arguments of an operation one by one, those in lists too: torch.utils._pytree takes longer than they do."""
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            yield from _leaves(item)
+    else:
+        yield x
+
+
+def _mapped(function: Callable[[Any], Any], x: Any) -> Any:
+    """Arguments or results with a function of each."""
+    if isinstance(x, (list, tuple)):
+        return type(x)([_mapped(function, item) for item in x])
+    return function(x)
+
+
 def _is_remote(device: Any) -> bool:
     return device is not None and torch.device(device).type == NAME
 
 
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation: what a GPU would not do raises, what stops the host is recorded, the rest is done on the CPU."""
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    tensors = [x for x in _leaves([args, *kwargs.values()]) if isinstance(x, torch.Tensor)]
     remote = [x for x in tensors if isinstance(x, Remote)]
     local = [x for x in tensors if not isinstance(x, Remote)]
     device, operation = kwargs.get("device"), func.overloadpacket
-    plain, options = tree_map(_values, args), dict(tree_map(_values, kwargs))
+    plain, options = _mapped(_values, args), {name: _mapped(_values, value) for name, value in kwargs.items()}
     if operation is _ATEN._to_copy:
         return _to_copy(func, plain, options, bool(remote), device)
     if operation in _COPIES:
@@ -169,7 +184,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not (_is_remote(device) if device is not None else remote):
         return out
     known = {id(x.held): x for x in remote}  # what was changed in place is the same tensor
-    return tree_map(lambda x: _wrapped(x, known), out)
+    return _mapped(lambda x: _wrapped(x, known), out)
 
 
 def _wrapped(x: Any, known: dict[int, Remote]) -> Any:
@@ -197,6 +212,10 @@ def _to_copy(func: Any, plain: Any, options: dict[str, Any], from_remote: bool, 
 
 class _Factories(TorchDispatchMode):
     """`torch.zeros(..., device="pretend")` and `t.to("pretend")` have no tensor of the device: this mode sees them."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to skip it takes as long as an operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})

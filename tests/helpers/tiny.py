@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,15 +118,20 @@ class Forked:
 
     It is not forked from the tests' own process, whose automatic differentiation may have threads.
 
+    Args:
+        words: What stands behind `unidiff` on the command line.
+        env: Variables of the environment, beside those of the tests.
+        terminal: Name of a terminal that it reads and writes instead of files.
+
     Attributes:
         pid: Number of the process.
     """
 
-    def __init__(self, *words: object, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *words: object, env: dict[str, str] | None = None, terminal: str = "") -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tiny", "accelerate", "matplotlib.pyplot", "torch.optim"])
         self._texts = [tempfile.NamedTemporaryFile("w+") for _ in range(2)]  # noqa: SIM115  for communicate
-        names = [file.name for file in self._texts]
+        names = [terminal] * 3 if terminal else ["/dev/null", *(file.name for file in self._texts)]
         self._process = context.Process(target=_forked, args=([*map(str, words)], dict(env or {}), names))
         self._process.start()
         assert self._process.pid is not None
@@ -142,15 +148,23 @@ class Forked:
         if self._process.is_alive():
             self._process.kill()
             raise TimeoutError
-        out, err = (file.read() for file in self._texts)
+        out, err = (Path(file.name).read_text(encoding="utf-8") for file in self._texts)
         return out, err
+
+    def wait_for(self, message: str, timeout: float = 1200) -> None:
+        """Wait until it has said this on standard error."""
+        ends = time.monotonic() + timeout
+        while message not in Path(self._texts[1].name).read_text(encoding="utf-8"):
+            assert self.returncode is None, self.communicate()
+            assert time.monotonic() < ends
+            time.sleep(0.02)
 
 
 def _forked(words: list[str], environment: dict[str, str], files: list[str]) -> None:
     os.environ |= {**environment, "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    for number, file in zip((1, 2), files):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    for number, file in enumerate(files):
+        os.dup2(os.open(file, os.O_RDWR | os.O_APPEND | os.O_NOCTTY), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
     _heed_signals()
     sys.argv = ["unidiff", *words]

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import torch
-from tiny import RING, start, write
+from tiny import RING, Forked, write
 
 import unidiff as ud
 from unidiff.errors import RunError, RunFailed
@@ -108,11 +108,11 @@ def test_the_wait_has_a_limit_and_signals_are_heard(monkeypatch):
 
 @pytest.mark.slow  # a process of its own
 def test_a_lonely_process_says_so_and_can_be_ended(tmp_path):
-    process = start(
+    process = Forked(
         "run", write(tmp_path, RING), "--out", tmp_path / "run", "--device", "cpu", env={**TWO, TIMEOUT: "86400"}
     )
-    assert "Waiting for the other processes" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
+    process.wait_for("Waiting for the other processes")
+    os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "interrupted by SIGTERM before the first step" in err

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import RING, start, write
+from tiny import RING, Forked, write
 
 from unidiff.cli import main
 from unidiff.cli.last_resort import write_report
@@ -85,15 +85,17 @@ def test_a_closed_terminal_stops_a_run_with_its_checkpoint(tmp_path):
     """Slow: a process of its own."""
     run, (ours, theirs) = tmp_path / "run", pty.openpty()
     recipe = write(tmp_path, {**RING, "training": {**RING["training"], "steps": 10**6, "checkpoint_every": 10**6}})
-    process = start("run", recipe, "--out", run, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    deadline = time.monotonic() + 120
+    process = Forked("run", recipe, "--out", run, terminal=os.ttyname(theirs))
+    deadline = time.monotonic() + 1200
     while not (run / "metrics.jsonl").exists():
+        assert process.returncode is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    os.close(theirs)
     os.close(ours)
-    process.send_signal(signal.SIGHUP)  # which the kernel sends to the leader of a session
-    assert process.wait(120) == 128 + signal.SIGHUP
+    os.kill(process.pid, signal.SIGHUP)  # which the kernel sends to the leader of a session
+    process.communicate(timeout=1200)
+    assert process.returncode == 128 + signal.SIGHUP
     assert len(list((run / "checkpoints").glob("step-*"))) == 1
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
 

@@ -173,6 +173,10 @@ def posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tenso
         variance: s_k^2 > 0, (K,) or one number.
         spectrum: S_k >= 0, (K,).
     """
+    return _posterior(v, gain, variance, spectrum)
+
+
+def _posterior(v: Tensor, gain: Tensor, variance: Tensor | float, spectrum: Tensor) -> Posterior:
     total = gain**2 * spectrum + variance
     return Posterior(gain * spectrum / total * v, spectrum * variance / total)
 
@@ -198,7 +202,7 @@ class _Bayesian(Mollifier):
         upper = min(float(observed.eigenvalues[-1] - observed.eigenvalues[0]) * observed.time, 30.0)
         low, high = torch.zeros_like(observed.modes[..., 0]), torch.full_like(observed.modes[..., 0], upper)
         for value in torch.linspace(0, upper, 100)[:-1].tolist():  # the last interval with an end above R
-            above = self._energy(observed, torch.full_like(low, value)) >= observed.energy
+            above = self._energy(observed, low.new_full((), value)) >= observed.energy
             low = torch.where(above, value, low)
             high = torch.where(above, value + upper / 99, high)
         no_solution = self._energy(observed, low) < observed.energy
@@ -219,7 +223,7 @@ class _Bayesian(Mollifier):
     def _posterior_at(self, observed: Observation, growth: Tensor) -> Posterior:
         relative = (observed.eigenvalues - observed.eigenvalues[0]) * observed.time
         gain = torch.exp(growth[..., None] - relative)
-        return posterior(observed.modes, gain, observed.deviation**2, self.spectrum.to(observed.modes))
+        return _posterior(observed.modes, gain, observed.deviation**2, self.spectrum.to(observed.modes))
 
     def _energy(self, observed: Observation, growth: Tensor) -> Tensor:
         mean, variance = self._posterior_at(observed, growth)
