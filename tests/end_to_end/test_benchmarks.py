@@ -23,14 +23,18 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS[0].parent)  # some import another, as in a shell
+
+
 def run(script: Path, *words: str):
     return in_process(lambda: runpy.run_path(str(script), run_name="__main__"), script, *words)
 
 
 @pytest.mark.slow  # 3 s: seventeen scripts with their imports
 @pytest.mark.parametrize("script", BENCHMARKS, ids=lambda path: path.stem)
-def test_a_benchmark_starts(script, monkeypatch):
-    monkeypatch.syspath_prepend(script.parent)  # some import another, as in a shell
+def test_a_benchmark_starts(script):
     if script.stem in WITHOUT_OPTIONS:
         assert runpy.run_path(str(script), run_name="imported")
         return
@@ -65,7 +69,6 @@ def test_without_a_card_nothing_is_measured_or_written(tmp_path):
 @pytest.fixture
 def gpu(monkeypatch):
     """benchmarks/gpu.py as a module."""
-    monkeypatch.syspath_prepend(GPU.parent)
     spec = importlib.util.spec_from_file_location("benchmark_gpu", GPU)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
@@ -115,8 +118,7 @@ def test_the_table_of_a_card_is_made_and_replaces_the_last_one(gpu, tmp_path, mo
     assert page.read_text().endswith("\nAfter.\n")
 
 
-def test_a_table_replaces_the_last_one(monkeypatch):
-    monkeypatch.syspath_prepend(GPU.parent)
+def test_a_table_replaces_the_last_one():
     rows = runpy.run_path(str(GPU.parent / "rows.py"))
     once = rows["replaced"]("# Page\n", "one", "make bench")
     assert rows["replaced"](once + "end\n", "two", "make bench") == once.replace("one", "two") + "end\n"

@@ -449,13 +449,15 @@ def test_what_is_no_run_or_a_broken_one(digits, tmp_path):
     shutil.copytree(digits[0], run)
     recipe = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(recipe.replace("width: 8", "width: 16"))
-    with pytest.raises(RunError, match="weights are not those of the network"):
+    with pytest.raises(RunError, match="edited since the run began: backbone.width was 8, is 16"):
         ud.load(run)
-    (run / "recipe.yaml").write_text(recipe)
     (run / "manifest.json").write_text("{")
     with pytest.raises(RunError, match=r"manifest\.json: the file is damaged"):
         ud.load(run)
     (run / "manifest.json").unlink()
+    with pytest.raises(RunError, match="weights are not those of the network"):
+        ud.load(run)
+    (run / "recipe.yaml").write_text(recipe)
     assert ud.load(run).manifest.entries == {}
     for path in (run / "checkpoints").iterdir():
         shutil.rmtree(path)

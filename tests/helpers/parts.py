@@ -149,6 +149,7 @@ NEED_ONE_SNR = [
     *(ud.DPMSolverSinglestep(order=order) for order in (2, 3)),
     *(ud.DPMSolverNoise(order=order) for order in (2, 3)),
     *(ud.DPMSolverAdaptive(order=order, rtol=0.2, atol=0.2) for order in (2, 3)),
+    *(solver(published_orders=published) for solver in (ud.PNDM, ud.PLMS) for published in (False, True)),
     ud.EDMStochastic(),  # with churn
 ]
 
