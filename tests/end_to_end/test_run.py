@@ -449,7 +449,7 @@ def test_what_is_no_run_or_a_broken_one(digits, tmp_path):
     shutil.copytree(digits[0], run)
     recipe = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(recipe.replace("width: 8", "width: 16"))
-    with pytest.raises(RunError, match="edited since the run began: backbone.width was 8, is 16"):
+    with pytest.raises(RunError, match=r"edited since the run began: backbone\.width was 8, is 16"):
         ud.load(run)
     (run / "manifest.json").write_text("{")
     with pytest.raises(RunError, match=r"manifest\.json: the file is damaged"):
