@@ -135,7 +135,8 @@ def _watch(pid: int, pipes: tuple[int, ...], patience: float, kill_after: float 
         hung = used > patience or now - busy > patience
         if late or hung:
             hung = not late
-            os.killpg(os.getpgid(pid), signal.SIGKILL)
+            # Before it has a group of its own, its group is the campaign's.
+            (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
         time.sleep(0.005)
     _drain(pipes, texts)
