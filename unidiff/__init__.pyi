@@ -64,6 +64,7 @@ from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.function_denoiser import FunctionDenoiser as FunctionDenoiser
 from unidiff.grid import ArcLength as ArcLength
+from unidiff.grid import FixedGrid as FixedGrid
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Karras as Karras
 from unidiff.grid import LogSNR as LogSNR
@@ -157,6 +158,7 @@ from unidiff.solver.dpm_noise import DPMSolverAdaptive as DPMSolverAdaptive
 from unidiff.solver.dpm_noise import DPMSolverNoise as DPMSolverNoise
 from unidiff.solver.edm import EDMStochastic as EDMStochastic
 from unidiff.solver.exponential_adams import ExponentialAdams as ExponentialAdams
+from unidiff.solver.linear_multistep import LinearMultistep as LinearMultistep
 from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
 from unidiff.solver.langevin import PredictorCorrector as PredictorCorrector
 from unidiff.solver.ode import Euler as Euler

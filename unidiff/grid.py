@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from unidiff.process.level import Level
 
 __all__ = [
     "ArcLength",
+    "FixedGrid",
     "Grid",
     "Karras",
     "LogSNR",
@@ -85,20 +87,25 @@ class _Steps(Grid):
         """The times at these fractions, 0 to 1, of the way from 1 to t_min in the grid's variable."""
 
     def times(self, process: Process) -> Tensor:
-        process.require_scales()
-        try:
-            times = self.noisy(process, torch.linspace(0, 1, self.steps, dtype=torch.float64))
-            times[0] = 1.0
-            if self.steps > 1:
-                times[-1] = process.t_min  # exactly, without the rounding of the variable
-            times = torch.cat([times, times.new_zeros(1)])
-            different = bool((times.diff() < 0).all())
-        except ArithmeticError:  # a number beyond those of float64
-            different = False
-        if not different:
-            problem = f"the {self.steps} times of {self!r} on {process!r} are not different in float64"
-            raise ParameterError("grid", f"{problem}. Take fewer steps, or less extreme numbers.")
-        return times
+        return _walk(self, process, self.steps, self.noisy)
+
+
+def _walk(grid: Grid, process: Process, steps: int, noisy: Callable[[Process, Tensor], Tensor]) -> Tensor:
+    """The times of a grid whose noisy ones, from 1 to t_min, are this function of equally spaced fractions."""
+    process.require_scales()
+    try:
+        times = noisy(process, torch.linspace(0, 1, steps, dtype=torch.float64))
+        times[0] = 1.0
+        if steps > 1:
+            times[-1] = process.t_min  # exactly, without the rounding of the variable
+        times = torch.cat([times, times.new_zeros(1)])
+        different = bool((times.diff() < 0).all())
+    except ArithmeticError:  # a number beyond those of float64
+        different = False
+    if not different:
+        problem = f"the {steps} times of {grid!r} on {process!r} are not different in float64"
+        raise ParameterError("grid", f"{problem}. Take fewer steps, or less extreme numbers.")
+    return times
 
 
 @dataclass(frozen=True)
@@ -215,6 +222,46 @@ class ArcLength(_Steps):
         rise = lengths[right] - lengths[right - 1]
         offset = (targets - lengths[right - 1]) / torch.where(rise == 0, 1.0, rise)
         return times[right - 1] + offset * (times[right] - times[right - 1])
+
+
+@dataclass(frozen=True)
+class FixedGrid(Grid):
+    """Times that are written out, such as those that `unidiff.tune` has fitted to a model.
+
+    Another number of steps interpolates log t, as a monotone cubic in the fraction of the steps (Fritsch & Carlson
+    1980).
+
+    Args:
+        interior: The times between 1 and the process's t_min, decreasing; these ends, and 0, are added.
+        steps: Number of intervals, at least 1; null for that of the times, two more than there are `interior` ones.
+    """
+
+    interior: tuple[float, ...]
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        ends = (1.0, *self.interior, 0.0)
+        allowed = "decreasing times between 1 and t_min"
+        require(all(a > b for a, b in pairwise(ends)), "interior", self.interior, allowed)
+        if self.steps is not None:
+            require_whole("steps", self.steps, 1, 1_000_000)
+
+    def with_steps(self, steps: int) -> Grid:
+        return replace(self, steps=None if steps == len(self.interior) + 2 else steps)
+
+    def times(self, process: Process) -> Tensor:
+        if not process.t_min < min(self.interior, default=1.0):
+            problem = f"must be decreasing times between 1 and t_min = {process.t_min:g} of {process!r}"
+            raise ParameterError("interior", f"{problem}, got {self.interior}")
+        return _walk(self, process, self.steps or len(self.interior) + 2, self._noisy)
+
+    def _noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        nodes = torch.tensor([1.0, *self.interior, process.t_min], dtype=torch.float64)
+        if len(fraction) == len(nodes):
+            return nodes
+        from scipy.interpolate import PchipInterpolator
+
+        return torch.from_numpy(PchipInterpolator(np.linspace(0, 1, len(nodes)), nodes.log())(fraction)).exp()
 
 
 @lru_cache(maxsize=64)
