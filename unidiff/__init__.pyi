@@ -59,6 +59,8 @@ from unidiff.editing.sdedit import inpaint as inpaint
 from unidiff.editing.sdedit import variations as variations
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison
+from unidiff.evaluation.tune import tune as tune
+from unidiff.evaluation.tuning import Tuning as Tuning
 from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
@@ -158,9 +160,9 @@ from unidiff.solver.dpm_noise import DPMSolverAdaptive as DPMSolverAdaptive
 from unidiff.solver.dpm_noise import DPMSolverNoise as DPMSolverNoise
 from unidiff.solver.edm import EDMStochastic as EDMStochastic
 from unidiff.solver.exponential_adams import ExponentialAdams as ExponentialAdams
-from unidiff.solver.linear_multistep import LinearMultistep as LinearMultistep
 from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
 from unidiff.solver.langevin import PredictorCorrector as PredictorCorrector
+from unidiff.solver.linear_multistep import LinearMultistep as LinearMultistep
 from unidiff.solver.ode import Euler as Euler
 from unidiff.solver.ode import Heun as Heun
 from unidiff.solver.ode import ProbabilityFlow as ProbabilityFlow

@@ -27,6 +27,10 @@ __all__ = ["sample"]
 def sample(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     count: Annotated[int | None, typer.Option(help="Number of samples; shorthand for --set sampling.count.")] = None,
+    sampling_file: Annotated[
+        Path | None,
+        typer.Option("--sampling", metavar="FILE.yaml", help="A file with a `sampling` section, of unidiff tune."),
+    ] = None,
     *,
     guidance: GuidanceOptions,
     images: ImageOptions,
@@ -45,9 +49,12 @@ def sample(
     from unidiff.run.directory import RunDirectory
     from unidiff.run.shared import Processes
     from unidiff.tasks.generation_report import errors, rows
+    from unidiff.tasks.sampling_file import SamplingFile
 
     labels, (changes, named) = guidance.names, split_conditions(overrides)
     chosen = sample_conditions(guidance, images, named)
+    if sampling_file is not None:
+        changes = [*SamplingFile.overrides(sampling_file, allow_imports=model.allow_imports), *changes]
     with Console() as console:
         processes = Processes.join(model.device, console.notice)
         model = dataclasses.replace(model, device=processes.device)

@@ -73,9 +73,10 @@ class LinearMultistep(Solver):
             values = [denoiser(u, t, **cond).x0, *values][:longest]
             ratio = s.sigma / t.sigma
             change = s.alpha - t.alpha * ratio
-            u = weighted_sum([ratio, *[change * weight for weight in row]], [u, *values])
+            u = weighted_sum([ratio, *[change * weight for weight in row]], [u, *values[: len(row)]])
             yield u
-        yield weighted_sum(rows[-1], [denoiser(u, levels[-1], **cond).x0, *values])
+        values = [denoiser(u, levels[-1], **cond).x0, *values]
+        yield weighted_sum(rows[-1], values[: len(rows[-1])])
 
 
 class _Impulses(Denoiser):

@@ -1,0 +1,105 @@
+"""`unidiff tune`: a solver and a grid fitted to one's own model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.options import (
+    AsJson,
+    GuidanceOptions,
+    ImageOptions,
+    ModelOptions,
+    Settings,
+    sample_conditions,
+    split_conditions,
+)
+from unidiff.errors import ParameterError, RunError, require_whole
+from unidiff.writable import require_file
+
+if TYPE_CHECKING:
+    from unidiff.evaluation.tuning import Tuning
+
+__all__ = ["tune"]
+
+_SAMPLING = {"a sampling section that unidiff tune wrote": b"# unidiff tune "}
+
+
+def tune(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    nfe: Annotated[int, typer.Option(help="Number of function evaluations, at least 3.")],
+    solvers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="As for compare: those to choose from [default: all multistep].")
+    ] = None,
+    coefficients: Annotated[
+        bool, typer.Option("--coefficients", help="Fit the weights of a linear multistep rule, too.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="Samples to fit to, and as many held out to judge by.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample.")] = 0,
+    batch: Annotated[int, typer.Option(help="Samples drawn together.")] = 128,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="File of the result [default: <run>-nfe<NFE>.yaml].")
+    ] = None,
+    *,
+    guidance: GuidanceOptions,
+    images: ImageOptions,
+    overrides: Settings = None,
+    model: ModelOptions,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of another kind.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit solver and times to a model at a number of evaluations, and write them as a `sampling` section."""
+    for name, value, least in (("--nfe", nfe, 3), ("--count", count, 20), ("--batch", batch, 1), ("--seed", seed, 0)):
+        require_whole(name, value, least, 10_000_000 if name != "--seed" else 2**62)
+    changes, named = split_conditions(overrides)
+    if changes:
+        raise RunError(f"--set {changes[0]}: `sampling` is what is tuned. Leave it out.")
+    chosen = sample_conditions(guidance, images, named)
+    out = out or Path(f"{run.absolute().name}-nfe{nfe}.yaml")
+    require_file(out, "--out", {} if overwrite else _SAMPLING)
+    from unidiff.cli.conditions import conditioned
+    from unidiff.tasks.sampling_file import SamplingFile
+    from unidiff.tasks.tuned import tune_run
+
+    with Console() as console:
+        loaded = model.load(run, [], console.notice)
+        own = conditioned(loaded, guidance, images, model, console.notice, values=named)
+        try:
+            tuning = tune_run(
+                loaded,
+                own,
+                nfe,
+                solvers=None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(",")))),
+                coefficients=coefficients,
+                count=count,
+                seed=seed,
+                batch=batch,
+                progress=lambda done, total: console.progress("tune", done, total),
+            )
+        except ParameterError as error:
+            raise RunError(f"--{error}") from error
+        for note in tuning.notes:
+            console.notice(note)
+        how = f"unidiff tune {run} --nfe {nfe}{' --coefficients' if coefficients else ''}"
+        SamplingFile.write(out, tuning.sampling, f"{how}\n{_gain(tuning)}")
+    facts = {name: value for name, value in chosen.facts().items() if value is not None}
+    if as_json:
+        print(json.dumps({"run": str(run), "step": loaded.step, **facts, "file": str(out), **tuning.to_dict()}))
+        return
+    table = [["", "evaluations", "default", "tuned", "ratio"]]
+    for row in tuning.rows:
+        tuned, ratio = ("-" if x is None else f"{x:.2{f}}" for x, f in ((row.tuned, "e"), (row.ratio, "f")))
+        table.append([row.what, str(row.nfe), f"{row.default:.2e}", tuned, ratio])
+    say(aligned(table))
+    say(_gain(tuning))
+    say(f"{out}: use it with `unidiff sample {run} --sampling {out}`, or copy it into a recipe.")
+
+
+def _gain(tuning: Tuning) -> str:
+    """The errors in a sentence."""
+    errors = f"rms from the exact flow on {tuning.count} held-out seeds: {tuning.error:.2e}"
+    return f"{errors} with {tuning.nfe} evaluations; the default {tuning.default_error:.2e}."
