@@ -59,6 +59,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "InverseHeat": [{"shape": (2,), "blur_max": 0.8, "levels": 8}],
     "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],
     **{name: [{"steps": 7}, {"steps": 1}] for name in PUBLIC.choices(Grid) if name != "Native"},
+    "FixedGrid": [{"interior": (0.8, 0.5, 0.2)}, {"interior": (0.7, 0.2), "steps": 7}],
     "Ancestral": [{}, {"variance_interpolation": 1.0}],
     "DDIM": [{}, {"eta": 0.5}],
     "EulerMaruyama": [{}, {"eta": 0.0}],
@@ -72,6 +73,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "LogRhoDEIS": [{}, {"published_orders": True}],
     "AdamsBashforth": [{"order": 1}, {"order": 4}],
     "ExponentialAdams": [{}, {"order": 2}, {"order": 5}],
+    "LinearMultistep": [{"weights": ((-0.5,),)}, {"weights": [[]]}],
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
     "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ from unidiff.writable import require_file
 
 if TYPE_CHECKING:
     from unidiff.evaluation.tuning import Tuning
+    from unidiff.tasks.generation import Conditioned
 
 __all__ = ["tune"]
 
@@ -41,6 +43,10 @@ def tune(
     count: Annotated[int, typer.Option(help="Samples to fit to, and as many held out to judge by.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of the first sample.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples drawn together.")] = 128,
+    at_guidance: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Guidance scales to judge at, too [default: 1,3 where there is guidance]."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="File of the result [default: <run>-nfe<NFE>.yaml].")
     ] = None,
@@ -58,7 +64,7 @@ def tune(
     changes, named = split_conditions(overrides)
     if changes:
         raise RunError(f"--set {changes[0]}: `sampling` is what is tuned. Leave it out.")
-    chosen = sample_conditions(guidance, images, named)
+    chosen, scales = sample_conditions(guidance, images, named), _scales(at_guidance)
     out = out or Path(f"{run.absolute().name}-nfe{nfe}.yaml")
     require_file(out, "--out", {} if overwrite else _SAMPLING)
     from unidiff.cli.conditions import conditioned
@@ -67,7 +73,19 @@ def tune(
 
     with Console() as console:
         loaded = model.load(run, [], console.notice)
-        own = conditioned(loaded, guidance, images, model, console.notice, values=named)
+        examples = None if images.images or images.mask else loaded.conditioned(2 * count).examples
+
+        def under(scale: float | None) -> Conditioned:
+            at_scale = dataclasses.replace(guidance, guidance=scale)
+            return conditioned(loaded, at_scale, images, model, console.notice, examples, named)
+
+        own, conditioning = under(guidance.guidance), loaded.recipe.conditions()
+        if scales is None:  # beside the chosen one
+            guided = conditioning is not None and conditioning.dropout > 0 and guidance.classifier is None
+            scales = (1.0, 3.0) if guided else ()
+        others = [
+            (f"guidance {scale:g}", under(scale).denoiser) for scale in scales if scale != (guidance.guidance or 1)
+        ]
         try:
             tuning = tune_run(
                 loaded,
@@ -75,6 +93,7 @@ def tune(
                 nfe,
                 solvers=None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(",")))),
                 coefficients=coefficients,
+                others=others,
                 count=count,
                 seed=seed,
                 batch=batch,
@@ -97,6 +116,14 @@ def tune(
     say(aligned(table))
     say(_gain(tuning))
     say(f"{out}: use it with `unidiff sample {run} --sampling {out}`, or copy it into a recipe.")
+
+
+def _scales(text: str | None) -> tuple[float, ...] | None:
+    """The numbers of --at-guidance."""
+    try:
+        return None if text is None else tuple(map(float, text.split(",")))
+    except ValueError:
+        raise RunError(f"--at-guidance {text}: write numbers separated by commas, as in --at-guidance 1,3.") from None
 
 
 def _gain(tuning: Tuning) -> str:

@@ -15,7 +15,7 @@ from unidiff.solver.linear_multistep import LinearMultistep
 
 __all__ = ["GridCoordinates", "RuleCoordinates", "least_squares"]
 
-_FINE = 4097  # points of the table of the variable
+_FINE = 1025  # points of the table of the variable
 _KNOTS = 12  # the most parameters of a grid
 _LEAST_GAIN = 1e-3  # of the sum of squares, relative: what another iteration must bring
 _TRIES = 6  # of larger damping, before an iteration is the last

@@ -165,8 +165,8 @@ def tune(
     tuned = tuned if gained else default
     rows = [*_neighbours(held, tuned, nfe), *_classes(held, default, tuned, nfe)]
     for label, model in others:
-        own = samples(model, slice(len(fitted), None))
-        rows.append(TuningRow(label, nfe, own.error(default), own.error(tuned)))
+        other = samples(model, slice(len(fitted), None))
+        rows.append(TuningRow(label, nfe, other.error(default), other.error(tuned)))
     return Tuning(
         solver=tuned.solver,
         grid=tuned.grid,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from unidiff.denoiser import Denoiser
 from unidiff.evaluation.tune import tune
 from unidiff.evaluation.tuning import Tuning
 from unidiff.tasks.generation import Conditioned, GenerationRun
@@ -23,6 +25,7 @@ def tune_run(
     *,
     solvers: Sequence[str] | None,
     coefficients: bool,
+    others: Sequence[tuple[str, Denoiser]],
     count: int,
     seed: int,
     batch: int,
@@ -30,6 +33,7 @@ def tune_run(
 ) -> Tuning:
     """Fit to `count` samples from `seed`, and judge on as many that follow, their conditions in turn."""
     denoiser = run.recipe.sampling.accelerated(model.denoiser)
+    cond: dict[str, Any] = model.in_turn(2 * count)
     return tune(
         denoiser,
         nfe,
@@ -38,11 +42,12 @@ def tune_run(
         range(seed + count, seed + 2 * count),
         solvers=solvers,
         coefficients=coefficients,
+        others=others,
         tolerance=_TOLERANCE,
         most_steps=_MOST_STEPS,
         dtype=torch.float32,
         device=next(run.model.parameters()).device,
         batch=batch,
         progress=progress,
-        **model.in_turn(2 * count),
+        **cond,
     )
