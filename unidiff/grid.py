@@ -228,21 +228,20 @@ class ArcLength(_Steps):
 class FixedGrid(Grid):
     """Times that are written out, such as those that `unidiff.tune` has fitted to a model.
 
-    Another number of steps interpolates log t, as a monotone cubic in the fraction of the steps (Fritsch & Carlson
-    1980).
+    Another number of steps interpolates log t by a monotone cubic in the number of the step (Fritsch & Carlson 1980).
 
     Args:
-        interior: The times between 1 and the process's t_min, decreasing; these ends, and 0, are added.
+        interior: The times between 1 and t_min, decreasing, without them; none makes `steps` equal in log t.
         steps: Number of intervals, at least 1; null for that of the times, two more than there are `interior` ones.
     """
 
-    interior: tuple[float, ...]
+    interior: tuple[float, ...] = ()
     steps: int | None = None
 
     def __post_init__(self) -> None:
         ends = (1.0, *self.interior, 0.0)
-        allowed = "decreasing times between 1 and t_min"
-        require(all(a > b for a, b in pairwise(ends)), "interior", self.interior, allowed)
+        decreasing = all(a > b for a, b in pairwise(ends))
+        require(decreasing, "interior", self.interior, "decreasing times between 1 and t_min")
         if self.steps is not None:
             require_whole("steps", self.steps, 1, 1_000_000)
 

@@ -28,7 +28,7 @@ from unidiff.recipe.registry import PUBLIC
 # What is made by the library and never by a user's numbers: results, and what a run directory holds.
 RESULTS = {
     *("Bound", "Likelihood", "Solution", "CascadeSolution", "Comparison", "RoundTrip", "Level", "Prediction", "Run"),
-    *("TimeState", "Observation", "Stationary", "MeanFieldState", "Stability", "Flow", "Posterior"),
+    *("TimeState", "Observation", "Stationary", "MeanFieldState", "Stability", "Flow", "Posterior", "Tuning"),
 }
 MORE = {
     "Mask": [{"inside": [[True, True], [True, False]], "modes": 2}],

@@ -36,7 +36,7 @@ PROCESSES = [
     *(ud.VPSDE(), ud.SubVPSDE(), ud.VESDE(), ud.EDM(), ud.FlowMatching(), ud.DDPM(1000, ud.Cosine())),
     *(ud.DDPM(1000, ud.ZeroTerminalSNR()), ud.RenormalizedHeat((2,), 0.5)),
 ]
-GRIDS = [type(grid) for grid in instances(Grid)[::2] if not isinstance(grid, ud.Native)]
+GRIDS = [type(grid) for grid in instances(Grid)[::2] if not isinstance(grid, (ud.Native, ud.FixedGrid))]
 
 
 def run(solver: ud.Solver, process: ud.Process, grid: Grid) -> torch.Tensor:

@@ -63,18 +63,18 @@ class RuleCoordinates:
 
 
 def least_squares(
-    residuals: Callable[[Tensor], Tensor], size: int, step: float, iterations: int, report: Callable[[], None]
+    residuals: Callable[[Tensor], Tensor], parameters: Tensor, step: float, iterations: int, report: Callable[[], None]
 ) -> Tensor:
-    """The parameters, (size,) float64, beginning at 0, at which a sum of squares is small.
+    """The parameters, (size,) float64, at which a sum of squares is small.
 
     Levenberg and Marquardt's method with forward differences. No step is taken that does not lessen the sum, and one
     to residuals that are not finite, or that an error says do not exist, is none.
 
     Args:
         residuals: Parameters -> residuals, (n,).
-        size: Number of parameters.
+        parameters: Where to begin.
         step: Of the differences.
-        iterations: The most of them, each of `size` evaluations of the residuals and a few more.
+        iterations: The most of them, each of `size` evaluations of the residuals and some more.
         report: Called after each evaluation.
     """
 
@@ -84,7 +84,7 @@ def least_squares(
         total = float(r @ r)
         return r, total if math.isfinite(total) else math.inf
 
-    parameters, damping = torch.zeros(size, dtype=torch.float64), 1e-2
+    size, damping = len(parameters), 1e-2
     r, total = measured(parameters)
     for _ in range(iterations if math.isfinite(total) and size else 0):
         columns = []

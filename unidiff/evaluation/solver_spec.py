@@ -104,12 +104,10 @@ def _number(annotation: Any) -> type | None:
 
 
 def _find(base: type, name: str, whole: str) -> type:
-    """The public class below `base` with this name or this beginning of one, of those that need no argument."""
+    """The public class below `base` with this name, or with this beginning of a name."""
 
     def is_choice(cls: object) -> bool:
-        if not (isinstance(cls, type) and issubclass(cls, base)) or inspect.isabstract(cls):
-            return False
-        return all(own.default is not own.empty for own in inspect.signature(cls).parameters.values())
+        return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)
 
     modules = ("solver", "grid", "editing")
     names = sorted(name for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in modules)

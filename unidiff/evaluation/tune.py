@@ -17,19 +17,19 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.budget import plan
 from unidiff.evaluation.compatibility import one_shape
-from unidiff.evaluation.fit import GridCoordinates, RuleCoordinates, least_squares
 from unidiff.evaluation.reference import reference_flow
+from unidiff.evaluation.search import Samples, Search
 from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
 from unidiff.evaluation.tuning import Tuning, TuningRow
 from unidiff.grid import Grid, Karras, LogSNR, Power, Tapered, Uniform, default_grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
+from unidiff.process.base import require_one_snr
 from unidiff.solver.adams import DEIS, LogRhoDEIS
 from unidiff.solver.base import Solver
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.dpm import DPMSolver
 from unidiff.solver.exponential_adams import ExponentialAdams
-from unidiff.solver.linear_multistep import multistep_weights
 from unidiff.solver.pndm import PLMS
 from unidiff.solver.sample import DEFAULT_SOLVER, check_request
 from unidiff.solver.unipc import UniPC
@@ -43,43 +43,8 @@ _SOLVERS: tuple[Solver, ...] = (
     *(UniPC(2), UniPC(3), UniPC(2, published_orders=True), UniPCNoise(2)),
     *(DEIS(2), DEIS(3), LogRhoDEIS(3), DPMSolver(2), PLMS(), DDIM()),
 )
-_FITTED = 3  # solvers whose grid is fitted, the best on the grids they begin with
-_ITERATIONS = 10  # of each fit
-_MEMORY = 3  # earlier values whose weights are fitted
 _FEWEST = 20  # samples
 _MOST_CLASSES = 20  # of the table
-
-
-class _Samples:
-    """Some samples of a model: their starts, and the ends of the exact flow."""
-
-    def __init__(self, denoiser: Denoiser, start: Tensor, truth: Tensor, cond: dict[str, Tensor], batch: int) -> None:
-        self.denoiser, self.start, self.truth, self.cond, self.batch = denoiser, start, truth, cond, batch
-
-    def part(self, rows: slice) -> _Samples:
-        """Some of the samples."""
-        cond = {name: value[rows] for name, value in self.cond.items()}
-        return _Samples(self.denoiser, self.start[rows], self.truth[rows], cond, self.batch)
-
-    def residuals(self, solver: Solver, grid: Grid) -> Tensor:
-        """The errors in pixels, flat, over the root of their number; NaN where solver or grid is not defined."""
-        process = self.denoiser.process
-        ends = []
-        try:
-            times = grid.times(process)
-            for first in range(0, len(self.start), self.batch):
-                rows = slice(first, first + self.batch)
-                cond = {name: value[rows] for name, value in self.cond.items()}
-                *_, last = solver.trajectory(self.denoiser, self.start[rows], times, torch.zeros_like, **cond)
-                ends.append(process.basis.inverse(last.u).to("cpu", torch.float64))
-        except ParameterError:
-            return torch.full((self.truth.numel(),), math.nan, dtype=torch.float64)
-        return (torch.cat(ends) - self.truth).flatten() / math.sqrt(self.truth.numel())
-
-    def error(self, spec: SolverSpec) -> float:
-        """The root mean square error over samples and dimensions; infinite if one is not finite."""
-        error = float(self.residuals(spec.solver, spec.grid).norm())
-        return error if math.isfinite(error) else math.inf
 
 
 @plain_arguments
@@ -147,18 +112,21 @@ def tune(
     for _, model in labelled:
         cond = check_conditions(cond, model, len(every), device)
         check_request(model, shape, every, cond, device, dtype, batch)
+    if coefficients:
+        remedy = "Leave the coefficients out."
+        require_one_snr(denoiser.process, "coefficients", "weights for all modes need one SNR", remedy)
     starts = _candidates(denoiser, shape, nfe, _SOLVERS if solvers is None else solvers, default=solvers is None)
 
-    def samples(model: Denoiser, rows: slice) -> _Samples:
+    def samples(model: Denoiser, rows: slice) -> Samples:
         own = {name: value[rows] for name, value in cond.items()}
         options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, **own}
         flow = reference_flow(model, shape, every[rows], tolerance=tolerance, most_steps=most_steps, **options)
         like = torch.empty(len(every[rows]), *shape, dtype=dtype, device=device)
-        return _Samples(model, model.process.start(Seeded(every[rows]), like), flow.x, own, batch)
+        return Samples(model, model.process.start(Seeded(every[rows]), like), flow.x, own, batch)
 
     training, held = samples(denoiser, slice(0, len(fitted))), samples(denoiser, slice(len(fitted), None))
     default = SolverSpec(DEFAULT_SOLVER, default_grid(denoiser.process, nfe))
-    search = _Search(training, default, starts, nfe, dtype, progress or (lambda done, total: None))
+    search = Search(training, default, starts, nfe, dtype, progress or (lambda done, total: None))
     tuned = search.run(coefficients)
     gained = held.error(tuned) < held.error(default)
     notes = () if gained or tuned == default else (f"{tuned.label} is not better on the held-out seeds.",)
@@ -216,88 +184,7 @@ def _candidates(
     return found
 
 
-class _Search:
-    """The search for solver, grid and weights on training samples."""
-
-    def __init__(
-        self,
-        training: _Samples,
-        default: SolverSpec,
-        starts: list[list[SolverSpec]],
-        nfe: int,
-        dtype: torch.dtype,
-        progress: Callable[[int, int], None],
-    ) -> None:
-        fitted = 3 * len(training.start) // 4
-        self.training, self.choosing = training.part(slice(0, fitted)), training.part(slice(fitted, None))
-        self.default, self.starts, self.nfe = default, starts, nfe
-        self.step = 1e-5 if dtype == torch.float64 else 3e-3  # well above the root of its rounding
-        self.done, self.total, self.progress = 0, 0, progress
-
-    def run(self, coefficients: bool) -> SolverSpec:
-        """The best of what was found."""
-        self.total = sum(map(len, self.starts)) + (_FITTED + 1) * self._cost(self.nfe - 1) + len(self.starts)
-        self.total += self._cost((_MEMORY + 1) * self.nfe) if coefficients else 0
-        scored = [min(((self._error(spec), i, spec) for spec in own), key=_first) for i, own in enumerate(self.starts)]
-        found = [self._with_times(spec) for *_, spec in sorted(scored, key=_first)[:_FITTED]]
-        winner = min(found, key=self._error)
-        again = min((replace(own[0], grid=winner.grid) for own in self.starts), key=self._error)
-        if again.solver != winner.solver:
-            found.append(self._with_times(again))
-        if coefficients:
-            found.append(self._with_weights(min(found, key=self._error)))
-        self._count(self.total)
-        return min([*found, self.default], key=self.choosing.error)
-
-    def _cost(self, size: int) -> int:
-        return _ITERATIONS * (min(size, 40) + 3)
-
-    def _count(self, done: int) -> None:
-        self.done = min(done, self.total)
-        self.progress(self.done, self.total)
-
-    def _error(self, spec: SolverSpec) -> float:
-        self._count(self.done + 1)
-        return self.training.error(spec)
-
-    def _with_times(self, spec: SolverSpec) -> SolverSpec:
-        """The solver on fitted times."""
-        process = self.training.denoiser.process
-        times = GridCoordinates(process, spec.grid.times(process))
-
-        def residuals(at: Tensor) -> Tensor:
-            return self.training.residuals(spec.solver, times.grid(at))
-
-        return replace(spec, grid=times.grid(self._fitted(residuals, times.size)))
-
-    def _with_weights(self, spec: SolverSpec) -> SolverSpec:
-        """The solver, or the default one if it is not a multistep rule, with fitted weights and times."""
-        process = self.training.denoiser.process
-        first = spec.grid.times(process)
-        try:
-            rule = multistep_weights(spec.solver, process, first)
-        except ParameterError:
-            rule = multistep_weights(DEFAULT_SOLVER, process, first)
-        times, weights = GridCoordinates(process, first), RuleCoordinates(rule, _MEMORY)
-
-        def at(parameters: Tensor) -> SolverSpec:
-            return SolverSpec(weights.rule_of(parameters[times.size :]), times.grid(parameters[: times.size]))
-
-        def residuals(parameters: Tensor) -> Tensor:
-            spec = at(parameters)
-            return self.training.residuals(spec.solver, spec.grid)
-
-        return at(self._fitted(residuals, times.size + weights.size))
-
-    def _fitted(self, residuals: Callable[[Tensor], Tensor], size: int) -> Tensor:
-        return least_squares(residuals, size, self.step, _ITERATIONS, lambda: self._count(self.done + 1))
-
-
-def _first(scored: tuple[float, int, SolverSpec]) -> tuple[float, int]:
-    return scored[:2]
-
-
-def _neighbours(held: _Samples, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
+def _neighbours(held: Samples, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
     """The errors at this and at other numbers of evaluations."""
     process, shape, rows = held.denoiser.process, held.truth.shape[1:], []
     around = sorted({max(3, nfe // 2), max(3, nfe - 1), nfe, nfe + 1, 2 * nfe})
@@ -309,7 +196,7 @@ def _neighbours(held: _Samples, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
     return rows
 
 
-def _classes(held: _Samples, default: SolverSpec, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
+def _classes(held: Samples, default: SolverSpec, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
     """The errors of each class, where the samples have classes."""
     label = held.cond.get("label")
     classes = [] if label is None else label.unique().tolist()

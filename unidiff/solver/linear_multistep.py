@@ -37,10 +37,10 @@ class LinearMultistep(Solver):
     Args:
         weights: The weights w_1, w_2, ... of the earlier values of x0, the newest first: one row for each step, the
             first one empty, the last one for the step to the data; or one row for every step, of which a step uses as
-            many as there are values, and whose last step is a denoise.
+            many as there are values, and whose last step is a denoise. By default DDIM's.
     """
 
-    weights: tuple[tuple[float, ...], ...]
+    weights: tuple[tuple[float, ...], ...] = ((),)
 
     def __post_init__(self) -> None:
         require(len(self.weights) > 0, "weights", self.weights, "a list of at least one row")
