@@ -228,7 +228,7 @@ class ArcLength(_Steps):
 class FixedGrid(Grid):
     """Times that are written out, such as those that `unidiff.tune` has fitted to a model.
 
-    Another number of steps interpolates log t by a monotone cubic in the number of the step (Fritsch & Carlson 1980).
+    Another number of steps divides these in log t.
 
     Args:
         interior: The times between 1 and t_min, decreasing, without them; none makes `steps` equal in log t.
@@ -258,9 +258,8 @@ class FixedGrid(Grid):
         nodes = torch.tensor([1.0, *self.interior, process.t_min], dtype=torch.float64)
         if len(fraction) == len(nodes):
             return nodes
-        from scipy.interpolate import PchipInterpolator
-
-        return torch.from_numpy(PchipInterpolator(np.linspace(0, 1, len(nodes)), nodes.log())(fraction)).exp()
+        at = np.linspace(0, 1, len(nodes))
+        return torch.from_numpy(np.interp(fraction.numpy(), at, nodes.log().numpy())).exp()
 
 
 @lru_cache(maxsize=64)

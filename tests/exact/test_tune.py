@@ -13,7 +13,7 @@ from unidiff.solver.linear_multistep import multistep_weights
 
 F64 = torch.float64
 MEANS = [[-0.6, 0.3], [0.5, -0.2]]
-PROCESSES = [ud.DDPM(50), ud.DDPM(50, ud.ZeroTerminalSNR()), ud.FlowMatching(), ud.EDM()]
+PROCESSES = [ud.DDPM(50, ud.ZeroTerminalSNR()), ud.EDM()]
 RULES = [
     ud.ExponentialAdams(),
     ud.UniPC(3),

@@ -101,7 +101,7 @@ def least_squares(
             if new_total < total:
                 parameters, r, total, damping = tried, new_r, new_total, damping / 5
                 break
-            damping *= 5
+            damping *= 10
         if total > (1 - _LEAST_GAIN) * before:
             break
     return parameters

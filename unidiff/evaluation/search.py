@@ -20,7 +20,7 @@ from unidiff.solver.linear_multistep import multistep_weights
 __all__ = ["Samples", "Search", "tempered"]
 
 _FITTED = 3  # solvers whose grid is fitted, the best on the grids they begin with
-_ROUNDS, _ITERATIONS = 2, 6  # of each fit, and iterations in each round
+_ITERATIONS = 8  # of each fit with one loss
 _MEMORY = 3  # earlier values whose weights are fitted
 
 
@@ -106,16 +106,16 @@ class Search:
 
     def run(self, coefficients: bool) -> SolverSpec:
         """The best of what was found, on the samples that were kept from the fits."""
-        self.total = sum(map(len, self.starts)) + len(self.starts) + 2 * _FITTED + (_FITTED + 1) * _cost(self.nfe - 1)
+        self.total = sum(map(len, self.starts)) + len(self.starts) + 8 * _FITTED + (_FITTED + 1) * _cost(self.nfe - 1)
         self.total += _cost((_MEMORY + 1) * self.nfe) if coefficients else 0
         by_solver = [self._sorted(own)[0] for own in self.starts]
-        found = [self._with_times(spec) for spec in self._sorted(by_solver)[:_FITTED]]
+        found = [fit for spec in self._sorted(by_solver)[:_FITTED] for fit in self._with_times(spec)]
         winner = self._sorted(found)[0]
         again = self._sorted([replace(spec, grid=self._like(winner.grid, spec.grid)) for spec in by_solver])[0]
         if again.solver != winner.solver:
-            found.append(self._with_times(again))
+            found += self._with_times(again)
         if coefficients:
-            found.append(self._with_weights(self._sorted(found)[0]))
+            found += self._with_weights(self._sorted(found)[0])
         self._count(self.total)
         return self._sorted([*found, self.default], self.choosing)[0]
 
@@ -137,12 +137,12 @@ class Search:
         losses = [float((torch.log1p(own / scale) if scale else own).mean()) for own in squares]
         return [specs[i] for i in sorted(range(len(specs)), key=lambda i: (losses[i], i))]
 
-    def _with_times(self, spec: SolverSpec) -> SolverSpec:
+    def _with_times(self, spec: SolverSpec) -> list[SolverSpec]:
         """The solver on fitted times."""
         times = GridCoordinates(self.process, spec.grid.times(self.process))
         return self._fitted(lambda at: replace(spec, grid=times.grid(at)), times.size)
 
-    def _with_weights(self, spec: SolverSpec) -> SolverSpec:
+    def _with_weights(self, spec: SolverSpec) -> list[SolverSpec]:
         """The solver, or the default one if it is not a multistep rule, with fitted weights and times."""
         try:
             rule = multistep_weights(spec.solver, self.process, spec.grid.times(self.process))
@@ -156,11 +156,10 @@ class Search:
 
         return self._fitted(at, times.size + weights.size)
 
-    def _fitted(self, at: Callable[[Tensor], SolverSpec], size: int) -> SolverSpec:
-        """The best of the samplers with these parameters, found from 0; the scale of the loss falls on the way."""
-        parameters = torch.zeros(size, dtype=torch.float64)
-        for _ in range(_ROUNDS):
-            scale = _scale(self.training.squares(at(parameters)).median())
+    def _fitted(self, at: Callable[[Tensor], SolverSpec], size: int) -> list[SolverSpec]:
+        """The samplers of parameters found from 0: with the loss of `tempered`, and from there with all squares."""
+        parameters, found = torch.zeros(size, dtype=torch.float64), []
+        for scale in (_scale(self.training.squares(at(parameters)).median()), 0.0):
 
             def residuals(parameters: Tensor, scale: float = scale) -> Tensor:
                 try:
@@ -173,12 +172,13 @@ class Search:
             parameters = least_squares(
                 residuals, parameters, self.step, _ITERATIONS, lambda: self._count(self.done + 1)
             )
-        return at(parameters)
+            found.append(at(parameters))
+        return found
 
 
 def _cost(size: int) -> int:
     """Runs of a fit of so many parameters, at most as a rule."""
-    return _ROUNDS * _ITERATIONS * (min(size, 40) + 3)
+    return 2 * _ITERATIONS * (min(size, 40) + 3)
 
 
 def _scale(median: Tensor) -> float:
