@@ -104,8 +104,9 @@ def tune(
         for note in tuning.notes:
             console.notice(note)
         how = f"unidiff tune {run} --nfe {nfe}{' --coefficients' if coefficients else ''}"
-        SamplingFile.write(out, tuning.sampling, f"{how}\n{_gain(tuning)}")
-    facts = {name: value for name, value in chosen.facts().items() if value is not None}
+        facts = {name: value for name, value in chosen.facts().items() if value is not None}
+        under_which = "".join(f", {name} {value}" for name, value in facts.items())
+        SamplingFile.write(out, tuning.sampling, f"{how}{under_which}\n{_gain(tuning)}")
     if as_json:
         print(json.dumps({"run": str(run), "step": loaded.step, **facts, "file": str(out), **tuning.to_dict()}))
         return
