@@ -19,6 +19,7 @@ from pathlib import Path
 import command_line
 import cost
 import default_solver
+import feature_cache
 import overhead
 import torch
 import training_step
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "training_step": lambda: training_step.measure(5),
     "command_line": lambda: command_line.measure(5),
     "two_processes": lambda: two_processes.measure(3),
+    "feature_cache": lambda: feature_cache.measure(3),
     "default_solver": default_solver.measure,
 }
 

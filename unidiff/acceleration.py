@@ -1,4 +1,4 @@
-"""How the networks of a model are executed when samples are drawn: compiled, or recorded as CUDA graphs."""
+"""How the networks of a model are executed when samples are drawn: compiled, recorded as CUDA graphs, or in part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
+from unidiff.process.base import Process
 from unidiff.text import first_line
 
 __all__ = ["Acceleration", "Compiled", "CudaGraphs", "compiled", "lay_channels_last", "plainly"]
@@ -36,14 +37,14 @@ def plainly() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Acceleration(PlainArguments, ABC):
-    """A way to execute networks that changes their numbers by rounding at most.
+    """A way to execute networks. All but FeatureCache change their numbers by rounding at most.
 
     Args:
         channels_last: Keep the weights of convolutions with the channels as the last axis in memory, which tensor cores
             of GPUs want. The model's own weights stay as they are; these are copies.
     """
 
-    channels_last: bool = False
+    channels_last: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         require(isinstance(self.channels_last, bool), "channels_last", self.channels_last, "true or false")
@@ -60,8 +61,13 @@ class Acceleration(PlainArguments, ABC):
             ParameterError: If the model has no network, or is on a device where this is impossible.
         """
         wrapped: list[nn.Module] = []
+        self.check_process(denoiser.process)
 
         def wrap(network: nn.Module) -> nn.Module:
+            if getattr(network, "takes_level", False):
+                problem = "the model keeps features already; give FeatureCache the model that is not accelerated yet"
+                raise ParameterError("denoiser", f"{problem}.")
+            self.check_network(network)
             for device in {weight.device for weight in network.parameters()}:
                 self.check_device(device)
             if self.channels_last:
@@ -77,6 +83,12 @@ class Acceleration(PlainArguments, ABC):
 
     def check_device(self, device: torch.device) -> None:
         """Raise a ParameterError for a device on which networks cannot be executed in this way."""
+
+    def check_network(self, network: nn.Module) -> None:
+        """Raise a ParameterError for a network that cannot be executed in this way."""
+
+    def check_process(self, process: Process) -> None:
+        """Raise a ParameterError for a process of whose models this makes none faster."""
 
     @abstractmethod
     def execute(self, network: nn.Module) -> nn.Module:

@@ -138,6 +138,8 @@ class NeuralDenoiser(Denoiser):
             modes of the process differ in SNR.
     """
 
+    takes_level: bool = False  # whether its network keeps features from level to level; see `FeatureCache`
+
     def __init__(
         self,
         process: Process,
@@ -169,7 +171,9 @@ class NeuralDenoiser(Denoiser):
     def with_networks(self, wrap: Callable[[nn.Module], nn.Module]) -> NeuralDenoiser:
         """See `Denoiser.with_networks`."""
         twin = copy.copy(self)
-        twin.__dict__["_modules"] = {**self._modules, "backbone": wrap(self.backbone)}
+        network = wrap(self.backbone)
+        twin.__dict__["_modules"] = {**self._modules, "backbone": network}
+        twin.takes_level = getattr(network, "takes_level", False)
         return twin
 
     def output(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
@@ -181,6 +185,8 @@ class NeuralDenoiser(Denoiser):
         basis, variance, (c, input_scale, output_scale) = self.process.basis, None, self._factors(level, u)
         try:
             state = u if input_scale is None else scale_by(input_scale, u)
+            if self.takes_level:
+                cond = {**cond, "_level": level}  # type: ignore[dict-item]
             output = apply_network(self._modules["backbone"], basis, state, c, **cond)  # type: ignore[arg-type]
         except RuntimeError as error:
             if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):

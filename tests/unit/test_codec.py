@@ -140,6 +140,20 @@ def test_tiles_are_the_whole():
         assert 0 < (kl.decode(z) - whole).square().mean().sqrt() < 0.1 * whole.std()
 
 
+@torch.no_grad()
+def test_latents_are_decoded_in_parts_of_bounded_size(monkeypatch):
+    # Each is decoded as it would be alone: sums of at most 9 * 64 products in another order, in float64.
+    torch.manual_seed(0)
+    codec, taken = KINDS[3].build(1).eval().double(), []
+    z = torch.randn(5, codec.layout.latent_channels, 2, 2, dtype=torch.float64)
+    monkeypatch.setattr("unidiff.codec.codec._PIXELS", 2 * (2 * codec.layout.factor) ** 2)  # two images at once
+    with codec.model.decoder.register_forward_pre_hook(lambda layer, given: taken.append(len(given[0]))):
+        x = codec.decode(z)
+    assert taken == [2, 2, 1]
+    alone = torch.cat([codec.decode(one) for one in z.split(1)])
+    torch.testing.assert_close(x, alone, rtol=0, atol=1e-11)
+
+
 def spread(of_images, rank):
     """Weights of the network of rank + 1 axes that does the same along all but the first of them."""
     weights = {}

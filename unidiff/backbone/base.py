@@ -40,6 +40,7 @@ class Backbone(PlainArguments, nn.Module, ABC):
     shape: tuple[int, ...]
     conditions: tuple[Condition, ...] = ()
     learned_variance: bool = False
+    deepest: int = 0  # the largest `depth` of `evaluate`; 0 where none of its features can be kept
 
     def __init__(
         self,
@@ -91,6 +92,23 @@ class Backbone(PlainArguments, nn.Module, ABC):
         Returns:
             The network's output, (B, *shape); twice as long in the first axis with a learned variance.
         """
+
+    def evaluate(
+        self, x: Tensor, c: Tensor, depth: int, features: Tensor | None = None, **cond: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate the network, or its layers near input and output alone, around the features of the others.
+
+        Args:
+            x: As in `forward`.
+            c: As in `forward`.
+            depth: How many layers are near, from 1 to `deepest`.
+            features: What an earlier evaluation of the same depth gave; None evaluates all layers, as `forward` does.
+            **cond: As in `forward`.
+
+        Returns:
+            The output, and the features of the layers that are not near.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features to keep")
 
     def _values(self, cond: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
         """All conditions of the network by name, the null one where a condition is missing.

@@ -127,21 +127,40 @@ class DiT(AttendingBackbone):
         for ending in (self.modulation, self.head, *(block.modulation for block in self.blocks), *crosses):
             zeroed(ending)  # type: ignore[type-var]
 
+    @property
+    def deepest(self) -> int:  # type: ignore[override]
+        """See `Backbone.evaluate`: one less than half the blocks, so that some are left between."""
+        return (len(self.blocks) - 1) // 2
+
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
+        return self.evaluate(x, c, 0, **cond)[0]
+
+    def evaluate(
+        self, x: Tensor, c: Tensor, depth: int, features: Tensor | None = None, **cond: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backbone.evaluate`: near are the first and the last blocks; the features are what the others add."""
         count = len(x)
         x, e, context = self._entered(x, c, cond)
         h = self.stem(x).flatten(2).transpose(1, 2) + self.positions
+        last = len(self.blocks) - depth
+        before = kept = h
         for i, block in enumerate(self.blocks):
-            h = block(h, e, self.grid, context)
-            if self.factorized:
-                h = self.temporal[i](h.unflatten(0, (count, -1))).flatten(0, 1)
+            if i == depth:
+                before = h
+            if i == last:
+                h = h if features is None else before + features
+                kept = h - before if features is None else features
+            if features is None or not depth <= i < last:
+                h = block(h, e, self.grid, context)
+                if self.factorized:
+                    h = self.temporal[i](h.unflatten(0, (count, -1))).flatten(0, 1)
         shift, scale = self.modulation(e)[:, None].chunk(2, dim=2)
         patches = self.head(self.norm(h) * (1 + scale) + shift)
         # Within a patch the channels vary fastest, as in the authors' code.
         channels_first = patches.unflatten(2, (-1, self.outputs)).transpose(2, 3).flatten(2).transpose(1, 2)
         out = unfold_patches(channels_first.unflatten(2, self.grid), self.patch)
-        return unfold_time(out, count) if self.factorized else out
+        return unfold_time(out, count) if self.factorized else out, kept
 
 
 class DiTBlock(nn.Module):

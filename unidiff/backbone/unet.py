@@ -181,8 +181,19 @@ class UNet(AttendingBackbone):
         attentions = (FrameAttention(size, _number_of_heads(size, heads, head_channels)) for size in widths)
         self.temporal = nn.ModuleList(attentions if factorized else ())
 
+    @property
+    def deepest(self) -> int:  # type: ignore[override]
+        """See `Backbone.evaluate`: the number of stages of the expanding path."""
+        return sum(map(len, self.up))  # type: ignore[arg-type]
+
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
+        return self.evaluate(x, c, 1, **cond)[0]
+
+    def evaluate(
+        self, x: Tensor, c: Tensor, depth: int, features: Tensor | None = None, **cond: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backbone.evaluate`: near are the last stages of the expanding path, and those whose maps they take."""
         h, e, context = self._entered(x, c, cond)
         temporal = iter(self.temporal)
 
@@ -196,21 +207,29 @@ class UNet(AttendingBackbone):
         h = self.stem(fold_patches(h, self.patch))
         skips = [h]
         for level, stages in enumerate(self.down):
-            if level > 0:
+            if level > 0 and (features is None or len(skips) < depth):
                 h = apply_layer(self.coarsen[level - 1], h, e)
                 skips.append(h)
             for stage in stages:  # type: ignore[attr-defined]
-                h = through(stage, h)
-                skips.append(h)
-        for stage in self.middle:
+                if features is None or len(skips) < depth:
+                    h = through(stage, h)
+                    skips.append(h)
+        for stage in self.middle if features is None else ():
             h = through(stage, h)
+        if features is not None:
+            temporal = iter(self.temporal[-depth:])
+        left = self.deepest  # stages of the expanding path to come
         for level, stages in enumerate(self.up):
-            if level > 0:
+            if level > 0 and (features is None or left < depth):
                 h = apply_layer(self.refine[level - 1], h, e)
             for stage in stages:  # type: ignore[attr-defined]
-                h = through(stage, torch.cat([h, skips.pop()], dim=1))
+                if left == depth:
+                    h = features = h if features is None else features
+                if features is None or left <= depth:
+                    h = through(stage, torch.cat([h, skips.pop()], dim=1))
+                left -= 1
         out = unfold_patches(self.head(F.silu(self.norm(h))), self.patch)
-        return unfold_time(out, len(x)) if self.factorized else out
+        return unfold_time(out, len(x)) if self.factorized else out, h if features is None else features
 
 
 class Stage(nn.Module):

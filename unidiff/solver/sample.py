@@ -60,7 +60,7 @@ class Sampling(PlainArguments):
         count: Number of samples, at least 1.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
         seed: Seed of the first sample; sample i has seed + i. At least 0.
-        acceleration: How the network is executed: Compiled or CudaGraphs; null for layer by layer.
+        acceleration: How the network is executed: Compiled, CudaGraphs or FeatureCache; null for layer by layer.
     """
 
     solver: Solver = DEFAULT_SOLVER

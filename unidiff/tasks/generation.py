@@ -157,6 +157,10 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             with inside(name, component):
                 component.check(self.process)
         super().__post_init__()
+        if (acceleration := self.sampling.acceleration) is not None:
+            with inside("sampling", self.sampling):
+                acceleration.check_process(self.process)
+                acceleration.check_network(self.sketch())
         if (conditions := self.conditions()) is not None:
             check_taken(conditions.made(self.data) or (), conditions_of(self.sketch()))
         with (
