@@ -41,8 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("image", ["digit.png", "digit.npy"])
-@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize(
+    ("image", "repeats"),
+    [("digit.npy", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("digit.png", 1), ("digit.png", 2)])],
+)
 def test_inpaint_keeps_what_is_black(folder, tmp_path, image, repeats):
     array, out = tmp_path / "x.npy", tmp_path / "x.png"
     words = ["inpaint", folder / "run", folder / image, folder / "hole.png", "--count", 3, "--repeats", repeats]

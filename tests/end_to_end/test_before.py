@@ -52,7 +52,10 @@ def test_a_run_is_described_by_its_own_recipe(name):
     assert unidiff("check", RUNS / name / "recipe.yaml").code == 0
 
 
-@pytest.mark.parametrize("name", ["generation", "heat", "classifier", "autoencoder"])
+@pytest.mark.parametrize(
+    "name",
+    ["generation", *(pytest.param(name, marks=pytest.mark.slow) for name in ("heat", "classifier", "autoencoder"))],
+)
 def test_a_finished_run_resumed_stays_as_it_is(name, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(RUNS / name, run)

@@ -71,6 +71,7 @@ def test_data_without_captions_are_refused():
         ud.Captions().check(ud.data.Digits().open(), None)
 
 
+@pytest.mark.slow  # 4 s: a recipe of text is trained, drawn from and resumed
 def test_a_recipe_of_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ["training.steps=2", "training.batch=4", "sampling.count=2", "backbone.width=8", "data.copies=1"]
