@@ -247,6 +247,18 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
     assert process.t_min <= min(asked) <= max(asked) <= 1
 
 
+def test_dopri8_meets_its_tolerance_on_the_whole_path():
+    # Of a Gaussian, in closed form. Interpolated, of order 4, the path was 2,800 tolerances off.
+    process, tolerance, steps = ud.VPSDE(), 1e-9, 12
+    times = ud.Uniform(steps).times(process)
+    solver, start = ud.ProbabilityFlow("dopri8", tolerance, tolerance), torch.tensor([[0.8]], dtype=F64)
+    states = [*solver.trajectory(ud.GaussianMixture(process, [[0.3]], 0.25), start, times, torch.zeros_like)][:-1]
+    scale = [(level.alpha, math.hypot(level.alpha * 0.5, level.sigma)) for level in process.levels_at(times[:-1])]
+    noise = (0.8 - 0.3 * scale[0][0]) / scale[0][1]
+    for state, (alpha, spread) in zip(states, scale, strict=True):
+        assert abs(float(state.u) - (0.3 * alpha + spread * noise)) < steps * tolerance  # one for each step
+
+
 def test_a_flow_that_cannot_be_followed_is_refused():
     class Broken(ud.GaussianMixture):
         def forward(self, u, level, **cond):

@@ -136,8 +136,8 @@ class TorchMethodOfLines(Simulator):
         def right(_: Tensor, u: Tensor) -> Tensor:
             return torch.from_numpy(_slope(laplacian, u.numpy()))
 
-        at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
-        path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=1e-3 * self.rtol, method=self.method)
+        at, rtol = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]]), self.rtol
+        path = odeint(right, u0.flatten(), at, rtol=rtol, atol=1e-3 * rtol, method=self.method, options={"step_t": at[1:]})
         return _project(laplacian, path[len(at) - len(times) :], u0)
 
 

@@ -58,9 +58,9 @@ class Heun(OneStep):
 class ProbabilityFlow(Solver):
     """The flow by a method of torchdiffeq (Song et al. 2021, section 4.3 and appendix D.4).
 
-    An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output, of order 4.
-    dopri8, which would lose its order there, steps from one time of the grid to the next instead. The tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
-    within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
+    An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output of order 4.
+    dopri8, whose own order is higher, steps from one time of the grid to the next instead. A tolerance holds for the
+    worst sample of a batch, whose samples share their steps; another batch changes a sample within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
     adaptive method underflows, for example because the model's output is NaN, if it takes 100,000 evaluations, or if
     its tolerance is below the rounding of the states, 1.2e-7 in float32.
 
