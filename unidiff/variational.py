@@ -194,10 +194,10 @@ def _decoder(
 ) -> Tensor:
     """-log p(x | u_{t_1}) in nats, (B,), for the Gaussian around x - residual in pixels."""
     if isinstance(variance, Tensor) or variance < 1:
-        log_scale = torch.as_tensor(decoder_log_scale(scales[0], scales[1], variance))
+        own = decoder_log_scale(scales[0], scales[1], variance)
+        log_scale = torch.as_tensor(own, dtype=torch.float64, device="cpu")
     else:
-        log_scale = torch.as_tensor(scales[0].sigma, dtype=torch.float64).log()
-    log_scale = log_scale.to("cpu", torch.float64)
+        log_scale = torch.as_tensor(scales[0].sigma, dtype=torch.float64, device="cpu").log()
     if denoiser.process.basis.shape and bool((log_scale - log_scale.flatten()[0]).abs().max() > 1e-9):
         problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
         raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")

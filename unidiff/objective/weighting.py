@@ -139,4 +139,4 @@ class VLBWeighting(Weighting):
         on_x0 = (level.sigma / parameterization.determinant(level)) ** 2
         r = (level.sigma / s.sigma) ** (2 * self.variance_interpolation)
         step = (s.alpha / s.sigma) ** 2 * fresh_noise_fraction(level, s) / r
-        return len(table) / 2 * torch.where(first, 1 / torch.as_tensor(level.sigma) ** 2, step) * on_x0
+        return len(table) / 2 * torch.where(first, 1 / level.sigma**2, step) * on_x0

@@ -64,9 +64,7 @@ class PredictorCorrector(OneStep):
             yield u
         yield self.finish(denoiser, u, levels[-1], noise, **cond)
 
-    def _corrected(
-        self, denoiser: Denoiser, u: Tensor, s: Level, ratio: Scale, noise: Noise, **cond: Tensor
-    ) -> Tensor:
+    def _corrected(self, denoiser: Denoiser, u: Tensor, s: Level, ratio: Scale, noise: Noise, **cond: Tensor) -> Tensor:
         """The state after Langevin steps at its level s (algorithms 4 and 5; the square of `ratio` is their alpha)."""
         for _ in range(self.steps):
             score, z = denoiser(u, s, **cond).score, noise(u)
@@ -88,9 +86,7 @@ def _check_step(solver: Solver, step_size: float, process: Process) -> None:
     require_positive_alpha(process, f"{type(solver).__name__} steps in u / alpha", "Use DDIM or Ancestral.")
 
 
-def _langevin(
-    denoiser: Denoiser, u: Tensor, t: Level, k: float, steps: int, noise: Noise, **cond: Tensor
-) -> Tensor:
+def _langevin(denoiser: Denoiser, u: Tensor, t: Level, k: float, steps: int, noise: Noise, **cond: Tensor) -> Tensor:
     """The state after Langevin steps at one level."""
     for _ in range(steps):
         mean = denoiser(u, t, **cond).mix(0.0, -0.5 * k * t.sigma, 1.0, u)
