@@ -223,8 +223,8 @@ def test_edm_is_algorithm_2(process, options):
 def test_a_corrector_s_variance_in_many_dimensions(process, predictor):
     # The step of a corrector depends on its noise, so a run is not linear. But in D dimensions |z|^2 is D and |score|^2
     # is D P / S^2, with P the variance of the state and S the marginal's, both to a relative sqrt(2 / D); then e =
-    # 2 r^2 snr^2 S^2 / P, r the ratio of alpha here and below, and P becomes (1 - e / S)^2 P + 2 e. Each of 10 steps of a run of 6 adds an error, and
-    # they shrink again: ten of them are allowed.
+    # 2 r^2 snr^2 S^2 / P, r the ratio of alpha here and a level below, and P becomes (1 - e / S)^2 P + 2 e. Each of the
+    # 10 steps of a run of 6 adds such an error, and they shrink again: ten of them are allowed.
     size, snr, steps = 100_000, 0.3, 2
     times = ud.Quadratic(6).times(process)
     levels = process.levels_at(times[:-1])

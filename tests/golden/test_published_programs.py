@@ -56,7 +56,7 @@ def test_the_decoder_of_ddpm_and_improved_ddpm():
 
     exact, small = -program(torch.special.ndtr), ours(decoder_variance=0.0)
     assert small == pytest.approx(float(exact.sum()), rel=1e-11)  # a difference of two numbers near 1
-    # The approximation is off by delta at most, a probability P by 2 delta, and its logarithm by 2 delta / (P - 2 delta).
+    # The approximation is off by delta at most, a probability P by 2 delta, its logarithm by 2 delta / (P - 2 delta).
     z = torch.linspace(-6, 6, 10_001, dtype=F64)
     delta = float((approximate(z) - torch.special.ndtr(z)).abs().max())
     p = (-exact).exp()

@@ -94,7 +94,7 @@ class Hybrid(Denoising):
         output, variance = _with_variance(self, denoiser, u, level, **cond)
         x0 = denoiser.parameterization.solve(output.detach(), u, level).x0
         bound, first = _step_terms(denoiser.process, u0 - x0, level, variance)
-        decoder = 0.0
+        decoder = torch.zeros_like(bound)
         if self.levels is not None:
             decoder = _decoder_term(denoiser.process, u0, u0 - x0, variance, self.levels)
         bound = _table_length(denoiser.process) * torch.where(first, decoder, bound)
@@ -147,5 +147,6 @@ def _decoder_term(process: Process, x: Tensor, error: Tensor, variance: Tensor, 
     table = process.native_times()
     assert table is not None
     dtype = precise(x.device)  # a bin's probability is a difference
-    log_scale = decoder_log_scale(*process.levels_at(table[:2]), variance.to(dtype))
+    first, second = process.levels_at(table[:2])
+    log_scale = decoder_log_scale(first, second, variance.to(dtype))
     return decoder_nll(x.to(dtype), error.to(dtype), log_scale, levels).flatten(1).mean(1).to(x)

@@ -1,4 +1,4 @@
-"""Langevin steps: at one noise level, at each of a grid (annealed), and in the predictor-corrector of Song et al. 2021."""
+"""Langevin steps: at one noise level, annealed, and in the predictor-corrector of Song et al. 2021."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _langevin(denoiser: Denoiser, u: Tensor, t: Level, k: float, steps: int, noi
 
 @dataclass(frozen=True)
 class Langevin(Solver):
-    """Langevin steps at one noise level, the last of the grid, from its start (thesis eq. 3.14, with the score of 3.15).
+    """Langevin steps at one noise level, the last of the grid, from the start of a run (thesis eq. 3.14 and 3.15).
 
     u + (epsilon / 2) score + sqrt(epsilon) z, in u / alpha. It is here to be compared: a chain does not pass between
     modes of the data that are further apart than their noise, so each keeps the share of samples that the start puts

@@ -60,9 +60,10 @@ class ProbabilityFlow(Solver):
 
     An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output of order 4.
     dopri8, whose own order is higher, steps from one time of the grid to the next instead. A tolerance holds for the
-    worst sample of a batch, whose samples share their steps; another batch changes a sample within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
-    adaptive method underflows, for example because the model's output is NaN, if it takes 100,000 evaluations, or if
-    its tolerance is below the rounding of the states, 1.2e-7 in float32.
+    worst sample of a batch, whose samples share their steps; another batch changes a sample within that tolerance. A
+    method of fixed steps uses the grid. A run raises a ParameterError if the step of an adaptive method underflows, for
+    example because the model's output is NaN, if it takes 100,000 evaluations, or if its tolerance is below the
+    rounding of the states, 1.2e-7 in float32.
 
     Args:
         method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
