@@ -91,7 +91,7 @@ class MinSNR(Weighting):
 
 @dataclass(frozen=True)
 class LikelihoodWeighting(Weighting):
-    """g(t)^2 on the score's squared error: the likelihood weighting (Song, Durkan, Murray & Ermon 2021, section 4).
+    """g(t)^2 on the score's squared error: the likelihood weighting (Song, Durkan, Murray & Ermon 2021, theorem 1).
 
     It is -SNR'(t) on the squared error of x0. Half the loss bounds the Kullback-Leibler divergence of the samples of
     `EulerMaruyama(eta=1)` in many steps from the data, per pixel, up to a constant.
