@@ -110,9 +110,10 @@ def variational_bound(
         raise ParameterError("decoder_variance", f"{problem} Pass a number from 0 to 1.")
     require_whole("batch", batch, 1, 10_000_000)
     times = grid.times(denoiser.process)[:-1].flip(0)
-    if len(times) == 1 and decoder_variance != 1:
-        problem = f"only 1 is defined on {grid!r}, whose one step is the decoder, got {decoder_variance}"
-        raise ParameterError("decoder_variance", f"{problem}. Use a grid of more steps.")
+    if decoder_variance != 1 and (len(times) == 1 or denoiser.process.basis.shape):
+        reason = "has no step above its decoder" if len(times) == 1 else "has other variances in each mode"
+        where = grid if len(times) == 1 else denoiser.process
+        raise ParameterError("decoder_variance", f"must be 1, got {decoder_variance}: {where!r} {reason}.")
     samples = min(batch, len(x))
     with torch.inference_mode(False), torch.no_grad():  # a denoiser may differentiate
         parts = [
@@ -139,7 +140,7 @@ def _terms(
     (error,), first_learned = _errors(denoiser, u0, times[:1], noise, part.cond)
     variance, own = variances
     share: Scale = first_learned[0] if own is None and first_learned is not None else own or 0.0
-    decoder = _decoder(denoiser, x, process.basis.inverse(error), scales, share, levels)
+    decoder = _decoder(x, process.basis.inverse(error), scales, share, levels)
     steps = [u0.new_empty(0, len(u0))]
     part.progress(1, len(times))
     for first in range(1, len(times), together):
@@ -188,19 +189,16 @@ def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:
     return kl + Process.prior_log_density(process, u1) - process.prior_log_density(u1)
 
 
-def _decoder(
-    denoiser: Denoiser, x: Tensor, residual: Tensor, scales: Sequence[Level], variance: Scale, levels: int | None
-) -> Tensor:
+def _decoder(x: Tensor, residual: Tensor, scales: Sequence[Level], variance: Scale, levels: int | None) -> Tensor:
     """-log p(x | u_{t_1}) in nats, (B,), for the Gaussian around x - residual in pixels."""
     if isinstance(variance, Tensor) or variance < 1:
         own = decoder_log_scale(scales[0], scales[1], variance)
         log_scale = torch.as_tensor(own, dtype=torch.float64, device="cpu")
     else:
-        log_scale = torch.as_tensor(scales[0].sigma, dtype=torch.float64, device="cpu").log()
-    if denoiser.process.basis.shape and bool((log_scale - log_scale.flatten()[0]).abs().max() > 1e-9):
-        problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
-        raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
-    if denoiser.process.basis.shape:
-        log_scale = log_scale.flatten()[0]  # of any mode, and so of any pixel
+        modes = torch.as_tensor(scales[0].sigma, dtype=torch.float64, device="cpu").log().flatten()
+        log_scale = modes[0]  # of any mode, and so of any pixel
+        if bool((modes - log_scale).abs().max() > 1e-9):
+            problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
+            raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
     x, residual = (value.to("cpu", torch.float64) for value in (x, residual))
     return decoder_nll(x, residual, log_scale, levels).flatten(1).sum(1)
