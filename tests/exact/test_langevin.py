@@ -53,7 +53,7 @@ def test_far_modes_keep_the_shares_of_the_start_and_annealing_finds_the_truth():
     # nearer mode but for |x| < sigma^2 log 4 / 6 = 0.005 or so, and the start is symmetric: shares of a half, whatever
     # the weights. Annealing begins where one bump covers both. Five standard errors of n samples; the annealed chain
     # has the bias of its step size and of 5 steps a level, for which 0.03 is allowed (0.012 was found).
-    n, process = 4000, ud.NCSN(0.1, 20.0, 30)
+    n, process = 2000, ud.NCSN(0.1, 20.0, 30)
     model = ud.GaussianMixture(process, [[-3.0], [3.0]], 0.01, [0.2, 0.8])
     start, times = process.start(stream(0), torch.empty(n, 1, dtype=F64)), ud.Native().times(process)
 
