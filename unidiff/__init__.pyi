@@ -101,7 +101,6 @@ from unidiff.objective.coupling import Independent as Independent
 from unidiff.objective.coupling import OptimalTransport as OptimalTransport
 from unidiff.objective.coupling import Pairs as Pairs
 from unidiff.objective.denoising import Denoising as Denoising
-from unidiff.objective.denoising import Hybrid as Hybrid
 from unidiff.objective.distillation import Distillation as Distillation
 from unidiff.objective.importance import ImportanceSampled as ImportanceSampled
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
@@ -112,9 +111,13 @@ from unidiff.objective.times import LogNormal as LogNormal
 from unidiff.objective.times import TimeSampling as TimeSampling
 from unidiff.objective.times import TimeState as TimeState
 from unidiff.objective.times import UniformTimes as UniformTimes
+from unidiff.objective.variational import VLB as VLB
+from unidiff.objective.variational import Hybrid as Hybrid
 from unidiff.objective.weighting import EpsilonWeighting as EpsilonWeighting
+from unidiff.objective.weighting import LikelihoodWeighting as LikelihoodWeighting
 from unidiff.objective.weighting import MinSNR as MinSNR
 from unidiff.objective.weighting import UniformWeighting as UniformWeighting
+from unidiff.objective.weighting import VLBWeighting as VLBWeighting
 from unidiff.objective.weighting import Weighting as Weighting
 from unidiff.parameterization import X0 as X0
 from unidiff.parameterization import Eps as Eps
@@ -147,6 +150,7 @@ from unidiff.schedule import Cosine as Cosine
 from unidiff.schedule import Linear as Linear
 from unidiff.schedule import ScaledLinear as ScaledLinear
 from unidiff.schedule import Schedule as Schedule
+from unidiff.schedule import Sigmoid as Sigmoid
 from unidiff.schedule import ZeroTerminalSNR as ZeroTerminalSNR
 from unidiff.solver.adams import DEIS as DEIS
 from unidiff.solver.adams import AdamsBashforth as AdamsBashforth
@@ -162,6 +166,7 @@ from unidiff.solver.dpm_noise import DPMSolverNoise as DPMSolverNoise
 from unidiff.solver.edm import EDMStochastic as EDMStochastic
 from unidiff.solver.exponential_adams import ExponentialAdams as ExponentialAdams
 from unidiff.solver.langevin import AnnealedLangevin as AnnealedLangevin
+from unidiff.solver.langevin import Langevin as Langevin
 from unidiff.solver.langevin import PredictorCorrector as PredictorCorrector
 from unidiff.solver.linear_multistep import LinearMultistep as LinearMultistep
 from unidiff.solver.ode import Euler as Euler

@@ -20,6 +20,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
+from unidiff.process.decoder import bin_width
 from unidiff.solver.ode import require_resolved
 from unidiff.solver.sample import require_room
 from unidiff.tensors import check_batch
@@ -198,11 +199,6 @@ def _solve(
     end = end.to("cpu", torch.float64)
     prior = process.prior_log_density(end[:, :size].reshape(x.shape))
     return prior[:, None] + end[:, size:] + constant
-
-
-def bin_width(levels: int) -> float:
-    """Distance 2 / (levels - 1) between neighbouring values, for `levels` of them from -1 to 1."""
-    return 2 / (levels - 1)
 
 
 def check_data(x: Tensor, levels: int | None, own: Sequence[int] | None = None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 
-__all__ = ["BetaTable", "Cosine", "Linear", "ScaledLinear", "Schedule", "ZeroTerminalSNR"]
+__all__ = ["BetaTable", "Cosine", "Linear", "ScaledLinear", "Schedule", "Sigmoid", "ZeroTerminalSNR"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,42 @@ class Cosine(Schedule):
         progress = torch.linspace(0, 1, T + 1, dtype=torch.float64)
         alpha_bar = torch.cos((progress + self.offset) / (1 + self.offset) * math.pi / 2) ** 2  # eq. (17), times f(0)
         return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=self.beta_max)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Schedule):
+    """alpha-bar follows a logistic curve from 1 to 0 (Jabri et al. 2023, "sigmoid" with the defaults of Chen 2023).
+
+    alpha-bar at progress p = t / T is (F(end) - F(start + p (end - start))) / (F(end) - F(start)), where F(x) is the
+    logistic function of x / temperature. The "sigmoid" of diffusers is another curve, of beta; see `BetaTable`.
+
+    Args:
+        start: Where the curve begins, in units of the logistic function's argument.
+        end: Where it ends; above start.
+        temperature: The paper's tau, above 0: the larger, the straighter the curve.
+        beta_max: The variances are clipped here; in (0, 1).
+    """
+
+    start: float = -3.0
+    end: float = 3.0
+    temperature: float = 1.0
+    beta_max: float = 0.999
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.start), "start", self.start, "a finite number")
+        require(self.start < self.end < math.inf, "end", self.end, f"a number > start ({self.start})")
+        require(0 < self.temperature < math.inf, "temperature", self.temperature, "a number > 0")
+        require(0 < self.beta_max < 1, "beta_max", self.beta_max, "a number in (0, 1)")
+        # Further out the curve has no slope in float64: two entries would be one.
+        extreme = max(abs(self.start), abs(self.end)) / self.temperature
+        require(extreme <= 20, "temperature", self.temperature, "at least a twentieth of start and end in magnitude")
+
+    def betas(self, T: int) -> Tensor:
+        progress = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+        # 1 - F(x) = F(-x): nothing cancels where alpha-bar is small.
+        curve = torch.sigmoid(-(self.start + progress * (self.end - self.start)) / self.temperature)
+        # 1 - (F_t - F_end) / (F_s - F_end): alpha-bar before any rounding of its ends, 1 and 0
+        return ((curve[:-1] - curve[1:]) / (curve[:-1] - curve[-1])).clamp(max=self.beta_max)
 
 
 @dataclass(frozen=True)

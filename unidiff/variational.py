@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -16,11 +15,12 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid
-from unidiff.likelihood import Likelihood, SampleMean, bin_width, check_data
+from unidiff.likelihood import Likelihood, SampleMean, check_data
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.base import Process
+from unidiff.process.decoder import decoder_log_scale, decoder_nll
 from unidiff.process.level import Level, Scale, posterior_kl
 
 __all__ = ["Bound", "variational_bound"]
@@ -54,6 +54,7 @@ def variational_bound(
     *,
     levels: int | None = None,
     variance: float | None = None,
+    decoder_variance: float | None = 1.0,
     seeds: int | Sequence[int] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
@@ -71,9 +72,10 @@ def variational_bound(
     and adds D (log r + 1 / r - 1) / 2. Each expectation is estimated from one draw of noise per sample; so is L_N where
     sampling does not start from a Gaussian (a fitted InverseHeat), otherwise it is exact.
 
-    The decoder is a Gaussian around x0(u_{t_1}) of standard deviation sigma(t_1), which is sqrt(beta_1) for DDPM. For
-    continuous data L_0 is its density. With `levels` it is integrated over the bin around each value, the outermost
-    bins extending to infinity (Ho et al. 2020, eq. 13), so that log_prob bounds the log probability of the data.
+    The decoder is a Gaussian around x0(u_{t_1}) of standard deviation sigma(t_1), which is sqrt(beta_1) for DDPM, or as
+    `decoder_variance` says. For continuous data L_0 is its density. With `levels` it is integrated over the bin around
+    each value, the outermost bins extending to infinity (Ho et al. 2020, eq. 13), so that log_prob bounds the log
+    probability of the data.
 
     Args:
         denoiser: The model, in evaluation mode.
@@ -83,6 +85,10 @@ def variational_bound(
             are continuous.
         variance: That of the chain's steps, from 0 (small) to 1 (large); None for the learned variance, or small if
             the model has none; see `Ancestral`.
+        decoder_variance: That of the decoder, from 0 to 1 on a logarithmic scale: 1 is sigma(t_1)^2, or beta_1; 0 is
+            the small variance of the step above it, or beta-tilde_2, which the programs of Ho et al. 2020 and Nichol &
+            Dhariwal 2021 take whatever the variance of their steps is fixed to; None is the learned variance at t_1, as
+            in the latter's program, for models trained by VLB or Hybrid(levels).
         seeds: One per sample, for its noise; 0, ..., B - 1 if None.
         batch: States evaluated at once, at least 1; bounds the memory, changes no result.
         progress: Called with (evaluations done, evaluations in all).
@@ -97,12 +103,21 @@ def variational_bound(
     cond = check_conditions(cond, denoiser, len(x), x.device)
     allowed = "a number from 0 (small) to 1 (large), or None"
     require(variance is None or 0 <= variance <= 1, "variance", variance, allowed)
+    allowed = "a number from 0 (beta-tilde_2) to 1 (beta_1), or None"
+    require(decoder_variance is None or 0 <= decoder_variance <= 1, "decoder_variance", decoder_variance, allowed)
+    if decoder_variance is None and not denoiser.learned_variance:
+        problem = "None asks for the learned variance, which this model does not predict."
+        raise ParameterError("decoder_variance", f"{problem} Pass a number from 0 to 1.")
     require_whole("batch", batch, 1, 10_000_000)
     times = grid.times(denoiser.process)[:-1].flip(0)
+    if decoder_variance != 1 and (len(times) == 1 or denoiser.process.basis.shape):
+        reason = "has no step above its decoder" if len(times) == 1 else "has other variances in each mode"
+        where = grid if len(times) == 1 else denoiser.process
+        raise ParameterError("decoder_variance", f"must be 1, got {decoder_variance}: {where!r} {reason}.")
     samples = min(batch, len(x))
     with torch.inference_mode(False), torch.no_grad():  # a denoiser may differentiate
         parts = [
-            _terms(denoiser, x[part.rows], times, levels, variance, batch // samples, part)
+            _terms(denoiser, x[part.rows], times, levels, (variance, decoder_variance), batch // samples, part)
             for part in batches(seeds, samples, cond, progress)
         ]
     terms = torch.cat(parts)
@@ -114,22 +129,25 @@ def _terms(
     x: Tensor,
     times: Tensor,
     levels: int | None,
-    variance: float | None,
+    variances: tuple[float | None, float | None],
     together: int,
     part: Batch,
 ) -> Tensor:
-    """The terms of a batch, (B, N + 1), with `together` times in one evaluation."""
+    """The terms of a batch, (B, N + 1), with `together` times in one evaluation; variances of steps and decoder."""
     process, noise = denoiser.process, Seeded(part.seeds)
     u0, scales = process.basis.forward(x), process.levels_at(times, x.device)
     # The first time alone, because the decoder needs the predicted pixels there.
-    (error,), _ = _errors(denoiser, u0, times[:1], noise, part.cond)
-    decoder, steps = _decoder(x, process.basis.inverse(error), scales[0], levels), [u0.new_empty(0, len(u0))]
+    (error,), first_learned = _errors(denoiser, u0, times[:1], noise, part.cond)
+    variance, own = variances
+    share: Scale = first_learned[0] if own is None and first_learned is not None else own or 0.0
+    decoder = _decoder(x, process.basis.inverse(error), scales, share, levels)
+    steps = [u0.new_empty(0, len(u0))]
     part.progress(1, len(times))
     for first in range(1, len(times), together):
         stop = min(first + together, len(times))
         errors, learned = _errors(denoiser, u0, times[first:stop], noise, part.cond)
-        variances = repeat(variance or 0.0) if variance is not None or learned is None else learned
-        steps.append(torch.stack([*map(_step, errors, scales[first:stop], scales[first - 1 :], variances)]))
+        shares = repeat(variance or 0.0) if variance is not None or learned is None else learned
+        steps.append(torch.stack([*map(_step, errors, scales[first:stop], scales[first - 1 :], shares)]))
         part.progress(stop, len(times))
     middle = torch.cat(steps).to("cpu", torch.float64)
     return torch.cat([decoder[:, None], middle.T, _prior(process, u0, scales[-1], noise)[:, None]], 1)
@@ -171,21 +189,16 @@ def _prior(process: Process, u0: Tensor, end: Level, noise: Noise) -> Tensor:
     return kl + Process.prior_log_density(process, u1) - process.prior_log_density(u1)
 
 
-def _decoder(x: Tensor, residual: Tensor, level: Level, levels: int | None) -> Tensor:
-    """-log p(x | u) in nats, (B,), for the Gaussian around x - residual of standard deviation sigma."""
-    x, residual = (value.to("cpu", torch.float64).flatten(1) for value in (x, residual))
-    scales = torch.as_tensor(level.sigma, dtype=torch.float64, device="cpu")
-    sigma = float(scales.flatten()[0])
-    if bool((scales - sigma).abs().max() > 1e-9 * sigma):
-        problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
-        raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
-    if levels is None:
-        return 0.5 * (residual / sigma).square().sum(1) + x.shape[1] * math.log(sigma * math.sqrt(2 * math.pi))
-    half = bin_width(levels) / 2
-    low = torch.where(x < -1 + half, -math.inf, residual - half) / sigma
-    high = torch.where(x > 1 - half, math.inf, residual + half) / sigma
-    # Phi(high) - Phi(low) = Phi(-low) - Phi(-high): on the side where both are small, nothing cancels.
-    flip = low + high > 0
-    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    below, above = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
-    return -(above + torch.log(-torch.expm1(below - above))).sum(1)  # Ho et al. 2020, eq. (13)
+def _decoder(x: Tensor, residual: Tensor, scales: Sequence[Level], variance: Scale, levels: int | None) -> Tensor:
+    """-log p(x | u_{t_1}) in nats, (B,), for the Gaussian around x - residual in pixels."""
+    if isinstance(variance, Tensor) or variance < 1:
+        own = decoder_log_scale(scales[0], scales[1], variance)
+        log_scale = torch.as_tensor(own, dtype=torch.float64, device="cpu")
+    else:
+        modes = torch.as_tensor(scales[0].sigma, dtype=torch.float64, device="cpu").log().flatten()
+        log_scale = modes[0]  # of any mode, and so of any pixel
+        if bool((modes - log_scale).abs().max() > 1e-9):
+            problem = "its noise differs from mode to mode, so a decoder of independent pixels is undefined."
+            raise ParameterError("denoiser", f"{problem} Use the flow (`log_likelihood`).")
+    x, residual = (value.to("cpu", torch.float64) for value in (x, residual))
+    return decoder_nll(x, residual, log_scale, levels).flatten(1).sum(1)

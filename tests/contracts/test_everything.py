@@ -128,7 +128,8 @@ def energy(x: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("name", "process"),
-    rotating(PUBLIC.choices(ud.Solver), PROCESSES, 1),
+    # Langevin's chain, at one level, does not pass between modes: exact/test_langevin.py.
+    rotating([name for name in PUBLIC.choices(ud.Solver) if name != "Langevin"], PROCESSES, 1),
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ + str(getattr(value, "T", "")),
 )
 def test_samples_are_those_of_the_data(process, name):
@@ -246,6 +247,18 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
     assert process.t_min <= min(asked) <= max(asked) <= 1
 
 
+def test_dopri8_meets_its_tolerance_on_the_whole_path():
+    # Of a Gaussian, in closed form. Interpolated, of order 4, the path was 2,800 tolerances off.
+    process, tolerance, steps = ud.VPSDE(), 1e-9, 12
+    times = ud.Uniform(steps).times(process)
+    solver, start = ud.ProbabilityFlow("dopri8", tolerance, tolerance), torch.tensor([[0.8]], dtype=F64)
+    states = [*solver.trajectory(ud.GaussianMixture(process, [[0.3]], 0.25), start, times, torch.zeros_like)][:-1]
+    scale = [(level.alpha, math.hypot(level.alpha * 0.5, level.sigma)) for level in process.levels_at(times[:-1])]
+    noise = (0.8 - 0.3 * scale[0][0]) / scale[0][1]
+    for state, (alpha, spread) in zip(states, scale, strict=True):
+        assert abs(float(state.u) - (0.3 * alpha + spread * noise)) < steps * tolerance  # one for each step
+
+
 def test_a_flow_that_cannot_be_followed_is_refused():
     class Broken(ud.GaussianMixture):
         def forward(self, u, level, **cond):
@@ -274,16 +287,27 @@ def test_a_process_is_refused_before_any_step_and_asked_once():
 
 
 def test_the_corrector_is_algorithm_4_and_5():
-    # Song et al. 2021: after the predictor, x + e s + sqrt(2 e) z e = 2 alpha (r |z| / |s|)^2, alpha = 1 - beta.
-    process, snr = ud.DDPM(), 0.1
-    model = model_of(process)
-    t, s = process.levels_at([0.5, 0.499])
-    u = torch.tensor([[0.4, -0.3]], dtype=F64)
-    z = torch.tensor([[0.7, 1.1]], dtype=F64)
-    beta = 1 - (t.alpha / s.alpha) ** 2
-    predicted = (2 - math.sqrt(1 - beta)) * u + beta * model(u, t).score + math.sqrt(beta) * z  # eq. 46
-    score = model(predicted, s).score
-    e = 2 * (1 - beta) * (snr * z.norm() / score.norm()) ** 2
-    expected = predicted + e * score + (2 * e).sqrt() * z
-    found = ud.PredictorCorrector(snr=snr).step(model, u, t, s, lambda like: z)
+    # Song et al. 2021, on entries 3, 2, 1 of a table: after the predictor to entry i, which adds beta_{i + 1} (eq. 46),
+    # x + e s(x, i) + sqrt(2 e) z with e = 2 alpha_i (r |z| / |s|)^2 and alpha_i = 1 - beta_i, the entry's own.
+    process, snr = ud.DDPM(T=3, schedule=ud.BetaTable((0.1, 0.3, 0.5))), 0.1
+    model, generator = model_of(process), torch.Generator().manual_seed(3)
+    draws = [torch.randn(1, 2, generator=generator, dtype=F64) for _ in range(5)]
+    x, levels = draws[0], process.levels_at([1.0, 2 / 3, 1 / 3])
+    betas, expected, numbers = [0.1, 0.3, 0.5], [], iter(draws[1:])
+    for i in (1, 0):
+        beta = betas[i + 1]
+        x = (2 - math.sqrt(1 - beta)) * x + beta * model(x, levels[1 - i]).score + math.sqrt(beta) * next(numbers)
+        score, z = model(x, levels[2 - i]).score, next(numbers)
+        e = 2 * (1 - betas[i]) * (snr * z.norm() / score.norm()) ** 2
+        x = x + e * score + (2 * e).sqrt() * z
+        expected.append(x)
+    numbers = iter(draws[1:])
+    *found, _ = ud.PredictorCorrector(snr=snr).states(model, draws[0], levels, lambda like: next(numbers))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    # A step by itself knows the level that it came from alone, and takes its alpha, of entry 2 instead of 1.
+    numbers = iter(draws[1:])
+    alone = ud.PredictorCorrector(snr=snr).step(model, draws[0], *levels[:2], lambda like: next(numbers))
+    numbers = iter(draws[1:])
+    predicted = ud.ReverseDiffusion().step(model, draws[0], *levels[:2], lambda like: next(numbers))
+    drift = (expected[0] - predicted) - (alone - predicted)
+    assert drift.abs().max() > 1e-3

@@ -17,6 +17,7 @@ BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
 WITHOUT_OPTIONS = ("inpainting", "inverse", "joint_conditions", "rows")
 # Arguments of those that need no run and no data: tiny, so the numbers say nothing.
 TINY = {
+    "bound": "--steps 2 --seeds 2 --width 8 --count 4",
     "couplings": "--steps 2 --batch 8 --samples 20",
     "likelihood": "--samples 1 --probes 2 --tolerances 1e-2",
     "latent_step": "--size 8 --width 8 --batch 2 --steps 1",

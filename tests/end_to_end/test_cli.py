@@ -513,9 +513,13 @@ def test_likelihood_of_pictures(run):
     assert facts["bound"]["bits_per_dim"] == bound.bits.mean
     assert len(facts["bound"]["terms"]) == 51
     assert sum(mean for mean, _ in facts["bound"]["terms"]) == pytest.approx(-facts["bound"]["nats"])
-    text = unidiff("likelihood", run, "--count", 1, "--bound", "--steps", 3, *rough).out
+    words = ["likelihood", run, "--count", 1, "--bound", "--steps", 3, *rough]
+    small = json.loads(unidiff(*words, "--decoder", "small", "--json").out)["bound"]
+    lower = ud.variational_bound(loaded.denoiser, x[:1], ud.Uniform(3), levels=256, decoder_variance=0.0)
+    assert (small["decoder"], small["nats"]) == ("small", lower.nats.mean)
+    text = unidiff(*words).out
     assert "Digits test, 1 samples, 256 levels" in text
-    assert "decoder" in text
+    assert "decoder (large)" in text
     assert "nan" not in text
 
 
@@ -549,6 +553,9 @@ def test_likelihood_refuses(run, tmp_path):
         assert "--tolerance must be a number > 0" in refused("likelihood", run, "--tolerance", tolerance)
     assert "--probes 2: the exact divergence uses no probes" in refused("likelihood", run, "--exact", "--probes", 2)
     assert "--steps 3: this is an option of the bound" in refused("likelihood", run, "--steps", 3)
+    assert "--decoder small: this is an option of the bound" in refused("likelihood", run, "--decoder", "small")
+    assert "--decoder must be large or small or learned" in refused("likelihood", run, "--bound", "--decoder", "1")
+    assert "this model predicts no variance" in refused("likelihood", run, "--bound", "--decoder", "learned")
     assert "must be one of auto" in refused("likelihood", run, "--device", "tpu")
     assert "steps must be " in refused("likelihood", run, "--bound", "--steps", 0)
 
@@ -556,7 +563,15 @@ def test_likelihood_refuses(run, tmp_path):
 def test_columns_of_a_likelihood_stay_apart(capsys):
     numbers = {"nats": -123456789.25, "nats_error": 98765432.5, "bits_per_dim": 12345678.5, "bits_per_dim_error": 1e6}
     row = {**numbers, "nfe": 123456789, "seconds": 123456.7}
-    _print({"data": "X", "count": 2, "levels": None, "flow": row, "bound": {**row, "terms": [(1.0, 0.1)] * 3}})
+    _print(
+        {
+            "data": "X",
+            "count": 2,
+            "levels": None,
+            "flow": row,
+            "bound": {**row, "decoder": "small", "terms": [(1.0, 0.1)] * 3},
+        }
+    )
     lines = capsys.readouterr().out.splitlines()[1:4]
     assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
         ["nats", "bits per dimension", "evaluations", "seconds"],

@@ -102,8 +102,8 @@ def test_every_solver_with_an_order_is_measured():
     measured = {type(solver).__name__ for solver, *_ in [*CASES, *RANDOM]}
     # These declare none: a corrector's bias does not vanish with the steps, an adaptive method meets a tolerance, and
     # steps taken again are those of another solver. That of a rule is the affair of its weights.
-    without = {"AnnealedLangevin", "DPMSolverAdaptive", "PredictorCorrector", "ProbabilityFlow", "Resampling"}
-    without |= {"LinearMultistep"}
+    without = {"AnnealedLangevin", "Langevin", "DPMSolverAdaptive", "PredictorCorrector", "ProbabilityFlow"}
+    without |= {"LinearMultistep", "Resampling"}
     assert all(PUBLIC.choices(ud.Solver)[name]().convergence is None for name in without)
     assert measured | without == set(PUBLIC.choices(ud.Solver))
 

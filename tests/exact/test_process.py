@@ -29,6 +29,7 @@ from unidiff import (
     Linear,
     Power,
     ScaledLinear,
+    Sigmoid,
     SubVPSDE,
     Tapered,
     Uniform,
@@ -113,6 +114,25 @@ def test_cosine_table(T):
     alpha_bar = schedule.log_alpha_bar(T).exp()
     assert_close(alpha_bar[:-1], [f[i] / f[0] for i in range(1, T)], rel=1e-12)
     assert_close(alpha_bar[-1], f[T - 1] / f[0] * 0.001, rel=1e-12)
+
+
+@pytest.mark.parametrize(("start", "end", "temperature"), [(-3.0, 3.0, 1.0), (0.0, 3.0, 0.3), (-18.0, 2.0, 1.0)])
+def test_sigmoid_table(start, end, temperature):
+    # Jabri et al. 2023: alpha-bar = (F(end) - F(x)) / (F(end) - F(start)), x = start + t / T (end - start), F(x) =
+    # 1 / (1 + exp(-x / tau)); 0 at the end, where beta = 1 is not allowed above 0.999.
+    def f(x):
+        return 1 / (1 + math.exp(-x / temperature))
+
+    T, schedule = 50, Sigmoid(start, end, temperature)
+    curve = [(f(end) - f(start + i / T * (end - start))) / (f(end) - f(start)) for i in range(T + 1)]
+    alpha_bar = schedule.log_alpha_bar(T).exp()
+    for i in range(1, T):  # F rounds to u; a factor of 1 / (F(end) - F(start)), at most 2.2 here
+        assert alpha_bar[i - 1].item() == pytest.approx(curve[i], rel=1e-12, abs=8 * EPS)
+    assert schedule.betas(T)[-1] == 0.999
+    assert_close(alpha_bar[-1], alpha_bar[-2] * 0.001, rel=1e-12)
+    for wrong in ({"end": -3.0}, {"temperature": 0.1}, {"beta_max": 1.0}, {"start": -math.inf}):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            Sigmoid(**wrong)
 
 
 def test_scaled_linear_table():

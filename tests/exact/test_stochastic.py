@@ -223,20 +223,21 @@ def test_edm_is_algorithm_2(process, options):
 def test_a_corrector_s_variance_in_many_dimensions(process, predictor):
     # The step of a corrector depends on its noise, so a run is not linear. But in D dimensions |z|^2 is D and |score|^2
     # is D P / S^2, with P the variance of the state and S the marginal's, both to a relative sqrt(2 / D); then e =
-    # 2 r^2 snr^2 S^2 / P, and P becomes (1 - e / S)^2 P + 2 e. Each of 10 steps of a run of 6 adds such an error, and
-    # they shrink again: ten of them are allowed.
+    # 2 r^2 snr^2 S^2 / P, r the ratio of alpha here and a level below, and P becomes (1 - e / S)^2 P + 2 e. Each of the
+    # 10 steps of a run of 6 adds such an error, and they shrink again: ten of them are allowed.
     size, snr, steps = 100_000, 0.3, 2
     times = ud.Quadratic(6).times(process)
     levels = process.levels_at(times[:-1])
     rules = {"ReverseDiffusion": reverse_diffusion, "Ancestral": ancestral, "DDIM": ddim}
     variance = levels[0].alpha ** 2 * C + levels[0].sigma ** 2
     start = math.sqrt(variance)
-    for t, s in pairwise(levels):
+    below = [*(level.alpha for level in levels[2:]), 1.0]
+    for (t, s), alpha in zip(pairwise(levels), below, strict=True):
         a, b = rules[type(predictor).__name__](predictor, Hand(1), np.array([1.0, 0.0]), t, s, [])
         variance = a**2 * variance + b**2
         marginal = s.alpha**2 * C + s.sigma**2
         for _ in range(steps):
-            e = 2 * (t.alpha / s.alpha * snr) ** 2 * marginal**2 / variance
+            e = 2 * (s.alpha / alpha * snr) ** 2 * marginal**2 / variance
             variance = (1 - e / marginal) ** 2 * variance + 2 * e
     model = ud.GaussianMixture(process, torch.zeros(1, size, dtype=F64), C)
     generator = torch.Generator().manual_seed(5)
@@ -261,8 +262,9 @@ def draws_noise(solver: ud.Solver) -> bool:
 
 
 def test_every_solver_that_draws_noise_is_held():
-    others = {"AnnealedLangevin": {"step_size": 1e-4}, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}}
+    langevin = {"AnnealedLangevin": {"steps_per_level": 1}, "Langevin": {"steps": 1}}
+    others = {**langevin, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}}
     solvers = [cls(**others.get(name, {})) for name, cls in PUBLIC.choices(ud.Solver).items()]
     held = {type(solver).__name__ for solver, *_ in CASES} | {"EDMStochastic", "PredictorCorrector"}
-    held |= {"Resampling"}  # tests/test_editing.py
+    held |= {"Resampling", "Langevin"}  # test_editing.py, test_langevin.py
     assert {type(solver).__name__ for solver in solvers if draws_noise(solver)} == held

@@ -312,6 +312,14 @@ def test_pictures():
     assert not bound.terms.requires_grad
 
 
+def test_a_small_decoder_of_modes_is_refused_before_any_evaluation():
+    process = ud.InverseHeat((2,), 0.8, noise_scale=0.3)
+    model = ud.Counted(ud.GaussianMixture(process, torch.zeros(1, 2), 1.0))
+    with pytest.raises(ParameterError, match=r"decoder_variance must be 1, got 0.5: InverseHeat.* in each mode"):
+        ud.variational_bound(model, torch.zeros(1, 2), ud.Uniform(3), decoder_variance=0.5)
+    assert model.nfe == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -321,6 +329,9 @@ def test_pictures():
         ({"levels": 4}, "other than these 4 levels"),
         ({"x": torch.full((1, 2), math.nan)}, "NaN"),
         ({"grid": ud.Native()}, "grid: Native needs a table"),
+        ({"decoder_variance": 1.5}, "decoder_variance must be a number from 0"),
+        ({"decoder_variance": None}, "which this model does not predict"),
+        ({"decoder_variance": 0.0, "grid": ud.Uniform(1)}, r"must be 1, got 0.0: Uniform\(steps=1\) has no step"),
     ],
     ids=str,
 )

@@ -62,6 +62,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Blurring": {"shape": (2,), "blur_max": 2.0},
     "InverseHeat": {"shape": (2,), "blur_max": 0.8, "levels": 20},
     "AnnealedLangevin": {"steps_per_level": 1, "step_size": 1e-9},
+    "Langevin": {"steps": 1, "step_size": 1e-9},
     "Resampling": {"repeats": 2, "jump": 1},
     "ProbabilityFlow": {"rtol": 1e-3, "atol": 1e-3},
     "EDMStochastic": {"churn": 1.0},

@@ -76,6 +76,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "LinearMultistep": [{"weights": ((-0.5,),)}, {"weights": [[]]}],
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "Langevin": [{"steps": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
     "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],
     "Hutchinson": [{}, {"probes": 3}],
     "HeatBlur": [{"shape": (2, 3), "blur": 0.7}],

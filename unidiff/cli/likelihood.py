@@ -27,6 +27,8 @@ from unidiff.errors import ParameterError, RunError, is_whole, require, require_
 
 __all__ = ["likelihood"]
 
+_DECODERS = {"large": 1.0, "small": 0.0, "learned": None}
+
 
 def likelihood(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
@@ -36,6 +38,13 @@ def likelihood(
     bound: Annotated[bool, typer.Option("--bound", help="Also compute the variational bound and its terms.")] = False,
     steps: Annotated[
         int | None, typer.Option(help="Equally spaced times of the bound [default: the process's own, or 1000].")
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Variance of the bound's decoder: large (beta_1), small (beta-tilde_2, as in published programs) or "
+            "learned [default: large]."
+        ),
     ] = None,
     levels: Annotated[
         int | None,
@@ -65,6 +74,10 @@ def likelihood(
         raise RunError(f"--probes {probes}: the exact divergence uses no probes. Leave out --probes or --exact.")
     if steps is not None and not bound:
         raise RunError(f"--steps {steps}: this is an option of the bound. Add --bound, or leave out --steps.")
+    require(decoder in (None, *_DECODERS), "--decoder", decoder, " or ".join(_DECODERS))
+    if decoder is not None and not bound:
+        raise RunError(f"--decoder {decoder}: this is an option of the bound. Add --bound, or leave out --decoder.")
+    decoder = decoder or "large"
     import torch
 
     from unidiff.cli.conditions import conditioned
@@ -78,6 +91,9 @@ def likelihood(
     with Console() as console:
         changes, named = split_conditions(overrides)
         loaded = model.load(run, changes, console.notice)
+        if decoder == "learned" and not loaded.denoiser.learned_variance:
+            problem = "this model predicts no variance. Use large or small, or leave it out."
+            raise RunError(f"--decoder learned: {problem}")
         if loaded.recipe.data.coded:
             problem = "this is a latent model, whose density is not the likelihood of images"
             raise RunError(f"{run}: {problem}. For that of latents, call unidiff.log_likelihood from Python.")
@@ -133,8 +149,14 @@ def likelihood(
             result["flow"]["probe_error"] = float(flow.standard_error.square().mean().sqrt())
         if bound:
             grid = grid or (Uniform(1000) if loaded.denoiser.process.native_times() is None else Native())
-            lower, numbers = measured("bound", partial(variational_bound, grid=grid))
-            result["bound"] = {"grid": repr(grid), **numbers, "terms": [_plain(*term) for term in lower.steps]}
+            compute = partial(variational_bound, grid=grid, decoder_variance=_DECODERS[decoder])
+            lower, numbers = measured("bound", compute)
+            result["bound"] = {
+                "grid": repr(grid),
+                "decoder": decoder,
+                **numbers,
+                "terms": [_plain(*term) for term in lower.steps],
+            }
     print(json.dumps(result)) if as_json else _print(result)
 
 
@@ -160,6 +182,7 @@ def _print(result: dict[str, Any]) -> None:
     say(aligned(table))
     if "bound" in result:
         decoder, *between, prior = [mean for mean, _ in result["bound"]["terms"]]
-        say(f"Terms of the bound, nats: decoder {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")
+        kind = result["bound"]["decoder"]
+        say(f"Terms of the bound, nats: decoder ({kind}) {decoder:.2f}, steps {sum(between):.2f}, prior {prior:.4f}")
     if "probe_error" in result["flow"]:
         say(f"Standard error of one sample's nats from its probes: {result['flow']['probe_error']:.2f}")

@@ -19,7 +19,7 @@ from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
-__all__ = ["Objective", "table_levels"]
+__all__ = ["Objective", "entry_below", "table_levels"]
 
 
 class _OfProcess(Protocol):
@@ -122,3 +122,17 @@ def table_levels(process: Process, ndim: int, device: torch.device, dtype: torch
     table = process.native_times()
     assert table is not None
     return process.level(table, torch.empty(len(table), *[1] * (ndim - 1), device=device, dtype=dtype))
+
+
+def entry_below(process: Process, level: Level, like: Tensor) -> tuple[Level, Tensor]:
+    """The levels one entry of a process's table below those of a batch of states.
+
+    Returns:
+        The levels, and whether the batch's are those of the first entry, (B,): then they are their own.
+    """
+    table = table_levels(process, like.ndim, like.device, like.dtype)
+    times = torch.as_tensor(table.time).flatten()
+    t = torch.as_tensor(level.time, device=like.device, dtype=times.dtype).flatten().contiguous()
+    index = torch.searchsorted((times[1:] + times[:-1]) / 2, t)  # the nearest: t was rounded to the data's dtype
+    rows = (index - 1).clamp(min=0)
+    return table.map(lambda value: value[rows]), index == 0

@@ -64,4 +64,4 @@ class Distillation(Denoising):
         u = denoiser.process.perturb(u0, eps, level)
         with torch.no_grad():
             truth = teacher(u, level, **cond)
-        return self._simple(denoiser.parameterization, denoiser.output(u, level, **cond), truth.x0, truth.eps, level)
+        return self._simple(denoiser, denoiser.output(u, level, **cond), truth.x0, truth.eps, level)

@@ -25,7 +25,6 @@ from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, require_shape, require_whole
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import EpsilonWeighting, Weighting
-from unidiff.parameterization import Parameterization
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 
@@ -61,12 +60,13 @@ class _ScoreMatching(Objective):
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             score = denoiser(u, level, **cond).score
             forms = [2 * _quadratic_form(v, score, u) + self._square(v, score) for v in directions]
-            return self._factor(denoiser.parameterization, level) * torch.stack(forms).mean(0) / u0[0].numel()
+            return self._factor(denoiser, level, u) * torch.stack(forms).mean(0) / u0[0].numel()
 
-    def _factor(self, parameterization: Parameterization, level: Level) -> Tensor:
+    def _factor(self, denoiser: NeuralDenoiser, level: Level, u: Tensor) -> Tensor:
         """The weight on the score's squared error, (B,); 0 at alpha = 0, where the score is -u for any data."""
+        parameterization = denoiser.parameterization
         error = torch.as_tensor(parameterization.determinant(level) * level.sigma / level.alpha)
-        weight = self.weighting.weight(parameterization, level) * error**2
+        weight = self.weighting.weight_on(denoiser.process, parameterization, level, u) * error**2
         return torch.where(torch.as_tensor(level.alpha) == 0, 0.0, weight).flatten()
 
     @abstractmethod

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
+from unidiff.objective.base import entry_below
 from unidiff.parameterization import Parameterization
-from unidiff.process.level import Level, Scale
+from unidiff.process.base import Process
+from unidiff.process.level import Level, Scale, fresh_noise_fraction
 
-__all__ = ["EpsilonWeighting", "MinSNR", "UniformWeighting", "Weighting"]
+__all__ = ["EpsilonWeighting", "LikelihoodWeighting", "MinSNR", "UniformWeighting", "VLBWeighting", "Weighting"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,18 @@ class Weighting(PlainArguments, ABC):
     def weight(self, parameterization: Parameterization, level: Level) -> Scale:
         """The weight at this level, non-negative, shaped like its coefficients."""
 
-    def root(self, parameterization: Parameterization, level: Level, like: Tensor) -> Scale:
+    def weight_on(self, process: Process, parameterization: Parameterization, level: Level, like: Tensor) -> Scale:
+        """The weight at a level of this process, of states `like`: by default that of the level alone."""
+        return self.weight(parameterization, level)
+
+    def root(
+        self, parameterization: Parameterization, level: Level, like: Tensor, process: Process | None = None
+    ) -> Scale:
         """The square root of the weight: one number, or a tensor with as many axes as the state `like`."""
-        weight = self.weight(parameterization, level)
+        if process is None:
+            weight = self.weight(parameterization, level)
+        else:
+            weight = self.weight_on(process, parameterization, level, like)
         shape = torch.as_tensor(weight).shape
         if len(shape) not in (0, like.ndim):  # (B,) would be broadcast over the columns of an image
             problem = f"weights must be a number or have {like.ndim} axes like the state, got shape {tuple(shape)}"
@@ -76,3 +87,56 @@ class MinSNR(Weighting):
         snr = (level.alpha / level.sigma) ** 2
         capped = min(snr, self.gamma) if isinstance(snr, float) else snr.clamp(max=self.gamma)
         return capped * (level.sigma / parameterization.determinant(level)) ** 2
+
+
+@dataclass(frozen=True)
+class LikelihoodWeighting(Weighting):
+    """g(t)^2 on the score's squared error: the likelihood weighting (Song, Durkan, Murray & Ermon 2021, theorem 1).
+
+    It is -SNR'(t) on the squared error of x0. Half the loss bounds the Kullback-Leibler divergence of the samples of
+    `EulerMaruyama(eta=1)` in many steps from the data, per pixel, up to a constant.
+    """
+
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """-SNR'(t) (sigma / determinant)^2, from the rates of the level."""
+        determinant = parameterization.determinant(level)
+        # Quotients that are bounded where alpha vanishes: -SNR' = 2 alpha (alpha sigma' - alpha' sigma) / sigma^3.
+        turn = (level.alpha * level.sigma_rate - level.alpha_rate * level.sigma) / determinant
+        weight = 2 * (level.alpha / determinant) * turn / level.sigma
+        return weight.clamp(min=0) if isinstance(weight, Tensor) else max(weight, 0.0)  # the SNR falls, to rounding
+
+
+@dataclass(frozen=True)
+class VLBWeighting(Weighting):
+    """The weights of the variational bound of a chain of fixed variance (Ho et al. 2020, eq. 12; thesis eq. 2.93).
+
+    L beta^2 / (2 sigma^2 alpha (1 - alpha-bar)) on the squared error of eps, in the paper's symbols, for a table of L
+    entries: the loss is the bound in nats per pixel, less what does not depend on the model. sigma^2 is the variance of
+    a step; that of the first entry, the decoder's, is beta_1. On a process without a table it is the limit of many
+    steps, half of `LikelihoodWeighting`.
+
+    Args:
+        variance_interpolation: sigma^2 on a logarithmic scale, from beta-tilde (0) to beta (1); see `Ancestral`.
+    """
+
+    variance_interpolation: float = 0.0
+
+    def __post_init__(self) -> None:
+        share = self.variance_interpolation
+        require(0 <= share <= 1, "variance_interpolation", share, "a number from 0 (small) to 1 (large)")
+
+    def weight(self, parameterization: Parameterization, level: Level) -> Scale:
+        """That of many steps, -SNR'(t) (sigma / determinant)^2 / 2."""
+        return LikelihoodWeighting().weight(parameterization, level) / 2
+
+    def weight_on(self, process: Process, parameterization: Parameterization, level: Level, like: Tensor) -> Scale:
+        """L (SNR_s - SNR_t) / (2 r) (sigma_t / determinant)^2 for s the entry below t, and the step's variance r."""
+        table = process.native_times()
+        if table is None:
+            return self.weight(parameterization, level)
+        s, first = entry_below(process, level, like)
+        first = first.reshape(-1, *[1] * (like.ndim - 1))
+        on_x0 = (level.sigma / parameterization.determinant(level)) ** 2
+        r = (level.sigma / s.sigma) ** (2 * self.variance_interpolation)
+        step = (s.alpha / s.sigma) ** 2 * fresh_noise_fraction(level, s) / r
+        return len(table) / 2 * torch.where(first, 1 / level.sigma**2, step) * on_x0

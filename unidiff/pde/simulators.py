@@ -133,12 +133,12 @@ class TorchMethodOfLines(Simulator):
 
         laplacian = domain.laplacian()
 
-        def right(_: Tensor, u: Tensor) -> Tensor:
+        def rate(_: Tensor, u: Tensor) -> Tensor:
             return torch.from_numpy(_slope(laplacian, u.numpy()))
 
-        at = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]])
-        path = odeint(right, u0.flatten(), at, rtol=self.rtol, atol=1e-3 * self.rtol, method=self.method)
-        return _project(laplacian, path[len(at) - len(times) :], u0)
+        t, rtol = torch.cat([torch.zeros(1, dtype=torch.float64), times[times > 0]]), self.rtol
+        path = odeint(rate, u0.flatten(), t, rtol=rtol, atol=1e-3 * rtol, method=self.method, options={"step_t": t[1:]})
+        return _project(laplacian, path[len(t) - len(times) :], u0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -58,11 +58,12 @@ class Heun(OneStep):
 class ProbabilityFlow(Solver):
     """The flow by a method of torchdiffeq (Song et al. 2021, section 4.3 and appendix D.4).
 
-    An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output. Its
-    tolerance holds for the worst sample of a batch, whose samples share their steps; another batch changes a sample
-    within that tolerance. A method of fixed steps uses the grid. A run raises a ParameterError if the step of an
-    adaptive method underflows, for example because the model's output is NaN, if it takes 100,000 evaluations, or if
-    its tolerance is below the rounding of the states, 1.2e-7 in float32.
+    An adaptive method chooses its own times and interpolates at those of the grid: the path is dense output of order 4.
+    dopri8, whose own order is higher, steps from one time of the grid to the next instead. A tolerance holds for the
+    worst sample of a batch, whose samples share their steps; another batch changes a sample within that tolerance. A
+    method of fixed steps uses the grid. A run raises a ParameterError if the step of an adaptive method underflows, for
+    example because the model's output is NaN, if it takes 100,000 evaluations, or if its tolerance is below the
+    rounding of the states, 1.2e-7 in float32.
 
     Args:
         method: dopri5 is adaptive of order 5; also adaptive are dopri8, bosh3, fehlberg2 and adaptive_heun. euler,
@@ -106,8 +107,10 @@ class ProbabilityFlow(Solver):
             # An adaptive method looks beyond the last time and interpolates back.
             return denoiser(u, denoiser.process.level(min(max(float(t), low), high), u), **cond).velocity
 
-        options = {"norm": _of_worst_sample} if adaptive else {}
+        options: dict[str, Any] = {"norm": _of_worst_sample} if adaptive else {}
         t = torch.tensor(times, dtype=torch.float64)
+        if self.method == "dopri8":
+            options["step_t"] = t[1:]  # steps end exactly there
         try:
             return odeint(velocity, u, t, rtol=self.rtol, atol=self.atol, method=self.method, options=options)
         except AssertionError as error:  # steps of length 0, or a state that is not finite
