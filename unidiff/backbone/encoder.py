@@ -52,6 +52,11 @@ class Encoder(PlainArguments, nn.Module, ABC):
             Logits, (B, classes). They start at exactly 0: all classes are equally probable.
         """
 
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and features (B, F) in which samples are compared: the logits again, unless a class has better."""
+        logits = self(x, c)
+        return logits, logits
+
 
 def _required(classes: int | None) -> int:
     require_whole("classes", classes, 1, 1_000_000)
@@ -102,12 +107,20 @@ class UNetEncoder(Encoder):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
+        logits: Tensor = self.head(self._coarsest(x, c).flatten(1))
+        return logits
+
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and the mean of each channel of the coarsest feature map."""
+        h = self._coarsest(x, c)
+        return self.head(h.flatten(1)), h.flatten(2).mean(2)
+
+    def _coarsest(self, x: Tensor, c: Tensor) -> Tensor:
         e = self.embedding(c)
         h = self.stem(fold_patches(x, self.patch))
         for layer in self.levels:
             h = apply_layer(layer, h, e)
-        logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))
-        return logits
+        return F.silu(self.norm(h))
 
 
 class MLPEncoder(DenseLayers, Encoder):
@@ -128,3 +141,8 @@ class MLPEncoder(DenseLayers, Encoder):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         return self._evaluate(x, c)
+
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and the last hidden layer."""
+        h = self._hidden(x, c)
+        return self.head(h), h

@@ -71,6 +71,16 @@ class Dataset(PlainArguments, ABC):
         """Shape of a decoded sample."""
         return self.shape
 
+    @property
+    def images(self) -> Dataset:
+        """The data that decoded samples are to resemble: these, or the images of latents."""
+        return self
+
+    @property
+    def features(self) -> str:
+        """Name of the shipped network in whose features samples of these data are compared; empty if there is none."""
+        return ""
+
     def decode(self, x: Tensor) -> Tensor:
         """Images, (B, *decoded_shape), of samples of a model, (B, *shape); the identity unless `coded`."""
         return x

@@ -47,6 +47,11 @@ class Digits(GreySquares):
 
     size: int = 8
 
+    @property
+    def features(self) -> str:
+        """See `Dataset.features`."""
+        return "digits"
+
     def open(self, split: str = "train") -> TensorSource:
         """Read the split from the installed package; see `Dataset.open`."""
         require_split(split)
