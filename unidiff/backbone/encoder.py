@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,7 +54,7 @@ class Encoder(PlainArguments, nn.Module, ABC):
         """
 
     def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and features (B, F) in which samples are compared: the logits again, unless a class has better."""
+        """The logits, and features (B, F) in which samples are compared: here the logits again."""
         logits = self(x, c)
         return logits, logits
 
@@ -95,7 +96,7 @@ class UNetEncoder(Encoder):
         self.shape, self.patch, self.classes = tuple(shape), patch, _required(classes)
         self.embedding = NoiseEmbedding(width, 4 * width)
         self.stem = CONVOLUTIONS[rank](shape[0] * patch**rank, width, 3, padding=1)
-        self.levels, h = nn.ModuleList(), width
+        self.levels, h, self._layers = nn.ModuleList(), width, 1 + blocks
         for level, out in enumerate(width * m for m in multipliers):
             self.levels.append(nn.Identity() if level == 0 else downsample(h, rank))
             for _ in range(blocks):
@@ -107,20 +108,30 @@ class UNetEncoder(Encoder):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
-        logits: Tensor = self.head(self._coarsest(x, c).flatten(1))
-        return logits
+        return self._head(self._maps(x, c)[-1])
 
     def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and the mean of each channel of the coarsest feature map."""
-        h = self._coarsest(x, c)
-        return self.head(h.flatten(1)), h.flatten(2).mean(2)
+        """The logits, and the mean over space of each channel, after a SiLU, behind the stem and each level.
 
-    def _coarsest(self, x: Tensor, c: Tensor) -> Tensor:
+        The first levels see noise, contrast and strokes, to which the logits are trained to be blind.
+        """
+        maps = self._maps(x, c)
+        return self._head(maps[-1]), torch.cat([F.silu(h).flatten(2).mean(2) for h in maps], 1)
+
+    def _maps(self, x: Tensor, c: Tensor) -> list[Tensor]:
+        """The feature maps behind the stem and each level."""
         e = self.embedding(c)
         h = self.stem(fold_patches(x, self.patch))
-        for layer in self.levels:
+        maps = [h]
+        for number, layer in enumerate(self.levels, 1):
             h = apply_layer(layer, h, e)
-        return F.silu(self.norm(h))
+            if number % self._layers == 0:
+                maps.append(h)
+        return maps
+
+    def _head(self, h: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))
+        return logits
 
 
 class MLPEncoder(DenseLayers, Encoder):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Console", "aligned", "is_speaker", "say"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
-_TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "flow": "likelihood", "bound": "bound"}
+_TITLES = {"train": "training", "sample": "sampling", "compare": "comparing", "evaluate": "evaluating"}
+_TITLES |= {"flow": "likelihood", "bound": "bound"}
 
 
 def is_speaker() -> bool:

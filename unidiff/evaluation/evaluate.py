@@ -31,6 +31,7 @@ __all__ = ["Evaluator", "evaluate", "feature_network"]
 _BATCH = 500
 _FEWEST = 20  # samples
 _MOST_VALUES = 1024  # of a sample that is its own features
+_ENOUGH = 10  # samples for each feature, from which on the bias is a series worth its first term
 _NEIGHBOURS, _BALL = 3, 5  # Kynkaanniemi et al. 2019, section 3; Naeem et al. 2020, section 5
 _IMAGE = 3  # axes of one sample from which on its values are pixels in [-1, 1]
 
@@ -151,19 +152,19 @@ class Evaluator:
         assert self._real.train is not None
         return nearest(x, map(_as_saved, self._real.train.all_batches()))
 
-    def scores(self, name: str, x: Tensor, **more: Any) -> Scores:
-        """The measures of samples, (N, *shape); `cost` and `facts` are kept as they are.
+    def scores(self, name: str, x: Tensor, more: Mapping[str, Estimate] | None = None, **kept: Any) -> Scores:
+        """The measures of samples, (N, *shape), and `more` of them; `cost` and `facts` are kept as they are.
 
         Samples that are not finite are not measured.
         """
         x = x.detach().cpu()
         if not bool(x.isfinite().all()):
-            return Scores(name, len(x), {}, **more)
+            return Scores(name, len(x), {}, **kept)
         x = _as_saved(x)
         copies = {} if self._held_out is None else {"memorization": memorization(self._nearest(x), self._held_out)}
-        return self._measured(name, x.split(_BATCH), copies, **more)
+        return self._measured(name, x.split(_BATCH), copies | dict(more or {}), **kept)
 
-    def _measured(self, name: str, batches: Iterable[Tensor], copies: Mapping[str, Estimate], **more: Any) -> Scores:
+    def _measured(self, name: str, batches: Iterable[Tensor], more: Mapping[str, Estimate], **kept: Any) -> Scores:
         sharp: list[Tensor] = []
 
         def looked_at() -> Iterable[Tensor]:
@@ -174,7 +175,7 @@ class Evaluator:
 
         found, reference = self._network.of(looked_at()), self._reference
         measures = {"frechet": frechet_distance(found.values, reference.values)}
-        if min(len(found.values), len(reference.values)) > 2 * found.values.shape[1]:
+        if min(len(found.values), len(reference.values)) >= _ENOUGH * found.values.shape[1]:
             measures["frechet_corrected"] = frechet_distance(found.values, reference.values, corrected=True)
         measures["kernel"] = self._kernel.distance(found.values)
         pairs = self._manifold.precision_recall(found.values), self._manifold.density_coverage(found.values)
@@ -184,10 +185,10 @@ class Evaluator:
             measures["classifier_score"] = classifier_score(found.probabilities)
             measures["confidence"] = mean_of(found.probabilities.max(1).values)
             histogram = class_histogram(found.probabilities, reference.probabilities)
-        measures |= copies
+        measures |= more
         if sharp:
             measures["sharpness"] = mean_of(torch.cat(sharp))
-        return Scores(name, len(found.values), measures, histogram, **more)
+        return Scores(name, len(found.values), measures, histogram, **kept)
 
     def floor(self) -> Scores | None:
         """The measures of real data; their distance from the training data is that of other held-out data."""
@@ -202,7 +203,9 @@ class Evaluator:
         """The rows with the floor, and all that the numbers depend on."""
         rows, values = tuple(rows), self._reference.values
         size = values.shape[1]
-        broken = [f"{row.name} has samples that are not finite, so it is not measured." for row in rows if not row.measures]
+        broken = [
+            f"{row.name} has samples that are not finite, so it is not measured." for row in rows if not row.measures
+        ]
         counts = sorted({row.count for row in rows})
         bias = {str(count): frechet_bias(values.T.cov().reshape(size, size), count, len(values)) for count in counts}
         shared = {

@@ -10,7 +10,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.bootstrap import bootstrapped
 from unidiff.evaluation.distances import Estimate
 
-__all__ = ["as_features", "frechet_bias", "fitted_frechet", "frechet_distance", "gaussian_frechet"]
+__all__ = ["as_features", "fitted_frechet", "frechet_bias", "frechet_distance", "gaussian_frechet"]
 
 
 @plain_arguments
@@ -105,7 +105,7 @@ def frechet_distance(x: Tensor, y: Tensor, *, corrected: bool = False) -> Estima
 
 @plain_arguments
 def frechet_bias(covariance: Tensor, n: int, m: int) -> float:
-    """The expected `frechet_distance` of two sets of one Gaussian, of n and m samples, to first order in 1 / n and 1 / m.
+    """The expected `frechet_distance` of two sets of one Gaussian, of n and m samples, to first order in 1 / n, 1 / m.
 
     With the eigenvalues l of the covariance C, the means differ by tr C / n, and to second order the distance of C
     from C + E is half the sum of E_ij^2 / (l_i + l_j) (the Bures metric), where E_ij of n samples has the variance l_i
