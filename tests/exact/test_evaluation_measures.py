@@ -223,7 +223,7 @@ def test_the_nearest_is_found_in_any_batches():
     x, data = randn(7, 2, 2, seed=1), randn(40, 2, 2, seed=2).float()
     found = nearest(x, data.split(9))
     distances = torch.cdist(x.float().double().flatten(1), data.double().flatten(1))
-    assert torch.equal(found.index, distances.argmin(1))
+    assert torch.equal(found.row, distances.argmin(1))
     assert float((found.distance - distances.min(1).values).abs().max()) < 1e-12
 
 

@@ -71,7 +71,7 @@ def evaluate(
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
-    values = {"count": count, "features": features, "split": split, "bits": bits, "seed": seed}
+    values: dict[str, Any] = {"count": count, "features": features, "split": split, "bits": bits, "seed": seed}
     values |= {"solvers": names, "nfe": integers("--nfe", nfe)}
     own, named = split_conditions(overrides)
     own += [] if data is None else [f"data={data}"]

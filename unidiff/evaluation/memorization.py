@@ -24,11 +24,11 @@ class Nearest(NamedTuple):
 
     Attributes:
         distance: Euclidean distance, (N,) float64.
-        index: Which it is, (N,).
+        row: Which it is, (N,).
     """
 
     distance: Tensor
-    index: Tensor
+    row: Tensor
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import safe_open
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unidiff.arguments import plain_arguments
-from unidiff.backbone.encoder import UNetEncoder
+from unidiff.backbone.encoder import Encoder, UNetEncoder
 from unidiff.classifier import NeuralClassifier
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest, whole_file
@@ -29,7 +29,7 @@ __all__ = ["SHIPPED", "FeatureNetwork", "Features", "load_features", "save_featu
 # Name -> SHA-256 of its file. Each was trained by the recipe features_NAME, on the train split of real data only.
 SHIPPED = {
     "digits": "sha256:a4af4c3b6ee1d60897c0011e1cea4d67506613db3e895c41b7d6f377ba329751",
-    "mnist": "sha256:",
+    "mnist": "sha256:8b2da253888c5b33ffe3332d9f0bcd5e7d3216f0c553d237662f30f698e25365",
 }
 _FOLDER = Path(__file__).parent / "networks"
 _BATCH = 500
@@ -82,7 +82,8 @@ class FeatureNetwork:
     @torch.no_grad()
     def of(self, batches: Iterable[Tensor]) -> Features:
         """Of samples that come in batches."""
-        model, network = self.classifier, self.classifier.backbone
+        model = self.classifier
+        network = cast(Encoder, model.backbone)
         process, weight = model.process, next(model.parameters())
         level = process.level(process.t_min)
         scale = 1.0 if process.basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from unidiff import plot
+from unidiff.classifier import NeuralClassifier
 from unidiff.data.base import Dataset, require_split
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.evaluate import Evaluator, feature_network
@@ -108,16 +109,16 @@ class EvaluationTask(ResultsTask):
 
     def _network(self, sets: Sets, device: torch.device, allow_imports: bool, reporter: Reporter) -> Any:
         """The features, after an error if there are none for these data."""
-        chosen: str | FeatureNetwork | None = self.features
+        chosen, network = self.features, None
         if chosen is not None and chosen not in ("pixels", *SHIPPED):
             if not os.path.isdir(chosen):
                 allowed = ", ".join(map(repr, (*SHIPPED, "pixels")))
                 problem = f"must be {allowed} or the run directory of a classifier, got {chosen!r}"
                 raise ParameterError("features", problem)
             run = classifier_run(chosen, device=str(device), allow_imports=allow_imports, report=reporter.notice)
-            chosen = FeatureNetwork(f"the classifier {chosen}", run.digest, run.model)  # type: ignore[arg-type]
+            network = FeatureNetwork(f"the classifier {chosen}", run.digest, cast(NeuralClassifier, run.model))
         data = sets.data
-        return feature_network(chosen, data.features, data.decoded_shape, str(device))
+        return feature_network(network or chosen, data.features, data.decoded_shape, str(device))
 
     def compute(
         self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool

@@ -166,7 +166,7 @@ def _plans(
 
 def _draw(plan: _Plan, measures: dict[str, Estimate], reporter: Reporter) -> Drawn:
     run, sampling = plan.run, plan.sampling
-    cond = plan.model.in_turn(sampling.count)
+    cond: dict[str, Any] = dict(plan.model.in_turn(sampling.count))
 
     def drawn() -> tuple[Tensor, int]:
         solution = draw(
