@@ -103,8 +103,7 @@ def evaluate(
     pinned = "" if network["digest"] is None else f", {network['digest'][:19]}"
     say(f"features: {network['size']} of {network['network']}{pinned}")
     say(f"reference: {reference['data']}, {reference['count']} samples")
-    if floor is not None:
-        say(f"real data: {floor['data']}, {floor['count']} samples; +- is one standard error")
+    say(f"real data: {floor['data']}, {floor['count']} samples; +- is one standard error")
     say(f"{directory}{os.sep}: {', '.join(sorted(outcome.files))}")
 
 

@@ -47,10 +47,7 @@ class Digits(GreySquares):
 
     size: int = 8
 
-    @property
-    def features(self) -> str:
-        """See `Dataset.features`."""
-        return "digits"
+    features: ClassVar[str] = "digits"
 
     def open(self, split: str = "train") -> TensorSource:
         """Read the split from the installed package; see `Dataset.open`."""

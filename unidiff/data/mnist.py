@@ -245,10 +245,7 @@ class MNIST(_IDXImages):
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
 
-    @property
-    def features(self) -> str:
-        """See `Dataset.features`."""
-        return "mnist"
+    features: ClassVar[str] = "mnist"
 
 
 @renamed(offline="fallback")

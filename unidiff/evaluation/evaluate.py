@@ -144,7 +144,10 @@ class Evaluator:
         self._reference = network.of(map(_as_saved, real.reference))
         values = self._reference.values
         self._kernel = KernelTarget(values)
-        self._manifold = ManifoldTarget(values, k=_NEIGHBOURS, balls=_BALL)
+        # As many data as samples, evenly from all: balls that the data fill more densely are smaller, and miss samples.
+        count = min(len(values), len(real.floor))
+        self._balls = values[torch.arange(count) * len(values) // count]
+        self._manifold = ManifoldTarget(self._balls, k=_NEIGHBOURS, balls=_BALL)
         held_out = None if real.train is None else real.held_out
         self._held_out = None if held_out is None else self._nearest(_stacked(held_out[0]))
 
@@ -190,11 +193,9 @@ class Evaluator:
             measures["sharpness"] = mean_of(torch.cat(sharp))
         return Scores(name, len(found.values), measures, histogram, **kept)
 
-    def floor(self) -> Scores | None:
+    def floor(self) -> Scores:
         """The measures of real data; their distance from the training data is that of other held-out data."""
         real, copies = self._real, {}
-        if real.floor is None:
-            return None
         if self._held_out is not None and real.held_out is not None:
             copies["memorization"] = memorization(self._nearest(_stacked(real.held_out[1])), self._held_out)
         return self._measured("real data", map(_as_saved, real.floor), copies)
@@ -212,7 +213,7 @@ class Evaluator:
             **self._real.facts(),
             "features": {**self._network.facts, "size": size},
             "frechet_bias": bias,
-            "neighbours": {"precision_recall": _NEIGHBOURS, "density_coverage": _BALL},
+            "neighbours": {"precision_recall": _NEIGHBOURS, "density_coverage": _BALL, "reference": len(self._balls)},
             "samples_as": "clamped to [-1, 1], 8 bits" if len(self._real.shape) >= _IMAGE else "unchanged",
             "dtype": "float64",
             "unidiff": __version__,

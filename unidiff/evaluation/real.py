@@ -59,7 +59,7 @@ class RealData:
     """
 
     reference: Rows
-    floor: Rows | None
+    floor: Rows
     train: OpenDataset | None = None
     held_out: tuple[Rows, Rows] | None = None
     features: str = ""
@@ -74,7 +74,7 @@ class RealData:
         """What results say of them."""
         return {
             "reference": self.reference.facts(),
-            "floor": None if self.floor is None else self.floor.facts(),
+            "floor": self.floor.facts(),
             "memorization": None
             if self.train is None or self.held_out is None
             else {"train": self.train.name, "count": len(self.train), "held_out": len(self.held_out[0])},

@@ -84,24 +84,28 @@ class Evaluation:
 
     Attributes:
         rows: The sets.
-        floor: Real data, measured like the samples; None if there are none.
+        floor: Real data, measured like the samples.
         facts: What every number depends on: data, features and their digest, counts, seed, number format, version.
         notes: What the user must know.
     """
 
     rows: tuple[Scores, ...]
-    floor: Scores | None
+    floor: Scores
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        floor = None if self.floor is None else self.floor.to_dict()
-        return {**self.facts, "floor": floor, "rows": [row.to_dict() for row in self.rows], "notes": list(self.notes)}
+        return {
+            **self.facts,
+            "floor": self.floor.to_dict(),
+            "rows": [row.to_dict() for row in self.rows],
+            "notes": list(self.notes),
+        }
 
     def to_csv(self) -> str:
         """A line for each set, the floor first; each measure with its standard error and the ends of its interval."""
-        every = [*([] if self.floor is None else [self.floor]), *self.rows]
+        every = [self.floor, *self.rows]
         names = [name for name in MEASURES if any(name in row.measures for row in every)]
         costs = [name for name in COSTS if any(name in row.cost for row in every)]
         features, reference = self.facts["features"], self.facts["reference"]
@@ -130,7 +134,7 @@ class Evaluation:
 
     def tables(self, width: int = _WIDTH) -> Iterator[list[list[str]]]:
         """Tables of text no wider than `width`: a line for each measure, a column for each set, the floor first."""
-        columns = [_column(row) for row in ([] if self.floor is None else [self.floor]) + [*self.rows]]
+        columns = [_column(row) for row in (self.floor, *self.rows)]
         titles = {**MEASURES, "classes": "chi-square of classes", **COSTS}
         used = {name: title for name, title in titles.items() if any(name in column for column in columns)}
         first = max(map(len, used.values()), default=0)
@@ -138,7 +142,8 @@ class Evaluation:
             block: list[dict[str, str]] = []
             while columns and (not block or _width(first, [*block, columns[0]]) <= width):
                 block.append(columns.pop(0))
-            rows = [[title, *(column.get(name, "") for column in block)] for name, title in used.items()]
+            own = {name: title for name, title in used.items() if any(name in column for column in block)}
+            rows = [[title, *(column.get(name, "") for column in block)] for name, title in own.items()]
             yield [["", *(column["name"] for column in block)], *rows]
 
 

@@ -138,8 +138,7 @@ class EvaluationTask(ResultsTask):
                 yield evaluator.scores(drawn.name, drawn.x, cost=drawn.cost, facts=drawn.facts, more=drawn.measures)
             reporter.progress("evaluate", len(sets), len(sets))
 
-        if real.floor is not None:
-            shown["real data"] = real.floor.source.batch(real.floor.rows[:_SHOWN])
+        shown["real data"] = real.floor.source.batch(real.floor.rows[:_SHOWN])
         evaluation = evaluator.evaluation(rows(), sets.notes, split=self.split)
         for note in evaluation.notes:
             reporter.notice(note)

@@ -21,6 +21,7 @@ from unidiff.evaluation.cost import measured
 from unidiff.evaluation.distances import Estimate
 from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.files import digest, digest_of
+from unidiff.grid import default_grid
 from unidiff.reading import map_array
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import LoadOptions, draw
@@ -153,7 +154,9 @@ def _plans(
         if not task.nfe:
             plans.append(_Plan(label, run, model, own))
             continue
-        grid = own.grid_for(run.recipe.process)
+        # A table's own times have one number of evaluations.
+        usual, grid = default_grid(run.recipe.process), own.grid_for(run.recipe.process)
+        grid = grid if grid.with_steps(1) is not None and not task.solvers else usual
         pairs = [(label, model.denoiser)]
         every, missed = planned(pairs, task.solvers or [(own.solver, grid)], task.nfe, run.recipe.data.shape, grid)
         notes += missed
