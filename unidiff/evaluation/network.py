@@ -49,7 +49,7 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-    """A classifier of clean samples, whose last layer before the logits are the features.
+    """A classifier of clean samples, with the features that its network has for comparing them; see `Encoder`.
 
     Attributes:
         name: What it is called in results.
