@@ -185,3 +185,37 @@ def test_energy_is_counted_where_it_can_be_read(tmp_path, monkeypatch):
     assert found.keys() == {"seconds", "cpu_seconds", "joules_per_1000"}
     monkeypatch.setattr(cost, "_ENERGY", tmp_path / "nowhere")
     assert "joules_per_1000" not in cost.measured(lambda: None, 500)[1]
+
+
+def test_a_model_of_classes_has_data_of_those_classes(tmp_path):
+    tiny = {**DIGITS, "conditioning": {"type": "Labels"}, "training": {**RING["training"], "steps": 2, "batch": 4}}
+    assert unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "run").code == 0
+    words = ["evaluate", tmp_path / "run", "--class", "3,8", "--count", 20, "--nfe", 2, "--out", tmp_path / "out"]
+    assert unidiff(*words).code == 0
+    content = json.loads((tmp_path / "out/evaluate.json").read_text())
+    row, labels = content["rows"][0], ud.data.Digits().open("test").labels
+    assert row["conditions"] == "classes 3, 8 in turn"
+    # As many of each class as there are of the rarer one, and of these the classifier finds nearly all.
+    each = min(int((labels == k).sum()) for k in (3, 8))
+    assert content["reference"]["count"] == 2 * each
+    assert sum(row["classes"]["expected"][k] for k in (3, 8)) > 1.7 * each
+    assert sum(row["classes"]["expected"]) == 2 * each
+
+
+def test_a_model_of_latents_is_held_against_images(tmp_path):
+    ud.codec.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1).save(tmp_path / "codec")
+    latent = {
+        "type": "Latent",
+        "data": {"type": "Digits", "size": 16},
+        "codec": str(tmp_path / "codec"),
+        "cache": False,
+    }
+    tiny = {**RING, "data": latent, "training": {**RING["training"], "steps": 1, "batch": 4}}
+    result = unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "run")
+    assert result.code == 0, result
+    words = [tmp_path / "run", "--count", 20, "--nfe", 2, "--out", tmp_path / "out"]
+    assert "latent model" in refused("evaluate", *words, "--bits", 2)
+    result = unidiff("evaluate", *words, "--json")
+    content = json.loads(result.out.splitlines()[-1])
+    assert (content["reference"]["data"], content["features"]["resized"]) == ("Digits test", True)
+    assert content["rows"][0]["measures"]["frechet"]["value"] > content["floor"]["measures"]["frechet"]["value"]

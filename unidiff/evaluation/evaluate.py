@@ -76,7 +76,7 @@ def evaluate(
     if isinstance(data, RealData):
         real = data
     else:
-        feature_network(features, data.features, data.decoded_shape, device)  # an error before any data are read
+        feature_network(features, data.images.features, data.decoded_shape, device)  # an error before any data are read
         real = real_data(data, max(map(len, sets.values())), split=split, seed=seed)
     for name, x in sets.items():
         require(tuple(x.shape[1:]) == real.shape, f"samples[{name!r}]", tuple(x.shape), f"of shape (N, *{real.shape})")

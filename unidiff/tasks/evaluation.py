@@ -117,8 +117,8 @@ class EvaluationTask(ResultsTask):
                 raise ParameterError("features", problem)
             run = classifier_run(chosen, device=str(device), allow_imports=allow_imports, report=reporter.notice)
             network = FeatureNetwork(f"the classifier {chosen}", run.digest, cast(NeuralClassifier, run.model))
-        data = sets.data
-        return feature_network(network or chosen, data.features, data.decoded_shape, str(device))
+        data = sets.data.images
+        return feature_network(network or chosen, data.features, data.shape, str(device))
 
     def compute(
         self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool

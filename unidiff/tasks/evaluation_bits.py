@@ -25,11 +25,8 @@ def bits_per_dim(run: GenerationRun, task: EvaluationTask, reporter: Reporter) -
     """Both numbers with their standard errors, as `unidiff likelihood --bound` computes them, in float32.
 
     Raises:
-        RunError: If the model is of latents, or the pixels of its data are not of 8 bits.
+        RunError: If the pixels of its data are not of 8 bits.
     """
-    if run.recipe.data.coded:
-        problem = "this is a latent model, whose density is not the likelihood of images"
-        raise RunError(f"{run.directory}: {problem}. Leave `bits` out.")
     source, denoiser = run.recipe.data.open("test"), run.denoiser
     rows = torch.arange(min(task.bits, len(source)))
     x = source.batch(rows, next(denoiser.parameters()).device)

@@ -129,6 +129,9 @@ def open_sets(task: EvaluationTask, reporter: Reporter, device: torch.device, al
     if data is None:
         raise ParameterError("data", f"it is missing. Give the data that the samples of {files[0]} are to be like.")
     for run in runs:
+        if task.bits and run.recipe.data.coded:
+            problem = f"{run.directory} is a latent model, whose density is not the likelihood of images"
+            raise ParameterError("bits", f"{problem}. Leave it out.")
         if run.recipe.data.decoded_shape != data.decoded_shape:
             shapes = f"samples of {run.recipe.data.decoded_shape}, as {run.directory}, got {data.decoded_shape}"
             raise ParameterError("data", f"must have {shapes}")
