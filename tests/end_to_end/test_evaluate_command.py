@@ -74,12 +74,16 @@ def test_a_run_under_several_solvers(folder, tmp_path):
     assert {row["features"] for row in rows} == {"pixels"}
     # An untrained model is far from the ring, real data are not.
     assert float(floor["frechet"]) < 0.1 < min(float(row["frechet"]) for row in rows)
-    assert all(float(row["bits_bound"]) > 0 and row["bits_flow"] for row in rows)
+    likelihood = unidiff("likelihood", folder / "ring", "--count", 4, "--bound", "--json").out
+    for name in ("flow", "bound"):
+        expected = json.loads(likelihood.splitlines()[-1])[name]["bits_per_dim"]
+        assert {float(row[f"bits_{name}"]) for row in rows} == {expected}
     loaded = ud.load(folder / "ring")
     expected = json.loads((tmp_path / "out/evaluate.json").read_text())["rows"][0]
     assert (expected["digest"], expected["step"]) == (loaded.digest, loaded.step)
 
 
+@pytest.mark.slow  # four evaluations
 def test_a_recipe_and_python_give_the_same_numbers(folder, tmp_path, monkeypatch):
     recipe = {"evaluate": [str(folder / "copies.npy")], "data": {"type": "Digits"}, "count": 40, "features": "pixels"}
     path = write(tmp_path, recipe)
@@ -97,6 +101,7 @@ def test_a_recipe_and_python_give_the_same_numbers(folder, tmp_path, monkeypatch
     assert own.measures == ud.evaluate({"a": x}, ud.data.Digits(), features="pixels").rows[0].measures
 
 
+@pytest.mark.slow  # a training of a classifier
 def test_the_features_of_a_classifier(tmp_path):
     tiny = {key: DIGITS[key] for key in ("data", "process")} | {"training": {**RING["training"], "steps": 2}}
     tiny["classifier"] = {"type": "UNetEncoder", "width": 8, "multipliers": [1, 2], "blocks": 1}
@@ -187,6 +192,7 @@ def test_energy_is_counted_where_it_can_be_read(tmp_path, monkeypatch):
     assert "joules_per_1000" not in cost.measured(lambda: None, 500)[1]
 
 
+@pytest.mark.slow  # a training of a model of images
 def test_a_model_of_classes_has_data_of_those_classes(tmp_path):
     tiny = {**DIGITS, "conditioning": {"type": "Labels"}, "training": {**RING["training"], "steps": 2, "batch": 4}}
     assert unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "run").code == 0
@@ -202,6 +208,7 @@ def test_a_model_of_classes_has_data_of_those_classes(tmp_path):
     assert sum(row["classes"]["expected"]) == 2 * each
 
 
+@pytest.mark.slow  # imports diffusers, trains on latents
 def test_a_model_of_latents_is_held_against_images(tmp_path):
     ud.codec.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1).save(tmp_path / "codec")
     latent = {
