@@ -111,7 +111,8 @@ def feature_network(features: Any, shipped: str, shape: tuple[int, ...], device:
         features = shipped or ("pixels" if len(shape) < _IMAGE else None)
     if features is None:
         problem = f"there is no shipped network for samples of shape {tuple(shape)}"
-        raise ParameterError("features", f"{problem}. Name the run of a classifier of such data, or 'pixels'.")
+        pixels = ", or 'pixels'" if size <= _MOST_VALUES else ""
+        raise ParameterError("features", f"{problem}. Name the run of a classifier of such data{pixels}.")
     if features == "pixels":
         allowed = f"a classifier's run for samples of more than {_MOST_VALUES} values (these have {size})"
         require(size <= _MOST_VALUES, "features", features, allowed)
