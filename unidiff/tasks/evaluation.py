@@ -31,7 +31,7 @@ from unidiff.tasks.sample_conditions import SampleConditions
 
 __all__ = ["EvaluationTask"]
 
-_SHOWN = 9  # samples of each set in the figure
+_SHOWN = 9  # samples of each set in each of the two columns of the figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +134,11 @@ class EvaluationTask(ResultsTask):
         def rows() -> Iterator[Scores]:
             for done, drawn in enumerate(sets.drawn(reporter)):
                 reporter.progress("evaluate", done, len(sets))
-                shown[drawn.name] = drawn.x[:_SHOWN].clone()
+                shown[drawn.name] = drawn.x[: 2 * _SHOWN].clone()
                 yield evaluator.scores(drawn.name, drawn.x, cost=drawn.cost, facts=drawn.facts, more=drawn.measures)
             reporter.progress("evaluate", len(sets), len(sets))
 
-        shown["real data"] = real.floor.source.batch(real.floor.rows[:_SHOWN])
+        shown["real data"] = real.floor.source.batch(real.floor.rows[: 2 * _SHOWN])
         evaluation = evaluator.evaluation(rows(), sets.notes, split=self.split)
         for note in evaluation.notes:
             reporter.notice(note)
@@ -153,6 +153,6 @@ class EvaluationTask(ResultsTask):
         caption = f"The first of {self.count} samples, seeds from {self.seed}; reference: {reference}."
         with self.written(directory, content) as folder:
             (folder / table).write_text(evaluation.to_csv())
-            cells = [[(x, "")] for x in shown.values()]
-            plot.save_table(cells, [*shown], [""], folder / samples, caption)
+            cells = [[(x[:_SHOWN], ""), (x[_SHOWN:], "")] for x in shown.values()]
+            plot.save_table(cells, [*shown], ["", ""], folder / samples, caption)
         return EvaluationOutcome(directory, content, self.files, evaluation.to_csv(), evaluation=evaluation)
