@@ -59,6 +59,7 @@ from unidiff.editing.sdedit import inpaint as inpaint
 from unidiff.editing.sdedit import variations as variations
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison
+from unidiff.evaluation.evaluate import evaluate as evaluate
 from unidiff.evaluation.tune import tune as tune
 from unidiff.evaluation.tuning import Tuning as Tuning
 from unidiff.exact import Empirical as Empirical

@@ -29,6 +29,7 @@ from unidiff.recipe.registry import PUBLIC
 RESULTS = {
     *("Bound", "Likelihood", "Solution", "CascadeSolution", "Comparison", "RoundTrip", "Level", "Prediction", "Run"),
     *("TimeState", "Observation", "Stationary", "MeanFieldState", "Stability", "Flow", "Posterior", "Tuning"),
+    *("ClassHistogram", "Evaluation", "FeatureNetwork", "RealData", "Scores"),
 }
 MORE = {
     "Mask": [{"inside": [[True, True], [True, False]], "modes": 2}],

@@ -24,6 +24,7 @@ WRONG = (object(), "nonsense", None, [object()], torch.zeros(2, 3, 5), 1.5)
 # Results, which nobody but the library makes, and tuples with names.
 MADE_BY_US = {
     *("Bound", "CascadeSolution", "CodecInTraining", "Comparison", "Flow", "GradientModes", "Level", "Likelihood"),
+    *("ClassHistogram", "Evaluation", "FeatureNetwork", "RealData", "Scores"),
     *("MeanFieldState", "Observation", "Prediction", "RoundTrip", "Run", "Solution", "Stability", "Stationary"),
     "Tuning",
 }

@@ -45,6 +45,9 @@ def test_encoders_map_pixels_to_classes(encoder):
         both = encoder(x, c)
         assert (encoder(x, c.flip(0)) - both)[0].abs().max() > 1e-4  # it knows the noise
     torch.testing.assert_close(encoder(x[:1], c[:1]), both[:1], rtol=1e-4, atol=1e-5)
+    logits, features = encoder.with_features(x, c)
+    assert torch.equal(logits, encoder(x, c))
+    assert features.shape == (3, {"MLPEncoder": 8, "UNetEncoder": 8 + 8 + 16}[type(encoder).__name__])
 
 
 class Handed(torch.nn.Module):

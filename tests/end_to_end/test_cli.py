@@ -455,6 +455,7 @@ def test_paths_that_are_too_long_are_one_message(run, tmp_path):
             ("check", path),
             ("sample", path),
             ("compare", path),
+            ("evaluate", path),
             ("export", run, path),
             ("export", path, tmp_path / "model"),
             ("edit", run, path),

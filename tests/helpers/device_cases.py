@@ -313,6 +313,15 @@ def measurement_cases() -> list[Case]:
             ud.evaluation.energy_distance(POINTS[:20].to(device), POINTS[20:].to(device)).value, dtype=F64
         )
 
+    def features(device: torch.device, steps: int) -> list[Tensor]:
+        network, draws = ud.UNetEncoder((1, 8, 8), 8, classes=3), generator()
+        for weight in network.parameters():
+            torch.nn.init.normal_(weight, std=0.3, generator=draws)
+        classifier = ud.NeuralClassifier(ud.FlowMatching(), network).to(device).eval()
+        x = torch.randn(12, 1, 9, 9, generator=draws)
+        found = ud.evaluation.FeatureNetwork("tiny", "", classifier).of(x.to(device).split(12 // steps))
+        return [found.values, *([] if found.probabilities is None else [found.probabilities])]
+
     def mean(device: torch.device, steps: int) -> Tensor:
         return ud.evaluation.mean_prediction(
             mixture(ud.VPSDE(), device), (2,), 3, dtype=F64, device=device, label=LABELS
@@ -343,7 +352,7 @@ def measurement_cases() -> list[Case]:
     return [
         *(Case(f"likelihood-{type(t).__name__}", likelihood(t), True) for t in instances(ud.DivergenceEstimator)),
         *(Case(f"{make.__name__}-{type(p).__name__}", make(p)) for make in (bound, coded, edited) for p in two),
-        *(Case(task.__name__, task) for task in (learned_bound, flow, energy, mean, empirical, full, heat)),
+        *(Case(task.__name__, task) for task in (learned_bound, flow, energy, features, mean, empirical, full, heat)),
         Case("compared", compared, True),
     ]
 

@@ -166,6 +166,7 @@ _RIGHT = {  # the arguments of each command
     "edit": ["images", "picture.png"],
     "likelihood": ["ring"],
     "compare": ["ring", "--nfe", "2", "--count", "20", "--out", "out"],
+    "evaluate": ["ring", "--nfe", "2", "--count", "20", "--out", "out"],
     "export": ["latent", "out"],
     "list": [],
     "describe": ["DDPM"],
@@ -266,7 +267,7 @@ def option(verdict: Verdict, draw: random.Random, index: int, templates: Path) -
     if name == "run" and draw.random() < 0.7:
         words.append("--dry-run")
     before = snapshot(Path.cwd())
-    result = run(name, *words, patience=TRAINING if name in ("run", "compare") else 20)
+    result = run(name, *words, patience=TRAINING if name in ("run", "compare", "evaluate") else 20)
     verdict.judge(result)
     if result.code == 2:
         untouched(verdict, before, (Path.cwd(),), "after unidiff " + " ".join((name, *words))[:200])

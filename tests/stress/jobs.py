@@ -48,6 +48,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "started": {**_PLAIN, "data": {"type": "Digits"}, "start": "pipeline"},
 }
 TRAINING = 60.0  # seconds of processor time after which the smallest training hangs
+_TIMED = ("seconds", "cpu_seconds", "joules_per_1000", "environment")  # entries that differ between equal results
 RUNS = ("ring", "images", "codec", "classifier", "latent")  # what templates hold, trained
 
 
@@ -101,7 +102,7 @@ def _digest(path: Path) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(entry) for key, entry in value.items() if key not in ("seconds", "environment")}
+        return {key: _timeless(entry) for key, entry in value.items() if key not in _TIMED}
     return [_timeless(entry) for entry in value] if isinstance(value, list) else value
 
 
@@ -122,6 +123,7 @@ def _on(run: str, name: str, words: str, writes: str, results: str, *, overwrite
     return Job(name, (*line, "--overwrite") if old else line, writes, needs, after, (results,))
 
 
+_EVALUATE = "evaluate images --nfe 2 --count 20 --out out"
 _COMPARE = "compare images --solvers ddim --nfe 2 --count 20 --out out"
 JOBS = (
     _training("run", "ring"),
@@ -134,6 +136,7 @@ JOBS = (
     _on("latent", "export again", "export latent out", "out", "out/**/*.safetensors", overwrite=True, old="pipeline"),
     _on("images", "sample", "sample images --count 2 --array out.npy --out out.png", "out.npy", "out.npy"),
     _on("images", "report", _COMPARE, "out", "out/compare.json", overwrite=True),
+    _on("images", "evaluation", _EVALUATE, "out", "out/evaluate.json", overwrite=True),
     _on("solvers.yaml", "comparison", "run solvers.yaml --out out", "out", "out/compare.json", overwrite=True),
 )
 

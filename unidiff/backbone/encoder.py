@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,6 +53,11 @@ class Encoder(PlainArguments, nn.Module, ABC):
             Logits, (B, classes). They start at exactly 0: all classes are equally probable.
         """
 
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and features (B, F) in which samples are compared: here the logits again."""
+        logits = self(x, c)
+        return logits, logits
+
 
 def _required(classes: int | None) -> int:
     require_whole("classes", classes, 1, 1_000_000)
@@ -90,7 +96,7 @@ class UNetEncoder(Encoder):
         self.shape, self.patch, self.classes = tuple(shape), patch, _required(classes)
         self.embedding = NoiseEmbedding(width, 4 * width)
         self.stem = CONVOLUTIONS[rank](shape[0] * patch**rank, width, 3, padding=1)
-        self.levels, h = nn.ModuleList(), width
+        self.levels, h, self._layers = nn.ModuleList(), width, 1 + blocks
         for level, out in enumerate(width * m for m in multipliers):
             self.levels.append(nn.Identity() if level == 0 else downsample(h, rank))
             for _ in range(blocks):
@@ -102,10 +108,28 @@ class UNetEncoder(Encoder):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
+        return self._head(self._maps(x, c)[-1])
+
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and the mean over space of each channel, after a SiLU, behind the stem and each level.
+
+        The first levels see noise, contrast and strokes, to which the logits are trained to be blind.
+        """
+        maps = self._maps(x, c)
+        return self._head(maps[-1]), torch.cat([F.silu(h).flatten(2).mean(2) for h in maps], 1)
+
+    def _maps(self, x: Tensor, c: Tensor) -> list[Tensor]:
+        """The feature maps behind the stem and each level."""
         e = self.embedding(c)
         h = self.stem(fold_patches(x, self.patch))
-        for layer in self.levels:
+        maps = [h]
+        for number, layer in enumerate(self.levels, 1):
             h = apply_layer(layer, h, e)
+            if number % self._layers == 0:
+                maps.append(h)
+        return maps
+
+    def _head(self, h: Tensor) -> Tensor:
         logits: Tensor = self.head(F.silu(self.norm(h)).flatten(1))
         return logits
 
@@ -128,3 +152,8 @@ class MLPEncoder(DenseLayers, Encoder):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """See `Encoder.forward`."""
         return self._evaluate(x, c)
+
+    def with_features(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and the last hidden layer."""
+        h = self._hidden(x, c)
+        return self.head(h), h

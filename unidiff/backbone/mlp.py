@@ -30,12 +30,15 @@ class DenseLayers(nn.Module):
 
     def _evaluate(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map samples, (B, *shape), their noise conditions, (B,), and conditions to (B, outputs)."""
+        output: Tensor = self.head(self._hidden(x, c, values))
+        return output
+
+    def _hidden(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
         e = self.embedding(c, values)
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
-        output: Tensor = self.head(F.silu(self.norm(h)))
-        return output
+        return F.silu(self.norm(h))
 
 
 def check_dense(shape: tuple[int, ...], width: int, depth: int) -> None:

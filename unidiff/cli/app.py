@@ -37,7 +37,10 @@ _PACKAGE = Path(__file__).parents[1]
 # Command -> its function, in a module beside this one.
 _FUNCTIONS = {
     **{name: f"run.{name}" for name in ("run", "resume")},
-    **{name: f"{name}.{name}" for name in ("sample", "inpaint", "edit", "likelihood", "compare", "tune", "export")},
+    **{
+        name: f"{name}.{name}"
+        for name in ("sample", "inpaint", "edit", "likelihood", "compare", "evaluate", "tune", "export")
+    },
     "check": "run.check",
     "list": "describe.list_names",
     "describe": "describe.describe",

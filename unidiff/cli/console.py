@@ -20,6 +20,7 @@ _TITLES = {
     "train": "training",
     "sample": "sampling",
     "compare": "comparing",
+    "evaluate": "evaluating",
     "tune": "tuning",
     "flow": "likelihood",
     "bound": "bound",

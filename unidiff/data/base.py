@@ -41,12 +41,14 @@ class Dataset(PlainArguments, ABC):
         coded: Whether samples are latents of an autoencoder, which `decode` turns into images.
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
+        features: Name of the shipped network in whose features samples are compared; empty if there is none.
     """
 
     coded: ClassVar[bool] = False
     replaced: ClassVar[str] = ""
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
+    features: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -71,6 +73,11 @@ class Dataset(PlainArguments, ABC):
         """Shape of a decoded sample."""
         return self.shape
 
+    @property
+    def images(self) -> Dataset:
+        """The data that decoded samples are to resemble: these, or the images of latents."""
+        return self
+
     def decode(self, x: Tensor) -> Tensor:
         """Images, (B, *decoded_shape), of samples of a model, (B, *shape); the identity unless `coded`."""
         return x
@@ -80,19 +87,11 @@ class Dataset(PlainArguments, ABC):
         return x
 
     def kept(self) -> dict[str, bytes]:
-        """Files that a run directory must keep for its model to be usable, by path inside it.
-
-        Raises:
-            DataError: If they cannot be read.
-        """
+        """Files that a run must keep for its model to be usable, by path inside it; a DataError if they are lost."""
         return {}
 
     def kept_in(self, directory: Path) -> Dataset:
-        """The same data, with the files that a run directory keeps in place of the originals.
-
-        Raises:
-            DataError: If the run directory has lost them.
-        """
+        """The same data, with the files that a run directory keeps for the originals; a DataError if it lost them."""
         return self
 
     @abstractmethod

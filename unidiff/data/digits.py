@@ -47,6 +47,8 @@ class Digits(GreySquares):
 
     size: int = 8
 
+    features: ClassVar[str] = "digits"
+
     def open(self, split: str = "train") -> TensorSource:
         """Read the split from the installed package; see `Dataset.open`."""
         require_split(split)

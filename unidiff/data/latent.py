@@ -78,6 +78,11 @@ class Latent(Dataset):
         return self.data.shape
 
     @property
+    def images(self) -> Dataset:
+        """The images."""
+        return self.data
+
+    @property
     def classes(self) -> int | None:
         """As for the images."""
         return self.data.classes

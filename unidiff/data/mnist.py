@@ -245,6 +245,8 @@ class MNIST(_IDXImages):
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
 
+    features: ClassVar[str] = "mnist"
+
 
 @renamed(offline="fallback")
 @dataclass(frozen=True)

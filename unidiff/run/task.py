@@ -136,9 +136,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, allow_impo
     return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports)  # type: ignore[type-abstract]
 
 
-def recipe_as_it_was(source: Path, text: str, allow_imports: bool) -> Task:
+def recipe_as_it_was(source: Path, text: str, allow_imports: bool, overrides: Sequence[str] = ()) -> Task:
     """As `load_recipe`, from the text that was in a file."""
-    return read_recipe(Task, source, choose=_chosen, allow_imports=allow_imports, text=text)  # type: ignore[type-abstract]
+    return read_recipe(Task, source, overrides, choose=_chosen, allow_imports=allow_imports, text=text)  # type: ignore[type-abstract]
 
 
 def differences(saved: object, new: object, path: str = "") -> list[str]:

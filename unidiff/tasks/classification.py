@@ -25,12 +25,12 @@ from unidiff.process.base import Process
 from unidiff.recipe.blueprint import Blueprint
 from unidiff.renamed import renamed
 from unidiff.run.execute import Session
-from unidiff.run.load import LoadOptions, load
+from unidiff.run.load import LoadOptions, Run, load
 from unidiff.run.records import Report
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.settings import Training
 
-__all__ = ["ClassifierReport", "ClassifierTask", "load_classifier"]
+__all__ = ["ClassifierReport", "ClassifierTask", "classifier_run", "load_classifier"]
 
 _TESTED, _BATCH = 1000, 100  # samples of the test split, and of a batch
 
@@ -121,6 +121,14 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
         return ClassifierReport(*session.trained(), accuracy)
 
 
+def classifier_run(directory: str | Path, **options: Unpack[LoadOptions]) -> Run:
+    """Read the run of a classifier; see `load_classifier`."""
+    run = load(directory, **options)
+    if run.recipe.key != ClassifierTask.key:
+        raise RecipeError(f"{directory}: this run is {run.recipe.noun}, not of a classifier.")
+    return run
+
+
 @plain_arguments
 def load_classifier(directory: str | Path, **options: Unpack[LoadOptions]) -> NeuralClassifier:
     """Read the classifier of a run: `unidiff.load(directory).model`, of a classifier's run only.
@@ -133,7 +141,4 @@ def load_classifier(directory: str | Path, **options: Unpack[LoadOptions]) -> Ne
         RunError: If there is no run, or it has no usable checkpoint.
         RecipeError: If the run is not that of a classifier.
     """
-    run = load(directory, **options)
-    if run.recipe.key != ClassifierTask.key:
-        raise RecipeError(f"{directory}: this run is {run.recipe.noun}, not of a classifier.")
-    return cast(NeuralClassifier, run.model)
+    return cast(NeuralClassifier, classifier_run(directory, **options).model)

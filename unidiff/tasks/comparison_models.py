@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,8 +26,9 @@ from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
     from unidiff.tasks.comparison import SolverComparison
+    from unidiff.tasks.sample_conditions import SampleConditions
 
-__all__ = ["check_recipe", "compare_recipe"]
+__all__ = ["check_recipe", "check_same_runs", "compare_recipe", "described", "read_runs"]
 
 _MOST_DATA = 10_000  # samples of a split that are used
 _DECODED = 16  # samples of latents that are decoded for the figure
@@ -62,7 +64,7 @@ def compare_recipe(
         "progress": lambda done, total: reporter.progress("compare", done, total),
     }
     if task.runs:
-        runs, models = _read(task, LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice))
+        runs, models = _read(task, device, allow_imports, reporter)
         comparison, facts = _compare_runs(task, runs, models, reporter, options)
     else:
         assert task.data is not None
@@ -78,8 +80,8 @@ def compare_recipe(
 def check_recipe(task: SolverComparison, reporter: Reporter, *, device: str, allow_imports: bool) -> None:
     """Read the runs of a comparison, and raise an error if its models, conditions and solvers do not fit each other."""
     if task.runs:
-        runs, models = _read(task, LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice))
-        _check_same_data(runs)
+        runs, models = _read(task, device, allow_imports, reporter)
+        check_same_runs(runs)
         _same_conditions(runs, models, task.count)
         labelled, shape = [(str(run.directory), model.denoiser) for run, model in zip(runs, models)], None
         shape = runs[0].recipe.data.shape
@@ -97,18 +99,27 @@ def _exact(task: SolverComparison) -> GaussianMixture:
     return GaussianMixture(task.process, *task.data.mixture)
 
 
-def _read(task: SolverComparison, loading: LoadOptions) -> tuple[list[GenerationRun], list[Conditioned]]:
-    """The runs, and the model of each with the conditions of its samples.
+def _read(
+    task: SolverComparison, device: str, allow_imports: bool, reporter: Reporter
+) -> tuple[list[GenerationRun], list[Conditioned]]:
+    loading = LoadOptions(device=device, allow_imports=allow_imports, report=reporter.notice)
+    return read_runs(task.runs, task.conditions, task.count, loading)
+
+
+def read_runs(
+    paths: Sequence[Path], chosen: SampleConditions | None, count: int, loading: LoadOptions
+) -> tuple[list[GenerationRun], list[Conditioned]]:
+    """Runs, and the model of each with the conditions of `count` samples; the default ones if none are chosen.
 
     Raises:
         RunError: If a run is missing.
         ParameterError: If the conditions do not fit one.
     """
-    runs, chosen = [load_generation(run, **loading) for run in task.runs], task.conditions
+    runs = [load_generation(path, **loading) for path in paths]
     if chosen is None:
-        return runs, [run.conditioned(task.count) for run in runs]
+        return runs, [run.conditioned(count) for run in runs]
     try:
-        defaults = [None if chosen.images or chosen.mask else run.conditioned(task.count).examples for run in runs]
+        defaults = [None if chosen.images or chosen.mask else run.conditioned(count).examples for run in runs]
         return runs, [conditioned(run, chosen, default, **loading) for run, default in zip(runs, defaults)]
     except ParameterError as error:
         raise ParameterError(f"conditions.{error.parameter}", error.problem) from error
@@ -121,7 +132,7 @@ def _compare_runs(
     reporter: Reporter,
     options: dict[str, Any],
 ) -> tuple[Comparison, dict[str, Any]]:
-    _check_same_data(runs)
+    check_same_runs(runs)
     cond = _same_conditions(runs, models, task.count)
     data = runs[0].recipe.data
     train: OpenDataset = data.open()
@@ -160,14 +171,14 @@ def _compare_runs(
         "model": [
             {"label": label, "directory": str(run.directory), "step": run.step} for label, run in zip(labels, runs)
         ],
-        "conditions": _described(models[0]),
+        "conditions": described(models[0]),
         "reference": None if reference is None else f"{source.name}, {len(reference)} samples, {source.checksum}",
         "stand_in": source.stand_in,
         "features": None if features is None else f"{len(features.directions)} linear discriminants of {train.name}",
     }
 
 
-def _check_same_data(runs: Sequence[GenerationRun]) -> None:
+def check_same_runs(runs: Sequence[GenerationRun]) -> None:
     """Raise a RunError for models of different data; a stand-in is other data too."""
     for other in runs[1:]:
         pair = runs[0], other
@@ -192,7 +203,7 @@ def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned
     return first
 
 
-def _described(model: Conditioned) -> str | None:
+def described(model: Conditioned) -> str | None:
     """The conditions in words; None if there are none."""
     cond, truth = model.examples
     if "label" in cond:

@@ -1,0 +1,228 @@
+"""`unidiff evaluate`: tiny runs, folders and arrays; table, CSV, JSON and refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import DIGITS, RING, refused, unidiff, write
+
+import unidiff as ud
+from unidiff.errors import DataError, ParameterError
+from unidiff.evaluation import cost, network
+
+FILES = ["evaluate.csv", "evaluate.json", "samples.png"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tiny run of points, and digits as an array and as images."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    tiny = {**RING, "training": {**RING["training"], "steps": 2}}
+    assert unidiff("run", write(folder, tiny), "--out", folder / "ring").code == 0
+    pixels = ud.data.Digits().open().values[:40]
+    np.save(folder / "copies.npy", pixels.numpy())
+    (folder / "images").mkdir()
+    for number, image in enumerate(pixels[:25]):
+        Image.fromarray(image[0].numpy()).save(folder / "images" / f"{number:02d}.png")
+    return folder
+
+
+def test_an_array_and_a_folder_of_images(folder, tmp_path):
+    words = [folder / "copies.npy", folder / "images", "--data", "digits", "--count", 40, "--out", tmp_path / "out"]
+    result = unidiff("evaluate", *words)
+    assert result.code == 0, result
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert all(len(line) <= 80 for line in result.out.splitlines() if "+-" in line)
+    content = json.loads((tmp_path / "out/evaluate.json").read_text())
+    with (tmp_path / "out/evaluate.csv").open() as file:
+        floor, array, images = csv.DictReader(file)
+    assert [row["name"] for row in (floor, array, images)] == ["real data", *map(str, words[:2])]
+    assert [row["count"] for row in (floor, array, images)] == ["40", "40", "25"]
+    for line, row in zip((floor, array, images), (content["floor"], *content["rows"])):
+        for name, measure in row["measures"].items():  # every number of the CSV is that of the JSON
+            ends = (measure["value"], measure["error"], *measure["interval"])
+            assert [float(line[name + end]) for end in ("", "_error", "_low", "_high")] == list(ends)
+    # They are training images, read back bit for bit from both.
+    assert [row["measures"]["memorization"]["value"] for row in content["rows"]] == [0, 0]
+    assert content["rows"][0]["digest"].startswith("sha256:")
+    features = content["features"]
+    assert (features["network"], features["digest"]) == ("unidiff's digits", network.SHIPPED["digits"])
+    assert content["reference"]["checksum"] == ud.data.Digits().open("test").checksum
+    assert content["recipe"]["count"] == 40
+    assert content["environment"]["unidiff"] == ud.__version__
+    again = ud.load_recipe(write(tmp_path, {**content["recipe"]}, "again.yaml"))
+    assert again.to_dict() == content["recipe"]
+    with Image.open(tmp_path / "out/samples.png") as picture:
+        assert len(set(picture.convert("L").tobytes())) > 20
+
+
+def test_a_run_under_several_solvers(folder, tmp_path):
+    words = ["--solvers", "ddim@uniform,ancestral@uniform", "--nfe", "2,3", "--count", 30, "--out", tmp_path / "out"]
+    result = unidiff("evaluate", folder / "ring", *words, "--csv", "--bits", 4)
+    assert result.code == 0, result
+    floor, *rows = csv.DictReader(io.StringIO(result.out))
+    labels = [f"ring, {solver} @ Uniform, {nfe}" for solver in ("DDIM", "Ancestral") for nfe in (2, 3)]
+    assert [row["name"] for row in rows] == labels
+    assert [row["nfe"] for row in rows] == ["2", "3", "2", "3"]
+    assert {row["features"] for row in rows} == {"pixels"}
+    # An untrained model is far from the ring, real data are not.
+    assert float(floor["frechet"]) < 0.1 < min(float(row["frechet"]) for row in rows)
+    likelihood = unidiff("likelihood", folder / "ring", "--count", 4, "--bound", "--json").out
+    for name in ("flow", "bound"):
+        expected = json.loads(likelihood.splitlines()[-1])[name]["bits_per_dim"]
+        assert {float(row[f"bits_{name}"]) for row in rows} == {expected}
+    loaded = ud.load(folder / "ring")
+    expected = json.loads((tmp_path / "out/evaluate.json").read_text())["rows"][0]
+    assert (expected["digest"], expected["step"]) == (loaded.digest, loaded.step)
+
+
+@pytest.mark.slow  # four evaluations
+def test_a_recipe_and_python_give_the_same_numbers(folder, tmp_path, monkeypatch):
+    recipe = {"evaluate": [str(folder / "copies.npy")], "data": {"type": "Digits"}, "count": 40, "features": "pixels"}
+    path = write(tmp_path, recipe)
+    assert "evaluate:" in unidiff("check", path).out
+    monkeypatch.chdir(tmp_path)
+    assert unidiff("run", path, "--dry-run").code == 0
+    result = unidiff("evaluate", path, "--json")
+    content = json.loads(result.out.splitlines()[-1])
+    assert content["directory"] == "runs/tiny"
+    x = ud.data.Digits().open().batch(torch.arange(40))
+    found = ud.evaluate(x, ud.data.Digits(), features="pixels").to_dict()
+    assert found["rows"][0]["measures"] == content["rows"][0]["measures"]
+    assert found["floor"] == content["floor"]
+    own = ud.evaluate({"a": x}, ud.data.Digits(), features=lambda x: x.flatten(1)).rows[0]
+    assert own.measures == ud.evaluate({"a": x}, ud.data.Digits(), features="pixels").rows[0].measures
+
+
+@pytest.mark.slow  # a training of a classifier
+def test_the_features_of_a_classifier(tmp_path):
+    tiny = {key: DIGITS[key] for key in ("data", "process")} | {"training": {**RING["training"], "steps": 2}}
+    tiny["classifier"] = {"type": "UNetEncoder", "width": 8, "multipliers": [1, 2], "blocks": 1}
+    assert unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "judge").code == 0
+    np.save(tmp_path / "x.npy", ud.data.Digits(16).open().values[:20].numpy())
+    words = [tmp_path / "x.npy", "--data", "{type: Digits, size: 16}", "--features", tmp_path / "judge", "--json"]
+    result = unidiff("evaluate", *words, "--out", tmp_path / "out")
+    features = json.loads(result.out.splitlines()[-1])["features"]
+    # The stem and the first level have 8 channels, the second 16.
+    assert (features["size"], features["resized"]) == (8 + 8 + 16, True)
+    assert features["digest"] == ud.load(tmp_path / "judge").digest
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["copies.npy"], "--data: it is missing"),
+        (["nowhere"], "nowhere: neither a run directory, nor a folder of images"),
+        (["copies.npy", "copies.npy", "--data", "digits"], "names each once"),
+        (["copies.npy", "--data", "digits", "--count", 5], "--count must be an integer from 20"),
+        (
+            ["copies.npy", "--data", "digits", "--features", "inception"],
+            "--features must be 'digits', 'mnist', 'pixels'",
+        ),
+        (["copies.npy", "--data", "digits", "--nfe", "5"], "--nfe: this is an option of runs"),
+        (["copies.npy", "--data", "{type: Digits, size: 9}"], "must hold samples"),
+        (["copies.npy", "--data", "dogs"], "dogs"),
+        (["copies.npy", "--data", "digits", "--json", "--csv"], "mutually exclusive"),
+        (["ring", "--solvers", "ddim"], "--nfe: it is missing"),
+        (["ring", "--data", "digits"], "--data must have samples of (2,)"),
+        (["ring", "--features", "digits"], "features: unidiff's digits takes samples of shape (1, 8, 8)"),
+        (["ring", "--split", "val"], "--split must be"),
+    ],
+)
+def test_refusals(folder, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    assert said in refused("evaluate", *words, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert sorted(folder.iterdir()) == before
+
+
+def test_samples_that_cannot_be_measured():
+    x = torch.zeros(20, 1, 8, 8)
+    broken = x.clone()
+    broken[3] = torch.nan
+    found = ud.evaluate({"zeros": x, "broken": broken}, ud.data.Digits())
+    assert found.rows[1].measures == {}
+    assert "broken has samples that are not finite" in found.notes[0]
+    assert len(found.to_csv().splitlines()) == 4
+    with pytest.raises(ParameterError, match=r"samples\['samples'\] must be at least 20 samples"):
+        ud.evaluate(x[:3], ud.data.Digits())
+    with pytest.raises(ParameterError, match=r"no shipped network for .*3, 8, 8.*, or 'pixels'"):
+        ud.evaluate(x, ud.data.CaptionedDigits())
+
+
+def test_training_data_as_the_reference():
+    real = ud.evaluation.real_data(ud.data.Digits(), 100, split="train", most=200)
+    assert (len(real.reference), len(real.floor)) == (200, 100)
+    assert not {*real.reference.rows.tolist()} & {*real.floor.rows.tolist()}
+    of_classes = ud.evaluation.real_data(ud.data.Digits(), 40, classes=torch.tensor([3, 8]))
+    labels = of_classes.floor.source.labels[of_classes.floor.rows]
+    assert labels.bincount().tolist() == [0, 0, 0, 20, 0, 0, 0, 0, 20]
+
+
+def test_the_shipped_networks_know_their_digits(monkeypatch):
+    test = ud.data.Digits().open("test")
+    found = ud.evaluation.load_features("digits")(test.batch(torch.arange(len(test))))
+    accuracy = (found.probabilities.argmax(1) == test.labels).double().mean()
+    assert accuracy > 0.92  # 0.946 when it was shipped
+    assert found.values.shape == (297, 128)
+    monkeypatch.setitem(network.SHIPPED, "digits", "sha256:0")
+    network._load.cache_clear()
+    with pytest.raises(DataError, match="sha256:0 was shipped"):
+        ud.evaluation.load_features("digits")
+    network._load.cache_clear()
+
+
+def test_energy_is_counted_where_it_can_be_read(tmp_path, monkeypatch):
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir()
+    counter.write_text("1000000\n")
+    monkeypatch.setattr(cost, "_ENERGY", tmp_path)
+    result, found = cost.measured(lambda: counter.write_text("4000000"), 500)
+    assert (result, found["joules_per_1000"]) == (7, 6.0)  # 3 J for 500
+    assert found.keys() == {"seconds", "cpu_seconds", "joules_per_1000"}
+    monkeypatch.setattr(cost, "_ENERGY", tmp_path / "nowhere")
+    assert "joules_per_1000" not in cost.measured(lambda: None, 500)[1]
+
+
+@pytest.mark.slow  # a training of a model of images
+def test_a_model_of_classes_has_data_of_those_classes(tmp_path):
+    tiny = {**DIGITS, "conditioning": {"type": "Labels"}, "training": {**RING["training"], "steps": 2, "batch": 4}}
+    assert unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "run").code == 0
+    words = ["evaluate", tmp_path / "run", "--class", "3,8", "--count", 20, "--nfe", 2, "--out", tmp_path / "out"]
+    assert unidiff(*words).code == 0
+    content = json.loads((tmp_path / "out/evaluate.json").read_text())
+    row, labels = content["rows"][0], ud.data.Digits().open("test").labels
+    assert row["conditions"] == "classes 3, 8 in turn"
+    # As many of each class as there are of the rarer one, and of these the classifier finds nearly all.
+    each = min(int((labels == k).sum()) for k in (3, 8))
+    assert content["reference"]["count"] == 2 * each
+    assert sum(row["classes"]["expected"][k] for k in (3, 8)) > 1.7 * each
+    assert sum(row["classes"]["expected"]) == 2 * each
+
+
+@pytest.mark.slow  # imports diffusers, trains on latents
+def test_a_model_of_latents_is_held_against_images(tmp_path):
+    ud.codec.AutoencoderKL(latent_channels=2, channels=(8, 8)).build(1).save(tmp_path / "codec")
+    latent = {
+        "type": "Latent",
+        "data": {"type": "Digits", "size": 16},
+        "codec": str(tmp_path / "codec"),
+        "cache": False,
+    }
+    tiny = {**RING, "data": latent, "training": {**RING["training"], "steps": 1, "batch": 4}}
+    result = unidiff("run", write(tmp_path, tiny), "--out", tmp_path / "run")
+    assert result.code == 0, result
+    words = [tmp_path / "run", "--count", 20, "--nfe", 2, "--out", tmp_path / "out"]
+    assert "latent model" in refused("evaluate", *words, "--bits", 2)
+    result = unidiff("evaluate", *words, "--json")
+    content = json.loads(result.out.splitlines()[-1])
+    assert (content["reference"]["data"], content["features"]["resized"]) == ("Digits test", True)
+    assert content["rows"][0]["measures"]["frechet"]["value"] > content["floor"]["measures"]["frechet"]["value"]
