@@ -125,7 +125,7 @@ class DPMSolverSinglestep(OneStep):
 
     def check(self, process: Process) -> None:
         if self.order > 1:
-            reason = "The intermediate times of DPMSolverSinglestep need one log SNR for all modes"
+            reason = f"The intermediate times of {type(self).__name__} need one log SNR for all modes"
             require_one_snr(process, "solver", reason, "Use DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:

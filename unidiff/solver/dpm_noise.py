@@ -16,7 +16,8 @@ from unidiff.noise import Noise
 from unidiff.prediction import Prediction
 from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level, Scale, axpby
-from unidiff.solver.base import OneStep, Solver, require_positive_alpha
+from unidiff.solver.base import Solver, require_positive_alpha
+from unidiff.solver.dpm import DPMSolverSinglestep
 from unidiff.solver.exponential import ddim_step, log_ratio
 from unidiff.solver.ode import require_resolved
 
@@ -26,7 +27,7 @@ _MOST_EVALUATIONS = 100_000
 
 
 @dataclass(frozen=True)
-class DPMSolverNoise(OneStep):
+class DPMSolverNoise(DPMSolverSinglestep):
     """DPM-Solver-1, -2 and -3: as many evaluations a step as its order, at intermediate times, and no memory.
 
     Lu et al. 2022a, section 3.2 and algorithms 1 (r1 = 1/2) and 2 (r1 = 1/3, r2 = 2/3). DPMSolverSinglestep is the same
@@ -35,16 +36,6 @@ class DPMSolverNoise(OneStep):
     Args:
         order: Evaluations a step, 1 to 3. With 1 it is DDIM.
     """
-
-    order: int = 2  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        require_whole("order", self.order, 1, 3)
-
-    def check(self, process: Process) -> None:
-        if self.order > 1:
-            reason = "The intermediate times of DPMSolverNoise need one log SNR for all modes"
-            require_one_snr(process, "solver", reason, "Use UniPCNoise or DPMSolver.")
 
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         start = denoiser(u, t, **cond)
