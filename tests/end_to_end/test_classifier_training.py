@@ -151,6 +151,7 @@ def test_a_classifier_is_trained_and_read_back(runs):
     assert recipe.classifier.arguments["classes"] == 8
 
 
+@pytest.mark.slow  # 1 s: two trainings
 def test_a_classifier_is_resumed_bit_for_bit(runs, tmp_path):
     # Killed after its second checkpoint: the third is gone.
     shutil.copytree(runs / "judge", tmp_path / "judge")

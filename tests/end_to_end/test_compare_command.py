@@ -289,6 +289,7 @@ def test_the_recipe_holds_solvers_of_both_kinds(tmp_path):
         ud.tasks.SolverComparison(solvers=("ddimm",), data=ud.data.Ring(), process=ud.DDPM())
 
 
+@pytest.mark.slow  # 1 s: a comparison, as by `unidiff compare`
 def test_run_takes_the_recipe_of_a_comparison(tmp_path):
     path = write(tmp_path, {**EXACT, "solvers": ["ddim@uniform"], "nfe": [3], "count": 20})
     words = ("run", path, "--out", tmp_path / "out")

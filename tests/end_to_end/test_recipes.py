@@ -16,7 +16,7 @@ from unidiff.recipe.shipped import shipped_recipes
 NAMES = shipped_with("backbone")
 CODECS = shipped_with("codec")
 # One of each kind in `make test`: a conditional U-Net, a transformer, blurring, images as conditions, latents.
-QUICK = {"ncsn_digits", "ddpm_digits_classes", "dit_digits", "heat_digits", "ldm_digits"}
+QUICK = {"ncsn_digits", "dit_digits", "heat_digits"}
 COMPARISONS = shipped_with("solvers")
 
 

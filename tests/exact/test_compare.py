@@ -97,7 +97,7 @@ class FromTwo(ud.Uniform):
 # ---------------------------------------------------------------------------------------------- the true flow
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @every_process
 def test_the_flow_of_a_gaussian(process):
     # y = u / alpha and q = sigma / alpha follow dy/dq = q y / (C + q^2): y_0 = y_T sqrt(C / (C + q_T^2)), which is
@@ -386,7 +386,7 @@ def test_all_start_from_the_same_noise():
     assert all(torch.equal(u, expected) for u in seen)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @every_process
 def test_ddim_is_of_order_one(process):
     found = ud.compare(gaussian(process), ["ddim"], [100, 200, 400], (2,), 20, grid=UNIFORM)
@@ -593,7 +593,7 @@ def public_processes():
     return [known.get(name) or cls() for name, cls in PUBLIC.choices(ud.Process).items()]
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("process", public_processes(), ids=lambda process: type(process).__name__)
 def test_the_error_of_every_process_falls_to_its_floor(process):
     model = Opaque(gaussian(process))  # both the solver and the true flow end with a denoise at t_min: the floor is 0
@@ -638,6 +638,7 @@ def test_a_guided_model_is_compared_as_guided(scale):
     assert found.rows[1].rms < found.rows[0].rms / 3  # order 1
 
 
+@pytest.mark.slow  # 1 s: many samples
 def test_true_samples_are_of_the_conditions():
     mixture = ud.GaussianMixture(ud.VPSDE(), [[-3.0, 0.0], [3.0, 0.0]], 0.01)
     label = torch.zeros(40, dtype=torch.long)

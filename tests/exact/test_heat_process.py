@@ -88,6 +88,7 @@ def test_the_gradient_energy_of_noisy_digits_is_R(dtype):
         )
 
 
+@pytest.mark.cases(4)
 @each([*HEATS, *OTHERS])
 def test_the_snr_of_no_mode_rises(process):
     t = over(torch.linspace(process.t_min, 1, 400), process)
@@ -361,6 +362,7 @@ def energy_error(solver: ud.Solver, grid: ud.Grid, process: Process) -> float:
     return abs(float((weight * run_of(solver, grid, process)[1] ** 2).sum()) / process.energy - 1)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("solver", [ud.DDIM(), ud.DPMSolver(1), ud.DPMSolver(2)], ids=repr)
 def test_samplers_keep_their_order(solver):
     # On steps equal in sqrt(t). ArcLength takes a first step of the lowest modes that hardly shrinks with N (slopes of
@@ -437,6 +439,7 @@ def test_ancestral_has_the_datas_spectrum():
     assert ((found / power - 1).abs() * shares).sum() < 0.1
 
 
+@pytest.mark.slow  # 2 s: an adaptive flow of 784 modes
 def test_likelihood_of_gaussian_data():
     # The flow is linear: u_1 = (spread at 1 / spread at t_min) u. What is reported is the density of data blurred by
     # sigma / alpha at t_min, but for the prior, which leaves out the e^-10 that is left of the data at t = 1.

@@ -282,6 +282,7 @@ def law(model: ud.Denoiser, solver: ud.Solver, grid: ud.Grid, size: int) -> tupl
     return last.u[0], columns.mT @ columns
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("solver", "grid", "bound"),
     [(ud.ExponentialAdams(), ud.Tapered(100), 1e-4), (ud.DDIM(), ud.Tapered(400), 1e-2)],
@@ -344,6 +345,7 @@ def test_clear_measurements_of_a_mixture_are_followed(cls, bias):
     assert ((x.mean(0) - mean).abs() < 5 * covariance.diagonal().sqrt() / math.sqrt(n) + bias).all()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("s", [1.0, 0.5])
 def test_dps_is_biased_as_stated(s):
     # N(0, 1) measured with noise s on a VP process, whose flow under DPS is du / da = -(u - y / sqrt(a)) / (2 s^2) in

@@ -92,6 +92,7 @@ def test_exact_trace_is_the_closed_form_within_1e_5_nats(process):
 TABLES = [ud.DDPM(), ud.DDPM(schedule=ud.Cosine()), ud.DDPM(schedule=ud.ZeroTerminalSNR()), ud.NCSN(0.01, 20.0, 20)]
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("process", [*TABLES, ud.SubVPSDE()], ids=["linear", "cosine", "zero SNR", "ncsn", "sub-VP"])
 def test_default_tolerances(process):
     # A curve through a table has jumps in its second derivative, so small tolerances cost many steps there.
@@ -175,6 +176,7 @@ def test_no_time_beyond_the_interval_and_conditions_go_with_their_samples():
     assert found.nfe == max(calls)
 
 
+@pytest.mark.slow  # 1 s: a fine tolerance
 def test_the_tolerance_holds_for_the_worst_sample_of_a_batch():
     truth = Gaussian(ud.VESDE(), size=4)
     x = truth.mean.repeat(200, 1)  # samples at the mean have a flow without error in the state
@@ -234,6 +236,7 @@ def estimates(truth: Gaussian, x: torch.Tensor, probes: torch.Tensor) -> torch.T
     return truth.log_prob(x) - matrix.trace() + quadratic
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("cls", [ud.Hutchinson, ud.GaussianHutchinson])
 def test_every_probe_gives_its_closed_form(cls):
     truth = Gaussian(ud.FlowMatching())

@@ -347,6 +347,7 @@ def test_on_ncsn_the_score_network_is_that_of_technique_3():
     torch.testing.assert_close(output, answer / level.sigma, rtol=4 * EPS, atol=0)
 
 
+@pytest.mark.cases(4)
 @every_process
 def test_a_model_trained_under_one_parameterization_is_read_as_any_other(process):
     # A model of p gives a prediction; a model of q whose network answers q's quantity of it gives the same one.

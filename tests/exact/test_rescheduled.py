@@ -186,6 +186,7 @@ def test_another_basis_is_refused():
 # ---------------------------------------------------------------------------------------------- whole runs
 
 
+@pytest.mark.cases(4)
 @every_new
 @pytest.mark.parametrize("solver", [DDIM(), DDIM(1.0)], ids=repr)
 def test_a_run_is_the_run_of_the_native_model(process, solver):

@@ -325,6 +325,7 @@ def test_losses_are_per_sample_and_need_no_gradient_mode(objective):
 # ---------------------------------------------------------------------------------------------- networks, training
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("objective", WITHOUT_TARGET)
 def test_gradients_through_a_unet_are_derivatives(objective):
     # Attention, group norms, up- and downsampling, differentiated twice: a central difference of the loss along one

@@ -117,7 +117,7 @@ def test_the_last_step_is_a_mean(solver):
     assert (start.t, final.t) == (process.t_min, 0.0)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.slow  # 1 s: a thousand steps
 @every_process
 @pytest.mark.parametrize("grid", [Native(), Uniform(23)], ids=repr)
 def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(process, grid):
@@ -210,7 +210,7 @@ def flow(denoiser, u: torch.Tensor, steps: int) -> torch.Tensor:
     return last.alpha * x
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # 1 s: many steps; test_orders.py has all orders
 @every_process
 def test_ddim_converges_with_order_1(process):
     # The state at t_min, before the denoise that ends a run, against the exact flow to t_min. Halving the step should
@@ -248,7 +248,7 @@ def moments_at_t_min(solver, process, m: float, C: float, steps: int) -> tuple[f
     return mean, variance
 
 
-@pytest.mark.cases(5)
+@pytest.mark.cases(2)
 @every_process
 @pytest.mark.parametrize(
     "solver", [Ancestral(), Ancestral(0.5), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr
@@ -376,7 +376,7 @@ def test_langevin_settles_at_its_biased_variance():
     assert x.mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(expected / n))
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("process", [DDPM(), NCSN(0.02, 20.0, 12)], ids=["ddpm", "ncsn"])
 @pytest.mark.parametrize("solver", [Ancestral(), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr)
 def test_samples_become_the_mixture_as_steps_grow(process, solver):

@@ -68,7 +68,7 @@ class Gaussian:
 # ---------------------------------------------------------------------------------------------- every term
 
 
-@pytest.mark.cases(6)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("variance", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize(
     ("process", "grid"),

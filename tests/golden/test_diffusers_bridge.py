@@ -178,6 +178,7 @@ def test_euler_on_a_table(tmp_path):
     assert (pictures(ours) - pictures(theirs)).abs().max() < PICTURES
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     "options", [{}, {"shift": 3.0, "num_train_timesteps": 500}, {"shift_terminal": 0.1}, {"use_karras_sigmas": True}]
 )
@@ -240,6 +241,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("table", TABLES)
 def test_predictions_on_every_table(tmp_path, table, prediction):

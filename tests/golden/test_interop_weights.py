@@ -51,6 +51,7 @@ def inputs(shape, count=3):
     return torch.randn(count, *shape, generator=generator, dtype=F64), torch.tensor([0.0, 17.0, 999.0], dtype=F64)
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize("settings", UNETS.values(), ids=UNETS)
 def test_unet_is_a_unet_2d_model(settings):
     ours = randomized(UNet(**settings))

@@ -66,7 +66,7 @@ def test_signals_are_refused_in_one_sentence(name, tmp_path, monkeypatch):
     assert not (tmp_path / "exported").exists()
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", DDPMS)
 def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)

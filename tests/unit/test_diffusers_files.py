@@ -206,7 +206,7 @@ def test_every_option_of_a_scheduler_is_known_with_any_value_it_may_have(saved):
         assert load(saved).shape == (1, 8, 8)
 
 
-@pytest.mark.cases(12)
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_as_many_times_as_steps_or_an_error(saved, name, spacing):

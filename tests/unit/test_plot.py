@@ -99,7 +99,7 @@ def test_an_animation_goes_through_all_states_and_rests(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.gif"]
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("shape", [(2,), (1,), (5,)])
 @pytest.mark.parametrize("count", [1, 50])
 def test_points_and_other_data(tmp_path, shape, count):
@@ -184,6 +184,7 @@ def test_a_signal_is_a_curve_above_its_spectrum(tmp_path):
     assert np.nonzero(second[:88].any(1))[0].tolist() in ([43, 44], [43], [44], [44, 45])
 
 
+@pytest.mark.slow  # 1 s: many figures
 def test_signals_of_any_size(tmp_path):
     for shape in ((1, 1), (2, 3), (5, 700)):
         x = 5 * torch.randn(3, *shape)

@@ -78,6 +78,7 @@ class Restless(torch.utils.data.Dataset):
         return torch.rand(1, 8, 8) * np.random.rand() * random.random()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("what", ["train", "sample", "run"])
 def test_global_random_states_are_left_alone(what, tmp_path):
     model, recipe = dropout_model(), ud.load_recipe(write(tmp_path, {**TINY, "seed": 3}))
@@ -407,7 +408,7 @@ CASES = {
 }
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
     make, data, changes = CASES[case]
