@@ -107,7 +107,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     that it points to is replaced. Where the system cannot exchange two folders, the old one is set aside for a moment;
     what a process killed in that moment left there is put back when the folder is written again.
     """
-    final = Path(path).resolve()
+    final = Path(os.path.realpath(path))
     name = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]  # the name itself may be as long as names can be
     partial, old = _beside(final), final.with_name(f".replaced-{name}")
     with parents(final.parent):

@@ -226,3 +226,12 @@ def test_a_model_of_latents_is_held_against_images(tmp_path):
     content = json.loads(result.out.splitlines()[-1])
     assert (content["reference"]["data"], content["features"]["resized"]) == ("Digits test", True)
     assert content["rows"][0]["measures"]["frechet"]["value"] > content["floor"]["measures"]["frechet"]["value"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "run", "sample", "likelihood", "check", "export", "tune"])
+def test_a_link_that_leads_to_itself_is_one_message(tmp_path, command):
+    (tmp_path / "loop").symlink_to("loop")
+    more = {"tune": ["--nfe", 5], "export": [tmp_path / "model"]}.get(command, [])
+    message = refused(command, tmp_path / "loop", *more)
+    assert "loop" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loop"]

@@ -134,6 +134,22 @@ def test_models_that_no_unet_computes(changes, message):
         unet_from_diffusers({**config, **changes}, state)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"down_block_types": [["DownBlock2D"], "DownBlock2D"]},
+        {"block_out_channels": [0, 8]},
+        {"block_out_channels": []},
+        {"block_out_channels": 8},
+        {"block_out_channels": [None, 8]},
+    ],
+)
+def test_values_of_other_types_in_a_config(changes):
+    config, state = unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL}))
+    with pytest.raises(ParameterError, match="config: a value has another type or size than in diffusers' own"):
+        unet_from_diffusers({**config, **changes}, state)
+
+
 def test_weights_that_are_not_those_of_the_config():
     config, state = unet_to_diffusers(UNet(**{"shape": (1, 8, 8), **SMALL}))
     lacking = {name: value for name, value in state.items() if name != "conv_in.bias"}

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from stress import formats
 
 _TARGETS = ("canary", "canary/secret", "canary/inside", "canary/missing", "/dev/zero", "/dev/full", ".", "..", "/proc")
@@ -49,11 +51,14 @@ def mutate(path: Path, draw: random.Random) -> str:
     return _done(draw.choice([*general, *by_suffix.get(file.suffix, []) * 3]), file, draw)
 
 
+_BROKEN = struct.error, zlib.error, SafetensorError
+
+
 def _done(action: Callable[[Path, random.Random], None], path: Path, draw: random.Random) -> str:
     name = action.__name__.strip("_")
     try:
         action(path, draw)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, EOFError, struct.error, zlib.error) as error:
+    except (*_BROKEN, OSError, ValueError, TypeError, LookupError, RecursionError, EOFError) as error:
         return f"{name} failed on {path}: {type(error).__name__}"  # after another mutation
     return f"{name} {path}"
 

@@ -50,7 +50,7 @@ def run(
         if not (resume and os.path.isfile(own)) or own == Path(recipe):
             raise
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
-    if resume and (overrides or not os.path.isfile(own) or own.resolve() != Path(recipe).resolve()):
+    if resume and (overrides or not os.path.isfile(own) or os.path.realpath(own) != os.path.realpath(recipe)):
         task = task.resumed(directory, allow_imports=model.allow_imports)
     again = str(own) if recipe == "-" or recipe.startswith("/dev/") else recipe  # a pipe is read once
     words = ["run", again, *(word for change in overrides or () for word in ("--set", change))]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unidiff.backbone.dit import FREQUENCIES, DiT, position_table
 from unidiff.errors import ParameterError
-from unidiff.interop.names import Names, unsupported
+from unidiff.interop.names import Names, of_a_config, unsupported
 
 __all__ = ["dit_from_diffusers", "dit_to_diffusers"]
 
@@ -82,6 +82,7 @@ def dit_to_diffusers(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, theirs
 
 
+@of_a_config
 def dit_from_diffusers(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> DiT:
     """The network that computes what a `DiTTransformer2DModel` does, with its weights, in evaluation mode.
 

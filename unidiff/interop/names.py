@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.errors import ParameterError
+from unidiff.text import first_line
 
-__all__ = ["Names", "unsupported"]
+__all__ = ["Names", "of_a_config", "unsupported"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Names:
@@ -79,3 +83,17 @@ def unsupported(
     """
     values = {key: config.get(key, (defaults or {}).get(key, value)) for key, value in supported.items()}
     return [f"{key} = {values[key]!r} (must be {value!r})" for key, value in supported.items() if values[key] != value]
+
+
+def of_a_config(read: F) -> F:
+    """Decorate a function of a config: a value of another type than diffusers writes is a ParameterError."""
+
+    @wraps(read)
+    def translated(*args: Any, **options: Any) -> Any:
+        try:
+            return read(*args, **options)
+        except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            problem = f"a value has another type or size than in diffusers' own ({first_line(error)})."
+            raise ParameterError("config", problem) from error
+
+    return cast(F, translated)

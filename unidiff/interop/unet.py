@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unidiff.backbone.layers import ResidualBlock, SelfAttention
 from unidiff.backbone.unet import UNet
 from unidiff.errors import ParameterError
-from unidiff.interop.names import Names, unsupported
+from unidiff.interop.names import Names, of_a_config, unsupported
 
 __all__ = ["unet_from_diffusers", "unet_to_diffusers"]
 
@@ -107,6 +107,7 @@ def unet_to_diffusers(network: UNet) -> tuple[dict[str, Any], dict[str, Tensor]]
     return config, _NAMES.renamed(state)
 
 
+@of_a_config
 def unet_from_diffusers(
     config: Mapping[str, Any],
     state: Mapping[str, Tensor],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,7 +83,7 @@ class SolverComparison(ResultsTask):
         if self.conditions is not None and not self.runs:
             raise ParameterError("conditions", "samples of an exact model have none. Leave it out, or compare `runs`.")
         if self.runs:
-            names, once = [str(run) for run in self.runs], {Path(run).resolve() for run in self.runs}
+            names, once = [str(run) for run in self.runs], {os.path.realpath(run) for run in self.runs}
             require(len(once) == len(names), "runs", names, "a list that names each run once")
             for name in ("data", "process"):
                 if getattr(self, name) is not None:

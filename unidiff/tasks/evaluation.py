@@ -81,7 +81,7 @@ class EvaluationTask(ResultsTask):
     def __post_init__(self) -> None:
         names = [str(path) for path in self.evaluate]
         require(len(names) > 0, "evaluate", [], "a list of at least one run, folder or file")
-        once = {Path(path).resolve() for path in self.evaluate}
+        once = {os.path.realpath(path) for path in self.evaluate}
         require(len(once) == len(names), "evaluate", names, "a list that names each once")
         require_split(self.split)
         solver_specs(self.solvers, Tapered())
