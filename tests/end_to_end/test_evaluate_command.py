@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_an_array_and_a_folder_of_images(folder, tmp_path):
-    words = [folder / "copies.npy", folder / "images", "--data", "digits", "--count", 40, "--out", tmp_path / "out"]
+    array = folder / ("a_name_longer_than_a_column" * 3 + ".npy")
+    shutil.copy(folder / "copies.npy", array)
+    words = [array, folder / "images", "--data", "digits", "--count", 40, "--out", tmp_path / "out"]
     result = unidiff("evaluate", *words)
     assert result.code == 0, result
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
-    assert all(len(line) <= 80 for line in result.out.splitlines() if "+-" in line)
+    assert max(len(line) for line in result.out.splitlines() if "+-" in line) <= 80, result.out
     content = json.loads((tmp_path / "out/evaluate.json").read_text())
     with (tmp_path / "out/evaluate.csv").open() as file:
         floor, array, images = csv.DictReader(file)

@@ -39,6 +39,7 @@ COSTS = {
 }
 _NORMAL = 1.96  # standard errors on each side of an interval of 95 %
 _WIDTH = 80
+_LONGEST = 32  # characters of a column's title
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def _width(first: int, columns: Sequence[Mapping[str, str]]) -> int:
 
 def _column(row: Scores) -> dict[str, str]:
     """The cells of a set, by name."""
-    cells = {"name": row.name} | {name: _shown(estimate) for name, estimate in row.measures.items()}
+    title = row.name if len(row.name) <= _LONGEST else f"...{row.name[3 - _LONGEST :]}"  # of a path the end
+    cells = {"name": title} | {name: _shown(estimate) for name, estimate in row.measures.items()}
     if row.histogram is not None:
         cells["classes"] = f"{row.histogram.chi_square:.1f} (p = {row.histogram.p_value:.2g})"
     return cells | {name: f"{value:.4g}" for name, value in row.cost.items()}
