@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import ClassVar
 
+from unidiff.text import clean
+
 __all__ = [
     "DataError",
     "ParameterError",
@@ -36,7 +38,8 @@ def abridged(text: str) -> str:
 class UnidiffError(Exception):
     """An error that the user can correct. The command line prints its message alone, without a traceback.
 
-    Lists of many numbers in the message are cut.
+    Lists of many numbers in the message are cut, and control characters, such as those of names and libraries, written
+    out.
 
     Attributes:
         exit_code: What the command line exits with.
@@ -45,7 +48,7 @@ class UnidiffError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(abridged(message))
+        super().__init__(clean(abridged(message)))
 
 
 def complaint(name: str, problem: str) -> str:
@@ -63,7 +66,7 @@ class ParameterError(UnidiffError, ValueError):
 
     def __init__(self, parameter: str, problem: str) -> None:
         self.parameter = parameter
-        self.problem = abridged(problem)
+        self.problem = clean(abridged(problem))
         super().__init__(complaint(parameter, problem))
 
 

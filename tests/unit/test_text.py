@@ -17,7 +17,7 @@ from unidiff import plot
 from unidiff.cli import main
 from unidiff.cli.last_resort import run_directory, write_report
 from unidiff.data import listing as left_out
-from unidiff.errors import RunError
+from unidiff.errors import ParameterError, RunError
 from unidiff.plot import figure as figure_module
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
@@ -210,3 +210,9 @@ for backend, used in [("module://no.such", "module://no.such"), ("nonsense", "")
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     assert len([*tmp_path.glob("*.png")]) == 3
+
+
+def test_messages_of_errors_have_no_control_characters():
+    for error in (RunError("a\x1b[2Jb\nc"), ParameterError("steps", "a\x1b[2Jb\nc")):
+        assert str(error).endswith("a\\x1b[2Jb\nc")
+    assert error.problem == "a\\x1b[2Jb\nc"
