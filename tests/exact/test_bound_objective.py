@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from parts import Answer
 from torch import nn
 
 import unidiff as ud
@@ -24,20 +25,6 @@ TABLES = [ud.DDPM(T=6), ud.DDPM(T=4, schedule=ud.Sigmoid()), ud.NCSN(0.1, 5.0, 5
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-class Answer(nn.Module):
-    """A network of two constants: what it predicts, and 2 v - 1."""
-
-    learned_variance = True
-
-    def __init__(self, output: torch.Tensor, v: torch.Tensor) -> None:
-        super().__init__()
-        self.output, self.v = nn.Parameter(output), nn.Parameter(v)
-        self.shape = output.shape
-
-    def forward(self, x, c):
-        return torch.cat([self.output, self.v]).expand(len(x), -1)
 
 
 # ---------------------------------------------------------------------------------------------- the loss
