@@ -32,19 +32,19 @@ test test-exact test-rest test-all: export MKL_NUM_THREADS = 1
 test test-exact test-rest test-all: export PYTHONDONTWRITEBYTECODE =
 PYTEST = $(BIN)/python -m pytest
 
-# Two processes side by side that read their own half of the files: pytest-xdist would read all of them twice.
-test: $(VENV)/.installed
-	@echo "Two halves side by side, some minutes. Each is printed when it is done."
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-exact test-rest
+# Two processes side by side that read their own half of the files: pytest-xdist would read all of them twice, and a
+# third process would wait for both.
+test test-exact test-rest: TESTS = not slow and not gpu
+test-all: TESTS = not gpu
+test test-all: $(VENV)/.installed
+	@echo "Two halves side by side, some minutes (all tests: some ten). Each is printed when it is done."
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-exact test-rest TESTS="$(TESTS)"
 
 test-exact: $(VENV)/.installed
-	$(PYTEST) -m "not slow and not gpu" tests/contracts tests/exact
+	$(PYTEST) -m "$(TESTS)" tests/contracts tests/exact tests/golden
 
 test-rest: $(VENV)/.installed
-	$(PYTEST) -m "not slow and not gpu" tests/end_to_end tests/golden tests/unit
-
-test-all: $(VENV)/.installed
-	$(PYTEST) --numprocesses 2 --dist worksteal -m "not gpu"
+	$(PYTEST) -m "$(TESTS)" tests/end_to_end tests/unit
 
 # Hours of kills, hostile inputs and full disks, none of which may cost a run: make stress STRESS="--only kills --count 50"
 # REPEAT=kills/0/17 tries one case alone, as the table's lines say. --quick takes some minutes; --help lists the rest.
