@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,7 +38,6 @@ SOLVERS = {
     "Adams-Bashforth": ud.AdamsBashforth(),
     "exponential Adams": ud.ExponentialAdams(),
 }
-STEPS = (10, 40)
 
 
 class Quiet:
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--pipeline", help="a folder or hub name of a DDPM or DDIM pipeline")
     parser.add_argument("--training", type=int, default=500, help="steps of training, where no pipeline is given")
     parser.add_argument("--count", type=int, default=9, help="pictures")
+    parser.add_argument("--steps", type=int, nargs=2, default=(10, 40), help="of a rough and of a good picture")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def main() -> None:
         model = load(place, scheduler={"clip_sample": False})
         print(f"{place}: {model.process!r}")
         parity(place, model)
-        compare(model, arguments.count, arguments.out / "diffusers_nine_solvers.png")
+        compare(model, arguments.count, arguments.steps, arguments.out / "diffusers_nine_solvers.png")
 
 
 def trained(folder: Path, steps: int) -> Path:
@@ -96,15 +97,15 @@ def parity(place: str, model: ud.Denoiser) -> None:
     assert difference < 1e-4
 
 
-def compare(model: ud.Denoiser, count: int, path: Path) -> None:
+def compare(model: ud.Denoiser, count: int, numbers: Sequence[int], path: Path) -> None:
     """Draw with each solver, and assert that all approach the same pictures."""
     exact = ud.sample(model, ud.ExponentialAdams(), ud.Tapered(100), seeds=count).x
     spread = float((exact - exact.mean(0)).square().mean().sqrt())
     print(f"RMS distance of pixels from 100 steps of exponential Adams; two pictures are {spread * 2**0.5:.2f} apart")
-    print(f"{'solver':18} " + " ".join(f"{steps:>6} steps" for steps in STEPS))
+    print(f"{'solver':18} " + " ".join(f"{steps:>6} steps" for steps in numbers))
     cells: list[list[tuple[torch.Tensor, str] | None]] = [[], []]
     for name, solver in SOLVERS.items():
-        drawn = [ud.sample(model, solver, ud.Tapered(steps), seeds=count).x for steps in STEPS]
+        drawn = [ud.sample(model, solver, ud.Tapered(steps), seeds=count).x for steps in numbers]
         errors = [float((x - exact).square().mean().sqrt()) for x in drawn]
         print(f"{name:18} " + " ".join(f"{error:12.4f}" for error in errors))
         for row, end in zip(cells, (0, -1)):
@@ -112,7 +113,7 @@ def compare(model: ud.Denoiser, count: int, path: Path) -> None:
         assert errors[-1] < errors[0], f"{name} does not approach the others"
         assert errors[-1] < 0.5 * spread, f"{name} draws other pictures"
     caption = "One checkpoint of diffusers, one noise, nine solvers: RMS distance from where all of them go"
-    rows = [f"{STEPS[0]} steps", f"{STEPS[-1]} steps"]
+    rows = [f"{numbers[0]} steps", f"{numbers[-1]} steps"]
     save_table(cells, rows, list(SOLVERS), path, caption)
 
 

@@ -12,7 +12,7 @@ from tiny import Result, in_process
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
 SHORT = {
-    "diffusers_nine_solvers": ["--training", "15", "--count", "2"],
+    "diffusers_nine_solvers": ["--training", "15", "--count", "2", "--steps", "6", "20"],
     "fine_tuning": ["--steps", "40", "--count", "40", "--set", "backbone.width=8"],
     "nine_samplers": ["--count", "300"],
     "nine_denoisings": ["--steps", "80"],
@@ -21,10 +21,10 @@ SHORT = {
     "heat_digits": ["--steps", "120", "--count", "80"],
     "heat_exact_posterior": ["--count", "200", "--images", "500"],
     "heat_stochastic": ["--paths", "500"],
-    "heat_per_sample": ["--steps", "150", "--count", "80"],
+    "heat_per_sample": ["--steps", "80", "--count", "40"],
     "heat_mnist": ["--tiny"],
     "inverse_problems": ["--count", "4"],
-    "latent_digits": ["--codec-steps", "100", "--steps", "320", "--batch", "32", "--count", "100"],
+    "latent_digits": ["--codec-steps", "50", "--steps", "250", "--batch", "32", "--count", "100"],
 }
 
 QUICK = {"heat_figure7"}  # the others take up to a minute
