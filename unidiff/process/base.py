@@ -7,7 +7,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -67,6 +69,11 @@ def _falling_root(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
         step = torch.where(trusted, to_b + (c - a) / (b - a) * to_c, 0.5).clamp(min=least).clamp(max=1 - least)
     return found
+
+
+@lru_cache(maxsize=8)
+def _lasting(process: Process, coefficients: bytes) -> WeakKeyDictionary[Any, Any]:
+    return WeakKeyDictionary()
 
 
 def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
@@ -224,12 +231,18 @@ class Process(PlainArguments, ABC):
             return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)))
 
         rates = cache(lambda: rows(self._rates(t)))
-        coefficients = enumerate(rows(self._coefficients(t)))
+        coefficients = self._coefficients(t)
         if self.basis.shape:
-            return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
-        grid = Levels(rates)
-        grid.levels = [Level(*row, place=(grid, i)) for i, row in coefficients]
-        return grid.levels[:]
+            return [Level(*row, partial(lambda i: rates()[i], i)) for i, row in enumerate(rows(coefficients))]
+        return Levels([values.tolist() for values in coefficients], rates, self._lasting(coefficients)).levels[:]
+
+    def _lasting(self, coefficients: tuple[Tensor, ...]) -> WeakKeyDictionary[Any, Any]:
+        """See `Levels`: what lasts is found by the process and the numbers, so that one that changes has its own."""
+        values = torch.stack(coefficients).numpy().tobytes()
+        try:
+            return _lasting(self, values) if len(values) < 2**17 else WeakKeyDictionary()
+        except TypeError:  # a process that has no hash
+            return WeakKeyDictionary()
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

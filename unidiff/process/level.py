@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
+from itertools import count, repeat
 from typing import Any
 
 import torch
@@ -39,18 +40,25 @@ class Levels:
     Attributes:
         levels: The levels.
         rates: The derivatives of alpha and sigma at each of them.
-        made: What was made, under keys of whoever made it.
+        made: What was made in one run, under keys of whoever made it.
+        lasting: What was made for any run at the same levels, under a weak reference to whoever made it.
     """
 
-    __slots__ = ("levels", "made", "rates")
+    __slots__ = ("lasting", "levels", "made", "rates")
 
-    def __init__(self, rates: Callable[[], list[tuple[Scale, ...]]]) -> None:
-        self.levels: list[Level] = []
-        self.rates = rates
+    def __init__(
+        self,
+        coefficients: Iterable[Sequence[float]],
+        rates: Callable[[], list[tuple[Scale, ...]]],
+        lasting: MutableMapping[Any, Any],
+    ) -> None:
+        self.rates, self.lasting = rates, lasting
         self.made: dict[Any, Any] = {}
+        places = zip(repeat(self), count())
+        self.levels: list[Level] = [*map(Level, *coefficients, repeat(_NO_RATES), places)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Level:
     """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
 
@@ -71,8 +79,25 @@ class Level:
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, kw_only=True, repr=False, compare=False)
-    place: tuple[Levels, int] | None = field(default=None, kw_only=True, repr=False, compare=False)
+    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, repr=False, compare=False)
+    place: tuple[Levels, int] | None = field(default=None, repr=False, compare=False)
+
+    def __init__(
+        self,
+        time: Scale,
+        alpha: Scale,
+        sigma: Scale,
+        log_snr: Scale,
+        _rates: Callable[[], tuple[Scale, ...]] = _NO_RATES,
+        place: tuple[Levels, int] | None = None,
+    ) -> None:
+        # A grid has many levels, and what a frozen dataclass does to set a field costs twice as much.
+        _set_time(self, time)
+        _set_alpha(self, alpha)
+        _set_sigma(self, sigma)
+        _set_log_snr(self, log_snr)
+        _set_rates(self, _rates)
+        _set_place(self, place)
 
     @property
     def alpha_rate(self) -> Scale:
@@ -103,6 +128,11 @@ class Level:
         return partial(Level, plain.time, plain.alpha, plain.sigma, plain.log_snr, _rates=rates), ()
 
 
+_set_time, _set_alpha, _set_sigma, _set_log_snr, _set_rates, _set_place = (
+    vars(Level)[own.name].__set__ for own in fields(Level)
+)
+
+
 def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     """The linear combination a x + b y, in as few passes as the coefficients allow.
 
@@ -121,7 +151,7 @@ def sum_of_two(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
         return x if a == 1 else _times(a, x)
     if a == 1:
         return torch.add(x, y, alpha=b)
-    return torch.add(y, x, alpha=a) if b == 1 else torch.add(_times(a, x), y, alpha=b)
+    return torch.add(y, x, alpha=a) if b == 1 else torch.add(torch.add(_ZERO, x, alpha=a), y, alpha=b)
 
 
 def _times(a: float, x: Tensor) -> Tensor:
