@@ -20,7 +20,8 @@ from unidiff.condition.network import conditions_of
 from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
-from unidiff.parameterization import Inverse, Parameterization, Prediction
+from unidiff.parameterization import Parameterization
+from unidiff.prediction import Inverse, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Levels, Scale, is_one, scale_by
 from unidiff.tensors import require_own_shape

@@ -44,7 +44,7 @@ class Prediction:
     level: Level
     variance_interpolation: Tensor | None
     # State and output, and the `inverse` of `solved`, of numbers; else x0 and eps are there.
-    _plane: tuple[Tensor, Tensor, Inverse] | None = None
+    _plane: tuple[Tensor, Tensor, tuple[float, float, float, float]] | None = None
     _x0: Tensor | None = None
     _eps: Tensor | None = None
 
@@ -75,7 +75,7 @@ class Prediction:
         alpha, sigma, a, b = inverse
         if (tracked := u.requires_grad or output.requires_grad) and not torch.is_grad_enabled():
             u, output, tracked = _free(u), _free(output), False
-        if tracked or not isinstance(alpha, float):
+        if tracked or not isinstance(alpha, float):  # the others are of its kind
             # Now: coefficients of modes or samples would be combined for each use, and a graph is that of the moment.
             return cls(axpby(b, u, -sigma, output), axpby(alpha, output, -a, u), level, variance)
         prediction = cls.__new__(cls)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from itertools import count, repeat
-from typing import Any
+from operator import is_
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ __all__ = [
     "expm1",
     "fresh_noise_fraction",
     "is_one",
+    "once_for_grid",
     "posterior_kl",
     "scale_by",
     "sum_of_two",
@@ -29,8 +31,7 @@ __all__ = [
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
 _ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
-
-
+Made = TypeVar("Made")
 _NO_RATES = partial(tuple, (math.nan, math.nan))
 
 
@@ -48,7 +49,7 @@ class Levels:
 
     def __init__(
         self,
-        coefficients: Iterable[Sequence[float]],
+        coefficients: Iterable[Sequence[Scale]],
         rates: Callable[[], list[tuple[Scale, ...]]],
         lasting: MutableMapping[Any, Any],
     ) -> None:
@@ -118,8 +119,8 @@ class Level:
         def mapped(value: Scale) -> Scale:
             return function(value) if isinstance(value, Tensor) else value
 
-        values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
-        return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._both_rates()))))
+        time, alpha, sigma, log_snr = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
+        return Level(time, alpha, sigma, log_snr, cache(lambda: tuple(map(mapped, self._both_rates()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A closure cannot be pickled, nor can a tensor that was made inside a torch.func transform; its clone can.
@@ -133,11 +134,27 @@ _set_time, _set_alpha, _set_sigma, _set_log_snr, _set_rates, _set_place = (
 )
 
 
+def once_for_grid(levels: Sequence[Level], owner: Any, make: Callable[[], Made]) -> Made:
+    """What `make` makes of the levels of a run: once for all runs on a grid of numbers, while the owner lives."""
+    grid = levels[0].place[0] if levels[0].place is not None else None
+    if grid is None or len(grid.levels) != len(levels) or not all(map(is_, grid.levels, levels)):
+        return make()
+    try:
+        found: Made | None = grid.lasting.get(owner)
+        if found is None:
+            found = grid.lasting[owner] = make()
+    except TypeError:  # an owner that has no hash
+        return make()
+    return found
+
+
 def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     """The linear combination a x + b y, in as few passes as the coefficients allow.
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
     """
+    if isinstance(a, float) and isinstance(b, float):  # which is quicker to ask
+        return sum_of_two(a, x, b, y)
     if isinstance(a, Tensor):
         return a * x + b * y if isinstance(b, Tensor) else sum_of_two(1.0, a * x, b, y)
     return sum_of_two(1.0, b * y, a, x) if isinstance(b, Tensor) else sum_of_two(a, x, b, y)
