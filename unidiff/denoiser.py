@@ -6,6 +6,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
@@ -19,9 +20,10 @@ from unidiff.condition.network import conditions_of
 from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
-from unidiff.parameterization import Parameterization, Prediction
+from unidiff.parameterization import Parameterization
+from unidiff.prediction import Inverse, Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, Scale, is_one, scale_by
+from unidiff.process.level import Level, Levels, Scale, is_one, scale_by
 from unidiff.tensors import require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
@@ -111,8 +113,9 @@ class Denoiser(PlainArguments, nn.Module, ABC):
         """
 
 
-# What surrounds a network at one level: its noise condition, (B,), and the factors of input and output, None for 1.
-_Factors = tuple[Tensor, Scale | None, Scale | None]
+# What surrounds a network at one level: its noise condition, (B,), the factors of input and output, None for 1, and
+# `Parameterization.inverse`, None where it is made anew.
+_Factors = tuple[Tensor, Scale | None, Scale | None, Inverse | None]
 _TOGETHER = 2**15  # noise conditions of a grid that are made together; where there are more the network takes longer
 
 
@@ -182,11 +185,16 @@ class NeuralDenoiser(Denoiser):
 
     def network_output(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same quantity, and `Prediction.variance_interpolation`, (B, *modes), or None, from one evaluation."""
-        basis, variance, (c, input_scale, output_scale) = self.process.basis, None, self._factors(level, u)
+        return self._evaluate(self._factors(level, u), u, level, cond)
+
+    def _evaluate(
+        self, factors: _Factors, u: Tensor, level: Level, cond: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        basis, variance, (c, input_scale, output_scale, _) = self.process.basis, None, factors
         try:
             state = u if input_scale is None else scale_by(input_scale, u)
             if self.takes_level:
-                cond = {**cond, "_level": level}  # type: ignore[dict-item]
+                cond = {**cond, "_level": level}
             output = apply_network(self._modules["backbone"], basis, state, c, **cond)  # type: ignore[arg-type]
         except RuntimeError as error:
             if self.shape is not None and not isinstance(error, torch.OutOfMemoryError):
@@ -204,20 +212,34 @@ class NeuralDenoiser(Denoiser):
 
     def _factors(self, level: Level, u: Tensor) -> _Factors:
         """The factors at a level; those of a grid are made together, as long as the states are of one kind."""
-        grid, number = level.place or (None, 0)
-        if grid is not None and grid.levels[number] is level and u.shape[0] * len(grid.levels) <= _TOGETHER:
-            key = id(self), id(self.parameterization), id(self.noise_condition)
-            if (made := grid.made.get(key)) is None:
-                rows = zip(grid.levels, self.noise_condition.batches(grid.levels, u))
-                made = grid.made[key] = self, self.parameterization, self.noise_condition, [*map(self._at, *zip(*rows))]
-            factors = made[-1][number]
-            c = factors[0]
-            # A network may have written into its copy.
-            if c.shape[0] == u.shape[0] and c.dtype == u.dtype and c.device == u.device and c._version == 0:
-                return factors
-        return self._at(level, self.noise_condition.batch(level, u))
+        if (place := level.place) is not None:
+            grid, number = place
+            kind, rows, _ = grid.made.get(id(self)) or self._on_grid(grid, u)
+            if kind == self._kind(u) and grid.levels[number] is level:
+                factors: _Factors = rows[number]
+                if factors[0]._version == 0:  # else the network has written into it
+                    return factors
+        return *self._at(level, self.noise_condition.batch(level, u)), None
 
-    def _at(self, level: Level, c: Tensor) -> _Factors:
+    def _on_grid(self, grid: Levels, u: Tensor) -> tuple[Any, ...]:
+        """For states of one kind the factors at all levels; of none where they would be too many."""
+        if u.shape[0] * len(grid.levels) > _TOGETHER:
+            return None, (), self
+        # They last longer than the run unless they are those of a subclass, which may be changed in between.
+        lasting = grid.lasting if type(self).scales is NeuralDenoiser.scales else {}
+        found, kind = lasting.get(self), self._kind(u)
+        if found is None or found[0] != kind:
+            levels, plain = grid.levels, type(self.parameterization).solve is Parameterization.solve
+            around = map(self._at, levels, self.noise_condition.batches(levels, u))
+            inverse = map(self.parameterization.inverse, levels) if plain else repeat(None)
+            found = lasting[self] = kind, [(*three, last) for three, last in zip(around, inverse)]
+        made = grid.made[id(self)] = (*found, self)  # whose id is the key: it must live as long
+        return made
+
+    def _kind(self, u: Tensor) -> tuple[Any, ...]:
+        return u.shape[0], u.dtype, u.device, self.parameterization, self.noise_condition
+
+    def _at(self, level: Level, c: Tensor) -> tuple[Tensor, Scale | None, Scale | None]:
         first, last = self.scales(level)
         return c, None if is_one(first) else first, None if is_one(last) else last
 
@@ -228,7 +250,10 @@ class NeuralDenoiser(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
-        output, variance = self.network_output(u, level, **cond)
+        factors = self._factors(level, u)
+        output, variance = self._evaluate(factors, u, level, cond)
+        if (inverse := factors[-1]) is not None:
+            return Prediction.from_inverse(output, u, level, inverse, variance)
         return self.parameterization.solve(output, u, level, variance)
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 from unidiff.text import clean
 
 __all__ = [
+    "REPORT",
     "DataError",
     "ParameterError",
     "RecipeError",
@@ -24,7 +25,7 @@ __all__ = [
     "require_whole",
 ]
 
-
+REPORT = "unidiff-error-"  # how the names of reports of unforeseen errors begin, which are in nobody's way
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:e[-+]?\d+)?|inf|nan)"
 _LONG_LIST = re.compile(rf"\b((?:{_NUMBER}, ){{3}})(?:{_NUMBER}, ){{20,}}({_NUMBER})")
 _LONGEST = 400  # characters of a value in a message

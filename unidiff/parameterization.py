@@ -13,7 +13,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.noise_condition import LogSigma, NoiseCondition, Timestep
-from unidiff.prediction import Prediction
+from unidiff.prediction import Inverse, Prediction, inverse
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Scale, axpby
 
@@ -66,7 +66,11 @@ class Parameterization(PlainArguments, ABC):
             level: Time and coefficients of the state.
             variance: The `variance_interpolation` of the prediction.
         """
-        return Prediction.solved(output, u, level, *self.coefficients(level), variance)
+        return Prediction.from_inverse(output, u, level, self.inverse(level), variance)
+
+    def inverse(self, level: Level) -> Inverse:
+        """The matrix of this system over its determinant: alpha, sigma, a, b; what `solve` needs at a level."""
+        return inverse(level, *self.coefficients(level))
 
     def check(self, process: Process) -> None:
         """Raise a ParameterError for a process with which this parameterization is ill posed at t = 1.

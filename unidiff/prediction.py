@@ -11,7 +11,18 @@ from torch import Tensor
 
 from unidiff.process.level import Level, Scale, axpby, scale_by, sum_of_two
 
-__all__ = ["Prediction"]
+__all__ = ["Inverse", "Prediction", "inverse"]
+
+
+# Alpha, sigma, a and b over the determinant alpha b - sigma a.
+Inverse = tuple[Scale, Scale, Scale, Scale]
+
+
+def inverse(level: Level, a: Scale, b: Scale) -> Inverse:
+    """What inverts [u; output] = [[alpha, sigma], [a, b]] [x0; eps]: [[b, -sigma], [-a, alpha]] is the inverse."""
+    alpha, sigma = level.alpha, level.sigma
+    det = alpha * b - sigma * a
+    return alpha / det, sigma / det, a / det, b / det
 
 
 class Prediction:
@@ -32,8 +43,8 @@ class Prediction:
 
     level: Level
     variance_interpolation: Tensor | None
-    # State and output, and alpha, sigma, a, b over the determinant of `solved`; else x0 and eps are there.
-    _plane: tuple[Tensor, Tensor, float, float, float, float] | None = None
+    # State and output, and the `inverse` of `solved`, of numbers; else x0 and eps are there.
+    _plane: tuple[Tensor, Tensor, tuple[float, float, float, float]] | None = None
     _x0: Tensor | None = None
     _eps: Tensor | None = None
 
@@ -54,23 +65,29 @@ class Prediction:
             b: That of the noise.
             variance: The `variance_interpolation`.
         """
-        alpha, sigma = level.alpha, level.sigma
-        det = alpha * b - sigma * a
-        if isinstance(det, Tensor) or (torch.is_grad_enabled() and (u.requires_grad or output.requires_grad)):
+        return cls.from_inverse(output, u, level, inverse(level, a, b), variance)
+
+    @classmethod
+    def from_inverse(
+        cls, output: Tensor, u: Tensor, level: Level, inverse: Inverse, variance: Tensor | None = None
+    ) -> Prediction:
+        """The same, from `Parameterization.inverse` at the level, which is then made once for a grid."""
+        alpha, sigma, a, b = inverse
+        if (tracked := u.requires_grad or output.requires_grad) and not torch.is_grad_enabled():
+            u, output, tracked = _free(u), _free(output), False
+        if tracked or not isinstance(alpha, float):  # the others are of its kind
             # Now: coefficients of modes or samples would be combined for each use, and a graph is that of the moment.
-            x0, eps = axpby(b / det, u, -sigma / det, output), axpby(alpha / det, output, -a / det, u)
-            return cls(x0, eps, level, variance)
+            return cls(axpby(b, u, -sigma, output), axpby(alpha, output, -a, u), level, variance)
         prediction = cls.__new__(cls)
         own = prediction.__dict__
-        own["level"], own["variance_interpolation"] = level, variance
-        own["_plane"] = _free(u), _free(output), alpha / det, sigma / det, a / det, b / det
+        own["level"], own["variance_interpolation"], own["_plane"] = level, variance, (u, output, inverse)
         return prediction
 
     @property
     def x0(self) -> Tensor:
         """Expected clean state E[u_0 | u_t], (B, *modes)."""
         if self._x0 is None and self._plane is not None:
-            u, output, _, sigma, _, b = self._plane
+            u, output, (_, sigma, _, b) = self._plane
             self.__dict__["_x0"] = sum_of_two(b, u, -sigma, output)
         return self._x0  # type: ignore[return-value]
 
@@ -78,7 +95,7 @@ class Prediction:
     def eps(self) -> Tensor:
         """Expected noise E[eps | u_t], (B, *modes)."""
         if self._eps is None and self._plane is not None:
-            u, output, alpha, _, a, _ = self._plane
+            u, output, (alpha, _, a, _) = self._plane
             self.__dict__["_eps"] = sum_of_two(alpha, output, -a, u)
         return self._eps  # type: ignore[return-value]
 
@@ -92,9 +109,9 @@ class Prediction:
             u: The state itself; needed for its coefficient only.
         """
         if self._plane is not None:
-            state, output, alpha, sigma, own_a, own_b = self._plane
+            state, output, (alpha, sigma, own_a, own_b) = self._plane
             of_state, of_output = a * own_b - b * own_a + c, b * alpha - a * sigma  # Cramer's rule
-            if not (isinstance(of_state, Tensor) or isinstance(of_output, Tensor)) and (u is None or u is state):
+            if (u is None or u is state) and isinstance(of_state, float) and isinstance(of_output, float):
                 return sum_of_two(of_state, state, of_output, output)
         if not isinstance(a, Tensor) and a == 0:
             both = scale_by(b, self.eps)

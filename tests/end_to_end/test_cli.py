@@ -82,6 +82,8 @@ def test_list():
     assert all(summary for names in found.values() for summary in names.values())
     assert set(found["recipes"]) == set(shipped_recipes())
     assert list(json.loads(unidiff("list", "solver", "--json").out)) == ["solver"]
+    assert unidiff("list", "--").out == text  # which typer reads
+    assert unidiff("list", "--", "solver").out == unidiff("list", "solver").out
     kinds = refused("list", "sampler").split("Kinds: ")[1].rstrip(".\n").split(", ")
     assert set(kinds) == set(found)
 

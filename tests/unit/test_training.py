@@ -17,8 +17,10 @@ import unidiff as ud
 from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError, RunFailed
 from unidiff.objective.cross_entropy import CrossEntropy
+from unidiff.philox import Streams, blocks_for, normal
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoints
+from unidiff.training.clipping import all_finite, clip_gradient
 from unidiff.training.device import resolve_device, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.loop import Interrupted
@@ -124,6 +126,62 @@ def test_batches_are_functions_of_seed_and_step():
     assert not torch.equal(late[2], plan.noise(31, (2,)))
     assert not torch.equal(late[2], BatchPlan(4, 8, 50).noise(30, (2,)))
     assert stream_seed(1, 2) != stream_seed(2, 1)
+
+
+def test_draws_of_a_step_do_not_depend_on_those_drawn_with_it():
+    seed = 2**40 + 3
+    plan = BatchPlan(seed, 4, 50)
+    for step in (15, 1000):
+        for count in (2, 1500, 5000):  # of 16 steps together, of 2, and of one
+            words = Streams([seed], purpose=1, part=step).words(0, 4 * blocks_for(count), torch.device("cpu"))
+            alone = normal(words.view(4, -1))[:, :count].float()
+            drawn = plan.noise(step, (count,))
+            assert torch.equal(drawn, alone)
+            drawn.zero_()  # the caller's own
+            assert torch.equal(plan.noise(step, (count,), range(1, 3)), alone[1:3])
+            assert torch.equal(plan.noise(step, (count,)), alone)
+        generator = torch.Generator().manual_seed(stream_seed(seed, 1, step))
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        assert torch.equal(plan.uniform(step), (offset + torch.arange(4) / 4) % 1)
+        plan.uniform(step).zero_()
+        plan.indices(step).zero_()
+        assert plan.uniform(step).any()
+        assert plan.indices(step).any()
+
+
+def test_seeds_of_streams_are_those_of_a_list_of_integers():
+    for seed in (0, 7, 2**32 - 1, 2**32, 2**40 + 3, 2**62):
+        entropy = [seed % 2**32, 2, 2**31, *([seed >> 32] if seed >> 32 else [])]
+        (word,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        assert stream_seed(seed, 2, 2**31) == int(word) >> 1
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e3, None])
+def test_the_gradient_is_clipped_as_by_torch(limit):
+    generator = torch.Generator().manual_seed(0)
+    for dtypes in ([torch.float32] * 3, [torch.float32, torch.float64]):
+        mine, theirs = ([torch.nn.Parameter(torch.zeros(5, 7, dtype=dtype)) for dtype in dtypes] for _ in range(2))
+        for a, b in zip(mine[1:], theirs[1:]):  # the first has no gradient
+            a.grad = torch.randn(5, 7, generator=generator, dtype=torch.float64).to(a.dtype)
+            b.grad = a.grad.clone()
+        expected = torch.nn.utils.clip_grad_norm_(theirs, limit or math.inf)
+        assert torch.equal(clip_gradient(mine, limit), expected)
+        assert mine[0].grad is None
+        assert equal([a.grad for a in mine[1:]], [b.grad for b in theirs[1:]])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_one_number_that_is_not_finite_is_found(wrong, dtype):
+    large = torch.full((3,), torch.finfo(dtype).max, dtype=dtype)
+    for count in (1, 8, 33, 1000):  # within and beyond the registers of a processor
+        values = torch.linspace(-1, 1, count).to(dtype)
+        assert all_finite([large, values])
+        for place in {0, count // 2, count - 1}:
+            spoilt = values.clone()
+            spoilt[place] = wrong
+            assert not all_finite([large, spoilt])
+            assert not all_finite([spoilt, large])
 
 
 def test_draws_have_the_right_distribution():

@@ -85,9 +85,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            if is_speaker():
-                print(f"unidiff: {str(error) or 'interrupted.'}", file=sys.stderr)
-            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+            raise typer.Exit(_interrupted(error)) from None
 
 
 app = typer.Typer(
@@ -122,6 +120,13 @@ def _options(
 
 command_line: Any = typer.main.get_command(app)
 command_line.commands = _Imported()
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Say that a command was interrupted; its exit code."""
+    if is_speaker():
+        print(f"unidiff: {str(error) or 'interrupted.'}", file=sys.stderr)
+    return getattr(error, "exit_code", 130)
 
 
 def _show_warnings_as_notes() -> None:
@@ -159,12 +164,18 @@ def main() -> None:
     try:
         with warnings.catch_warnings(), ended_by_signals(), enough_memory():
             _show_warnings_as_notes()
-            code = command_line(words, standalone_mode=False)
+            if words[:1] == ["list"] and len(words) < 3 and not words[-1].startswith("-"):
+                # Without options there is nothing to parse: typer imports pydantic for it, as long as all of the rest.
+                code = importlib.import_module("unidiff.cli.describe").list_names(*words[1:])
+            else:
+                code = command_line(words, standalone_mode=False)
             sys.stdout.flush()
             sys.exit(code)
     except BrokenPipeError:  # `unidiff list | head`
         sys.stderr.close()
         sys.exit(0)
+    except KeyboardInterrupt as error:
+        sys.exit(_interrupted(error))
     except _UsageError as error:
         error.message = clean(error.message)
         error.show()

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from unidiff._version import __version__
-from unidiff.run.output import REPORT
+from unidiff.errors import REPORT
 from unidiff.text import first_line
 
 __all__ = ["EXIT_CODE", "run_directory", "working_directory", "write_report"]

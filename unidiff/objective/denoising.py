@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.objective.base import Objective
 from unidiff.objective.weighting import UniformWeighting, Weighting
-from unidiff.process.level import Level
+from unidiff.process.level import Level, is_one
 
 __all__ = ["Denoising"]
 
@@ -37,4 +37,4 @@ class Denoising(Objective):
         error = output - denoiser.parameterization.target(u0, eps, level)
         root = self.weighting.root(denoiser.parameterization, level, u0, denoiser.process)
         # The root of the weight meets the error before the square: 1/sigma^4 would not fit low-precision ranges.
-        return (root * error).square().flatten(1).mean(1)
+        return (error if is_one(root) else root * error).square().flatten(1).mean(1)

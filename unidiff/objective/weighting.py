@@ -44,7 +44,7 @@ class Weighting(PlainArguments, ABC):
             weight = self.weight(parameterization, level)
         else:
             weight = self.weight_on(process, parameterization, level, like)
-        shape = torch.as_tensor(weight).shape
+        shape = getattr(weight, "shape", ())
         if len(shape) not in (0, like.ndim):  # (B,) would be broadcast over the columns of an image
             problem = f"weights must be a number or have {like.ndim} axes like the state, got shape {tuple(shape)}"
             raise ParameterError("weighting", problem)

@@ -7,7 +7,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ __all__ = ["Process", "derivative", "require_one_snr"]
 
 _PIXEL = Pixel()
 _LEAST = 1e-30  # of a scale; float32 ends at 1e-38
+_LASTING = 4096  # levels of a grid for which something is kept between runs
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +70,11 @@ def _falling_root(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
         step = torch.where(trusted, to_b + (c - a) / (b - a) * to_c, 0.5).clamp(min=least).clamp(max=1 - least)
     return found
+
+
+@lru_cache(maxsize=8)
+def _lasting(process: Process, coefficients: tuple[tuple[Scale, ...], ...]) -> WeakKeyDictionary[Any, Any]:
+    return WeakKeyDictionary()
 
 
 def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
@@ -206,7 +214,8 @@ class Process(PlainArguments, ABC):
 
         times = t.detach().to("cpu", torch.float64)
         rates = cache(lambda: tuple(map(fitted, self._rates(times))))
-        return Level(*map(fitted, self._coefficients(times)), _rates=rates)
+        time, alpha, sigma, log_snr = map(fitted, self._coefficients(times))
+        return Level(time, alpha, sigma, log_snr, rates)
 
     def levels_at(self, times: Tensor | Sequence[float], device: torch.device | str = "cpu") -> list[Level]:
         """The coefficients at each of `times` (N,): computed together, for a sampling run.
@@ -220,16 +229,22 @@ class Process(PlainArguments, ABC):
         """
         t = torch.as_tensor(times, dtype=torch.float64, device="cpu")
 
-        def rows(values: tuple[Tensor, ...]) -> list[tuple[Scale, ...]]:
-            return list(zip(*(v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)))
+        def columns(values: tuple[Tensor, ...]) -> Iterable[Sequence[Scale]]:
+            return (v.tolist() if v.ndim == 1 else v.to(device, precise(device)).unbind() for v in values)
 
-        rates = cache(lambda: rows(self._rates(t)))
-        coefficients = enumerate(rows(self._coefficients(t)))
+        rates = cache(lambda: [*zip(*columns(self._rates(t)))])
         if self.basis.shape:
-            return [Level(*row, _rates=partial(lambda i: rates()[i], i)) for i, row in coefficients]
-        grid = Levels(rates)
-        grid.levels = [Level(*row, place=(grid, i)) for i, row in coefficients]
-        return grid.levels[:]
+            own = (partial(lambda i: rates()[i], i) for i in range(len(t)))
+            return [*map(Level, *columns(self._coefficients(t)), own)]
+        coefficients = (*map(tuple, columns(self._coefficients(t))),)
+        return Levels(coefficients, rates, self._lasting(coefficients)).levels[:]
+
+    def _lasting(self, coefficients: tuple[tuple[Scale, ...], ...]) -> WeakKeyDictionary[Any, Any]:
+        """See `Levels`: found by the process and the numbers, so that a process that changes has another."""
+        try:
+            return _lasting(self, coefficients) if len(coefficients[0]) <= _LASTING else WeakKeyDictionary()
+        except TypeError:  # a process that has no hash
+            return WeakKeyDictionary()
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
-from typing import Any
+from itertools import count, repeat
+from operator import is_
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ __all__ = [
     "expm1",
     "fresh_noise_fraction",
     "is_one",
+    "once_for_grid",
     "posterior_kl",
     "scale_by",
     "sum_of_two",
@@ -28,8 +31,7 @@ __all__ = [
 # *basis.shape) where it differs from mode to mode.
 Scale = float | Tensor
 _ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
-
-
+Made = TypeVar("Made")
 _NO_RATES = partial(tuple, (math.nan, math.nan))
 
 
@@ -39,18 +41,25 @@ class Levels:
     Attributes:
         levels: The levels.
         rates: The derivatives of alpha and sigma at each of them.
-        made: What was made, under keys of whoever made it.
+        made: What was made in one run, under keys of whoever made it.
+        lasting: What was made for any run at the same levels, under a weak reference to whoever made it.
     """
 
-    __slots__ = ("levels", "made", "rates")
+    __slots__ = ("lasting", "levels", "made", "rates")
 
-    def __init__(self, rates: Callable[[], list[tuple[Scale, ...]]]) -> None:
-        self.levels: list[Level] = []
-        self.rates = rates
+    def __init__(
+        self,
+        coefficients: Iterable[Sequence[Scale]],
+        rates: Callable[[], list[tuple[Scale, ...]]],
+        lasting: MutableMapping[Any, Any],
+    ) -> None:
+        self.rates, self.lasting = rates, lasting
         self.made: dict[Any, Any] = {}
+        places = zip(repeat(self), count())
+        self.levels: list[Level] = [*map(Level, *coefficients, repeat(_NO_RATES), places)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Level:
     """A time of a process together with its coefficients: what solvers and denoisers pass to each other.
 
@@ -71,8 +80,25 @@ class Level:
     alpha: Scale
     sigma: Scale
     log_snr: Scale
-    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, kw_only=True, repr=False, compare=False)
-    place: tuple[Levels, int] | None = field(default=None, kw_only=True, repr=False, compare=False)
+    _rates: Callable[[], tuple[Scale, ...]] = field(default=_NO_RATES, repr=False, compare=False)
+    place: tuple[Levels, int] | None = field(default=None, repr=False, compare=False)
+
+    def __init__(
+        self,
+        time: Scale,
+        alpha: Scale,
+        sigma: Scale,
+        log_snr: Scale,
+        _rates: Callable[[], tuple[Scale, ...]] = _NO_RATES,
+        place: tuple[Levels, int] | None = None,
+    ) -> None:
+        # A grid has many levels, and what a frozen dataclass does to set a field costs twice as much.
+        _set_time(self, time)
+        _set_alpha(self, alpha)
+        _set_sigma(self, sigma)
+        _set_log_snr(self, log_snr)
+        _set_rates(self, _rates)
+        _set_place(self, place)
 
     @property
     def alpha_rate(self) -> Scale:
@@ -93,8 +119,8 @@ class Level:
         def mapped(value: Scale) -> Scale:
             return function(value) if isinstance(value, Tensor) else value
 
-        values = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
-        return Level(*values, _rates=cache(lambda: tuple(map(mapped, self._both_rates()))))
+        time, alpha, sigma, log_snr = map(mapped, (self.time, self.alpha, self.sigma, self.log_snr))
+        return Level(time, alpha, sigma, log_snr, cache(lambda: tuple(map(mapped, self._both_rates()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A closure cannot be pickled, nor can a tensor that was made inside a torch.func transform; its clone can.
@@ -103,11 +129,32 @@ class Level:
         return partial(Level, plain.time, plain.alpha, plain.sigma, plain.log_snr, _rates=rates), ()
 
 
+_set_time, _set_alpha, _set_sigma, _set_log_snr, _set_rates, _set_place = (
+    vars(Level)[own.name].__set__ for own in fields(Level)
+)
+
+
+def once_for_grid(levels: Sequence[Level], owner: Any, make: Callable[[], Made]) -> Made:
+    """What `make` makes of the levels of a run: once for all runs on a grid of numbers, while the owner lives."""
+    grid = levels[0].place[0] if levels[0].place is not None else None
+    if grid is None or len(grid.levels) != len(levels) or not all(map(is_, grid.levels, levels)):
+        return make()
+    try:
+        found: Made | None = grid.lasting.get(owner)
+        if found is None:
+            found = grid.lasting[owner] = make()
+    except TypeError:  # an owner that has no hash
+        return make()
+    return found
+
+
 def axpby(a: Scale, x: Tensor, b: Scale, y: Tensor) -> Tensor:
     """The linear combination a x + b y, in as few passes as the coefficients allow.
 
     A number that is exactly 0 drops its term, so that Eps hands its output on untouched.
     """
+    if isinstance(a, float) and isinstance(b, float):  # which is quicker to ask
+        return sum_of_two(a, x, b, y)
     if isinstance(a, Tensor):
         return a * x + b * y if isinstance(b, Tensor) else sum_of_two(1.0, a * x, b, y)
     return sum_of_two(1.0, b * y, a, x) if isinstance(b, Tensor) else sum_of_two(a, x, b, y)
@@ -121,7 +168,7 @@ def sum_of_two(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
         return x if a == 1 else _times(a, x)
     if a == 1:
         return torch.add(x, y, alpha=b)
-    return torch.add(y, x, alpha=a) if b == 1 else torch.add(_times(a, x), y, alpha=b)
+    return torch.add(y, x, alpha=a) if b == 1 else torch.add(torch.add(_ZERO, x, alpha=a), y, alpha=b)
 
 
 def _times(a: float, x: Tensor) -> Tensor:

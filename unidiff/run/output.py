@@ -6,15 +6,14 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from unidiff.errors import RunError
+from unidiff.errors import REPORT, RunError
 from unidiff.files import PARTIAL
 from unidiff.lock import LOCK, check_free
 from unidiff.writable import require_writable
 
-__all__ = ["ANOTHER", "REPORT", "check_output"]
+__all__ = ["ANOTHER", "check_output"]
 
 ANOTHER = "Choose another directory with --out."
-REPORT = "unidiff-error-"  # how the names of reports of unforeseen errors begin, which are in nobody's way
 
 
 def check_output(

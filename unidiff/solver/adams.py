@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
-from unidiff.process.level import Level
+from unidiff.process.level import Level, Scale, once_for_grid
 from unidiff.solver.base import Solver, require_positive_alpha
 from unidiff.solver.exponential import ddim_step, log_ratios, noise_weights, weighted_sum, with_states
 from unidiff.solver.order import NOISE, full_order, values_per_step
@@ -50,15 +51,8 @@ class _NoiseInterpolation(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        log_q, zero_alpha = log_ratios(levels)
-        used = [i for i, zero in enumerate(zero_alpha) if not zero]
-        path, with_data = [levels[i] for i in used], log_q[used]
-        if self.published_orders:
-            counts = full_order(len(with_data) - 1, self.order)
-        else:
-            counts = values_per_step(with_data, self.order, NOISE)
-        steps = noise_weights(partial(self.variable, denoiser.process), with_data, counts)
-        weights = with_states(steps, path, u.device, noise=True)
+        made = once_for_grid(levels, self, lambda: self._weights(denoiser.process, levels, u.device))
+        zero_alpha, weights = made[0], iter(made[1])
         values: list[Tensor] = []
         for (t, s), singular in zip(pairwise(levels), map(any, pairwise(zero_alpha))):
             prediction = denoiser(u, t, **cond)
@@ -69,6 +63,20 @@ class _NoiseInterpolation(Solver):
                 u = weighted_sum(next(weights), [u, *values])
             yield u
         yield denoiser(u, levels[-1], **cond).x0
+
+    def _weights(
+        self, process: Process, levels: Sequence[Level], device: torch.device
+    ) -> tuple[list[bool], Iterable[list[Scale]]]:
+        """Where alpha is 0, and the weights of the steps elsewhere."""
+        log_q, zero_alpha = log_ratios(levels)
+        used = [i for i, zero in enumerate(zero_alpha) if not zero]
+        path, with_data = [levels[i] for i in used], log_q[used]
+        if self.published_orders:
+            counts = full_order(len(with_data) - 1, self.order)
+        else:
+            counts = values_per_step(with_data, self.order, NOISE)
+        steps = noise_weights(partial(self.variable, process), with_data, counts)
+        return zero_alpha, with_states(steps, path, device, noise=True)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ for all steps of a run together, before it begins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import starmap
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unidiff.parameterization import Prediction
 from unidiff.precision import precise
-from unidiff.process.level import Level, Scale, axpby, scale_by
+from unidiff.process.level import Level, Scale, scale_by, sum_of_two
 
 __all__ = [
     "Variable",
@@ -103,7 +103,7 @@ def weighted_sum(weights: Sequence[Scale], values: Sequence[Tensor]) -> Tensor:
         return sum(terms, first)
     if len(values) < 2:
         return scale_by(weights[0], values[0])
-    total = axpby(weights[0], values[0], weights[1], values[1])
+    total = sum_of_two(weights[0], values[0], weights[1], values[1])  # type: ignore[arg-type]
     for weight, value in zip(weights[2:], values[2:]):
         total = torch.add(total, value, alpha=weight)  # type: ignore[arg-type]
     return total
@@ -116,7 +116,7 @@ def with_states(
     *,
     corrector: bool = False,
     noise: bool = False,
-) -> Iterator[list[Scale]]:
+) -> Iterable[list[Scale]]:
     """For each step the weights of the state at t and of the values in u_s, by the second formula above.
 
     Args:
@@ -133,7 +133,7 @@ def with_states(
         return [s.alpha / t.alpha if noise else s.sigma / t.sigma, *[s.alpha * weight for weight in own]]
 
     steps = starmap(of, enumerate(to_device(weights, device)))
-    return steps if levels and isinstance(levels[0].alpha, Tensor) else iter([*steps])  # modes of one step at a time
+    return steps if levels and isinstance(levels[0].alpha, Tensor) else [*steps]  # modes of one step at a time
 
 
 def lagrange(nodes: Tensor, at: Tensor) -> Tensor:

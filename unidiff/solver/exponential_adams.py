@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.level import Level
+from unidiff.process.level import Level, Scale, once_for_grid
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import (
     data_weights,
@@ -33,6 +34,26 @@ __all__ = ["ExponentialAdams"]
 _ROOT = 0.6**0.5 / 2
 _FRACTIONS = torch.tensor([0.5 - _ROOT, 0.5, 0.5 + _ROOT], dtype=torch.float64)
 _SHARES = torch.tensor([5 / 18, 8 / 18, 5 / 18], dtype=torch.float64)
+
+
+class _Weights(NamedTuple):
+    """Those of all steps of a run.
+
+    Attributes:
+        predictor: For each step those of the state and of the values, the newest first.
+        corrector: The same for the correction at its end.
+        zero_alpha: For each level whether alpha is 0 in some mode.
+        small: Whether the run ends with the integral of eps.
+        final_nodes: The levels of the values that it needs.
+        final_weights: Their weights.
+    """
+
+    predictor: Iterable[list[Scale]]
+    corrector: Iterable[list[Scale]]
+    zero_alpha: list[bool]
+    small: bool
+    final_nodes: list[int]
+    final_weights: list[Scale]
 
 
 @dataclass(frozen=True)
@@ -76,19 +97,9 @@ class ExponentialAdams(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        log_q, zero_alpha = log_ratios(levels)
-        used = [i for i, zero in enumerate(zero_alpha) if i == 0 or not zero]
-        path, steps = [levels[i] for i in used], log_q[used]
-        # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
-        distance = steps if steps.ndim > 1 else replace(self, low=self.low / 10).variable(steps)
-        counts = values_per_step(distance, self.order - 1, FINITE)
-        predictor = with_states(data_weights(self.variable, steps, counts), path, u.device)
-        corrected = data_weights(self.variable, steps, counts, corrector=True)
-        corrector = with_states(corrected, path, u.device, corrector=True)
-        small = log_q.ndim == 1 and float(log_q[-1]) < 0
-        final_nodes = self._last_nodes(log_q, zero_alpha, small)
-        end = self._noise_to_zero(log_q[final_nodes]) if small else self._data_at_zero(log_q[final_nodes])
-        (final_weights,) = to_device([list(end) if end.ndim > 1 else end.tolist()], u.device)
+        made = once_for_grid(levels, self, lambda: self._weights(levels, u.device))
+        predictor, corrector = iter(made.predictor), iter(made.corrector)
+        zero_alpha, small, final_nodes, final_weights = made[2:]
         values: list[Tensor] = []  # the newest first
         final_values: list[Tensor] = []  # those at `final_nodes`
         start = before = u  # the corrected state one level back
@@ -108,6 +119,22 @@ class ExponentialAdams(Solver):
             yield weighted_sum([1 / levels[-1].alpha, *final_weights], [u, prediction.eps, *final_values])
         else:
             yield weighted_sum(final_weights, [prediction.x0, *final_values])
+
+    def _weights(self, levels: Sequence[Level], device: torch.device) -> _Weights:
+        log_q, zero_alpha = log_ratios(levels)
+        used = [i for i, zero in enumerate(zero_alpha) if i == 0 or not zero]
+        path, steps = [levels[i] for i in used], log_q[used]
+        # Distances are those in log q, but finite at both ends; x0 changes little below low / 10.
+        distance = steps if steps.ndim > 1 else replace(self, low=self.low / 10).variable(steps)
+        counts = values_per_step(distance, self.order - 1, FINITE)
+        predictor = with_states(data_weights(self.variable, steps, counts), path, device)
+        corrected = data_weights(self.variable, steps, counts, corrector=True)
+        corrector = with_states(corrected, path, device, corrector=True)
+        small = log_q.ndim == 1 and float(log_q[-1]) < 0
+        final_nodes = self._last_nodes(log_q, zero_alpha, small)
+        end = self._noise_to_zero(log_q[final_nodes]) if small else self._data_at_zero(log_q[final_nodes])
+        (final_weights,) = to_device([list(end) if end.ndim > 1 else end.tolist()], device)
+        return _Weights(predictor, corrector, zero_alpha, small, final_nodes, final_weights)
 
     def _last_nodes(self, log_q: Tensor, zero_alpha: Sequence[bool], small: bool) -> list[int]:
         """Indices of the levels of the final extrapolation: the last first, at most `order` of them.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
-from unidiff.process.level import Level, Scale
+from unidiff.process.level import Level, Scale, once_for_grid
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import ddim_step, for_each_step, log_ratios, safe_divide, weighted_sum, with_states
 from unidiff.solver.order import DATA, SHORT, Continuation, lowered_at_the_end, short_steps, values_per_step, widest
@@ -22,6 +21,7 @@ from unidiff.solver.order import DATA, SHORT, Continuation, lowered_at_the_end, 
 __all__ = ["UniPC", "Variant"]
 
 Variant = Literal["bh2", "bh1"]
+_Rows = Iterable[list[Scale]]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,8 @@ class UniPC(Solver):
     def states(
         self, denoiser: Denoiser, u: Tensor, levels: Sequence[Level], noise: Noise, **cond: Tensor
     ) -> Iterator[Tensor]:
-        log_q, zero_alpha = log_ratios(levels)
-        used = [i for i, zero in enumerate(zero_alpha) if not zero]
-        path, steps = [levels[i] for i in used], log_q[used]
-        counts, short = self._orders(steps)
-        predictor = with_states(for_each_step(self._predictor, steps, counts), path, u.device)
-        corrector = with_states(for_each_step(self._corrector, steps, counts), path, u.device)
+        made = once_for_grid(levels, self, lambda: self._weights(levels, u.device))
+        zero_alpha, predictor, corrector, short = made[0], iter(made[1]), iter(made[2]), iter(made[3])
         values: list[Tensor] = []  # x0 at the last levels, newest first
         before: Tensor | None = None  # the corrected state at the newest of them
         for i, t in enumerate(levels):
@@ -86,12 +82,21 @@ class UniPC(Solver):
         """How far its polynomials may be continued."""
         return DATA if self.variant == "bh2" else SHORT
 
-    def _orders(self, log_q: Tensor) -> tuple[list[int], Iterator[bool]]:
+    def _weights(self, levels: Sequence[Level], device: torch.device) -> tuple[list[bool], _Rows, _Rows, list[bool]]:
+        """Where alpha is 0; and for each step the predictor's and the corrector's weights, and whether to correct."""
+        log_q, zero_alpha = log_ratios(levels)
+        used = [i for i, zero in enumerate(zero_alpha) if not zero]
+        path, steps = [levels[i] for i in used], log_q[used]
+        counts, short = self._orders(steps)
+        predictor = with_states(for_each_step(self._predictor, steps, counts), path, device)
+        return zero_alpha, predictor, with_states(for_each_step(self._corrector, steps, counts), path, device), short
+
+    def _orders(self, log_q: Tensor) -> tuple[list[int], list[bool]]:
         """For each step the number of values that it uses, and whether it is short enough to be corrected."""
         if self.published_orders:
-            return lowered_at_the_end(len(log_q) - 1, self.order), repeat(True)
+            return lowered_at_the_end(len(log_q) - 1, self.order), [True] * len(log_q)
         path = widest(log_q) if self.limits is SHORT else log_q
-        return values_per_step(path, self.order, self.limits), iter(short_steps(path, self.limits))
+        return values_per_step(path, self.order, self.limits), short_steps(path, self.limits)
 
     def _predictor(self, start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
         """The weights of x0 at the nodes, newest first, in a step of log(sigma / alpha) from start to end."""

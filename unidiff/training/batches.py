@@ -19,6 +19,7 @@ from unidiff.philox import Streams, blocks_for, normal
 __all__ = ["Batch", "BatchPlan", "stream_seed"]
 
 _ORDER, _TIMES, _CONDITION = 0, 1, 3  # separate streams of one seed; the loop's dropout is 2
+_STEPS, _NUMBERS = 16, 2**14  # the most that are drawn together
 _TRAINING = 1  # the purpose of a stream of noise; those of samples have 0
 
 
@@ -28,7 +29,8 @@ def stream_seed(seed: int, *key: int) -> int:
     SeedSequence joins 32-bit words, so the high ones of `seed` come last: elsewhere they would be taken for the key.
     """
     high = [seed >> 32] if seed >> 32 else []
-    words = np.random.SeedSequence([seed % 2**32, *key, *high]).generate_state(1, np.uint64)
+    entropy = np.array([seed % 2**32, *key, *high], dtype=np.uint32)  # a list of integers takes thrice as long
+    words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
@@ -36,6 +38,45 @@ def stream_seed(seed: int, *key: int) -> int:
 def _order(seed: int, epoch: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(stream_seed(seed, _ORDER, epoch))
     return torch.randperm(count, generator=generator)
+
+
+def _together(step: int, numbers: int) -> range:
+    """The steps that are drawn together with this one, where each draws so many numbers.
+
+    Few numbers are drawn for several steps at once: what a draw costs then hardly depends on how many there are.
+    """
+    count = max(1, min(_STEPS, _NUMBERS // max(1, numbers)))
+    return range(step // count * count, step // count * count + count)
+
+
+@lru_cache(maxsize=2)
+def _indices(plan: BatchPlan, step: int) -> Tensor:
+    start = plan.offset + step * plan.batch
+    stop = start + plan.batch
+    if plan.count is None:
+        return torch.arange(start, stop)
+    epochs = range(start // plan.count, (stop - 1) // plan.count + 1)
+    begins = ((epoch, epoch * plan.count) for epoch in epochs)
+    return torch.cat(
+        [_order(plan.seed, epoch, plan.count)[max(0, start - begin) : stop - begin] for epoch, begin in begins]
+    )
+
+
+@lru_cache(maxsize=2)
+def _uniform(seed: int, steps: range, batch: int) -> Tensor:
+    """The draws of `BatchPlan.uniform` for several steps, (steps, B)."""
+    generators = (torch.Generator().manual_seed(stream_seed(seed, _TIMES, step)) for step in steps)
+    offsets = torch.cat([torch.rand(1, generator=own, dtype=torch.float64) for own in generators])
+    return (offsets[:, None] + torch.arange(batch, dtype=torch.float64) / batch) % 1
+
+
+@lru_cache(maxsize=2)
+def _noise(seed: int, steps: range, rows: range, size: int, device: torch.device) -> Tensor:
+    """The noise of `BatchPlan.noise` for several steps, (steps, rows, size)."""
+    first, blocks = rows.start * blocks_for(size), len(rows) * blocks_for(size)
+    streams = (Streams([seed], purpose=_TRAINING, part=step) for step in steps)
+    words = torch.stack([stream.words(first, blocks, device) for stream in streams])
+    return normal(words.view(len(steps), len(rows), -1))[..., :size].float()
 
 
 @dataclass(frozen=True)
@@ -56,15 +97,7 @@ class BatchPlan:
 
     def indices(self, step: int) -> Tensor:
         """Data indices of a step, (B,): consecutive parts of one shuffled epoch after another, or of one order."""
-        start = self.offset + step * self.batch
-        stop = start + self.batch
-        if self.count is None:
-            return torch.arange(start, stop)
-        epochs = range(start // self.count, (stop - 1) // self.count + 1)
-        begins = ((epoch, epoch * self.count) for epoch in epochs)
-        return torch.cat(
-            [_order(self.seed, epoch, self.count)[max(0, start - begin) : stop - begin] for epoch, begin in begins]
-        )
+        return _indices(self, step).clone()
 
     def uniform(self, step: int) -> Tensor:
         """Uniform draws for the times of a step, (B,) float64 on the CPU.
@@ -72,9 +105,8 @@ class BatchPlan:
         They are spread evenly over [0, 1) from one random offset, which lowers the variance of the loss
         (Kingma et al. 2021, appendix I.1); each of them is uniform.
         """
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, _TIMES, step))
-        offset = torch.rand(1, generator=generator, dtype=torch.float64)
-        return (offset + torch.arange(self.batch, dtype=torch.float64) / self.batch) % 1
+        steps = _together(step, self.batch)
+        return _uniform(self.seed, steps, self.batch)[step - steps.start].clone()
 
     def noise(
         self, step: int, shape: tuple[int, ...], rows: range | None = None, device: torch.device | str = "cpu"
@@ -86,10 +118,9 @@ class BatchPlan:
         """
         rows = range(self.batch) if rows is None else rows
         size = math.prod(shape)
-        blocks = blocks_for(size)
-        stream = Streams([self.seed], purpose=_TRAINING, part=step)
-        words = stream.words(rows.start * blocks, len(rows) * blocks, torch.device(device)).view(len(rows), -1)
-        return normal(words)[:, :size].reshape(len(rows), *shape).float()
+        steps = _together(step, size * len(rows))
+        noise = _noise(self.seed, steps, rows, size, torch.device(device))[step - steps.start]
+        return noise.reshape(len(rows), *shape).clone()
 
     def condition_draws(self, step: int, draws: int = 1) -> Tensor:
         """Uniform draws for all that is random about the conditions of a step, (B, draws) float64."""
@@ -115,6 +146,12 @@ class Batch(OpenDataset):
             vars(self)[name] = getattr(source, name)
         self.source, self.resident, self.indices = source, resident, indices
         self._read: tuple[Tensor, Tensor | None] | None = None
+
+    def of(self, indices: Tensor) -> Batch:
+        """The data of another step."""
+        twin = object.__new__(Batch)
+        vars(twin).update(vars(self), indices=indices, _read=None)
+        return twin
 
     def __len__(self) -> int:
         return len(self.source)

@@ -6,7 +6,6 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["EMA"]
 
@@ -30,7 +29,7 @@ class EMA:
     def update(self, network: nn.Module, decay: float) -> None:
         """One step: average <- decay average + (1 - decay) weights; buffers are copied."""
         own, other = self._lists if network is self._followed else (_tensors(self.network), _tensors(network))
-        get_ema_multi_avg_fn(decay)(own[0], other[0], 0)
+        torch._foreach_lerp_(own[0], other[0], 1 - decay)
         for average, current in zip(own[1], other[1]):
             average.copy_(current)
 

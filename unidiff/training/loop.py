@@ -22,6 +22,7 @@ from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import Batch, BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
+from unidiff.training.clipping import all_finite, clip_gradient
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
 from unidiff.training.execution import divided, executed, placed, to_train
@@ -168,7 +169,7 @@ def _train(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
     )
     done, seconds, seen, summed = 0, 0.0, 0, 0
-    # The losses of the `summed` steps since the last line of metrics; on the device, so the host waits for none.
+    # The losses of the `summed` steps since the last line of metrics; on the device: the host waits for none.
     window = torch.zeros((), dtype=precise(device), device=device)
     first = window  # the loss of the first step, which that of the last is held against
 
@@ -188,7 +189,6 @@ def _train(
 
     if checkpoints is not None:
         checkpoints.load(report if main else lambda text: None, device, restore=restore)
-
     to_train(network)
     if divided(settings, accelerator):
         average, optimizer = sharded(network, average, optimizer, accelerator)
@@ -196,7 +196,7 @@ def _train(
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
     noise_shape = objective.noise_shape(denoiser, source.shape)
-    data = source, source.to(device)
+    data = Batch(source, source.to(device), torch.empty(0))
     count, offset = None if source.sequential else len(source), seen - done * settings.batch
     plan = BatchPlan(seed, settings.batch, count, offset)
     start = time.perf_counter() - seconds
@@ -213,7 +213,7 @@ def _train(
         if step == 1:
             first = window.clone()
         loss.end_step(accelerator)
-        norm = nn.utils.clip_grad_norm_(weights, settings.clip or math.inf, foreach=True)
+        norm = clip_gradient(weights, settings.clip)
         optimizer.step()
         optimizer.zero_grad()
         average.update(network, settings.ema_at(step - 1))
@@ -224,8 +224,8 @@ def _train(
         saving = last or stopping or step % settings.checkpoint_every == 0
         loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
         if logging or saving:
-            finite = torch.stack([local(weight).isfinite().all() for weight in weights]).all()
-            if any_process(not (math.isfinite(loss_sum) and finite), accelerator):
+            finite = math.isfinite(loss_sum) and bool(all_finite(map(local, weights)))
+            if any_process(not finite, accelerator):
                 raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
         if logging:
@@ -256,7 +256,7 @@ def _train(
 def _accumulate_gradients(
     model: Trained,
     parallel: nn.Module,
-    data: tuple[OpenDataset, OpenDataset],
+    data: Batch,
     loss: LossInTraining,
     noise_shape: tuple[int, ...],
     conditioning: Conditions | None,
@@ -267,7 +267,7 @@ def _accumulate_gradients(
 ) -> Tensor:
     """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
     rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
-    batch = Batch(*data, plan.indices(step))
+    batch = data.of(plan.indices(step))
     uniform = plan.uniform(step)
     # For what a coupling reads, alike in all processes.
     seed_device(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
