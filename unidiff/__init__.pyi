@@ -66,6 +66,7 @@ from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.feature_cache import FeatureCache as FeatureCache
+from unidiff.figures.reproduce import reproduce as reproduce
 from unidiff.function_denoiser import FunctionDenoiser as FunctionDenoiser
 from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import FixedGrid as FixedGrid

@@ -37,6 +37,7 @@ ORDER = [
     "run",
     "tasks",
     "interop",
+    "figures",
     "cli",
 ]
 APART = {"__init__", "__main__", "exports"}
