@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 
-import unidiff as ud
 from unidiff import pde
 from unidiff.figures.findings import Findings
 from unidiff.figures.script import main

@@ -29,10 +29,10 @@ NINE = 9
 
 
 def nine(model: ImageModel, u: Tensor, t: float, quick: bool, first_seed: int, **cond: Tensor) -> Tensor:
-    """Nine ancestral chains from one state at time t; only their noise differs."""
+    """Nine stochastic chains from one state at time t; only their noise differs."""
     rows = {name: value.expand(NINE, *value.shape[1:]) for name, value in cond.items()}
     seeds = range(first_seed, first_seed + NINE)
-    return model.denoised(u.expand(NINE, *u.shape[1:]), t, 60 if quick else 500, seeds, **rows)
+    return model.denoised(u.expand(NINE, *u.shape[1:]), t, quick, seeds, **rows)
 
 
 def shown(model: ImageModel, u: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,8 @@ def reproduce(
     done, missed = [], []
     with Console() as console:
         try:
-            for drawn in draw_figures(figures, run, out, quick=quick, seed=seed, overwrite=overwrite):
+            options: dict[str, Any] = {"quick": quick, "seed": seed, "overwrite": overwrite}
+            for drawn in draw_figures(figures, run, out, **options, instead=console.notice if every else None):
                 done.append(drawn.to_dict())
                 holds = "" if drawn.findings.holds else f" It must show: {drawn.figure.shows}. {drawn.findings.bound}"
                 if holds:

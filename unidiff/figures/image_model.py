@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError
 from unidiff.evaluation.class_measures import ClassHistogram, class_histogram
 from unidiff.evaluation.evaluate import feature_network
+from unidiff.evaluation.network import Features
 from unidiff.exact import Empirical
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.solver.ancestral import Ancestral
-from unidiff.solver.base import Solver
+from unidiff.solver.base import Solver, State
+from unidiff.solver.dpm import DPMSolver
 from unidiff.solver.sample import Solution, sample
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.training.device import arithmetic
@@ -34,24 +36,31 @@ __all__ = ["EXACT", "ImageModel", "Judge", "open_model"]
 EXACT = "exact:digits"
 _BATCH = 250  # samples drawn together
 _MOST = 2000  # held-out images that the judge looks at
-_SURE = 0.05  # of held-out images, those of which the judge is least sure
+_UNSURE = 0.01  # the share of held-out images of which the judge is least sure
 
 
 class Judge:
     """An independent classifier of real images, which says whether a sample is like them, and of which class.
 
-    A sample counts as an image of the data if the classifier is as sure of its class as of 95 of 100 held-out images.
+    A sample counts as an image of the data if the classifier is as sure of its class as of 99 of 100 held-out images.
 
     Args:
         data: The data, whose shipped feature network is the classifier.
+
+    Attributes:
+        held_out: Probabilities of the classes for held-out images, (M, K), and `held_out_features`, (M, F).
+        threshold: The confidence above which an image counts.
+        facts: What results say of it.
     """
 
     def __init__(self, data: Dataset) -> None:
         self._network = feature_network(None, data.features, data.shape, "cpu")
         test = data.open("test")
         rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:_MOST].sort().values
-        self.held_out = self.probabilities(test.batch(rows))
-        self.threshold = float(self.held_out.max(1).values.quantile(_SURE))
+        seen = self._network.of(test.batch(part) for part in rows.split(_BATCH))
+        assert seen.probabilities is not None  # a shipped network classifies
+        self.held_out, self.held_out_features = seen.probabilities, seen.values
+        self.threshold = float(self.held_out.max(1).values.quantile(_UNSURE))
         self.facts: dict[str, Any] = {
             **self._network.facts,
             "held_out": test.name,
@@ -59,11 +68,18 @@ class Judge:
             "threshold": self.threshold,
         }
 
+    def features(self, x: Tensor) -> Tensor:
+        """Features of images (N, *shape): (N, F) float64."""
+        return self._look(x).values
+
     def probabilities(self, x: Tensor) -> Tensor:
         """Of each class, for images (N, *shape): (N, K) float64."""
-        found = self._network.of(x.float().clamp(-1, 1).split(_BATCH)).probabilities
-        assert found is not None  # a shipped network classifies
+        found = self._look(x).probabilities
+        assert found is not None
         return found
+
+    def _look(self, x: Tensor) -> Features:
+        return self._network.of(x.float().clamp(-1, 1).split(_BATCH))
 
     def recognised(self, x: Tensor) -> Tensor:
         """Whether each image is like the data: (N,) booleans."""
@@ -118,11 +134,11 @@ class ImageModel:
         """Training data as the model sees them, (N, *shape)."""
         return self.source.batch(rows)
 
-    def own_conditions(self, rows: Tensor) -> dict[str, Tensor]:
-        """The conditions that these training data have; none of an unconditional model."""
+    def own_conditions(self, rows: Tensor, source: OpenDataset | None = None) -> dict[str, Tensor]:
+        """The conditions that these training data, or data of `source`, have; none of an unconditional model."""
         if self.run is None or self.run.recipe.conditions() is None:
             return {}
-        return self.run.own_conditions(self.source, rows).cond
+        return self.run.own_conditions(source or self.source, rows).cond
 
     def conditions(self, count: int) -> dict[str, Tensor]:
         """Conditions of samples: all classes in turn, or test images; none of an unconditional model."""
@@ -132,56 +148,67 @@ class ImageModel:
         """The number format of the network."""
         return nullcontext() if self.run is None else arithmetic(self.run.precision, torch.device("cpu"))
 
-    def grid(self, steps: int) -> Grid:
-        """The default grid of the process, with this many steps."""
-        return default_grid(self.process, steps)
+    @staticmethod
+    def sampler(quick: bool) -> tuple[Solver, int]:
+        """A stochastic solver and its number of steps: ancestral sampling, or a method of second order in few steps."""
+        return (DPMSolver(2, eta=1.0), 30) if quick else (Ancestral(), 250)
 
     def draw(
         self,
         count: int,
-        steps: int,
-        solver: Solver | None = None,
+        solver: Solver,
+        grid: Grid | int,
         *,
         seed: int = 0,
         keep: int = 0,
         denoiser: Denoiser | None = None,
         cond: Mapping[str, Tensor] | None = None,
     ) -> Solution:
-        """Draw samples, in pixels that are decoded, by ancestral sampling unless another solver is named.
+        """Draw samples in pixels, decoded.
 
         Args:
             count: Number of samples.
-            steps: Steps of the default grid.
             solver: The method.
+            grid: The times, or the number of steps of the default grid.
             seed: Seed of the first sample; sample i has seed + i.
-            keep: States to keep; see `unidiff.sample`.
+            keep: States to keep, decoded; see `unidiff.sample`.
             denoiser: A guided model in place of the plain one.
             cond: Conditions; those of `conditions` by default.
         """
         cond = self.conditions(count) if cond is None else cond
+        grid = default_grid(self.process, grid) if isinstance(grid, int) else grid
         seeds = range(seed, seed + count)
+        shape, model = self.data.shape, denoiser or self.denoiser
         with self.arithmetic():
-            solution = sample(
-                denoiser or self.denoiser,
-                solver or Ancestral(),
-                self.grid(steps),
-                self.data.shape,
-                seeds,
-                batch=_BATCH,
-                keep=keep,
-                **cond,
-            )
-        x = torch.cat([self.data.decode(part) for part in solution.x.split(_BATCH)])
-        return Solution(x, solution.times, solution.nfe, solution.path)
+            found = sample(model, solver, grid, shape, seeds, batch=_BATCH, keep=keep, **cond)
+        path = tuple(State(state.t, self.data.decode(state.u)) for state in found.path)
+        return replace(found, x=torch.cat([self.data.decode(part) for part in found.x.split(_BATCH)]), path=path)
 
     @torch.no_grad()
-    def denoised(self, u: Tensor, t: float, steps: int, seeds: range, **cond: Tensor) -> Tensor:
-        """Images at the end of ancestral chains that begin in states u at time t; decoded."""
-        process = self.process
-        times = torch.linspace(t, process.t_min, steps, dtype=torch.float64).tolist()
+    def denoised(self, u: Tensor, t: float, quick: bool, seeds: range, **cond: Tensor) -> Tensor:
+        """Images at the end of stochastic chains that begin in states u at time t, (N, *modes); decoded."""
+        process, (solver, steps) = self.process, self.sampler(quick)
+        times, least = default_grid(process, steps).times(process)[:-1], process.t_min
+        times = least + (times - least) * ((t - least) / (1 - least))
         with self.arithmetic():
-            *_, last = Ancestral().trajectory(self.denoiser, u, [*times, 0.0], Seeded(seeds), **cond)
+            *_, last = solver.trajectory(self.denoiser, u, [*times.tolist(), 0.0], Seeded(seeds), **cond)
         return self.data.decode(process.basis.inverse(last.u).float())
+
+    def require(self, needs: Collection[str]) -> None:
+        """Raise a RunError unless the model is of the kind that a figure needs; see `Figure.needs`."""
+        if "judge" in needs:
+            images = self.data.images
+            if not images.features:
+                problem = f"{self.name}: there is no shipped classifier of such images, of shape {tuple(images.shape)}"
+                raise RunError(f"{problem}. Name a run of digits or MNIST.")
+        if "classes" in needs:
+            conditioning = None if self.run is None else self.run.recipe.conditions()
+            if conditioning is None or conditioning.names != ("label",) or not conditioning.dropout:
+                problem = f"{self.name}: guidance needs a model that is conditioned on classes, with dropout"
+                raise RunError(f"{problem}. `unidiff run ddpm_digits_classes` trains one.")
+        if "likelihood" in needs and self.data.coded:
+            problem = f"{self.name} is a latent model, whose density is not the likelihood of images"
+            raise RunError(f"{problem}. Name a run of pixels.")
 
     def judge_facts(self) -> dict[str, Any] | None:
         """The classifier that has judged; None if none was asked."""

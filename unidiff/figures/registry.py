@@ -29,6 +29,8 @@ class Figure:
         seconds: What it takes on one slow core, about.
         quick_seconds: The same with `--quick`.
         model: The run that is drawn from unless another is named; empty if no run is needed.
+        needs: What such a run must have: "judge" (images of which a classifier is shipped), "classes" (conditioning on
+            them, for guidance), "likelihood" (pixels, not latents).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Figure:
     seconds: int
     quick_seconds: int
     model: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def script(self) -> Path:
@@ -52,30 +55,174 @@ class Figure:
 
 _ALL = (
     Figure(
+        "higham-1",
+        f"{_HIGHAM}, figure 1",
+        "64 images that are representative of the data",
+        "drawn_digits.py",
+        3,
+        3,
+        _DIGITS,
+        (),
+    ),
+    Figure(
+        "higham-2",
+        f"{_HIGHAM}, figure 2",
+        "noise is added step by step until nothing of the image is seen",
+        "forward_noising.py",
+        3,
+        3,
+        _DIGITS,
+        (),
+    ),
+    Figure(
+        "higham-3",
+        f"{_HIGHAM}, figure 3",
+        "nine noises become images, at least 8 of 9 of which are digits",
+        "drawn_digits.py",
+        10,
+        3,
+        _DIGITS,
+        ("judge",),
+    ),
+    Figure(
+        "higham-4",
+        f"{_HIGHAM}, figure 4",
+        "500 samples, sorted into classes by an independent classifier",
+        "drawn_digits.py",
+        130,
+        10,
+        _DIGITS,
+        ("judge",),
+    ),
+    Figure(
         "higham-5",
         f"{_HIGHAM}, figure 5",
         "nine different images from one noise",
         "nine_denoisings.py",
-        20,
-        4,
+        10,
+        3,
         _DIGITS,
+        ("judge",),
     ),
     Figure(
         "higham-6",
         f"{_HIGHAM}, figure 6",
         "none of nine resembles the image that was noised",
         "nine_denoisings.py",
-        40,
-        8,
+        20,
+        4,
         _DIGITS,
+        (),
     ),
     Figure(
         "higham-7",
         f"{_HIGHAM}, figure 7",
-        "the gradient energy stays R = 11.15, and the first mode gets it all",
+        "R = 11.15 is kept, and in the end the first mode has all of it",
         "heat_figure7.py",
         2,
         2,
+        "",
+        (),
+    ),
+    Figure(
+        "thesis-3.1",
+        f"{_THESIS}, figure 3.1",
+        "a score is learned where data are, and not in between",
+        "two_gaussians.py",
+        60,
+        15,
+        "",
+        (),
+    ),
+    Figure(
+        "thesis-3.2",
+        f"{_THESIS}, figure 3.2",
+        "annealed Langevin dynamics has the weights right, plain has not",
+        "two_gaussians.py",
+        20,
+        5,
+        "",
+        (),
+    ),
+    Figure(
+        "thesis-4.1",
+        f"{_THESIS}, figure 4.1",
+        "bits per dimension below those of a Gaussian fit",
+        "likelihoods.py",
+        200,
+        15,
+        _DIGITS,
+        ("likelihood",),
+    ),
+    Figure(
+        "thesis-4.2",
+        f"{_THESIS}, figure 4.2",
+        "in few steps less noise is better: eta = 0, 1, sigma-hat",
+        "few_steps.py",
+        300,
+        25,
+        _DIGITS,
+        ("judge",),
+    ),
+    Figure(
+        "thesis-6.1",
+        f"{_THESIS}, figure 6.1",
+        "images at ten times of the forward process",
+        "forward_noising.py",
+        3,
+        3,
+        _DIGITS,
+        (),
+    ),
+    Figure(
+        "thesis-6.2",
+        f"{_THESIS}, figure 6.2",
+        "samples, more than half of which are digits",
+        "drawn_digits.py",
+        15,
+        3,
+        _DIGITS,
+        ("judge",),
+    ),
+    Figure(
+        "slides-guidance",
+        f"{_SLIDES}, classifier-free guidance",
+        "with more guidance samples are more typical and more alike",
+        "guidance_scales.py",
+        120,
+        15,
+        _CLASSES,
+        ("judge", "classes"),
+    ),
+    Figure(
+        "slides-leap",
+        f"{_SLIDES}, the Nice property",
+        "step by step and in one leap: the same distribution",
+        "forward_noising.py",
+        10,
+        4,
+        _DIGITS,
+        (),
+    ),
+    Figure(
+        "slides-one-step",
+        f"{_SLIDES}, sampling algorithm, appendix E",
+        "one step gives no digits, many steps do",
+        "one_step.py",
+        60,
+        10,
+        _DIGITS,
+        ("judge",),
+    ),
+    Figure(
+        "slides-schedules",
+        f"{_SLIDES}, noise schedulers",
+        "the linear schedule is done at 2/3 of the way, the cosine one is not",
+        "forward_noising.py",
+        3,
+        3,
+        _DIGITS,
+        (),
     ),
 )
 FIGURES = {figure.name: figure for figure in _ALL}

@@ -88,6 +88,7 @@ def draw_figures(
     seed: int = 0,
     overwrite: bool = False,
     functions: dict[str, _Function] | None = None,
+    instead: Callable[[str], None] | None = None,
 ) -> Iterator[Reproduction]:
     """Draw figures, after all that can be checked has been, before the first is drawn.
 
@@ -99,6 +100,8 @@ def draw_figures(
         seed: As for `reproduce`.
         overwrite: As for `reproduce`.
         functions: The functions of a script by the names of its figures; by default those of the shipped scripts.
+        instead: Receives a sentence for each figure that the run is not fit for, which is then drawn from its own
+            model; None makes it an error.
     """
     require_whole("seed", seed, 0, 2**39)
     if run is not None and (one := [figure for figure in figures if not figure.model]) and len(one) == len(figures):
@@ -109,7 +112,21 @@ def draw_figures(
         if taken and not overwrite:
             raise RunError(f"{out / taken[0]}: this figure is already there. Replace it with --overwrite. {ANOTHER}")
     opened = cache(open_model)
-    models = [opened(str(run or figure.model)) if figure.model else None for figure in figures]
+
+    def model_of(figure: Figure) -> ImageModel | None:
+        if not figure.model:
+            return None
+        model = opened(str(run or figure.model))
+        try:
+            model.require(figure.needs)
+        except RunError as error:
+            if run is None or instead is None:
+                raise
+            instead(f"{figure.name} is drawn from {figure.model}: {error}")
+            return opened(figure.model)
+        return model
+
+    models = [model_of(figure) for figure in figures]
     known = functions or {}
     scripts = [known.get(figure.name) or _function(figure) for figure in figures]
     return (_drawn(*each, out, quick, seed) for each in zip(figures, scripts, models))
