@@ -1,8 +1,8 @@
 """Data and samples: figures 1, 3 and 4 of Higham, Higham & Grindrod, and figure 6.2 of Sedykh's thesis.
 
-Images of the data; nine noises on their way to nine images; 500 samples sorted into classes by a network that was trained
-on real images only and never saw the model; a page of samples. That network, the judge, also says what counts as a
-digit: an image of whose class it is as sure as of 99 of 100 held-out digits.
+Images of the data; nine noises on their way to nine images; 500 samples sorted into classes by a network that was
+trained on real images only and never saw the model; a page of samples. That network, the judge, also says what counts
+as a digit: an image of whose class it is as sure as of 99 of 100 held-out digits.
 
     unidiff reproduce higham-1 higham-3 higham-4 thesis-6.2
     python examples/papers/drawn_digits.py --run runs/ddpm_mnist_cpu --quick

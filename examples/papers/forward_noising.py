@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ import unidiff as ud
 from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel
 from unidiff.figures.script import main
-from unidiff.plot import save_strip, save_table
+from unidiff.plot import save_strip
 
 TIMES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
@@ -81,8 +82,8 @@ def higham_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
         f"{square:.2f} of what one leap would add",
         ratio < 0.05 and abs(square - 1) < limit,
         {"steps": count, "snr_at_the_end": ratio, "noise_variance": square, "values": len(z)},
-        f"Less than 5 %; and (x_T - alpha x_0) / sigma has the mean square 1, within {limit:.2f}: five standard deviations "
-        f"of the mean of {len(z)} squares of normal numbers.",
+        f"Less than 5 %; and (x_T - alpha x_0) / sigma has the mean square 1, within {limit:.2f}: five standard "
+        f"deviations of the mean of {len(z)} squares of normal numbers.",
     )
 
 
@@ -100,7 +101,7 @@ def thesis_6_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Find
     save_strip(pictures, TIMES, path, "Images noised to t = 0, 0.1, ..., 1 (Sedykh's thesis, figure 6.1).")
     square, values = float(torch.stack(z).square().mean()), torch.stack(z).numel()
     limit = 5 * math.sqrt(2 / values)
-    falling = all(b < a for a, b in zip(rows, rows[1:]))
+    falling = all(b < a for a, b in pairwise(rows))
     return Findings(
         f"the signal-to-noise ratio falls from {rows[0]:.2g} at t = 0.1 to {rows[-1]:.2g} at t = 1",
         falling and abs(square - 1) < limit,
@@ -141,7 +142,8 @@ def slides_leap(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Fin
         f"{worst:.1f} standard errors",
         worst < 7,
         {"walks": count, "steps": steps, "comparisons": tests, "largest_deviation": worst},
-        "The largest deviation is below 7 standard errors; variances of few walks have a longer tail than normal numbers.",
+        "The largest deviation is below 7 standard errors: variances of few walks have longer tails than normal "
+        "numbers.",
     )
 
 
@@ -149,28 +151,22 @@ def slides_schedules(model: ImageModel, path: Path, *, quick: bool, seed: int) -
     """The linear and the cosine schedule on the same image with the same noise, T = 1000."""
     image = model.images(model.chosen(1, seed)).double()
     eps = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    cells, numbers = [], {}
+    rows, numbers = [], {}
     entries = torch.arange(1, 1001, dtype=torch.float64) / 1000
     for name, schedule in (("linear", ud.Linear()), ("cosine", ud.Cosine())):
         process = ud.DDPM(1000, schedule)
-        row = []
-        for t in TIMES[1:]:
-            level = process.level(t)
-            noisy = process.perturb(image, eps, level)
-            decoded = model.data.decode((noisy / noisy.abs().quantile(0.99).clamp(min=1)).float())
-            row.append((decoded, f"alpha-bar {float(level.alpha) ** 2:.2g}"))
-        cells.append(row)
+        states = [image, *(process.perturb(image, eps, process.level(t)) for t in TIMES[1:])]
+        rows.append([model.data.decode(state.float()) for state in states])
         bar = process.alpha(entries) ** 2
         numbers[name] = {
             "half": float(entries[bar < 0.5][0]),
             "hundredth": float(entries[bar < 0.01][0]),
             "alpha_bar_at_the_end": float(bar[-1]),
         }
-    columns = [f"t = {t:g}" for t in TIMES[1:]]
-    caption = "The same image and noise under both schedules, T = 1000 (slides, after Nichol & Dhariwal 2021)."
-    save_table(cells, ["linear", "cosine"], columns, path, caption)
-    # Linear: log alpha-bar(t) is about -T (beta_1 t + (beta_T - beta_1) t^2 / 2), which is log 0.01 at t = 0.675; beta^2
-    # terms make it 0.672. Cosine: cos^2((t + s) / (1 + s) pi / 2) = 0.01 cos^2(s / (1 + s) pi / 2) at t = 0.9357.
+    caption = "Above the linear, below the cosine schedule; the same image and noise (slides, after Nichol & Dhariwal)."
+    save_strip([torch.cat(pair) for pair in zip(*rows)], TIMES, path, caption)
+    # Linear: log alpha-bar(t) is about -T (beta_1 t + (beta_T - beta_1) t^2 / 2), which is log 0.01 at t = 0.675.
+    # Cosine: cos^2((t + s) / (1 + s) pi / 2) = 0.01 cos^2(s / (1 + s) pi / 2) at t = 0.9357.
     s = 0.008
     root = math.cos(s / (1 + s) * math.pi / 2) / 10
     cosine = (1 + s) * math.acos(root) * 2 / math.pi - s

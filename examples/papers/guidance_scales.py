@@ -1,7 +1,8 @@
 """No guidance, w = 1 and w = 3: the slides' figure of classifier-free guidance, after Ho & Salimans 2022.
 
-Guidance goes beyond the conditional prediction, away from the unconditional one: eps = (1 + w) eps(x, class) - w eps(x).
-Samples are then more typical of their class, and more alike. unidiff's scale is 1 + w, so that 1 is the plain model.
+Guidance goes beyond the conditional prediction, away from the unconditional one:
+eps = (1 + w) eps(x, class) - w eps(x). Samples are then more typical of their class, and more alike. unidiff's scale is
+1 + w, so that 1 is the plain model.
 
     unidiff reproduce slides-guidance
     python examples/papers/guidance_scales.py --run runs/ddpm_digits_classes

@@ -1,9 +1,9 @@
 """Negative log-likelihoods beside each other: figure 4.1 of Sedykh's thesis, a table of Nichol & Dhariwal 2021.
 
-Theirs has CIFAR-10 and ImageNet, where DDPM has 3.70 and 3.77 bits per dimension and improved DDPM 2.94 and 3.53. Ours has
-a model of unidiff on the test split of its own data: the bound of its chain and the density of its flow, beside what needs
-no network, a Gaussian that is fitted to the data, and 8 bits, which say nothing. Numbers of different data or of different
-levels of grey do not compare.
+Theirs has CIFAR-10 and ImageNet, where DDPM has 3.70 and 3.77 bits per dimension and improved DDPM 2.94 and 3.53. Ours
+has a model of unidiff on the test split of its own data: the bound of its chain and the density of its flow, beside
+what needs no network, a Gaussian that is fitted to the data, and 8 bits, which say nothing. Numbers of different data
+or of different levels of grey do not compare.
 
     unidiff reproduce thesis-4.1
     python examples/papers/likelihoods.py --run runs/ddpm_digits
@@ -45,9 +45,9 @@ def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Find
     test, count = model.data.open("test"), 8 if quick else 64
     rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:count]
     x, cond = test.batch(rows), model.own_conditions(rows, test)
-    few = model.process.native_times() is None or quick
+    grid = ud.Uniform(1000) if model.process.native_times() is None else ud.Native()
     with model.arithmetic():
-        bound = ud.variational_bound(model.denoiser, x, ud.Uniform(200) if few else ud.Native(), levels=LEVELS, **cond)
+        bound = ud.variational_bound(model.denoiser, x, grid, levels=LEVELS, **cond)
         flow = ud.log_likelihood(
             model.denoiser, x, ud.Hutchinson(1), levels=LEVELS, rtol=1e-3 if quick else 1e-5, **cond
         )
@@ -71,8 +71,8 @@ def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Find
     found = bits["bound of the chain"]
     gap = bits["Gaussian fit"][0] - found[0]
     return Findings(
-        f"{found[0]:.2f} +- {found[1]:.2f} bits per dimension by the bound, {bits['flow'][0]:.2f} +- {bits['flow'][1]:.2f} "
-        f"by the flow; a Gaussian fit {bits['Gaussian fit'][0]:.2f}",
+        f"{found[0]:.2f} +- {found[1]:.2f} bits per dimension by the bound, {bits['flow'][0]:.2f} +- "
+        f"{bits['flow'][1]:.2f} by the flow; a Gaussian fit {bits['Gaussian fit'][0]:.2f}",
         gap > 3 * math.hypot(found[1], bits["Gaussian fit"][1]),
         {
             "images": count,

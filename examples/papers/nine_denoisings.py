@@ -97,8 +97,8 @@ def higham_6(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
         f"that was noised to t = {early:.2g}",
         alike == 0,
         {"distances": late, "distances_from_early": back, "early": early, "nearest_training_image": neighbour},
-        f"An image resembles it if it is nearer to it than the nearest of {count} other training images. Of images that "
-        f"are independent of it, nine in {count + 1} times do.",
+        f"An image resembles it if it is nearer to it than the nearest of {count} other training images: of nine "
+        f"that are independent of it, one does in {100 * NINE / (count + 1):.1f} % of cases.",
     )
 
 

@@ -1,9 +1,9 @@
 """Where a score is learned well, and why Langevin dynamics is annealed: figures 3.1 and 3.2 of Sedykh's thesis.
 
-Both after Song & Ermon 2019: data from two Gaussians, one with a fifth of the weight. A network that is trained by score
-matching sees data, so it learns the score where data are and not in between. And Langevin dynamics with a small step, even
-with the exact score, does not cross the empty space between the two, so each keeps the share of samples that the start put
-on its side: 0.5 instead of 0.2 and 0.8. Annealed Langevin dynamics starts where noise covers both.
+Both after Song & Ermon 2019: data from two Gaussians, one with a fifth of the weight. A network that is trained by
+score matching sees data, so it learns the score where data are and not in between. And Langevin dynamics with a small
+step, even with the exact score, does not cross the empty space between the two, so each keeps the share of samples that
+the start put on its side: 0.5 instead of 0.2 and 0.8. Annealed Langevin dynamics starts where noise covers both.
 
     unidiff reproduce thesis-3.1 thesis-3.2
     python examples/papers/two_gaussians.py --quick
@@ -89,11 +89,11 @@ def thesis_3_1(path: Path, *, quick: bool, seed: int) -> Findings:
 def thesis_3_2(path: Path, *, quick: bool, seed: int) -> Findings:
     """Data, and samples of both kinds of Langevin dynamics with the exact score."""
     count = 400 if quick else 2000
-    process = ud.NCSN(0.05, 4.0, 12)
+    process = ud.NCSN(0.05, 4.0, 25)
     model = mixture(process)
     seeds = range(seed, seed + count)
-    plain = ud.sample(model, ud.Langevin(steps=500, step_size=2e-4), ud.Uniform(1), seeds=seeds).x
-    annealed = ud.sample(model, ud.AnnealedLangevin(30 if quick else 100, step_size=2.5e-4), ud.Native(), seeds=seeds).x
+    plain = ud.sample(model, ud.Langevin(steps=250, step_size=5e-4), ud.Uniform(2), seeds=seeds).x
+    annealed = ud.sample(model, ud.AnnealedLangevin(20 if quick else 60, step_size=2.5e-4), ud.Native(), seeds=seeds).x
     truth = data(count, seed)
     cells = [(truth, "data"), (plain, "Langevin dynamics"), (annealed, "annealed Langevin dynamics"), (truth, "data")]
     save_table(
@@ -106,13 +106,13 @@ def thesis_3_2(path: Path, *, quick: bool, seed: int) -> Findings:
     share = {name: float((x.sum(1) < 0).double().mean()) for x, name in cells}
     error = {p: 5 * math.sqrt(p * (1 - p) / count) for p in (0.5, WEIGHTS[0])}
     return Findings(
-        f"the lighter Gaussian, of weight 0.2, has {share['Langevin dynamics']:.2f} of the samples of Langevin dynamics, "
-        f"{share['annealed Langevin dynamics']:.2f} of the annealed",
+        f"the Gaussian of weight 0.2 has a share of {share['Langevin dynamics']:.2f} with Langevin dynamics, "
+        f"{share['annealed Langevin dynamics']:.2f} with the annealed",
         abs(share["Langevin dynamics"] - 0.5) < error[0.5]
         and abs(share["annealed Langevin dynamics"] - WEIGHTS[0]) < error[WEIGHTS[0]] + 0.02,
         {"samples": count, "share_of_the_lighter": share},
-        f"Within five standard errors of a share, {error[0.5]:.3f} of 0.5 and {error[WEIGHTS[0]]:.3f} of 0.2, and 0.02 for "
-        "levels of finite number.",
+        f"Within five standard errors of a share, {error[0.5]:.3f} of 0.5 and {error[WEIGHTS[0]]:.3f} of 0.2, and "
+        "0.02 for a finite number of levels.",
     )
 
 

@@ -207,12 +207,12 @@ _ALL = (
     Figure(
         "slides-one-step",
         f"{_SLIDES}, sampling algorithm, appendix E",
-        "one step gives no digits, many steps do",
+        "one step gives no image of the data, many steps do",
         "one_step.py",
         60,
         10,
         _DIGITS,
-        ("judge",),
+        (),
     ),
     Figure(
         "slides-schedules",
