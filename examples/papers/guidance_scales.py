@@ -33,7 +33,7 @@ def spread(x: Tensor, label: Tensor) -> float:
 def slides_guidance(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """The same noises and classes at three weights; agreement with the class, and what is left of the variety."""
     classes = model.judge.held_out.shape[1]
-    count = classes * (6 if quick else 40)
+    count = classes * (EACH**2 if quick else 40)
     label = torch.arange(count) % classes
     cells, agreement, variety = [], {}, {}
     for w in WEIGHTS:

@@ -175,12 +175,12 @@ class ImageModel:
             denoiser: A guided model in place of the plain one.
             cond: Conditions; those of `conditions` by default.
         """
-        cond = self.conditions(count) if cond is None else cond
+        options: dict[str, Any] = dict(self.conditions(count) if cond is None else cond)
         grid = default_grid(self.process, grid) if isinstance(grid, int) else grid
         seeds = range(seed, seed + count)
         shape, model = self.data.shape, denoiser or self.denoiser
         with self.arithmetic():
-            found = sample(model, solver, grid, shape, seeds, batch=_BATCH, keep=keep, **cond)
+            found = sample(model, solver, grid, shape, seeds, batch=_BATCH, keep=keep, **options)
         path = tuple(State(state.t, self.data.decode(state.u)) for state in found.path)
         return replace(found, x=torch.cat([self.data.decode(part) for part in found.x.split(_BATCH)]), path=path)
 
@@ -239,9 +239,8 @@ def open_model(name: str | Path) -> ImageModel:
         UnidiffError: If it is not a generative model of images.
     """
     if str(name) == EXACT:
-        data = Digits()
-        source = data.open()
-        return ImageModel(EXACT, Empirical(DDPM(500), source.batch(torch.arange(len(source)))), data)
+        source = Digits().open()
+        return ImageModel(EXACT, Empirical(DDPM(500), source.batch(torch.arange(len(source)))), Digits())
     run = load_generation(name, device="cpu")
     data = run.recipe.data
     if len(data.decoded_shape) != 3:
