@@ -21,6 +21,7 @@ from unidiff.machine import now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
 from unidiff.run.records import METRICS_LIMIT, Manifest, metrics_of
+from unidiff.run.shipped import locate
 
 __all__ = ["RunDirectory"]
 
@@ -29,10 +30,10 @@ class RunDirectory:
     """The files of one run.
 
     Args:
-        path: The directory; it need not exist yet.
+        path: The directory, which need not exist yet, or shipped:NAME.
 
     Raises:
-        RunError: If its name is not UTF-8.
+        RunError: If its name is not UTF-8, or no such model is shipped.
 
     Attributes:
         name: The run's name in captions: that of the directory.
@@ -40,7 +41,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = locate(path)
         try:
             str(path).encode()
         except UnicodeEncodeError:  # safetensors and TensorBoard open no file of such a name
