@@ -26,7 +26,7 @@ PRIVATE = {"command", "git", "samples", "trajectory", "kept"}
 
 
 def ship(run: Path, folder: Path) -> str:
-    """Copy of a finished run what a shipped one has: recipe, manifest, metrics, averaged weights in float16; their digest."""
+    """Copy of a finished run what a shipped one has, the averaged weights in float16; the digest of both."""
     files = RunDirectory(run)
     manifest = files.read_manifest()
     assert manifest.status == "finished", f"{run}: {manifest.status}"
@@ -34,8 +34,9 @@ def ship(run: Path, folder: Path) -> str:
     state = json.loads((newest / "state.json").read_text())
     with whole_folder(folder) as partial:
         kept = [name for name in ("recipe.yaml", "metrics.jsonl", "process.safetensors") if (run / name).exists()]
-        for name in kept:
-            shutil.copy(run / name, partial)
+        (partial / "samples").mkdir()
+        for name in [*kept, "samples/grid.png"]:
+            shutil.copy(run / name, partial / name)
         entries = {name: value for name, value in manifest.entries.items() if name not in PRIVATE}
         (partial / "manifest.json").write_text(json.dumps(entries, indent=2) + "\n")
         weights = partial / "checkpoints" / newest.name

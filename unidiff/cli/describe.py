@@ -22,7 +22,9 @@ __all__ = ["describe", "list_names"]
 
 
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="process, solver, data, ..., recipes or models [default: all].")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="process, solver, data, ..., recipes or models [default: all].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all public names, shipped recipes and models, by kind."""

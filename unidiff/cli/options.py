@@ -53,9 +53,7 @@ Settings = Annotated[
         "negative.NAME=VALUE.",
     ),
 ]
-RunArgument = Annotated[
-    Path, typer.Argument(help="A run directory, or shipped:NAME, a model that comes with unidiff.")
-]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory, or shipped:NAME, a model that comes with unidiff.")]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]

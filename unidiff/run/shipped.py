@@ -13,10 +13,13 @@ from unidiff.reading import Unreadable, read_bytes
 __all__ = ["PREFIX", "SHIPPED", "is_shipped", "locate", "require_own", "run_digest"]
 
 PREFIX = "shipped:"
-# Name -> digest of its recipe and of its averaged weights in float16. Each was made by the recipe of its name; benchmarks/shipped_models.py makes
-# them again.
+# Name -> digest of its recipe and of its averaged weights in float16. Each was made by the recipe of its name;
+# benchmarks/shipped_models.py makes them again.
 SHIPPED: dict[str, str] = {
     "ddpm_digits": "sha256:9c91a0ca57fe8db9bf3a5c828ba4a50e5c4db5d11aed41a32586e7d2386e7495",
+    "ncsn_digits": "sha256:26f2951291fb58822015c717d879740e77c277051dce33b393aa5f14b0e7a46a",
+    "heat_digits": "sha256:a46462ad41d79931fc62aecc9fc53fadce47835d9043cb42b2b25a72c57b8197",
+    "ddpm_digits_classes": "sha256:53c8776c1a72f0f177ecebcc0cb8de29ea94be37a07a313a60aec2e02737e314",
 }
 _FOLDER = Path(__file__).parent / "models"
 
@@ -64,4 +67,5 @@ def require_own(path: str | Path) -> None:
     """Raise a RunError for a place to write to that is named like a shipped model, or is one."""
     if os.fspath(path).startswith(PREFIX) or is_shipped(path):
         problem = "this names a model that comes with unidiff, and nothing is written there"
-        raise RunError(f"{path}: {problem}. Choose another directory with --out; `start: {PREFIX}NAME` in a recipe begins with its weights.")
+        remedy = f"Choose another directory with --out; `start: {PREFIX}NAME` in a recipe begins with its weights"
+        raise RunError(f"{path}: {problem}. {remedy}.")
