@@ -32,6 +32,7 @@ ORDER = [
     "cascade",
     "evaluation",
     "plot",
+    "page",
     "recipe",
     "training",
     "run",
