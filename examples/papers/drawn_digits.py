@@ -1,8 +1,8 @@
 """Data and samples: figures 1, 3 and 4 of Higham, Higham & Grindrod, and figure 6.2 of Sedykh's thesis.
 
 Images of the data; nine noises on their way to nine images; 500 samples sorted into classes by a network that was
-trained on real images only and never saw the model; a page of samples. That network, the judge, also says what counts
-as a digit: an image of whose class it is as sure as of 99 of 100 held-out digits.
+trained on real images only and never saw the model; a page of samples. What counts as a digit: an image of whose class
+that network is as sure as of 99 of 100 held-out digits, and to which a training image is as near as to 99 of 100.
 
     unidiff reproduce higham-1 higham-3 higham-4 thesis-6.2
     python examples/papers/drawn_digits.py --run runs/ddpm_mnist_cpu --quick
@@ -61,7 +61,7 @@ def higham_3(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
             "classes": model.judge.classes(found.x).tolist(),
             "evaluations": found.nfe,
         },
-        "At least 8 of 9. Of nine real images 8 are recognised in 99.7 % of cases, since 99 in 100 are.",
+        "At least 8 of 9. Of nine real images 8 are in 98.7 % of cases, if 98 in 100 meet both conditions.",
     )
 
 

@@ -42,7 +42,7 @@ def gaussian(train: Tensor, test: Tensor, seed: int) -> Tensor:
 
 def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Bits per dimension of test images, four ways."""
-    test, count = model.data.open("test"), 8 if quick else 64
+    test, count = model.data.open("test"), 8 if quick else 32
     rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:count]
     x, cond = test.batch(rows), model.own_conditions(rows, test)
     grid = ud.Uniform(1000) if model.process.native_times() is None else ud.Native()

@@ -18,7 +18,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError
 from unidiff.evaluation.class_measures import ClassHistogram, class_histogram
 from unidiff.evaluation.evaluate import feature_network
-from unidiff.evaluation.network import Features
+from unidiff.evaluation.memorization import nearest
 from unidiff.exact import Empirical
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import Seeded
@@ -35,55 +35,61 @@ __all__ = ["EXACT", "ImageModel", "Judge", "open_model"]
 
 EXACT = "exact:digits"
 _BATCH = 250  # samples drawn together
-_MOST = 2000  # held-out images that the judge looks at
-_UNSURE = 0.01  # the share of held-out images of which the judge is least sure
+_MOST = 1000  # held-out images that the judge looks at
+_UNUSUAL = 0.01  # the share of held-out images beyond its limits
 
 
 class Judge:
-    """An independent classifier of real images, which says whether a sample is like them, and of which class.
+    """Says whether an image is like the data, and of which class: by real images only, without the model.
 
-    A sample counts as an image of the data if the classifier is as sure of its class as of 99 of 100 held-out images.
+    An image counts if a classifier is as sure of its class as of 99 of 100 held-out images, and if a training image is
+    as near to it as to 99 of 100 of them: a classifier alone is sure of much that it has never seen.
 
     Args:
         data: The data, whose shipped feature network is the classifier.
 
     Attributes:
-        held_out: Probabilities of the classes for held-out images, (M, K), and `held_out_features`, (M, F).
-        threshold: The confidence above which an image counts.
+        held_out: Held-out images, (M, *shape).
+        features_of_held_out: Their features, (M, F).
         facts: What results say of it.
     """
 
     def __init__(self, data: Dataset) -> None:
         self._network = feature_network(None, data.features, data.shape, "cpu")
-        test = data.open("test")
+        self._train, test = data.open(), data.open("test")
         rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:_MOST].sort().values
-        seen = self._network.of(test.batch(part) for part in rows.split(_BATCH))
-        assert seen.probabilities is not None  # a shipped network classifies
-        self.held_out, self.held_out_features = seen.probabilities, seen.values
-        self.threshold = float(self.held_out.max(1).values.quantile(_UNSURE))
+        self.held_out = test.batch(rows)
+        self.features_of_held_out, self._probabilities = self._look(self.held_out)
+        self._least = float(self._probabilities.max(1).values.quantile(_UNUSUAL))
+        self._most = float(self.distance(self.held_out).quantile(1 - _UNUSUAL))
         self.facts: dict[str, Any] = {
             **self._network.facts,
             "held_out": test.name,
             "count": len(rows),
-            "threshold": self.threshold,
+            "least_confidence": self._least,
+            "largest_distance": self._most,
         }
 
     def features(self, x: Tensor) -> Tensor:
         """Features of images (N, *shape): (N, F) float64."""
-        return self._look(x).values
+        return self._look(x)[0]
 
     def probabilities(self, x: Tensor) -> Tensor:
         """Of each class, for images (N, *shape): (N, K) float64."""
-        found = self._look(x).probabilities
-        assert found is not None
-        return found
+        return self._look(x)[1]
 
-    def _look(self, x: Tensor) -> Features:
-        return self._network.of(x.float().clamp(-1, 1).split(_BATCH))
+    def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = self._network.of(x.float().clamp(-1, 1).split(_BATCH))
+        assert found.probabilities is not None  # a shipped network classifies
+        return found.values, found.probabilities
+
+    def distance(self, x: Tensor) -> Tensor:
+        """To the nearest training image, (N,)."""
+        return nearest(x.float().clamp(-1, 1), self._train.all_batches()).distance
 
     def recognised(self, x: Tensor) -> Tensor:
         """Whether each image is like the data: (N,) booleans."""
-        return self.probabilities(x).max(1).values >= self.threshold
+        return (self.probabilities(x).max(1).values >= self._least) & (self.distance(x) <= self._most)
 
     def classes(self, x: Tensor) -> Tensor:
         """The most probable class of each image, (N,)."""
@@ -91,7 +97,7 @@ class Judge:
 
     def histogram(self, x: Tensor) -> ClassHistogram:
         """How often each class occurs, beside held-out images."""
-        return class_histogram(self.probabilities(x), self.held_out)
+        return class_histogram(self.probabilities(x), self._probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +128,7 @@ class ImageModel:
 
     @cached_property
     def judge(self) -> Judge:
-        """The classifier of such images."""
+        """The judge of such images."""
         return Judge(self.data.images)
 
     def chosen(self, count: int, seed: int) -> Tensor:
@@ -151,7 +157,7 @@ class ImageModel:
     @staticmethod
     def sampler(quick: bool) -> tuple[Solver, int]:
         """A stochastic solver and its number of steps: ancestral sampling, or a method of second order in few steps."""
-        return (DPMSolver(2, eta=1.0), 30) if quick else (Ancestral(), 250)
+        return (DPMSolver(2, eta=1.0), 30) if quick else (Ancestral(), 100)
 
     def draw(
         self,
@@ -211,7 +217,7 @@ class ImageModel:
             raise RunError(f"{problem}. Name a run of pixels.")
 
     def judge_facts(self) -> dict[str, Any] | None:
-        """The classifier that has judged; None if none was asked."""
+        """What the judge is; None if none was asked."""
         return self.judge.facts if "judge" in vars(self) else None
 
     def facts(self) -> dict[str, Any]:

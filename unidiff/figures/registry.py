@@ -212,7 +212,7 @@ _ALL = (
         60,
         10,
         _DIGITS,
-        (),
+        ("judge",),
     ),
     Figure(
         "slides-schedules",
