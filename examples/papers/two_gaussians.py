@@ -49,8 +49,8 @@ def thesis_3_1(path: Path, *, quick: bool, seed: int) -> Findings:
     model = ud.NeuralDenoiser(process, ud.Score(), net)
     steps = 200 if quick else 1000
     settings = ud.Training(steps=steps, batch=128, lr=2e-3, ema=0.99, precision="fp32", tensorboard=False)
-    # Explicit score matching sees the data and no noise of known size: it can only learn where data are.
-    model = ud.train(model, ud.TensorSource(points, "two Gaussians"), ud.ExplicitScoreMatching(), settings, seed=seed)
+    # Sliced score matching sees the data and no noise of known size: it can only learn where data are.
+    model = ud.train(model, ud.TensorSource(points, "two Gaussians"), ud.SlicedScoreMatchingVR(), settings, seed=seed)
 
     axis = torch.linspace(-REACH, REACH, 17)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(-1, 2)

@@ -33,7 +33,7 @@ def reproduce(
 ) -> None:
     """List the figures of the papers, or draw them, each with the number that it must show."""
     if every and names:
-        raise RunError(f"--all: it draws all figures. Leave out it or {names[0]}.")
+        raise RunError(f"--all: it draws all figures. Leave it out, or {names[0]}.")
     if not (every or names):
         _list(as_json)
         return

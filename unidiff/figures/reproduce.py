@@ -22,7 +22,7 @@ from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable
 
-__all__ = ["Reproduction", "draw_figures", "reproduce"]
+__all__ = ["Reproduction", "draw_figures", "function_of", "reproduce"]
 
 _BYTES = 2_000_000  # of one figure, about
 _Function = Callable[..., Findings]
@@ -128,7 +128,7 @@ def draw_figures(
 
     models = [model_of(figure) for figure in figures]
     known = functions or {}
-    scripts = [known.get(figure.name) or _function(figure) for figure in figures]
+    scripts = [known.get(figure.name) or function_of(figure) for figure in figures]
     return (_drawn(*each, out, quick, seed) for each in zip(figures, scripts, models))
 
 
@@ -136,7 +136,7 @@ def _files(figure: Figure) -> tuple[str, str]:
     return f"{figure.name}.png", f"{figure.name}.json"
 
 
-def _function(figure: Figure) -> _Function:
+def function_of(figure: Figure) -> _Function:
     """The function of the shipped script."""
     if not figure.script.is_file():
         raise RunFailed(f"{figure.script}: this script of unidiff is missing. Install unidiff again.")
