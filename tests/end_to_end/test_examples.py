@@ -6,7 +6,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from pairs import some
 from tiny import Result, in_process
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
@@ -26,14 +25,13 @@ SHORT = {
     "latent_digits": ["--codec-steps", "100", "--steps", "320", "--batch", "32", "--count", "100"],
 }
 
-QUICK = {"heat_steady_states"}  # the others take up to a minute
-
 
 def run(example: Path, *words: object) -> Result:
     return in_process(lambda: runpy.run_path(str(example), run_name="__main__"), example, *words)
 
 
-@pytest.mark.parametrize("example", some(EXAMPLES, lambda path: path.stem in QUICK), ids=lambda path: path.stem)
+@pytest.mark.slow  # up to a minute each; the everyday tests run scripts of examples/papers in test_reproduce.py
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     done = run(example, "--out", tmp_path, *SHORT.get(example.stem, []))
     assert done.code == 0, done.err
