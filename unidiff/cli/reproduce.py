@@ -10,6 +10,7 @@ import typer
 
 from unidiff.cli.console import Console, aligned, say
 from unidiff.cli.grouped import AsJson
+from unidiff.cli.last_resort import run_directory
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.figures.registry import FIGURES, figure_named
 
@@ -18,12 +19,12 @@ __all__ = ["reproduce"]
 
 def reproduce(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIGURE]...", help="Such as higham-4; without one they are listed.")
+        list[str] | None, typer.Argument(metavar="FIGURE", help="Such as higham-4; without one they are listed.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Draw all figures.")] = False,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="A run directory, or exact:digits [default: a model of unidiff's own]."),
+        typer.Option(metavar="RUN", help="A run directory, shipped:NAME or exact:digits [default: shipped]."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples and steps.")] = False,
     out: Annotated[Path, typer.Option(help="Output directory.")] = Path("runs/reproduce"),
@@ -40,11 +41,12 @@ def reproduce(
     figures = list(FIGURES.values()) if every else [figure_named(name) for name in dict.fromkeys(names or ())]
     from unidiff.figures.reproduce import draw_figures
 
+    run_directory.set(out)
     done, missed = [], []
     with Console() as console:
         try:
             options: dict[str, Any] = {"quick": quick, "seed": seed, "overwrite": overwrite}
-            for drawn in draw_figures(figures, run, out, **options, instead=console.notice if every else None):
+            for drawn in draw_figures(figures, run, out, **options, lenient=every, notice=console.notice):
                 done.append(drawn.to_dict())
                 holds = "" if drawn.findings.holds else f" It must show: {drawn.figure.shows}. {drawn.findings.bound}"
                 if holds:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -235,11 +236,12 @@ class ImageModel:
         return facts
 
 
-def open_model(name: str | Path) -> ImageModel:
+def open_model(name: str | Path, report: Callable[[str], None] = warnings.warn) -> ImageModel:
     """The model of this name, on the CPU.
 
     Args:
-        name: A run directory, or "exact:digits": the closed-form optimum for the digits of scikit-learn.
+        name: A run directory, shipped:NAME, or "exact:digits": the closed-form optimum for the digits of scikit-learn.
+        report: Receives a sentence for each damaged checkpoint that is skipped.
 
     Raises:
         UnidiffError: If it is not a generative model of images.
@@ -247,7 +249,7 @@ def open_model(name: str | Path) -> ImageModel:
     if str(name) == EXACT:
         source = Digits().open()
         return ImageModel(EXACT, Empirical(DDPM(500), source.batch(torch.arange(len(source)))), Digits())
-    run = load_generation(name, device="cpu")
+    run = load_generation(name, device="cpu", report=report)
     data = run.recipe.data
     if len(data.decoded_shape) != 3:
         raise RunError(f"{name}: a run of images is needed, got samples of shape {data.decoded_shape}.")

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -88,7 +89,8 @@ def draw_figures(
     seed: int = 0,
     overwrite: bool = False,
     functions: dict[str, _Function] | None = None,
-    instead: Callable[[str], None] | None = None,
+    lenient: bool = False,
+    notice: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Reproduction]:
     """Draw figures, after all that can be checked has been, before the first is drawn.
 
@@ -100,8 +102,8 @@ def draw_figures(
         seed: As for `reproduce`.
         overwrite: As for `reproduce`.
         functions: The functions of a script by the names of its figures; by default those of the shipped scripts.
-        instead: Receives a sentence for each figure that the run is not fit for, which is then drawn from its own
-            model; None makes it an error.
+        lenient: Draw a figure that the run is not fit for from its own model, with a notice.
+        notice: Receives what the user must know, in sentences.
     """
     require_whole("seed", seed, 0, 2**39)
     if run is not None and (one := [figure for figure in figures if not figure.model]) and len(one) == len(figures):
@@ -111,7 +113,13 @@ def draw_figures(
         taken = [name for name in _files(figure) if os.path.lexists(out / name)]
         if taken and not overwrite:
             raise RunError(f"{out / taken[0]}: this figure is already there. Replace it with --overwrite. {ANOTHER}")
-    opened = cache(open_model)
+
+    @cache
+    def opened(name: str) -> ImageModel:
+        model = open_model(name, notice)
+        if (stand_in := model.source.stand_in) is not None:
+            notice(stand_in)
+        return model
 
     def model_of(figure: Figure) -> ImageModel | None:
         if not figure.model:
@@ -120,9 +128,9 @@ def draw_figures(
         try:
             model.require(figure.needs)
         except RunError as error:
-            if run is None or instead is None:
+            if run is None or not lenient:
                 raise
-            instead(f"{figure.name} is drawn from {figure.model}: {error}")
+            notice(f"{figure.name} is drawn from {figure.model}: {error}")
             return opened(figure.model)
         return model
 
