@@ -14,6 +14,7 @@ _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 12, 44
 _COLOURS, _DASHES = 8, (None, "6 3", "2 3", "8 3 2 3")
 _TICKS = 5
+_WIDE = 4  # a logarithmic axis spans at least this factor
 
 
 class Curve(NamedTuple):
@@ -35,7 +36,7 @@ class _Axis(NamedTuple):
     @staticmethod
     def over(values: Sequence[float], logarithmic: bool, begin: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        logarithmic = logarithmic and low > 0
+        logarithmic = logarithmic and high > _WIDE * low > 0
         if low == high:
             low, high = (low / 2, high * 2) if logarithmic else (low - 0.5, high + 0.5)
         return _Axis(low, high, logarithmic, begin, end)
@@ -67,7 +68,7 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
         x: Label of the horizontal axis.
         y: Label of the vertical axis.
         curves: The curves; points that are not finite are left out.
-        logarithmic: The axes that are logarithmic, such as "xy"; one with numbers <= 0 is not.
+        logarithmic: The axes that are logarithmic, such as "xy", where their numbers are > 0 and far apart.
     """
     drawn = [
         (curve, [(a, b) for a, b in zip(curve.x, curve.y) if math.isfinite(a) and math.isfinite(b)]) for curve in curves

@@ -69,6 +69,7 @@ dialog { border: 1px solid var(--rule); background: var(--paper); color: var(--i
 dialog::backdrop { background: rgb(0 0 0 / 60%) }
 dialog img { width: min(80vw, 30rem) }
 dialog p { margin: 0.5rem 0 }
+@media (max-width: 32rem) { svg text { font-size: 20px } }
 @media print { dialog, .path input { display: none } }
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,14 @@ def evaluation(content: Any, index: int) -> Markup | None:
 
 
 def _estimate(content: Any, where: tuple[str | int, ...]) -> Markup:
-    return joined([number(content, *where, "value"), " +- ", number(content, *where, "error", digits=2)])
+    """Value and standard error, with two digits of that."""
+    error: Any = content
+    for key in (*where, "error"):
+        error = error[key]
+    known = isinstance(error, (int, float)) and 1e-8 < error < 1e8
+    places = max(0, 1 - math.floor(math.log10(error))) if known else None
+    shown = [number(content, *where, name, places=places) for name in ("value", "error")]
+    return joined([shown[0], " +- ", shown[1]])
 
 
 def solvers(content: Any, index: int) -> Markup | None:

@@ -28,10 +28,10 @@ _IMAGE_LIMIT, _PIXEL_LIMIT = 8_000_000, 50_000_000  # bytes of a file, pixels of
 _FIGURES = {"png": "png", "gif": "gif"}
 
 
-def write_run_page(files: RunDirectory, notice: Callable[[str], None]) -> None:
+def write_run_page(files: RunDirectory, values: Mapping[str, Any], notice: Callable[[str], None]) -> None:
     """Write the page of a run that has ended into its directory. If that fails, a notice says so and all else stays."""
     try:
-        write_page(files.page, page([read_run(files.path)]))
+        write_page(files.page, page([read_run(files.path, values)]))
     except Exception as error:  # the run is finished, and nothing that goes wrong here may change that
         notice(f"The report was not written ({first_line(error)}). `unidiff report {files.path}` tries again.")
 
@@ -42,8 +42,12 @@ def write_page(path: Path, text: str) -> None:
         partial.write_text(text, "utf-8", errors="replace")
 
 
-def read_run(directory: Path) -> RunFacts:
+def read_run(directory: Path, values: Mapping[str, Any] | None = None) -> RunFacts:
     """What the files of a run say of it; no model is loaded.
+
+    Args:
+        directory: The run.
+        values: The values of its recipe, if they are known; else they are read.
 
     Raises:
         RunError: If it is not a run, or its recipe, manifest or metrics are damaged.
@@ -52,7 +56,7 @@ def read_run(directory: Path) -> RunFacts:
     if not files.exists():
         raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     recipe = read_source(files.recipe)[1]
-    values = _values(files, recipe)
+    values = _values(files, recipe) if values is None else values
     entries = {name: value for name, value in files.read_manifest().entries.items() if name != "recipe_yaml"}
     content: dict[str, Any] = {
         "name": files.name,
@@ -148,9 +152,10 @@ def _read_image(path: Path, files: RunDirectory) -> bytes | None:
 
 
 def image_bytes(image: Image.Image) -> bytes:
-    """An image as a PNG."""
-    out = io.BytesIO()
-    image.save(out, "PNG")
+    """An image as a PNG; a grey one without colours, which is smaller."""
+    red, *others = (channel.tobytes() for channel in image.split())
+    image, out = image.convert("L") if others == [red, red] else image, io.BytesIO()
+    image.save(out, "PNG", compress_level=1)  # noise does not become smaller by more
     return out.getvalue()
 
 

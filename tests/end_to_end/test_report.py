@@ -1,0 +1,251 @@
+"""`unidiff report`: a page at the end of a run and by command, which holds what the JSON inside it holds, in a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny import DIGITS, RING, refused, unidiff, write
+
+import unidiff as ud
+from unidiff.page.html import MARK
+from unidiff.run.shipped import SHIPPED
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Reader(HTMLParser):
+    """Numbers of a page by their path, its images, its sections, and the content in it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.numbers: list[tuple[str, str, str]] = []
+        self.images: list[dict[str, str | None]] = []
+        self.sections: list[str | None] = []
+        self._at: list[dict[str, str | None]] = []
+        text = page.read_text("utf-8")
+        assert text.startswith(MARK)
+        self.feed(text)
+        found = re.search(r'<script type="application/json" id="content">(.*?)</script>', text, re.S)
+        assert found is not None
+        self.content = json.loads(found[1])
+
+    def handle_starttag(self, tag, attributes):
+        own = dict(attributes)
+        self._at = [own] if tag == "data" else []
+        if tag == "img" and "src" in own:
+            self.images.append(own)
+        if tag == "section":
+            self.sections.append(own["id"])
+
+    def handle_data(self, data):
+        for own in self._at:
+            self.numbers.append((own["data-path"], own["value"], data))
+        self._at = []
+
+    def check(self) -> None:
+        """Every number is that of the content, rounded; every image says what it is, and is in the page."""
+        for path, value, shown in self.numbers:
+            found = self.content
+            for key in path.split("/"):
+                found = found[int(key)] if isinstance(found, list) else found[key]
+            assert repr(found) == value
+            number = float(shown.replace(",", ""))
+            assert abs(number - found) <= 0.06 * abs(found)  # two digits
+        assert all(image["alt"] for image in self.images)
+        assert all(image["src"].startswith("data:image/") for image in self.images)
+
+
+def test_a_shipped_run_and_two_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = unidiff("report", "shipped:ddpm_digits", "--json")
+    assert result.code == 0, result
+    assert json.loads(result.out) == {"runs": ["shipped:ddpm_digits"], "file": "report-ddpm_digits.html"}
+    one = Reader(tmp_path / "report-ddpm_digits.html")
+    one.check()
+    assert one.sections == ["training", "loss", "samples", "recipe", "how-to-repeat", "environment"]
+    (run,) = one.content["runs"]
+    assert run["digest"] == SHIPPED["ddpm_digits"]
+    assert run["samples"]["seeds"] == list(range(64))
+    assert [image["alt"] for image in one.images] == [f"sample with seed {seed}" for seed in range(64)]
+    assert ("runs/0/manifest/parameters", "634273", "634,273") in one.numbers
+    path = ud.report("shipped:ddpm_digits", "shipped:heat_digits", out="both.html")
+    both = Reader(path)
+    both.check()
+    assert [run["name"] for run in both.content["runs"]] == ["ddpm_digits", "heat_digits"]
+    assert len(both.images) == 128
+
+
+def test_a_run_ends_with_its_page(tmp_path):
+    training = {**DIGITS["training"], "tensorboard": False, "preview_every": 0}
+    recipe = write(tmp_path, {**DIGITS, "training": training})
+    name = "<b>&x"  # as a stranger would call it
+    assert unidiff("run", recipe, "--out", tmp_path / name).code == 0
+    page = tmp_path / name / "report.html"
+    found = Reader(page)
+    found.check()
+    (run,) = found.content["runs"]
+    assert run["metrics"]["loss"] == [
+        json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+    ]
+    manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+    assert {**manifest, "recipe_yaml": None} == {**run["manifest"], "recipe_yaml": None}
+    times = run["path"]["times"]
+    assert (len(times), times[0], times[-1]) == (5, 1.0, 0.0)
+    assert times == sorted(times, reverse=True)
+    assert len(found.images) == 4 + 5
+    assert html.escape(name) in page.read_text()
+    # The command finds it all in the files alone, and writes the same page; --out and the wrong kind of file.
+    before = page.read_bytes()
+    assert unidiff("report", tmp_path / name).code == 0
+    again = Reader(page)
+    assert again.content["runs"][0].pop("digest")
+    assert again.content == found.content
+    assert page.read_bytes() != before
+    assert "not a report" in refused("report", tmp_path / name, "--out", recipe)
+    assert "named once" in refused("report", tmp_path / name, tmp_path / name)
+    assert "not a run directory" in refused("report", tmp_path)
+    quiet = write(tmp_path, {**RING, "training": {**RING["training"], "report": False}}, "quiet.yaml")
+    assert unidiff("run", quiet, "--out", tmp_path / "quiet").code == 0
+    assert not (tmp_path / "quiet/report.html").exists()
+
+
+def test_a_page_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unidiff.run.page.write_page", full)
+    result = unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run")
+    assert result.code == 0, result
+    assert "The report was not written" in result.err
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "finished"
+
+
+def test_results_of_these_weights_are_found_and_others_are_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["shipped:heat_digits", "--nfe", 2, "--count", 20]
+    assert unidiff("evaluate", *words).code == 0
+    found = Reader(ud.report("shipped:heat_digits"))
+    found.check()
+    assert "evaluation" in found.sections
+    summary = tmp_path / "runs/evaluate-heat_digits/evaluate.json"
+    content = json.loads(summary.read_text())
+    own = found.content["runs"][0]["evaluation"]
+    assert own == {name: content[name] for name in own}
+    measures = {path: value for path, value, _ in found.numbers if "evaluation" in path}
+    assert measures["runs/0/evaluation/rows/0/measures/frechet/value"] == repr(
+        content["rows"][0]["measures"]["frechet"]["value"]
+    )
+    content["rows"][0]["digest"] = "sha256:0"  # of other weights
+    summary.write_text(json.dumps(content))
+    assert "evaluation" not in Reader(ud.report("shipped:heat_digits")).sections
+    content["rows"][0] = {"digest": SHIPPED["heat_digits"]}
+    summary.write_text(json.dumps(content))
+    assert "evaluate.json: the file is damaged" in refused("report", "shipped:heat_digits")
+
+
+def test_hostile_files_end_in_a_page_or_in_one_message(tmp_path):
+    run = tmp_path / "run"
+    assert unidiff("run", write(tmp_path, RING), "--out", run).code == 0
+    manifest, recipe = run / "manifest.json", run / "recipe.yaml"
+    entries = json.loads(manifest.read_text())
+    strange = {"nfe": float("nan"), "times": ["<b>"], "libraries": {"<i>": 3}, "loss": "<script>", "unidiff": [1]}
+    manifest.write_text(json.dumps({**entries, **strange}))
+    (run / "samples/grid.png").write_bytes(b"\x89PNG\r\n\x1a\n no image")
+    os.symlink("/etc/hostname", run / "samples/other.png")
+    assert unidiff("report", run).code == 0
+    page = Reader(run / "report.html")
+    page.check()
+    assert "<script>" not in re.sub(r"<script>\nconst box.*", "", (run / "report.html").read_text(), flags=re.S)
+    for text in ("[]", "sampling: [", "data: {type: Ring}\nsampling: 3\ntraining: {steps: <b>}\n"):
+        recipe.write_text(text)
+        assert unidiff("report", run).code == (0 if "Ring" in text else 2)
+    recipe.write_text("data: {type: Ring}\n")
+    manifest.write_text('{"data": 3}')
+    assert "damaged" in refused("report", run)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The page of a tiny run of images with all sections."""
+    folder = tmp_path_factory.mktemp("full")
+    training = {**DIGITS["training"], "tensorboard": False, "preview_every": 0}
+    assert unidiff("run", write(folder, {**DIGITS, "training": training}), "--out", folder / "run").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unidiff.tasks.comparison_models._MOST_STEPS", 8)
+        patch.setattr("unidiff.tasks.comparison.SolverComparison.nfe", (2, 4))
+        patch.setattr("unidiff.tasks.report_measures.RUN_SOLVERS", ("ddim", "ancestral"))
+        patch.setattr("unidiff.tasks.report_measures._LIKELIHOODS", 8)
+        return ud.report(folder / "run", out=folder / "full.html", full=True, count=20, device="cpu")
+
+
+@pytest.mark.slow  # 4 s: samples, an evaluation, a comparison and likelihoods
+def test_everything_is_measured(full):
+    found = Reader(full)
+    found.check()
+    assert found.sections == [
+        *("training", "loss", "samples", "from-noise-to-data", "evaluation", "solvers"),
+        *("nearest-training-samples", "likelihood", "recipe", "how-to-repeat", "environment"),
+    ]
+    (run,) = found.content["runs"]
+    assert run["notes"] == []
+    bound = run["likelihood"]["bound"]
+    assert bound["decoder"] + bound["steps"] + bound["prior"] == pytest.approx(-bound["nats"]["value"], rel=1e-12)
+    loaded = ud.load(full.parent / "run", device="cpu")
+    samples = loaded.sample(ud.Sampling(ud.DDIM(), ud.Uniform(4), count=1)).x
+    train = ud.data.Digits().open()
+    row = run["neighbours"]["pairs"][0]["row"]
+    distances = (train.batch(list(range(len(train)))) - samples.clamp(-1, 1)).flatten(1).norm(dim=1)
+    assert int(distances.argmin()) == row
+
+
+@pytest.mark.slow  # 3 s: a browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here: chromium or google-chrome")
+def test_it_is_clicked_through_in_a_browser(full, tmp_path):
+    clicks = """<script>
+    const found = { errors: [] };
+    addEventListener('error', event => found.errors.push(String(event.message)));
+    const tiles = document.querySelectorAll('.tiles button'), box = document.querySelector('dialog');
+    tiles[2].click();
+    found.open = box.open; found.large = box.querySelector('img').src === tiles[2].querySelector('img').src;
+    found.seed = box.querySelector('p').textContent;
+    box.querySelector('button').click(); found.closed = !box.open;
+    const path = document.querySelector('.path'), slider = path.querySelector('input');
+    const shown = () => [...path.querySelectorAll('img')].map(image => !image.hidden);
+    found.last = shown();
+    slider.value = 0; slider.dispatchEvent(new Event('input'));
+    found.first = shown(); found.word = path.querySelector('output').textContent;
+    found.links = [...document.querySelectorAll('nav a')].every(link => document.querySelector(link.hash));
+    found.wide = document.documentElement.scrollWidth <= innerWidth;
+    found.width = innerWidth;
+    found.broken = [...document.images].filter(image => image.src && !image.naturalWidth).length;
+    found.paper = getComputedStyle(document.body).backgroundColor;
+    const out = document.createElement('pre'); out.id = 'found'; out.textContent = JSON.stringify(found);
+    document.body.append(out);
+    </script></body>"""
+    copy = tmp_path / "copy.html"
+    copy.write_text(full.read_text("utf-8").replace("</body>", clicks))
+    # A window of a phone, which Chromium makes no narrower than 500 pixels, and one of 80 characters.
+    for scheme, width, paper in ((0, 500, "rgb(13, 17, 23)"), (1, 800, "rgb(255, 255, 255)")):
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        command += [f"--window-size={width},900", f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom"]
+        out = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, timeout=600, check=True).stdout
+        found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', out)[1]))
+        assert found == {
+            "errors": [],
+            **{name: True for name in ("open", "large", "closed", "links", "wide")},
+            "seed": "sample with seed 2",
+            "last": [False] * 4 + [True],
+            "first": [True] + [False] * 4,
+            "word": "state 1 of 5, time 1.000",
+            "width": width,
+            "broken": 0,
+            "paper": paper,
+        }
