@@ -78,6 +78,7 @@ def digits(tmp_path_factory):
 def test_everything_is_there(digits):
     run, summary, recipe = digits
     names = {"recipe.yaml", "manifest.json", "metrics.jsonl", "checkpoints", "samples", "loss.png", "tensorboard"}
+    names.add("report.html")
     assert {path.name for path in run.iterdir()} == names
     previews = {f"step-{step:08d}.png" for step in (3, 6)}
     assert {path.name for path in (run / "samples").iterdir()} == {

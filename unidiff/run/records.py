@@ -13,7 +13,17 @@ from pydantic import TypeAdapter
 
 from unidiff.errors import is_whole
 
-__all__ = ["METRICS_LIMIT", "DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "manifest_of", "metrics_of"]
+__all__ = [
+    "METRICS_LIMIT",
+    "DataFacts",
+    "Manifest",
+    "Origin",
+    "Outcome",
+    "Report",
+    "TrainingOutcome",
+    "manifest_of",
+    "metrics_of",
+]
 
 METRICS_LIMIT = 1 << 30  # bytes of metrics.jsonl, whose lines have about 100
 _HUGE = 1e100  # a loss above it cannot be drawn, and is none: float32 ends at 3e38
