@@ -1,4 +1,4 @@
-"""`unidiff report`: a page at the end of a run and by command, which holds what the JSON inside it holds, in a browser."""
+"""`unidiff report`: a page at the end of a run and by command; its numbers are the JSON inside; in a browser."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_it_is_clicked_through_in_a_browser(full, tmp_path):
         found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', out)[1]))
         assert found == {
             "errors": [],
-            **{name: True for name in ("open", "large", "closed", "links", "wide")},
+            **dict.fromkeys(("open", "large", "closed", "links", "wide"), True),
             "seed": "sample with seed 2",
             "last": [False] * 4 + [True],
             "first": [True] + [False] * 4,
