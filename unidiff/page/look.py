@@ -38,6 +38,8 @@ p.note, figcaption { font-size: 0.875rem; margin: 0.25rem 0 }
 table { border-collapse: collapse; font-size: 0.875rem; overflow-wrap: normal }
 th, td, caption { text-align: left; vertical-align: top }
 th, td { padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid var(--rule) }
+thead th { vertical-align: bottom; min-width: 5em }
+tbody th { white-space: nowrap }
 td { font-variant-numeric: tabular-nums; white-space: nowrap }
 code, pre { font-family: ui-monospace, monospace; overflow-wrap: normal }
 pre {

@@ -82,8 +82,8 @@ def solvers(content: Any, index: int) -> Markup | None:
     used = [name for name in _CURVES if any(row.get(name) is not None for row in found["rows"])]
     for name in used:
         curves = [
-            Curve(label, [nfe for nfe, _ in points], [value for _, value in points], True)
-            for label, own in lines.items()
+            Curve(label, [nfe for nfe, _ in points], [value for _, value in points], True, colour)
+            for colour, (label, own) in enumerate(lines.items())
             if (points := [(row["nfe"], row[name]) for row in own if row.get(name) is not None])
         ]
         parts.append(element("h4", _CURVES[name]))
