@@ -32,7 +32,12 @@ class Reader(HTMLParser):
 
 
 def facts(**content):
-    base = {"name": HOSTILE, "directory": HOSTILE, "manifest": {"status": HOSTILE, "x": float("nan")}, "recipe": HOSTILE}
+    base = {
+        "name": HOSTILE,
+        "directory": HOSTILE,
+        "manifest": {"status": HOSTILE, "x": float("nan")},
+        "recipe": HOSTILE,
+    }
     metrics = {"lines": 1, "step": [1], "loss": [0.5], "last": {"step": 1}}
     values = {"process": {"type": HOSTILE, HOSTILE: HOSTILE}, "sampling": 3, "training": [HOSTILE]}
     return RunFacts({**base, "metrics": metrics, "values": values, **content}, pictures=[Picture(b"", HOSTILE)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unidiff.page.html import Markup, element, rounded
+from unidiff.page.html import Markup, element
 
 __all__ = ["Curve", "chart"]
 
@@ -14,15 +14,17 @@ _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 12, 44
 _COLOURS, _DASHES = 8, (None, "6 3", "2 3", "8 3 2 3")
 _TICKS = 5
+_WIDE = 4  # a logarithmic axis spans at least this factor
 
 
 class Curve(NamedTuple):
-    """A named curve; `marked` draws its points."""
+    """A named curve; `marked` draws its points, `colour` is the number of its colour, that of its place if None."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     marked: bool = False
+    colour: int | None = None
 
 
 class _Axis(NamedTuple):
@@ -35,7 +37,7 @@ class _Axis(NamedTuple):
     @staticmethod
     def over(values: Sequence[float], logarithmic: bool, begin: float, end: float) -> _Axis:
         low, high = min(values), max(values)
-        logarithmic = logarithmic and low > 0
+        logarithmic = logarithmic and high > _WIDE * low > 0
         if low == high:
             low, high = (low / 2, high * 2) if logarithmic else (low - 0.5, high + 0.5)
         return _Axis(low, high, logarithmic, begin, end)
@@ -67,7 +69,7 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
         x: Label of the horizontal axis.
         y: Label of the vertical axis.
         curves: The curves; points that are not finite are left out.
-        logarithmic: The axes that are logarithmic, such as "xy"; one with numbers <= 0 is not.
+        logarithmic: The axes that are logarithmic, such as "xy", where their numbers are > 0 and far apart.
     """
     drawn = [
         (curve, [(a, b) for a, b in zip(curve.x, curve.y) if math.isfinite(a) and math.isfinite(b)]) for curve in curves
@@ -86,14 +88,15 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
         at = f"{up.at(value):.1f}"
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"))
         parts.append(
-            element("text", rounded(float(value), 3), x=_LEFT - 5, y=f"{float(at) + 4:.1f}", text_anchor="end")
+            element("text", f"{value:g}", x=_LEFT - 5, y=f"{float(at) + 4:.1f}", text_anchor="end")
         )
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     parts.append(element("text", x, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 8, text_anchor="middle"))
     parts.append(element("text", y, x=0, y=0, text_anchor="middle", transform=f"translate(12 {middle}) rotate(-90)"))
     keys = []
     for index, (curve, some) in enumerate(drawn):
-        colour, dash = f"var(--c{index % _COLOURS})", _DASHES[index // _COLOURS % len(_DASHES)]
+        look = index if curve.colour is None else curve.colour
+        colour, dash = f"var(--c{look % _COLOURS})", _DASHES[look // _COLOURS % len(_DASHES)]
         at_points = [(f"{across.at(a):.1f}", f"{up.at(b):.1f}") for a, b in some]
         line = Markup("M" + "L".join(" ".join(point) for point in at_points))
         parts.append(

@@ -56,10 +56,16 @@ def _text(value: object) -> str:
     return value if isinstance(value, Markup) else html.escape(clean(str(value)))
 
 
-def number(content: Any, *path: str | int, digits: int = 4) -> Markup:
+def number(content: Any, *path: str | int, digits: int = 4, places: int | None = None) -> Markup:
     """A number of the content of a page, rounded, as an element that says where it is in the content.
 
     What is not a number is shown as it is, and nothing for None.
+
+    Args:
+        content: The content.
+        *path: The keys that lead to the number.
+        digits: Of numbers that are not whole.
+        places: Behind the point, instead of `digits`.
     """
     value = content
     for key in path:
@@ -69,7 +75,8 @@ def number(content: Any, *path: str | int, digits: int = 4) -> Markup:
         return Markup("")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return element("span", value, data_path=where)
-    return element("data", rounded(value, digits), value=repr(value), data_path=where)
+    shown = rounded(value, digits) if places is None else f"{value:.{places}f}"
+    return element("data", shown, value=repr(value), data_path=where)
 
 
 def rounded(value: float, digits: int = 4) -> str:

@@ -38,6 +38,8 @@ p.note, figcaption { font-size: 0.875rem; margin: 0.25rem 0 }
 table { border-collapse: collapse; font-size: 0.875rem; overflow-wrap: normal }
 th, td, caption { text-align: left; vertical-align: top }
 th, td { padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid var(--rule) }
+thead th { vertical-align: bottom; min-width: 5em }
+tbody th { white-space: nowrap }
 td { font-variant-numeric: tabular-nums; white-space: nowrap }
 code, pre { font-family: ui-monospace, monospace; overflow-wrap: normal }
 pre {
@@ -69,6 +71,7 @@ dialog { border: 1px solid var(--rule); background: var(--paper); color: var(--i
 dialog::backdrop { background: rgb(0 0 0 / 60%) }
 dialog img { width: min(80vw, 30rem) }
 dialog p { margin: 0.5rem 0 }
+@media (max-width: 32rem) { svg text { font-size: 20px } }
 @media print { dialog, .path input { display: none } }
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +60,14 @@ def evaluation(content: Any, index: int) -> Markup | None:
 
 
 def _estimate(content: Any, where: tuple[str | int, ...]) -> Markup:
-    return joined([number(content, *where, "value"), " +- ", number(content, *where, "error", digits=2)])
+    """Value and standard error, with two digits of that."""
+    error: Any = content
+    for key in (*where, "error"):
+        error = error[key]
+    known = isinstance(error, (int, float)) and 1e-8 < error < 1e8
+    places = max(0, 1 - math.floor(math.log10(error))) if known else None
+    shown = [number(content, *where, name, places=places) for name in ("value", "error")]
+    return joined([shown[0], " +- ", shown[1]])
 
 
 def solvers(content: Any, index: int) -> Markup | None:
@@ -74,8 +82,8 @@ def solvers(content: Any, index: int) -> Markup | None:
     used = [name for name in _CURVES if any(row.get(name) is not None for row in found["rows"])]
     for name in used:
         curves = [
-            Curve(label, [nfe for nfe, _ in points], [value for _, value in points], True)
-            for label, own in lines.items()
+            Curve(label, [nfe for nfe, _ in points], [value for _, value in points], True, colour)
+            for colour, (label, own) in enumerate(lines.items())
             if (points := [(row["nfe"], row[name]) for row in own if row.get(name) is not None])
         ]
         parts.append(element("h4", _CURVES[name]))

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from unidiff.lock import Lock, check_free, locked
 from unidiff.machine import now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
-from unidiff.run.records import METRICS_LIMIT, Manifest, metrics_of
+from unidiff.run.records import METRICS_LIMIT, Manifest, manifest_of, metrics_of
 from unidiff.run.shipped import locate
 
 __all__ = ["RunDirectory"]
@@ -222,7 +222,7 @@ class RunDirectory:
         remedy = "Remove it: the run works without it."
         try:
             entries = read_json(self._manifest)
-            return TypeAdapter(Manifest).validate_python({**entries, "entries": entries})
+            return manifest_of(entries)
         except Unreadable as error:
             if error.missing:
                 return Manifest()

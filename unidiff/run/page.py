@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageSequence
 
@@ -14,7 +14,7 @@ from unidiff import plot
 from unidiff.errors import RecipeError, RunError
 from unidiff.files import is_inside, whole_file
 from unidiff.page.report import Picture, RunFacts, page
-from unidiff.reading import Unreadable, read_bytes
+from unidiff.reading import read_bytes
 from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.run.directory import RunDirectory
@@ -23,15 +23,16 @@ from unidiff.text import first_line
 __all__ = ["image_bytes", "read_run", "write_page", "write_run_page"]
 
 _MOST_SAMPLES, _MOST_FRAMES, _MOST_FIGURES = 64, 40, 6
+_MOST_SIDE = 10_000  # pixels of a sample
 _MOST_POINTS = 1000  # of the curve of the loss
 _IMAGE_LIMIT, _PIXEL_LIMIT = 8_000_000, 50_000_000  # bytes of a file, pixels of an image
 _FIGURES = {"png": "png", "gif": "gif"}
 
 
-def write_run_page(files: RunDirectory, notice: Callable[[str], None]) -> None:
+def write_run_page(files: RunDirectory, values: Mapping[str, Any], notice: Callable[[str], None]) -> None:
     """Write the page of a run that has ended into its directory. If that fails, a notice says so and all else stays."""
     try:
-        write_page(files.page, page([read_run(files.path)]))
+        write_page(files.page, page([read_run(files.path, values)]))
     except Exception as error:  # the run is finished, and nothing that goes wrong here may change that
         notice(f"The report was not written ({first_line(error)}). `unidiff report {files.path}` tries again.")
 
@@ -42,8 +43,12 @@ def write_page(path: Path, text: str) -> None:
         partial.write_text(text, "utf-8", errors="replace")
 
 
-def read_run(directory: Path) -> RunFacts:
+def read_run(directory: Path, values: Mapping[str, Any] | None = None) -> RunFacts:
     """What the files of a run say of it; no model is loaded.
+
+    Args:
+        directory: The run.
+        values: The values of its recipe, if they are known; else they are read.
 
     Raises:
         RunError: If it is not a run, or its recipe, manifest or metrics are damaged.
@@ -52,7 +57,7 @@ def read_run(directory: Path) -> RunFacts:
     if not files.exists():
         raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     recipe = read_source(files.recipe)[1]
-    values = _values(files, recipe)
+    values = _values(files, recipe) if values is None else values
     entries = {name: value for name, value in files.read_manifest().entries.items() if name != "recipe_yaml"}
     content: dict[str, Any] = {
         "name": files.name,
@@ -66,16 +71,16 @@ def read_run(directory: Path) -> RunFacts:
     if tiles:
         first = _whole(_sampling(values).get("seed"), 0)
         content["samples"] = {"seeds": list(range(first, first + len(tiles)))}
-    path = _frames(files.samples / "trajectory.gif", files)
-    if path:
+    animation = _read_image(files.samples / "trajectory.gif", files)
+    if path := [image_bytes(frame) for frame in animation.frames] if animation is not None else []:
         times = entries.get("times")
         known = isinstance(times, list) and len(times) == len(path) and all(type(t) in (int, float) for t in times)
         content["path"] = {"times": times if known else None}
     shown = {"grid.png"} if tiles else set[str]()
     shown |= {"trajectory.gif", "trajectory.png"} if path else set()
     for file in _figures(files):
-        if file.name not in shown and (data := _read_image(file, files)) is not None:
-            figures.append(Picture(data, f"{file.stem} of {files.name}", _FIGURES[file.suffix[1:]]))
+        if file.name not in shown and (found := _read_image(file, files)) is not None:
+            figures.append(Picture(found.data, f"{file.stem} of {files.name}", _FIGURES[file.suffix[1:]]))
     return RunFacts(content, tiles, path, figures[:_MOST_FIGURES])
 
 
@@ -105,22 +110,13 @@ def _tiles(files: RunDirectory, entries: Mapping[str, Any], values: Mapping[str,
     """The samples of the figure that the run has of them, one by one; none of points, volumes and other figures."""
     shape = (entries.get("data") or {}).get("shape")
     count = _whole(_sampling(values).get("count"), 0)
-    if not (isinstance(shape, list) and count and (data := _read_image(files.samples / "grid.png", files))):
+    if not (isinstance(shape, list) and len(shape) in (2, 3) and count):
         return []
-    if not all(type(side) is int and 0 < side < 10_000 for side in shape) or len(shape) not in (2, 3):
+    if not all(type(side) is int and 0 < side < _MOST_SIDE for side in shape):
         return []
-    with Image.open(io.BytesIO(data)) as sheet:
-        cut = plot.cut_samples(sheet.convert("RGB"), shape, count, _MOST_SAMPLES)
+    found = _read_image(files.samples / "grid.png", files)
+    cut = None if found is None else plot.cut_samples(found.frames[0], shape, count, _MOST_SAMPLES)
     return [image_bytes(image) for image in cut or ()]
-
-
-def _frames(file: Path, files: RunDirectory) -> list[bytes]:
-    if (data := _read_image(file, files)) is None:
-        return []
-    with Image.open(io.BytesIO(data)) as animation:
-        if getattr(animation, "n_frames", 1) > _MOST_FRAMES:
-            return []
-        return [image_bytes(frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
 
 
 def _figures(files: RunDirectory) -> list[Path]:
@@ -130,27 +126,33 @@ def _figures(files: RunDirectory) -> list[Path]:
     return [files.samples / name for name in names if name[-4:] in (".png", ".gif") and not name.startswith(left_out)]
 
 
-def _read_image(path: Path, files: RunDirectory) -> bytes | None:
+class _Read(NamedTuple):
+    """The bytes of an image, and its frames."""
+
+    data: bytes
+    frames: list[Image.Image]
+
+
+def _read_image(path: Path, files: RunDirectory) -> _Read | None:
     """A PNG or GIF inside the run that can be read whole; None of anything else."""
     if not is_inside(path, files.path):
         return None
     try:
         data = read_bytes(path, _IMAGE_LIMIT)
         with Image.open(io.BytesIO(data), formats=("PNG", "GIF")) as image:
-            if image.width * image.height * getattr(image, "n_frames", 1) > _PIXEL_LIMIT:
+            count = getattr(image, "n_frames", 1)
+            if count > _MOST_FRAMES or image.width * image.height * count > _PIXEL_LIMIT:
                 return None
-            image.load()
-        return data
-    except Unreadable:
-        return None
-    except Exception:  # of Pillow, which has one of its own for every way that a file can be damaged
+            return _Read(data, [frame.convert("RGB") for frame in ImageSequence.Iterator(image)])
+    except Exception:  # of Pillow, too, which has one of its own for every way that a file can be damaged
         return None
 
 
 def image_bytes(image: Image.Image) -> bytes:
-    """An image as a PNG."""
-    out = io.BytesIO()
-    image.save(out, "PNG")
+    """An image as a PNG; a grey one without colours, which is smaller."""
+    red, *others = (channel.tobytes() for channel in image.split())
+    image, out = image.convert("L") if others == [red, red] else image, io.BytesIO()
+    image.save(out, "PNG", compress_level=1)  # noise does not become smaller by more
     return out.getvalue()
 
 

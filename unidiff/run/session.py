@@ -44,11 +44,11 @@ class Session:
         if self.stop():
             raise Interrupted(self.steps)
 
-    def finish(self, entries: Mapping[str, Any], page: bool) -> None:
+    def finish(self, entries: Mapping[str, Any], recipe: Mapping[str, Any], page: bool) -> None:
         """Set the last entries of the manifest, and write the page of the run if it is wanted."""
         self.files.update_manifest(**entries)
         if page:
-            write_run_page(self.files, self.reporter.notice)
+            write_run_page(self.files, recipe, self.reporter.notice)
 
     def trained(self) -> tuple[float, float]:
         """Seconds of training and the last loss, after drawing the curve of the loss."""

@@ -30,6 +30,7 @@ __all__ = ["SilentReporter", "measured"]
 
 _DRAWN, _STATES, _ON_THE_WAY = 64, 12, 8  # samples, states of their path, and how many are shown on it
 _PAIRS = 12
+_NFE = (5, 10, 20, 50)  # evaluations that solvers are compared at
 _LIKELIHOODS = 100  # test samples
 
 
@@ -79,7 +80,8 @@ def measured(
     if "evaluation" not in content:
         part("evaluation", lambda: results(EvaluationTask(evaluate=(directory,), count=count)))
     if "comparison" not in content:
-        part("comparison", lambda: results(SolverComparison(solvers=RUN_SOLVERS, runs=(directory,), count=count)))
+        task = SolverComparison(solvers=RUN_SOLVERS, nfe=_NFE, runs=(directory,), count=count)
+        part("comparison", lambda: results(task))
     pairs: list[Pair] = []
     if x.ndim > 2:
         part("neighbours", lambda: _neighbours(run, x, pairs))
