@@ -66,6 +66,7 @@ from unidiff.exact import Empirical as Empirical
 from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.feature_cache import FeatureCache as FeatureCache
+from unidiff.figures.reproduce import reproduce as reproduce
 from unidiff.function_denoiser import FunctionDenoiser as FunctionDenoiser
 from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import FixedGrid as FixedGrid
@@ -188,6 +189,7 @@ from unidiff.solver.unipc import UniPC as UniPC
 from unidiff.solver.unipc_noise import UniPCNoise as UniPCNoise
 from unidiff.split import Split as Split
 from unidiff.tasks.classification import load_classifier as load_classifier
+from unidiff.tasks.report import report as report
 from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training
 from unidiff.variational import Bound as Bound

@@ -32,11 +32,13 @@ ORDER = [
     "cascade",
     "evaluation",
     "plot",
+    "page",
     "recipe",
     "training",
     "run",
     "tasks",
     "interop",
+    "figures",
     "cli",
 ]
 APART = {"__init__", "__main__", "exports"}

@@ -32,6 +32,7 @@ from unidiff.cli.run import _directory
 from unidiff.cli.signals import Interruption, StopOnSignal
 from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
+from unidiff.figures.registry import FIGURES
 from unidiff.recipe.shipped import shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -634,6 +635,10 @@ def test_the_wheel_holds_the_recipes(tmp_path):
     (built,) = build.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = zipfile.ZipFile(built).namelist()
     assert {f"unidiff/recipes/{name}.yaml" for name in shipped_recipes()} <= set(names)
+    assert {f"unidiff/examples/papers/{figure.file}" for figure in FIGURES.values()} <= set(names)
+    weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "unidiff").rglob("*.safetensors")}
+    assert len(weights) >= 6  # of the feature networks and of the shipped models
+    assert weights <= set(names)
     assert {"unidiff/py.typed", "unidiff/__init__.pyi", "unidiff/cli/run.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "recipes", "docs"))]
     entry = next(name for name in names if name.endswith("entry_points.txt"))

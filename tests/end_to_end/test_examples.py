@@ -6,7 +6,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from pairs import some
 from tiny import Result, in_process
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
@@ -15,7 +14,6 @@ SHORT = {
     "diffusers_nine_solvers": ["--training", "15", "--count", "2", "--steps", "6", "20"],
     "fine_tuning": ["--steps", "40", "--count", "40", "--set", "backbone.width=8"],
     "nine_samplers": ["--count", "300"],
-    "nine_denoisings": ["--steps", "80"],
     "interpolation": ["--count", "3"],
     "heat_gaussian_samplers": ["--side", "14"],
     "heat_digits": ["--steps", "120", "--count", "80"],
@@ -27,14 +25,13 @@ SHORT = {
     "latent_digits": ["--codec-steps", "50", "--steps", "250", "--batch", "32", "--count", "100"],
 }
 
-QUICK = {"heat_figure7"}  # the others take up to a minute
-
 
 def run(example: Path, *words: object) -> Result:
     return in_process(lambda: runpy.run_path(str(example), run_name="__main__"), example, *words)
 
 
-@pytest.mark.parametrize("example", some(EXAMPLES, lambda path: path.stem in QUICK), ids=lambda path: path.stem)
+@pytest.mark.slow  # up to a minute each; the everyday tests run scripts of examples/papers in test_reproduce.py
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     done = run(example, "--out", tmp_path, *SHORT.get(example.stem, []))
     assert done.code == 0, done.err
@@ -46,12 +43,11 @@ def test_examples_run(example: Path, tmp_path: Path) -> None:
 RUNS = Path(__file__).parents[1] / "data" / "before" / "runs"
 
 
-@pytest.mark.slow  # eight runs
+@pytest.mark.slow  # four runs
 @pytest.mark.parametrize("kind", ["generation", "heat", "classifier", "autoencoder"])
-@pytest.mark.parametrize("example", ["nine_denoisings", "interpolation"])
-def test_examples_take_any_run_of_images(example: str, kind: str, tmp_path: Path) -> None:
-    short = {"nine_denoisings": ["--steps", "3"], "interpolation": ["--count", "3", "--tolerance", "1e-2"]}[example]
-    done = run(EXAMPLES[0].with_name(f"{example}.py"), "--out", tmp_path, *short, "--run", RUNS / kind)
+def test_interpolation_takes_any_run_of_images(kind: str, tmp_path: Path) -> None:
+    short = ["--count", "3", "--tolerance", "1e-2"]
+    done = run(EXAMPLES[0].with_name("interpolation.py"), "--out", tmp_path, *short, "--run", RUNS / kind)
     generates = kind in ("generation", "heat")
     assert done.code == (0 if generates else 2), done.err
     assert len(list(tmp_path.glob("*.png"))) == int(generates)

@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from page_reader import PageReader
 from PIL import Image
 from tiny import DIGITS, RING, Forked, equal, metrics, refused, shipped_with, unidiff, write
 
@@ -78,6 +79,7 @@ def digits(tmp_path_factory):
 def test_everything_is_there(digits):
     run, summary, recipe = digits
     names = {"recipe.yaml", "manifest.json", "metrics.jsonl", "checkpoints", "samples", "loss.png", "tensorboard"}
+    names.add("report.html")
     assert {path.name for path in run.iterdir()} == names
     previews = {f"step-{step:08d}.png" for step in (3, 6)}
     assert {path.name for path in (run / "samples").iterdir()} == {
@@ -92,6 +94,25 @@ def test_everything_is_there(digits):
     assert [line["step"] for line in metrics(run)] == [3, 6, 8]
     assert {key for line in metrics(run) for key in line} == {"step", "loss", "lr", "grad_norm"}
     assert summary["samples"] == str(run / "samples" / "grid.png")
+
+
+def test_it_ends_with_its_page(digits):
+    run, summary, _ = digits
+    page = PageReader(run / "report.html")
+    page.check()
+    (content,) = page.content["runs"]
+    assert content["metrics"]["loss"] == [line["loss"] for line in metrics(run)]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert {**manifest, "recipe_yaml": None} == {**content["manifest"], "recipe_yaml": None}
+    times = content["path"]["times"]
+    assert (len(times), times[0], times[-1]) == (5, 1.0, 0.0)
+    assert times == sorted(times, reverse=True)
+    assert len(page.images) == 4 + len(times)  # the samples, and their path
+    assert unidiff("report", run, "--out", run.parent / "again.html").code == 0  # the same, of the files alone
+    again = PageReader(run.parent / "again.html").content["runs"][0]
+    assert again.pop("digest").startswith("sha256:")
+    assert {**again, "directory": ""} == {**content, "directory": ""}
+    assert summary["times"] == times
 
 
 def test_the_manifest_says_what_was_done(digits):
@@ -229,7 +250,7 @@ def test_resuming_a_finished_run_changes_nothing(digits, tmp_path):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     digits[2].run(run, Listener(), resume=True)
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert {path.name for path in before if before[path] != after.get(path)} == {"manifest.json"}
+    assert {path.name for path in before if before[path] != after.get(path)} == {"manifest.json", "report.html"}
     assert after.keys() == before.keys()
 
 

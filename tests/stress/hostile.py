@@ -57,6 +57,7 @@ _READERS: dict[str, list[list[Any]]] = {
         ["evaluate", "run", "--nfe", "2", "--count", "20", "--out", "out"],
         ["export", "run", "out"],
         ["likelihood", "run", "--count", "1"],
+        ["report", "run"],
         ["run", "start.yaml", "--out", "out"],
         ["sample", "images", "--class", "1", "--guidance", "2", "--classifier", "run"],
     ],

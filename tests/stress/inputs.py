@@ -165,6 +165,7 @@ _RIGHT = {  # the arguments of each command
     "inpaint": ["images", "picture.png"],
     "edit": ["images", "picture.png"],
     "likelihood": ["ring"],
+    "report": ["images"],
     "compare": ["ring", "--nfe", "2", "--count", "20", "--out", "out"],
     "evaluate": ["ring", "--nfe", "2", "--count", "20", "--out", "out"],
     "export": ["latent", "out"],

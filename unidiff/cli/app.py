@@ -39,7 +39,18 @@ _FUNCTIONS = {
     **{name: f"run.{name}" for name in ("run", "resume")},
     **{
         name: f"{name}.{name}"
-        for name in ("sample", "inpaint", "edit", "likelihood", "compare", "evaluate", "tune", "export")
+        for name in (
+            "sample",
+            "inpaint",
+            "edit",
+            "likelihood",
+            "compare",
+            "evaluate",
+            "tune",
+            "export",
+            "report",
+            "reproduce",
+        )
     },
     "check": "run.check",
     "list": "describe.list_names",

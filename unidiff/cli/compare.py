@@ -45,7 +45,9 @@ _SOLVERS = (
 
 
 def compare(
-    what: Annotated[list[str], typer.Argument(metavar="RUN...|RECIPE", help="Run directories, or one recipe.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="RUN...|RECIPE", help="Run directories, shipped:NAME; or one recipe.")
+    ],
     solvers: Annotated[str | None, typer.Option(metavar="LIST", help=_SOLVERS)] = None,
     nfe: Annotated[
         str | None, typer.Option(metavar="LIST", help="Numbers of function evaluations [default: 5,10,20,50,100].")
@@ -109,11 +111,12 @@ def _task(
 ) -> tuple[SolverComparison, str]:
     """The comparison that the command line describes, and its name."""
     from unidiff.run.directory import RunDirectory
+    from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe
-    from unidiff.tasks.comparison import SolverComparison
+    from unidiff.tasks.comparison import RUN_SOLVERS, SolverComparison
 
     try:
-        if len(what) == 1 and not os.path.isdir(what[0]):
+        if len(what) == 1 and not os.path.isdir(locate(what[0])):
             task = load_recipe(what[0], overrides, allow_imports=allow_imports)
             if task.key != SolverComparison.key:
                 problem = f"this recipe is for {task.noun} and has no `solvers` to compare"
@@ -125,8 +128,8 @@ def _task(
                 raise RunError(f"{run.path}: not a run directory. Pass run directories, or one recipe.")
         if overrides:
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
-        changes = {"solvers": ("ddim", "ancestral", "exponentialadams"), **changes}
-        task = SolverComparison(runs=tuple(run.path for run in runs), **changes)
+        changes = {"solvers": RUN_SOLVERS, **changes}
+        task = SolverComparison(runs=tuple(map(Path, what)), **changes)
         name = "-".join(["compare", *(run.name for run in runs)])
         return task, name.encode()[:_LONGEST_NAME].decode(errors="ignore")
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position

@@ -22,6 +22,7 @@ _TITLES = {
     "compare": "comparing",
     "evaluate": "evaluating",
     "tune": "tuning",
+    "reproduce": "figures",
     "flow": "likelihood",
     "bound": "bound",
 }

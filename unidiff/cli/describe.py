@@ -16,15 +16,18 @@ from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
 from unidiff.recipe.registry import PUBLIC, is_component, same_name
 from unidiff.recipe.shipped import shipped_recipes
+from unidiff.run.shipped import PREFIX, SHIPPED
 
 __all__ = ["describe", "list_names"]
 
 
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="process, solver, data, ..., or recipes [default: all].")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="process, solver, data, ..., recipes or models [default: all].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List all public names and shipped recipes, by kind."""
+    """List all public names, shipped recipes and models, by kind."""
     kinds = _summaries()
     if kind is not None:
         if kind not in kinds:
@@ -89,4 +92,5 @@ def _summaries() -> dict[str, dict[str, str]]:
         kinds.setdefault(unidiff.EXPORTS[name].split(".")[0], {})[name] = summary
     firsts = {name: path.read_text().split("\n", 1)[0] for name, path in shipped_recipes().items()}
     kinds["recipes"] = {name: line.lstrip("# ") if line.startswith("#") else "" for name, line in firsts.items()}
+    kinds["models"] = {f"{PREFIX}{name}": f"Trained by the recipe {name}." for name in SHIPPED}
     return kinds

@@ -22,7 +22,6 @@ from unidiff.cli.output import OutputOptions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import save_new, whole_file
-from unidiff.run.directory import RunDirectory
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
 from unidiff.training.device import arithmetic
@@ -63,7 +62,7 @@ class EditSession:
                 problem = "this model is conditioned on images and needs one"
                 remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
-            options.output.image_in(folder := RunDirectory(directory).samples)
+            folder = options.output.folder_of(directory)
             model = conditioned(run, options.guidance, options.images, options.model, console.notice, values=named)
         denoiser = run.recipe.sampling.accelerated(model.denoiser)
         return EditSession(run, denoiser, model.in_turn(run.recipe.sampling.count), options, folder)

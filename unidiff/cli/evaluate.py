@@ -112,6 +112,7 @@ def _task(
 ) -> tuple[EvaluationTask, str]:
     """The evaluation that the command line describes, and its name."""
     from unidiff.recipe.shipped import shipped_recipes
+    from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe, recipe_as_it_was
     from unidiff.tasks.evaluation import EvaluationTask
 
@@ -124,7 +125,7 @@ def _task(
             return dataclasses.replace(cast(EvaluationTask, task), **changes), Path(what[0]).stem
         text = json.dumps({"evaluate": what})
         task = recipe_as_it_was(Path("command line"), text, allow_imports, overrides)
-        name = "-".join(["evaluate", *(Path(word).absolute().name.removesuffix(".npy") for word in what)])
+        name = "-".join(["evaluate", *(locate(word).absolute().name.removesuffix(".npy") for word in what)])
         return dataclasses.replace(cast(EvaluationTask, task), **changes), name.encode()[:_LONGEST_NAME].decode(
             errors="ignore"
         )

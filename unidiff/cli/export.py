@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from unidiff.cli.options import AllowImports, AsJson
+from unidiff.cli.options import AllowImports, AsJson, RunArgument
 
 __all__ = ["export"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: RunArgument,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
     allow_imports: AllowImports = False,

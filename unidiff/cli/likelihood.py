@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from unidiff.cli.options import (
     GuidanceOptions,
     ImageOptions,
     ModelOptions,
+    RunArgument,
     Settings,
     sample_conditions,
     split_conditions,
@@ -31,7 +31,7 @@ _DECODERS = {"large": 1.0, "small": 0.0, "learned": None}
 
 
 def likelihood(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: RunArgument,
     count: Annotated[int, typer.Option(help="Samples of the test split; all if there are fewer.")] = 100,
     probes: Annotated[int | None, typer.Option(help="Random probes that estimate the divergence [default: 1].")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Use the exact divergence, for low dimensions.")] = False,

@@ -31,6 +31,7 @@ __all__ = [
     "ImageOptions",
     "ModelOptions",
     "Overrides",
+    "RunArgument",
     "Settings",
     "integers",
     "option_error",
@@ -52,6 +53,7 @@ Settings = Annotated[
         "negative.NAME=VALUE.",
     ),
 ]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory, or shipped:NAME, a model that comes with unidiff.")]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]
@@ -238,7 +240,7 @@ def _read_value(text: str) -> Any:
 class EditOptions:
     """What `unidiff edit` and `unidiff inpaint` share: a run, an image, and how and where samples are drawn."""
 
-    run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes.")]
+    run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes, or shipped:NAME.")]
     image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, *sizes) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
     guidance: GuidanceOptions

@@ -56,6 +56,19 @@ class OutputOptions:
             if path is not None and _place(path) in [_place(file) for file in files if file is not None]:
                 raise RunError(f"{option} {path}: the samples are made from this file. Choose another file.")
 
+    def folder_of(self, run: Path) -> Path:
+        """Where images of a run go without --out: its own folder of them, or the working directory of a shipped one.
+
+        Raises:
+            RunError: If nothing can be written to the folder.
+        """
+        from unidiff.run.directory import RunDirectory
+        from unidiff.run.shipped import is_shipped
+
+        folder = Path() if is_shipped(run) else RunDirectory(run).samples
+        self.image_in(folder)
+        return folder
+
     def image_in(self, folder: Path) -> Path:
         """Where the image goes: the file of --out, or the first free drawn-001.png, drawn-002.png, ... of a folder.
 

@@ -120,11 +120,12 @@ def check(
     recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False, allow_imports: AllowImports = False
 ) -> None:
     """Check a recipe without reading data or building the network, and print it in full."""
+    from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe
     from unidiff.search_paths import expand
 
     task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
-    missing = [str(path) for path in dict.fromkeys(task.builds_on) if not os.path.isdir(expand(path, "path"))]
+    missing = [str(path) for path in dict.fromkeys(task.builds_on) if not os.path.isdir(locate(expand(path, "path")))]
     if as_json:
         print(json.dumps({"recipe": task.to_dict(), **task.facts(), **({"missing": missing} if missing else {})}))
         return

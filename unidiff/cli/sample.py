@@ -14,6 +14,7 @@ from unidiff.cli.options import (
     GuidanceOptions,
     ImageOptions,
     ModelOptions,
+    RunArgument,
     Settings,
     sample_conditions,
     split_conditions,
@@ -25,7 +26,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: RunArgument,
     count: Annotated[int | None, typer.Option(help="Number of samples; shorthand for --set sampling.count.")] = None,
     sampling_file: Annotated[
         Path | None,
@@ -46,7 +47,6 @@ def sample(
     from unidiff.cli.conditions import conditioned
     from unidiff.cli.console import Console
     from unidiff.cli.editing import write_samples
-    from unidiff.run.directory import RunDirectory
     from unidiff.run.shared import Processes
     from unidiff.tasks.generation_report import errors, rows
     from unidiff.tasks.sampling_file import SamplingFile
@@ -67,7 +67,7 @@ def sample(
         each = loaded.recipe.sampling.count if count is None else count
         cond = {name: value.repeat_interleave(each, 0) for name, value in examples.cond.items()}
         sampling = dataclasses.replace(loaded.recipe.sampling, count=max([each, *map(len, cond.values())]))
-        output.image_in(folder := RunDirectory(run).samples)  # which may not be writable
+        folder = output.folder_of(run)
         if stand_in := loaded.manifest.data and loaded.manifest.data.stand_in:
             console.notice(stand_in)
         started = time.perf_counter()

@@ -15,6 +15,7 @@ from unidiff.cli.options import (
     GuidanceOptions,
     ImageOptions,
     ModelOptions,
+    RunArgument,
     Settings,
     sample_conditions,
     split_conditions,
@@ -32,7 +33,7 @@ _SAMPLING = {"a sampling section that unidiff tune wrote": b"# unidiff tune "}
 
 
 def tune(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: RunArgument,
     nfe: Annotated[int, typer.Option(help="Number of function evaluations, at least 3.")],
     solvers: Annotated[
         str | None, typer.Option(metavar="LIST", help="As for compare: those to choose from [default: all multistep].")
@@ -65,7 +66,9 @@ def tune(
     if changes:
         raise RunError(f"--set {changes[0]}: `sampling` is what is tuned. Leave it out.")
     chosen, scales = sample_conditions(guidance, images, named), _scales(at_guidance)
-    out = out or Path(f"{run.absolute().name}-nfe{nfe}.yaml")
+    from unidiff.run.shipped import locate
+
+    out = out or Path(f"{locate(run).absolute().name}-nfe{nfe}.yaml")
     require_file(out, "--out", {} if overwrite else _SAMPLING)
     from unidiff.cli.conditions import conditioned
     from unidiff.tasks.sampling_file import SamplingFile

@@ -26,7 +26,7 @@ from unidiff.evaluation.real import RealData, Rows, real_data
 from unidiff.evaluation.scores import Evaluation, Scores
 from unidiff.memory import LOWER_BATCH, enough_memory
 
-__all__ = ["Evaluator", "evaluate", "feature_network"]
+__all__ = ["Evaluator", "as_saved", "evaluate", "feature_network"]
 
 _BATCH = 500
 _FEWEST = 20  # samples
@@ -142,7 +142,7 @@ class Evaluator:
 
     def __init__(self, real: RealData, network: _Network) -> None:
         self._real, self._network = real, network
-        self._reference = network.of(map(_as_saved, real.reference))
+        self._reference = network.of(map(as_saved, real.reference))
         values = self._reference.values
         self._kernel = KernelTarget(values)
         # As many data as samples, evenly from all: balls that the data fill more densely are smaller, and miss samples.
@@ -154,7 +154,7 @@ class Evaluator:
 
     def _nearest(self, x: Tensor) -> Any:
         assert self._real.train is not None
-        return nearest(x, map(_as_saved, self._real.train.all_batches()))
+        return nearest(x, map(as_saved, self._real.train.all_batches()))
 
     def scores(self, name: str, x: Tensor, more: Mapping[str, Estimate] | None = None, **kept: Any) -> Scores:
         """The measures of samples, (N, *shape), and `more` of them; `cost` and `facts` are kept as they are.
@@ -164,7 +164,7 @@ class Evaluator:
         x = x.detach().cpu()
         if not bool(x.isfinite().all()):
             return Scores(name, len(x), {}, **kept)
-        x = _as_saved(x)
+        x = as_saved(x)
         copies = {} if self._held_out is None else {"memorization": memorization(self._nearest(x), self._held_out)}
         return self._measured(name, x.split(_BATCH), copies | dict(more or {}), **kept)
 
@@ -199,7 +199,7 @@ class Evaluator:
         real, copies = self._real, {}
         if self._held_out is not None and real.held_out is not None:
             copies["memorization"] = memorization(self._nearest(_stacked(real.held_out[1])), self._held_out)
-        return self._measured("real data", map(_as_saved, real.floor), copies)
+        return self._measured("real data", map(as_saved, real.floor), copies)
 
     def evaluation(self, rows: Iterable[Scores], notes: Iterable[str] = (), **facts: Any) -> Evaluation:
         """The rows with the floor, and all that the numbers depend on."""
@@ -222,7 +222,7 @@ class Evaluator:
         return Evaluation(rows, self.floor(), shared | facts, (*notes, *broken))
 
 
-def _as_saved(x: Tensor) -> Tensor:
+def as_saved(x: Tensor) -> Tensor:
     """Images as an 8-bit file would hold them, (N, *shape) float32; other samples as they are."""
     if x.ndim <= _IMAGE:
         return x.float()
@@ -230,4 +230,4 @@ def _as_saved(x: Tensor) -> Tensor:
 
 
 def _stacked(rows: Rows) -> Tensor:
-    return torch.cat([*map(_as_saved, rows)])
+    return torch.cat([*map(as_saved, rows)])

@@ -12,7 +12,7 @@ from typing import Any
 from unidiff.evaluation.class_measures import ClassHistogram
 from unidiff.evaluation.distances import Estimate
 
-__all__ = ["MEASURES", "Evaluation", "Scores"]
+__all__ = ["COSTS", "MEASURES", "Evaluation", "Scores"]
 
 # Name in JSON and CSV -> title, in the order of the table.
 MEASURES = {

@@ -1,12 +1,23 @@
 """Figures: from numbers to image files, without computation."""
 
 from unidiff.plot.diagrams import Curve, Graph, Panel, save_curves, save_fields, save_graphs, save_loss_curve
-from unidiff.plot.samples import save_animation, save_samples, save_strip, save_table
+from unidiff.plot.samples import (
+    cut_samples,
+    path_images,
+    sample_images,
+    save_animation,
+    save_samples,
+    save_strip,
+    save_table,
+)
 
 __all__ = [
     "Curve",
     "Graph",
     "Panel",
+    "cut_samples",
+    "path_images",
+    "sample_images",
     "save_animation",
     "save_curves",
     "save_fields",

@@ -17,9 +17,12 @@ from unidiff.plot.figure import new_figure, save_figure
 from unidiff.plot.signals import signal_images
 from unidiff.text import clean
 
-__all__ = ["save_animation", "save_samples", "save_strip", "save_table"]
+__all__ = ["cut_samples", "path_images", "sample_images", "save_animation", "save_samples", "save_strip", "save_table"]
 
 _PAPER, _INK = 255, 40
+_GAP = 2  # pixels between images
+_NARROWEST = 320  # pixels of a figure with text below it
+_Corner = tuple[int, int]
 _SHOWN = {3: 2, 4: 9, 5: 9}  # samples in a cell of a table at most, by the axes of a batch: signals, images, volumes
 _SLICES = 8  # of a volume or a video, at most
 
@@ -59,9 +62,19 @@ def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, cap
         _save_points(states, [f"t = {t:.2f}" for t in times], path, caption)
 
 
+def sample_images(x: Tensor) -> list[Image.Image]:
+    """An image of each sample, (N, *shape), as `save_samples` draws it: of volumes and videos the middle slice."""
+    return [_tile(image[None], gap=0) for image in _images(x)]
+
+
+def path_images(states: Sequence[Tensor]) -> list[Image.Image]:
+    """One image of each of some states, (N, *shape), of samples on their way; see `save_strip`."""
+    return [_tile(_images(_contrast(state))) for state in states]
+
+
 def save_animation(states: Sequence[Tensor], path: Path) -> None:
     """Animate samples, (N, *shape) per frame, as a GIF that pauses on its last frame; see `save_strip`."""
-    frames = [_tile(_images(_contrast(state))) for state in states]
+    frames = path_images(states)
     durations = [80] * (len(frames) - 1) + [2000]
     with whole_file(path) as temporary:
         frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
@@ -149,26 +162,64 @@ def _contrast(x: Tensor) -> Tensor:
     return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
 
 
-def _tile(x: Tensor, columns: int | None = None) -> Image.Image:
+def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP) -> Image.Image:
     """Images (N, C, H, W) in [-1, 1] in rows, a square by default; small ones are enlarged by an integer factor."""
     count, channels, height, width = x.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    zoom = max(1, 64 // max(height, width))
+    zoom = _zoom(height, width)
+    size = width * zoom, height * zoom
     pixels = ((_finite(x).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    gap, rows = 2, math.ceil(count / columns)
-    sheet = Image.new("RGB", (columns * (width * zoom + gap) + gap, rows * (height * zoom + gap) + gap), (_PAPER,) * 3)
-    for i, image in enumerate(pixels):
+    whole, corners = _places(count, size, columns, gap)
+    sheet = Image.new("RGB", whole, (_PAPER,) * 3)
+    for image, corner in zip(pixels, corners):
         # Latents or other channel counts have no colours: their first channel is shown.
         array = image.permute(1, 2, 0).numpy() if channels == 3 else image[0].numpy()
-        corner = (gap + i % columns * (width * zoom + gap), gap + i // columns * (height * zoom + gap))
-        sheet.paste(Image.fromarray(array).resize((width * zoom, height * zoom), Image.Resampling.BICUBIC), corner)
+        sheet.paste(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC), corner)
     return sheet
+
+
+def _zoom(height: int, width: int) -> int:
+    """The factor that enlarges small images."""
+    return max(1, 64 // max(height, width))
+
+
+def _places(
+    count: int, size: tuple[int, int], columns: int | None = None, gap: int = _GAP
+) -> tuple[tuple[int, int], list[_Corner]]:
+    """The size of a sheet of images of one size, a square of them by default, and their upper left corners."""
+    columns = columns or math.ceil(math.sqrt(count))
+    width, height = size[0] + gap, size[1] + gap
+    corners = [(gap + i % columns * width, gap + i // columns * height) for i in range(count)]
+    return (columns * width + gap, math.ceil(count / columns) * height + gap), corners
+
+
+def cut_samples(sheet: Image.Image, shape: Sequence[int], count: int, most: int) -> list[Image.Image] | None:
+    """The first images of a square of them that `save_samples` drew; None of another figure.
+
+    Args:
+        sheet: The figure.
+        shape: Of one sample; of images of another size, such as decoded latents, the squares are found by the width.
+        count: How many samples were drawn.
+        most: How many to cut out.
+    """
+    columns, sizes = math.ceil(math.sqrt(count)), []
+    if len(shape) in (2, 3):
+        height, width = _images(torch.zeros(1, *shape)).shape[2:]
+        zoom = _zoom(height, width)
+        sizes.append((width * zoom, height * zoom))
+    if sheet.width > _NARROWEST:
+        sizes.append((side := (sheet.width - _GAP) // columns - _GAP, side))
+    for width, height in sizes:
+        whole, corners = _places(count, (width, height))
+        left = (sheet.width - whole[0]) // 2
+        if min(width, height) > 0 and sheet.width == max(whole[0], _NARROWEST) and sheet.height >= whole[1]:
+            return [sheet.crop((left + x, y, left + x + width, y + height)) for x, y in corners[:most]]
+    return None
 
 
 def _save_images(x: Tensor, columns: int | None, path: Path, caption: str) -> None:
     """Write images as one, with wrapped text below it."""
     image = _tile(x, columns)
-    font, width = ImageFont.load_default(size=13), max(image.width, 320)
+    font, width = ImageFont.load_default(size=13), max(image.width, _NARROWEST)
     lines = [line for text in clean(caption).splitlines() for line in textwrap.wrap(text, width // 7)]
     sheet = Image.new("RGB", (width, image.height + 18 * len(lines) + 8), (_PAPER,) * 3)
     sheet.paste(image, ((width - image.width) // 2, 0))

@@ -9,9 +9,20 @@ from pathlib import Path
 from unidiff.errors import RecipeError
 from unidiff.reading import Unreadable, read_bytes, read_pipe
 
-__all__ = ["read_source", "shipped_recipes"]
+__all__ = ["read_source", "shipped_folder", "shipped_recipes"]
 
 _LIMIT = 1_000_000  # bytes; the longest recipe that is shipped has about three thousand
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder of this name that comes with unidiff, such as "recipes"."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    # A wheel has the folder inside the package, a checkout beside it. The pyproject.toml tells a checkout from a
+    # site-packages folder, in which `recipes` would be somebody else's package.
+    if not os.path.isdir(package / name) and os.path.isfile(checkout / "pyproject.toml"):
+        return checkout / name
+    return package / name
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -20,14 +31,7 @@ def shipped_recipes() -> dict[str, Path]:
     Returns:
         Name of each recipe (its file name without `.yaml`) and its file, sorted by name.
     """
-    package = Path(__file__).resolve().parents[1]
-    folder = package / "recipes"
-    checkout = package.parent
-    # A wheel has the recipes inside the package, a checkout beside it. The pyproject.toml tells a checkout from a
-    # site-packages folder, in which `recipes` would be somebody else's package.
-    if not os.path.isdir(folder) and os.path.isfile(checkout / "pyproject.toml"):
-        folder = checkout / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(shipped_folder("recipes").glob("*.yaml"))}
 
 
 def read_source(source: str | Path) -> tuple[str, str]:

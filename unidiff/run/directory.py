@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -20,7 +20,8 @@ from unidiff.lock import Lock, check_free, locked
 from unidiff.machine import now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
-from unidiff.run.records import METRICS_LIMIT, Manifest, metrics_of
+from unidiff.run.records import METRICS_LIMIT, Manifest, manifest_of, metrics_of
+from unidiff.run.shipped import locate
 
 __all__ = ["RunDirectory"]
 
@@ -29,32 +30,31 @@ class RunDirectory:
     """The files of one run.
 
     Args:
-        path: The directory; it need not exist yet.
+        path: The directory, which need not exist yet, or shipped:NAME.
 
     Raises:
-        RunError: If its name is not UTF-8.
+        RunError: If its name is not UTF-8, or no such model is shipped.
 
     Attributes:
         name: The run's name in captions: that of the directory.
-        recipe: The resolved recipe. Files, too: `loss_curve`, and `start`, the weights that training began with.
+        recipe: The resolved recipe. Files, too: `loss_curve`, `page`, `start`, the weights that training began with.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = locate(path)
         try:
             str(path).encode()
         except UnicodeEncodeError:  # safetensors and TensorBoard open no file of such a name
             remedy = "Rename it, or set PYTHONUTF8=1 if the terminal's letters are UTF-8."
             raise RunError(f"{path}: the name of a run directory must be UTF-8. {remedy}") from None
         self.name = path.absolute().name
-        self.recipe, self.loss_curve = path / "recipe.yaml", path / "loss.png"
+        self.recipe, self.loss_curve, self.page = path / "recipe.yaml", path / "loss.png", path / "report.html"
         self.checkpoints, self.samples, self.tensorboard = path / "checkpoints", path / "samples", path / "tensorboard"
-        self._manifest, self._metrics = path / "manifest.json", path / "metrics.jsonl"
-        self._codec = path / "codec"
+        self._manifest, self._metrics, self._codec = path / "manifest.json", path / "metrics.jsonl", path / "codec"
         self._measured, self.start = (path / f"{name}.safetensors" for name in ("process", "start"))
         # The recipe, which makes this a run, is the first to go and the last to come.
         contents = (self._manifest, self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
-        self._own = (self.recipe, *contents, self._measured, self._codec, self.start)
+        self._own = (self.recipe, self.page, *contents, self._measured, self._codec, self.start)
         self._lock: Lock | None = None
 
     def exists(self) -> bool:
@@ -222,7 +222,7 @@ class RunDirectory:
         remedy = "Remove it: the run works without it."
         try:
             entries = read_json(self._manifest)
-            return TypeAdapter(Manifest).validate_python({**entries, "entries": entries})
+            return manifest_of(entries)
         except Unreadable as error:
             if error.missing:
                 return Manifest()

@@ -250,7 +250,7 @@ class TrainingTask(Task, Generic[M]):
             return None
         seconds = round(time.perf_counter() - begun, 2)
         outcome = replace(outcome, status=status, finished=now(), report=report, seconds=seconds)
-        files.update_manifest(**outcome.entries())
+        session.finish(outcome.entries(), self.to_dict(), self.training.report)
         return outcome
 
     def _fresh(self, files: RunDirectory) -> M:

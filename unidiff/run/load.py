@@ -15,12 +15,11 @@ from unidiff.arguments import plain_arguments
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
-from unidiff.files import digest_of
 from unidiff.noise import global_states_kept
-from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
+from unidiff.run.shipped import run_digest
 from unidiff.run.task import Task, load_recipe
 from unidiff.search_paths import expand
 from unidiff.solver.sample import Sampling, Solution, sample
@@ -64,7 +63,7 @@ class Run:
         """The digest of its recipe and its averaged weights: what another run that builds on this one pins."""
         files = RunDirectory(self.directory)
         weights = files.checkpoints / f"step-{self.step:08d}" / "ema.safetensors"
-        return digest_of([read_bytes(files.recipe), read_bytes(weights)])
+        return run_digest(files.recipe, weights)
 
     def sample(
         self,
@@ -143,7 +142,7 @@ def load(
     """Read any run: its recipe, and its newest undamaged checkpoint.
 
     Args:
-        directory: The run directory.
+        directory: The run directory, or shipped:NAME, a model that comes with unidiff: shipped:ddpm_digits.
         overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1".
         device: Where the model is loaded: auto, cpu, cuda, cuda:1, mps.
         allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
@@ -153,7 +152,7 @@ def load(
         RunError: If there is no run, it has no usable checkpoint, or files that its data need are missing.
         RecipeError: If an override cannot be used.
     """
-    files = RunDirectory(expand(directory, "run"))
+    files = RunDirectory(place := expand(directory, "run"))
     if not files.exists():
         raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     files.check_kept()
@@ -162,4 +161,4 @@ def load(
             raise RunError(f"--set {override}: only `sampling` keys apply to a trained model, as in sampling.count=16.")
     recipe = load_recipe(files.recipe, overrides, allow_imports=allow_imports)
     require_own_recipe(files, recipe, allow_imports=allow_imports)
-    return recipe.load(files.path, device=device, report=report)
+    return recipe.load(place, device=device, report=report)

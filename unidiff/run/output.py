@@ -9,6 +9,7 @@ from pathlib import Path
 from unidiff.errors import REPORT, RunError
 from unidiff.files import PARTIAL
 from unidiff.lock import LOCK, check_free
+from unidiff.run.shipped import require_own
 from unidiff.writable import require_writable
 
 __all__ = ["ANOTHER", "check_output"]
@@ -39,6 +40,7 @@ def check_output(
     Raises:
         RunError: If the directory is in use, not writable, or too small.
     """
+    require_own(directory)
     check_free(directory)
     require_writable(directory, needed=needed, remedy=ANOTHER)
     article = "an" if noun[0] in "aeiou" else "a"

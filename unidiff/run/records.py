@@ -6,11 +6,24 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Protocol
+
+from pydantic import TypeAdapter
 
 from unidiff.errors import is_whole
 
-__all__ = ["METRICS_LIMIT", "DataFacts", "Manifest", "Origin", "Outcome", "Report", "TrainingOutcome", "metrics_of"]
+__all__ = [
+    "METRICS_LIMIT",
+    "DataFacts",
+    "Manifest",
+    "Origin",
+    "Outcome",
+    "Report",
+    "TrainingOutcome",
+    "manifest_of",
+    "metrics_of",
+]
 
 METRICS_LIMIT = 1 << 30  # bytes of metrics.jsonl, whose lines have about 100
 _HUGE = 1e100  # a loss above it cannot be drawn, and is none: float32 ends at 3e38
@@ -160,6 +173,16 @@ class Manifest:
     coupling: Mapping[str, str] = field(default_factory=dict)
     extensions: Sequence[Mapping[str, Any]] = ()
     entries: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def _adapter() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)
+
+
+def manifest_of(entries: Mapping[str, Any]) -> Manifest:
+    """The manifest with these entries; a ValidationError if one of those that decide something is of another type."""
+    return _adapter().validate_python({**entries, "entries": entries})
 
 
 def metrics_of(line: bytes) -> dict[str, Any] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from unidiff import plot
 from unidiff.data.base import OpenDataset
 from unidiff.errors import RunError
 from unidiff.run.directory import RunDirectory
+from unidiff.run.page import write_run_page
 from unidiff.run.task import Reporter
 from unidiff.training.loop import Interrupted
 
@@ -41,6 +43,12 @@ class Session:
         """Raise Interrupted if the user wants the report to end: training is saved, a resumed run reports again."""
         if self.stop():
             raise Interrupted(self.steps)
+
+    def finish(self, entries: Mapping[str, Any], recipe: Mapping[str, Any], page: bool) -> None:
+        """Set the last entries of the manifest, and write the page of the run if it is wanted."""
+        self.files.update_manifest(**entries)
+        if page:
+            write_run_page(self.files, recipe, self.reporter.notice)
 
     def trained(self) -> tuple[float, float]:
         """Seconds of training and the last loss, after drawing the curve of the loss."""

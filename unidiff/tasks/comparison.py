@@ -24,7 +24,9 @@ from unidiff.solver.base import Solver
 from unidiff.tasks.comparison_models import check_recipe, compare_recipe
 from unidiff.tasks.sample_conditions import SampleConditions
 
-__all__ = ["SolverComparison"]
+__all__ = ["RUN_SOLVERS", "SolverComparison"]
+
+RUN_SOLVERS = ("ddim", "ancestral", "exponentialadams")  # that runs are compared under if none are chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,8 @@ def _compare_runs(
         comparison = replace(comparison, rows=rows, truth=truth)
     return comparison, {
         "model": [
-            {"label": label, "directory": str(run.directory), "step": run.step} for label, run in zip(labels, runs)
+            {"label": label, "directory": str(run.directory), "step": run.step, "digest": run.digest}
+            for label, run in zip(labels, runs)
         ],
         "conditions": described(models[0]),
         "reference": None if reference is None else f"{source.name}, {len(reference)} samples, {source.checksum}",

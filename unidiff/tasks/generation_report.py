@@ -58,12 +58,13 @@ class Errors:
 
 @dataclass(frozen=True)
 class GenerationReport(Report):
-    """Paths and cost; `conditions` and `errors` of a model conditioned on images, `frames` of volumes and videos."""
+    """Paths, times, cost; `conditions`, `errors` of a model conditioned on images, `frames` of volumes and videos."""
 
     samples: str
     trajectory: str
     nfe: int
     sampling_seconds: float
+    times: list[float] | None = None
     conditions: str | None = None
     errors: Errors | None = None
     frames: str | None = None
@@ -151,7 +152,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     plot.save_strip(states, times, trajectory, title(f"{files.name}: from noise to data"))
     if drawn:
         plot.save_animation(states, trajectory.with_suffix(".gif"))
-    report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds)
+    report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds, times)
     if sliced:
         frames = files.samples / "frames.gif"
         plot.save_animation(x[:_SLICED].unbind(2), frames)

@@ -25,7 +25,8 @@ __all__ = ["Checkpoint", "Checkpoints", "require_like"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
 _FOLDER = re.compile("step-([0-9]{8,})")
-_FILES = frozenset({"model.safetensors", "ema.safetensors", "optimizer.pt"})
+_AVERAGE = "ema.safetensors"
+_FILES = frozenset({"model.safetensors", _AVERAGE, "optimizer.pt"})
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ class Checkpoints:
 
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
         state = read_json(path / _STATE)
-        if not _FILES <= state["files"].keys() <= {*_FILES, _OBJECTIVE}:
+        needed = _FILES if to_train else {_AVERAGE}  # a shipped model has no more
+        if not needed <= state["files"].keys() <= {*_FILES, _OBJECTIVE}:
             raise ValueError(f"{_STATE} names other files than those of a checkpoint: {', '.join(state['files'])}")
         if not (is_whole(state["step"], 0) and path.name == f"step-{state['step']:08d}"):
             raise ValueError(f"{_STATE} is of step {state['step']}")
@@ -156,7 +158,7 @@ class Checkpoints:
         return Checkpoint(
             step=state["step"],
             model=load_tied(path / "model.safetensors", device) if to_train else {},
-            ema=load_tied(path / "ema.safetensors", device),
+            ema=load_tied(path / _AVERAGE, device),
             optimizer=read_saved(path / "optimizer.pt", device) if to_train else {},
             extra=state["extra"],
             objective=load_tied(path / _OBJECTIVE, device) if to_train and stateful else {},

@@ -45,6 +45,7 @@ class Training(PlainArguments):
         checkpoint_every: Steps between checkpoints, at least 1. The last step always makes one.
         keep: Newest checkpoints kept, at least 1.
         tensorboard: Write TensorBoard events.
+        report: Write report.html, the page of the run, at its end; see docs/report.md.
         wandb: Name of a Weights & Biases project to log to; needs the extra `unidiff[wandb]`.
     """
 
@@ -67,6 +68,7 @@ class Training(PlainArguments):
     checkpoint_every: int = 1000
     keep: int = 2
     tensorboard: bool = True
+    report: bool = True
     wandb: str | None = None
 
     def __post_init__(self) -> None:

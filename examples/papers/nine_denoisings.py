@@ -1,0 +1,106 @@
+"""The same noise, denoised nine times: figures 5 and 6 of Higham, Higham & Grindrod.
+
+The denoising process is stochastic: from one picture of noise it reaches many digits. And it is unpredictable: let a
+training image be noised to the end of the forward process, and what comes back has nothing to do with it. Both follow
+from alpha(1) being almost 0, and both end where the forward process is stopped early: from t = 0.1 the nine pictures
+are the training image again, because alpha is still large there.
+
+Any run that generates images will do, of whatever size, classes or codec; `exact:digits` is the optimum for the digits
+of scikit-learn, whose images are those of the data, by construction.
+
+    unidiff reproduce higham-5 higham-6
+    python examples/papers/nine_denoisings.py --run runs/ddpm_digits
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unidiff.evaluation.memorization import nearest
+from unidiff.figures.findings import Findings
+from unidiff.figures.image_model import ImageModel
+from unidiff.figures.script import main
+from unidiff.plot import save_table
+
+NINE = 9
+
+
+def nine(model: ImageModel, u: Tensor, t: float, quick: bool, first_seed: int, **cond: Tensor) -> Tensor:
+    """Nine stochastic chains from one state at time t; only their noise differs."""
+    rows = {name: value.expand(NINE, *value.shape[1:]) for name, value in cond.items()}
+    seeds = range(first_seed, first_seed + NINE)
+    return model.denoised(u.expand(NINE, *u.shape[1:]), t, quick, seeds, **rows)
+
+
+def shown(model: ImageModel, u: Tensor) -> Tensor:
+    """A noisy state as an image: its pixels, decoded, within [-1, 1]."""
+    pixels = model.data.decode(model.process.basis.inverse(u).float())
+    return pixels / pixels.abs().quantile(0.99).clamp(min=1)
+
+
+def typical_distance(model: ImageModel, seed: int) -> float:
+    """The mean distance between two training images."""
+    images = model.data.decode(model.images(model.chosen(300, seed + 1)))
+    return float(torch.pdist(images.flatten(1)).mean())
+
+
+def higham_5(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
+    """Nine chains from one noise at t = 1."""
+    row = model.chosen(1, seed)
+    noise = torch.randn((1, *model.data.shape), generator=torch.Generator().manual_seed(seed))
+    process = model.process
+    prior = process.start(lambda like: process.basis.forward(noise).to(like), noise)
+    x = nine(model, prior, 1.0, quick, seed, **model.own_conditions(row))
+    cells = [[(shown(model, prior), "t = 1"), (x, "nine chains")]]
+    save_table(cells, [""], ["", ""], path, "One noise, denoised nine times (Higham, Higham & Grindrod, figure 5).")
+
+    typical, apart = typical_distance(model, seed), torch.pdist(x.flatten(1))
+    classes = model.judge.classes(x).tolist()
+    return Findings(
+        f"{len(set(classes))} classes among nine images of one noise; the two most alike are "
+        f"{float(apart.min()) / typical:.2f} of the distance between two images apart",
+        bool(apart.min() > 0.2 * typical),
+        {"classes": classes, "distances": apart.tolist(), "typical_distance": typical},
+        "No two are within 0.2 of the mean distance between two training images.",
+    )
+
+
+def higham_6(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
+    """Nine chains from a training image noised to t = 1; and, which the paper does not show, to about t = 0.1."""
+    row, process = model.chosen(1, seed), model.process
+    image, cond = model.images(row), model.own_conditions(row)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed + 1))
+    early = process.t_min + 0.1 * (1 - process.t_min)
+    decoded, cells, found = model.data.decode(image), [], {}
+    for number, t in enumerate((1.0, early)):
+        level = process.level(t)  # eq. 8: x_t = sqrt(alpha-bar_t) x_0 + sqrt(1 - alpha-bar_t) eps
+        u = process.perturb(process.basis.forward(image), process.basis.forward(noise), level)
+        found[t] = nine(model, u, t, quick, seed + NINE * number, **cond)
+        noisy = (shown(model, u), f"noised to t = {t:.2g}")
+        cells.append([(decoded, "training image"), noisy, (found[t], "nine chains")])
+    caption = "A training image, noised and denoised nine times (Higham, Higham & Grindrod, figure 6)."
+    save_table(cells, ["", ""], [""] * 3, path, caption)
+
+    def distances(x: Tensor) -> list[float]:
+        return (x - decoded).flatten(1).norm(dim=1).tolist()
+
+    others = model.chosen(1500, seed)[1:]
+    neighbour = float(nearest(decoded, [model.data.decode(model.images(others))]).distance)
+    late, back = distances(found[1.0]), distances(found[early])
+    alike = sum(distance < neighbour for distance in late)
+    count = len(others)
+    return Findings(
+        f"{alike} of nine resemble the image that was noised to t = 1; {sum(d < neighbour for d in back)} of nine "
+        f"that was noised to t = {early:.2g}",
+        alike == 0,
+        {"distances": late, "distances_from_early": back, "early": early, "nearest_training_image": neighbour},
+        f"An image resembles it if it is nearer to it than the nearest of {count} other training images: of nine "
+        f"that are independent of it, one does in {100 * NINE / (count + 1):.1f} % of cases.",
+    )
+
+
+if __name__ == "__main__":
+    main(__doc__, higham_5, higham_6)

@@ -1,0 +1,139 @@
+"""The page of trained runs, as `unidiff report` writes it: what their files say, and what is measured for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unidiff.arguments import plain_arguments
+from unidiff.errors import RunError, RunFailed, require, require_whole
+from unidiff.page.html import MARK
+from unidiff.page.report import RunFacts, page
+from unidiff.page.results import evaluation, solvers
+from unidiff.reading import read_json
+from unidiff.run.directory import RunDirectory
+from unidiff.run.page import read_run, write_page
+from unidiff.run.shipped import is_shipped, run_digest
+from unidiff.run.task import Reporter
+from unidiff.search_paths import expand
+from unidiff.tasks.report_measures import SilentReporter, measured
+from unidiff.training.checkpoint import Checkpoints
+from unidiff.writable import require_file
+
+__all__ = ["report", "report_path"]
+
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
+
+
+@plain_arguments
+def report(
+    *runs: str | Path,
+    out: str | Path | None = None,
+    full: bool = False,
+    count: int = 500,
+    overwrite: bool = False,
+    device: str = "auto",
+    allow_imports: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Write one HTML file about runs, side by side, that needs no network and nothing beside it.
+
+    It holds what was trained on what, the loss, samples, their path from noise to data, recipe, manifest and how to
+    repeat them; and what `unidiff evaluate` and `unidiff compare` have written of these weights into their default
+    directories. Every number is also in the JSON inside.
+
+    Args:
+        *runs: Run directories, or shipped:NAME.
+        out: The file; report.html in the directory of a single run of one's own, else report-<names>.html in the
+            working directory, if None.
+        full: Draw samples, and measure what is missing: evaluation, comparison of solvers, nearest neighbours,
+            likelihood. Minutes for each run.
+        count: Samples of the evaluation and of the comparison, at least 20.
+        overwrite: Replace a file that is not such a page.
+        device: Where models are loaded, if `full`: auto, cpu, cuda, cuda:1, mps.
+        allow_imports: Accept classes from outside unidiff in recipes, which runs their module's code.
+        reporter: Receives progress and notices; nobody if None.
+
+    Returns:
+        The file.
+
+    Raises:
+        ParameterError: If no run is named, or one twice.
+        RunError: If one of them is not a run, or the file cannot be written.
+    """
+    require(len(runs) > 0, "runs", [], "at least one run")
+    require_whole("count", count, 20, 10_000_000)
+    paths = [expand(run, "run") for run in runs]
+    twice = len({os.path.realpath(path) for path in paths}) < len(paths)
+    require(not twice, "runs", [str(path) for path in paths], "runs that are named once each")
+    path, reporter = report_path(paths, None if out is None else Path(out)), reporter or SilentReporter()
+    require_file(path, "--out", {} if overwrite else {"a report of unidiff": MARK.encode()})
+    facts = []
+    for each in paths:
+        found = _with_results(read_run(each), each)
+        facts.append(
+            measured(found, each, count, device=device, allow_imports=allow_imports, reporter=reporter)
+            if full
+            else found
+        )
+    try:
+        write_page(path, page(facts))
+    except OSError as error:
+        raise RunFailed(f"{error}. Choose another file with --out.") from error
+    return path
+
+
+def report_path(runs: Sequence[Path], out: Path | None) -> Path:
+    """The file of a page; see `report`."""
+    if out is not None:
+        return out
+    if len(runs) == 1 and not is_shipped(runs[0]):
+        return RunDirectory(runs[0]).page
+    name = "-".join(["report", *(RunDirectory(run).name for run in runs)])
+    return Path(name.encode()[:_LONGEST_NAME].decode(errors="ignore") + ".html")
+
+
+def _with_results(facts: RunFacts, run: Path) -> RunFacts:
+    """With the results of these weights that `unidiff evaluate` and `unidiff compare` have written."""
+    files = RunDirectory(run)
+    newest = next(iter(Checkpoints(files.checkpoints).paths()), None)
+    if newest is None or not os.path.isfile(weights := newest / "ema.safetensors"):
+        return facts
+    digest = run_digest(files.recipe, weights)
+    content: dict[str, Any] = {**facts.content, "digest": digest}
+    for name, command, show in (("evaluation", "evaluate", evaluation), ("comparison", "compare", solvers)):
+        folders = dict.fromkeys(
+            (files.path.parent / f"{command}-{files.name}", Path("runs") / f"{command}-{files.name}")
+        )
+        for folder in folders:
+            path = folder / f"{command}.json"
+            if os.path.isfile(path) and (result := _of_weights(path, digest, name, show)) is not None:
+                content[name] = result
+                break
+    return replace(facts, content=content)
+
+
+def _of_weights(path: Path, digest: str, name: str, show: Any) -> dict[str, Any] | None:
+    """The part of results that is of these weights; None if nothing is.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    try:
+        found = read_json(path)
+        own = {key: value for key, value in found.items() if key not in ("environment", "recipe")}
+        if name == "evaluation":
+            own["rows"] = [row for row in own["rows"] if row.get("digest") == digest]
+        else:
+            models = {model["label"]: model.get("digest") for model in own["model"]} if own["model"] != "exact" else {}
+            labels = {label for label, of in models.items() if of == digest}
+            own["rows"] = [row for row in own["rows"] if row["model"] in labels or (row["model"] == "" and labels)]
+        if not own["rows"]:
+            return None
+        show({"runs": [{name: own}]}, 0)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: the file is damaged ({error}). Make it again, or move it away.") from error
+    return own
