@@ -87,9 +87,7 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
     for value in up.ticks():
         at = f"{up.at(value):.1f}"
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"))
-        parts.append(
-            element("text", f"{value:g}", x=_LEFT - 5, y=f"{float(at) + 4:.1f}", text_anchor="end")
-        )
+        parts.append(element("text", f"{value:g}", x=_LEFT - 5, y=f"{float(at) + 4:.1f}", text_anchor="end"))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     parts.append(element("text", x, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 8, text_anchor="middle"))
     parts.append(element("text", y, x=0, y=0, text_anchor="middle", transform=f"translate(12 {middle}) rotate(-90)"))

@@ -70,7 +70,7 @@ def number(content: Any, *path: str | int, digits: int = 4, places: int | None =
     value = content
     for key in path:
         value = value[key]
-    where = "/".join(map(str, path))
+    where = "/".join(str(key).replace("~", "~0").replace("/", "~1") for key in path)  # RFC 6901
     if value is None:
         return Markup("")
     if isinstance(value, bool) or not isinstance(value, (int, float)):

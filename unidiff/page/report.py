@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from unidiff.page.chart import Curve, chart
@@ -14,7 +15,11 @@ from unidiff.page.results import evaluation, likelihood, solvers
 
 __all__ = ["Pair", "Picture", "RunFacts", "page"]
 
-_ABOUT = {"process": "process", "parameterization": "network predicts", "backbone": "network", "objective": "objective"}
+_ABOUT = {"process": "process", "parameterization": "network predicts", "objective": "objective"}
+_ABOUT |= {"backbone": "network", "classifier": "network", "codec": "autoencoder"}
+# Numbers of a manifest that have a place of their own.
+_SHOWN = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
+_SHOWN |= {"data", "libraries", "start", "teacher"}
 _ENVIRONMENT = ("unidiff", "git", "python", "platform", "processor", "threads", "device", "precision", "libraries")
 
 
@@ -59,6 +64,8 @@ def page(runs: Sequence[RunFacts]) -> str:
     runs = [replace(run, content=plain(run.content)) for run in runs]
     content = {"runs": [run.content for run in runs]}
     names = [str(run.content["name"]) for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.content["directory"]) for run in runs]
     body, links = [], []
     for title, section in _SECTIONS.items():
         found = [section(content, number, run) for number, run in enumerate(runs)]
@@ -108,13 +115,35 @@ def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
         "training": said(told("manifest", "training_seconds"), " s"),
         "final loss": told("manifest", "loss"),
         "sampling": said(told("manifest", "sampling_seconds"), " s, ", evaluations, " evaluations a sample"),
+        **{name: _origin(manifest.get(name)) for name in ("start", "teacher")},
+        "extended": _extensions(manifest.get("extensions")),
     }
+    others = (name for name, value in manifest.items() if type(value) in (int, float) and name not in _SHOWN)
+    facts |= {name.replace("_", " "): told("manifest", name) for name in others}
+    for name, value in manifest.items():
+        if isinstance(value, dict) and name not in _SHOWN:  # such as the accuracy of a classifier at some times
+            inner = [(key, part) for key, part in value.items() if type(part) in (int, float)]
+            parts = [
+                (f"{', ' if place else ''}{key}: ", told("manifest", name, key)) for place, (key, _) in enumerate(inner)
+            ]
+            facts[name] = joined(chain.from_iterable(parts)) if parts else None
     notes = [element("p", f"Left out: {note}", class_="note") for note in own.get("notes", ())]
     return joined([rows(facts), *notes])
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section := recipe.get(name), dict) else {}
+
+
+def _origin(value: Any) -> str | None:
+    """A model that a run builds on."""
+    return f"{value.get('path')}, step {value.get('step')}, {value.get('digest')}" if isinstance(value, dict) else None
+
+
+def _extensions(value: Any) -> str | None:
+    """When and how a run was continued with other numbers or data."""
+    changes = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return "; ".join(f"after step {each.get('step')}: {each.get('changes')}" for each in changes) or None
 
 
 def _shape(data: Mapping[str, Any]) -> str:
@@ -207,11 +236,10 @@ def _repeat(content: Any, index: int, run: RunFacts) -> Markup | None:
     lines = [
         "# the recipe above in recipe.yaml: the same data and processor give the same weights",
         "unidiff run recipe.yaml --out again",
-        "# more of its samples, other measures, and this page",
-        f"unidiff sample {place}",
-        f"unidiff evaluate {place}",
-        f"unidiff report {place} --full",
     ]
+    if "backbone" in own["values"]:  # a generative model
+        lines += ["# more of its samples, other measures, and this page"]
+        lines += [f"unidiff {words}" for words in (f"sample {place}", f"evaluate {place}", f"report {place} --full")]
     version = own["manifest"].get("unidiff")
     git = own["manifest"].get("git")
     needs = f"unidiff {version}{'' if git is None else f', commit {git}'}" if version else None
