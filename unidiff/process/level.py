@@ -103,12 +103,12 @@ class Level:
     @property
     def alpha_rate(self) -> Scale:
         """The rate d alpha / dt."""
-        return self._both_rates()[0]
+        return (self._rates() if self.place is None else self.place[0].rates()[self.place[1]])[0]
 
     @property
     def sigma_rate(self) -> Scale:
         """The rate d sigma / dt."""
-        return self._both_rates()[1]
+        return (self._rates() if self.place is None else self.place[0].rates()[self.place[1]])[1]
 
     def _both_rates(self) -> tuple[Scale, ...]:
         return self._rates() if self.place is None else self.place[0].rates()[self.place[1]]
