@@ -84,6 +84,8 @@ class Seeded(PlainArguments):
         require(all(0 <= seed < 2**64 for seed in seeds), "seeds", seeds, "integers from 0 to 2^64 - 1")
         self._streams = Streams(seeds)
         self._place = 0  # in the streams, in blocks
+        self._blocks = 0  # of one draw
+        self._kind: tuple[object, ...] = ()  # shape, dtype and device of the draws to come
         self._ahead: list[Tensor] = []  # the draws to come, the next one last
         self._together = 1  # small draws are made several at once: what a call costs hardly depends on its size
 
@@ -91,17 +93,21 @@ class Seeded(PlainArguments):
         """The next draw: (B, *shape) as `like`, with B the number of seeds."""
         if len(like) != len(self._streams):
             raise ValueError(f"samples must be one for each of {len(self._streams)} seeds, got {len(like)}")
-        if not self._ahead or self._ahead[-1].shape != like.shape or self._ahead[-1].device != like.device:
+        kind = like.shape, like.dtype, like.device
+        if not self._ahead or self._kind != kind:
             self._draw(like)
-        self._place += blocks_for(like[0].numel())
-        return self._ahead.pop().to(like.dtype)
+            self._kind = kind
+        self._place += self._blocks
+        return self._ahead.pop()
 
     def _draw(self, like: Tensor) -> None:
-        size, blocks = like[0].numel(), blocks_for(like[0].numel())
+        size = like[0].numel()
+        blocks = self._blocks = blocks_for(size)
         count = min(self._together, max(1, _TOGETHER // max(1, like.numel())))
         self._together = 2 * count
         words = self._streams.words(self._place, count * blocks, like.device).view(len(like), count, -1)
-        self._ahead = [*normal(words.transpose(0, 1).contiguous())[..., :size].reshape(count, *like.shape)][::-1]
+        drawn = normal(words.transpose(0, 1).contiguous())[..., :size].to(like.dtype)
+        self._ahead = [*drawn.reshape(count, *like.shape)][::-1]
 
 
 def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Sequence[int]:

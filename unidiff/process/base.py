@@ -7,9 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from typing import Any
-from weakref import WeakKeyDictionary
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -25,7 +23,6 @@ __all__ = ["Process", "derivative", "require_one_snr"]
 
 _PIXEL = Pixel()
 _LEAST = 1e-30  # of a scale; float32 ends at 1e-38
-_LASTING = 4096  # levels of a grid for which something is kept between runs
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,11 +67,6 @@ def _falling_root(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
         step = torch.where(trusted, to_b + (c - a) / (b - a) * to_c, 0.5).clamp(min=least).clamp(max=1 - least)
     return found
-
-
-@lru_cache(maxsize=8)
-def _lasting(process: Process, coefficients: tuple[tuple[Scale, ...], ...]) -> WeakKeyDictionary[Any, Any]:
-    return WeakKeyDictionary()
 
 
 def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
@@ -237,14 +229,7 @@ class Process(PlainArguments, ABC):
             own = (partial(lambda i: rates()[i], i) for i in range(len(t)))
             return [*map(Level, *columns(self._coefficients(t)), own)]
         coefficients = (*map(tuple, columns(self._coefficients(t))),)
-        return Levels(coefficients, rates, self._lasting(coefficients)).levels[:]
-
-    def _lasting(self, coefficients: tuple[tuple[Scale, ...], ...]) -> WeakKeyDictionary[Any, Any]:
-        """See `Levels`: found by the process and the numbers, so that a process that changes has another."""
-        try:
-            return _lasting(self, coefficients) if len(coefficients[0]) <= _LASTING else WeakKeyDictionary()
-        except TypeError:  # a process that has no hash
-            return WeakKeyDictionary()
+        return Levels(self, coefficients, rates).levels[:]
 
     def _scales(self, at: Tensor) -> Tensor:
         """Alpha and sigma at times (N, 1, ..., 1), stacked: (2, N, *basis.shape)."""

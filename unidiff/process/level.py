@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import count, repeat
 from operator import is_
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,7 +33,13 @@ __all__ = [
 Scale = float | Tensor
 _ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
 Made = TypeVar("Made")
+_LASTING = 4096  # levels of a grid for which something is kept between runs
 _NO_RATES = partial(tuple, (math.nan, math.nan))
+
+
+@lru_cache(maxsize=8)
+def _lasting(process: Hashable, coefficients: tuple[tuple[Scale, ...], ...]) -> WeakKeyDictionary[Any, Any]:
+    return WeakKeyDictionary()
 
 
 class Levels:
@@ -49,11 +56,16 @@ class Levels:
 
     def __init__(
         self,
-        coefficients: Iterable[Sequence[Scale]],
+        process: Hashable,
+        coefficients: tuple[tuple[Scale, ...], ...],
         rates: Callable[[], list[tuple[Scale, ...]]],
-        lasting: MutableMapping[Any, Any],
     ) -> None:
-        self.rates, self.lasting = rates, lasting
+        self.rates = rates
+        try:
+            # Found by the process and the numbers, so that a process that changes has another.
+            self.lasting = _lasting(process, coefficients) if len(coefficients[0]) <= _LASTING else WeakKeyDictionary()
+        except TypeError:  # a process that has no hash
+            self.lasting = WeakKeyDictionary()
         self.made: dict[Any, Any] = {}
         places = zip(repeat(self), count())
         self.levels: list[Level] = [*map(Level, *coefficients, repeat(_NO_RATES), places)]
@@ -103,12 +115,12 @@ class Level:
     @property
     def alpha_rate(self) -> Scale:
         """The rate d alpha / dt."""
-        return self._both_rates()[0]
+        return (self._rates() if self.place is None else self.place[0].rates()[self.place[1]])[0]
 
     @property
     def sigma_rate(self) -> Scale:
         """The rate d sigma / dt."""
-        return self._both_rates()[1]
+        return (self._rates() if self.place is None else self.place[0].rates()[self.place[1]])[1]
 
     def _both_rates(self) -> tuple[Scale, ...]:
         return self._rates() if self.place is None else self.place[0].rates()[self.place[1]]
