@@ -59,7 +59,8 @@ def reproduce(
     if as_json:
         print(json.dumps({"directory": str(out), "figures": done}))
     if missed:
-        raise RunFailed(f"{out}: drawn, but {', '.join(missed)} without what must be seen.")
+        names = f"{', '.join(missed)} {'does' if len(missed) == 1 else 'do'}"
+        raise RunFailed(f"{out}: the figures are written, but {names} not show what must be seen.")
 
 
 def _list(as_json: bool) -> None:

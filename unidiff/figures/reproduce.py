@@ -18,7 +18,7 @@ from unidiff.errors import ParameterError, RunError, RunFailed, require_whole
 from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel, open_model
 from unidiff.figures.registry import Figure, figure_named
-from unidiff.files import whole_files
+from unidiff.files import digest, whole_files
 from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable
@@ -26,7 +26,7 @@ from unidiff.writable import require_writable
 __all__ = ["Reproduction", "draw_figures", "function_of", "reproduce"]
 
 _BYTES = 2_000_000  # of one figure, about
-_Function = Callable[..., Findings]
+_Function = Any  # (model, path, *, quick, seed) -> Findings, without the model where none is needed
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def _drawn(
                 **asdict(findings),
                 "quick": quick,
                 "seed": seed,
+                "script": {"file": figure.file, "digest": digest(function.__code__.co_filename)},
                 "model": None if model is None else model.facts(),
                 "judge": None if model is None else model.judge_facts(),
                 "seconds": round(time.perf_counter() - started, 2),
