@@ -81,7 +81,7 @@ def keep_freed_memory() -> bool:
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  # musl has a mallopt that does nothing
-        return all([libc.mallopt(option, size) == 1 for option, size in _MALLOPT.items()])
+        return sum(libc.mallopt(option, size) for option, size in _MALLOPT.items()) == len(_MALLOPT)
     except (AttributeError, OSError, TypeError):  # TypeError: Windows has no library of the process itself
         return False
 

@@ -249,7 +249,7 @@ def test_freed_memory_is_kept_for_the_next_allocation():
     before, kept, after = subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split()
     if kept == "False":
         pytest.skip("this C library has no setting for it")
-    # Blocks larger than glibc ever keeps by itself, 32 MiB, are cleared page by page each time, those of 40 MB at least.
+    # Blocks larger than glibc ever keeps by itself, 32 MiB, are cleared page by page each time: here those of 40 MB.
     assert int(before) >= 2 * 40_000_000 // resource.getpagesize() / 512  # huge pages have the size of 512
     assert int(after) < int(before) / 100
 
