@@ -20,6 +20,7 @@ import command_line
 import cost
 import default_solver
 import feature_cache
+import inference
 import overhead
 import torch
 import training_step
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "command_line": lambda: command_line.measure(5),
     "two_processes": lambda: two_processes.measure(3),
     "feature_cache": lambda: feature_cache.measure(3),
+    "inference": lambda: inference.measure(1),
     "default_solver": default_solver.measure,
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
+from unidiff.memory import keep_freed_memory
 from unidiff.process.base import Process
 from unidiff.text import first_line
 
@@ -39,9 +40,11 @@ def plainly() -> Iterator[None]:
 class Acceleration(PlainArguments, ABC):
     """A way to execute networks. All but FeatureCache change their numbers by rounding at most.
 
+    On a CPU the process also keeps the memory that it frees (`unidiff.memory.keep_freed_memory`).
+
     Args:
         channels_last: Keep the weights of convolutions with the channels as the last axis in memory, which tensor cores
-            of GPUs want. The model's own weights stay as they are; these are copies.
+            of GPUs and the convolutions of CPUs want. The model's own weights stay as they are; these are copies.
     """
 
     channels_last: bool = field(default=False, kw_only=True)
@@ -70,6 +73,8 @@ class Acceleration(PlainArguments, ABC):
             self.check_network(network)
             for device in {weight.device for weight in network.parameters()}:
                 self.check_device(device)
+                if device.type == "cpu":
+                    keep_freed_memory()
             if self.channels_last:
                 network = lay_channels_last(copy.deepcopy(network))
             wrapped.append(self.execute(network))
@@ -99,7 +104,8 @@ class Acceleration(PlainArguments, ABC):
 class Compiled(Acceleration):
     """By `torch.compile`, which writes and compiles a program for the network when it is first evaluated.
 
-    That takes from seconds to minutes, once for each size of a batch. It needs a C++ compiler on a CPU.
+    That takes from seconds to minutes, once for each size of a batch; torch keeps the program on the disk, so that the
+    next process takes seconds. On a CPU it needs a C++ compiler, and is fastest with `channels_last`.
     """
 
     def execute(self, network: nn.Module) -> nn.Module:

@@ -13,7 +13,16 @@ from pathlib import Path
 from unidiff.errors import ParameterError, RunFailed
 from unidiff.text import first_line
 
-__all__ = ["LOWER_BATCH", "PLENTY", "OutOfMemory", "as_bytes", "enough_memory", "memory_of", "require_memory"]
+__all__ = [
+    "LOWER_BATCH",
+    "PLENTY",
+    "OutOfMemory",
+    "as_bytes",
+    "enough_memory",
+    "keep_freed_memory",
+    "memory_of",
+    "require_memory",
+]
 
 # Numbers kept for each number of a sample, more than by any network of the recipes: below that, with half of the memory
 # left, nothing is counted. PyTorch takes seconds to prepare for a count.
@@ -25,6 +34,9 @@ _WORDS = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"),
     *("alloc_failed", "bad_alloc", "bad allocation", "could not create a primitive"),  # the last is oneDNN's
 )
+# malloc.h: M_TRIM_THRESHOLD, free memory from which glibc returns it, and M_MMAP_THRESHOLD, the size from which a block
+# is one of its own, returned as it is freed. Larger blocks have computations beside which their pages cost little.
+_MALLOPT = {-1: 2**31 - 1, -3: 2**28}
 LOWER_BATCH = "Lower the batch, the number of samples computed together: `batch`, or sampling.batch in a recipe."
 _GENERAL = "Lower the batch (training.batch or a higher training.accumulate, sampling.batch, --batch), or the network."
 
@@ -51,6 +63,27 @@ def enough_memory(remedy: str = _GENERAL) -> Iterator[None]:
         problem = f"out of memory ({first_line(error)[:300]}). {remedy}"
         traceback.clear_frames(error.__traceback__)  # whoever tries again with less gets the memory back
         raise OutOfMemory(problem) from None
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next allocations.
+
+    Sampling on a CPU allocates and frees the activations of every layer. glibc returns blocks of their size to the
+    system and takes them back, and clearing their pages anew is up to a quarter of the time. The most memory that the
+    process has at once stays the same; it has it until it ends.
+
+    Returns:
+        Whether it does; other C libraries have no such setting, and nothing changes there.
+    """
+    import ctypes
+
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018  # musl has a mallopt that does nothing
+        return sum(libc.mallopt(option, size) for option, size in _MALLOPT.items()) == len(_MALLOPT)
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no library of the process itself
+        return False
 
 
 def _is_shortage(error: BaseException) -> bool:

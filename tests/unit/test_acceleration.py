@@ -13,6 +13,7 @@ from torch import nn
 
 import unidiff as ud
 from unidiff import acceleration
+from unidiff.backbone.layers import sinusoidal
 from unidiff.errors import ParameterError
 from unidiff.training.execution import executed
 from unidiff.training.loop import accelerator_for
@@ -163,6 +164,31 @@ def test_channels_last_are_the_same_samples_and_leave_the_model_alone(monkeypatc
     # values, times 1 / alpha(1) = 160 at the first of two steps.
     bound = 160 * 5e-13 * float(samples[0].abs().max())
     torch.testing.assert_close(samples[1], samples[0], rtol=0, atol=bound)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_network_whose_layers_are_quantized_to_int8_is_the_network_to_the_steps_of_its_numbers():
+    torch.manual_seed(0)
+    network = ud.MLP((2,), width=32, depth=1)
+    model = ud.NeuralDenoiser(ud.DDPM(50), ud.Eps(), torch.ao.quantization.quantize_dynamic(network, {nn.Linear}))
+    assert ud.sample(model, ud.DDIM(), ud.Uniform(3), seeds=4).x.isfinite().all()
+    plain, quantized = network.embedding, model.backbone.embedding
+    c = torch.linspace(0, 1000, 9)
+
+    def layer_error(layer: nn.Linear, x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        # Weights are rounded to 255 values up to the largest, activations of a batch to 127 of their range (7 bits, as
+        # products of 8 would overflow); "error" is what the input has already.
+        weight, reach = layer.weight.abs(), x.abs() + error
+        dw, dx = weight.max() / 127, (x.max() - x.min() + 2 * error.max()) / 127
+        return (error + dx) @ (weight + dw).T + reach.sum(1, keepdim=True) * dw
+
+    e = sinusoidal(c, plain.width)
+    hidden = plain.inner(e)
+    error = 1.1 * layer_error(plain.inner, e, torch.zeros_like(e))  # the derivative of SiLU is at most 1.1
+    bound = 1.1 * layer_error(plain.outer, nn.functional.silu(hidden), error)
+    found = (quantized(c) - plain(c)).abs()
+    assert (found <= bound).all()
+    assert 0 < found.max() < plain(c).abs().max() / 5
 
 
 def weights(network: dict[str, object] = {}, **changes: object) -> torch.Tensor:  # noqa: B006

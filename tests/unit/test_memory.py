@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import resource
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +14,20 @@ from tiny import RING, refused, unidiff, write
 from torch import nn
 
 import unidiff as ud
-from unidiff import memory
+from unidiff import acceleration, memory
 from unidiff.backbone.mlp import MLP
 from unidiff.cli.options import GuidanceOptions, sample_conditions
 from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError
 from unidiff.memory import OutOfMemory, as_bytes, enough_memory, memory_of, require_memory
+from unidiff.run import forecast as forecasting
 from unidiff.run.forecast import forecast, memory_of_weights, remarks
+from unidiff.solver import sample as sampling_module
 from unidiff.tasks.conditioned import _labels
 from unidiff.training.loop import accelerator_for
 from unidiff.training.settings import Training
 
+CPU = torch.device("cpu")
 TOO_MUCH = 2**50  # float32 values: more than any address space holds
 
 
@@ -205,17 +211,64 @@ def test_a_dry_run_says_what_it_needs(tmp_path):
 
 def test_what_is_seldom_meant_is_said():
     source = TensorSource(torch.zeros(40, 2), "x")
-    assert list(remarks(Training(10, batch=40, warmup=10), source)) == []
-    many, warm = remarks(Training(10, batch=400, warmup=40), source)
+    assert list(remarks(Training(10, batch=40, warmup=10), source, CPU)) == []
+    many, warm = remarks(Training(10, batch=400, warmup=40), source, CPU)
     assert many == "training.batch is 400, but the data have 40 samples: each of them is seen 10 times in a step."
     assert warm == "training.warmup is 40, more than the 10 steps: the learning rate reaches 0.25 of lr only."
+
+
+def test_bf16_on_a_processor_that_emulates_it_is_said(monkeypatch):
+    source = TensorSource(torch.zeros(40, 2), "x")
+    for has, expected in ((True, []), (False, ["training.precision is bf16, which this cpu emulates"])):
+        monkeypatch.setattr(forecasting, "has_bf16", lambda device, has=has: has)
+        found = remarks(Training(10, batch=4, precision="bf16"), source, CPU)
+        assert [sentence.split(", many")[0] for sentence in found] == expected
+        assert list(remarks(Training(10, batch=4), source, CPU)) == []  # auto takes it only where it is fast
+
+
+# --- freed memory ---
+
+FAULTS = """
+import resource
+from unidiff.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(2):
+        one, other = bytearray(b"1") * 40_000_000, bytearray(b"1") * 9_000_000
+        del one, other
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+plain, kept = faults(), keep_freed_memory()
+faults()
+print(plain, kept, faults())
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_allocation():
+    before, kept, after = subprocess.check_output([sys.executable, "-c", FAULTS], text=True).split()
+    if kept == "False":
+        pytest.skip("this C library has no setting for it")
+    # Blocks larger than glibc ever keeps by itself, 32 MiB, are cleared page by page each time: here those of 40 MB.
+    assert int(before) >= 2 * 40_000_000 // resource.getpagesize() / 512  # huge pages have the size of 512
+    assert int(after) < int(before) / 100
+
+
+@pytest.mark.parametrize("way", [None, ud.FeatureCache()])
+def test_sampling_on_a_cpu_keeps_the_memory_that_it_frees(monkeypatch, way):
+    asked: list[bool] = []
+    for module in (sampling_module, acceleration):
+        monkeypatch.setattr(module, "keep_freed_memory", lambda: asked.append(True))
+    network = ud.UNet((1, 4, 4), width=2, multipliers=(1,), blocks=1)
+    ud.Sampling(acceleration=way).accelerated(ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network))
+    assert asked
 
 
 def test_classes_whose_names_are_other_numbers_are_said_and_chosen_by_name():
     names = ("0", "1", "10", "11", "2")
     source = TensorSource(torch.zeros(40, 2), "x", labels=torch.zeros(40).long(), class_names=names)
     expected = "Classes are numbered in the order of their names as texts: 0 is 0, 1 is 1, 2 is 10, 3 is 11, 4 is 2."
-    assert list(remarks(Training(10, batch=4), source)) == [expected]
+    assert list(remarks(Training(10, batch=4), source, CPU)) == [expected]
     run = SimpleNamespace(manifest=SimpleNamespace(data=SimpleNamespace(class_names=[*names])), directory="o")
     said: list[str] = []
     assert _labels(run, sample_conditions(GuidanceOptions(["2,10,0,3"])), 5, said.append) == [4, 2, 0, 3]

@@ -106,7 +106,7 @@ def test_a_library_that_cannot_be_loaded_is_no_fault_of_ours(tmp_path, monkeypat
     monkeypatch.setattr(
         "unidiff.cli.app.command_line", lambda *words, **options: importlib.import_module("not_loading")
     )
-    monkeypatch.setattr(sys, "argv", ["unidiff", "list"])
+    monkeypatch.setattr(sys, "argv", ["unidiff", "describe"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2

@@ -102,7 +102,9 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map c, (B,), and conditions to (B, features), the SiLU that every block needs already applied."""
-        e = self.outer(F.silu(self.inner(sinusoidal(c, self.width, self.shift).to(self.inner.weight.dtype))))
+        e = sinusoidal(c, self.width, self.shift)
+        e = e.to(getattr(self.inner.weight, "dtype", e.dtype))  # that of a layer quantized to int8 is a method
+        e = self.outer(F.silu(self.inner(e)))
         for name, layer in self.added.items():
             e = e + getattr(self, layer)((values or {})[name])
         return F.silu(e)

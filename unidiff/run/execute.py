@@ -187,7 +187,7 @@ class TrainingTask(Task, Generic[M]):
         base = gather(self, files, resume, accelerator.device, reporter, allow_imports)
         loss = self.loss() if base.teacher is None else self.taught(base.teacher)
         source = self.data.look() if dry_run else self.data.open()
-        for sentence in remarks(self.training, source) if main else ():
+        for sentence in remarks(self.training, source, accelerator.device) if main else ():
             reporter.notice(sentence)
         self.check_data(source)
         precision = resolve_precision(self.training.precision, accelerator.device)

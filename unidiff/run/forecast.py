@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.condition.network import conditions_of
 from unidiff.data.base import OpenDataset
 from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
+from unidiff.training.device import has_bf16
 from unidiff.training.execution import executed
 from unidiff.training.settings import Training
 
@@ -146,7 +147,7 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def remarks(training: Training, source: OpenDataset) -> Iterator[str]:
+def remarks(training: Training, source: OpenDataset, device: torch.device) -> Iterator[str]:
     """What a user must know of the data, and what is allowed, but seldom meant."""
     if source.stand_in:
         yield source.stand_in
@@ -163,6 +164,8 @@ def remarks(training: Training, source: OpenDataset) -> Iterator[str]:
         share = training.steps / training.warmup
         problem = f"training.warmup is {training.warmup}, more than the {training.steps} steps"
         yield f"{problem}: the learning rate reaches {share:.2g} of lr only."
+    if training.precision == "bf16" and not has_bf16(device):
+        yield f"training.precision is bf16, which this {device.type} emulates, many times slower than fp32. Use auto."
 
 
 class Pace:

@@ -19,7 +19,7 @@ from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, memory_of, require_memory
+from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, keep_freed_memory, memory_of, require_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.prediction import Prediction
 from unidiff.process.base import Process
@@ -82,7 +82,9 @@ class Sampling(PlainArguments):
         return self.grid or default_grid(process)
 
     def accelerated(self, denoiser: Denoiser) -> Denoiser:
-        """The model, with its networks executed as `acceleration` says."""
+        """The model, with its networks executed as `acceleration` says; on a CPU freed memory is kept."""
+        if all(weight.device.type == "cpu" for weight in denoiser.parameters()):
+            keep_freed_memory()
         return denoiser if self.acceleration is None else self.acceleration.apply(denoiser)
 
     def check(self, process: Process) -> None:

@@ -7,7 +7,7 @@ import torch
 from unidiff.errors import ParameterError
 from unidiff.training.settings import Precision
 
-__all__ = ["arithmetic", "resolve_device", "resolve_precision", "seed_device"]
+__all__ = ["arithmetic", "has_bf16", "resolve_device", "resolve_precision", "seed_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,7 +31,8 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bf16, and does not emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -43,7 +44,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     """The number format of the network's arithmetic: auto is bf16 where the hardware multiplies in it, else fp32."""
-    low = name == "bf16" or (name == "auto" and _has_bf16(device))
+    low = name == "bf16" or (name == "auto" and has_bf16(device))
     return torch.bfloat16 if low else torch.float32
 
 
