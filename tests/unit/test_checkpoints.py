@@ -217,3 +217,18 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path,
 
     monkeypatch.setattr(module, "read_json", slowly)
     assert checkpoints.load(silent).step == 2
+
+
+def test_averaged_weights_alone_can_be_read_and_not_continued_with(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    weights = {"w": torch.ones(2)}
+    folder = checkpoints.save(Checkpoint(3, weights, weights, {}, {}))
+    state = json.loads((folder / "state.json").read_text())
+    for name in ("model.safetensors", "optimizer.pt"):
+        (folder / name).unlink()
+        del state["files"][name]
+    (folder / "state.json").write_text(json.dumps(state))
+    read = checkpoints.load(pytest.fail, to_train=False)
+    assert (read.step, read.ema["w"].tolist(), read.model) == (3, [1.0, 1.0], {})
+    with pytest.raises(RunError, match="every checkpoint is damaged"):
+        checkpoints.load(lambda text: None)

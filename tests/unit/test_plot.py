@@ -213,3 +213,17 @@ def test_a_volume_is_a_row_of_slices_and_a_trajectory_shows_the_middle_one(tmp_p
     x = torch.linspace(-1, 1, 36).reshape(1, 1, 36, 1, 1).expand(1, 1, 36, 64, 64)
     plot.save_samples(x, tmp_path / "x.png", "c")
     assert [pixels(tmp_path / "x.png")[30, 30 + 66 * column, 0] for column in (0, 7)] == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((1, 8, 8), 4), ((1, 28, 28), 25), ((3, 40, 24), 7), ((2, 32), 5), ((3, 70, 70), 1)]
+)
+def test_samples_are_cut_out_of_their_figure_as_they_were_drawn(tmp_path, shape, count):
+    x = torch.rand(count, *shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plot.save_samples(x, tmp_path / "grid.png", "a caption of the figure, which makes it as wide as its words")
+    with Image.open(tmp_path / "grid.png") as sheet:
+        cut = plot.cut_samples(sheet, shape, count, 6)
+        assert plot.cut_samples(sheet, (1, 9, 9), count + 20, 6) is None
+    drawn = plot.sample_images(x[:6])
+    assert [image.tobytes() for image in cut] == [image.tobytes() for image in drawn]
+    assert cut[0].size == drawn[0].size
