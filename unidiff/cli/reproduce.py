@@ -59,8 +59,8 @@ def reproduce(
     if as_json:
         print(json.dumps({"directory": str(out), "figures": done}))
     if missed:
-        names = f"{', '.join(missed)} {'does' if len(missed) == 1 else 'do'}"
-        raise RunFailed(f"{out}: the figures are written, but {names} not show what must be seen.")
+        which = f"{', '.join(missed)} {'does' if len(missed) == 1 else 'do'}"
+        raise RunFailed(f"{out}: the figures are written, but {which} not show what must be seen.")
 
 
 def _list(as_json: bool) -> None:
