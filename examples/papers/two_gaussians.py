@@ -47,7 +47,7 @@ def thesis_3_1(path: Path, *, quick: bool, seed: int) -> Findings:
     points = data(10_000, seed)
     net = ud.MLP((2,), width=64, depth=2)
     model = ud.NeuralDenoiser(process, ud.Score(), net)
-    steps = 200 if quick else 1000
+    steps = 120 if quick else 1000
     settings = ud.Training(steps=steps, batch=128, lr=2e-3, ema=0.99, precision="fp32", tensorboard=False)
     # Sliced score matching sees the data and no noise of known size: it can only learn where data are.
     model = ud.train(model, ud.TensorSource(points, "two Gaussians"), ud.SlicedScoreMatchingVR(), settings, seed=seed)
