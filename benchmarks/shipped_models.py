@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from unidiff.files import digest, whole_folder
@@ -35,8 +36,10 @@ def ship(run: Path, folder: Path) -> str:
     with whole_folder(folder) as partial:
         kept = [name for name in ("recipe.yaml", "metrics.jsonl", "process.safetensors") if (run / name).exists()]
         (partial / "samples").mkdir()
-        for name in [*kept, "samples/grid.png"]:
+        for name in kept:
             shutil.copy(run / name, partial / name)
+        grid = Image.open(run / "samples/grid.png").convert("L").quantize(16)  # a third of the bytes
+        grid.save(partial / "samples/grid.png", optimize=True)
         entries = {name: value for name, value in manifest.entries.items() if name not in PRIVATE}
         (partial / "manifest.json").write_text(json.dumps(entries, indent=2) + "\n")
         weights = partial / "checkpoints" / newest.name
