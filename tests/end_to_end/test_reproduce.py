@@ -143,6 +143,23 @@ def test_a_figure_that_does_not_show_what_it_must(tmp_path):
     assert found.image.read_bytes() == b"a picture"
 
 
+def test_of_all_figures_those_that_a_run_is_not_fit_for_are_drawn_from_their_own_model(tmp_path):
+    names: list[str] = []
+    notices: list[str] = []
+
+    def name_of(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
+        names.append(model.name)
+        path.write_bytes(b"a picture")
+        return Findings("", True, {}, "")
+
+    figures = [FIGURES[name] for name in ("higham-3", "slides-guidance")]
+    functions = {figure.name: name_of for figure in figures}
+    list(draw_figures(figures, EXACT, tmp_path, functions=functions, lenient=True, notice=notices.append))
+    assert names == [EXACT, "shipped:ddpm_digits_classes"]
+    (notice,) = notices
+    assert notice.startswith("slides-guidance is drawn from shipped:ddpm_digits_classes: exact:digits: guidance needs")
+
+
 @pytest.mark.slow  # the optimum for the digits, a dozen times
 @pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.model])
 def test_figures_of_images(name, tmp_path, monkeypatch):
