@@ -1,4 +1,4 @@
-"""This machine, its processes and its clock: who an unfinished file or a lock belongs to, and since when."""
+"""This machine, its processes and its clock: whose an unfinished file or a lock is, since when, and who speaks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache
 
-__all__ = ["is_alive", "machine", "now"]
+__all__ = ["is_alive", "is_speaker", "machine", "now"]
 
 
 @cache
@@ -19,6 +19,11 @@ def machine() -> str:
     with suppress(OSError):
         container = os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(f"{platform.node()} {container}".encode()).hexdigest()[:8]
+
+
+def is_speaker() -> bool:
+    """Whether this process, of several under `accelerate launch`, is the one that prints and writes: the first."""
+    return os.environ.get("WORLD_SIZE", "1") in ("", "0", "1") or os.environ.get("RANK", "0") == "0"
 
 
 def is_alive(process: int) -> bool:

@@ -145,6 +145,14 @@ def test_the_loss_curve_is_that_of_one_process(tmp_path):
     assert len([*two.glob("samples/drawn-*.png")]) == 1
     found, expected = (np.load(tmp_path / f"{name}.npy") for name in ("two", "one"))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)  # of the weights, whose gradients differ by rounding
+    options = ("--count", 30, "--json", "--device", "cpu")
+    codes, out, err = as_torchrun("evaluate", two, "--out", tmp_path / "shared", *options)
+    assert codes == [0, 0], err
+    alone = json.loads(unidiff("evaluate", two, "--out", tmp_path / "alone", *options).out)["rows"][0]
+    (shared,) = json.loads(out)["rows"]  # of the first process, which alone speaks
+    assert shared["measures"].keys() == alone["measures"].keys()
+    for name, measure in shared["measures"].items():  # batches of 15 instead of 30 samples round otherwise
+        assert measure["value"] == pytest.approx(alone["measures"][name]["value"], rel=1e-4, abs=1e-5)
     for name in recipes:
         is_that_of_one_process(tmp_path / f"one-{name}", tmp_path / f"two-{name}")
     one, two = tmp_path / "one-coupled", tmp_path / "two-coupled"

@@ -18,12 +18,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from unidiff._version import __version__
-from unidiff.cli.console import is_speaker, say
+from unidiff.cli.console import say
 from unidiff.cli.last_resort import EXIT_CODE, run_directory, working_directory, write_report
 from unidiff.cli.signals import ended_by_signals
 from unidiff.cli.streams import usable_streams
 from unidiff.cli.summaries import summaries
 from unidiff.errors import RunError, UnidiffError
+from unidiff.machine import is_speaker
 from unidiff.memory import enough_memory
 from unidiff.text import clean, first_line
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from unidiff.machine import is_speaker
 from unidiff.text import clean
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Console", "aligned", "is_speaker", "say"]
+__all__ = ["Console", "aligned", "say"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
 _TITLES = {
@@ -26,11 +26,6 @@ _TITLES = {
     "flow": "likelihood",
     "bound": "bound",
 }
-
-
-def is_speaker() -> bool:
-    """Whether this process, of several under `accelerate launch`, is the one that prints: the first."""
-    return os.environ.get("WORLD_SIZE", "1") in ("", "0", "1") or os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, error: bool = False) -> None:

@@ -90,13 +90,15 @@ def evaluate(
             if error.parameter.startswith("conditions."):
                 raise option_error(error, guidance, images, named) from error
             raise RunError(f"--{error}") from error
+    if (evaluation := outcome.evaluation) is None:
+        return  # of several processes the first one speaks
     if as_json:
         print(json.dumps({"directory": str(directory), **outcome.content}))
         return
     if as_csv:
         print(outcome.table, end="")
         return
-    evaluation, facts = outcome.evaluation, outcome.evaluation.facts
+    facts = evaluation.facts
     for table in evaluation.tables():
         say(f"{aligned(table)}\n")
     network, reference, floor = facts["features"], facts["reference"], facts["floor"]

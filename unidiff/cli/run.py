@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unidiff.cli.console import Console, is_speaker, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
 from unidiff.cli.signals import StopOnSignal
 from unidiff.errors import RecipeError, RunError
+from unidiff.machine import is_speaker
 
 if TYPE_CHECKING:
     from unidiff.run.task import Options, Task

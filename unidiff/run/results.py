@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from unidiff.errors import RunFailed
 from unidiff.files import whole_files
 from unidiff.lock import locked
+from unidiff.machine import is_speaker
 from unidiff.run.output import check_output
 from unidiff.run.task import Options, Reporter, Task
 from unidiff.training.device import resolve_device
@@ -97,7 +98,13 @@ class ResultsTask(Task):
 
     @contextmanager
     def reserved(self, directory: Path, overwrite: bool) -> Iterator[None]:
-        """As `check_output`, and keep other processes from writing results there in the meantime."""
+        """As `check_output`, and keep other processes from writing results there in the meantime.
+
+        Of several processes that work together the first one does so, which writes.
+        """
+        if not is_speaker():
+            yield
+            return
         self.check_output(directory, overwrite)
         with locked(directory):
             yield

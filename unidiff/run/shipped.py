@@ -17,7 +17,7 @@ PREFIX = "shipped:"
 # benchmarks/shipped_models.py makes them again.
 SHIPPED: dict[str, str] = {
     "ddpm_digits": "sha256:9c91a0ca57fe8db9bf3a5c828ba4a50e5c4db5d11aed41a32586e7d2386e7495",
-    "ncsn_digits": "sha256:cf3eecf85b69694d902da3987d0935e47b3ac61ded03f9b5b813c650a390e354",
+    "ncsn_digits": "sha256:8414452e7e8f23a083751e6a871cc3eb31ca4336125a582b9236d2b7efd124c1",
     "heat_digits": "sha256:a46462ad41d79931fc62aecc9fc53fadce47835d9043cb42b2b25a72c57b8197",
     "ddpm_digits_classes": "sha256:53c8776c1a72f0f177ecebcc0cb8de29ea94be37a07a313a60aec2e02737e314",
 }

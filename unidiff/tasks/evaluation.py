@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Tapered
 from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
+from unidiff.run.shared import Processes
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
 from unidiff.tasks.classification import classifier_run
@@ -36,9 +38,9 @@ _SHOWN = 9  # samples of each set in each of the two columns of the figure
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOutcome(ResultsOutcome):
-    """What was computed and written, with the evaluation itself."""
+    """What was computed and written, with the evaluation itself, which only the first of several processes has."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,11 @@ class EvaluationTask(ResultsTask):
         self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool
     ) -> EvaluationOutcome:
         """See `ResultsTask.compute`."""
-        sets = open_sets(self, reporter, device, allow_imports)
+        processes = Processes.join(str(device), reporter.notice)
+        sets = open_sets(self, reporter, torch.device(processes.device), allow_imports)
+        if not processes.main:
+            collections.deque(sets.drawn(reporter, processes), maxlen=0)  # its share of each
+            return EvaluationOutcome(directory, {})
         network = self._network(sets, device, allow_imports, reporter)
         real = real_data(sets.data, self.count, split=self.split, classes=sets.classes, seed=self.seed)
         if (stand_in := real.reference.source.stand_in) is not None:
@@ -132,7 +138,7 @@ class EvaluationTask(ResultsTask):
         evaluator, shown = Evaluator(real, network), dict[str, Tensor]()
 
         def rows() -> Iterator[Scores]:
-            for done, drawn in enumerate(sets.drawn(reporter)):
+            for done, drawn in enumerate(sets.drawn(reporter, processes)):
                 reporter.progress("evaluate", done, len(sets))
                 shown[drawn.name] = drawn.x[: 2 * _SHOWN].clone()
                 yield evaluator.scores(drawn.name, drawn.x, cost=drawn.cost, facts=drawn.facts, more=drawn.measures)

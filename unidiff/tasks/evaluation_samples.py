@@ -24,7 +24,8 @@ from unidiff.files import digest, digest_of
 from unidiff.grid import default_grid
 from unidiff.reading import map_array
 from unidiff.run.directory import RunDirectory
-from unidiff.run.load import LoadOptions, draw
+from unidiff.run.load import LoadOptions
+from unidiff.run.shared import Processes
 from unidiff.run.task import Reporter
 from unidiff.solver.sample import Sampling
 from unidiff.tasks.comparison_models import check_same_runs, described, read_runs
@@ -91,13 +92,13 @@ class Sets:
     def __len__(self) -> int:
         return len(self.plans) + len(self.files)
 
-    def drawn(self, reporter: Reporter) -> Iterator[Drawn]:
-        """The sets, one after another."""
+    def drawn(self, reporter: Reporter, processes: Processes) -> Iterator[Drawn]:
+        """The sets, one after another, each drawn by all processes together."""
         bits: dict[Path, dict[str, Estimate]] = {}
         for plan in self.plans:
             if self.task.bits and plan.run.directory not in bits:
                 bits[plan.run.directory] = bits_per_dim(plan.run, self.task, reporter)
-            yield _draw(plan, bits.get(plan.run.directory, {}), reporter)
+            yield _draw(plan, bits.get(plan.run.directory, {}), reporter, processes)
         shape = self.data.decoded_shape
         for path in self.files:
             read = _read_array if path.suffix == ".npy" else _read_folder
@@ -170,12 +171,12 @@ def _plans(
     return plans, notes
 
 
-def _draw(plan: _Plan, measures: dict[str, Estimate], reporter: Reporter) -> Drawn:
+def _draw(plan: _Plan, measures: dict[str, Estimate], reporter: Reporter, processes: Processes) -> Drawn:
     run, sampling = plan.run, plan.sampling
     cond: dict[str, Any] = dict(plan.model.in_turn(sampling.count))
 
     def drawn() -> tuple[Tensor, int]:
-        solution = draw(
+        solution = processes.draw(
             plan.model.denoiser,
             sampling,
             run.recipe.data,
