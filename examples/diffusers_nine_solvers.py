@@ -5,8 +5,8 @@ asks. Nine deterministic ones start from the same noise: all follow one ordinary
 same pictures, some sooner than others. First among them is DDIM on the scheduler's own times: the pictures are those of
 diffusers' pipeline, number by number.
 
-No weights are fetched: a small U-Net learns the 8x8 digits that come with scikit-learn (a minute on one core), is
-exported, and is then used as a stranger's. Or give a checkpoint of your own, a folder or a name on the hub:
+No weights are fetched: the model of 8x8 digits that comes with unidiff is exported, and then used as a stranger's. Or
+give a checkpoint of your own, a folder or a name on the hub:
 
     python examples/diffusers_nine_solvers.py
     python examples/diffusers_nine_solvers.py --pipeline google/ddpm-cifar10-32 --count 4
@@ -40,29 +40,17 @@ SOLVERS = {
 }
 
 
-class Quiet:
-    """Who is told of the training: prints what must be seen."""
-
-    def notice(self, text: str) -> None:
-        """Print it."""
-        print(text)
-
-    def progress(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
-        """Nothing."""
-
-
 def main() -> None:
     """Make or open a checkpoint, compare with diffusers' own sampler, draw with nine solvers, measure the distances."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", help="a folder or hub name of a DDPM or DDIM pipeline")
-    parser.add_argument("--training", type=int, default=500, help="steps of training, where no pipeline is given")
     parser.add_argument("--count", type=int, default=9, help="pictures")
     parser.add_argument("--steps", type=int, nargs=2, default=(10, 40), help="of a rough and of a good picture")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        place = arguments.pipeline or str(trained(Path(temporary), arguments.training))
+        place = arguments.pipeline or str(exported(Path(temporary)))
         # Unclipped: what diffusers clips on its way is no longer one equation for all.
         model = load(place, scheduler={"clip_sample": False})
         print(f"{place}: {model.process!r}")
@@ -70,16 +58,11 @@ def main() -> None:
         compare(model, arguments.count, arguments.steps, arguments.out / "diffusers_nine_solvers.png")
 
 
-def trained(folder: Path, steps: int) -> Path:
-    """A pipeline of diffusers that knows digits: trained here, and nothing in the folder says so."""
-    settings = [f"training.steps={steps}", "training.preview_every=0", "training.tensorboard=false"]
-    settings += ["parameterization=V", "backbone.width=24"]
-    settings += ["backbone.groups=8"]  # UNet2DModel has one number for all its norms
-    recipe = ud.load_recipe("ddpm_digits", [*settings, "sampling={count: 1, grid: {type: Uniform}}"])
-    recipe.run(folder / "run", Quiet(), device="cpu")
-    written = export(folder / "run", folder / "digits")
-    shutil.rmtree(written.directory / "unidiff")
-    return written.directory
+def exported(folder: Path) -> Path:
+    """A pipeline of diffusers that knows digits; nothing in the folder says where it is from."""
+    directory = export("shipped:ddpm_digits", folder / "digits").directory
+    shutil.rmtree(directory / "unidiff")
+    return directory
 
 
 def parity(place: str, model: ud.Denoiser) -> None:

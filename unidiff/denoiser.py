@@ -23,7 +23,7 @@ from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization
 from unidiff.prediction import Inverse, Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, Levels, Scale, is_one, scale_by
+from unidiff.process.level import Level, Levels, Scale, is_one, is_own, scale_by
 from unidiff.tensors import require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
@@ -219,29 +219,35 @@ class NeuralDenoiser(Denoiser):
                 factors: _Factors = rows[number]
                 if factors[0]._version == 0:  # else the network has written into it
                     return factors
-        return *self._at(level, self.noise_condition.batch(level, u)), None
+        return self.noise_condition.batch(level, u), *self._around(level), None
 
     def _on_grid(self, grid: Levels, u: Tensor) -> tuple[Any, ...]:
         """For states of one kind the factors at all levels; of none where they would be too many."""
         if u.shape[0] * len(grid.levels) > _TOGETHER:
             return None, (), self
-        # They last longer than the run unless they are those of a subclass, which may be changed in between.
-        lasting = grid.lasting if type(self).scales is NeuralDenoiser.scales else {}
-        found, kind = lasting.get(self), self._kind(u)
+        kind = self._kind(u)
+        # They last longer than the run unless a part is not of this package, and may change in between.
+        own = is_own(self, self.process, self.parameterization, self.noise_condition) and "scales" not in vars(self)
+        lasting = grid.lasting if own else {}
+        found = lasting.get(self)
         if found is None or found[0] != kind:
             levels, plain = grid.levels, type(self.parameterization).solve is Parameterization.solve
-            around = map(self._at, levels, self.noise_condition.batches(levels, u))
             inverse = map(self.parameterization.inverse, levels) if plain else repeat(None)
-            found = lasting[self] = kind, [(*three, last) for three, last in zip(around, inverse)]
-        made = grid.made[id(self)] = (*found, self)  # whose id is the key: it must live as long
+            conditions = self.noise_condition.batches(levels, u)
+            with torch.inference_mode(False):
+                found = lasting[self] = kind, torch.stack([*conditions]), [*zip(map(self._around, levels), inverse)]
+        with torch.inference_mode(False):  # which has no versions
+            conditions = found[1].clone().unbind()  # a network may write into them, so that each run has its own
+        rows = [(c, *around, last) for c, (around, last) in zip(conditions, found[2])]
+        made = grid.made[id(self)] = (kind, rows, self)  # whose id is the key: it must live as long
         return made
 
     def _kind(self, u: Tensor) -> tuple[Any, ...]:
         return u.shape[0], u.dtype, u.device, self.parameterization, self.noise_condition
 
-    def _at(self, level: Level, c: Tensor) -> tuple[Tensor, Scale | None, Scale | None]:
+    def _around(self, level: Level) -> tuple[Scale | None, Scale | None]:
         first, last = self.scales(level)
-        return c, None if is_one(first) else first, None if is_one(last) else last
+        return None if is_one(first) else first, None if is_one(last) else last
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output."""
@@ -250,6 +256,9 @@ class NeuralDenoiser(Denoiser):
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""
+        if type(self).network_output is not NeuralDenoiser.network_output:
+            output, variance = self.network_output(u, level, **cond)
+            return self.parameterization.solve(output, u, level, variance)
         factors = self._factors(level, u)
         output, variance = self._evaluate(factors, u, level, cond)
         if (inverse := factors[-1]) is not None:

@@ -11,7 +11,7 @@ from tiny import Result, in_process
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 # Fewer samples and steps, where a claim still holds with them.
 SHORT = {
-    "diffusers_nine_solvers": ["--training", "15", "--count", "2", "--steps", "6", "20"],
+    "diffusers_nine_solvers": ["--count", "2", "--steps", "6", "20"],
     "fine_tuning": ["--steps", "40", "--count", "40", "--set", "backbone.width=8"],
     "nine_samplers": ["--count", "300"],
     "interpolation": ["--count", "3"],

@@ -72,6 +72,63 @@ def test_a_subclass_decides_anew_in_every_run():
     assert torch.equal(draw(scaled), draw(fresh))
 
 
+def changing(kind, **methods):
+    """A class of the user's, an attribute of which, `k`, may change between runs."""
+    return type("Changing", (kind,), {"k": 1.0, **methods})
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("parameterization", changing(ud.Eps, coefficients=lambda self, level: (self.k - 1.0, 1.0))),
+        ("noise_condition", changing(ud.Timestep, at=lambda self, level: self.k * level.time)),
+        (None, changing(ud.ExponentialAdams, variable=lambda self, x: ud.ExponentialAdams.variable(self, self.k * x))),
+    ],
+    ids=["parameterization", "noise condition", "solver"],
+)
+def test_parts_of_other_packages_decide_anew_in_every_run(place, part):
+    def with_k(k):
+        own, denoiser = part(), model()
+        object.__setattr__(own, "k", k)
+        return own, denoiser
+
+    def drawn(own, denoiser):
+        if place is None:
+            return draw(denoiser, own)
+        setattr(denoiser, place, own)
+        return draw(denoiser)
+
+    own, denoiser = with_k(1.0)
+    before = drawn(own, denoiser)
+    object.__setattr__(own, "k", 2.0)
+    assert not torch.equal(drawn(own, denoiser), before)
+    assert torch.equal(drawn(own, denoiser), drawn(*with_k(2.0)))
+
+
+def test_methods_that_a_model_overrides_are_used():
+    class Nothing(ud.NeuralDenoiser):
+        def network_output(self, u, level, **cond):
+            output, variance = super().network_output(u, level, **cond)
+            return 0 * output, variance
+
+    zero = model()
+    zero.backbone.forward = lambda x, c: 0 * x
+    assert torch.equal(draw(Nothing(ud.DDPM(50), ud.Eps(), Wave())), draw(zero))
+    denoiser = model()
+    before = draw(denoiser)
+    denoiser.scales = lambda level: (1.0, 0.5)
+    assert not torch.equal(draw(denoiser), before)
+
+
+def test_a_network_may_write_into_its_condition():
+    denoiser, plain = model(), draw(model())
+    for write in (lambda c: c.mul_(2), lambda c: c.data.mul_(2), lambda c: c.numpy().__imul__(2)):
+        denoiser.backbone.forward = lambda x, c, write=write: (torch.sin(x + c[:, None]), write(c))[0]
+        assert all(torch.equal(draw(denoiser), plain) for _ in range(2))
+    with torch.inference_mode():
+        assert torch.equal(draw(denoiser), plain)
+
+
 def test_a_process_that_changes_or_has_no_hash():
     class Growing(ud.VPSDE):  # no dataclass of its own: what is set later is no field
         offset = 0.0
@@ -127,3 +184,6 @@ def test_hooks_of_a_model_are_called_in_a_run():
     with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)):
         draw(denoiser)
     assert seen.count(denoiser) == 6
+    seen.clear()  # one that is registered while it is drawn
+    draw(denoiser, progress=lambda done, _: done == 1 and denoiser.register_forward_hook(lambda *_: seen.append(done)))
+    assert len(seen) == 5

@@ -197,6 +197,9 @@ import os, sys
 from pathlib import Path
 from unidiff import plot
 
+import contourpy, dateutil.parser, dateutil.rrule, kiwisolver, pyparsing  # of matplotlib, for all three
+import PIL.PngImagePlugin
+
 assert "matplotlib" not in sys.modules
 for backend, used in [("module://no.such", "module://no.such"), ("nonsense", ""), ("svg", "svg")]:
     if not (child := os.fork()):

@@ -18,6 +18,7 @@ from unidiff.data.base import TensorSource
 from unidiff.errors import ParameterError, RunFailed
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.philox import Streams, blocks_for, normal
+from unidiff.training import batches
 from unidiff.training.batches import BatchPlan, stream_seed
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.clipping import all_finite, clip_gradient
@@ -182,6 +183,23 @@ def test_one_number_that_is_not_finite_is_found(wrong, dtype):
             spoilt[place] = wrong
             assert not all_finite([large, spoilt])
             assert not all_finite([spoilt, large])
+
+
+def test_weights_without_numbers_and_whole_ones_are_finite():
+    assert all_finite([torch.empty(0), torch.ones(2, dtype=torch.long)])
+    assert all_finite([])
+    weights = [torch.nn.Parameter(torch.zeros(n)) for n in (0, 2)]
+    for weight in weights:
+        weight.grad = torch.full_like(weight, math.inf)
+    assert clip_gradient(weights, None).isinf()
+    assert weights[1].grad.isinf().all()  # without a limit it stays as it is
+
+
+def test_a_large_batch_of_noise_is_not_kept():
+    kept = batches._noise.cache_info().currsize
+    noise = BatchPlan(0, 64, 100).noise(0, (3, 16, 16))
+    assert torch.equal(noise, BatchPlan(0, 64, 100).noise(0, (3, 16, 16)))
+    assert batches._noise.cache_info().currsize == kept
 
 
 def test_draws_have_the_right_distribution():

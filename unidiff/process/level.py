@@ -22,6 +22,7 @@ __all__ = [
     "expm1",
     "fresh_noise_fraction",
     "is_one",
+    "is_own",
     "once_for_grid",
     "posterior_kl",
     "scale_by",
@@ -34,6 +35,7 @@ Scale = float | Tensor
 _ZERO = torch.zeros(())  # on the CPU: without dimensions it is a number on any device, and in any format
 Made = TypeVar("Made")
 _LASTING = 4096  # levels of a grid for which something is kept between runs
+_PACKAGE = __name__.partition(".")[0]
 _NO_RATES = partial(tuple, (math.nan, math.nan))
 
 
@@ -146,10 +148,18 @@ _set_time, _set_alpha, _set_sigma, _set_log_snr, _set_rates, _set_place = (
 )
 
 
+def is_own(*parts: object) -> bool:
+    """Whether all are exactly classes of this package, which are what their fields say: another's may change inside."""
+    return all(type(part).__module__.partition(".")[0] == _PACKAGE for part in parts)
+
+
 def once_for_grid(levels: Sequence[Level], owner: Any, make: Callable[[], Made]) -> Made:
-    """What `make` makes of the levels of a run: once for all runs on a grid of numbers, while the owner lives."""
+    """What `make` makes of the levels of a run: once for all runs on a grid of numbers, while the owner lives.
+
+    For an owner that is not of this package it is made anew for each run.
+    """
     grid = levels[0].place[0] if levels[0].place is not None else None
-    if grid is None or len(grid.levels) != len(levels) or not all(map(is_, grid.levels, levels)):
+    if grid is None or len(grid.levels) != len(levels) or not all(map(is_, grid.levels, levels)) or not is_own(owner):
         return make()
     try:
         found: Made | None = grid.lasting.get(owner)

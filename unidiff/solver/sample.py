@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,19 +163,22 @@ class _CountedInRun(Counted):
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__(denoiser)
-        self._call: Callable[..., Prediction]
-        vars(self)["_call"] = _without_hooks(denoiser)  # a module among its attributes would be its child
+        # In a tuple, since a module among its attributes would be its child.
+        self._called = (denoiser,)
+        self._hooks = (
+            denoiser._forward_hooks,
+            denoiser._forward_pre_hooks,
+            denoiser._backward_hooks,
+            denoiser._backward_pre_hooks,
+        )
+        self._plain = type(denoiser).__call__ is nn.Module.__call__ and denoiser._compiled_call_impl is None
 
     def __call__(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         self._calls[0] += 1
-        return self._call(u, level, **cond)
-
-
-def _without_hooks(module: nn.Module) -> Callable[..., Any]:
-    """What a module does when it is called: `forward` itself, unless something was hooked to the call."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    plain = type(module).__call__ is nn.Module.__call__ and module._compiled_call_impl is None
-    return module.forward if plain and not any(hooks) and not _has_any_global_hook() else module
+        (denoiser,) = self._called
+        # What a module does when it is called is `forward`, unless something is hooked to the call.
+        plain = self._plain and not any(self._hooks) and not _has_any_global_hook()
+        return denoiser.forward(u, level, **cond) if plain else denoiser(u, level, **cond)
 
 
 def require_room(

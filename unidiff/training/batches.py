@@ -119,6 +119,8 @@ class BatchPlan:
         rows = range(self.batch) if rows is None else rows
         size = math.prod(shape)
         steps = _together(step, size * len(rows))
+        if len(steps) == 1:  # which is not kept
+            return _noise.__wrapped__(self.seed, steps, rows, size, torch.device(device)).reshape(len(rows), *shape)
         noise = _noise(self.seed, steps, rows, size, torch.device(device))[step - steps.start]
         return noise.reshape(len(rows), *shape).clone()
 
