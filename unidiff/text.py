@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 
-__all__ = ["clean", "first_line"]
+__all__ = ["clean", "first_line", "operand"]
 
 _LONGEST_LINE, _LONGEST_WORD = 4000, 300  # characters
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
@@ -25,6 +26,12 @@ def first_line(error: BaseException) -> str:
     except Exception:  # of a class from elsewhere that cannot be shown
         lines = []
     return clean(lines[0]) if lines else type(error).__name__
+
+
+def operand(path: str | os.PathLike[str]) -> str:
+    """A path as a command line takes it: one that begins with a dash would be read as an option."""
+    text = os.fspath(path)
+    return f"./{text}" if text.startswith("-") else text
 
 
 def _clean_line(line: str) -> str:

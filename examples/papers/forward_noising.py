@@ -22,6 +22,7 @@ import unidiff as ud
 from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel
 from unidiff.figures.script import main
+from unidiff.noise import generator_of
 from unidiff.plot import save_strip
 
 TIMES = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -69,11 +70,11 @@ def higham_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
     process, image = model.process, model.images(model.chosen(1, seed)).double()
     u0 = process.basis.forward(image)
     own, count = steps_of(process)
-    states = list(chain(process, u0, own, torch.Generator().manual_seed(seed)))
+    states = list(chain(process, u0, own, generator_of(seed)))
     shown = [round(share * count) for share in TIMES]
-    pictures = [model.data.decode(process.basis.inverse(states[i]).float()) for i in shown]
+    decoded = [model.data.decode(process.basis.inverse(states[i]).float()) for i in shown]
     caption = f"The forward chain, {count} steps (Higham, Higham & Grindrod, figure 2)."
-    save_strip(pictures, [i / count for i in shown], path, caption)
+    save_strip(decoded, [i / count for i in shown], path, caption)
     z = noise_left(process, states[-1], u0, 1.0).flatten()
     ratio = snr(process, u0, 1.0)
     square, limit = float(z.square().mean()), 5 * math.sqrt(2 / len(z))
@@ -90,15 +91,15 @@ def higham_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
 def thesis_6_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Several images, noised by one leap to each of a few times."""
     process, images = model.process, model.images(model.chosen(6, seed)).double()
-    u0, generator = process.basis.forward(images), torch.Generator().manual_seed(seed)
+    u0, generator = process.basis.forward(images), generator_of(seed)
     states, rows, z = [images], [snr(process, u0, t) for t in TIMES[1:]], []
     for t in TIMES[1:]:
         eps = torch.randn(u0.shape, generator=generator, dtype=torch.float64)
         u = process.perturb(u0, eps, process.level(t, u0))
         z.append(noise_left(process, u, u0, t))
         states.append(process.basis.inverse(u))
-    pictures = [model.data.decode(state.float()) for state in states]
-    save_strip(pictures, TIMES, path, "Images noised to t = 0, 0.1, ..., 1 (Sedykh's thesis, figure 6.1).")
+    decoded = [model.data.decode(state.float()) for state in states]
+    save_strip(decoded, TIMES, path, "Images noised to t = 0, 0.1, ..., 1 (Sedykh's thesis, figure 6.1).")
     square, values = float(torch.stack(z).square().mean()), torch.stack(z).numel()
     limit = 5 * math.sqrt(2 / values)
     falling = all(b < a for a, b in pairwise(rows))
@@ -115,7 +116,7 @@ def slides_leap(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Fin
     process, count = model.process, 100 if quick else 1000
     image = model.images(model.chosen(1, seed)).double()
     u0, (own, steps) = process.basis.forward(image), steps_of(process)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     shown = {round(share * steps): share for share in TIMES}
     walked, leapt, worst = [], [], 0.0
     many = u0.expand(count, *u0.shape[1:])
@@ -150,7 +151,7 @@ def slides_leap(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Fin
 def slides_schedules(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """The linear and the cosine schedule on the same image with the same noise, T = 1000."""
     image = model.images(model.chosen(1, seed)).double()
-    eps = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    eps = torch.randn(image.shape, generator=generator_of(seed), dtype=torch.float64)
     rows, numbers = [], {}
     entries = torch.arange(1, 1001, dtype=torch.float64) / 1000
     for name, schedule in (("linear", ud.Linear()), ("cosine", ud.Cosine())):

@@ -21,6 +21,7 @@ import unidiff as ud
 from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel
 from unidiff.figures.script import main
+from unidiff.noise import generator_of
 from unidiff.plot.figure import new_figure, save_figure
 
 LEVELS, WIDTH = 256, 2 / 255
@@ -29,7 +30,7 @@ PUBLISHED = {"DDPM": {"CIFAR-10": 3.70, "ImageNet 64": 3.77}, "improved DDPM": {
 
 def gaussian(train: Tensor, test: Tensor, seed: int) -> Tensor:
     """Bits per dimension of each test image under a Gaussian that is fitted to the data with noise over their bins."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
 
     def filled(x: Tensor) -> Tensor:
         return x.flatten(1).double() + WIDTH * (torch.rand(x.flatten(1).shape, generator=generator) - 0.5)
@@ -43,7 +44,7 @@ def gaussian(train: Tensor, test: Tensor, seed: int) -> Tensor:
 def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Bits per dimension of test images, four ways."""
     test, count = model.data.open("test"), 8 if quick else 16
-    rows = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:count]
+    rows = torch.randperm(len(test), generator=generator_of(seed))[:count]
     x, cond = test.batch(rows), model.own_conditions(rows, test)
     grid = ud.Uniform(1000) if model.process.native_times() is None else ud.Native()
     with model.arithmetic():

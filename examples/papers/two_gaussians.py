@@ -20,6 +20,7 @@ from torch import Tensor
 import unidiff as ud
 from unidiff.figures.findings import Findings
 from unidiff.figures.script import main
+from unidiff.noise import generator_of
 from unidiff.plot import save_table
 from unidiff.plot.figure import new_figure, save_figure
 
@@ -34,7 +35,7 @@ def mixture(process: ud.Process) -> ud.GaussianMixture:
 
 def data(count: int, seed: int) -> Tensor:
     """Points of the two Gaussians."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     own = (torch.rand(count, generator=generator) < WEIGHTS[1]).long()
     return MEANS[own] + STD * torch.randn(count, 2, generator=generator)
 

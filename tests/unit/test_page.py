@@ -10,7 +10,7 @@ import pytest
 
 from unidiff.page.chart import Curve, chart
 from unidiff.page.html import MARK, Markup, document, element, number, plain, rows, table
-from unidiff.page.report import Pair, Picture, RunFacts, page
+from unidiff.page.report import Figure, Pair, RunFacts, page
 
 HOSTILE = "</script><script>alert(1)</script>\"' onerror=x & <img src=x> \x1b[2J \udcff ‮"
 
@@ -40,7 +40,7 @@ def facts(**content):
     }
     metrics = {"lines": 1, "step": [1], "loss": [0.5], "last": {"step": 1}}
     values = {"process": {"type": HOSTILE, HOSTILE: HOSTILE}, "sampling": 3, "training": [HOSTILE]}
-    return RunFacts({**base, "metrics": metrics, "values": values, **content}, pictures=[Picture(b"", HOSTILE)])
+    return RunFacts({**base, "metrics": metrics, "values": values, **content}, figures=[Figure(b"", HOSTILE)])
 
 
 def test_texts_are_escaped_wherever_they_stand():

@@ -17,6 +17,7 @@ from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
 from unidiff.cli.signals import StopOnSignal
 from unidiff.errors import RecipeError, RunError
 from unidiff.machine import is_speaker
+from unidiff.text import operand
 
 if TYPE_CHECKING:
     from unidiff.run.task import Options, Task
@@ -83,7 +84,7 @@ def resume(
         raise RunError(f"--set: to continue with other numbers, use `unidiff resume {directory} --extend {sets}`.")
     task = load_recipe(files.recipe, overrides or [], allow_imports=model.allow_imports)
     options: Options = {"resume": True, "extend": extend}
-    _carry_out(task, directory, options, model, as_json, ["resume", str(directory)])
+    _carry_out(task, directory, options, model, as_json, ["resume", operand(directory)])
 
 
 def _carry_out(

@@ -12,6 +12,7 @@ from unidiff.data.base import Dataset, TensorSource
 from unidiff.data.digits import Digits
 from unidiff.errors import require_whole
 from unidiff.memory import require_memory
+from unidiff.noise import generator_of
 
 __all__ = ["CaptionedDigits"]
 
@@ -65,7 +66,7 @@ class CaptionedDigits(Dataset):
         require_memory("copies", least, what, "Lower the copies or the size.")
         grey = Digits(self.size).open(split)
         assert grey.labels is not None
-        generator = torch.Generator().manual_seed(self.seed + (split == "test"))
+        generator = generator_of(self.seed + (split == "test"))
         count = self.copies * len(grey)
         digit = grey.labels.repeat(self.copies)
         # Inks of a digit that its split has, by rank: held out are those with 2 ink = -digit mod 5.

@@ -22,7 +22,7 @@ from unidiff.evaluation.evaluate import feature_network
 from unidiff.evaluation.memorization import nearest
 from unidiff.exact import Empirical
 from unidiff.grid import Grid, default_grid
-from unidiff.noise import Seeded
+from unidiff.noise import Seeded, generator_of
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.solver.ancestral import Ancestral
@@ -134,8 +134,7 @@ class ImageModel:
 
     def chosen(self, count: int, seed: int) -> Tensor:
         """Rows of the training data, in random order: (count,), or all if there are fewer."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(len(self.source), generator=generator)[:count]
+        return torch.randperm(len(self.source), generator=generator_of(seed))[:count]
 
     def images(self, rows: Tensor) -> Tensor:
         """Training data as the model sees them, (N, *shape)."""

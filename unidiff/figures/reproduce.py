@@ -1,4 +1,4 @@
-"""Draw figures of the source texts: run their scripts, and write picture and numbers together."""
+"""Draw figures of the source texts: run their scripts, and write image and numbers together."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from unidiff.figures.registry import Figure, figure_named
 from unidiff.files import digest, whole_files
 from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
+from unidiff.run.shipped import require_own
 from unidiff.writable import require_writable
 
 __all__ = ["Reproduction", "draw_figures", "function_of", "reproduce"]
@@ -36,7 +37,7 @@ class Reproduction:
     Attributes:
         figure: Which one.
         findings: Its numbers, and whether it shows what it must.
-        image: The picture, a PNG file.
+        image: A PNG file.
         record: The numbers with all that they depend on, a JSON file.
     """
 
@@ -108,6 +109,7 @@ def draw_figures(
     require_whole("seed", seed, 0, 2**39)
     if run is not None and (one := [figure for figure in figures if not figure.model]) and len(one) == len(figures):
         raise ParameterError("run", f"{one[0].name} is drawn without a run. Leave it out.")
+    require_own(out)
     require_writable(out, len(figures) * _BYTES, ANOTHER)
     for figure in figures:
         taken = [name for name in _files(figure) if os.path.lexists(out / name)]

@@ -15,6 +15,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 12, 44
 _COLOURS, _DASHES = 8, (None, "6 3", "2 3", "8 3 2 3")
 _TICKS = 5
 _WIDE = 4  # a logarithmic axis spans at least this factor
+_HUGE = 1e300  # no number beyond is drawn: twice that would not be finite
+_NARROW = 1e-12  # a range that is narrower, beside its numbers, has no ticks that a reader could tell apart
 
 
 class Curve(NamedTuple):
@@ -38,8 +40,9 @@ class _Axis(NamedTuple):
     def over(values: Sequence[float], logarithmic: bool, begin: float, end: float) -> _Axis:
         low, high = min(values), max(values)
         logarithmic = logarithmic and high > _WIDE * low > 0
-        if low == high:
-            low, high = (low / 2, high * 2) if logarithmic else (low - 0.5, high + 0.5)
+        if not logarithmic and high - low <= _NARROW * max(-low, high, 1 / _HUGE):
+            margin = max(0.5, abs(low) / 2)
+            low, high = low - margin, high + margin
         return _Axis(low, high, logarithmic, begin, end)
 
     def at(self, value: float) -> float:
@@ -51,10 +54,10 @@ class _Axis(NamedTuple):
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-                found = [step * 10.0**power for power in powers for step in steps]
-                found = [value for value in found if self.low <= value <= self.high]
-                if len(found) >= 3:
-                    return found[:: max(1, len(found) // _TICKS)]
+                values = [step * 10.0**power for power in powers for step in steps]
+                values = [value for value in values if self.low <= value <= self.high]
+                if len(values) >= 3:
+                    return values[:: max(1, len(values) // _TICKS)]
             return [self.low, self.high]
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / _TICKS))
         step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (factor * step) <= _TICKS)
@@ -68,13 +71,13 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
         title: What it shows, for those who do not see it.
         x: Label of the horizontal axis.
         y: Label of the vertical axis.
-        curves: The curves; points that are not finite are left out.
+        curves: The curves; points that are not finite, or beyond 1e300, are left out.
         logarithmic: The axes that are logarithmic, such as "xy", where their numbers are > 0 and far apart.
     """
     drawn = [
-        (curve, [(a, b) for a, b in zip(curve.x, curve.y) if math.isfinite(a) and math.isfinite(b)]) for curve in curves
+        (curve, [(a, b) for a, b in zip(curve.x, curve.y) if abs(a) <= _HUGE and abs(b) <= _HUGE]) for curve in curves
     ]
-    points = [point for _, some in drawn for point in some]
+    points = [point for _, finite in drawn for point in finite]
     if not points:
         return None
     across = _Axis.over([a for a, _ in points], "x" in logarithmic, _LEFT, _WIDTH - _RIGHT)
@@ -92,20 +95,20 @@ def chart(title: str, x: str, y: str, curves: Sequence[Curve], logarithmic: str 
     parts.append(element("text", x, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 8, text_anchor="middle"))
     parts.append(element("text", y, x=0, y=0, text_anchor="middle", transform=f"translate(12 {middle}) rotate(-90)"))
     keys = []
-    for index, (curve, some) in enumerate(drawn):
+    for index, (curve, finite) in enumerate(drawn):
         look = index if curve.colour is None else curve.colour
         colour, dash = f"var(--c{look % _COLOURS})", _DASHES[look // _COLOURS % len(_DASHES)]
-        at_points = [(f"{across.at(a):.1f}", f"{up.at(b):.1f}") for a, b in some]
+        at_points = [(f"{across.at(a):.1f}", f"{up.at(b):.1f}") for a, b in finite]
         line = Markup("M" + "L".join(" ".join(point) for point in at_points))
         parts.append(
-            element("path", d=line, class_="curve", stroke=colour, stroke_dasharray=dash) if some else Markup("")
+            element("path", d=line, class_="curve", stroke=colour, stroke_dasharray=dash) if finite else Markup("")
         )
-        if curve.marked or len(some) == 1:
+        if curve.marked or len(finite) == 1:
             parts += [element("circle", cx=a, cy=b, r=3, fill=colour) for a, b in at_points]
         key = element(
             "span", class_="key", style=f"border-color: {colour}; border-top-style: {'dashed' if dash else 'solid'}"
         )
         keys.append(element("span", key, curve.name, "  "))
-    picture = element("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=title)
+    image = element("svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=title)
     legend = element("figcaption", *keys) if len(curves) > 1 else element("figcaption", title)
-    return element("figure", picture, legend)
+    return element("figure", image, legend)

@@ -12,7 +12,19 @@ from typing import Any
 from unidiff.page.look import SCRIPT, STYLE
 from unidiff.text import clean
 
-__all__ = ["MARK", "Markup", "document", "element", "joined", "number", "picture", "plain", "rounded", "rows", "table"]
+__all__ = [
+    "MARK",
+    "Markup",
+    "document",
+    "element",
+    "image_element",
+    "joined",
+    "number",
+    "plain",
+    "rounded",
+    "rows",
+    "table",
+]
 
 MARK = "<!doctype html>\n<!-- a report of unidiff -->\n"  # how every page begins
 _EMPTY = {"img", "input", "meta"}  # elements without content
@@ -75,8 +87,8 @@ def number(content: Any, *path: str | int, digits: int = 4, places: int | None =
         return Markup("")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return element("span", value, data_path=where)
-    shown = rounded(value, digits) if places is None else f"{value:.{places}f}"
-    return element("data", shown, value=repr(value), data_path=where)
+    text = rounded(value, digits) if places is None else f"{value:.{places}f}"
+    return element("data", text, value=repr(value), data_path=where)
 
 
 def rounded(value: float, digits: int = 4) -> str:
@@ -103,7 +115,7 @@ def rows(facts: Mapping[str, object]) -> Markup:
     return element("dl", *(part for pair in pairs for part in pair))
 
 
-def picture(image: bytes, alt: str, kind: str = "png", **attributes: object) -> Markup:
+def image_element(image: bytes, alt: str, kind: str = "png", **attributes: object) -> Markup:
     """An image, inside the page."""
     source = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
     return element("img", src=Markup(source), alt=alt, **attributes)

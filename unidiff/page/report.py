@@ -10,21 +10,22 @@ from itertools import chain
 from typing import Any
 
 from unidiff.page.chart import Curve, chart
-from unidiff.page.html import Markup, document, element, joined, number, picture, plain, rows
+from unidiff.page.html import Markup, document, element, image_element, joined, number, plain, rows
 from unidiff.page.results import evaluation, likelihood, solvers
+from unidiff.text import operand
 
-__all__ = ["Pair", "Picture", "RunFacts", "page"]
+__all__ = ["Figure", "Pair", "RunFacts", "page"]
 
 _ABOUT = {"process": "process", "parameterization": "network predicts", "objective": "objective"}
 _ABOUT |= {"backbone": "network", "classifier": "network", "codec": "autoencoder"}
 # Numbers of a manifest that have a place of their own.
-_SHOWN = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
-_SHOWN |= {"data", "libraries", "start", "teacher"}
+_PLACED = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
+_PLACED |= {"data", "libraries", "start", "teacher"}
 _ENVIRONMENT = ("unidiff", "git", "python", "platform", "processor", "threads", "device", "precision", "libraries")
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """An image of a page: its bytes, what it shows, its format."""
 
     image: bytes
@@ -48,14 +49,14 @@ class RunFacts:
         content: Plain values; every number of the page is one of them.
         tiles: The samples, one image each, in the order of `content["samples"]["seeds"]`.
         path: Samples on their way from noise to data, an image for each of `content["path"]["times"]`.
-        pictures: Other figures of the run.
+        figures: Other figures of the run.
         pairs: In the order of `content["neighbours"]["pairs"]`.
     """
 
     content: Mapping[str, Any]
     tiles: Sequence[bytes] = ()
     path: Sequence[bytes] = ()
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[Figure] = ()
     pairs: Sequence[Pair] = ()
 
 
@@ -68,18 +69,18 @@ def page(runs: Sequence[RunFacts]) -> str:
         names = [str(run.content["directory"]) for run in runs]
     body, links = [], []
     for title, section in _SECTIONS.items():
-        found = [section(content, number, run) for number, run in enumerate(runs)]
-        if not any(found):
+        parts = [section(content, number, run) for number, run in enumerate(runs)]
+        if not any(parts):
             continue
-        name = title.lower().replace(" ", "-")
-        shown = [
-            element("div", element("h3", own) if len(runs) > 1 else None, part or element("p", "Nothing of this run."))
-            for own, part in zip(names, found)
+        anchor = title.lower().replace(" ", "-")
+        columns = [
+            element("div", element("h3", name) if len(runs) > 1 else None, part or element("p", "Nothing of this run."))
+            for name, part in zip(names, parts)
         ]
-        links.append(element("li", element("a", title, href=f"#{name}")))
-        head = element("h2", title, id=f"h-{name}")
+        links.append(element("li", element("a", title, href=f"#{anchor}")))
+        head = element("h2", title, id=f"h-{anchor}")
         body.append(
-            element("section", head, element("div", *shown, class_="runs"), id=name, aria_labelledby=f"h-{name}")
+            element("section", head, element("div", *columns, class_="runs"), id=anchor, aria_labelledby=f"h-{anchor}")
         )
     title = ", ".join(names)
     top = element("header", element("h1", title), element("nav", element("ul", *links), aria_label="sections"))
@@ -90,44 +91,44 @@ def page(runs: Sequence[RunFacts]) -> str:
 
 
 def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
-    own = run.content
-    manifest, data, recipe = own["manifest"], own["manifest"].get("data") or {}, own["values"]
+    manifest, recipe = run.content["manifest"], run.content["values"]
+    data = manifest.get("data") or {}
 
-    def told(*path: str | int) -> Markup | None:
-        value: Any = own
+    def value_at(*path: str | int) -> Markup | None:
+        value: Any = run.content
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return None if value is None else number(content, "runs", index, *path)
 
-    def said(part: Markup | None, *more: object) -> Markup | None:
-        return None if part is None else joined([part, *more])
+    def with_unit(value: Markup | None, *unit: object) -> Markup | None:
+        return None if value is None else joined([value, *unit])
 
-    planned, evaluations = _section(recipe, "training").get("steps"), told("manifest", "nfe")
+    planned, evaluations = _section(recipe, "training").get("steps"), value_at("manifest", "nfe")
     facts: dict[str, object] = {
         "status": manifest.get("status"),
         "data": data.get("name"),
-        "": said(told("manifest", "data", "count"), " samples of shape ", _shape(data)),
+        "": with_unit(value_at("manifest", "data", "count"), " samples of shape ", _shape(data)),
         "checksum": data.get("checksum"),
         "note": data.get("stand_in"),
         **{title: _call(recipe[key]) for key, title in _ABOUT.items() if recipe.get(key) is not None},
-        "parameters": told("manifest", "parameters"),
-        "steps": said(told("metrics", "last", "step"), f" of {planned:,}" if isinstance(planned, int) else ""),
-        "training": said(told("manifest", "training_seconds"), " s"),
-        "final loss": told("manifest", "loss"),
-        "sampling": said(told("manifest", "sampling_seconds"), " s, ", evaluations, " evaluations a sample"),
+        "parameters": value_at("manifest", "parameters"),
+        "steps": with_unit(value_at("metrics", "last", "step"), f" of {planned:,}" if isinstance(planned, int) else ""),
+        "training": with_unit(value_at("manifest", "training_seconds"), " s"),
+        "final loss": value_at("manifest", "loss"),
+        "sampling": with_unit(value_at("manifest", "sampling_seconds"), " s, ", evaluations, " evaluations a sample"),
         **{name: _origin(manifest.get(name)) for name in ("start", "teacher")},
         "extended": _extensions(manifest.get("extensions")),
     }
-    others = (name for name, value in manifest.items() if type(value) in (int, float) and name not in _SHOWN)
-    facts |= {name.replace("_", " "): told("manifest", name) for name in others}
+    others = (name for name, value in manifest.items() if type(value) in (int, float) and name not in _PLACED)
+    facts |= {name.replace("_", " "): value_at("manifest", name) for name in others}
     for name, value in manifest.items():
-        if isinstance(value, dict) and name not in _SHOWN:  # such as the accuracy of a classifier at some times
+        if isinstance(value, dict) and name not in _PLACED:  # such as the accuracy of a classifier at some times
             inner = [(key, part) for key, part in value.items() if type(part) in (int, float)]
             parts = [
-                (f"{', ' if place else ''}{key}: ", told("manifest", name, key)) for place, (key, _) in enumerate(inner)
+                (f"{', ' if i else ''}{key}: ", value_at("manifest", name, key)) for i, (key, _) in enumerate(inner)
             ]
             facts[name] = joined(chain.from_iterable(parts)) if parts else None
-    notes = [element("p", f"Left out: {note}", class_="note") for note in own.get("notes", ())]
+    notes = [element("p", f"Left out: {note}", class_="note") for note in run.content.get("notes", ())]
     return joined([rows(facts), *notes])
 
 
@@ -174,16 +175,16 @@ def _samples(content: Any, index: int, run: RunFacts) -> Markup | None:
     if run.tiles:
         seeds = run.content["samples"]["seeds"]
         buttons = [
-            element("li", element("button", picture(image, f"sample with seed {seed}"), type="button"))
+            element("li", element("button", image_element(image, f"sample with seed {seed}"), type="button"))
             for image, seed in zip(run.tiles, seeds)
         ]
         parts += [
             element("ul", *buttons, class_="tiles"),
             element("p", f"{_drawn(run)} Click to enlarge.", class_="note"),
         ]
-    for shown in run.pictures:
-        image = picture(shown.image, shown.alt, shown.kind)
-        parts.append(element("figure", image, element("figcaption", shown.alt)))
+    for figure in run.figures:
+        image = image_element(figure.image, figure.alt, figure.kind)
+        parts.append(element("figure", image, element("figcaption", figure.alt)))
     return joined(parts) if parts else None
 
 
@@ -201,7 +202,7 @@ def _path(content: Any, index: int, run: RunFacts) -> Markup | None:
         f"state {state + 1} of {last + 1}" + ("" if times is None else f", time {times[state]:.3f}")
         for state in range(last + 1)
     ]
-    images = [picture(image, alt, hidden=state < last) for state, (image, alt) in enumerate(zip(run.path, words))]
+    images = [image_element(image, alt, hidden=state < last) for state, (image, alt) in enumerate(zip(run.path, words))]
     slider = element("input", type="range", min=0, max=last, value=last, step=1, aria_label="from noise to data")
     return element("div", *images, slider, element("output", words[-1]), class_="path")
 
@@ -210,12 +211,14 @@ def _neighbours(content: Any, index: int, run: RunFacts) -> Markup | None:
     if not run.pairs:
         return None
     figures = []
-    for place, (pair, facts) in enumerate(zip(run.pairs, run.content["neighbours"]["pairs"])):
+    for index_of_pair, (pair, facts) in enumerate(zip(run.pairs, run.content["neighbours"]["pairs"])):
         seed, row = facts["seed"], facts["row"]
         images = element(
-            "div", picture(pair.sample, f"sample with seed {seed}"), picture(pair.nearest, f"training sample {row}")
+            "div",
+            image_element(pair.sample, f"sample with seed {seed}"),
+            image_element(pair.nearest, f"training sample {row}"),
         )
-        distance = number(content, "runs", index, "neighbours", "pairs", place, "distance", digits=3)
+        distance = number(content, "runs", index, "neighbours", "pairs", index_of_pair, "distance", digits=3)
         figures.append(
             element("figure", images, element("figcaption", f"seed {seed}, training sample {row}: ", distance))
         )
@@ -231,24 +234,32 @@ def _recipe(content: Any, index: int, run: RunFacts) -> Markup | None:
 
 
 def _repeat(content: Any, index: int, run: RunFacts) -> Markup | None:
-    own = run.content
-    place, data = shlex.quote(str(own["directory"])), own["manifest"].get("data") or {}
+    manifest, values = run.content["manifest"], run.content["values"]
+    directory, data = shlex.quote(operand(str(run.content["directory"]))), manifest.get("data") or {}
+    option = " --allow-imports" if _imports(values) else ""
     lines = [
         "# the recipe above in recipe.yaml: the same data and processor give the same weights",
-        "unidiff run recipe.yaml --out again",
+        f"unidiff run recipe.yaml --out again{option}",
     ]
-    if "backbone" in own["values"]:  # a generative model
+    if "backbone" in values:  # a generative model
         lines += ["# more of its samples, other measures, and this page"]
-        lines += [f"unidiff {words}" for words in (f"sample {place}", f"evaluate {place}", f"report {place} --full")]
-    version = own["manifest"].get("unidiff")
-    git = own["manifest"].get("git")
+        lines += [f"unidiff {words}{option}" for words in (f"sample {directory}", f"evaluate {directory}")]
+        lines += [f"unidiff report {directory} --full{option}"]
+    version, git = manifest.get("unidiff"), manifest.get("git")
     needs = f"unidiff {version}{'' if git is None else f', commit {git}'}" if version else None
     return joined(
         [
-            rows({"needs": needs, "data": data.get("checksum"), "seed": own["values"].get("seed")}),
+            rows({"needs": needs, "data": data.get("checksum"), "seed": values.get("seed")}),
             element("pre", element("code", "\n".join(lines)), tabindex=0),
         ]
     )
+
+
+def _imports(value: Any) -> bool:
+    """Whether a recipe names a class from outside unidiff, which is only loaded with --allow-imports."""
+    if isinstance(value, dict):
+        return ":" in str(value.get("type", "")) or any(map(_imports, value.values()))
+    return isinstance(value, list) and any(map(_imports, value))
 
 
 def _environment(content: Any, index: int, run: RunFacts) -> Markup | None:

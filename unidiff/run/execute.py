@@ -175,7 +175,7 @@ class TrainingTask(Task, Generic[M]):
         check_trackers(self.training)
         accelerator = accelerator_for(self.training, options.get("device", "auto"), reporter.notice)
         main = accelerator.is_main_process
-        files, extend, changes = RunDirectory(directory), options.get("extend", False), list[str]()
+        files, extend, changes = RunDirectory.to_write(directory), options.get("extend", False), list[str]()
         allow_imports = options.get("allow_imports", False)
         if resume:
             changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)

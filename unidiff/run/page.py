@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +14,18 @@ from PIL import Image, ImageSequence
 from unidiff import plot
 from unidiff.errors import RecipeError, RunError
 from unidiff.files import is_inside, whole_file
-from unidiff.page.report import Picture, RunFacts, page
+from unidiff.page.html import MARK
+from unidiff.page.report import Figure, RunFacts, page
 from unidiff.reading import read_bytes
 from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.run.directory import RunDirectory
-from unidiff.text import first_line
+from unidiff.text import first_line, operand
+from unidiff.writable import require_file
 
-__all__ = ["image_bytes", "read_run", "write_page", "write_run_page"]
+__all__ = ["PAGES", "image_bytes", "read_run", "write_page", "write_run_page"]
 
+PAGES = {"a report of unidiff": MARK.encode()}  # what a page may replace; see `require_file`
 _MOST_SAMPLES, _MOST_FRAMES, _MOST_FIGURES = 64, 40, 6
 _MOST_SIDE = 10_000  # pixels of a sample
 _MOST_POINTS = 1000  # of the curve of the loss
@@ -32,9 +36,11 @@ _FIGURES = {"png": "png", "gif": "gif"}
 def write_run_page(files: RunDirectory, values: Mapping[str, Any], notice: Callable[[str], None]) -> None:
     """Write the page of a run that has ended into its directory. If that fails, a notice says so and all else stays."""
     try:
+        require_file(files.page, "the report,", PAGES, "Move it away.")
         write_page(files.page, page([read_run(files.path, values)]))
     except Exception as error:  # the run is finished, and nothing that goes wrong here may change that
-        notice(f"The report was not written ({first_line(error)}). `unidiff report {files.path}` tries again.")
+        again = f"unidiff report {shlex.quote(operand(files.path))}"
+        notice(f"The report was not written ({first_line(error)}). `{again}` tries again.")
 
 
 def write_page(path: Path, text: str) -> None:
@@ -67,7 +73,7 @@ def read_run(directory: Path, values: Mapping[str, Any] | None = None) -> RunFac
         "values": values,
         "metrics": _metrics(files),
     }
-    tiles, figures = _tiles(files, entries, values), list[Picture]()
+    tiles, figures = _tiles(files, entries, values), list[Figure]()
     if tiles:
         first = _whole(_sampling(values).get("seed"), 0)
         content["samples"] = {"seeds": list(range(first, first + len(tiles)))}
@@ -76,11 +82,11 @@ def read_run(directory: Path, values: Mapping[str, Any] | None = None) -> RunFac
         times = entries.get("times")
         known = isinstance(times, list) and len(times) == len(path) and all(type(t) in (int, float) for t in times)
         content["path"] = {"times": times if known else None}
-    shown = {"grid.png"} if tiles else set[str]()
-    shown |= {"trajectory.gif", "trajectory.png"} if path else set()
+    used = {"grid.png"} if tiles else set[str]()
+    used |= {"trajectory.gif", "trajectory.png"} if path else set()
     for file in _figures(files):
-        if file.name not in shown and (found := _read_image(file, files)) is not None:
-            figures.append(Picture(found.data, f"{file.stem} of {files.name}", _FIGURES[file.suffix[1:]]))
+        if file.name not in used and (image := _read_image(file, files)) is not None:
+            figures.append(Figure(image.data, f"{file.stem} of {files.name}", _FIGURES[file.suffix[1:]]))
     return RunFacts(content, tiles, path, figures[:_MOST_FIGURES])
 
 
@@ -101,8 +107,8 @@ def _sampling(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _metrics(files: RunDirectory) -> dict[str, Any]:
     lines = files.read_metrics()
     every = -(-len(lines) // _MOST_POINTS) or 1
-    some = [*lines[:-1:every], *lines[-1:]]
-    curve = {name: [line[name] for line in some] for name in ("step", "loss")}
+    thinned = [*lines[:-1:every], *lines[-1:]]
+    curve = {name: [line[name] for line in thinned] for name in ("step", "loss")}
     return {"lines": len(lines), **curve, "last": lines[-1] if lines else None}
 
 
@@ -114,8 +120,8 @@ def _tiles(files: RunDirectory, entries: Mapping[str, Any], values: Mapping[str,
         return []
     if not all(type(side) is int and 0 < side < _MOST_SIDE for side in shape):
         return []
-    found = _read_image(files.samples / "grid.png", files)
-    cut = None if found is None else plot.cut_samples(found.frames[0], shape, count, _MOST_SAMPLES)
+    grid = _read_image(files.samples / "grid.png", files)
+    cut = None if grid is None else plot.cut_samples(grid.frames[0], shape, count, _MOST_SAMPLES)
     return [image_bytes(image) for image in cut or ()]
 
 

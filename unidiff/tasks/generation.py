@@ -43,7 +43,7 @@ from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.device import resolve_device
 from unidiff.training.settings import Training
 
-__all__ = ["Conditioned", "Generation", "GenerationRun", "load_generation"]
+__all__ = ["Conditioned", "Generation", "GenerationRun", "generative", "load_generation"]
 
 # A cheap look at the model in training, of any process.
 _PREVIEW = Sampling(DDIM(), Uniform(25), count=16)
@@ -251,6 +251,14 @@ def load_generation(
     Raises:
         RecipeError: If the run is of another task.
     """
-    run = load(directory, overrides, **options)
+    return generative(load(directory, overrides, **options))
+
+
+def generative(run: Run) -> GenerationRun:
+    """A run that generates samples, as it is.
+
+    Raises:
+        RecipeError: If it is of another task.
+    """
     _ = run.denoiser
     return cast(GenerationRun, run)

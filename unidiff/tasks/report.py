@@ -10,13 +10,13 @@ from typing import Any
 
 from unidiff.arguments import plain_arguments
 from unidiff.errors import RunError, RunFailed, require, require_whole
-from unidiff.page.html import MARK
 from unidiff.page.report import RunFacts, page
 from unidiff.page.results import evaluation, solvers
 from unidiff.reading import read_json
 from unidiff.run.directory import RunDirectory
-from unidiff.run.page import read_run, write_page
-from unidiff.run.shipped import is_shipped, run_digest
+from unidiff.run.load import load
+from unidiff.run.page import PAGES, read_run, write_page
+from unidiff.run.shipped import is_shipped, locate, run_digest
 from unidiff.run.task import Reporter
 from unidiff.search_paths import expand
 from unidiff.tasks.report_measures import SilentReporter, measured
@@ -50,7 +50,7 @@ def report(
         out: The file; report.html in the directory of a single run of one's own, else report-<names>.html in the
             working directory, if None.
         full: Draw samples, and measure what is missing: evaluation, comparison of solvers, nearest neighbours,
-            likelihood. Minutes for each run.
+            likelihood. Minutes for each run of a generative model; of others nothing is measured, which is a notice.
         count: Samples of the evaluation and of the comparison, at least 20.
         overwrite: Replace a file that is not such a page.
         device: Where models are loaded, if `full`: auto, cpu, cuda, cuda:1, mps.
@@ -62,23 +62,20 @@ def report(
 
     Raises:
         ParameterError: If no run is named, or one twice.
-        RunError: If one of them is not a run, or the file cannot be written.
+        RunError: If one of them is not a run, or the file cannot be written; with `full` also if one cannot be loaded.
     """
     require(len(runs) > 0, "runs", [], "at least one run")
     require_whole("count", count, 20, 10_000_000)
     paths = [expand(run, "run") for run in runs]
-    twice = len({os.path.realpath(path) for path in paths}) < len(paths)
+    twice = len({os.path.realpath(locate(path)) for path in paths}) < len(paths)
     require(not twice, "runs", [str(path) for path in paths], "runs that are named once each")
+    facts = [_with_results(read_run(each), each) for each in paths]
     path, reporter = report_path(paths, None if out is None else Path(out)), reporter or SilentReporter()
-    require_file(path, "--out", {} if overwrite else {"a report of unidiff": MARK.encode()})
-    facts = []
-    for each in paths:
-        found = _with_results(read_run(each), each)
-        facts.append(
-            measured(found, each, count, device=device, allow_imports=allow_imports, reporter=reporter)
-            if full
-            else found
-        )
+    require_file(path, "--out", {} if overwrite else PAGES)
+    if full:
+        options: Any = {"device": device, "allow_imports": allow_imports}
+        loaded = [load(each, **options, report=reporter.notice) for each in paths]  # all, before one is measured
+        facts = [measured(*each, count, **options, reporter=reporter) for each in zip(facts, loaded, paths)]
     try:
         write_page(path, page(facts))
     except OSError as error:
@@ -123,17 +120,19 @@ def _of_weights(path: Path, digest: str, name: str, show: Any) -> dict[str, Any]
         RunError: If the file is damaged.
     """
     try:
-        found = read_json(path)
-        own = {key: value for key, value in found.items() if key not in ("environment", "recipe")}
+        content = read_json(path)
+        part = {key: value for key, value in content.items() if key not in ("environment", "recipe")}
         if name == "evaluation":
-            own["rows"] = [row for row in own["rows"] if row.get("digest") == digest]
+            part["rows"] = [row for row in part["rows"] if row.get("digest") == digest]
         else:
-            models = {model["label"]: model.get("digest") for model in own["model"]} if own["model"] != "exact" else {}
+            models = (
+                {model["label"]: model.get("digest") for model in part["model"]} if part["model"] != "exact" else {}
+            )
             labels = {label for label, of in models.items() if of == digest}
-            own["rows"] = [row for row in own["rows"] if row["model"] in labels or (row["model"] == "" and labels)]
-        if not own["rows"]:
+            part["rows"] = [row for row in part["rows"] if row["model"] in labels or (row["model"] == "" and labels)]
+        if not part["rows"]:
             return None
-        show({"runs": [{name: own}]}, 0)
+        show({"runs": [{name: part}]}, 0)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: the file is damaged ({error}). Make it again, or move it away.") from error
-    return own
+    return part

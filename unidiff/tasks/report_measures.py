@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 
 from unidiff import plot
-from unidiff.errors import UnidiffError
+from unidiff.errors import RecipeError, UnidiffError
 from unidiff.evaluation.evaluate import as_saved
 from unidiff.evaluation.memorization import nearest
 from unidiff.evaluation.real import real_data
 from unidiff.page.report import Pair, RunFacts
+from unidiff.run.load import Run
 from unidiff.run.page import image_bytes
 from unidiff.run.results import ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.tasks.comparison import RUN_SOLVERS, SolverComparison
 from unidiff.tasks.evaluation import EvaluationTask
 from unidiff.tasks.evaluation_bits import likelihoods
-from unidiff.tasks.generation import GenerationRun, load_generation
+from unidiff.tasks.generation import GenerationRun, generative
 
 __all__ = ["SilentReporter", "measured"]
 
@@ -45,24 +46,26 @@ class SilentReporter:
 
 
 def measured(
-    facts: RunFacts, directory: Path, count: int, *, device: str, allow_imports: bool, reporter: Reporter
+    facts: RunFacts, run: Run, directory: Path, count: int, *, device: str, allow_imports: bool, reporter: Reporter
 ) -> RunFacts:
     """What the files of a run say, with all that they lack; a part that is not possible is a notice, here and there.
 
     Args:
         facts: What the files say.
-        directory: The run.
+        run: The run, loaded.
+        directory: Where it is.
         count: Samples of the evaluation and of the comparison.
-        device: Where the model is loaded.
+        device: Where models are loaded.
         allow_imports: Accept classes from outside unidiff in its recipe.
         reporter: Receives progress and notices.
-
-    Raises:
-        UnidiffError: If the run has no generative model that can be loaded.
     """
-    run = load_generation(directory, device=device, allow_imports=allow_imports, report=reporter.notice)
     content = dict(facts.content)
     notes: list[str] = []
+    try:
+        run = generative(run)
+    except RecipeError as error:
+        reporter.notice(f"Nothing is measured: {error}")
+        return replace(facts, content={**content, "notes": [f"all that --full measures: {error}"]})
 
     def part(name: str, make: Callable[[], Any]) -> None:
         try:

@@ -23,6 +23,7 @@ from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
 from unidiff.pretrained import WEIGHTS, import_diffusers
+from unidiff.run.shipped import require_own
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.writable import require_writable
 
@@ -205,6 +206,7 @@ def _check_replaceable(folder: Path, overwrite: bool) -> None:
     remedy = "Choose another folder."
     if os.path.isfile(folder):
         raise RunError(f"{folder}: this is a file, not a folder. {remedy}")
+    require_own(folder)
     require_writable(folder, remedy=remedy)
     if not os.path.isdir(folder) or not any(folder.iterdir()):
         return
