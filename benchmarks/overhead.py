@@ -4,6 +4,7 @@ A network that does nothing, on one sample of shape (1, 28, 28) and one thread, 
 The loop by hand does DDIM's arithmetic with two numbers a step that were computed before it.
 
     python benchmarks/overhead.py --repeats 15
+    python benchmarks/overhead.py --first                      # with nothing kept of earlier runs on the same grid
     python benchmarks/overhead.py --profile "default solver"
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 
 import torch
 from rows import Row, compare, machine, profile, show
@@ -57,14 +58,22 @@ def by_hand(network: nn.Module, rows: list[tuple[float, float, float]], noise: f
     return x
 
 
-def cases() -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], float]]:
-    """Name -> ours, the loop by hand, and the goal of their ratio."""
+def cases(first: bool = False) -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], float]]:
+    """Name -> ours, the loop by hand, and the goal of their ratio; with `first` each run of ours has a new process."""
     network = Constant().eval()
     denoiser = ud.NeuralDenoiser(PROCESS, ud.Eps(), network).eval()
     grid, rows = ud.Uniform(STEPS), coefficients(PROCESS, ud.Uniform(STEPS))
+    numbers = count(1)
 
     def ours(solver: ud.Solver) -> Callable[[], Tensor]:
-        return lambda: ud.sample(denoiser, solver, grid, SHAPE, seeds=1).x
+        def run() -> Tensor:
+            model = denoiser
+            if first:  # nothing is kept of a schedule that was not there before
+                process = ud.DDPM(schedule=ud.Linear(beta_max=0.02 + 1e-9 * next(numbers)))
+                model = ud.NeuralDenoiser(process, ud.Eps(), network).eval()
+            return ud.sample(model, solver, grid, SHAPE, seeds=1).x
+
+        return run
 
     def hand() -> Tensor:
         return by_hand(network, rows)
@@ -79,10 +88,10 @@ def cases() -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor], float
     }
 
 
-def measure(repeats: int) -> list[Row]:
+def measure(repeats: int, first: bool = False) -> list[Row]:
     """The rows of this benchmark."""
     torch.set_num_threads(1)
-    runs = cases()
+    runs = cases(first)
     ddim, hand, _ = runs["DDIM"]
     # The same mathematics: u is multiplied by up to 1 / sqrt(alpha-bar_T) = 157 on the way, in float32.
     torch.testing.assert_close(ddim(), hand(), rtol=1e-3, atol=1e-3)
@@ -95,14 +104,15 @@ def measure(repeats: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15, help="how often each pair is timed (default 15)")
+    parser.add_argument("--first", action="store_true", help="each run with a process that was not there before")
     parser.add_argument("--profile", choices=cases(), help="print where the library spends its time instead")
     arguments = parser.parse_args()
     if arguments.profile:
         torch.set_num_threads(1)
-        run, _, _ = cases()[arguments.profile]
+        run, _, _ = cases(arguments.first)[arguments.profile]
         profile(run)
         return
-    show(measure(arguments.repeats))
+    show(measure(arguments.repeats, arguments.first))
     print(machine())
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,7 +60,11 @@ def test_the_command_reads_files_alone_and_escapes_names(tmp_path):
     recipe = run / "recipe.yaml"
     assert "not a report" in refused("report", run, "--out", recipe)
     assert "named once" in refused("report", run, run)
+    assert "named once" in refused("report", "shipped:ddpm_digits", locate("shipped:ddpm_digits"))
     assert "not a run directory" in refused("report", tmp_path)
+    message = refused("report", tmp_path / "nosuch")  # the run is what is missing, and no --out was given
+    assert "nosuch: not a run directory" in message
+    assert "--out nosuch" not in message
     with pytest.raises(ParameterError, match="runs must be at least one run"):
         ud.report()
 
@@ -98,6 +103,12 @@ def test_hostile_files_end_in_a_page_or_in_one_message(tmp_path, monkeypatch):
         patch.setattr("unidiff.run.page.write_page", lambda path, text: (run / "nowhere/x").write_text(text))
         write_run_page(RunDirectory(run), RING, notices.append)
     assert "The report was not written" in notices[0]
+    (run / "report.html").write_text("the user's own")
+    write_run_page(RunDirectory(run), RING, notices.append)
+    assert "report.html: the file that is there is not a report of unidiff" in notices[1]
+    assert (run / "report.html").read_text() == "the user's own"
+    (run / "report.html").unlink()
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1e20, "lr": 1, "seconds": 1}\n')
     manifest, recipe = run / "manifest.json", run / "recipe.yaml"
     entries = json.loads(manifest.read_text())
     strange = {"nfe": float("nan"), "times": ["<b>"], "libraries": {"<i>": 3}, "loss": "<script>", "unidiff": [1]}
@@ -114,6 +125,23 @@ def test_hostile_files_end_in_a_page_or_in_one_message(tmp_path, monkeypatch):
     recipe.write_text("data: {type: Ring}\n")
     manifest.write_text('{"data": 3}')
     assert "damaged" in refused("report", run)
+
+
+def test_full_of_a_run_that_generates_nothing_is_a_notice_and_a_page(tmp_path):
+    before = Path(__file__).parents[1] / "data/before/runs"
+    result = unidiff("report", before / "classifier", "--full", "--out", tmp_path / "page.html")
+    assert result.code == 0, result
+    assert "it does not generate samples" in result.err
+    found = PageReader(tmp_path / "page.html")
+    found.check()
+    assert "Left out: all that --full measures: " in (tmp_path / "page.html").read_text()
+    shutil.copytree(before / "heat", run := tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.MonkeyPatch.context() as patch:  # a run that cannot be loaded is found before another is measured
+        patch.setattr("unidiff.tasks.report.measured", lambda *arguments, **options: pytest.fail("it is measured"))
+        message = refused("report", before / "generation", run, "--full", "--out", tmp_path / "two.html")
+    assert "no checkpoint" in message
+    assert not (tmp_path / "two.html").exists()
 
 
 @pytest.fixture(scope="module")

@@ -143,6 +143,24 @@ def test_a_figure_that_does_not_show_what_it_must(tmp_path):
     assert found.image.read_bytes() == b"a picture"
 
 
+def test_seeds_of_more_than_32_bits_differ():
+    model = open_model(EXACT)
+    rows = {tuple(model.chosen(5, seed).tolist()) for seed in (0, 2**32, 2**39)}
+    assert len(rows) == 3
+    own = torch.randperm(len(model.source), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(model.chosen(5, 3), own[:5])  # and those of less stay as they were
+
+
+@pytest.mark.parametrize("name", ["higham-5", "higham-6"])
+def test_noise_is_not_nine_images(name, tmp_path, monkeypatch):
+    model = open_model(EXACT)
+    noise = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(ImageModel, "denoised", lambda *arguments, **cond: noise)
+    monkeypatch.setattr("unidiff.plot.save_table", lambda *arguments: None)
+    findings = function_of(FIGURES[name])(model, tmp_path / "figure.png", quick=True, seed=0)
+    assert not findings.holds
+
+
 def test_of_all_figures_those_that_a_run_is_not_fit_for_are_drawn_from_their_own_model(tmp_path):
     names: list[str] = []
     notices: list[str] = []

@@ -61,7 +61,13 @@ def test_it_stands_in_the_place_of_a_run_and_nothing_is_written_to_it(tmp_path, 
     assert "needs runs" not in unidiff("check", write(tmp_path, recipe)).out
     for command in (["resume", "shipped:ddpm_digits"], ["run", "ddpm_digits", "--out", "shipped:ddpm_digits"]):
         assert "nothing is written there" in refused(*command)
-    assert "nothing is written there" in refused("evaluate", "shipped:ddpm_digits", "--out", "shipped:mine")
+    for command in (
+        ["evaluate", "shipped:ddpm_digits"],
+        ["run", "ddpm_digits"],
+        ["reproduce", "higham-7"],
+    ):
+        assert "nothing is written there" in refused(*command, "--out", "shipped:mine"), command
+    assert "nothing is written there" in refused("export", "shipped:ddpm_digits", "shipped:mine")
     assert stamps() == before
 
 

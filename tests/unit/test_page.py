@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -95,7 +96,18 @@ def test_points_of_a_diagram_are_where_they_belong(logarithmic):
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [([1], [0.0]), ([1, 2], [3.0, 3.0]), ([0, 1e9], [-1e30, 1e30]), ([5, 6], [1e-12, 2e-12])]
+    ("x", "y"),
+    [
+        ([1], [0.0]),
+        ([1, 2], [3.0, 3.0]),
+        ([0, 1e9], [-1e30, 1e30]),
+        ([5, 6], [1e-12, 2e-12]),
+        ([1], [1e20]),  # 0.5 is nothing beside it
+        ([1, 2], [-1e20, -1e20 * (1 + 2**-52)]),
+        ([5e-324, 1e300], [5e-324, 1e300]),
+        ([0, 1, 2], [0.0, 5e-324, 1.7e308]),  # the last is not drawn
+        ([1, 10**400, 3], [-1e300, 1.0, 1e300]),
+    ],
 )
 def test_any_curve_is_drawn(x, y):
     figure = ElementTree.fromstring(chart("t", "x", "y", [Curve("a", x, y), Curve("b", x, y)], "xy"))
@@ -103,6 +115,16 @@ def test_any_curve_is_drawn(x, y):
     assert all(0 <= value <= 640 for value in numbers)
     assert len(list(figure.iter("line"))) >= 2
     assert chart("t", "x", "y", [Curve("a", [], [])]) is None
+
+
+def test_commands_that_repeat_a_run():
+    lines = page([facts(directory="-x", values={"backbone": {"type": "MLP"}})])
+    assert all(f"unidiff {command} ./-x\n" in lines for command in ("sample", "evaluate"))
+    assert "--allow-imports" not in lines
+    values = {"backbone": {"type": "MLP"}, "conditioning": [{"type": "Labels"}, {"type": "mine:Own"}]}
+    lines = page([facts(directory="a b", values={**values, "start": "shipped:ddpm_digits"})])
+    for command in ("run recipe.yaml --out again", "sample 'a b'", "evaluate 'a b'", "report 'a b' --full"):
+        assert escape(f"unidiff {command} --allow-imports") in lines
 
 
 def test_pairs_and_several_runs_side_by_side():

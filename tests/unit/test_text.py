@@ -18,6 +18,7 @@ from unidiff.cli import main
 from unidiff.cli.last_resort import run_directory, write_report
 from unidiff.data import listing as left_out
 from unidiff.errors import ParameterError, RunError
+from unidiff.text import operand
 from unidiff.plot import figure as figure_module
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
@@ -219,3 +220,7 @@ def test_messages_of_errors_have_no_control_characters():
     for error in (RunError("a\x1b[2Jb\nc"), ParameterError("steps", "a\x1b[2Jb\nc")):
         assert str(error).endswith("a\\x1b[2Jb\nc")
     assert error.problem == "a\\x1b[2Jb\nc"
+
+
+def test_a_path_is_never_an_option():
+    assert [operand(path) for path in ("-x", "--out/a", "a-b", "./-x", "")] == ["./-x", "./--out/a", "a-b", "./-x", ""]

@@ -103,7 +103,7 @@ def draw_figures(
         seed: As for `reproduce`.
         overwrite: As for `reproduce`.
         functions: The functions of a script by the names of its figures; by default those of the shipped scripts.
-        lenient: Draw a figure that the run is not fit for from its own model, with a notice.
+        lenient: Draw a figure that the run cannot be used for from its own model, with a notice.
         notice: Receives what the user must know, in sentences.
     """
     require_whole("seed", seed, 0, 2**39)

@@ -21,7 +21,7 @@ from unidiff.machine import now
 from unidiff.reading import Unreadable, read_bytes, read_json, read_tensors
 from unidiff.run.output import ANOTHER, check_output
 from unidiff.run.records import METRICS_LIMIT, Manifest, manifest_of, metrics_of
-from unidiff.run.shipped import locate, require_own
+from unidiff.run.shipped import locate
 
 __all__ = ["RunDirectory"]
 
@@ -56,12 +56,6 @@ class RunDirectory:
         contents = (self._manifest, self._metrics, self.loss_curve, self.samples, self.tensorboard, self.checkpoints)
         self._own = (self.recipe, self.page, *contents, self._measured, self._codec, self.start)
         self._lock: Lock | None = None
-
-    @classmethod
-    def to_write(cls, path: Path) -> RunDirectory:
-        """The directory of a run that is to be written; a RunError if it is named like a shipped model, or is one."""
-        require_own(path)
-        return cls(path)
 
     def exists(self) -> bool:
         """Whether this is a run directory: a recipe.yaml alone may be anybody's.

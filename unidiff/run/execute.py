@@ -29,6 +29,7 @@ from unidiff.run.load import Run
 from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
 from unidiff.run.session import Session
+from unidiff.run.shipped import require_own
 from unidiff.run.task import Options, Reporter, Task, load_recipe
 from unidiff.run.trackers import Trackers, check_trackers
 from unidiff.training.checkpoint import Checkpoints
@@ -174,9 +175,8 @@ class TrainingTask(Task, Generic[M]):
         resume, dry_run = options.get("resume", False), options.get("dry_run", False)
         check_trackers(self.training)
         accelerator = accelerator_for(self.training, options.get("device", "auto"), reporter.notice)
-        main = accelerator.is_main_process
-        files, extend, changes = RunDirectory.to_write(directory), options.get("extend", False), list[str]()
-        allow_imports = options.get("allow_imports", False)
+        main, allow_imports = accelerator.is_main_process, options.get("allow_imports", False)
+        files, extend, changes = RunDirectory(require_own(directory)), options.get("extend", False), list[str]()
         if resume:
             changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
         count = self.count_weights()

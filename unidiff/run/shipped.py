@@ -63,9 +63,10 @@ def is_shipped(path: str | Path) -> bool:
     return is_inside(locate(path), _FOLDER)
 
 
-def require_own(path: str | Path) -> None:
-    """Raise a RunError for a place to write to that is named like a shipped model, or is one."""
+def require_own(path: str | Path) -> Path:
+    """A path to write to, as it is; a RunError if it is named like a shipped model, or is one."""
     if os.fspath(path).startswith(PREFIX) or is_shipped(path):
         problem = "this names a model that comes with unidiff, and nothing is written there"
-        remedy = f"Choose another directory with --out; `start: {PREFIX}NAME` in a recipe begins with its weights"
+        remedy = f"Choose another directory; `start: {PREFIX}NAME` in a recipe begins with its weights"
         raise RunError(f"{path}: {problem}. {remedy}.")
+    return Path(path)
