@@ -47,19 +47,19 @@ def higham_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
 
 def higham_3(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Nine noises at t = 1 on their way to nine images."""
-    found = model.draw(9, *model.sampler(quick), seed=seed, keep=10)
+    solution = model.draw(9, *model.sampler(quick), seed=seed, keep=10)
     caption = "Nine noises, denoised: t from 1 to 0 (Higham, Higham & Grindrod, figure 3)."
-    save_strip([state.u for state in found.path], [state.t for state in found.path], path, caption)
-    recognised = model.judge.recognised(found.x)
+    save_strip([state.u for state in solution.path], [state.t for state in solution.path], path, caption)
+    recognised = model.judge.recognised(solution.x)
     count = int(recognised.sum())
     return Findings(
         f"{count} of 9 are digits",
         count >= 8,
         {
             "digits": count,
-            "confidence": model.judge.probabilities(found.x).max(1).values.tolist(),
-            "classes": model.judge.classes(found.x).tolist(),
-            "evaluations": found.nfe,
+            "confidence": model.judge.probabilities(solution.x).max(1).values.tolist(),
+            "classes": model.judge.classes(solution.x).tolist(),
+            "evaluations": solution.nfe,
         },
         "At least 8 of 9. Of nine real images 8 are in 98.7 % of cases, if 98 in 100 meet both conditions.",
     )
@@ -68,17 +68,17 @@ def higham_3(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
 def higham_4(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Many samples, sorted into classes by the judge."""
     count = 100 if quick else 500
-    found = model.draw(count, *model.sampler(quick), seed=seed)
+    solution = model.draw(count, *model.sampler(quick), seed=seed)
     judge = model.judge
-    classes, histogram = judge.classes(found.x), judge.histogram(found.x)
+    classes, histogram = judge.classes(solution.x), judge.histogram(solution.x)
     blank, rows = torch.ones(1, *model.data.decoded_shape), []
     for own in range(len(histogram.counts)):
-        x = found.x[classes == own]
+        x = solution.x[classes == own]
         rows += [x, blank.expand(-len(x) % COLUMNS, *blank.shape[1:])]
     caption = f"{count} samples, sorted by a classifier of real images (Higham, Higham & Grindrod, figure 4)."
     words = ", ".join(f"{own}: {number}" for own, number in enumerate(histogram.counts))
     save_samples(torch.cat(rows), path, f"{caption}\n{words}.", COLUMNS)
-    digits = int(judge.recognised(found.x).sum())
+    digits = int(judge.recognised(solution.x).sum())
     least = count / 2
     return Findings(
         f"{count} samples in {sum(number > 0 for number in histogram.counts)} classes, "
@@ -93,7 +93,7 @@ def higham_4(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
             "degrees": histogram.degrees,
             "p_value": histogram.p_value,
             "digits": digits,
-            "evaluations": found.nfe,
+            "evaluations": solution.nfe,
         },
         f"Every class occurs: of ten classes of one size, one would be missing once in {0.1 / 0.9**count:.0e} cases.",
     )
@@ -102,21 +102,21 @@ def higham_4(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
 def thesis_6_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Samples beside images of the data."""
     count = 9 if quick else 36
-    found = model.draw(count, *model.sampler(quick), seed=seed)
+    solution = model.draw(count, *model.sampler(quick), seed=seed)
     real = model.data.decode(model.images(model.chosen(count, seed)))
     if quick:
-        cells = [[(found.x, "samples"), (real, "data")]]
+        cells = [[(solution.x, "samples"), (real, "data")]]
         save_table(cells, [""], ["", ""], path, "Samples of the model (Sedykh's thesis, figure 6.2), and data.")
     else:
-        save_samples(found.x, path, "Samples of the model (Sedykh's thesis, figure 6.2).")
-    sure = {name: model.judge.probabilities(x).max(1).values for name, x in (("samples", found.x), ("data", real))}
-    digits = int(model.judge.recognised(found.x).sum())
+        save_samples(solution.x, path, "Samples of the model (Sedykh's thesis, figure 6.2).")
+    sure = {name: model.judge.probabilities(x).max(1).values for name, x in (("samples", solution.x), ("data", real))}
+    digits = int(model.judge.recognised(solution.x).sum())
     means = {name: float(value.mean()) for name, value in sure.items()}
     return Findings(
         f"{digits} of {count} are digits; mean confidence of the judge {means['samples']:.3f}, "
         f"{means['data']:.3f} of real images",
         digits > count / 2,
-        {"digits": digits, "samples": count, "confidence": means, "evaluations": found.nfe},
+        {"digits": digits, "samples": count, "confidence": means, "evaluations": solution.nfe},
         "More than half are digits.",
     )
 

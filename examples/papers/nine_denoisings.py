@@ -36,7 +36,7 @@ def nine(model: ImageModel, u: Tensor, t: float, quick: bool, first_seed: int, *
     return model.denoised(u.expand(NINE, *u.shape[1:]), t, quick, seeds, **rows)
 
 
-def shown(model: ImageModel, u: Tensor) -> Tensor:
+def noisy_image(model: ImageModel, u: Tensor) -> Tensor:
     """A noisy state as an image: its pixels, decoded, within [-1, 1]."""
     pixels = model.data.decode(model.process.basis.inverse(u).float())
     return pixels / pixels.abs().quantile(0.99).clamp(min=1)
@@ -55,7 +55,7 @@ def higham_5(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
     process = model.process
     prior = process.start(lambda like: process.basis.forward(noise).to(like), noise)
     x = nine(model, prior, 1.0, quick, seed, **model.own_conditions(row))
-    cells = [[(shown(model, prior), "t = 1"), (x, "nine chains")]]
+    cells = [[(noisy_image(model, prior), "t = 1"), (x, "nine chains")]]
     save_table(cells, [""], ["", ""], path, "One noise, denoised nine times (Higham, Higham & Grindrod, figure 5).")
 
     typical, apart = typical_distance(model, seed), torch.pdist(x.flatten(1))
@@ -75,13 +75,13 @@ def higham_6(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
     image, cond = model.images(row), model.own_conditions(row)
     noise = torch.randn(image.shape, generator=generator_of(seed + 1))
     early = process.t_min + 0.1 * (1 - process.t_min)
-    decoded, cells, found = model.data.decode(image), [], {}
+    decoded, cells, drawn = model.data.decode(image), [], {}
     for number, t in enumerate((1.0, early)):
         level = process.level(t)  # eq. 8: x_t = sqrt(alpha-bar_t) x_0 + sqrt(1 - alpha-bar_t) eps
         u = process.perturb(process.basis.forward(image), process.basis.forward(noise), level)
-        found[t] = nine(model, u, t, quick, seed + NINE * number, **cond)
-        noisy = (shown(model, u), f"noised to t = {t:.2g}")
-        cells.append([(decoded, "training image"), noisy, (found[t], "nine chains")])
+        drawn[t] = nine(model, u, t, quick, seed + NINE * number, **cond)
+        noisy = (noisy_image(model, u), f"noised to t = {t:.2g}")
+        cells.append([(decoded, "training image"), noisy, (drawn[t], "nine chains")])
     caption = "A training image, noised and denoised nine times (Higham, Higham & Grindrod, figure 6)."
     save_table(cells, ["", ""], [""] * 3, path, caption)
 
@@ -91,8 +91,8 @@ def higham_6(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
     others = model.chosen(1500, seed)[1:]
     real = [model.data.decode(model.images(others))]
     neighbour, typical = float(nearest(decoded, real).distance), typical_distance(model, seed)
-    from_data = nearest(found[1.0], real).distance.tolist()
-    late, back = distances(found[1.0]), distances(found[early])
+    from_data = nearest(drawn[1.0], real).distance.tolist()
+    late, back = distances(drawn[1.0]), distances(drawn[early])
     alike = sum(distance < neighbour for distance in late)
     count = len(others)
     return Findings(

@@ -18,11 +18,10 @@ from unidiff.cli import main
 from unidiff.cli.last_resort import run_directory, write_report
 from unidiff.data import listing as left_out
 from unidiff.errors import ParameterError, RunError
-from unidiff.text import operand
 from unidiff.plot import figure as figure_module
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
-from unidiff.text import clean, first_line
+from unidiff.text import clean, first_line, operand
 
 HOSTILE = "\x1b]0;title\a\x1b[2J"
 

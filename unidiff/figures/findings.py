@@ -1,4 +1,4 @@
-"""What a script found: the numbers of a figure, and whether it shows what it must."""
+"""The numbers that a script finds for a figure, and whether it shows what it must."""
 
 from __future__ import annotations
 

@@ -80,9 +80,9 @@ class Judge:
         return self._look(x)[1]
 
     def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        found = self._network.of(x.float().clamp(-1, 1).split(_BATCH))
-        assert found.probabilities is not None  # a shipped network classifies
-        return found.values, found.probabilities
+        features = self._network.of(x.float().clamp(-1, 1).split(_BATCH))
+        assert features.probabilities is not None  # a shipped network classifies
+        return features.values, features.probabilities
 
     def distance(self, x: Tensor) -> Tensor:
         """To the nearest training image, (N,)."""
@@ -186,9 +186,9 @@ class ImageModel:
         seeds = range(seed, seed + count)
         shape, model = self.data.shape, denoiser or self.denoiser
         with self.arithmetic():
-            found = sample(model, solver, grid, shape, seeds, batch=_BATCH, keep=keep, **options)
-        path = tuple(State(state.t, self.data.decode(state.u)) for state in found.path)
-        return replace(found, x=torch.cat([self.data.decode(part) for part in found.x.split(_BATCH)]), path=path)
+            solution = sample(model, solver, grid, shape, seeds, batch=_BATCH, keep=keep, **options)
+        path = tuple(State(state.t, self.data.decode(state.u)) for state in solution.path)
+        return replace(solution, x=torch.cat([self.data.decode(part) for part in solution.x.split(_BATCH)]), path=path)
 
     @torch.no_grad()
     def denoised(self, u: Tensor, t: float, quick: bool, seeds: range, **cond: Tensor) -> Tensor:

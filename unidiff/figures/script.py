@@ -21,8 +21,8 @@ def main(description: str, *functions: Callable[..., Findings]) -> None:
         description: The script's docstring.
         functions: Its functions, each named as a figure.
     """
-    own = {name: f for name, figure in FIGURES.items() for f in functions if f.__name__ == figure.function}
-    figures = [FIGURES[name] for name in own]
+    by_name = {name: f for name, figure in FIGURES.items() for f in functions if f.__name__ == figure.function}
+    figures = [FIGURES[name] for name in by_name]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if any(figure.model for figure in figures):
         parser.add_argument("--run", help="a run directory, or exact:digits [default: a model that comes with unidiff]")
@@ -32,7 +32,7 @@ def main(description: str, *functions: Callable[..., Findings]) -> None:
     words = vars(parser.parse_args())
     try:
         out, run = words.pop("out"), words.pop("run", None)
-        for drawn in draw_figures(figures, run, out, **words, overwrite=True, functions=own):
+        for drawn in draw_figures(figures, run, out, **words, overwrite=True, functions=by_name):
             print(f"{drawn.image}: {drawn.findings.summary}")
             if not drawn.findings.holds:
                 raise SystemExit(f"{drawn.figure.name} does not show: {drawn.figure.shows}. {drawn.findings.bound}")
