@@ -129,3 +129,17 @@ def test_a_table_replaces_the_last_one():
         "efficiency       2 s        3 s   0.75  >= 0.9   no",
         "efficiency  2.00e+00   3.00e+00   0.95  >= 0.9  yes",
     ]
+
+
+@pytest.mark.slow  # 4 s: it trains a judge and draws
+def test_a_held_back_judge_agrees_with_the_shipped_features():
+    script = runpy.run_path(str(BENCHMARKS[0].parent / "held_back_judge.py"))
+    known, held_back = script["halves"]()
+    assert not {*known.tolist()} & {*held_back.tolist()}
+    worse = {"worse": script["disturbed"](ud.load("shipped:ncsn_digits", device="cpu"))}
+    sets = script["ladder"](worse, [3, 30], 40)
+    judge = script["train_judge"]("convolutional", known, 60)
+    for found in (script["scores"](sets, None, known), script["scores"](sets, judge, held_back)):
+        distances = [found[row]["frechet"] for row in ("real data", "worse, 30", "worse, 3")]
+        assert distances == sorted(distances)
+        assert found["real data"]["confidence"] > found["worse, 3"]["confidence"]
