@@ -13,6 +13,7 @@ gc.disable()  # what is collected is kept: each look at it would be in vain
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # tests make many short-lived objects
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,7 +16,7 @@ from unidiff.process.level import eps_of
 from unidiff.recipe.registry import PUBLIC
 
 F64 = torch.float64
-COUNT = 1000
+COUNT = 500
 COVARIANCE = torch.tensor([[0.05, 0.02], [0.02, 0.05]], dtype=F64)  # diagonal in pixels' cosines, too
 MEANS = [[-0.6, 0.3], [0.5, -0.2]]
 
@@ -164,7 +164,7 @@ def test_samples_are_those_of_the_data(process, name):
     centred = torch.tensor(MEANS, dtype=F64) - mean
     covariance = centred.T @ centred / 2 + COVARIANCE
     bias = BIAS.get(name, ORDER_1 if (solver.convergence or 1) < 2 else 0.02)
-    # Five standard errors of n = 1000 samples, those of the covariance with the fourth moment of a normal (a mixture's
+    # Five standard errors of n samples, those of the covariance with the fourth moment of a normal (a mixture's
     # is smaller); beside them the bias of the method, in units of the variance.
     scale = covariance.diagonal().sqrt()
     assert ((x.mean(0) - mean).abs() < 5 * scale / math.sqrt(COUNT) + 0.3 * bias * scale).all()

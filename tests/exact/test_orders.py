@@ -31,28 +31,28 @@ NEAR = ud.VPSDE()
 
 # (solver, process, grid, steps): where the asymptotic regime is reached before rounding.
 CASES = [
-    (ud.DDIM(), FAR, ud.LogSNR, (200, 400, 800)),
-    (ud.Euler(), NEAR, ud.Quadratic, (200, 400, 800)),
-    (ud.Heun(), NEAR, ud.Quadratic, (100, 200, 400)),
-    (ud.Heun(), ud.FlowMatching(), ud.Quadratic, (100, 200, 400)),
-    (ud.Euler(), ud.FlowMatching(), ud.Uniform, (200, 400, 800)),
-    (ud.EulerMaruyama(eta=0.0), NEAR, ud.Quadratic, (200, 400, 800)),
-    (ud.EDMStochastic(churn=0.0), NEAR, ud.Karras, (100, 200, 400)),
-    *[(ud.DPMSolver(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
-    *[(ud.DPMSolverSinglestep(order), NEAR, ud.LogSNR, (50, 100, 200)) for order in (1, 2, 3)],
-    *[(ud.UniPC(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3)],
-    *[(ud.UniPC(order, "bh1"), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2)],
-    *[(ud.UniPCNoise(order), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2, 3)],
-    *[(ud.DPMSolverNoise(order), NEAR, ud.LogSNR, (50, 100, 200)) for order in (1, 2, 3)],
-    *[(ud.LogRhoDEIS(order), FAR, ud.LogSNR, (100, 200, 400)) for order in (1, 2, 3, 4)],
-    (ud.PNDM(), FAR, ud.LogSNR, (50, 100, 200)),
-    (ud.PLMS(), FAR, ud.LogSNR, (50, 100, 200)),
-    (ud.Ralston(), NEAR, ud.Quadratic, (25, 50, 100)),
-    *[(ud.AdamsBashforth(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
-    *[(ud.DEIS(order), FAR, ud.LogSNR, (200, 400, 800)) for order in (1, 2, 3, 4)],
-    *[(ud.ExponentialAdams(order), FAR, ud.Tapered, (50, 100, 200)) for order in (2, 3, 4)],
-    *[(ud.ExponentialAdams(order, high=10.0), NEAR, ud.LogSNR, (100, 200, 400)) for order in (2, 3, 4)],
-    (ud.ExponentialAdams(5, high=10.0), NEAR, ud.LogSNR, (50, 100, 200)),
+    (ud.DDIM(), FAR, ud.LogSNR, (400, 800)),
+    (ud.Euler(), NEAR, ud.Quadratic, (400, 800)),
+    (ud.Heun(), NEAR, ud.Quadratic, (200, 400)),
+    (ud.Heun(), ud.FlowMatching(), ud.Quadratic, (200, 400)),
+    (ud.Euler(), ud.FlowMatching(), ud.Uniform, (400, 800)),
+    (ud.EulerMaruyama(eta=0.0), NEAR, ud.Quadratic, (400, 800)),
+    (ud.EDMStochastic(churn=0.0), NEAR, ud.Karras, (200, 400)),
+    *[(ud.DPMSolver(order), FAR, ud.LogSNR, (400, 800)) for order in (1, 2, 3)],
+    *[(ud.DPMSolverSinglestep(order), NEAR, ud.LogSNR, (100, 200)) for order in (1, 2, 3)],
+    *[(ud.UniPC(order), FAR, ud.LogSNR, (400, 800)) for order in (1, 2, 3)],
+    *[(ud.UniPC(order, "bh1"), FAR, ud.LogSNR, (200, 400)) for order in (1, 2)],
+    *[(ud.UniPCNoise(order), FAR, ud.LogSNR, (200, 400)) for order in (1, 2, 3)],
+    *[(ud.DPMSolverNoise(order), NEAR, ud.LogSNR, (100, 200)) for order in (1, 2, 3)],
+    *[(ud.LogRhoDEIS(order), FAR, ud.LogSNR, (200, 400)) for order in (1, 2, 3, 4)],
+    (ud.PNDM(), FAR, ud.LogSNR, (100, 200)),
+    (ud.PLMS(), FAR, ud.LogSNR, (100, 200)),
+    (ud.Ralston(), NEAR, ud.Quadratic, (50, 100)),
+    *[(ud.AdamsBashforth(order), FAR, ud.LogSNR, (400, 800)) for order in (1, 2, 3, 4)],
+    *[(ud.DEIS(order), FAR, ud.LogSNR, (400, 800)) for order in (1, 2, 3, 4)],
+    *[(ud.ExponentialAdams(order), FAR, ud.Tapered, (100, 200)) for order in (2, 3, 4)],
+    *[(ud.ExponentialAdams(order, high=10.0), NEAR, ud.LogSNR, (200, 400)) for order in (2, 3, 4)],
+    (ud.ExponentialAdams(5, high=10.0), NEAR, ud.LogSNR, (100, 200)),
 ]
 
 
@@ -128,7 +128,7 @@ def test_declared_order_in_distribution(solver, grid):
     last = NEAR.level(NEAR.t_min)
     truth = last.alpha**2 * 0.25 + last.sigma**2
     found = []
-    for count in (100, 200, 400):
+    for count in (200, 400):
         at_t_min = follow(solver, NEAR, grid(count).times(NEAR), 0.25, draws=count - 1)[-2]
         found.append(abs(float(at_t_min.square().sum()) - truth))
     slopes = [math.log2(a / b) for a, b in pairwise(found)]
