@@ -196,10 +196,10 @@ def test_weights_without_numbers_and_whole_ones_are_finite():
 
 
 def test_a_large_batch_of_noise_is_not_kept():
-    kept = batches._noise.cache_info().currsize
+    kept = batches._kept_noise.cache_info().currsize
     noise = BatchPlan(0, 64, 100).noise(0, (3, 16, 16))
     assert torch.equal(noise, BatchPlan(0, 64, 100).noise(0, (3, 16, 16)))
-    assert batches._noise.cache_info().currsize == kept
+    assert batches._kept_noise.cache_info().currsize == kept
 
 
 def test_draws_have_the_right_distribution():

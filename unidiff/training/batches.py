@@ -70,13 +70,15 @@ def _uniform(seed: int, steps: range, batch: int) -> Tensor:
     return (offsets[:, None] + torch.arange(batch, dtype=torch.float64) / batch) % 1
 
 
-@lru_cache(maxsize=2)
 def _noise(seed: int, steps: range, rows: range, size: int, device: torch.device) -> Tensor:
     """The noise of `BatchPlan.noise` for several steps, (steps, rows, size)."""
     first, blocks = rows.start * blocks_for(size), len(rows) * blocks_for(size)
     streams = (Streams([seed], purpose=_TRAINING, part=step) for step in steps)
     words = torch.stack([stream.words(first, blocks, device) for stream in streams])
     return normal(words.view(len(steps), len(rows), -1))[..., :size].float()
+
+
+_kept_noise = lru_cache(maxsize=2)(_noise)
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,9 @@ class BatchPlan:
         rows = range(self.batch) if rows is None else rows
         size = math.prod(shape)
         steps = _together(step, size * len(rows))
-        if len(steps) == 1:  # which is not kept
-            return _noise.__wrapped__(self.seed, steps, rows, size, torch.device(device)).reshape(len(rows), *shape)
-        noise = _noise(self.seed, steps, rows, size, torch.device(device))[step - steps.start]
+        if len(steps) == 1:  # nothing is drawn for steps to come
+            return _noise(self.seed, steps, rows, size, torch.device(device)).reshape(len(rows), *shape)
+        noise = _kept_noise(self.seed, steps, rows, size, torch.device(device))[step - steps.start]
         return noise.reshape(len(rows), *shape).clone()
 
     def condition_draws(self, step: int, draws: int = 1) -> Tensor:
