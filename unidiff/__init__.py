@@ -10,8 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from unidiff._version import __version__
+from unidiff.distribution import warn_of_the_other
 from unidiff.lazy import attach, exports
 from unidiff.renamed import RENAMED
+
+warn_of_the_other(Path(__file__).parent)
 
 NAMESPACES = ("codec", "data", "evaluation", "inverse", "pde", "tasks")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unidiff import reading
+from unidiff.distribution import install
 from unidiff.errors import RunError
 from unidiff.reading import Unreadable
 from unidiff.search_paths import require_online
@@ -30,7 +31,7 @@ def import_diffusers() -> Any:
     try:
         import diffusers
     except ImportError as error:
-        raise RunError(f"This needs the package diffusers ({error}): pip install 'unidiff[diffusers]'.") from error
+        raise RunError(f"This needs the package diffusers ({error}): {install('diffusers')}.") from error
     return diffusers
 
 

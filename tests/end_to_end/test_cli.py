@@ -156,7 +156,7 @@ MISTAKES = {
     "not an override": (["--set", "training.steps"], "training.steps"),
     "device": (["--device", "gpu"], "must be one of auto, cpu"),
     "batch": (["--set", "training.batch=9", "--set", "training.accumulate=2"], "divisor"),
-    "wandb": (["--set", "training.wandb=mine"], "unidiff[wandb]"),
+    "wandb": (["--set", "training.wandb=mine"], "unidiff-diffusion[wandb]"),
 }
 
 

@@ -418,7 +418,7 @@ def test_the_hub_is_asked_once(tmp_path, monkeypatch):
 
 def test_without_diffusers_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(RunError, match=r"pip install 'unidiff\[diffusers\]'"):
+    with pytest.raises(RunError, match=r"pip install 'unidiff-diffusion\[diffusers\]'"):
         KINDS[0].build(1)
 
 

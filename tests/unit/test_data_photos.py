@@ -187,7 +187,7 @@ PIXELS = RANDOM.integers(0, 256, (20, 9, 9, 3), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Folders that the library itself has written: one split, two splits, and one without images."""
-    datasets = pytest.importorskip("datasets", reason="needs the extra unidiff[datasets]")
+    datasets = pytest.importorskip("datasets", reason="needs the extra unidiff-diffusion[datasets]")
     datasets.disable_progress_bars()
     top = tmp_path_factory.mktemp("saved")
     classes = datasets.ClassLabel(names=["even", "odd", "other"])
@@ -260,5 +260,5 @@ def test_classes_of_the_library_that_are_none(values, problem):
 
 def test_the_library_missing_or_no_network(monkeypatch):
     monkeypatch.setattr("unidiff.data.hugging_face.find_spec", lambda name: None)
-    with pytest.raises(ParameterError, match=r"path: .*pip install 'unidiff\[datasets\]'"):
+    with pytest.raises(ParameterError, match=r"path: .*pip install 'unidiff-diffusion\[datasets\]'"):
         photos("somewhere").open()

@@ -373,5 +373,5 @@ def test_missing_and_wrong_files(saved, tmp_path, monkeypatch):
 
 def test_without_diffusers(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(RunError, match=r"pip install 'unidiff\[diffusers\]'"):
+    with pytest.raises(RunError, match=r"pip install 'unidiff-diffusion\[diffusers\]'"):
         load(saved)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from unidiff.cli.app import main
+from unidiff.distribution import require_own_files
+
+require_own_files()
+
+from unidiff.cli.app import main  # noqa: E402  (without its own files it could not be imported)
 
 __all__ = ["main"]

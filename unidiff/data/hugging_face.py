@@ -17,6 +17,7 @@ from torch import Tensor
 from unidiff import search_paths
 from unidiff.data.base import Dataset, OpenDataset, require_split, scaled, stacked
 from unidiff.data.image import FILE_LIMIT, decode
+from unidiff.distribution import install
 from unidiff.errors import DataError, ParameterError, is_whole, require, require_whole
 from unidiff.files import digest_of
 from unidiff.reading import read_bytes
@@ -32,9 +33,9 @@ _READ_TOGETHER = 1000  # rows
 class HuggingFaceImages(Dataset):
     """Images of a Hugging Face data set, short side resized to `size` (antialiased), then the centre cut out.
 
-    Needs the extra `unidiff[datasets]`. Splits: "train", and "test" or else "validation"; if there is none of these,
-    every tenth row of the train split (9, 19, 29, ...) is the test split, the others are the train split. Opening reads
-    every row once; the checksum is the SHA-256 of the encoded images. They are decoded on demand.
+    Needs `pip install 'unidiff-diffusion[datasets]'`. Splits: "train", and "test" or else "validation"; if there is
+    none of these, every tenth row of the train split (9, 19, 29, ...) is the test split, the others the train split.
+    Opening reads every row once; the checksum is the SHA-256 of the encoded images. They are decoded on demand.
 
     Args:
         path: A folder written by the library's `save_to_disk`, which may be under $UNIDIFF_DATA; else what its
@@ -92,7 +93,7 @@ class HuggingFaceImages(Dataset):
     def _rows(self, split: str) -> Any:
         """The rows of a split, images not decoded."""
         if find_spec("datasets") is None:
-            raise ParameterError("path", "reading it needs the library `datasets`: pip install 'unidiff[datasets]'.")
+            raise ParameterError("path", f"reading it needs the library `datasets`: {install('datasets')}.")
         import datasets
 
         try:

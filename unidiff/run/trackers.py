@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from unidiff.distribution import install
 from unidiff.errors import ParameterError
 from unidiff.run.directory import RunDirectory
 from unidiff.training.settings import Training
@@ -18,7 +19,7 @@ __all__ = ["Trackers", "check_trackers"]
 def check_trackers(settings: Training) -> None:
     """Raise a ParameterError, with the command that installs it, for a tracker that is not installed."""
     if settings.wandb and importlib.util.find_spec("wandb") is None:
-        problem = "Weights & Biases is not installed; run `pip install unidiff[wandb]` or remove this key."
+        problem = f"Weights & Biases is not installed; run `{install('wandb')}` or remove this key."
         raise ParameterError("training.wandb", problem)
 
 

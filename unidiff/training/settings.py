@@ -46,7 +46,7 @@ class Training(PlainArguments):
         keep: Newest checkpoints kept, at least 1.
         tensorboard: Write TensorBoard events.
         report: Write report.html, the page of the run, at its end; see docs/report.md.
-        wandb: Name of a Weights & Biases project to log to; needs the extra `unidiff[wandb]`.
+        wandb: Name of a Weights & Biases project to log to; needs `pip install 'unidiff-diffusion[wandb]'`.
     """
 
     steps: int
