@@ -11,17 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
-from unidiff.errors import ParameterError, RecipeError, RunError, complaint
+from unidiff.errors import ParameterError, RecipeError, RunError, complaint, require_whole
 from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
+    from unidiff.run.task import Task
     from unidiff.tasks.generation import GenerationRun
 
 __all__ = [
@@ -33,12 +34,15 @@ __all__ = [
     "Overrides",
     "RunArgument",
     "Settings",
+    "SolverOptions",
     "integers",
     "option_error",
     "option_of",
     "sample_conditions",
     "split_conditions",
 ]
+
+T = TypeVar("T", bound="Task")
 
 Overrides = Annotated[
     list[str] | None,
@@ -93,18 +97,71 @@ def _separated(option: str, text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
+class SolverOptions:
+    """The solver, its grid and the number of steps, in short.
+
+    Raises:
+        RunError: If the number of steps is not one.
+    """
+
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:NUMBER][@GRID[:NUMBER]]",
+            help="Solver and grid, as in compare: ddim, ddim:0.5@karras [default: those of the recipe].",
+        ),
+    ] = None
+    steps: Annotated[int | None, typer.Option(help="Steps of the grid [default: those of the recipe].")] = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            require_whole("--steps", self.steps, 1, 1_000_000)
+
+    @property
+    def words(self) -> list[str]:
+        """The options as they are written; empty if there are none."""
+        pairs = (("--solver", self.solver), ("--steps", self.steps))
+        return [str(word) for option, value in pairs if value is not None for word in (option, value)]
+
+    def apply(self, task: T, overrides: Sequence[str] | None = None) -> T:
+        """A task that draws samples with them.
+
+        Raises:
+            RunError: If it has no samples to draw, or the solver or the grid is not defined on its process, or
+                `overrides` choose a solver, too.
+        """
+        if not self.words:
+            return task
+        both = (["sampling.solver"] if self.solver else []) + (["sampling.grid"] if "@" in (self.solver or "") else [])
+        if clash := next((change for change in overrides or () if change.startswith(tuple(both))), None):
+            raise RunError(f"--solver {self.solver}: `--set {clash}` sets this too. Leave one of them out.")
+        try:
+            return task.drawn_with(self.solver, self.steps)
+        except ParameterError as error:
+            problem = error.problem if error.parameter == "solvers" else str(error)
+            raise RunError(f"{' '.join(self.words)}: {problem.removeprefix(f'{self.solver!r}: ')}") from error
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """Where a trained model is loaded, and whether its recipe may name classes from outside unidiff."""
 
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     allow_imports: AllowImports = False
 
-    def load(self, directory: Path, overrides: Sequence[str] | None, report: Callable[[str], None]) -> GenerationRun:
-        """The run of a generative model; see `load_generation`."""
+    def load(
+        self,
+        directory: Path,
+        overrides: Sequence[str] | None,
+        report: Callable[[str], None],
+        drawn: SolverOptions | None = None,
+    ) -> GenerationRun:
+        """The run of a generative model, whose samples are `drawn` with other solvers; see `load_generation`."""
         from unidiff.tasks.generation import load_generation
 
         run_directory.set(directory)
-        return load_generation(directory, overrides or (), report=report, **vars(self))
+        run = load_generation(directory, overrides or (), report=report, **vars(self))
+        return run if drawn is None else dataclasses.replace(run, recipe=drawn.apply(run.recipe, overrides))
 
 
 @dataclass(frozen=True)
@@ -243,6 +300,7 @@ class EditOptions:
     run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes, or shipped:NAME.")]
     image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, *sizes) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
+    drawn: SolverOptions
     guidance: GuidanceOptions
     images: ImageOptions
     overrides: Settings = None
