@@ -11,18 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
-from unidiff.errors import ParameterError, RecipeError, RunError, complaint, require_whole
+from unidiff.cli.solver_options import SolverOptions
+from unidiff.errors import ParameterError, RecipeError, RunError, complaint
 from unidiff.tasks.sample_conditions import SampleConditions
 
 if TYPE_CHECKING:
-    from unidiff.run.task import Task
     from unidiff.tasks.generation import GenerationRun
 
 __all__ = [
@@ -41,8 +41,6 @@ __all__ = [
     "sample_conditions",
     "split_conditions",
 ]
-
-T = TypeVar("T", bound="Task")
 
 Overrides = Annotated[
     list[str] | None,
@@ -94,52 +92,6 @@ def _separated(option: str, text: str) -> list[str]:
         problem = "quotes go around a whole name, as in --class '\"black, small\",white', and are doubled within"
         raise RunError(f"{option} {text}: {problem}.") from None
     return [word.strip() for word in words or [""]]
-
-
-@dataclass(frozen=True)
-class SolverOptions:
-    """The solver, its grid and the number of steps, in short.
-
-    Raises:
-        RunError: If the number of steps is not one.
-    """
-
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:NUMBER][@GRID[:NUMBER]]",
-            help="Solver and grid, as in compare: ddim, ddim:0.5@karras [default: those of the recipe].",
-        ),
-    ] = None
-    steps: Annotated[int | None, typer.Option(help="Steps of the grid [default: those of the recipe].")] = None
-
-    def __post_init__(self) -> None:
-        if self.steps is not None:
-            require_whole("--steps", self.steps, 1, 1_000_000)
-
-    @property
-    def words(self) -> list[str]:
-        """The options as they are written; empty if there are none."""
-        pairs = (("--solver", self.solver), ("--steps", self.steps))
-        return [str(word) for option, value in pairs if value is not None for word in (option, value)]
-
-    def apply(self, task: T, overrides: Sequence[str] | None = None) -> T:
-        """A task that draws samples with them.
-
-        Raises:
-            RunError: If it has no samples to draw, or the solver or the grid is not defined on its process, or
-                `overrides` choose a solver, too.
-        """
-        if not self.words:
-            return task
-        both = (["sampling.solver"] if self.solver else []) + (["sampling.grid"] if "@" in (self.solver or "") else [])
-        if clash := next((change for change in overrides or () if change.startswith(tuple(both))), None):
-            raise RunError(f"--solver {self.solver}: `--set {clash}` sets this too. Leave one of them out.")
-        try:
-            return task.drawn_with(self.solver, self.steps)
-        except ParameterError as error:
-            problem = error.problem if error.parameter == "solvers" else str(error)
-            raise RunError(f"{' '.join(self.words)}: {problem.removeprefix(f'{self.solver!r}: ')}") from error
 
 
 @dataclass(frozen=True)
