@@ -67,4 +67,6 @@ def test_mistakes_are_one_message(tmp_path):
         assert message in refused("sample", RUN, *words)
         assert message in refused("check", tmp_path / "tiny.yaml", *words)
     assert "--steps: this recipe is a comparison of solvers" in refused("run", "compare_exact", "--steps", 5)
-    assert "--solver: this recipe is the training of a" in refused("check", "classifier_digits_noisy", "--solver", "ddim")
+    assert "--solver: this recipe is the training of a" in refused(
+        "check", "classifier_digits_noisy", "--solver", "ddim"
+    )
