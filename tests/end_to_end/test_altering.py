@@ -63,6 +63,14 @@ def test_inpaint_keeps_what_is_black(folder, tmp_path, image, repeats):
     assert Image.open(out).width > 100
 
 
+def test_an_image_of_another_size_is_announced(folder, tmp_path):
+    Image.fromarray(np.zeros((9, 20), np.uint8)).save(tmp_path / "wide.png")
+    words = ("edit", folder / "run", tmp_path / "wide.png", "--count", 1, "--out", tmp_path / "x.png")
+    message = "wide.png is 20 x 9 pixels; its central square is resized to 8 x 8, as the model's images."
+    assert message in unidiff(*words).err
+    assert "resized" not in unidiff(*words[:2], folder / "digit.png", *words[3:]).err
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8])
 def test_a_mask_is_of_any_dtype(folder, tmp_path, dtype):
     hole = np.asarray(Image.open(folder / "hole.png")) > 0
@@ -135,7 +143,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
         "inpaint", run, digit, hole, "--repeats", 0, *out
     )
     adams = ["--set", "sampling.solver=ExponentialAdams"]
-    assert "sampling.solver=Ancestral" in refused("inpaint", run, digit, hole, "--repeats", 3, *adams, *out)
+    assert "--solver ancestral" in refused("inpaint", run, digit, hole, "--repeats", 3, *adams, *out)
     for name, words in {
         "bytes.npy": "values from 0 to 239",
         "nan.npy": "values from nan",

@@ -53,6 +53,7 @@ def test_an_exact_model(tmp_path):
     assert [(line["solver"], int(line["nfe"])) for line in table] == [
         (row["solver"], row["nfe"]) for row in facts["rows"]
     ]
+    assert {line["model"] for line in table} == {"exact"}
     assert facts["recipe"] == ud.load_recipe(tmp_path / "tiny.yaml").to_dict()
     assert facts["environment"]["unidiff"] == ud.__version__
     for name, size in {"errors.png": (1440, 624), "samples.png": (732, 480)}.items():
@@ -155,6 +156,7 @@ def test_a_trained_run_of_points(runs, tmp_path):
     assert result.code == 0, result
     facts = json.loads(result.out.splitlines()[-1])
     assert len(facts["rows"]) == 4
+    assert (tmp_path / "out/compare.csv").read_text().splitlines()[1].startswith("ring,")
     assert facts["reference"].startswith("Ring test, 300 samples, sha256:")
     assert facts["features"] is None
     assert facts["baseline"]["energy"] is not None

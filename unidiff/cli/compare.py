@@ -48,7 +48,7 @@ def compare(
     what: Annotated[
         list[str], typer.Argument(metavar="RUN...|RECIPE", help="Run directories, shipped:NAME; or one recipe.")
     ],
-    solvers: Annotated[str | None, typer.Option(metavar="LIST", help=_SOLVERS)] = None,
+    solvers: Annotated[str | None, typer.Option("--solvers", "--solver", metavar="LIST", help=_SOLVERS)] = None,
     nfe: Annotated[
         str | None, typer.Option(metavar="LIST", help="Numbers of function evaluations [default: 5,10,20,50,100].")
     ] = None,

@@ -53,7 +53,7 @@ class EditSession:
         if count is not None or not any(change.startswith("sampling.count=") for change in changes):
             changes.append(f"sampling.count={count or 8}")
         with Console() as console:
-            run = options.model.load(directory, changes, console.notice)
+            run = options.model.load(directory, changes, console.notice, options.drawn)
             shape = run.recipe.data.decoded_shape
             if len(shape) < 2:
                 problem = "only signals, images, volumes and videos can be edited"

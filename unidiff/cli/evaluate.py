@@ -48,7 +48,8 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Of the reference: test or train [default: test].")] = None,
     bits: Annotated[int | None, typer.Option(metavar="N", help="Also bits/dim of N test samples.")] = None,
     solvers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Solvers as in compare [default: the run's own].")
+        str | None,
+        typer.Option("--solvers", "--solver", metavar="LIST", help="As in compare [default: the run's own]."),
     ] = None,
     nfe: Annotated[
         str | None, typer.Option(metavar="LIST", help="Numbers of function evaluations [default: the run's own].")

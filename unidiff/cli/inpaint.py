@@ -44,7 +44,7 @@ def inpaint(
         try:
             solver = Resampling(cast(OneStep, solver), repeats)  # which checks that it has single steps
         except ParameterError as error:
-            raise RunError(f"--repeats {repeats}: {error.problem}: --set sampling.solver=Ancestral.") from error
+            raise RunError(f"--repeats {repeats}: {error.problem}: --solver ancestral.") from error
 
     session.write(
         functools.partial(complete, session.denoiser, x0.to(session.device), ~free.to(session.device), solver),

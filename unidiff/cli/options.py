@@ -18,6 +18,7 @@ import typer
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
+from unidiff.cli.solver_options import SolverOptions
 from unidiff.errors import ParameterError, RecipeError, RunError, complaint
 from unidiff.tasks.sample_conditions import SampleConditions
 
@@ -33,6 +34,7 @@ __all__ = [
     "Overrides",
     "RunArgument",
     "Settings",
+    "SolverOptions",
     "integers",
     "option_error",
     "option_of",
@@ -99,12 +101,19 @@ class ModelOptions:
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     allow_imports: AllowImports = False
 
-    def load(self, directory: Path, overrides: Sequence[str] | None, report: Callable[[str], None]) -> GenerationRun:
-        """The run of a generative model; see `load_generation`."""
+    def load(
+        self,
+        directory: Path,
+        overrides: Sequence[str] | None,
+        report: Callable[[str], None],
+        drawn: SolverOptions | None = None,
+    ) -> GenerationRun:
+        """The run of a generative model, whose samples are `drawn` with other solvers; see `load_generation`."""
         from unidiff.tasks.generation import load_generation
 
         run_directory.set(directory)
-        return load_generation(directory, overrides or (), report=report, **vars(self))
+        run = load_generation(directory, overrides or (), report=report, **vars(self))
+        return run if drawn is None else dataclasses.replace(run, recipe=drawn.apply(run.recipe, overrides))
 
 
 @dataclass(frozen=True)
@@ -243,6 +252,7 @@ class EditOptions:
     run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes, or shipped:NAME.")]
     image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, *sizes) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
+    drawn: SolverOptions
     guidance: GuidanceOptions
     images: ImageOptions
     overrides: Settings = None

@@ -13,7 +13,7 @@ import typer
 
 from unidiff.cli.console import Console, say
 from unidiff.cli.last_resort import run_directory
-from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
+from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides, SolverOptions
 from unidiff.cli.signals import StopOnSignal
 from unidiff.errors import RecipeError, RunError
 from unidiff.machine import is_speaker
@@ -35,6 +35,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the directory.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
     *,
+    drawn: SolverOptions,
     model: ModelOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -47,15 +48,16 @@ def run(
     run_directory.set(directory)
     own = directory / "recipe.yaml"
     try:
-        task = load_recipe(recipe, overrides or [], allow_imports=model.allow_imports)
+        task = drawn.apply(load_recipe(recipe, overrides or [], allow_imports=model.allow_imports), overrides)
     except RecipeError as error:
         if not (resume and os.path.isfile(own)) or own == Path(recipe):
             raise
         raise RecipeError(f"{error}\nThe run has a recipe of its own: `unidiff run {own} --resume`.") from error
-    if resume and (overrides or not os.path.isfile(own) or os.path.realpath(own) != os.path.realpath(recipe)):
+    changed = bool(overrides or drawn.words)
+    if resume and (changed or not os.path.isfile(own) or os.path.realpath(own) != os.path.realpath(recipe)):
         task = task.resumed(directory, allow_imports=model.allow_imports)
     again = str(own) if recipe == "-" or recipe.startswith("/dev/") else recipe  # a pipe is read once
-    words = ["run", again, *(word for change in overrides or () for word in ("--set", change))]
+    words = ["run", again, *(word for change in overrides or () for word in ("--set", change)), *drawn.words]
     words += ["--out", str(out)] if out else []
     options: Options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run}
     _carry_out(task, directory, options, model, as_json, [*words, "--resume"])
@@ -119,14 +121,19 @@ def _directory(recipe: Path, resume: bool) -> Path:
 
 
 def check(
-    recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False, allow_imports: AllowImports = False
+    recipe: Recipe,
+    overrides: Overrides = None,
+    *,
+    drawn: SolverOptions,
+    as_json: AsJson = False,
+    allow_imports: AllowImports = False,
 ) -> None:
     """Check a recipe without reading data or building the network, and print it in full."""
     from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe
     from unidiff.search_paths import expand
 
-    task = load_recipe(recipe, overrides or [], allow_imports=allow_imports)
+    task = drawn.apply(load_recipe(recipe, overrides or [], allow_imports=allow_imports), overrides)
     missing = [str(path) for path in dict.fromkeys(task.builds_on) if not os.path.isdir(locate(expand(path, "path")))]
     if as_json:
         print(json.dumps({"recipe": task.to_dict(), **task.facts(), **({"missing": missing} if missing else {})}))

@@ -16,6 +16,7 @@ from unidiff.cli.options import (
     ModelOptions,
     RunArgument,
     Settings,
+    SolverOptions,
     sample_conditions,
     split_conditions,
 )
@@ -33,6 +34,7 @@ def sample(
         typer.Option("--sampling", metavar="FILE.yaml", help="A file with a `sampling` section, of unidiff tune."),
     ] = None,
     *,
+    drawn: SolverOptions,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -58,7 +60,7 @@ def sample(
     with Console() as console:
         processes = Processes.join(model.device, console.notice)
         model = dataclasses.replace(model, device=processes.device)
-        loaded = model.load(run, changes, console.notice)
+        loaded = model.load(run, changes, console.notice, drawn)
         denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
         different = max(map(len, examples.cond.values()), default=1)
         # A row of each class, image or caption: as many as the user says, and else what fits a row.

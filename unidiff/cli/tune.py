@@ -36,7 +36,13 @@ def tune(
     run: RunArgument,
     nfe: Annotated[int, typer.Option(help="Number of function evaluations, at least 3.")],
     solvers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="As for compare: those to choose from [default: all multistep].")
+        str | None,
+        typer.Option(
+            "--solvers",
+            "--solver",
+            metavar="LIST",
+            help="As for compare: those to choose from [default: all multistep].",
+        ),
     ] = None,
     coefficients: Annotated[
         bool, typer.Option("--coefficients", help="Fit the weights of a linear multistep rule, too.")

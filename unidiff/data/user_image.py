@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
         elif tuple(small) != tuple(shape) and (height < shape[1] or width < shape[2]):
             sizes = f"{small[2]} x {small[1]}, or one of at least {shape[2]} x {shape[1]}"
             raise DataError(f"{path} is {width} x {height} pixels; use an image of {sizes}, which is downsampled.")
+        if (height, width) != tuple(shape[1:]):
+            part, size = "its central square" if height != width else "it", f"{shape[2]} x {shape[1]}"
+            notice = f"{path} is {width} x {height} pixels; {part} is resized to {size}, as the model's images."
+            warnings.warn(notice, stacklevel=2)
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
     x = _floats(path, "[-1, 1] (bytes: x / 127.5 - 1)", shape, small).float()
     if not bool((x.abs() <= 1).all()):

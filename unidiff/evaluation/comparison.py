@@ -140,9 +140,9 @@ class Comparison:
         """The result as one JSON object."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
-    def to_csv(self) -> str:
-        """The rows as CSV, with a header line; empty where not measured."""
-        rows = [row.to_dict() for row in self.rows]
+    def to_csv(self, model: str = "") -> str:
+        """The rows as CSV, with a header line; empty where not measured. `model` names the only model."""
+        rows = [{**row.to_dict(), "model": row.model or model} for row in self.rows]
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import unidiff
 from unidiff.errors import ParameterError
-from unidiff.grid import Grid
+from unidiff.grid import Grid, Uniform
 from unidiff.solver.base import Solver
 
 __all__ = ["SolverSpec", "short", "solver_specs"]
@@ -30,6 +30,10 @@ class SolverSpec:
         few, more = self.grid.with_steps(50), self.grid.with_steps(51)  # they differ in the number of steps alone
         fixed = [f.name for f in dataclasses.fields(self.grid) if getattr(few, f.name, 0) == getattr(more, f.name, 0)]
         return f"{short(self.solver)} @ {short(self.grid, fixed)}"
+
+    def with_steps(self, steps: int) -> SolverSpec:
+        """With another number of steps; those of Native, which has its own, are replaced by equal ones in time."""
+        return dataclasses.replace(self, grid=self.grid.with_steps(steps) or Uniform(steps))
 
     @classmethod
     def of(cls, entry: Any, grid: Grid) -> SolverSpec:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
+import os
 import re
+import sys
 import types
 import typing
 import warnings
@@ -96,10 +98,12 @@ class Builder:
             raise node.at.error(key, problem)
         if not colon:
             raise node.at.error(key, f"write a class from outside unidiff as module:Class, got {written!r}")
+        if "" not in sys.path and os.getcwd() not in sys.path:  # as `python -m unidiff` has it, behind all else
+            sys.path.append(os.getcwd())
         try:
             return operator.attrgetter(name)(importlib.import_module(module))
         except Exception as error:  # anything at all can go wrong while foreign code is imported
-            problem = f"{written} cannot be imported ({type(error).__name__}: {error}). Is it on PYTHONPATH?"
+            problem = f"{written} cannot be imported ({type(error).__name__}: {error}). Is it here or on PYTHONPATH?"
             raise node.at.error(key, problem) from error
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:

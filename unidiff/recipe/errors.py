@@ -58,6 +58,8 @@ def unknown_key(cls: type, name: str, child: Node, node: Node, key: str) -> Reci
         hint += f" ({cls.__name__} was chosen by {chosen.at.source.name}; {whole} replaces all of it.)"
     if name == "shape" and not hint:
         hint = " The shape of a sample comes from the data."
+    if name == "steps" and not hint:  # of a grid that has its own, or of a task that trains nothing
+        hint = " To draw samples in fewer steps, choose another grid: {type: Uniform, steps: 20}." * ("grid" in key)
     return child.at.error(join(key, name), f"unknown key.{hint}", keys or f"no keys: {cls.__name__} has no parameters")
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from unidiff.arguments import plain_arguments
 from unidiff.errors import RunError
@@ -107,6 +107,16 @@ class Task(Record, ABC):
             RunError: If there is no run to resume, or it was started with another recipe and is not to be extended.
         """
         raise RunError("--resume: this recipe does not train a model. Leave it out.")
+
+    def drawn_with(self, solver: str | None, steps: int | None) -> Self:
+        """The task whose samples are drawn with another solver, as for `SolverSpec.of`, or number of steps.
+
+        Raises:
+            RunError: If the task does not train a model that draws samples.
+            ParameterError: If the text names none, or it is not defined on the process.
+        """
+        problem = f"this recipe is {self.noun}, and only a model that is trained draws samples with one solver"
+        raise RunError(f"{'--steps' if solver is None else '--solver'}: {problem}. Leave it out.")
 
     def load(self, directory: Path, *, device: str, report: Callable[[str], None]) -> Run:
         """The run of this recipe in a directory; see `unidiff.load`."""

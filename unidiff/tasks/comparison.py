@@ -17,6 +17,7 @@ from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
+from unidiff.run.directory import RunDirectory
 from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
@@ -119,15 +120,16 @@ class SolverComparison(ResultsTask):
     def write(self, comparison: Comparison, facts: dict[str, Any], directory: Path) -> ComparisonOutcome:
         """Write what `compare_recipe` returned: table, summary and two figures; see `ResultsTask.written`."""
         content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}
-        table, errors, samples, _ = self.files
+        errors, samples = self.files[1:3]
+        table = comparison.to_csv(RunDirectory(self.runs[0]).name if self.runs else "exact")
         model = ", ".join(str(run) for run in self.runs) or f"Exact model of {self.data!r} with {self.process!r}"
         caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
         caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
         with self.written(directory, content) as folder:
-            (folder / table).write_text(comparison.to_csv())
+            (folder / self.files[0]).write_text(table)
             _plot_errors(comparison, folder / errors, caption)
             _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
-        return ComparisonOutcome(directory, content, self.files, comparison.to_csv(), comparison=comparison)
+        return ComparisonOutcome(directory, content, self.files, table, comparison=comparison)
 
 
 def _name(line: Line) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
@@ -22,6 +22,7 @@ from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError
+from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -179,6 +180,17 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         if self.objective.needs_teacher != (self.teacher is not None):
             need = "needs one, the run of a model." if self.teacher is None else "needs none. Leave it out."
             raise ParameterError("teacher", f"{type(self.objective).__name__} {need}")
+
+    def drawn_with(self, solver: str | None, steps: int | None) -> Self:
+        """See `Task.drawn_with`; a solver that names no grid runs on that of the recipe."""
+        own = self.sampling.grid_for(self.process)
+        spec = SolverSpec(self.sampling.solver, own) if solver is None else SolverSpec.of(solver, own)
+        if steps is not None:
+            if spec.grid is not own and spec.grid.with_steps(steps) is None:
+                raise ParameterError("steps", f"{spec.grid!r} has a number of steps of its own. Leave --steps out.")
+            spec = spec.with_steps(steps)
+        grid = self.sampling.grid if spec.grid is own else spec.grid
+        return replace(self, sampling=replace(self.sampling, solver=spec.solver, grid=grid))
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""

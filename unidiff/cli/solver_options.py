@@ -1,0 +1,64 @@
+"""The options that choose solver, grid and number of steps, wherever samples are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from unidiff.errors import ParameterError, RunError, require_whole
+
+if TYPE_CHECKING:
+    from unidiff.run.task import Task
+
+__all__ = ["SolverOptions"]
+
+T = TypeVar("T", bound="Task")
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """The solver, its grid and the number of steps, in short.
+
+    Raises:
+        RunError: If the number of steps is not one.
+    """
+
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:NUMBER][@GRID[:NUMBER]]",
+            help="Solver and grid, as in compare: ddim, ddim:0.5@karras [default: those of the recipe].",
+        ),
+    ] = None
+    steps: Annotated[int | None, typer.Option(help="Steps of the grid [default: those of the recipe].")] = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            require_whole("--steps", self.steps, 1, 1_000_000)
+
+    @property
+    def words(self) -> list[str]:
+        """The options as they are written; empty if there are none."""
+        pairs = (("--solver", self.solver), ("--steps", self.steps))
+        return [str(word) for option, value in pairs if value is not None for word in (option, value)]
+
+    def apply(self, task: T, overrides: Sequence[str] | None = None) -> T:
+        """A task that draws samples with them.
+
+        Raises:
+            RunError: If it has no samples to draw, or the solver or the grid is not defined on its process, or
+                `overrides` choose a solver, too.
+        """
+        if not self.words:
+            return task
+        both = (["sampling.solver"] if self.solver else []) + (["sampling.grid"] if "@" in (self.solver or "") else [])
+        if clash := next((change for change in overrides or () if change.startswith(tuple(both))), None):
+            raise RunError(f"--solver {self.solver}: `--set {clash}` sets this too. Leave one of them out.")
+        try:
+            return task.drawn_with(self.solver, self.steps)
+        except ParameterError as error:
+            problem = error.problem if error.parameter == "solvers" else str(error)
+            raise RunError(f"{' '.join(self.words)}: {problem.removeprefix(f'{self.solver!r}: ')}") from error
