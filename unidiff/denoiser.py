@@ -126,6 +126,7 @@ class NeuralDenoiser(Denoiser):
     sqrt(alpha^2 + sigma^2), the output is multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both factors are 1
     and the network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
     Preconditioned, which assumes its own standard deviation of the data, they are c_in and 1 of Karras et al. 2022.
+    A score by hand, or a network trained without these factors, is a `FromFunction`.
 
     Args:
         process: The process of the noisy states.
