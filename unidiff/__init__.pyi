@@ -67,7 +67,7 @@ from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.feature_cache import FeatureCache as FeatureCache
 from unidiff.figures.reproduce import reproduce as reproduce
-from unidiff.function_denoiser import FunctionDenoiser as FunctionDenoiser
+from unidiff.function_denoiser import FromFunction as FromFunction
 from unidiff.grid import ArcLength as ArcLength
 from unidiff.grid import FixedGrid as FixedGrid
 from unidiff.grid import Grid as Grid

@@ -9,19 +9,19 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import unidiff
 from unidiff.errors import ParameterError
 
-__all__ = ["WORDS", "annotations_of", "fits", "list_of", "misfit"]
+__all__ = ["WORDS", "annotations_of", "fits", "got", "list_of", "misfit"]
 
 # Annotations in words, for messages here and about recipes.
 WORDS: dict[Any, str] = {
@@ -39,6 +39,11 @@ WORDS: dict[Any, str] = {
     np.ndarray: "an array",
     torch.dtype: "a dtype",
     torch.device: "a device",
+}
+_PROTOCOLS = {
+    "Trainable": "a model with a network to train, such as a NeuralDenoiser",
+    "Loss": "an objective, such as Denoising()",
+    "Conditions": "a conditioning, such as Labels()",
 }
 _LISTS = (tuple, list, Sequence, Collection, Iterable)
 
@@ -81,6 +86,8 @@ def fits(annotation: Any, value: object) -> bool:
     if origin in _LISTS:
         return _is_list(origin, args, value)
     if getattr(origin, "_is_protocol", False):
+        if isinstance(value, type):  # it has the methods, but is not what they are called on
+            return False
         members = {name for base in origin.__mro__ for name in vars(base).get("__annotations__", ())}
         members |= {name for name in vars(origin) if not name.startswith("_")}
         return all(hasattr(value, name) for name in members)
@@ -105,6 +112,8 @@ def list_of(one: str) -> str:
 
 def _phrase(annotation: Any) -> str:
     """An annotation in words."""
+    if isinstance(annotation, TypeVar):
+        annotation = annotation.__bound__ or Any
     origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(_phrase, args)))
@@ -117,6 +126,8 @@ def _phrase(annotation: Any) -> str:
     if origin in WORDS:
         return WORDS[origin]
     name = getattr(origin, "__name__", str(origin)).lstrip("_")
+    if getattr(origin, "_is_protocol", False) and name in _PROTOCOLS:
+        return _PROTOCOLS[name]
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
@@ -165,9 +176,51 @@ def misfit(function: Callable[..., Any], values: Mapping[str, Any], made: object
         if value is defaults[name] or fits(annotation, value):
             continue
         if made is None or not fits(annotation, getattr(made, name, value)):
-            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else reprlib.repr(value)
-            return ParameterError(name, f"must be {_phrase(annotation)}, got {got}")
+            return ParameterError(name, f"must be {_phrase(annotation)}, got {got(value)}{_remedy(annotation, value)}")
     return None
+
+
+def got(value: object) -> str:
+    """A value in a message: of a tensor its shape, of a class, a function or a network its name."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (type, types.FunctionType)):
+        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    return f"an object of {type(value).__name__}" if isinstance(value, nn.Module) else reprlib.repr(value)
+
+
+def _remedy(annotation: Any, value: object) -> str:
+    """What to pass instead, as a sentence, where that is known: to a class its object, else what the kind says."""
+    if isinstance(value, (list, tuple)):
+        return next((remedy for part in value if (remedy := _remedy(annotation, part))), "")
+    for kind in _kinds(annotation):
+        if not getattr(kind, "_is_protocol", False) and isinstance(value, kind):
+            return ""
+        if isinstance(value, type):
+            if getattr(kind, "_is_protocol", False) or issubclass(value, kind):
+                return f". Make an object of it: {value.__name__}({'...' if _needs(value) else ''})"
+        elif (instead := getattr(kind, "_instead_of", None)) is not None and (remedy := instead(value)):
+            return f". {remedy}"
+    return ""
+
+
+def _needs(cls: type) -> bool:
+    """Whether a constructor needs arguments."""
+    return any(default is inspect.Parameter.empty for default in _defaults(cls).values())
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation names, those of the items of a list too."""
+    if isinstance(annotation, TypeVar):
+        annotation = annotation.__bound__ or Any
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        yield annotation
+    for arm in (
+        *typing.get_args(annotation),
+        *([] if isinstance(annotation, type) else [typing.get_origin(annotation)]),
+    ):
+        if arm not in (None, Union, types.UnionType, Ellipsis, *_LISTS):
+            yield from _kinds(arm)
 
 
 @lru_cache(maxsize=1000)

@@ -10,6 +10,7 @@ constructor says itself comes first, because it knows more ("an integer >= 1").
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import operator
 import os
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.annotations import misfit
+from unidiff.annotations import got, misfit
 from unidiff.errors import ParameterError, UnidiffError, require
 
 __all__ = ["PlainArguments", "plain", "plain_arguments"]
@@ -120,9 +121,23 @@ def _tensor(name: str, value: Any, words: frozenset[str]) -> Any:
         # An array that may not be written to would be shared with a tensor that may.
         return torch.as_tensor(value if getattr(getattr(value, "flags", None), "writeable", True) else value.copy())
     except (TypeError, ValueError, RuntimeError) as error:
-        shown = repr(value) if value is None or isinstance(value, str) else f"{type(value).__name__} ({error})"
-        problem = f"must be a tensor or an array of numbers, got {shown}"
-        raise ParameterError(name, problem) from error
+        shown = repr(value) if value is None or isinstance(value, str) else got(value)
+        listed = isinstance(value, (np.ndarray, list, tuple))
+        reason = f" ({error})" if listed and "could not determine the shape" not in str(error) else _samples_of(value)
+        raise ParameterError(name, f"must be a tensor or an array of numbers, got {shown}{reason}") from error
+
+
+def _samples_of(value: Any) -> str:
+    """How to get samples as a tensor of data of any form, as a sentence; empty for what is no data."""
+    if isinstance(value, type):
+        return ""
+    if hasattr(value, "batch") or hasattr(value, "open"):  # a data set of unidiff, opened or not
+        opened = "data" if hasattr(value, "batch") else "data.open()"
+        return f". Pass samples of it, such as {opened}.batch(torch.arange(100))"
+    if hasattr(value, "dataset") and hasattr(value, "__iter__"):  # a DataLoader
+        return ". Pass a batch of it, such as next(iter(data))"
+    many = hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    return ". Stack samples of it, such as torch.stack([data[i] for i in range(100)])" if many else ""
 
 
 class _Signature:
@@ -142,6 +157,14 @@ class _Signature:
         named = {name: plain(name, value, annotations.get(name, self.others)) for name, value in options.items()}
         return [*known, *args[len(known) :]], named
 
+    def meant(self, name: str) -> str:
+        """The parameter that was perhaps meant by a name that became a condition, as a question."""
+        if name in self.annotations:
+            return ""
+        steps = "steps" in name and "grid" in self.annotations
+        close = ["grid"] if steps else difflib.get_close_matches(name, self.annotations, 1, 0.7)
+        return f"Did you mean {close[0]}={'20' if steps else ''}?" if close else ""
+
     def by_name(self, known: list[Any], named: dict[str, Any]) -> dict[str, Any]:
         """Name -> argument."""
         return dict(zip(self.positional, known)) | named
@@ -159,7 +182,12 @@ def plain_arguments(function: F) -> F:
         known, named = signature.plain(args, options)
         if wrong := misfit(function, signature.by_name(known, named)):
             raise wrong
-        return function(*known, **named)
+        try:
+            return function(*known, **named)
+        except ParameterError as error:
+            if error.parameter in named and (hint := signature.meant(error.parameter)) and hint not in error.problem:
+                raise ParameterError(error.parameter, f"{error.problem.rstrip('.')}. {hint}") from error
+            raise
 
     return cast(F, call)
 

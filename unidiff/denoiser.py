@@ -50,6 +50,14 @@ class Denoiser(PlainArguments, nn.Module, ABC):
     learned_variance: bool = False
     differentiable: bool = True
 
+    @classmethod
+    def _instead_of(cls, value: object) -> str:
+        if isinstance(value, nn.Module):
+            return "Make a model of a network: NeuralDenoiser(process, parameterization, network)"
+        if callable(value):
+            return "Make a model of a function: FromFunction(process, Score(), function)"
+        return f"Pass the model of a run: load({value!r}).denoiser" if isinstance(value, str) else ""
+
     def _copy_interface(self, denoiser: Denoiser, *others: Denoiser) -> None:
         """Copy process, shape and conditions of the denoiser that this one wraps; it may also evaluate others."""
         for name in ("process", "shape", "conditions", "learned_variance"):
@@ -126,6 +134,7 @@ class NeuralDenoiser(Denoiser):
     sqrt(alpha^2 + sigma^2), the output is multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both factors are 1
     and the network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
     Preconditioned, which assumes its own standard deviation of the data, they are c_in and 1 of Karras et al. 2022.
+    A score by hand is a `FromFunction`.
 
     Args:
         process: The process of the noisy states.

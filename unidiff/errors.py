@@ -99,9 +99,19 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
         allowed: What is allowed, as a phrase: "an integer >= 1".
     """
     if not condition:
-        shown = abridged(repr(value))
+        shown = abridged(_shown(value))
         shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 4 :]}"
         raise ParameterError(parameter, f"must be {allowed}, got {shown}")
+
+
+def _shown(value: object) -> str:
+    """The repr of a value, but of tensors and arrays, in lists too, their numbers alone or their shapes."""
+    if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "tolist"):
+        return repr(value.tolist()) if value.shape == () else f"{value.dtype} of shape {tuple(value.shape)}"
+    if type(value) in (list, tuple):
+        inside = ", ".join(map(_shown, value))  # type: ignore[call-overload]
+        return f"[{inside}]" if type(value) is list else f"({inside}{',' * (len(value) == 1)})"  # type: ignore[arg-type]
+    return repr(value)
 
 
 def require_shape(parameter: str, what: str, shape: Sequence[int], expected: Sequence[int]) -> None:

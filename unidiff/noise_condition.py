@@ -132,6 +132,9 @@ def apply_network(network: nn.Module, basis: Basis, u: Tensor, c: Tensor, **cond
         pixels = pixels.to(dtype)
     version = None if u.is_inference() else u._version
     output: Tensor = network(pixels, c, **cond)
+    if not isinstance(output, Tensor):
+        inner = " Wrap it in a module that returns the tensor inside, such as its .sample." if output else ""
+        raise ParameterError("backbone", f"must return a tensor, got an object of {type(output).__name__}.{inner}")
     if version is not None and u._version != version:
         raise ParameterError("backbone", "the network writes into its input. Let it begin with x = x.clone().")
     return output if output.dtype == u.dtype else output.to(u.dtype)

@@ -22,6 +22,7 @@ from unidiff.precision import precise
 from unidiff.process.base import Process
 from unidiff.process.decoder import decoder_log_scale, decoder_nll
 from unidiff.process.level import Level, Scale, posterior_kl
+from unidiff.solver.spec import grid_for
 
 __all__ = ["Bound", "variational_bound"]
 
@@ -50,7 +51,7 @@ class Bound(Likelihood):
 def variational_bound(
     denoiser: Denoiser,
     x: Tensor,
-    grid: Grid,
+    grid: Grid | str | int,
     *,
     levels: int | None = None,
     variance: float | None = None,
@@ -109,6 +110,7 @@ def variational_bound(
         problem = "None asks for the learned variance, which this model does not predict."
         raise ParameterError("decoder_variance", f"{problem} Pass a number from 0 to 1.")
     require_whole("batch", batch, 1, 10_000_000)
+    grid = grid_for(denoiser.process, grid)
     times = grid.times(denoiser.process)[:-1].flip(0)
     if decoder_variance != 1 and (len(times) == 1 or denoiser.process.basis.shape):
         reason = "has no step above its decoder" if len(times) == 1 else "has other variances in each mode"

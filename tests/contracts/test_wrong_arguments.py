@@ -190,6 +190,6 @@ def test_a_class_of_ones_own_is_left_alone():
 
 def test_a_function_without_a_state_and_a_time_is_rejected_before_its_first_use():
     for function in (torch.neg, lambda x: x, lambda: 0):
-        with pytest.raises(ParameterError, match="function must be a Python function of a state and a time"):
-            ud.FunctionDenoiser(ud.VPSDE(), function)
-    assert ud.FunctionDenoiser(ud.VPSDE(), lambda x, t, y: x).conditions == (ud.Named("y"),)
+        with pytest.raises(ParameterError, match="function must be a Python function of a state and its noise level"):
+            ud.FromFunction(ud.VPSDE(), ud.Score(), function)
+    assert ud.FromFunction(ud.VPSDE(), ud.Score(), lambda x, t, y: x).conditions == (ud.Named("y"),)

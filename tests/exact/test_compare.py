@@ -17,8 +17,8 @@ from unidiff.errors import ParameterError
 from unidiff.evaluation.budget import plan, probe
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.compatibility import check_same_data
-from unidiff.evaluation.solver_spec import SolverSpec, short, solver_specs
 from unidiff.recipe.registry import PUBLIC
+from unidiff.solver.spec import SolverSpec, short, solver_specs
 
 F64 = torch.float64
 PROCESSES = [ud.DDPM(), ud.NCSN(0.01, 5.0, 20), ud.EDM(), ud.FlowMatching(), ud.SubVPSDE(), ud.VESDE()]

@@ -353,7 +353,7 @@ def test_a_negative_condition_keeps_its_fraction_beside_integers():
     def score(u, t, w):
         return -u + w.reshape(-1, 1).to(u)
 
-    model = ud.FunctionDenoiser(ud.VPSDE(), score, (2,))
+    model = ud.FromFunction(ud.VPSDE(), ud.Score(), score, (2,))
     guided = ud.ClassifierFree(model, 3.0, negative={"w": torch.tensor([0.5])})
     x = [
         ud.sample(guided, grid=ud.Uniform(4), seeds=2, w=w).x for w in (torch.tensor([1, 2]), torch.tensor([1.0, 2.0]))

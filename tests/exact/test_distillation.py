@@ -117,7 +117,7 @@ def test_a_teacher_must_be_of_the_students_process_samples_and_conditions():
             ud.train(model, source, objective, settings)
         with pytest.raises(ParameterError, match=f"teacher: its {what}"):
             objective.losses(model, x, x, model.process.level(torch.tensor([0.5, 0.5]), x))
-    ud.Distillation().with_teacher(ud.FunctionDenoiser(ud.VPSDE(), lambda x, t: -x)).check_model(model)
+    ud.Distillation().with_teacher(ud.FromFunction(ud.VPSDE(), ud.Score(), lambda x, t: -x)).check_model(model)
 
 
 def test_the_order_of_conditions_does_not_matter():

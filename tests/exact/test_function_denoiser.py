@@ -31,7 +31,7 @@ PROCESSES = [ud.VPSDE(), ud.EDM(), ud.NCSN(0.05, 20.0, 6)]
 @pytest.mark.cases(6)
 @pytest.mark.parametrize(("solver", "process"), rotating(instances(ud.Solver), PROCESSES, 1), ids=repr)
 def test_every_solver_runs_on_a_hand_written_score(solver, process):
-    own = ud.FunctionDenoiser(process, gaussian_score(process), (2,))
+    own = ud.FromFunction(process, ud.Score(), gaussian_score(process), (2,))
     exact = ud.GaussianMixture(process, M[None], C)
     x, truth = (ud.sample(model, solver, ud.Uniform(6), seeds=3, dtype=D).x for model in (own, exact))
     # x0 from a score divides by alpha, at least 6.6e-3 on VPSDE, and eps by sigma: 2^-53 / 6.6e-3 a step times the
@@ -49,15 +49,63 @@ def test_one_time_per_sample_and_modes(process):
         times.append(t)
         return u + t
 
-    prediction = ud.FunctionDenoiser(process, x0, parameterization=ud.X0())(v, level)
+    prediction = ud.FromFunction(process, ud.X0(), x0)(v, level)
     expected = process.basis.forward(process.basis.inverse(v) + t[:, None])
     assert torch.allclose(prediction.x0, expected, rtol=0, atol=1e-14)
     assert torch.allclose(level.alpha * prediction.x0 + level.sigma * prediction.eps, v, rtol=0, atol=1e-14)
     assert times[0].shape == (2, 1)
 
 
+@pytest.mark.parametrize("process", [ud.VPSDE(), ud.DDPM(50), ud.EDM(), ud.NCSN(0.05, 20.0, 6)], ids=kind)
+@pytest.mark.parametrize(
+    "parameterization", [ud.Score(), ud.Eps(), ud.X0(), ud.V(), ud.Velocity(), ud.Preconditioned(0.7)], ids=repr
+)
+def test_every_parameterization_by_hand_is_the_exact_denoiser(process, parameterization):
+    # With r^2 = alpha^2 C + sigma^2 and s = (u - alpha m) / r^2: E[x0 | u] = m + alpha C s, E[eps | u] = sigma s.
+    def by_hand(u, level):
+        shift = (u - level.alpha * M) / (level.alpha**2 * C + level.sigma**2)
+        return parameterization.target(M + level.alpha * C * shift, level.sigma * shift, level)
+
+    own, exact = ud.FromFunction(process, parameterization, by_hand), ud.GaussianMixture(process, M[None], C)
+    for t in (process.t_min, 0.3, 1.0):
+        u = torch.tensor([[0.5, -1.0], [2.0, 0.1]], dtype=D)
+        for level in (process.level(t), process.level(torch.full((2,), t, dtype=D), u)):
+            ours, truth = own(u, level), exact(u, level)
+            # Solving for x0 and eps divides the rounding of one operation, 2^-53, by the sine of the angle between the
+            # state's and the prediction's rows; where one of them is not determined its error is that over its scale.
+            a, b = map(torch.as_tensor, parameterization.coefficients(level))
+            alpha, sigma = map(torch.as_tensor, (level.alpha, level.sigma))
+            sine = ((alpha * b - sigma * a).abs() / ((a**2 + b**2) * (alpha**2 + sigma**2)).sqrt()).min()
+            bound = 16 * 2**-53 * (1 + u.abs().max()) / sine / torch.minimum(torch.ones(()), sigma.min())
+            assert (ours.x0 - truth.x0).abs().max() < bound
+            assert (ours.eps - truth.eps).abs().max() < bound
+
+
+def test_the_second_parameter_says_what_it_is():
+    process, asked = ud.EDM(), {}
+    functions = [
+        lambda x, sigma: asked.update(sigma=sigma) or -x,
+        lambda x, log_snr: asked.update(log_snr=log_snr) or -x,
+        lambda x, anything: asked.update(time=anything) or -x,
+        lambda x, level: asked.update(level=level) or -x,
+    ]
+    level = process.level(0.4)
+    for function in functions:
+        ud.FromFunction(process, ud.Score(), function)(torch.ones(3, 2, dtype=D), level)
+    assert asked.pop("level") is level
+    assert {name: float(value) for name, value in asked.items()} == {name: getattr(level, name) for name in asked}
+    # A score of sigma, the usual form for variance exploding: what a NeuralDenoiser made of it had std 29.
+    s = ud.FromFunction(ud.VESDE(), ud.Score(), lambda x, sigma: (1 - x) / (0.3**2 + sigma**2), (1,))
+    exact = ud.GaussianMixture(ud.VESDE(), [[1.0]], 0.3**2)
+    x, truth = (ud.sample(model, ud.Heun(), ud.LogSNR(20), seeds=5, dtype=D).x for model in (s, exact))
+    # x0 = u + sigma^2 score: states up to 200 (50 x 4), 2^-53 each, over 40 evaluations.
+    assert (x - truth).abs().max() < 40 * 200 * 2**-53 * 10
+    with pytest.raises(ParameterError, match="sigma is one number for all modes"):
+        ud.FromFunction(ud.Blurring(shape=(2,), blur_max=2.0), ud.X0(), functions[0])
+
+
 def test_conditions_are_the_further_parameters():
-    model = ud.FunctionDenoiser(ud.FlowMatching(), lambda u, t, target: target, (2,), ud.X0())
+    model = ud.FromFunction(ud.FlowMatching(), ud.X0(), lambda u, t, target: target, (2,))
     assert model.conditions == (ud.Named("target"),)
     target = torch.tensor([[0.25, -0.5], [0.5, 1.0]])
     assert torch.allclose(ud.sample(model, seeds=2, target=target).x, target, rtol=0, atol=1e-5)
@@ -76,7 +124,7 @@ def test_a_module_keeps_its_parameters():
         def forward(self, u, t):
             return self.layer(u) * t
 
-    model = ud.FunctionDenoiser(ud.FlowMatching(), Field(), (2,), ud.Velocity())
+    model = ud.FromFunction(ud.FlowMatching(), ud.Velocity(), Field(), (2,))
     assert [*model.parameters()] == [*network.parameters()]
     ud.sample(model, ud.Euler(), ud.Uniform(4), seeds=2, dtype=D, grad=True).x.sum().backward()
     assert network.weight.grad.abs().max() > 0
@@ -85,16 +133,16 @@ def test_a_module_keeps_its_parameters():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (0.5, "function must be a function of a state and a time, got 0.5"),
+        (0.5, "function must be a function of a state and its noise level, got 0.5"),
         (lambda u, t: None, "function must be a function that returns a tensor"),
         (lambda u, t: u[:, :1], r"returned values must have shape \(3, 2\), got \(3, 1\)"),
     ],
 )
 def test_what_is_not_a_score_is_one_error(function, message):
     with pytest.raises(ParameterError, match=message):
-        ud.sample(ud.FunctionDenoiser(ud.VPSDE(), function, (2,)), seeds=3)
+        ud.sample(ud.FromFunction(ud.VPSDE(), ud.Score(), function, (2,)), seeds=3)
 
 
 def test_a_score_without_signal_is_refused():
     with pytest.raises(ParameterError, match="Score cannot be converted to data at t = 1"):
-        ud.FunctionDenoiser(ud.FlowMatching(), lambda u, t: -u)
+        ud.FromFunction(ud.FlowMatching(), ud.Score(), lambda u, t: -u)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from unidiff.annotations import got
 from unidiff.data.base import (
     Dataset,
     OpenDataset,
@@ -75,7 +76,9 @@ def as_open_dataset(data: Data, name: str = "data") -> OpenDataset:
     text = isinstance(data, (str, bytes, dict))
     if not text and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return _map_source(data, name)
-    require(not text and hasattr(data, "__iter__"), "data", type(data), _FORMS)
+    if text or isinstance(data, type) or not hasattr(data, "__iter__"):
+        remedy = f". Make an object of it: {data.__name__}()" if isinstance(data, type) else ""
+        raise ParameterError("data", f"must be {_FORMS}, got {got(data)}{remedy}")
     return _stream_source(cast("Iterable[Any]", data), name)
 
 

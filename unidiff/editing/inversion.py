@@ -15,13 +15,14 @@ from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.grid import Grid, default_grid
+from unidiff.grid import Grid
 from unidiff.memory import enough_memory
 from unidiff.process.base import Process
 from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
+from unidiff.solver.spec import solver_and_grid
 from unidiff.tensors import check_batch, check_floats
 
 __all__ = ["RoundTrip", "decode", "encode", "interpolate", "round_trip"]
@@ -52,8 +53,8 @@ class RoundTrip:
 def encode(
     denoiser: Denoiser,
     x: Tensor,
-    solver: Solver = _FLOW,
-    grid: Grid | None = None,
+    solver: Solver | str = _FLOW,
+    grid: Grid | str | int | None = None,
     *,
     grad: bool = False,
     **cond: Tensor,
@@ -89,8 +90,8 @@ def encode(
 def decode(
     denoiser: Denoiser,
     latent: Tensor,
-    solver: Solver = _FLOW,
-    grid: Grid | None = None,
+    solver: Solver | str = _FLOW,
+    grid: Grid | str | int | None = None,
     *,
     grad: bool = False,
     **cond: Tensor,
@@ -118,7 +119,11 @@ def decode(
 
 @plain_arguments
 def round_trip(
-    denoiser: Denoiser, x: Tensor, solver: Solver = _FLOW, grid: Grid | None = None, **cond: Tensor
+    denoiser: Denoiser,
+    x: Tensor,
+    solver: Solver | str = _FLOW,
+    grid: Grid | str | int | None = None,
+    **cond: Tensor,
 ) -> RoundTrip:
     """Encode data and decode the latents: the difference is the solver's error. Arguments as for `encode`."""
     counted = Counted(denoiser)
@@ -161,15 +166,20 @@ def _prior_scale(process: Process, like: Tensor) -> Tensor:
 
 
 def _integrate(
-    denoiser: Denoiser, u: Tensor, solver: Solver, grid: Grid | None, to_noise: bool, cond: Mapping[str, Tensor]
+    denoiser: Denoiser,
+    u: Tensor,
+    solver: Solver | str,
+    grid: Grid | str | int | None,
+    to_noise: bool,
+    cond: Mapping[str, Tensor],
 ) -> Tensor:
     """The state at t = 1 (to_noise) or t_min from the state u at the other end, (B, *modes)."""
 
     def no_noise(like: Tensor) -> NoReturn:
         raise ParameterError("solver", f"{solver!r} draws noise; only a deterministic solver can be inverted.")
 
+    solver, grid = solver_and_grid(denoiser.process, solver, grid)
     solver.check(denoiser.process)
-    grid = grid or default_grid(denoiser.process)
     times = grid.times(denoiser.process)[:-1]
     require(len(times) > 1, "grid", grid, "a grid of at least 2 steps")
     levels = denoiser.process.levels_at(times.flip(0) if to_noise else times, u.device)

@@ -16,7 +16,7 @@ from unidiff.denoiser import Counted, Denoiser
 from unidiff.editing.inversion import decode, encode
 from unidiff.editing.repaint import Replacement, check_strength
 from unidiff.errors import require
-from unidiff.grid import Grid, default_grid
+from unidiff.grid import Grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
@@ -25,6 +25,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
+from unidiff.solver.spec import solver_and_grid
 from unidiff.tensors import check_floats
 
 __all__ = ["edit", "inpaint", "variations"]
@@ -40,8 +41,8 @@ def edit(
     image: Tensor,
     /,
     strength: float | Tensor,
-    solver: Solver = DEFAULT_SOLVER,
-    grid: Grid | None = None,
+    solver: Solver | str = DEFAULT_SOLVER,
+    grid: Grid | str | int | None = None,
     seeds: int | Sequence[int] = 1,
     *,
     latent: bool = False,
@@ -81,7 +82,8 @@ def edit(
     by_pixel = by_pixel.to(image.device, precise(image.device))
     by_pixel = torch.where(by_pixel > 0, by_pixel.clamp(min=process.t_min), 0.0)
     _, seeds, cond = check_request(denoiser, image.shape, seeds, cond, image.device, image.dtype, batch)
-    start, times = float(by_pixel.max()), (grid or default_grid(process)).times(process)
+    solver, grid = solver_and_grid(process, solver, grid)
+    start, times = float(by_pixel.max()), grid.times(process)
     solver.check(process)
     if start == 0:
         return Solution(image.expand(len(seeds), *image.shape).clone(), times[-1:], 0)
@@ -117,8 +119,8 @@ def variations(
     image: Tensor,
     /,
     amount: float,
-    solver: Solver = _FLOW,
-    grid: Grid | None = None,
+    solver: Solver | str = _FLOW,
+    grid: Grid | str | int | None = None,
     seeds: int | Sequence[int] = 1,
     *,
     grad: bool = False,
@@ -161,8 +163,8 @@ def inpaint(
     image: Tensor,
     /,
     known: Tensor,
-    solver: Solver = DEFAULT_SOLVER,
-    grid: Grid | None = None,
+    solver: Solver | str = DEFAULT_SOLVER,
+    grid: Grid | str | int | None = None,
     seeds: int | Sequence[int] = 1,
     *,
     batch: int | None = None,

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.errors import ParameterError
-from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level
+from unidiff.solver.spec import SolverSpec
 
 __all__ = ["Planned", "plan", "probe"]
 

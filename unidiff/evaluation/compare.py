@@ -20,12 +20,12 @@ from unidiff.evaluation.compatibility import check_same_data, check_samples, dra
 from unidiff.evaluation.conditional import rms
 from unidiff.evaluation.distances import Target
 from unidiff.evaluation.reference import Flow, reference_flow
-from unidiff.evaluation.solver_spec import solver_specs
-from unidiff.grid import Grid, default_grid
+from unidiff.grid import Grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import sample
+from unidiff.solver.spec import grid_for, solver_specs
 
 __all__ = ["compare", "planned"]
 
@@ -46,7 +46,7 @@ def compare(
     shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 500,
     *,
-    grid: Grid | None = None,
+    grid: Grid | str | int | None = None,
     reference_data: Tensor | None = None,
     fresh_data: Tensor | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
@@ -161,14 +161,18 @@ def compare(
 
 
 def planned(
-    models: Sequence[tuple[str, Denoiser]], solvers: Any, nfes: Sequence[int], shape: Sequence[int], grid: Grid | None
+    models: Sequence[tuple[str, Denoiser]],
+    solvers: Any,
+    nfes: Sequence[int],
+    shape: Sequence[int],
+    grid: Grid | str | int | None,
 ) -> tuple[list[tuple[str, Denoiser, Planned]], list[str]]:
     """What `compare` runs with these arguments, and notes about solvers that cannot run.
 
     Raises:
         ParameterError: If no solver can.
     """
-    specs = solver_specs(solvers, grid or default_grid(models[0][1].process))
+    specs = solver_specs(solvers, grid_for(models[0][1].process, grid))
     require(len(specs) > 0, "solvers", solvers, "a list of at least one solver")
     every: list[tuple[str, Denoiser, Planned]] = []
     notes: list[str] = []

@@ -12,10 +12,10 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.evaluation.fit import GridCoordinates, RuleCoordinates, least_squares
-from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.grid import Grid
 from unidiff.solver.base import Solver
 from unidiff.solver.linear_multistep import multistep_weights
+from unidiff.solver.spec import SolverSpec
 
 __all__ = ["Samples", "Search", "tempered"]
 

@@ -19,7 +19,6 @@ from unidiff.evaluation.budget import plan
 from unidiff.evaluation.compatibility import one_shape
 from unidiff.evaluation.reference import reference_flow
 from unidiff.evaluation.search import Samples, Search
-from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
 from unidiff.evaluation.tuning import Tuning, TuningRow
 from unidiff.grid import Grid, Karras, LogSNR, Power, Tapered, Uniform, default_grid
 from unidiff.memory import LOWER_BATCH, enough_memory
@@ -32,6 +31,7 @@ from unidiff.solver.dpm import DPMSolver
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.pndm import PLMS
 from unidiff.solver.sample import DEFAULT_SOLVER, check_request
+from unidiff.solver.spec import SolverSpec, solver_specs
 from unidiff.solver.unipc import UniPC
 from unidiff.solver.unipc_noise import UniPCNoise
 

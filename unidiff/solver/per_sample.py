@@ -13,12 +13,13 @@ from torch import Tensor
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError
-from unidiff.grid import Grid, default_grid
+from unidiff.grid import Grid
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.solver.base import State
 from unidiff.solver.gradients import gradients
 from unidiff.solver.sample import shape_and_seeds
+from unidiff.solver.spec import grid_for
 from unidiff.velocity import PerSamplePosterior, VelocityField
 
 __all__ = ["PerSampleSolver", "PlugIn", "PosteriorDDIM", "VelocityFlow"]
@@ -53,7 +54,7 @@ class PerSampleSolver(PlainArguments, ABC):
     def sample(
         self,
         model: VelocityField,
-        grid: Grid | None = None,
+        grid: Grid | str | int | None = None,
         shape: Sequence[int] | None = None,
         seeds: int | Sequence[int] = 1,
         *,
@@ -66,7 +67,7 @@ class PerSampleSolver(PlainArguments, ABC):
         shape, seeds = shape_and_seeds(model.shape, shape, seeds)
         u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
         with gradients(grad, model):
-            *_, last = self.trajectory(model, u, (grid or default_grid(linear)).times(linear))
+            *_, last = self.trajectory(model, u, grid_for(linear, grid).times(linear))
             return linear.basis.inverse(last.u).to(dtype)
 
 

@@ -16,7 +16,7 @@ from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
-from unidiff.errors import ParameterError, require_whole
+from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
 from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, keep_freed_memory, memory_of, require_memory
 from unidiff.noise import Seeded, seeds_of
@@ -26,6 +26,7 @@ from unidiff.process.level import Level
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.gradients import optional_gradients
+from unidiff.solver.spec import named, solver_and_grid
 from unidiff.tensors import check_axes, check_format
 
 __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "require_room", "sample", "shape_and_seeds"]
@@ -72,6 +73,12 @@ class Sampling(PlainArguments):
     acceleration: Acceleration | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.solver, str):  # in Python; in a recipe it is read as a `type`
+            solver, grid = named(self.solver)
+            object.__setattr__(self, "solver", solver)
+            if grid is not None:
+                require(self.grid is None, "grid", self.grid, "None, since the solver's name has a grid")
+                object.__setattr__(self, "grid", grid)
         require_whole("count", self.count, 1, 10_000_000)
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
@@ -97,8 +104,8 @@ class Sampling(PlainArguments):
 @optional_gradients
 def sample(
     denoiser: Denoiser,
-    solver: Solver = DEFAULT_SOLVER,
-    grid: Grid | None = None,
+    solver: Solver | str = DEFAULT_SOLVER,
+    grid: Grid | str | int | None = None,
     shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 1,
     *,
@@ -114,8 +121,9 @@ def sample(
 
     Args:
         denoiser: The model.
-        solver: The method.
-        grid: The times; Tapered(50) if not given, or ArcLength(50) where the modes differ in SNR.
+        solver: The method, or its name: "ddim", "ddim:0.5" (the first number, here eta), "ddim:0.5@karras" (and grid).
+        grid: The times, the name of a grid, or a number of steps; Tapered(50) if not given, or ArcLength(50) where the
+            modes differ in SNR.
         shape: Shape of one sample, without the batch axis; the model's own if not given.
         seeds: One seed per sample; a number n stands for 0, ..., n - 1. A sample depends on its own seed alone.
         dtype: Floating type of the state.
@@ -136,7 +144,8 @@ def sample(
             conditions, or needs one that is missing, or gradients are asked for that do not exist.
     """
     process = denoiser.process
-    times = (grid or default_grid(process)).times(process)
+    solver, grid = solver_and_grid(process, solver, grid)
+    times = grid.times(process)
     shape, seeds, cond = check_request(denoiser, shape, seeds, cond, device, dtype, batch)
     require_whole("keep", keep, 0)
     steps = len(times) - 1

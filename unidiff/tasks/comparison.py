@@ -14,7 +14,6 @@ from unidiff import plot
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.evaluation.comparison import Comparison, Line
-from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.run.directory import RunDirectory
@@ -22,6 +21,7 @@ from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
+from unidiff.solver.spec import solver_specs
 from unidiff.tasks.comparison_models import check_recipe, compare_recipe
 from unidiff.tasks.sample_conditions import SampleConditions
 

@@ -20,13 +20,13 @@ from unidiff.evaluation.evaluate import Evaluator, feature_network
 from unidiff.evaluation.network import SHIPPED, FeatureNetwork
 from unidiff.evaluation.real import real_data
 from unidiff.evaluation.scores import Evaluation, Scores
-from unidiff.evaluation.solver_spec import solver_specs
 from unidiff.grid import Tapered
 from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.shared import Processes
 from unidiff.run.task import Reporter
 from unidiff.solver.base import Solver
+from unidiff.solver.spec import solver_specs
 from unidiff.tasks.classification import classifier_run
 from unidiff.tasks.evaluation_samples import Sets, open_sets
 from unidiff.tasks.sample_conditions import SampleConditions

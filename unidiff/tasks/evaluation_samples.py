@@ -19,7 +19,6 @@ from unidiff.errors import DataError, ParameterError, RunError
 from unidiff.evaluation.compare import planned
 from unidiff.evaluation.cost import measured
 from unidiff.evaluation.distances import Estimate
-from unidiff.evaluation.solver_spec import SolverSpec
 from unidiff.files import digest, digest_of
 from unidiff.grid import default_grid
 from unidiff.reading import map_array
@@ -28,6 +27,7 @@ from unidiff.run.load import LoadOptions
 from unidiff.run.shared import Processes
 from unidiff.run.task import Reporter
 from unidiff.solver.sample import Sampling
+from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.comparison_models import check_same_runs, described, read_runs
 from unidiff.tasks.evaluation_bits import bits_per_dim
 from unidiff.tasks.generation import Conditioned, GenerationRun

@@ -22,7 +22,7 @@ from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError
-from unidiff.evaluation.solver_spec import SolverSpec
+from unidiff.solver.spec import SolverSpec
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
