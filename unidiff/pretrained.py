@@ -18,11 +18,22 @@ from unidiff.errors import RunError
 from unidiff.reading import Unreadable
 from unidiff.search_paths import require_online
 
-__all__ = ["CONFIG", "WEIGHTS", "download", "import_diffusers", "load_part", "local_folder", "model_type", "read_json"]
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "download",
+    "import_diffusers",
+    "is_saved",
+    "load_part",
+    "local_folder",
+    "model_type",
+    "read_json",
+]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _LIMIT = 40_000_000_000  # bytes of a download
+_HUB = "hub:"
 _HOW = "Use the folder that save_pretrained wrote"
 
 
@@ -70,12 +81,28 @@ def _snapshot(name: str, files: tuple[str, ...]) -> str:
     return snapshot_download(name, allow_patterns=list(files))
 
 
+def is_saved(path_or_name: str | Path) -> bool:
+    """Whether this names what diffusers saved: a folder of its files, hub:OWNER/NAME, or OWNER/NAME of the hub.
+
+    The last only where there is no folder OWNER, and for no OWNER `runs`: it may be the path of a run, misspelt.
+    """
+    text = os.fspath(path_or_name)
+    if os.path.lexists(text):
+        return any(os.path.isfile(os.path.join(text, name)) for name in ("model_index.json", CONFIG))
+    owner, _, name = text.removeprefix(_HUB).partition("/")
+    if text.startswith(_HUB):
+        return True
+    is_file = name.endswith((".yaml", ".yml", ".npy"))
+    return _NAME.fullmatch(text) is not None and owner != "runs" and not is_file and not os.path.lexists(owner)
+
+
 def local_folder(path_or_name: str | Path, allow_pickle: bool) -> Path:
     """The folder of a saved model or pipeline, downloaded if it is owner/name; raises a RunError if there is none."""
     folder = Path(path_or_name)
     if os.path.isdir(folder):
         return folder
-    parts = str(path_or_name).split("/")
+    path_or_name = os.fspath(path_or_name).removeprefix(_HUB)
+    parts = path_or_name.split("/")
     if os.path.exists(folder) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
         raise RunError(f"{path_or_name}: this is neither a folder nor a name on the hub, owner/name. {_HOW}.")
     try:

@@ -110,13 +110,14 @@ def _task(
     what: list[str], changes: dict[str, Any], overrides: list[str], allow_imports: bool
 ) -> tuple[SolverComparison, str]:
     """The comparison that the command line describes, and its name."""
+    from unidiff.pretrained import is_saved
     from unidiff.run.directory import RunDirectory
     from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe
     from unidiff.tasks.comparison import RUN_SOLVERS, SolverComparison
 
     try:
-        if len(what) == 1 and not os.path.isdir(locate(what[0])):
+        if len(what) == 1 and not os.path.isdir(locate(what[0])) and not is_saved(what[0]):
             task = load_recipe(what[0], overrides, allow_imports=allow_imports)
             if task.key != SolverComparison.key:
                 problem = f"this recipe is for {task.noun} and has no `solvers` to compare"
@@ -124,7 +125,7 @@ def _task(
             return dataclasses.replace(cast(SolverComparison, task), **changes), Path(what[0]).stem
         runs = [RunDirectory(Path(word)) for word in what]
         for run in runs:
-            if not run.exists():
+            if not run.exists() and not is_saved(run.path):
                 raise RunError(f"{run.path}: not a run directory. Pass run directories, or one recipe.")
         if overrides:
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")

@@ -57,7 +57,7 @@ class OutputOptions:
                 raise RunError(f"{option} {path}: the samples are made from this file. Choose another file.")
 
     def folder_of(self, run: Path) -> Path:
-        """Where images of a run go without --out: its own folder of them, or the working directory of a shipped one.
+        """Where images of a run go without --out: its own folder of them, or the working directory of another's.
 
         Raises:
             RunError: If nothing can be written to the folder.
@@ -65,7 +65,8 @@ class OutputOptions:
         from unidiff.run.directory import RunDirectory
         from unidiff.run.shipped import is_shipped
 
-        folder = Path() if is_shipped(run) else RunDirectory(run).samples
+        own = RunDirectory(run).exists() and not is_shipped(run)
+        folder = RunDirectory(run).samples if own else Path()
         self.image_in(folder)
         return folder
 

@@ -42,6 +42,7 @@ class Dataset(PlainArguments, ABC):
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
         features: Name of the shipped network in whose features samples are compared; empty if there is none.
+        unknown: Whether there are none to open: a model from elsewhere does not tell what it was trained on.
     """
 
     coded: ClassVar[bool] = False
@@ -49,6 +50,7 @@ class Dataset(PlainArguments, ABC):
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
     features: ClassVar[str] = ""
+    unknown: ClassVar[bool] = False
 
     @property
     @abstractmethod

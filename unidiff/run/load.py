@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import RecipeError, RunError
 from unidiff.noise import global_states_kept
+from unidiff.pretrained import is_saved
 from unidiff.run.directory import RunDirectory
 from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
@@ -27,6 +29,9 @@ from unidiff.training.device import arithmetic
 from unidiff.training.trainable import Trainable
 
 __all__ = ["LoadOptions", "Run", "draw", "load"]
+
+# By name, as a `type` of a recipe is found: what reads models of diffusers is above this package.
+_DIFFUSERS = "unidiff.interop.diffusers.pipeline"
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,10 @@ def load(
     """Read any run: its recipe, and its newest undamaged checkpoint.
 
     Args:
-        directory: The run directory, or shipped:NAME, a model that comes with unidiff: shipped:ddpm_digits.
-        overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1".
+        directory: The run directory, or shipped:NAME, a model that comes with unidiff: shipped:ddpm_digits. Also a
+            folder that diffusers saved, or OWNER/NAME (hub:OWNER/NAME) on the Hugging Face hub.
+        overrides: Values of the `sampling` section to replace: "sampling.solver.eta=1"; of what diffusers saved, also
+            of its scheduler's config: "scheduler.clip_sample=false".
         device: Where the model is loaded: auto, cpu, cuda, cuda:1, mps.
         allow_imports: Accept classes from outside unidiff in the recipe, which runs their module's code.
         report: Receives a sentence for each damaged checkpoint that is skipped.
@@ -154,6 +161,10 @@ def load(
     """
     files = RunDirectory(place := expand(directory, "run"))
     if not files.exists():
+        if is_saved(place):
+            options: dict[str, Any] = {"device": device, "allow_imports": allow_imports, "report": report}
+            pipeline: Run = importlib.import_module(_DIFFUSERS).load_pipeline(place, overrides, **options)
+            return pipeline
         raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
     files.check_kept()
     for override in overrides:

@@ -135,17 +135,17 @@ def _compare_runs(
     check_same_runs(runs)
     cond = _same_conditions(runs, models, task.count)
     data = runs[0].recipe.data
-    train: OpenDataset = data.open()
+    train: OpenDataset | None = None if data.unknown else data.open()
     test: OpenDataset | None = None
     with suppress(DataError):  # there may be no test split
         test = data.open("test")
     source = test or train
-    if source.stand_in:
+    if source is not None and source.stand_in:
         reporter.notice(source.stand_in)
-    reference, fresh = _reference(source, models[0], _MOST_DATA), None
-    if test is not None and reference is not None:
+    reference, fresh = None if source is None else _reference(source, models[0], _MOST_DATA), None
+    if test is not None and train is not None and reference is not None:
         fresh = _reference(train, models[0], task.count)
-    features = _features(train)
+    features = None if train is None else _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
     labels = names if len(set(names)) == len(names) else [str(run.directory) for run in runs]
     size = max(1, torch.Size(data.shape).numel())
@@ -173,9 +173,13 @@ def _compare_runs(
             for label, run in zip(labels, runs)
         ],
         "conditions": described(models[0]),
-        "reference": None if reference is None else f"{source.name}, {len(reference)} samples, {source.checksum}",
-        "stand_in": source.stand_in,
-        "features": None if features is None else f"{len(features.directions)} linear discriminants of {train.name}",
+        "reference": None
+        if source is None or reference is None
+        else f"{source.name}, {len(reference)} samples, {source.checksum}",
+        "stand_in": None if source is None else source.stand_in,
+        "features": None
+        if train is None or features is None
+        else f"{len(features.directions)} linear discriminants of {train.name}",
     }
 
 
@@ -183,6 +187,8 @@ def check_same_runs(runs: Sequence[GenerationRun]) -> None:
     """Raise a RunError for models of different data; a stand-in is other data too."""
     for other in runs[1:]:
         pair = runs[0], other
+        if any(run.recipe.data.unknown for run in pair) and len({run.recipe.data.shape for run in pair}) == 1:
+            continue  # as far as anybody knows
         names: list[object] = [run.recipe.data for run in pair]
         if names[0] == names[1]:
             names = [data and f"{data.name} ({data.checksum})" for data in (run.manifest.data for run in pair)]

@@ -21,6 +21,7 @@ from unidiff.evaluation.cost import measured
 from unidiff.evaluation.distances import Estimate
 from unidiff.files import digest, digest_of
 from unidiff.grid import default_grid
+from unidiff.pretrained import is_saved
 from unidiff.reading import map_array
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import LoadOptions
@@ -113,7 +114,7 @@ def open_sets(task: EvaluationTask, reporter: Reporter, device: torch.device, al
     """
     paths, files = [], []
     for path in map(Path, task.evaluate):
-        if RunDirectory(path).exists():
+        if RunDirectory(path).exists() or is_saved(path):
             paths.append(path)
         elif os.path.isdir(path) or (path.suffix == ".npy" and os.path.isfile(path)):
             files.append(path)
@@ -126,9 +127,10 @@ def open_sets(task: EvaluationTask, reporter: Reporter, device: torch.device, al
     loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
     runs, models = read_runs(paths, task.conditions, task.count, loading)
     check_same_runs(runs)
-    data = task.data or (runs[0].recipe.data if runs else None)
+    data = task.data or next((run.recipe.data for run in runs if not run.recipe.data.unknown), None)
     if data is None:
-        raise ParameterError("data", f"it is missing. Give the data that the samples of {files[0]} are to be like.")
+        first = task.evaluate[0]
+        raise ParameterError("data", f"it is missing. Give the data that the samples of {first} are to be like.")
     for run in runs:
         if task.bits and run.recipe.data.coded:
             problem = f"{run.directory} is a latent model, whose density is not the likelihood of images"

@@ -20,7 +20,7 @@ from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
 
-__all__ = ["load", "load_grid"]
+__all__ = ["load", "load_grid", "network_folder"]
 
 _NETWORKS = {"unet": "UNet2DModel", "transformer": "DiTTransformer2DModel"}
 _SUPPORTED = tuple(_NETWORKS.values())
@@ -119,6 +119,11 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
     if config is None:
         raise RunError(f"{folder}: this is a model without a scheduler, and so without times. Use unidiff.Native.")
     return timesteps_of({**config, **(scheduler or {})}, steps, str(_inside(folder, "scheduler")))
+
+
+def network_folder(folder: Path) -> Path:
+    """Where the network of a pipeline, or of a model alone, is."""
+    return _parts(folder)[0]
 
 
 def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
