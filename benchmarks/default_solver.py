@@ -27,7 +27,6 @@ import unidiff as ud
 from unidiff.process.level import Level
 
 COUNTS = (5, 10, 20, 50, 100)
-FLOW = {"tolerance": 1e-5, "most_steps": 512}
 
 
 class Case:
@@ -36,12 +35,13 @@ class Case:
     def __init__(self, model: ud.Denoiser, shape: tuple[int, ...], count: int, dtype: torch.dtype = F64) -> None:
         self.model, self.shape, self.count, self.dtype = model, shape, count, dtype
         self.held = range(count, 2 * count)
+        self.flow = {"tolerance": 1e-5 if model.closed_form else 1e-4, "most_steps": 512, "dtype": dtype}
         self.start = PROCESS.start(ud.Seeded(self.held), torch.empty(count, *shape, dtype=dtype))
 
     @cached_property
     def truth(self) -> Tensor:
         """The ends of the flow."""
-        return ud.evaluation.reference_flow(self.model, self.shape, self.held, dtype=self.dtype, **FLOW).x
+        return ud.evaluation.reference_flow(self.model, self.shape, self.held, **self.flow).x
 
     def error(self, solver: ud.Solver, grid: ud.Grid) -> float:
         """That of one of our solvers."""

@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from default_solver import COUNTS, F64, FLOW, PROCESS, Case, cases, opened
+from default_solver import COUNTS, F64, PROCESS, Case, cases, opened
 from rows import machine
 from solvers import problems
 
@@ -64,7 +64,7 @@ def row(name: str, case: Case, nfe: int, others: list[tuple[str, ud.Denoiser]]) 
     begun = time.process_time()
     with torch.inference_mode():
         default, (best, whose) = case.of_default(nfe), case.of_best(nfe)
-    options: dict[str, Any] = {**FLOW, "dtype": case.dtype, "others": others}
+    options: dict[str, Any] = {**case.flow, "others": others}
     cells, words, ratios = [default, best, f"{default / best:.2f}"], [whose], [math.inf]
     for coefficients in (False, True):
         if coefficients and nfe > (20 if case.shape == (2,) else 10):

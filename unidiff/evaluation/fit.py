@@ -17,7 +17,7 @@ __all__ = ["GridCoordinates", "RuleCoordinates", "least_squares"]
 
 _FINE = 1025  # points of the table of the variable
 _KNOTS = 9  # the most parameters of a grid
-_LEAST_GAIN = 1e-2  # of the sum of squares, relative: what another iteration must bring
+_LEAST_GAIN = 2e-3  # of the sum of squares, relative: what another iteration must bring
 _TRIES = 6  # of larger damping, before an iteration is the last
 
 
