@@ -50,10 +50,6 @@ def main() -> None:
     options = parser.parse_args()
     page = options.docs.read_text() if options.docs.exists() else ""
     begun, found = time.perf_counter(), dict[str, Any]()
-        options.docs.read_text() if options.docs.exists() else "",
-        time.perf_counter(),
-        dict[str, Any](),
-    )
     torch.set_num_threads(1)
     spent = []
     for name, part in {**PARTS, "cost": lambda: cost.table(cost.curves())}.items():
