@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import command_line
 import cost
@@ -47,17 +48,22 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "cost"], default=[*PARTS, "cost"], help="parts to run")
     parser.add_argument("--docs", type=Path, default=PAGE, help="the page that the table is written into")
     options = parser.parse_args()
-    page, begun, rows = options.docs.read_text() if options.docs.exists() else "", time.perf_counter(), list[Row]()
+    page = options.docs.read_text() if options.docs.exists() else ""
+    begun, found = time.perf_counter(), dict[str, Any]()
     torch.set_num_threads(1)
-    for name, part in PARTS.items():
+    spent = []
+    for name, part in {**PARTS, "cost": lambda: cost.table(cost.curves())}.items():
         if name in options.only:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            rows += part()
+            start = time.perf_counter()
+            found[name] = part()
+            spent.append(f"{name} {time.perf_counter() - start:.0f}")
+            print(f"{spent[-1]} s", file=sys.stderr, flush=True)
+    curves = found.pop("cost", "")
+    rows = [row for part in found.values() for row in part]
     text = [table(rows)] if rows else []
-    if "cost" in options.only:
-        print("cost ...", file=sys.stderr, flush=True)
-        text.append(cost.table(cost.curves()))
+    text += [curves] if curves else []
     heading = f"{machine()}, {datetime.date.today()}, {time.perf_counter() - begun:.0f} s in all."
+    heading += f" Seconds of each part: {', '.join(spent)}."
     section = f"{heading}\n\n```\n" + "\n\n".join(text) + "\n```"
     print(section)
     with whole_file(options.docs) as partial:

@@ -16,8 +16,8 @@ from unidiff.solver.linear_multistep import LinearMultistep
 __all__ = ["GridCoordinates", "RuleCoordinates", "least_squares"]
 
 _FINE = 1025  # points of the table of the variable
-_KNOTS = 12  # the most parameters of a grid
-_LEAST_GAIN = 1e-3  # of the sum of squares, relative: what another iteration must bring
+_KNOTS = 9  # the most parameters of a grid
+_LEAST_GAIN = 2e-3  # of the sum of squares, relative: what another iteration must bring
 _TRIES = 6  # of larger damping, before an iteration is the last
 
 
@@ -25,8 +25,8 @@ class GridCoordinates:
     """The grids with the steps of a given one, by free parameters: 0 is the given one.
 
     The variable of the process's default grid, a monotone function of log SNR that is finite at both ends, grows by
-    increments that are a softmax; their logarithms are shifted, each by its own parameter, or, of more than 12, by a
-    piecewise linear function with 12 values.
+    increments that are a softmax; their logarithms are shifted, each by its own parameter, or, of more than 9, by a
+    piecewise linear function with 9 values.
     """
 
     def __init__(self, process: Process, times: Tensor) -> None:

@@ -19,8 +19,11 @@ from unidiff.solver.spec import SolverSpec
 
 __all__ = ["Samples", "Search", "tempered"]
 
-_FITTED = 3  # solvers whose grid is fitted, the best on the grids they begin with
-_ITERATIONS = 8  # of each fit with one loss
+_BEGUN = 3  # grids from which fits begin, each with the solver that is best on it
+_BRIEF = 3  # iterations of those; the best is fitted on
+_ITERATIONS = 8  # of its fit, with each loss
+_SCREENED = 4  # of so many solvers on grids one is measured on all samples, those that are best on a part of them
+_FEW = 15  # samples of that part, at least
 _MEMORY = 3  # earlier values whose weights are fitted
 
 
@@ -106,14 +109,18 @@ class Search:
 
     def run(self, coefficients: bool) -> SolverSpec:
         """The best of what was found, on the samples that were kept from the fits."""
-        self.total = sum(map(len, self.starts)) + len(self.starts) + 8 * _FITTED + (_FITTED + 1) * _cost(self.nfe - 1)
+        every = [spec for own in self.starts for spec in own]
+        self.total = len(every) + len(every) // _SCREENED + 3 * len(self.starts) + 4 * _BEGUN
+        self.total += _BEGUN * _cost(self.nfe - 1, _BRIEF) + _cost(self.nfe - 1)
         self.total += _cost((_MEMORY + 1) * self.nfe) if coefficients else 0
-        by_solver = [self._sorted(own)[0] for own in self.starts]
-        found = [fit for spec in self._sorted(by_solver)[:_FITTED] for fit in self._with_times(spec)]
+        few = self._sorted(every, self.training.part(slice(0, max(_FEW, len(self.training.start) // _SCREENED))))
+        best = self._sorted(few[: max(_BEGUN, len(few) // _SCREENED)])
+        grids = list(dict.fromkeys(spec.grid for spec in best))[:_BEGUN]
+        begun = [next(spec for spec in best if spec.grid == grid) for grid in grids]
+        found = [*begun, *(fit for spec in begun for fit in self._with_times(spec, brief=True))]
         winner = self._sorted(found)[0]
-        again = self._sorted([replace(spec, grid=self._like(winner.grid, spec.grid)) for spec in by_solver])[0]
-        if again.solver != winner.solver:
-            found += self._with_times(again)
+        solvers = [replace(own[0], grid=self._like(winner.grid, own[0].grid)) for own in self.starts]
+        found += self._with_times(self._sorted([winner, *solvers])[0])
         if coefficients:
             found += self._with_weights(self._sorted(found)[0])
         self._count(self.total)
@@ -128,19 +135,19 @@ class Search:
         self.progress(self.done, self.total)
 
     def _sorted(self, specs: list[SolverSpec], samples: Samples | None = None) -> list[SolverSpec]:
-        """The best first, by the loss of `tempered`."""
+        """The best first, by the loss of `tempered` times the mean square, so that neither most nor few count alone."""
         squares = []
         for spec in specs:
             self._count(self.done + 1)
             squares.append((samples or self.training).squares(spec))
         scale = _scale(min(map(torch.median, squares)))
-        losses = [float((torch.log1p(own / scale) if scale else own).mean()) for own in squares]
+        losses = [float((torch.log1p(own / scale) if scale else own).mean() * own.mean()) for own in squares]
         return [specs[i] for i in sorted(range(len(specs)), key=lambda i: (losses[i], i))]
 
-    def _with_times(self, spec: SolverSpec) -> list[SolverSpec]:
+    def _with_times(self, spec: SolverSpec, *, brief: bool = False) -> list[SolverSpec]:
         """The solver on fitted times."""
         times = GridCoordinates(self.process, spec.grid.times(self.process))
-        return self._fitted(lambda at: replace(spec, grid=times.grid(at)), times.size)
+        return self._fitted(lambda at: replace(spec, grid=times.grid(at)), times.size, brief=brief)
 
     def _with_weights(self, spec: SolverSpec) -> list[SolverSpec]:
         """The solver, or the default one if it is not a multistep rule, with fitted weights and times."""
@@ -156,10 +163,14 @@ class Search:
 
         return self._fitted(at, times.size + weights.size)
 
-    def _fitted(self, at: Callable[[Tensor], SolverSpec], size: int) -> list[SolverSpec]:
-        """The samplers of parameters found from 0: with the loss of `tempered`, and from there with all squares."""
+    def _fitted(self, at: Callable[[Tensor], SolverSpec], size: int, *, brief: bool = False) -> list[SolverSpec]:
+        """The samplers of parameters found from 0: with the loss of `tempered`, and from there with all squares.
+
+        A brief fit has few iterations, with the first loss.
+        """
         parameters, found = torch.zeros(size, dtype=torch.float64), []
-        for scale in (_scale(self.training.squares(at(parameters)).median()), 0.0):
+        tempering = _scale(self.training.squares(at(parameters)).median())
+        for scale in (tempering,) if brief else (tempering, 0.0):
 
             def residuals(parameters: Tensor, scale: float = scale) -> Tensor:
                 try:
@@ -169,16 +180,15 @@ class Search:
                 own = self.training.residuals(spec.solver, spec.grid)
                 return tempered(own, len(self.training.start), scale)
 
-            parameters = least_squares(
-                residuals, parameters, self.step, _ITERATIONS, lambda: self._count(self.done + 1)
-            )
+            iterations = _BRIEF if brief else _ITERATIONS
+            parameters = least_squares(residuals, parameters, self.step, iterations, lambda: self._count(self.done + 1))
             found.append(at(parameters))
         return found
 
 
-def _cost(size: int) -> int:
+def _cost(size: int, iterations: int = 2 * _ITERATIONS) -> int:
     """Runs of a fit of so many parameters, at most as a rule."""
-    return 2 * _ITERATIONS * (min(size, 40) + 3)
+    return iterations * (min(size, 40) + 3)
 
 
 def _scale(median: Tensor) -> float:

@@ -158,7 +158,7 @@ def _candidates(
     """
     process = denoiser.process
     usual = default_grid(process)
-    grids = (usual, Tapered(low=0.1), LogSNR(), Karras(), Uniform(), Power())
+    grids = (usual, Tapered(low=0.1), LogSNR(), Karras(), Uniform(), Power(rho=1.5), Power())
     found, problems = [], []
     for spec in solver_specs(solvers, usual):
         steps = nfe  # of the multistep methods that are tried by default
