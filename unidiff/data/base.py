@@ -41,14 +41,12 @@ class Dataset(PlainArguments, ABC):
         coded: Whether samples are latents of an autoencoder, which `decode` turns into images.
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
-        features: Name of the shipped network in whose features samples are compared; empty if there is none.
     """
 
     coded: ClassVar[bool] = False
     replaced: ClassVar[str] = ""
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
-    features: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -59,6 +57,11 @@ class Dataset(PlainArguments, ABC):
     def classes(self) -> int | None:
         """Number of classes; None if the data have no labels or must be read to count them."""
         return None
+
+    @property
+    def features(self) -> str:
+        """Name of the shipped network in whose features samples are compared; empty if there is none."""
+        return ""
 
     @property
     def mixture(self) -> tuple[Tensor, float] | None:

@@ -50,8 +50,8 @@ class EvaluationTask(ResultsTask):
     Args:
         evaluate: Run directories, folders of images and .npy files of samples, all of the same data.
         data: The real data; null for those that the runs were trained on.
-        features: Network in whose features samples are compared: a shipped one ("digits", "mnist"), "pixels", or the
-            run directory of a classifier; null for the shipped one of the data.
+        features: Network in whose features samples are compared: a shipped one ("digits", "mnist", "photos"), "pixels",
+            or the run directory of a classifier; null for the shipped one of the data.
         split: Of the reference: "test" or "train".
         count: Samples drawn from each run, and taken of each folder or file at most; at least 20.
         bits: Test samples whose bits/dim are computed, by the flow and by the bound; 0 for none.
