@@ -58,12 +58,14 @@ class FeatureNetwork:
         digest: SHA-256 of its weights, as "sha256:...".
         classifier: The network, and the process whose smallest time it is evaluated at.
         scale: What its features are divided by, (F,); None for 1.
+        kinds: In how many kinds each class comes (`Distorted`); their probabilities are added up.
     """
 
     name: str
     digest: str
     classifier: NeuralClassifier
     scale: Tensor | None = None
+    kinds: int = 1
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -98,10 +100,15 @@ class FeatureNetwork:
             pixels = process.basis.inverse(u).to(weight.dtype)
             logits, found = network.with_features(pixels, model.noise_condition.batch(level, u).to(weight.dtype))
             values.append(found.flatten(1))
-            probabilities.append(logits.softmax(1))
+            probabilities.append(self._of_classes(logits.softmax(1)))
         found = torch.cat(values).cpu().double()
         found = found if self.scale is None else found / self.scale
         return Features(found, torch.cat(probabilities).cpu().double())
+
+    def _of_classes(self, probabilities: Tensor) -> Tensor:
+        """Probabilities of the classes, whatever the kind, (N, K), of those of classes and kinds."""
+        number = torch.arange(probabilities.shape[1], device=probabilities.device) // self.kinds
+        return probabilities.new_zeros(len(probabilities), int(number[-1]) + 1).index_add_(1, number, probabilities)
 
     def _resized(self, x: Tensor) -> Tensor:
         self.check(tuple(x.shape[1:]))
@@ -139,15 +146,17 @@ def _load(name: str, device: str) -> FeatureNetwork:
     weights = read_tensors(path)
     scale = weights.pop(_SCALE, None)
     with safe_open(path, "pt") as file:
-        arguments = json.loads(file.metadata()["arguments"])
+        metadata = file.metadata()
+    arguments = json.loads(metadata["arguments"])
     network = UNetEncoder(**arguments)
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     classifier = NeuralClassifier(FlowMatching(), network).to(device).eval().requires_grad_(False)
-    return FeatureNetwork(f"unidiff's {name}", found, classifier, None if scale is None else scale.double())
+    scale = None if scale is None else scale.double()
+    return FeatureNetwork(f"unidiff's {name}", found, classifier, scale, int(metadata.get("kinds", 1)))
 
 
 def save_features(
-    classifier: NeuralClassifier, arguments: dict[str, Any], path: Path, data: Iterable[Tensor] = ()
+    classifier: NeuralClassifier, arguments: dict[str, Any], path: Path, data: Iterable[Tensor] = (), kinds: int = 1
 ) -> str:
     """Write the network of a run of a recipe features_NAME as it is shipped, in float16; returns the digest.
 
@@ -156,6 +165,7 @@ def save_features(
         arguments: Of its `UNetEncoder`.
         path: The file.
         data: Batches of samples, whose features then have a standard deviation of 1; none to leave them as they are.
+        kinds: See `FeatureNetwork`.
     """
     from safetensors.torch import save_file
 
@@ -163,5 +173,5 @@ def save_features(
     if batches := [*data]:
         weights[_SCALE] = FeatureNetwork(path.stem, "", classifier).of(batches).values.std(0).float()
     with whole_file(path) as partial:
-        save_file(weights, partial, {"arguments": json.dumps(arguments)})
+        save_file(weights, partial, {"arguments": json.dumps(arguments), "kinds": str(kinds)})
     return digest(path)

@@ -118,7 +118,8 @@ class EvaluationTask(ResultsTask):
                 problem = f"must be {allowed} or the run directory of a classifier, got {chosen!r}"
                 raise ParameterError("features", problem)
             run = classifier_run(chosen, device=str(device), allow_imports=allow_imports, report=reporter.notice)
-            network = FeatureNetwork(f"the classifier {chosen}", run.digest, cast(NeuralClassifier, run.model))
+            classifier, kinds = cast(NeuralClassifier, run.model), run.recipe.data.kinds
+            network = FeatureNetwork(f"the classifier {chosen}", run.digest, classifier, kinds=kinds)
         data = sets.data.images
         return feature_network(network or chosen, data.features, data.shape, str(device))
 
