@@ -1,7 +1,7 @@
 """Do the features of a classifier see what is wrong with images: noise, blur, missing classes?
 
-Prints the Frechet distance of training images, with one thing wrong in each set, to the test images. NETWORK is a shipped
-network or the run of a classifier, which --save writes as it is shipped, and whose digest is printed then.
+Prints the Frechet distance of training images, with one thing wrong in each set, to the test images. NETWORK is a
+shipped network or the run of a classifier, which --save writes as it is shipped, and whose digest is printed then.
 
     python benchmarks/feature_network.py NETWORK [--data DATA] [--images 1000] [--save FILE]
 """

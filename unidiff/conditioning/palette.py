@@ -234,7 +234,7 @@ class Colorization(ImageConditioning):
     def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The colours of the samples with the luma of the condition, exactly.
 
-        With y the luma that is given and Y(x) that of a sample, y + s (x - Y(x)): x - Y(x) has luma 0, so any s keeps y.
+        With y the given luma and Y(x) that of a sample, y + s (x - Y(x)): x - Y(x) has luma 0, so any s keeps y.
         It is 1, or as near to 1 as lets the pixel lie in [-1, 1]. A condition of zeros is none, and changes nothing.
         """
         luma = cond["image"].to(x)

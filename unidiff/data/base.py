@@ -67,10 +67,7 @@ class Dataset(PlainArguments, ABC):
 
     @property
     def mixture(self) -> tuple[Tensor, float] | None:
-        """Means, (K, *shape), and variance of the equal mixture of isotropic Gaussians that the data follow, or None.
-
-        These are the arguments of `unidiff.GaussianMixture`.
-        """
+        """Means, (K, *shape), and variance of the `GaussianMixture` of equal weights that the data follow, or None."""
         return None
 
     @property
