@@ -66,6 +66,32 @@ def test_an_array_and_a_folder_of_images(folder, tmp_path):
         assert len(set(picture.convert("L").tobytes())) > 20
 
 
+def test_a_folder_of_photographs(tmp_path):
+    generator = np.random.default_rng(0)
+    for folder, size, count in (("data/train", 32, 40), ("data/test", 32, 20), ("samples", 48, 20)):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)  # blurred noise in colours
+            Image.fromarray(pixels).resize((size, size)).save(tmp_path / folder / f"{number:02d}.png")
+    data = f"{{type: ImageFolder, root: {tmp_path / 'data'}}}"
+    words = [tmp_path / "samples", "--data", data, "--count", 20, "--out", tmp_path / "out"]
+    result = unidiff("evaluate", *words, "--json")
+    assert result.code == 0, result
+    content = json.loads(result.out.splitlines()[-1])
+    # Without a word about features, those of photographs: means of the channels behind the stem and three levels.
+    features = content["features"]
+    assert (features["network"], features["digest"]) == ("unidiff's photos", network.SHIPPED["photos"])
+    assert features["size"] == 24 + 24 + 48 + 72
+    assert (content["reference"]["count"], content["rows"][0]["count"]) == (20, 20)
+    for colours in (ud.data.CIFAR10(), ud.data.ImageFolder("x")):
+        assert colours.images.features == "photos"
+    assert not ud.data.ImageFolder("x", channels=1).features
+    # There is no shipped network for one channel, and that of photographs does not take it.
+    words[2], words[-1] = data.replace("}", ", channels: 1}"), tmp_path / "grey"
+    assert "no shipped network" in refused("evaluate", *words)
+    assert "takes samples of shape (3, 32, 32)" in refused("evaluate", *words, "--features", "photos")
+
+
 def test_a_run_under_several_solvers(folder, tmp_path):
     words = ["--solvers", "ddim@uniform,ancestral@uniform", "--nfe", "2,3", "--count", 30, "--out", tmp_path / "out"]
     result = unidiff("evaluate", folder / "ring", *words, "--csv", "--bits", 4)
@@ -127,7 +153,7 @@ def test_the_features_of_a_classifier(tmp_path):
         (["copies.npy", "--data", "digits", "--count", 5], "--count must be an integer from 20"),
         (
             ["copies.npy", "--data", "digits", "--features", "inception"],
-            "--features must be 'digits', 'mnist', 'pixels'",
+            "--features must be 'digits', 'mnist', 'photos', 'pixels'",
         ),
         (["copies.npy", "--data", "digits", "--nfe", "5"], "--nfe: this is an option of runs"),
         (["copies.npy", "--data", "{type: Digits, size: 9}"], "must hold samples"),
@@ -181,6 +207,29 @@ def test_the_shipped_networks_know_their_digits(monkeypatch):
     with pytest.raises(DataError, match="sha256:0 was shipped"):
         ud.evaluation.load_features("digits")
     network._load.cache_clear()
+
+
+def test_the_network_of_photographs_knows_their_classes():
+    try:
+        test = ud.data.ImageFolder("cifar10-jpg").open("test")
+    except DataError:
+        pytest.skip("UNIDIFF_DATA does not name a folder that holds cifar10-jpg/")
+    rows = torch.arange(0, len(test), 5)
+    found = ud.evaluation.load_features("photos")(test.batch(rows)).probabilities.argmax(1)
+    # 0.61 when it was shipped; four standard errors of a share of 200 images are 0.14.
+    assert (found == test.labels[rows]).double().mean() > 0.47
+
+
+def test_features_are_kept_with_their_scale(tmp_path, monkeypatch):
+    x = ud.data.Digits().open().batch(torch.arange(40))
+    arguments = {"shape": [1, 8, 8], "width": 8, "multipliers": [1, 2], "blocks": 1, "classes": 10}
+    classifier = ud.NeuralClassifier(ud.FlowMatching(), ud.UNetEncoder(**arguments)).eval()
+    found = network.save_features(classifier, arguments, tmp_path / "mine.safetensors", x.split(25))
+    monkeypatch.setattr(network, "_FOLDER", tmp_path)
+    monkeypatch.setitem(network.SHIPPED, "mine", found)
+    values = ud.evaluation.load_features("mine")(x).values
+    # The weights were rounded to float16, by 2^-11 of each; some layers add up to well below 1 %.
+    torch.testing.assert_close(values.std(0), torch.ones(32, dtype=torch.float64), rtol=0.01, atol=0)
 
 
 def test_energy_is_counted_where_it_can_be_read(tmp_path, monkeypatch):

@@ -59,6 +59,25 @@ def test_grey_is_that_of_pillow():
     torch.testing.assert_close(ud.Colorization().measure(one, torch.zeros(1, 0)), grey, rtol=0, atol=1e-6)
 
 
+def test_colours_are_put_on_the_grey_image_that_is_given():
+    colours, generator = ud.Colorization(), torch.Generator().manual_seed(0)
+    draw = lambda *shape: 2 * torch.rand(*shape, generator=generator, dtype=torch.float64) - 1  # noqa: E731
+    x, truth = 1.5 * draw(50, 3, 4, 4), draw(50, 3, 4, 4)
+    cond = {"image": colours.measure(truth, truth)}
+    found = colours.compose(x, cond)
+    # Luma and bounds to the last bits: sums of three numbers below 4.
+    torch.testing.assert_close(colours.measure(found, x), cond["image"], rtol=0, atol=8 * 2.0**-52)
+    assert found.abs().max() <= 1 + 2.0**-50
+    # The colours are those of the samples, paler where they would not fit, and no paler than needed.
+    colour, kept = x - colours.measure(x, x), found - cond["image"]
+    share = (kept * colour).sum(1) / colour.square().sum(1)
+    torch.testing.assert_close(kept, share[:, None] * colour, rtol=0, atol=2.0**-48)
+    assert ((share >= 1 - 2.0**-48) | (found.abs().amax(1) >= 1 - 2.0**-48)).all()
+    torch.testing.assert_close(colours.compose(truth, cond), truth, rtol=0, atol=2.0**-50)  # they have that luma
+    null = torch.zeros_like(cond["image"])
+    assert torch.equal(colours.compose(x, {"image": null}), x)
+
+
 def test_holes_by_hand():
     holes = ud.RandomMasks(rectangles=1, smallest=0.25, largest=0.5)  # sides of 2, 3 or 4 of 8 pixels
     uniform = torch.tensor([[0.0, 0.99, 0.0, 0.99], [0.5, 0.34, 0.5, 0.2]], dtype=torch.float64)

@@ -43,7 +43,7 @@ def evaluate(
         typer.Option(metavar="DATA", help="Real data of folders and files: mnist, ... [default: the runs']."),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="digits, mnist, pixels or a classifier's run [default: by the data].")
+        str | None, typer.Option(help="digits, mnist, photos, pixels or a classifier's run [default: by the data].")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of the reference: test or train [default: test].")] = None,
     bits: Annotated[int | None, typer.Option(metavar="N", help="Also bits/dim of N test samples.")] = None,

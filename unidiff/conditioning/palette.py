@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -229,3 +230,15 @@ class Colorization(ImageConditioning):
     def as_image(self, image: Tensor) -> Tensor:
         """The grey image."""
         return self.baseline(image)
+
+    def compose(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """The colours of the samples with the luma of the condition, exactly.
+
+        With y the given luma and Y(x) that of a sample, y + s (x - Y(x)): x - Y(x) has luma 0, so any s keeps y.
+        It is 1, or as near to 1 as lets the pixel lie in [-1, 1]. A condition of zeros is none, and changes nothing.
+        """
+        luma = cond["image"].to(x)
+        colour = x - self.measure(x, x)
+        room = torch.where(colour > 0, 1 - luma, 1 + luma) / colour.abs().clamp(min=torch.finfo(x.dtype).tiny)
+        composed = luma + room.amin(1, keepdim=True).clamp(0, 1) * colour
+        return torch.where((luma == 0).flatten(1).all(1).reshape(-1, *[1] * (x.ndim - 1)), x, composed)

@@ -40,17 +40,21 @@ class Dataset(PlainArguments, ABC):
     Attributes:
         coded: Whether samples are latents of an autoencoder, which `decode` turns into images.
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
+        kinds: In how many kinds each class comes, next to each other, as by `Distorted`; 1 by default.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
-        features: Name of the shipped network in whose features samples are compared; empty if there is none.
-        unknown: Whether there are none to open: a model from elsewhere does not tell what it was trained on.
+    unknown: ClassVar[bool] = False
     """
 
     coded: ClassVar[bool] = False
     replaced: ClassVar[str] = ""
+    kinds: ClassVar[int] = 1
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
+<<<<<<< HEAD
     features: ClassVar[str] = ""
     unknown: ClassVar[bool] = False
+=======
+>>>>>>> photos15
 
     @property
     @abstractmethod
@@ -63,11 +67,13 @@ class Dataset(PlainArguments, ABC):
         return None
 
     @property
-    def mixture(self) -> tuple[Tensor, float] | None:
-        """Means, (K, *shape), and variance of the equal mixture of isotropic Gaussians that the data follow, or None.
+    def features(self) -> str:
+        """Name of the shipped network in whose features samples are compared; empty if there is none."""
+        return ""
 
-        These are the arguments of `unidiff.GaussianMixture`.
-        """
+    @property
+    def mixture(self) -> tuple[Tensor, float] | None:
+        """Means, (K, *shape), and variance of the `GaussianMixture` of equal weights that the data follow, or None."""
         return None
 
     @property

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class ColourSquares(Dataset):
 
     root: str  # fields of the subclasses
     size: int
+
+    features: ClassVar[str] = "photos"
 
     def __post_init__(self) -> None:
         require_whole("size", self.size, 8, 8192)
@@ -95,6 +97,11 @@ class ImageFolder(Dataset):
     def shape(self) -> tuple[int, ...]:
         """(channels, size, size)."""
         return (self.channels, self.size, self.size)
+
+    @property
+    def features(self) -> str:
+        """Those of photographs, if the images have colours."""
+        return "photos" if self.channels == 3 else ""
 
     def open(self, split: str = "train") -> OpenDataset:
         """List the split's files, which are decoded when a batch needs them; see `Dataset.open`."""

@@ -56,9 +56,9 @@ def evaluate(
     Args:
         samples: (N, *shape) with N at least 20, or several such sets by name.
         data: What they are samples of; its reference, floor and training data are chosen by `real_data`.
-        features: A shipped network, "digits" or "mnist"; "pixels" for the values themselves, at most 1024 of them; a
-            classifier; a function from samples to features (N, F). None for the shipped network of the data, or the
-            values of data that are not images.
+        features: A shipped network, "digits", "mnist" or "photos"; "pixels" for the values themselves, at most 1024 of
+            them; a classifier; a function from samples to features (N, F). None for the shipped network of the data, or
+            the values of data that are not images.
         split: Of the reference, "test" or "train".
         seed: Of the choice of real data.
         device: Of the features' network.

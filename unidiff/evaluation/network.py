@@ -30,9 +30,11 @@ __all__ = ["SHIPPED", "FeatureNetwork", "Features", "load_features", "save_featu
 SHIPPED = {
     "digits": "sha256:a4af4c3b6ee1d60897c0011e1cea4d67506613db3e895c41b7d6f377ba329751",
     "mnist": "sha256:8b2da253888c5b33ffe3332d9f0bcd5e7d3216f0c553d237662f30f698e25365",
+    "photos": "sha256:de8aed382cf784a604eb691c257bd64cccc603282fc767c68c5d3a488dc09c7e",
 }
 _FOLDER = Path(__file__).parent / "networks"
 _BATCH = 500
+_SCALE = "feature_scale"  # a tensor of the file, beside the weights
 
 
 class Features(NamedTuple):
@@ -55,11 +57,15 @@ class FeatureNetwork:
         name: What it is called in results.
         digest: SHA-256 of its weights, as "sha256:...".
         classifier: The network, and the process whose smallest time it is evaluated at.
+        scale: What its features are divided by, (F,); None for 1.
+        kinds: In how many kinds each class comes (`Distorted`); their probabilities are added up.
     """
 
     name: str
     digest: str
     classifier: NeuralClassifier
+    scale: Tensor | None = None
+    kinds: int = 1
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -94,8 +100,15 @@ class FeatureNetwork:
             pixels = process.basis.inverse(u).to(weight.dtype)
             logits, found = network.with_features(pixels, model.noise_condition.batch(level, u).to(weight.dtype))
             values.append(found.flatten(1))
-            probabilities.append(logits.softmax(1))
-        return Features(torch.cat(values).cpu().double(), torch.cat(probabilities).cpu().double())
+            probabilities.append(self._of_classes(logits.softmax(1)))
+        found = torch.cat(values).cpu().double()
+        found = found if self.scale is None else found / self.scale
+        return Features(found, torch.cat(probabilities).cpu().double())
+
+    def _of_classes(self, probabilities: Tensor) -> Tensor:
+        """Probabilities of the classes, whatever the kind, (N, K), of those of classes and kinds."""
+        number = torch.arange(probabilities.shape[1], device=probabilities.device) // self.kinds
+        return probabilities.new_zeros(len(probabilities), int(number[-1]) + 1).index_add_(1, number, probabilities)
 
     def _resized(self, x: Tensor) -> Tensor:
         self.check(tuple(x.shape[1:]))
@@ -113,7 +126,7 @@ def load_features(name: str, *, device: str = "cpu") -> FeatureNetwork:
     """A feature network that comes with unidiff; its file is verified by its digest.
 
     Args:
-        name: "digits" (scikit-learn's 8x8) or "mnist".
+        name: "digits" (scikit-learn's 8x8), "mnist" or "photos" (32x32, in colour).
         device: Where it is loaded.
 
     Raises:
@@ -131,19 +144,34 @@ def _load(name: str, device: str) -> FeatureNetwork:
     if (found := digest(path)) != SHIPPED[name]:
         raise DataError(f"{path} has the digest {found}, and {SHIPPED[name]} was shipped. Install unidiff again.")
     weights = read_tensors(path)
+    scale = weights.pop(_SCALE, None)
     with safe_open(path, "pt") as file:
-        arguments = json.loads(file.metadata()["arguments"])
+        metadata = file.metadata()
+    arguments = json.loads(metadata["arguments"])
     network = UNetEncoder(**arguments)
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     classifier = NeuralClassifier(FlowMatching(), network).to(device).eval().requires_grad_(False)
-    return FeatureNetwork(f"unidiff's {name}", found, classifier)
+    scale = None if scale is None else scale.double()
+    return FeatureNetwork(f"unidiff's {name}", found, classifier, scale, int(metadata.get("kinds", 1)))
 
 
-def save_features(classifier: NeuralClassifier, arguments: dict[str, Any], path: Path) -> str:
-    """Write the network of a run of a recipe features_NAME as it is shipped, in float16; returns the digest."""
+def save_features(
+    classifier: NeuralClassifier, arguments: dict[str, Any], path: Path, data: Iterable[Tensor] = (), kinds: int = 1
+) -> str:
+    """Write the network of a run of a recipe features_NAME as it is shipped, in float16; returns the digest.
+
+    Args:
+        classifier: The trained classifier.
+        arguments: Of its `UNetEncoder`.
+        path: The file.
+        data: Batches of samples, whose features then have a standard deviation of 1; none to leave them as they are.
+        kinds: See `FeatureNetwork`.
+    """
     from safetensors.torch import save_file
 
     weights = {key: value.half().contiguous() for key, value in classifier.backbone.state_dict().items()}
+    if batches := [*data]:
+        weights[_SCALE] = FeatureNetwork(path.stem, "", classifier).of(batches).values.std(0).float()
     with whole_file(path) as partial:
-        save_file(weights, partial, {"arguments": json.dumps(arguments)})
+        save_file(weights, partial, {"arguments": json.dumps(arguments), "kinds": str(kinds)})
     return digest(path)

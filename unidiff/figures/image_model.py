@@ -206,7 +206,7 @@ class ImageModel:
             images = self.data.images
             if not images.features:
                 problem = f"{self.name}: there is no shipped classifier of such images, of shape {tuple(images.shape)}"
-                raise RunError(f"{problem}. Name a run of digits or MNIST.")
+                raise RunError(f"{problem}. Name a run of digits, MNIST or photographs.")
         if "classes" in needs:
             conditioning = None if self.run is None else self.run.recipe.conditions()
             if conditioning is None or conditioning.names != ("label",) or not conditioning.dropout:

@@ -50,8 +50,8 @@ class EvaluationTask(ResultsTask):
     Args:
         evaluate: Run directories, folders of images and .npy files of samples, all of the same data.
         data: The real data; null for those that the runs were trained on.
-        features: Network in whose features samples are compared: a shipped one ("digits", "mnist"), "pixels", or the
-            run directory of a classifier; null for the shipped one of the data.
+        features: Network in whose features samples are compared: a shipped one ("digits", "mnist", "photos"), "pixels",
+            or the run directory of a classifier; null for the shipped one of the data.
         split: Of the reference: "test" or "train".
         count: Samples drawn from each run, and taken of each folder or file at most; at least 20.
         bits: Test samples whose bits/dim are computed, by the flow and by the bound; 0 for none.
@@ -118,7 +118,8 @@ class EvaluationTask(ResultsTask):
                 problem = f"must be {allowed} or the run directory of a classifier, got {chosen!r}"
                 raise ParameterError("features", problem)
             run = classifier_run(chosen, device=str(device), allow_imports=allow_imports, report=reporter.notice)
-            network = FeatureNetwork(f"the classifier {chosen}", run.digest, cast(NeuralClassifier, run.model))
+            classifier, kinds = cast(NeuralClassifier, run.model), run.recipe.data.kinds
+            network = FeatureNetwork(f"the classifier {chosen}", run.digest, classifier, kinds=kinds)
         data = sets.data.images
         return feature_network(network or chosen, data.features, data.shape, str(device))
 

@@ -22,7 +22,6 @@ from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RecipeError
-from unidiff.solver.spec import SolverSpec
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -39,6 +38,7 @@ from unidiff.run.task import Options, Reporter
 from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
+from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.device import resolve_device
