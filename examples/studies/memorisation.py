@@ -24,8 +24,8 @@ from unidiff.figures.study import Row, Study, Table, main, qualities
 from unidiff.plot import Curve, Panel, save_curves
 
 DATA = ud.data.Digits()
-SIZES = (8, 64, 512, 1500)  # different images
-REPEATED = (32, 128, 512)  # how often the first of 512 images is there
+SIZES = (8, 64, 1500)  # different images
+REPEATED = (64, 512)  # how often the first of 512 images is there
 DIFFERENT = 512
 COPY = 1 / 3  # Yoon et al. 2023, section 3
 
@@ -45,14 +45,14 @@ def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
     """Samples of a network that was trained on these images."""
     torch.manual_seed(seed)
     model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP(DATA.shape, width=128, depth=3))
-    settings = ud.Training(steps, batch=64, lr=2e-3, ema=0.99, precision="fp32", tensorboard=False)
+    settings = ud.Training(steps, batch=64, lr=3e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
     model = ud.train(model, images, ud.Denoising(), settings, seed=seed)
     return ud.sample(model, ud.DDIM(), ud.Uniform(50), DATA.shape, range(count * seed, count * (seed + 1))).x
 
 
 def measure(seed: int, quick: bool) -> Iterator[Row]:
     """Data sets of several sizes, then one image that is repeated."""
-    steps, count = (20, 40) if quick else (1500, 300)
+    steps, count = (20, 40) if quick else (600, 300)
     sizes, repeated = ((8, 32), (512,)) if quick else (SIZES, REPEATED)
     source = DATA.open()
     images = source.batch(torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)))
@@ -82,8 +82,9 @@ def draw(table: Table, path: Path) -> None:
     shares = {
         table.estimate(row, "share of the data").value: row for row in table.values if row.startswith("one image")
     }
-    of_size = [table.curve(name, sizes, label) for name, label in NAMES.items()]
-    of_share = [table.curve(name, shares, name) for name in ("share of samples", "copies of it")]
+    of_size = [table.curve(label, {x: (row, name) for x, row in sizes.items()}) for name, label in NAMES.items()]
+    names = ("share of samples", "copies of it")
+    of_share = [table.curve(name, {x: (row, name) for x, row in shares.items()}) for name in names]
     identity = Curve("share of the data", "share of the data", [*shares], [*shares], [0.0] * len(shares))
     panels = [
         Panel("data sets of different images", "ratio, or share of samples", of_size, 1.0, "ratio of other images"),

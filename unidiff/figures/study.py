@@ -22,14 +22,15 @@ from unidiff.evaluation.evaluate import evaluate
 from unidiff.evaluation.real import RealData
 from unidiff.evaluation.scores import shown
 from unidiff.files import digest, whole_files
-from unidiff.plot.diagrams import Curve
+from unidiff.plot.diagrams import Curve, Dots
 from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable
 
-__all__ = ["Measured", "Row", "Study", "Table", "main", "qualities", "run_study"]
+__all__ = ["QUALITIES", "Measured", "Row", "Study", "Table", "main", "qualities", "run_study", "steps_in"]
 
 _BYTES = 2_000_000  # of one study, about
+_TRIAL = 20  # steps
 QUALITIES = ("frechet", "precision", "recall", "memorization")
 
 
@@ -74,17 +75,22 @@ class Table:
         squares = math.fsum((value - mean) ** 2 for value in values)
         return Estimate(mean, math.sqrt(squares / (len(values) - 1) / len(values)))
 
-    def curve(self, name: str, rows: Mapping[float, str], label: str) -> Curve:
-        """A number of several rows over what they are keyed by, with its errors."""
-        points = [self.estimate(row, name) for row in rows.values()]
-        errors = [0.0 if math.isnan(point.error) else point.error for point in points]
-        return Curve(label, label, list(rows), [point.value for point in points], errors)
+    def curve(self, label: str, points: Mapping[float, tuple[str, str]]) -> Curve:
+        """Numbers, each of a row and a name, over what they are keyed by, with their errors."""
+        values = [self.estimate(row, name) for row, name in points.values()]
+        return Curve(label, label, list(points), [value for value, _ in values], [_bar(error) for _, error in values])
+
+    def dots(self, name: str, title: str, floor: str = "") -> Dots:
+        """A number of all rows that have it, with its errors; the mean of the row `floor` is a line."""
+        rows = [row for row, numbers in self.values.items() if name in numbers and row != floor]
+        cases = [(row, value, _bar(error)) for row in rows for value, error in [self.estimate(row, name)]]
+        return Dots(title, cases, self.estimate(floor, name).value if floor else None)
 
     def text(self) -> str:
         """A table in Markdown: mean +- standard error."""
         names = list(dict.fromkeys(name for numbers in self.values.values() for name in numbers))
         rows = [
-            [row, *(shown(self.estimate(row, name)) if name in numbers else "" for name in names)]
+            [row, *(_cell(*self.estimate(row, name)) if name in numbers else "" for name in names)]
             for row, numbers in self.values.items()
         ]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (["", *names], ["---"] * (1 + len(names)), *rows))
@@ -100,6 +106,16 @@ class Table:
             row: {name: plain(row, name, values) for name, values in numbers.items()}
             for row, numbers in self.values.items()
         }
+
+
+def _cell(value: float, error: float) -> str:
+    """Mean and error in words; a count that is the same for all seeds as it is."""
+    return f"{value:.0f}" if value == round(value) and not error > 0 else shown(Estimate(value, error))
+
+
+def _bar(error: float) -> float:
+    """The length of an error bar; none for a single seed."""
+    return 0.0 if math.isnan(error) else error
 
 
 @dataclass(frozen=True)
@@ -199,6 +215,23 @@ def main(description: str, study: Study) -> None:
     except UnidiffError as error:
         parser.error(str(error))
     print(f"{study.question}\nMean +- standard error over {len(words.seeds)} seeds.\n\n{table.text()}")
+
+
+def steps_in(seconds: float, train: Callable[[int], object], clock: Callable[[], float] = time.process_time) -> int:
+    """Steps, at least 1, that a training takes in so many seconds, by two short ones: what both need is left out.
+
+    Args:
+        seconds: Of the clock.
+        train: Trains afresh for a number of steps.
+        clock: By default that of CPU seconds.
+    """
+    spent = []
+    for steps in (_TRIAL, 3 * _TRIAL):
+        started = clock()
+        train(steps)
+        spent.append(clock() - started)
+    step = max(spent[1] - spent[0], spent[1] / 10) / (2 * _TRIAL)  # whatever else runs, it is above 0
+    return max(1, round(seconds / step))
 
 
 def qualities(
