@@ -12,7 +12,7 @@ from typing import Any
 from unidiff.evaluation.class_measures import ClassHistogram
 from unidiff.evaluation.distances import Estimate
 
-__all__ = ["COSTS", "MEASURES", "Evaluation", "Scores"]
+__all__ = ["COSTS", "MEASURES", "Evaluation", "Scores", "shown"]
 
 # Name in JSON and CSV -> title, in the order of the table.
 MEASURES = {
@@ -155,13 +155,13 @@ def _width(first: int, columns: Sequence[Mapping[str, str]]) -> int:
 def _column(row: Scores) -> dict[str, str]:
     """The cells of a set, by name."""
     title = row.name if len(row.name) <= _LONGEST else f"...{row.name[3 - _LONGEST :]}"  # of a path the end
-    cells = {"name": title} | {name: _shown(estimate) for name, estimate in row.measures.items()}
+    cells = {"name": title} | {name: shown(estimate) for name, estimate in row.measures.items()}
     if row.histogram is not None:
         cells["classes"] = f"{row.histogram.chi_square:.1f} (p = {row.histogram.p_value:.2g})"
     return cells | {name: f"{value:.4g}" for name, value in row.cost.items()}
 
 
-def _shown(estimate: Estimate) -> str:
+def shown(estimate: Estimate) -> str:
     """Value and standard error, two digits of that."""
     value, error = estimate
     if not (math.isfinite(error) and error > 0):

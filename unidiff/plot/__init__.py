@@ -1,6 +1,16 @@
 """Figures: from numbers to image files, without computation."""
 
-from unidiff.plot.diagrams import Curve, Graph, Panel, save_curves, save_fields, save_graphs, save_loss_curve
+from unidiff.plot.diagrams import (
+    Curve,
+    Dots,
+    Graph,
+    Panel,
+    save_curves,
+    save_dots,
+    save_fields,
+    save_graphs,
+    save_loss_curve,
+)
 from unidiff.plot.samples import (
     cut_samples,
     path_images,
@@ -13,6 +23,7 @@ from unidiff.plot.samples import (
 
 __all__ = [
     "Curve",
+    "Dots",
     "Graph",
     "Panel",
     "cut_samples",
@@ -20,6 +31,7 @@ __all__ = [
     "sample_images",
     "save_animation",
     "save_curves",
+    "save_dots",
     "save_fields",
     "save_graphs",
     "save_loss_curve",

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from unidiff.plot.figure import new_figure, save_figure
 
-__all__ = ["Curve", "Graph", "Panel", "save_curves", "save_fields", "save_graphs", "save_loss_curve"]
+__all__ = [
+    "Curve",
+    "Dots",
+    "Graph",
+    "Panel",
+    "save_curves",
+    "save_dots",
+    "save_fields",
+    "save_graphs",
+    "save_loss_curve",
+]
 
 
 class Curve(NamedTuple):
@@ -34,6 +44,14 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
     floor: float | None
     floor_label: str
+
+
+class Dots(NamedTuple):
+    """A diagram of cases, each with label, value and error; a vertical line at `floor` (None for no line)."""
+
+    title: str
+    cases: Sequence[tuple[str, float, float]]
+    floor: float | None = None
 
 
 class Graph(NamedTuple):
@@ -94,6 +112,22 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
         ax.grid(alpha=0.3, which="both")
         if panel.curves:
             ax.legend(fontsize=7)
+    save_figure(figure, path, caption)
+
+
+def save_dots(diagrams: Sequence[Dots], path: Path, caption: str) -> None:
+    """Draw the values of the same cases side by side, a diagram for each number, with error bars."""
+    height = 1.3 + 0.3 * max(len(diagram.cases) for diagram in diagrams)
+    figure, axes = new_figure(len(diagrams), (1.0 + 3.0 * len(diagrams), height))
+    for ax, diagram in zip(axes, diagrams):
+        labels, values, errors = zip(*diagram.cases)
+        rows = range(len(labels))
+        ax.errorbar(values, rows, xerr=errors, fmt="o", markersize=5, capsize=3, color="tab:blue")
+        ax.set_yticks(rows, labels if ax is axes[0] else [""] * len(labels), parse_math=False)
+        ax.set(title=diagram.title, ylim=(len(labels) - 0.5, -0.5))
+        if diagram.floor is not None:
+            ax.axvline(diagram.floor, color="0.5", linestyle="--", linewidth=1)
+        ax.grid(alpha=0.3)
     save_figure(figure, path, caption)
 
 

@@ -1,0 +1,109 @@
+"""Does a small data set, or one image repeated in it, lead to copies?
+
+Equal steps on more and more images. The memorisation ratio is the mean distance from samples to the nearest training
+image, divided by that from held-out images: near 0 for copies, 1 for other images of the same kind, above 1 for noise.
+A sample is called a copy if it is less than a third as far from its nearest training image as from the second nearest,
+the criterion of Yoon et al. 2023. Then one of 512 images is repeated: its share of the samples, by the nearest of the
+different images, beside its share of the data.
+
+    python examples/studies/memorisation.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import unidiff as ud
+from unidiff.evaluation import real_data
+from unidiff.figures.study import Row, Study, Table, main, qualities
+from unidiff.plot import Curve, Panel, save_curves
+
+DATA = ud.data.Digits()
+SIZES = (8, 64, 1500)  # different images
+REPEATED = (64, 512)  # how often the first of 512 images is there
+DIFFERENT = 512
+COPY = 1 / 3  # Yoon et al. 2023, section 3
+
+
+def two_nearest(x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Which image is the nearest, (N,), and its distance as a fraction of that of the second nearest, (N,)."""
+    distance, rows = torch.cdist(x.flatten(1).double(), images.flatten(1).double()).topk(2, largest=False)
+    return rows[:, 0], distance[:, 0] / distance[:, 1]
+
+
+def share_of_data(times: int, different: int) -> float:
+    """Share of one image that is there so many times, among different images."""
+    return times / (different - 1 + times)
+
+
+def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
+    """Samples of a network that was trained on these images."""
+    torch.manual_seed(seed)
+    model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP(DATA.shape, width=128, depth=3))
+    settings = ud.Training(steps, batch=64, lr=3e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
+    model = ud.train(model, images, ud.Denoising(), settings, seed=seed)
+    return ud.sample(model, ud.DDIM(), ud.Uniform(50), DATA.shape, range(count * seed, count * (seed + 1))).x
+
+
+def measure(seed: int, quick: bool) -> Iterator[Row]:
+    """Data sets of several sizes, then one image that is repeated."""
+    steps, count = (20, 40) if quick else (600, 300)
+    sizes, repeated = ((8, 32), (512,)) if quick else (SIZES, REPEATED)
+    source = DATA.open()
+    images = source.batch(torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)))
+    real = real_data(DATA, count, seed=seed)
+    for size in sizes:
+        own = images[:size]
+        x = samples(own, steps, count, seed)
+        copies = float((two_nearest(x, own)[1] < COPY).double().mean())
+        known = replace(real, train=ud.TensorSource(own, f"{size} images"))
+        _, numbers, facts = qualities({"": x}, known, seed, ("memorization", "recall", "frechet"))[""]
+        yield Row(f"{size} images", {"copies": copies, **numbers}, facts)
+    different = images[:DIFFERENT]
+    for times in repeated:
+        own = torch.cat([different, different[:1].expand(times - 1, *DATA.shape)])
+        rows, ratio = two_nearest(samples(own, steps, count, seed), different)
+        share, copy = rows == 0, (rows == 0) & (ratio < COPY)
+        numbers = {
+            "share of the data": share_of_data(times, DIFFERENT),
+            "share of samples": float(share.double().mean()),
+        }
+        yield Row(f"one image {times} times", {**numbers, "copies of it": float(copy.double().mean())})
+
+
+def draw(table: Table, path: Path) -> None:
+    """Ratio and copies over the size of the data set; shares over shares."""
+    sizes = {float(row.split()[0]): row for row in table.values if row.endswith("images")}
+    shares = {
+        table.estimate(row, "share of the data").value: row for row in table.values if row.startswith("one image")
+    }
+    of_size = [table.curve(label, {x: (row, name) for x, row in sizes.items()}) for name, label in NAMES.items()]
+    names = ("share of samples", "copies of it")
+    of_share = [table.curve(name, {x: (row, name) for x, row in shares.items()}) for name in names]
+    identity = Curve("share of the data", "share of the data", [*shares], [*shares], [0.0] * len(shares))
+    panels = [
+        Panel("data sets of different images", "ratio, or share of samples", of_size, 1.0, "ratio of other images"),
+        Panel(f"one of {DIFFERENT} images is repeated", "share of samples", [*of_share, identity], None, ""),
+    ]
+    caption = (
+        "Networks trained for equal steps on N digits; and on 512, of which one is repeated (its share of the data)."
+    )
+    save_curves(panels, "images N, or share of the data", path, caption)
+
+
+NAMES = {"memorization": "memorisation ratio", "copies": "share of copies"}
+STUDY = Study(
+    "memorisation",
+    "Does a small data set, or one image repeated in it, lead to copies?",
+    "Higham, Higham & Grindrod 2023, references 5 and 36: copies of training images",
+    measure,
+    draw,
+)
+
+if __name__ == "__main__":
+    main(__doc__, STUDY)
