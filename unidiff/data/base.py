@@ -42,7 +42,7 @@ class Dataset(PlainArguments, ABC):
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
         kinds: In how many kinds each class comes, next to each other, as by `Distorted`; 1 by default.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
-    unknown: ClassVar[bool] = False
+        unknown: Whether there are none to open: a model from elsewhere does not tell what it was trained on.
     """
 
     coded: ClassVar[bool] = False
@@ -50,11 +50,7 @@ class Dataset(PlainArguments, ABC):
     kinds: ClassVar[int] = 1
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
-<<<<<<< HEAD
-    features: ClassVar[str] = ""
     unknown: ClassVar[bool] = False
-=======
->>>>>>> photos15
 
     @property
     @abstractmethod
