@@ -71,8 +71,9 @@ def tune(
     """Fit a solver and its times to a model, at a number of evaluations, and judge them on seeds that were not used.
 
     All that is fitted is measured by the distance from the exact flow (`reference_flow`) of the same starts. Every
-    solver is tried on several grids; for the best three the times are fitted, by nonlinear least squares over the
-    increments of the default grid's variable, a function of log SNR; then the solver is chosen again on the best times.
+    solver is tried on several grids. On the best three grids, each with its best solver, the times are fitted briefly,
+    by nonlinear least squares over the increments of the default grid's variable, a function of log SNR; then the
+    solver is chosen again on the best times, and they are fitted on.
     With `coefficients` the weights of the resulting multistep rule and the times are fitted together; the weights of
     each step sum to 1 (`LinearMultistep`). A quarter of the seeds is kept from the fits and chooses between their
     results. Where the choice is not better than the default on the held-out seeds, the default is the result.
