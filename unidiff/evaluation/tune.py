@@ -21,6 +21,7 @@ from unidiff.evaluation.reference import reference_flow
 from unidiff.evaluation.search import Samples, Search
 from unidiff.evaluation.solver_spec import SolverSpec, solver_specs
 from unidiff.evaluation.tuning import Tuning, TuningRow
+from unidiff.fixed_grid import FixedGrid
 from unidiff.grid import Grid, Karras, LogSNR, Power, Tapered, Uniform, default_grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
@@ -172,11 +173,14 @@ def _candidates(
                 wanted = "solvers that draw no noise, on grids with a number of steps"
                 raise ParameterError("solvers", f"must be {wanted}, got {spec.label}")
             steps = len(planned[0].spec.grid.times(process)) - 1
+        if steps <= 2:
+            continue
+        equal = FixedGrid(tuple(1 - i / steps for i in range(1, steps - 1)), last=1 / steps)  # ends far from t_min
         own = []
-        for grid in grids if spec.grid == usual else (spec.grid,):
+        for grid in (*grids, equal) if spec.grid == usual else (spec.grid,):
             start = grid.with_steps(steps)
             with suppress(ParameterError):
-                if start is not None and steps > 2:
+                if start is not None:
                     start.check(process)
                     spec.solver.check(process)
                     own.append(replace(spec, grid=start))
