@@ -25,7 +25,7 @@ from unidiff.fixed_grid import FixedGrid
 from unidiff.grid import Grid, Karras, LogSNR, Power, Tapered, Uniform, default_grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
-from unidiff.process.base import require_one_snr
+from unidiff.process.base import Process, require_one_snr
 from unidiff.solver.adams import DEIS, LogRhoDEIS
 from unidiff.solver.base import Solver
 from unidiff.solver.ddim import DDIM
@@ -161,6 +161,7 @@ def _candidates(
     process = denoiser.process
     usual = default_grid(process)
     grids = (usual, Tapered(low=0.1), LogSNR(), Karras(), Uniform(), Power(rho=1.5), Power())
+    ends = (usual, Uniform())
     found, problems = [], []
     for spec in solver_specs(solvers, usual):
         steps = nfe  # of the multistep methods that are tried by default
@@ -175,10 +176,9 @@ def _candidates(
             steps = len(planned[0].spec.grid.times(process)) - 1
         if steps <= 2:
             continue
-        equal = FixedGrid(tuple(1 - i / steps for i in range(1, steps - 1)), last=1 / steps)  # ends far from t_min
         own = []
-        for grid in (*grids, equal) if spec.grid == usual else (spec.grid,):
-            start = grid.with_steps(steps)
+        starts = [grid.with_steps(steps) for grid in (grids if spec.grid == usual else (spec.grid,))]
+        for start in [*starts, *(_without_last(grid, process, steps) for grid in ends if spec.grid == usual)]:
             with suppress(ParameterError):
                 if start is not None:
                     start.check(process)
@@ -187,6 +187,15 @@ def _candidates(
         found += [own] if own else []
     require(len(found) > 0, "solvers", solvers, f"one that can run. {' '.join(problems)}")
     return found
+
+
+def _without_last(grid: Grid, process: Process, steps: int) -> Grid | None:
+    """The grid with one step more, but without t_min: at few steps little is left to be done there."""
+    longer = grid.with_steps(steps + 1)
+    if longer is None:
+        return None
+    *interior, last = longer.times(process)[1:-2].tolist()
+    return FixedGrid(tuple(interior), last=last)
 
 
 def _neighbours(held: Samples, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
