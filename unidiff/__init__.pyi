@@ -67,9 +67,9 @@ from unidiff.exact import GaussianMixture as GaussianMixture
 from unidiff.exact import MixtureClassifier as MixtureClassifier
 from unidiff.feature_cache import FeatureCache as FeatureCache
 from unidiff.figures.reproduce import reproduce as reproduce
+from unidiff.fixed_grid import FixedGrid as FixedGrid
 from unidiff.function_denoiser import FromFunction as FromFunction
 from unidiff.grid import ArcLength as ArcLength
-from unidiff.grid import FixedGrid as FixedGrid
 from unidiff.grid import Grid as Grid
 from unidiff.grid import Karras as Karras
 from unidiff.grid import LogSNR as LogSNR

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from unidiff.process.level import Level
 
 __all__ = [
     "ArcLength",
-    "FixedGrid",
     "Grid",
     "Karras",
     "LogSNR",
@@ -30,6 +28,7 @@ __all__ = [
     "Tapered",
     "Uniform",
     "default_grid",
+    "times_between",
 ]
 
 
@@ -87,10 +86,10 @@ class _Steps(Grid):
         """The times at these fractions, 0 to 1, of the way from 1 to t_min in the grid's variable."""
 
     def times(self, process: Process) -> Tensor:
-        return _walk(self, process, self.steps, self.noisy)
+        return times_between(self, process, self.steps, self.noisy)
 
 
-def _walk(grid: Grid, process: Process, steps: int, noisy: Callable[[Process, Tensor], Tensor]) -> Tensor:
+def times_between(grid: Grid, process: Process, steps: int, noisy: Callable[[Process, Tensor], Tensor]) -> Tensor:
     """The times of a grid whose noisy ones, from 1 to t_min, are this function of equally spaced fractions."""
     process.require_scales()
     try:
@@ -222,44 +221,6 @@ class ArcLength(_Steps):
         rise = lengths[right] - lengths[right - 1]
         offset = (targets - lengths[right - 1]) / torch.where(rise == 0, 1.0, rise)
         return times[right - 1] + offset * (times[right] - times[right - 1])
-
-
-@dataclass(frozen=True)
-class FixedGrid(Grid):
-    """Times that are written out, such as those that `unidiff.tune` has fitted to a model.
-
-    Another number of steps divides these in log t.
-
-    Args:
-        interior: The times between 1 and t_min, decreasing, without them; none makes `steps` equal in log t.
-        steps: Number of intervals, at least 1; null for that of the times, two more than there are `interior` ones.
-    """
-
-    interior: tuple[float, ...] = ()
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        ends = (1.0, *self.interior, 0.0)
-        decreasing = all(a > b for a, b in pairwise(ends))
-        require(decreasing, "interior", self.interior, "decreasing times between 1 and t_min")
-        if self.steps is not None:
-            require_whole("steps", self.steps, 1, 1_000_000)
-
-    def with_steps(self, steps: int) -> Grid:
-        return replace(self, steps=None if steps == len(self.interior) + 2 else steps)
-
-    def times(self, process: Process) -> Tensor:
-        if not process.t_min < min(self.interior, default=1.0):
-            problem = f"must be decreasing times between 1 and t_min = {process.t_min:g} of {process!r}"
-            raise ParameterError("interior", f"{problem}, got {self.interior}")
-        return _walk(self, process, self.steps or len(self.interior) + 2, self._noisy)
-
-    def _noisy(self, process: Process, fraction: Tensor) -> Tensor:
-        nodes = torch.tensor([1.0, *self.interior, process.t_min], dtype=torch.float64)
-        if len(fraction) == len(nodes):
-            return nodes
-        at = np.linspace(0, 1, len(nodes))
-        return torch.from_numpy(np.interp(fraction.numpy(), at, nodes.log().numpy())).exp()
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ ORDER = [
     "objective",
     "backbone",
     "guidance",
-    "grid acceleration feature_cache",
+    "grid fixed_grid acceleration feature_cache",
     "solver sampling",
     "likelihood variational encoding editing inverse",
     "codec pde",

@@ -9,6 +9,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
+from unidiff.evaluation.fit import GridCoordinates
 from unidiff.solver.linear_multistep import multistep_weights
 
 F64 = torch.float64
@@ -71,6 +72,25 @@ def test_a_fixed_grid_has_its_times_and_interpolates_others():
     torch.testing.assert_close(doubled[:-1:2], grid.times(process)[:-1], rtol=1e-14, atol=0)
     with pytest.raises(ParameterError, match="between 1 and t_min"):
         ud.FixedGrid((0.6, 0.0001)).times(process)
+
+
+def test_a_fixed_grid_may_end_above_t_min_and_is_fitted_with_its_end():
+    process = ud.DDPM()
+    early, usual = ud.FixedGrid((0.8, 0.6, 0.4), last=0.2), ud.FixedGrid((0.8, 0.6, 0.4))
+    assert early.times(process).tolist() == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+    assert early.with_steps(9).times(process)[-2] == 0.2
+    for grid in (early, usual):
+        coordinates = GridCoordinates(process, grid.times(process))
+        assert coordinates.size == (4 if grid == usual else 5)
+        same = coordinates.grid(torch.zeros(coordinates.size, dtype=F64)).times(process)
+        # The variable is piecewise linear between 1,025 times, there and back: rounding alone, of sums of 5 increments.
+        torch.testing.assert_close(same, grid.times(process), rtol=0, atol=1e-12)
+        shifted = coordinates.grid(torch.eye(coordinates.size, dtype=F64)[-1]).times(process)
+        assert (float(shifted[-2]) > float(same[-2])) == (grid == early)  # what is left below grows
+    with pytest.raises(ParameterError, match="last must be"):
+        ud.FixedGrid((0.8, 0.6), last=0.7)
+    with pytest.raises(ParameterError, match="at least t_min"):
+        ud.FixedGrid((0.8, 0.6), last=1e-4).times(process)
 
 
 def error_of(process, model, solver, grid, seeds):

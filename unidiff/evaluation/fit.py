@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.grid import FixedGrid, default_grid
+from unidiff.fixed_grid import FixedGrid
+from unidiff.grid import default_grid
 from unidiff.process.base import Process
 from unidiff.solver.linear_multistep import LinearMultistep
 
@@ -26,13 +27,15 @@ class GridCoordinates:
 
     The variable of the process's default grid, a monotone function of log SNR that is finite at both ends, grows by
     increments that are a softmax; their logarithms are shifted, each by its own parameter, or, of more than 9, by a
-    piecewise linear function with 9 values.
+    piecewise linear function with 9 values. What is left below a last time above t_min is an increment of its own.
     """
 
     def __init__(self, process: Process, times: Tensor) -> None:
         self.table = default_grid(process, _FINE).times(process)[:-1].numpy()
         self.fractions = np.linspace(0, 1, _FINE)
-        increments = np.diff(np.interp(-times[:-1].numpy(), -self.table, self.fractions))
+        self.early = float(times[-2]) > process.t_min
+        at = np.interp(-times[:-1].numpy(), -self.table, self.fractions)
+        increments = np.diff(np.append(at, 1.0) if self.early else at)
         self.log_increments = np.log(increments)
         self.size = min(_KNOTS, len(increments))
         at = np.linspace(0, self.size - 1, len(increments))
@@ -43,7 +46,8 @@ class GridCoordinates:
         log_increments = self.log_increments + self.hats @ parameters.numpy()
         increments = np.exp(log_increments - log_increments.max())
         fractions = np.cumsum(increments)[:-1] / increments.sum()
-        return FixedGrid(tuple(np.interp(fractions, self.fractions, self.table).tolist()))
+        times = tuple(np.interp(fractions, self.fractions, self.table).tolist())
+        return FixedGrid(times[:-1], last=times[-1]) if self.early else FixedGrid(times)
 
 
 class RuleCoordinates:

@@ -20,10 +20,11 @@ from unidiff.evaluation.compatibility import one_shape
 from unidiff.evaluation.reference import reference_flow
 from unidiff.evaluation.search import Samples, Search
 from unidiff.evaluation.tuning import Tuning, TuningRow
+from unidiff.fixed_grid import FixedGrid
 from unidiff.grid import Grid, Karras, LogSNR, Power, Tapered, Uniform, default_grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded, seeds_of
-from unidiff.process.base import require_one_snr
+from unidiff.process.base import Process, require_one_snr
 from unidiff.solver.adams import DEIS, LogRhoDEIS
 from unidiff.solver.base import Solver
 from unidiff.solver.ddim import DDIM
@@ -71,8 +72,9 @@ def tune(
     """Fit a solver and its times to a model, at a number of evaluations, and judge them on seeds that were not used.
 
     All that is fitted is measured by the distance from the exact flow (`reference_flow`) of the same starts. Every
-    solver is tried on several grids; for the best three the times are fitted, by nonlinear least squares over the
-    increments of the default grid's variable, a function of log SNR; then the solver is chosen again on the best times.
+    solver is tried on several grids. On the best three grids, each with its best solver, the times are fitted briefly,
+    by nonlinear least squares over the increments of the default grid's variable, a function of log SNR; then the
+    solver is chosen again on the best times, and they are fitted on.
     With `coefficients` the weights of the resulting multistep rule and the times are fitted together; the weights of
     each step sum to 1 (`LinearMultistep`). A quarter of the seeds is kept from the fits and chooses between their
     results. Where the choice is not better than the default on the held-out seeds, the default is the result.
@@ -159,6 +161,7 @@ def _candidates(
     process = denoiser.process
     usual = default_grid(process)
     grids = (usual, Tapered(low=0.1), LogSNR(), Karras(), Uniform(), Power(rho=1.5), Power())
+    ends = (usual, Uniform())
     found, problems = [], []
     for spec in solver_specs(solvers, usual):
         steps = nfe  # of the multistep methods that are tried by default
@@ -171,17 +174,28 @@ def _candidates(
                 wanted = "solvers that draw no noise, on grids with a number of steps"
                 raise ParameterError("solvers", f"must be {wanted}, got {spec.label}")
             steps = len(planned[0].spec.grid.times(process)) - 1
+        if steps <= 2:
+            continue
         own = []
-        for grid in grids if spec.grid == usual else (spec.grid,):
-            start = grid.with_steps(steps)
+        starts = [grid.with_steps(steps) for grid in (grids if spec.grid == usual else (spec.grid,))]
+        for start in [*starts, *(_without_last(grid, process, steps) for grid in ends if spec.grid == usual)]:
             with suppress(ParameterError):
-                if start is not None and steps > 2:
+                if start is not None:
                     start.check(process)
                     spec.solver.check(process)
                     own.append(replace(spec, grid=start))
         found += [own] if own else []
     require(len(found) > 0, "solvers", solvers, f"one that can run. {' '.join(problems)}")
     return found
+
+
+def _without_last(grid: Grid, process: Process, steps: int) -> Grid | None:
+    """The grid with one step more, but without t_min: at few steps little is left to be done there."""
+    longer = grid.with_steps(steps + 1)
+    if longer is None:
+        return None
+    *interior, last = longer.times(process)[1:-2].tolist()
+    return FixedGrid(tuple(interior), last=last)
 
 
 def _neighbours(held: Samples, tuned: SolverSpec, nfe: int) -> list[TuningRow]:
