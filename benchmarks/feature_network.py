@@ -41,13 +41,11 @@ def sets(source: ud.data.OpenDataset, count: int) -> dict[str, Tensor]:
 
 def save(run: ud.Run, path: Path) -> str:
     """Write the network of a run as it is shipped; returns its digest."""
-    data, network = run.recipe.data, run.model.backbone
-    images = data.data if data.kinds > 1 else data
-    source = images.open()
+    source, network = run.recipe.data.open(), run.model.backbone
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:SCALED]
     batches = [source.batch(part) for part in rows.split(500)]
     arguments = {**run.recipe.network.arguments, "shape": list(network.shape), "classes": network.classes}
-    return save_features(run.model, arguments, path, batches, data.kinds)
+    return save_features(run.model, arguments, path, batches)
 
 
 def main() -> None:
@@ -64,7 +62,7 @@ def main() -> None:
         if given.save is not None:
             print(save(run, given.save))
             return
-        network = FeatureNetwork(given.network, run.digest, run.model, kinds=run.recipe.data.kinds)
+        network = FeatureNetwork(given.network, run.digest, run.model)
     data = ud.data.ImageFolder(given.data)
     found = ud.evaluate(sets(data.open(), given.images), data, features=network)
     print(f"{given.images} images of each set, features of {given.network}")

@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny import DIGITS, RING, refused, unidiff, write
+from torch.nn import functional as F
 
 import unidiff as ud
 from unidiff.errors import DataError, ParameterError
 from unidiff.evaluation import cost, network
+from unidiff.evaluation.frechet import fitted_frechet
 
 FILES = ["evaluate.csv", "evaluate.json", "samples.png"]
 
@@ -78,10 +80,11 @@ def test_a_folder_of_photographs(tmp_path):
     result = unidiff("evaluate", *words, "--json")
     assert result.code == 0, result
     content = json.loads(result.out.splitlines()[-1])
-    # Without a word about features, those of photographs: means of the channels behind the stem and three levels.
+    # Without a word about features, those of photographs: means of the channels behind the stem and three levels, and
+    # three kinds of details of each colour.
     features = content["features"]
     assert (features["network"], features["digest"]) == ("unidiff's photos", network.SHIPPED["photos"])
-    assert features["size"] == 24 + 24 + 48 + 72
+    assert features["size"] == 24 + 24 + 48 + 72 + 9
     assert (content["reference"]["count"], content["rows"][0]["count"]) == (20, 20)
     for colours in (ud.data.CIFAR10(), ud.data.ImageFolder("x")):
         assert colours.images.features == "photos"
@@ -209,15 +212,39 @@ def test_the_shipped_networks_know_their_digits(monkeypatch):
     network._load.cache_clear()
 
 
-def test_the_network_of_photographs_knows_their_classes():
+def test_fine_details_by_hand():
+    x = torch.zeros(3, 2, 4, 4, dtype=torch.float64)
+    x[0, 0, :, ::2] = 1.0  # stripes: each block is 1 0 / 1 0, whose difference between columns is 1
+    x[1, 1, ::2, ::2] = 1.0  # one pixel of each block: all three differences are 1 / 2
+    x[2] = 7.0
+    expected = torch.tensor([[1, 0, 0, 0, 0, 0], [0, 0.5, 0, 0.5, 0, 0.5], [0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    assert torch.equal(network.fine_details(x), expected)
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(200, 3, 32, 32, generator=generator, dtype=torch.float64)
+    # 51,200 squares of each kind, of mean s^2 and standard deviation sqrt(2) s^2; five standard errors.
+    squares = network.fine_details(noise).square().mean(0)
+    assert ((squares / 0.01 - 1).abs() < 5 * (2 / 51200) ** 0.5).all()
+
+
+@pytest.mark.slow  # 1,500 photographs through the network
+def test_the_features_of_photographs_see_noise_blur_and_missing_classes():
     try:
-        test = ud.data.ImageFolder("cifar10-jpg").open("test")
+        test, train = (ud.data.ImageFolder("cifar10-jpg").open(split) for split in ("test", "train"))
     except DataError:
         pytest.skip("UNIDIFF_DATA does not name a folder that holds cifar10-jpg/")
-    rows = torch.arange(0, len(test), 5)
-    found = ud.evaluation.load_features("photos")(test.batch(rows)).probabilities.argmax(1)
-    # 0.61 when it was shipped; four standard errors of a share of 200 images are 0.14.
-    assert (found == test.labels[rows]).double().mean() > 0.47
+    rows, features = torch.arange(0, len(test), 4), ud.evaluation.load_features("photos")
+    reference = features(test.batch(rows))
+    # 0.61 when it was shipped; four standard errors of a share of 250 images are 0.12.
+    assert (reference.probabilities.argmax(1) == test.labels[rows]).double().mean() > 0.49
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    parts = order[:250], order[250:500], order[train.labels[order] < 5][:250]
+    real, other, five = (train.batch(part) for part in parts)
+    noise = 0.1 * torch.randn(real.shape, generator=torch.Generator().manual_seed(1))
+    blurred = F.avg_pool2d(F.pad(real, (0, 1, 0, 1), mode="replicate"), 2, 1)
+    sets = real, other, (real + noise).clamp(-1, 1), blurred, five
+    distances = [fitted_frechet(features(x).values, reference.values) for x in sets]
+    floor = max(distances[:2])  # two sets of one distribution
+    assert all(distance > 1.3 * floor for distance in distances[2:])  # 30.6, 19.2 and 14.3, where real ones are at 9.2
 
 
 def test_features_are_kept_with_their_scale(tmp_path, monkeypatch):
@@ -228,8 +255,11 @@ def test_features_are_kept_with_their_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(network, "_FOLDER", tmp_path)
     monkeypatch.setitem(network.SHIPPED, "mine", found)
     values = ud.evaluation.load_features("mine")(x).values
-    # The weights were rounded to float16, by 2^-11 of each; some layers add up to well below 1 %.
-    torch.testing.assert_close(values.std(0), torch.ones(32, dtype=torch.float64), rtol=0.01, atol=0)
+    # The weights were rounded to float16, by 2^-11 of each; some layers add up to well below 1 %. The last three are
+    # the details.
+    torch.testing.assert_close(values.std(0), torch.ones(32 + 3, dtype=torch.float64), rtol=0.01, atol=0)
+    details = network.fine_details(x).double()
+    torch.testing.assert_close(values[:, 32:], details / details.std(0), rtol=1e-5, atol=0)
 
 
 def test_energy_is_counted_where_it_can_be_read(tmp_path, monkeypatch):

@@ -104,7 +104,6 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "MLPEncoder": [{"shape": shape, "width": 8, "classes": 3} for shape in SHAPES],
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
-    "Distorted": [{"data": ud.data.Digits(16)}, {"data": ud.data.Digits(16), "noise": 0.2, "blur": 1.5}],
     "ArrayFile": [{"path": "points.npy"}],
     "Pairs": [{"path": "noise.npy"}],
     "HuggingFaceImages": [{"path": "photos"}],

@@ -9,7 +9,6 @@ from unidiff.data.captioned import CaptionedDigits as CaptionedDigits
 from unidiff.data.celeba import CelebA as CelebA
 from unidiff.data.cifar import CIFAR10 as CIFAR10
 from unidiff.data.digits import Digits as Digits
-from unidiff.data.distorted import Distorted as Distorted
 from unidiff.data.folder import ImageFolder as ImageFolder
 from unidiff.data.hugging_face import HuggingFaceImages as HuggingFaceImages
 from unidiff.data.latent import Latent as Latent

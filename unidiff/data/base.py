@@ -40,14 +40,12 @@ class Dataset(PlainArguments, ABC):
     Attributes:
         coded: Whether samples are latents of an autoencoder, which `decode` turns into images.
         replaced: The parameter that `kept_in` overrides with the run directory's copy; empty if nothing is kept.
-        kinds: In how many kinds each class comes, next to each other, as by `Distorted`; 1 by default.
         words: The words of its captions, and `longest` the largest number of them in one; empty if it has none.
         unknown: Whether there are none to open: a model from elsewhere does not tell what it was trained on.
     """
 
     coded: ClassVar[bool] = False
     replaced: ClassVar[str] = ""
-    kinds: ClassVar[int] = 1
     words: ClassVar[tuple[str, ...]] = ()
     longest: ClassVar[int] = 0
     unknown: ClassVar[bool] = False

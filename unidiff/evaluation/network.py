@@ -24,17 +24,17 @@ from unidiff.process.flow import FlowMatching
 from unidiff.process.level import scale_by
 from unidiff.reading import read_tensors
 
-__all__ = ["SHIPPED", "FeatureNetwork", "Features", "load_features", "save_features"]
+__all__ = ["SHIPPED", "FeatureNetwork", "Features", "fine_details", "load_features", "save_features"]
 
 # Name -> SHA-256 of its file. Each was trained by the recipe features_NAME, on the train split of real data only.
 SHIPPED = {
     "digits": "sha256:a4af4c3b6ee1d60897c0011e1cea4d67506613db3e895c41b7d6f377ba329751",
     "mnist": "sha256:8b2da253888c5b33ffe3332d9f0bcd5e7d3216f0c553d237662f30f698e25365",
-    "photos": "sha256:de8aed382cf784a604eb691c257bd64cccc603282fc767c68c5d3a488dc09c7e",
+    "photos": "sha256:37c9ccf336e3f846e6fdf6dbe6f1cd108a969b5984c6cf05c4f0a0714b193a15",
 }
 _FOLDER = Path(__file__).parent / "networks"
 _BATCH = 500
-_SCALE = "feature_scale"  # a tensor of the file, beside the weights
+_SCALE = "feature_scale"  # a tensor of the file, beside the weights, if the features are not the network's alone
 
 
 class Features(NamedTuple):
@@ -49,6 +49,18 @@ class Features(NamedTuple):
     probabilities: Tensor | None = None
 
 
+def fine_details(x: Tensor) -> Tensor:
+    """Root mean squares of the finest details of images with even sides, (B, C, H, W): (B, 3 C).
+
+    The details are the coefficients of Haar's three wavelets on blocks of 2 x 2 pixels: differences along one axis, the
+    other, and both, each of them half of a sum of four values. They are orthonormal, so that noise of variance s^2 adds
+    s^2 to every mean square.
+    """
+    a, b, c, d = x[..., ::2, ::2], x[..., ::2, 1::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]
+    waves = torch.cat([a - b + c - d, a + b - c - d, a - b - c + d], 1) / 2
+    return waves.square().mean((2, 3)).sqrt()
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
     """A classifier of clean samples, with the features that its network has for comparing them; see `Encoder`.
@@ -57,15 +69,14 @@ class FeatureNetwork:
         name: What it is called in results.
         digest: SHA-256 of its weights, as "sha256:...".
         classifier: The network, and the process whose smallest time it is evaluated at.
-        scale: What its features are divided by, (F,); None for 1.
-        kinds: In how many kinds each class comes (`Distorted`); their probabilities are added up.
+        scale: What the features are divided by, (F,), the last of which are then the `fine_details` of the images: a
+            network that was trained on classes is blind to them. None for the network's features alone, as they are.
     """
 
     name: str
     digest: str
     classifier: NeuralClassifier
     scale: Tensor | None = None
-    kinds: int = 1
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -99,16 +110,11 @@ class FeatureNetwork:
             u = scale_by(scale, scale_by(level.alpha, process.basis.forward(x)))
             pixels = process.basis.inverse(u).to(weight.dtype)
             logits, found = network.with_features(pixels, model.noise_condition.batch(level, u).to(weight.dtype))
-            values.append(found.flatten(1))
-            probabilities.append(self._of_classes(logits.softmax(1)))
+            values.append(found.flatten(1) if self.scale is None else torch.cat([found.flatten(1), fine_details(x)], 1))
+            probabilities.append(logits.softmax(1))
         found = torch.cat(values).cpu().double()
         found = found if self.scale is None else found / self.scale
         return Features(found, torch.cat(probabilities).cpu().double())
-
-    def _of_classes(self, probabilities: Tensor) -> Tensor:
-        """Probabilities of the classes, whatever the kind, (N, K), of those of classes and kinds."""
-        number = torch.arange(probabilities.shape[1], device=probabilities.device) // self.kinds
-        return probabilities.new_zeros(len(probabilities), int(number[-1]) + 1).index_add_(1, number, probabilities)
 
     def _resized(self, x: Tensor) -> Tensor:
         self.check(tuple(x.shape[1:]))
@@ -146,17 +152,15 @@ def _load(name: str, device: str) -> FeatureNetwork:
     weights = read_tensors(path)
     scale = weights.pop(_SCALE, None)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    arguments = json.loads(metadata["arguments"])
+        arguments = json.loads(file.metadata()["arguments"])
     network = UNetEncoder(**arguments)
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     classifier = NeuralClassifier(FlowMatching(), network).to(device).eval().requires_grad_(False)
-    scale = None if scale is None else scale.double()
-    return FeatureNetwork(f"unidiff's {name}", found, classifier, scale, int(metadata.get("kinds", 1)))
+    return FeatureNetwork(f"unidiff's {name}", found, classifier, None if scale is None else scale.double())
 
 
 def save_features(
-    classifier: NeuralClassifier, arguments: dict[str, Any], path: Path, data: Iterable[Tensor] = (), kinds: int = 1
+    classifier: NeuralClassifier, arguments: dict[str, Any], path: Path, data: Iterable[Tensor] = ()
 ) -> str:
     """Write the network of a run of a recipe features_NAME as it is shipped, in float16; returns the digest.
 
@@ -164,14 +168,15 @@ def save_features(
         classifier: The trained classifier.
         arguments: Of its `UNetEncoder`.
         path: The file.
-        data: Batches of samples, whose features then have a standard deviation of 1; none to leave them as they are.
-        kinds: See `FeatureNetwork`.
+        data: Batches of images, over which the features then have a standard deviation of 1, with the details of the
+            images among them; none for the network's features alone.
     """
     from safetensors.torch import save_file
 
     weights = {key: value.half().contiguous() for key, value in classifier.backbone.state_dict().items()}
     if batches := [*data]:
-        weights[_SCALE] = FeatureNetwork(path.stem, "", classifier).of(batches).values.std(0).float()
+        own = FeatureNetwork(path.stem, "", classifier).of(batches).values.std(0)
+        weights[_SCALE] = torch.cat([own, torch.cat([fine_details(x) for x in batches]).std(0)]).float()
     with whole_file(path) as partial:
-        save_file(weights, partial, {"arguments": json.dumps(arguments), "kinds": str(kinds)})
+        save_file(weights, partial, {"arguments": json.dumps(arguments)})
     return digest(path)

@@ -118,8 +118,7 @@ class EvaluationTask(ResultsTask):
                 problem = f"must be {allowed} or the run directory of a classifier, got {chosen!r}"
                 raise ParameterError("features", problem)
             run = classifier_run(chosen, device=str(device), allow_imports=allow_imports, report=reporter.notice)
-            classifier, kinds = cast(NeuralClassifier, run.model), run.recipe.data.kinds
-            network = FeatureNetwork(f"the classifier {chosen}", run.digest, classifier, kinds=kinds)
+            network = FeatureNetwork(f"the classifier {chosen}", run.digest, cast(NeuralClassifier, run.model))
         data = sets.data.images
         return feature_network(network or chosen, data.features, data.shape, str(device))
 
