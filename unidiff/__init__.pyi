@@ -190,6 +190,7 @@ from unidiff.solver.unipc_noise import UniPCNoise as UniPCNoise
 from unidiff.split import Split as Split
 from unidiff.tasks.classification import load_classifier as load_classifier
 from unidiff.tasks.report import report as report
+from unidiff.tasks.saving import save as save
 from unidiff.training.loop import train as train
 from unidiff.training.settings import Training as Training
 from unidiff.variational import Bound as Bound

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from inspect import Parameter
 from numbers import Number
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -165,9 +165,9 @@ class _Signature:
         close = ["grid"] if steps else difflib.get_close_matches(name, self.annotations, 1, 0.7)
         return f"Did you mean {close[0]}={'20' if steps else ''}?" if close else ""
 
-    def by_name(self, known: list[Any], named: dict[str, Any]) -> dict[str, Any]:
-        """Name -> argument."""
-        return dict(zip(self.positional, known)) | named
+    def by_name(self, known: list[Any], named: dict[str, Any], first: int = 0) -> dict[str, Any]:
+        """Name -> argument, of positional ones from the number `first` on."""
+        return dict(zip(self.positional[first:], known)) | named
 
 
 def plain_arguments(function: F) -> F:
@@ -198,7 +198,12 @@ class PlainArguments:
     Dataclasses below it are checked by their own `__post_init__` after that; other classes have their `__init__`
     decorated. Then follows what is of a wrong type and was not rejected. A class of one's own below a public base has
     the first from there; what its annotations mean is its own affair.
+
+    Attributes:
+        keeps_arguments: Whether an object has the arguments that it was made with, by name, as `arguments`.
     """
+
+    keeps_arguments: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -255,6 +260,8 @@ def _constructor(owner: type, init: F) -> F:
             raise
         if last and (wrong := misfit(owner, signature.by_name(known, named), self)):
             raise wrong
+        if self.keeps_arguments and _source(type(self), "__init__") is owner:
+            self.arguments = signature.by_name(known[1:], named, 1)
 
     return cast(F, call)
 

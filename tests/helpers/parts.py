@@ -105,6 +105,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "ImageFolder": [{"root": "somewhere"}],
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "Unavailable": [{"sample_shape": (2,), "class_count": 3}],
     "Pairs": [{"path": "noise.npy"}],
     "HuggingFaceImages": [{"path": "photos"}],
     "Identity": [{"name": "y"}, {"name": "embedding", "noise": 0.1, "dropout": 0.1}],

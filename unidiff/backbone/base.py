@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Backbone(PlainArguments, nn.Module, ABC):
     shape: tuple[int, ...]
     conditions: tuple[Condition, ...] = ()
     learned_variance: bool = False
+    keeps_arguments: ClassVar[bool] = True  # as a recipe has them: what saves a network writes them
+    arguments: Mapping[str, Any]
     deepest: int = 0  # the largest `depth` of `evaluate`; 0 where none of its features can be kept
 
     def __init__(

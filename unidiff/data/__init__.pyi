@@ -19,3 +19,4 @@ from unidiff.data.toy import Checkerboard as Checkerboard
 from unidiff.data.toy import Ring as Ring
 from unidiff.data.toy import Spiral as Spiral
 from unidiff.data.toy import TwoMoons as TwoMoons
+from unidiff.data.unavailable import Unavailable as Unavailable

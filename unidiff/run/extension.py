@@ -18,8 +18,9 @@ from unidiff.training.checkpoint import Checkpoints
 if TYPE_CHECKING:
     from unidiff.run.execute import TrainingTask
 
-__all__ = ["DAMAGED", "changed_data", "changed_numbers", "record_extension", "require_own_recipe"]
+__all__ = ["DAMAGED", "SAVED", "changed_data", "changed_numbers", "record_extension", "require_own_recipe"]
 
+SAVED = "saved"  # status of a model that was trained in code: there is no training to continue
 DAMAGED = "damaged data"  # status of a run that met a sample it could not read: its data are then expected to change
 _FREE = ("training", "sampling", "data", "smaller_recipe")  # keys of a recipe that do not define the model
 _BEGINNING = ("objective", "seed", "start", "train", "teacher")  # that do not matter to a trained one
@@ -49,6 +50,9 @@ def changed_numbers(
     """
     directory = files.path
     files.require()
+    if files.read_manifest().status == SAVED:
+        problem = "this model was saved by unidiff.save, without the state of its training"
+        raise RunError(f"{directory}: {problem}. `start: {directory}` in a recipe begins with its weights.")
     now_there, recorded, new_one = read_source(files.recipe)[1], files.read_manifest().recipe_yaml, task.to_yaml()
     began = now_there if recorded is None else recorded
     saved: Any = task if began == new_one else _recorded(files, began, allow_imports)

@@ -1,0 +1,99 @@
+"""A model trained in code and saved: what the library and every command do with it is what they do with a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import refused, unidiff
+
+import unidiff as ud
+from unidiff.errors import DataError, ParameterError, RunError
+
+SETTINGS = ud.Training(steps=3, batch=8, tensorboard=False, log_every=1)
+SAMPLING = ud.Sampling(ud.DDIM(), ud.Uniform(3), count=4)
+
+
+def model(**options):
+    return ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, **options))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    ring = ud.data.Ring(count=60)
+    trained = ud.train(model(), ring, ud.Denoising(), SETTINGS)
+    directory = tmp_path_factory.mktemp("saved") / "mine"
+    assert ud.save(trained, directory, data=ring, training=SETTINGS, sampling=SAMPLING) == directory
+    return trained, directory
+
+
+def test_the_run_is_the_model(saved):
+    trained, directory = saved
+    run = ud.load(directory)
+    assert torch.equal(run.sample().x, ud.sample(trained, ud.DDIM(), ud.Uniform(3), seeds=4).x)
+    assert (run.step, run.recipe.training, run.recipe.process) == (3, SETTINGS, ud.VPSDE())
+    assert run.manifest.status == "saved"
+
+
+@pytest.mark.slow  # six commands, of which one trains
+def test_every_command_takes_it(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, directory = saved
+    for words in (
+        ("sample", directory, "--count", 4, "--out", "samples.png"),
+        ("compare", directory, "--solvers", "ddim", "--nfe", 2, "--count", 20, "--out", "compared"),
+        ("evaluate", directory, "--count", 30, "--out", "evaluated"),
+        ("likelihood", directory, "--count", 4),
+        ("report", directory),
+    ):
+        result = unidiff(*words)
+        assert result.code == 0, (words, result.err)
+    # A multilayer perceptron is nothing that diffusers has: the answer of any such run.
+    assert "cannot be exported" in refused("export", directory, "exported")
+    assert "`start: " in refused("run", directory / "recipe.yaml", "--out", directory, "--resume")
+    assert "`start: " in refused("resume", directory)
+    begun = unidiff(
+        *("run", directory / "recipe.yaml", "--set", f"start={directory}", "--set", "training.steps=1"),
+        *("--out", tmp_path / "begun"),
+    )
+    assert begun.code == 0, begun.err
+
+
+def test_without_data_what_needs_none_is_done(tmp_path):
+    labelled = model(classes=3)
+    directory = ud.save(labelled, tmp_path / "run", conditioning=ud.Labels(), sampling=SAMPLING)
+    label = torch.tensor([0, 1, 2, -1])
+    x = ud.sample(labelled, ud.DDIM(), ud.Uniform(3), seeds=4, label=label).x
+    assert torch.equal(ud.load(directory).sample(label=label).x, x)
+    with pytest.raises(DataError, match="saved without its data"):
+        ud.load(directory).recipe.data.open()
+    with pytest.raises(RunError, match="already there"):
+        ud.save(labelled, directory, conditioning=ud.Labels())
+    ud.save(labelled, directory, conditioning=ud.Labels(), overwrite=True)
+    ud.save(ud.load(directory).denoiser, tmp_path / "again", conditioning=ud.Labels())
+
+
+def test_what_was_measured_of_the_data_is_kept(tmp_path):
+    process = ud.RenormalizedHeat(shape=(2,), blur_max=40.0, noise=ud.DataSpectrum()).fit([torch.randn(50, 2)])
+    own = ud.NeuralDenoiser(process, ud.X0(), ud.MLP((2,), width=8, depth=1))
+    run = ud.load(ud.save(own, tmp_path / "run"))
+    assert torch.equal(*(ud.sample(each, grid=3, seeds=2).x for each in (own, run.denoiser)))
+
+
+def test_what_a_recipe_cannot_name_is_an_error(tmp_path):
+    class Plain(torch.nn.Module):
+        shape = (2,)
+
+        def forward(self, x, c):
+            return x
+
+    grown = model()
+    grown.backbone.more = torch.nn.Linear(2, 2)
+    for wrong, said in (
+        (ud.NeuralDenoiser(ud.VPSDE(), ud.V(), Plain()), "Derive it from unidiff.Backbone"),
+        (grown, "its weights are not those of a new MLP"),
+        (ud.GaussianMixture(ud.VPSDE(), [[0.0]], 1.0), "must be a NeuralDenoiser"),
+        (model(classes=2), "no label conditioning"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            ud.save(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
