@@ -52,6 +52,7 @@ _FUNCTIONS = {
             "report",
             "reproduce",
             "schema",
+            "data",
         )
     },
     "check": "run.check",

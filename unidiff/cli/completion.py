@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
-__all__ = ["kinds", "names", "recipes", "runs"]
+__all__ = ["data", "kinds", "names", "recipes", "runs"]
 
 
 def recipes(incomplete: str) -> list[str]:
@@ -40,6 +40,14 @@ def kinds(incomplete: str) -> list[str]:
 
     modules = {module.split(".")[0] for module in unidiff.EXPORTS.values()}
     return _beginning(incomplete, [*sorted(modules), "recipes", "models"])
+
+
+def data(incomplete: str) -> list[str]:
+    """Data sets, by public name, and all that has data."""
+    import unidiff
+
+    sets = [name for name, module in unidiff.EXPORTS.items() if module.startswith("data.") and name[:1].isupper()]
+    return [*_beginning(incomplete, sorted(sets)), *runs(incomplete), *recipes(incomplete)]
 
 
 def _paths(incomplete: str) -> Iterator[str]:

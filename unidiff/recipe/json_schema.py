@@ -7,6 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Union
 
@@ -59,9 +60,7 @@ class _Definitions:
         def make() -> dict[str, Any]:
             choices = self.registry.choices(base)
             bare = [name for name, cls in choices.items() if not _required(cls)]
-            named = [
-                self._reference(f"{name}()", lambda c=cls, n=name: self._named(n, c)) for name, cls in choices.items()
-            ]  # type: ignore[misc]
+            named = [self._reference(f"{name}()", partial(self._named, name, cls)) for name, cls in choices.items()]
             outside = {
                 "type": "object",
                 "properties": {"type": {"pattern": "[:.]"}},
