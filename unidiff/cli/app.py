@@ -51,6 +51,8 @@ _FUNCTIONS = {
             "export",
             "report",
             "reproduce",
+            "schema",
+            "data",
         )
     },
     "check": "run.check",
@@ -105,7 +107,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Diffusion models, each part tested against an exact answer.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -180,7 +181,7 @@ def main() -> None:
                 # Without options there is nothing to parse: typer imports pydantic for it, as long as all of the rest.
                 code = importlib.import_module("unidiff.cli.describe").list_names(*words[1:])
             else:
-                code = command_line(words, standalone_mode=False)
+                code = command_line(words, prog_name="unidiff", standalone_mode=False)
             sys.stdout.flush()
             sys.exit(code)
     except BrokenPipeError:  # `unidiff list | head`

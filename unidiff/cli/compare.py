@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from unidiff.cli import completion
 from unidiff.cli.console import Console, aligned, say
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
@@ -46,7 +47,12 @@ _SOLVERS = (
 
 def compare(
     what: Annotated[
-        list[str], typer.Argument(metavar="RUN...|RECIPE", help="Run directories, shipped:NAME; or one recipe.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...|RECIPE",
+            help="Run directories, shipped:NAME; or one recipe.",
+            autocompletion=completion.runs,
+        ),
     ],
     solvers: Annotated[str | None, typer.Option("--solvers", "--solver", metavar="LIST", help=_SOLVERS)] = None,
     nfe: Annotated[

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import unidiff
+from unidiff.cli import completion
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
@@ -23,7 +24,10 @@ __all__ = ["describe", "list_names"]
 
 def list_names(
     kind: Annotated[
-        str | None, typer.Argument(help="process, solver, data, ..., recipes or models [default: all].")
+        str | None,
+        typer.Argument(
+            help="process, solver, data, ..., recipes or models [default: all].", autocompletion=completion.kinds
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +45,9 @@ def list_names(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A public name, such as NCSN, or a shipped recipe.")],
+    name: Annotated[
+        str, typer.Argument(help="A public name, such as NCSN, or a shipped recipe.", autocompletion=completion.names)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Describe a class or function: parameters, equation and references; or print a shipped recipe."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from unidiff.cli import completion
 from unidiff.cli.console import Console, aligned, say
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
@@ -35,7 +36,12 @@ _LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 
 def evaluate(
     what: Annotated[
-        list[str], typer.Argument(metavar="RUN...|RECIPE", help="Runs, folders of images, .npy files; or one recipe.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...|RECIPE",
+            help="Runs, folders of images, .npy files; or one recipe.",
+            autocompletion=completion.runs,
+        ),
     ],
     count: Annotated[int | None, typer.Option(help="Samples of each [default: 2000].")] = None,
     data: Annotated[

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidiff.cli import completion
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
@@ -55,7 +56,12 @@ Settings = Annotated[
         "negative.NAME=VALUE.",
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run directory, or shipped:NAME, a model that comes with unidiff.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A run directory, or shipped:NAME, a model that comes with unidiff.", autocompletion=completion.runs
+    ),
+]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Accept classes from outside unidiff; this runs their code.")
 ]
@@ -249,7 +255,12 @@ def _read_value(text: str) -> Any:
 class EditOptions:
     """What `unidiff edit` and `unidiff inpaint` share: a run, an image, and how and where samples are drawn."""
 
-    run: Annotated[Path, typer.Argument(help="A run directory of images, signals or volumes, or shipped:NAME.")]
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory of images, signals or volumes, or shipped:NAME.", autocompletion=completion.runs
+        ),
+    ]
     image: Annotated[Path, typer.Argument(help="An image, or an array .npy (C, *sizes) in [-1, 1].")]
     count: Annotated[int | None, typer.Option(help="Number of samples [default: 8].")] = None
     drawn: SolverOptions

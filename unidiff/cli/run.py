@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unidiff.cli import completion
 from unidiff.cli.console import Console, say
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides, SolverOptions
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "resume", "run"]
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, - for standard input, or the name of a shipped recipe.")]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe file, - for standard input, or the name of a shipped recipe.",
+        autocompletion=completion.recipes,
+    ),
+]
 
 
 def run(
@@ -64,7 +71,7 @@ def run(
 
 
 def resume(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", autocompletion=completion.runs)],
     overrides: Overrides = None,
     extend: Annotated[
         bool, typer.Option("--extend", help="With other numbers, by --set, or data that changed.")

@@ -24,7 +24,7 @@ from unidiff.run.records import Outcome
 if TYPE_CHECKING:
     from unidiff.run.load import Run
 
-__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe", "recipe_as_it_was"]
+__all__ = ["Options", "Reporter", "Task", "differences", "load_recipe", "recipe_as_it_was", "shipped_tasks"]
 
 
 class Reporter(Protocol):
@@ -161,7 +161,8 @@ def differences(saved: object, new: object, path: str = "") -> list[str]:
 
 
 @cache
-def _shipped_tasks() -> list[type[Task]]:
+def shipped_tasks() -> list[type[Task]]:
+    """The tasks that come with unidiff."""
     return [task for task in PUBLIC.choices(Task).values() if task.__module__.startswith("unidiff.tasks.")]
 
 
@@ -171,7 +172,7 @@ def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
     if "type" in written:
         rest = {name: child for name, child in written.items() if name != "type"}
         return builder.named(Task, written["type"], "type"), Node(rest, node.location, node.key)  # type: ignore[type-abstract]
-    tasks = _shipped_tasks()
+    tasks = shipped_tasks()
     marked = [task for task in tasks if task.key in written]
     # Without such a key: the task that shares most keys with the recipe, and of several the one that needs no key.
     nearest = max(tasks, key=lambda task: (len(parameters(task).keys() & written.keys()), not task.key))
