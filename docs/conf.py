@@ -54,6 +54,7 @@ sphinx_gallery_conf = {
     "filename_pattern": os.environ.get("UNIDIFF_PAGES", "plot_"),  # scripts to run: plot_3 for one, - for none
     "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
+    "run_stale_examples": True,  # or what UNIDIFF_PAGES left out would stay without its figures
     "write_computation_times": False,
     "abort_on_example_error": True,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def _add_trees(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += "\n"
     for name in ROOT_FILES:
         source[0] = source[0].replace(f"](../{name.upper()}.md)", f"](generated/{name}.md)")
+    source[0] = re.sub(r"\]\(learn/(\w+)\.py\)", r"](generated/learn/\1.rst)", source[0])
 
 
 def _write(app: Sphinx) -> None:
