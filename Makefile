@@ -2,13 +2,14 @@
 # make stress: hours that try to lose a run.
 # make bench: speed and errors beside references, as a table.
 # make gpu: tests and speed on a CUDA card, as a table.
+# make docs: the documentation as a site, strictly.
 # Each installs what it needs into .venv first.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-exact test-rest test-all stress bench gpu lint format wheel clean
+.PHONY: demo test test-exact test-rest test-all stress bench gpu docs lint format wheel address clean
 
 # torch alone and first: a bare range in a later install could replace it by another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -59,6 +60,15 @@ bench: $(VENV)/.installed
 gpu: $(VENV)/.installed
 	$(BIN)/python benchmarks/gpu.py $(GPU)
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	touch $@
+
+# docs/_build/html/index.html; any warning ends it. UNIDIFF_PAGES=- leaves the scripts of docs/learn out.
+docs: export OMP_NUM_THREADS = 1
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,5 +81,12 @@ format: $(VENV)/.installed
 wheel: $(VENV)/.installed
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+# The address of the repository, in place of the placeholder: make address URL=https://forge.example/somebody/unidiff
+address:
+	@test -n "$(URL)" || { echo "make address needs URL=https://..., the address of the repository"; exit 2; }
+	old=$$(sed -n 's/^Repository = "\(.*\)"$$/\1/p' pyproject.toml) && \
+	sed -i.bak "s|$$old|$(URL)|g" pyproject.toml README.md CITATION.cff && \
+	rm -f pyproject.toml.bak README.md.bak CITATION.cff.bak
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

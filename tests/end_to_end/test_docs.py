@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tiny import unidiff
 
 import unidiff as ud
+from unidiff.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +57,64 @@ def test_there_are_blocks_to_run() -> None:
     assert len(BLOCKS) >= 5
 
 
+def test_the_index_lists_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    from tree import trees
+
+    listed = [page for _, pages in trees((ROOT / "docs" / "index.md").read_text()) for page in pages]
+    pages = {page.stem for page in PAGES if page.parent != ROOT} - {"index"}
+    missing = sorted(pages - set(listed))
+    assert not missing, f"add a line `- [title]({missing[0]}.md)` to a list of docs/index.md"
+    assert len(listed) == len(set(listed)), "a page is listed twice"
+    assert {"generated/learn/index", "generated/api/index", "generated/changelog"} <= set(listed)
+
+
+def test_absolute_links_lead_to_files_of_the_repository() -> None:
+    address = re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)]+)\)", readme)
+    own = [target.removeprefix(address) for target in targets if target.startswith(address)]
+    assert len(own) > 10
+    assert not [path for path in own if not (ROOT / re.sub("^/(blob|raw)/main/|#.*", "", path)).is_file()]
+    assert not [target for target in targets if not target.startswith("https://")], "broken on a package's page"
+    assert address in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_table_of_the_run_directory_names_its_files(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "run_directory.md").read_text()
+    assert not [path.name for path in RunDirectory(tmp_path)._own if f"`{path.name}" not in page]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "learn").glob("plot_*.py")), ids=lambda path: path.stem)
+def test_a_script_of_learn_begins_with_a_title_and_ends_with_what_one_can_do(script: Path) -> None:
+    text = script.read_text()
+    title, line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[:2]
+    assert re.fullmatch("=+", line)
+    assert len(line) == len(title)
+    assert text.split("# %%")[-1].find("**Now you can**") > 0
+    assert script.name in (ROOT / "docs" / "index.md").read_text()
+
+
+@pytest.mark.slow  # 4 s: it describes every public class and prints the help of every command
+def test_the_pages_that_are_written_from_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    import written
+
+    pages = written.pages("https://forge.example/somebody/unidiff", ["changelog", "security"])
+    names = {
+        name
+        for path, text in pages.items()
+        if path.startswith("api/")
+        for name in re.findall(r"^   (unidiff\S+)", text, re.M)
+    }
+    assert {name.split(".")[-1] for name in names} == set(ud.EXPORTS)
+    assert "## unidiff sample\n\n```\nUsage: unidiff sample" in pages["commands.md"]
+    assert re.search(r"## Generation: .*?^\| `process` \| a process \|", pages["keys.md"], re.M | re.S)
+    assert "ParameterError" in pages["errors.rst"]
+    assert "## ddpm_digits\n" in pages["recipes.md"]
+    assert "](https://forge.example/somebody/unidiff/blob/main/" not in pages["security.md"]  # it links to nothing else
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
@@ -62,8 +122,8 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-def test_table_of_readme_names_every_component() -> None:
-    table = (ROOT / "README.md").read_text().split("## What exists")[1]
+def test_the_table_of_components_names_every_one() -> None:
+    table = (ROOT / "docs" / "components.md").read_text()
     kinds = {"schedule", "process", "parameterization", "exact", "objective", "grid", "solver", "backbone", "data"}
     named = set(re.findall(r"`(\w+)`", table))
     bases = {

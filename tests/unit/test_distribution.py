@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 import types
 import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 
 from unidiff.distribution import DISTRIBUTION, require_own_files, warn_of_the_other
 
@@ -64,3 +67,27 @@ def test_a_command_without_its_package_ends_in_a_sentence(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "unidiff", types.ModuleType("unidiff"))
     with pytest.raises(SystemExit, match=r"files of another package named unidiff.*pip install unidiff-diffusion`"):
         require_own_files()
+
+
+def test_what_the_hosted_workflow_covers_is_what_the_project_says() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
+    assert matrix["python"] == re.findall(r"Python :: (3\.\d+)", PROJECT)
+    least = re.search(r'"torch>=([\d.]+)"', PROJECT)[1]
+    assert {row["torch"].removesuffix(".0") for row in matrix["include"]} == {least}
+    pinned = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)[1]
+    assert f"torch=={pinned} " in (ROOT / "Dockerfile").read_text()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    runs = re.findall(r"run: make (\w+)", (ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert {"lint", "docs", "wheel"} <= set(runs) <= targets
+
+
+def test_the_address_is_filled_in_everywhere_by_one_command(tmp_path: Path) -> None:
+    files = ("Makefile", "pyproject.toml", "README.md", "CITATION.cff")
+    for name in files:
+        shutil.copy(ROOT / name, tmp_path)
+    old = re.search(r'^Repository = "(.+)"$', PROJECT, re.M)[1]
+    command = ["make", "address", "URL=https://forge.example/somebody/unidiff"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert not [name for name in files if old in (tmp_path / name).read_text()]
+    assert (tmp_path / "README.md").read_text().count("https://forge.example/somebody/unidiff/") > 10
