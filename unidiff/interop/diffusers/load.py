@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from unidiff.codec.folder import read_layout
-from unidiff.denoiser import Denoiser
+from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole, require
 from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
-from unidiff.interop.diffusers.scheduler import SchedulerModel, Timesteps, read_scheduler, timesteps_of
+from unidiff.interop.diffusers.scheduler import SchedulerModel, read_scheduler
+from unidiff.interop.diffusers.timesteps import Timesteps, timesteps_of
 from unidiff.noise_condition import TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
@@ -86,7 +87,8 @@ def load(
         learned = backbone.learned_variance and model.variance == "learned"
         require(not learned, "variance_type", model.variance, "'learned_range' where a variance is learned")
         backbone = backbone.to(device)
-        denoiser = DiffusersDenoiser(model.process, model.parameterization, backbone, model.noise_condition)
+        cls = NeuralDenoiser if model.scaled else DiffusersDenoiser
+        denoiser = cls(model.process, model.parameterization, backbone, model.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
     return denoiser if model.clip is None else ClipSample(denoiser, model.clip)
