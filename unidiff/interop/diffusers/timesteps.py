@@ -39,8 +39,8 @@ class Timesteps(Grid):
         return torch.tensor([*self.given, 0.0], dtype=torch.float64)
 
 
-def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps:
-    """The times at which a scheduler would take `steps` steps, as the scheduler itself says.
+def timesteps_of(config: Mapping[str, Any], steps: int, place: str, **options: Any) -> Timesteps:
+    """The times at which a scheduler would take `steps` steps, as the scheduler itself says with these options.
 
     Raises:
         RunError: If the scheduler is unsupported or has no times for that many steps.
@@ -52,7 +52,7 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps
     # PNDM's Runge-Kutta start evaluates between its times; without it, the times are the same.
     scheduler = made({**modernized(config), "skip_prk_steps": True}, place)
     try:
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(steps, **options)
         if name.startswith("EDM"):  # whose timesteps are noise conditions
             sigmas = torch.as_tensor(scheduler.sigmas, dtype=torch.float64)[:steps]
             return Timesteps(tuple(model.process.time_at(-2 * sigmas.log()).clamp(max=1.0).tolist()))

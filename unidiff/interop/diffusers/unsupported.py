@@ -1,4 +1,4 @@
-"""Schedulers of diffusers that do not say which Gaussian diffusion their model is of, each with what to take instead."""
+"""Schedulers of diffusers that do not say which Gaussian diffusion a model is of, each with what to take instead."""
 
 from __future__ import annotations
 
