@@ -37,6 +37,7 @@ from theirs import (
 import unidiff as ud
 from unidiff.errors import RunError
 from unidiff.interop.diffusers import ClipSample, DiffusersDenoiser, load, load_grid
+from unidiff.interop.diffusers.scheduler import read_scheduler
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
@@ -196,6 +197,52 @@ def test_flow(tmp_path, options):
         velocity = network(x, torch.tensor(0.6 * T)).sample  # eps - x0, at timestep T t
     assert (one.eps - one.x0 - velocity).abs().max() < PICTURES
     assert (one.x0 - (x - level.time * velocity)).abs().max() < PICTURES
+
+
+@pytest.mark.parametrize("options", [{}, {"prediction_type": "v_prediction"}, {"sigma_schedule": "exponential"}])
+def test_noise_on_unscaled_data(tmp_path, options):
+    scheduler = diffusers.EDMEulerScheduler(num_train_timesteps=20, sigma_max=10.0, rho=5.0, **options)
+    diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
+    x = 10 * torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    model, theirs = load(tmp_path), driven(scheduler, network, x, 8)
+    assert model.process == ud.EDM(0.002, 10.0, 5.0)
+    # Euler's step in sigma is DDIM's.
+    ours = walked(model, ud.DDIM(), load_grid(tmp_path, 8).times(model.process), x)
+    assert (ours - theirs).abs().max() < 1e-7  # the grid's times are 10^(1/5) of sigma, which grows their rounding
+
+
+def test_heun_on_a_flow(tmp_path):
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=2.0)
+    diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
+    x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    scheduler.set_timesteps(6)
+    theirs, model = driven(scheduler, network, x, 6), load(tmp_path)
+    ours = walked(model, ud.Heun(), load_grid(tmp_path, 6).times(model.process), x)
+    assert (ours - theirs).abs().max() < PICTURES
+
+
+def test_a_circle_of_data_and_noise(tmp_path):
+    """IPNDM's state is cos x0 + sin eps of pi t / 2, and its network predicts v: it steps with sin x + cos v."""
+    scheduler = diffusers.IPNDMScheduler()
+    diffusers.DDPMPipeline(network := unet(), scheduler).save_pretrained(tmp_path)
+    x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    model, times = load(tmp_path), load_grid(tmp_path, 10).given
+    scheduler.set_timesteps(10)
+    assert times == pytest.approx(scheduler.timesteps.tolist(), abs=1e-12)
+    for number in (0, 4, 9):
+        with torch.no_grad():
+            v = network(x, scheduler.timesteps[number]).sample
+            ours = model(x, model.process.level(times[number])).eps
+        # The ends of the circle are cut at log SNR = 40, an angle of 2e-9.
+        assert (ours - (scheduler.betas[number] * x + scheduler.alphas[number] * v)).abs().max() < 1e-7
+
+
+def test_shifted_snr():
+    scheduler = diffusers.CogVideoXDDIMScheduler(snr_shift_scale=3.0, rescale_betas_zero_snr=True)
+    process = read_scheduler(dict(scheduler.config) | {"_class_name": "CogVideoXDDIMScheduler"}, "here").process
+    alpha = process.alpha(process.native_times())
+    assert (alpha**2 - scheduler.alphas_cumprod).abs().max() < 1e-5  # theirs is in float32: 1000 factors
+    assert alpha[-1] == 0
 
 
 def test_scores_of_an_exploding_process(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 
 import unidiff as ud
 from unidiff.backbone.layers import sinusoidal
-from unidiff.interop.diffusers.scheduler import Timesteps, timesteps_of
+from unidiff.interop.diffusers.timesteps import Timesteps, timesteps_of
 from unidiff.noise import Seeded
 
 F64 = torch.float64

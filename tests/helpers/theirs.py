@@ -23,7 +23,7 @@ PICTURES = 1e-9  # derived in test_diffusers_bridge.py
 SCHEDULERS = (
     *("ddpm", "ddim", "euler_discrete", "euler_ancestral_discrete", "heun_discrete", "lms_discrete", "sde_ve"),
     *("dpmsolver_multistep", "dpmsolver_singlestep", "unipc_multistep", "deis_multistep", "flow_match_euler_discrete"),
-    "pndm",
+    *("pndm", "edm_euler", "ipndm", "flow_match_heun_discrete"),
 )
 COUNT = 3
 SMALLEST: dict[str, Any] = {

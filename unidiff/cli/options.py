@@ -134,6 +134,12 @@ class GuidanceOptions:
         list[str] | None,
         typer.Option("--class", metavar="K,...", help="Classes, by number or name; a name with a comma in quotes."),
     ] = None
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What to sample, of a model of text; repeatable.")
+    ] = None
+    negative: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What guidance leads away from, of a model of text.")
+    ] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
     classifier: Annotated[Path | None, typer.Option(help="Run directory of a classifier, for guidance.")] = None
     weaker: Annotated[Path | None, typer.Option(help="Run directory of a weaker model, for autoguidance.")] = None
@@ -191,6 +197,8 @@ class ImageOptions:
 
 def option_of(parameter: str) -> str:
     """The option that sets a parameter of `SampleConditions`."""
+    if parameter in (known := {"cond.prompt": "--prompt", "negative.prompt": "--negative"}):
+        return known[parameter]
     if parameter.partition(".")[0] in ("cond", "negative"):
         return f"--set {parameter if '.' in parameter else f'{parameter}.NAME'}=VALUE"
     return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter)
@@ -213,6 +221,8 @@ def sample_conditions(
         plain["negative" if name.startswith("negative.") else "cond"][name.removeprefix("negative.")] = _read_value(
             text
         )
+    plain["cond"] |= {} if not guidance.prompt else {"prompt": list(guidance.prompt)}
+    plain["negative"] |= {} if guidance.negative is None else {"prompt": guidance.negative}
     try:
         return SampleConditions(classes=tuple(guidance.names), interval=guidance.times, **plain)
     except ParameterError as error:
@@ -229,6 +239,7 @@ def option_error(
     name = error.parameter.removeprefix("conditions.")
     written: dict[str, Any] = {**vars(guidance), **vars(images or ImageOptions())}
     written |= {key if key.startswith("negative.") else f"cond.{key}": text for key, text in values.items()}
+    written |= {"cond.prompt": guidance.prompt, "negative.prompt": guidance.negative}
     if (value := written.get(name)) is None:  # set by the recipe
         return RunError(str(error))
     option = option_of(name)

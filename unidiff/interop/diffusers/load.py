@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from unidiff.codec.folder import read_layout
-from unidiff.denoiser import Denoiser
-from unidiff.errors import DataError, ParameterError, RunError, is_whole, require
+from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.errors import DataError, ParameterError, RunError, is_whole, require, require_whole
+from unidiff.interop.diffusers.families import FAMILIES, family_of, prompted, times_options
 from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
-from unidiff.interop.diffusers.scheduler import SchedulerModel, Timesteps, read_scheduler, timesteps_of
+from unidiff.interop.diffusers.scheduler import SchedulerModel, read_scheduler
+from unidiff.interop.diffusers.timesteps import Timesteps, timesteps_of
 from unidiff.noise_condition import TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
@@ -32,6 +34,7 @@ def load(
     scheduler: Mapping[str, Any] | None = None,
     process: Process | None = None,
     parameterization: Parameterization | None = None,
+    size: tuple[int, int] | None = None,
     allow_pickle: bool = False,
     allow_imports: bool = False,
     device: str | torch.device = "cpu",
@@ -40,12 +43,14 @@ def load(
 
     Args:
         path_or_name: The folder of a pipeline (DDPMPipeline, DDIMPipeline, LDMPipeline, DiTPipeline, or any other of a
-            `unet` or `transformer` with a `scheduler`) or of a model alone, or a name on the hub, owner/name. A folder
-            that `export` wrote gives back the model that was exported, weights and all.
+            `unet` or `transformer` with a `scheduler`; of Stable Diffusion 1 to 3, SDXL, Flux, PixArt and Sana, whose
+            condition is `prompt`) or of a model alone, or a name on the hub, owner/name. A folder that `export` wrote
+            gives back the model that was exported, weights and all.
         scheduler: Entries of the scheduler's config to replace, such as {"clip_sample": False}.
         process: Only for a model without a scheduler: the process of its noisy states. Its noise condition is the index
             t T - 1 where the process is a table (`native_times`) of T entries, else 1000 t.
         parameterization: Only for a model without a scheduler: what it predicts.
+        size: Height and width of the images of a model of text, in pixels; those it was trained on if None.
         allow_pickle: Accept weights in pickle files (.bin), which may run any code when they are read.
         allow_imports: Accept classes from outside unidiff in what `export` wrote, which runs their module's code.
         device: Where the model is to be.
@@ -61,7 +66,7 @@ def load(
     folder = local_folder(path_or_name, allow_pickle)
     model_options = {"process": process, "parameterization": parameterization}
     if os.path.isfile(folder / MODEL):
-        _require_absent({"scheduler": scheduler, **model_options}, f"{folder} was exported from unidiff")
+        _require_absent({"scheduler": scheduler, "size": size, **model_options}, f"{folder} was exported from unidiff")
         return read_native(folder, device, allow_imports)
     import_diffusers()
     part, config = _parts(folder)
@@ -79,14 +84,19 @@ def load(
         table = process.native_times()
         condition = Timestep() if table is None else TableIndex(len(table))
         model = SchedulerModel(process, parameterization, condition)
-    network = load_part(part, _SUPPORTED, allow_pickle)
+    family = family_of(folder)
+    if family is None:
+        _require_absent({"size": size}, f"{folder} has samples of one size")
+    network = load_part(part, _SUPPORTED if family is None else (family.network,), allow_pickle)
+    backbone: Any
     try:
-        backbone = _backbone(network)
+        backbone = _backbone(network) if family is None else prompted(folder, family, network, size, device)
         _check_codec(folder, backbone.shape)
         learned = backbone.learned_variance and model.variance == "learned"
         require(not learned, "variance_type", model.variance, "'learned_range' where a variance is learned")
         backbone = backbone.to(device)
-        denoiser = DiffusersDenoiser(model.process, model.parameterization, backbone, model.noise_condition)
+        cls = NeuralDenoiser if model.scaled else DiffusersDenoiser
+        denoiser = cls(model.process, model.parameterization, backbone, model.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
     return denoiser if model.clip is None else ClipSample(denoiser, model.clip)
@@ -98,13 +108,20 @@ def _require_absent(options: Mapping[str, object], reason: str) -> None:
             raise ParameterError(name, f"{reason}, which determines it. Leave it out.")
 
 
-def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, Any] | None = None) -> Timesteps:
+def load_grid(
+    path_or_name: str | Path,
+    steps: int,
+    *,
+    scheduler: Mapping[str, Any] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Timesteps:
     """The times at which a pipeline's own scheduler takes `steps` steps: its `timestep_spacing`, offsets and all.
 
     Args:
         path_or_name: The folder of a pipeline, or a name on the hub.
         steps: `num_inference_steps`.
         scheduler: Entries of the scheduler's config to replace, such as {"timestep_spacing": "trailing"}.
+        size: As in `load`: the times of some flows depend on it.
 
     Warns:
         UserWarning: If diffusers' own DDIM would step past these times; see docs/diffusers.md.
@@ -118,7 +135,10 @@ def load_grid(path_or_name: str | Path, steps: int, *, scheduler: Mapping[str, A
     config = _parts(folder)[1]
     if config is None:
         raise RunError(f"{folder}: this is a model without a scheduler, and so without times. Use unidiff.Native.")
-    return timesteps_of({**config, **(scheduler or {})}, steps, str(_inside(folder, "scheduler")))
+    config = {**config, **(scheduler or {})}
+    require_whole("steps", steps)
+    options = times_options(folder, config, steps, size)
+    return timesteps_of(config, steps, str(_inside(folder, "scheduler")), **options)
 
 
 def network_folder(folder: Path) -> Path:
@@ -137,6 +157,8 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         return folder, read_json(config) if os.path.isfile(config) else None
     listed = read_json(index)
     pipeline = listed.get("_class_name")
+    if (family := FAMILIES.get(str(pipeline))) is not None:
+        return _inside(folder, family.part), read_json(_inside(folder, "scheduler") / "scheduler_config.json")
     present = [name for name, part in listed.items() if isinstance(part, list) and part and part[0]]
     names = [name for name in _NETWORKS if name in present]
     if len(names) != 1 or "scheduler" not in present:
@@ -144,7 +166,8 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         raise RunError(f"{folder}: {problem}; supported is a pipeline of a unet or a transformer, and a scheduler.")
     if conditions := [name for name in ("text_encoder", "image_encoder", "controlnet") if name in present]:
         problem = f"the {pipeline} has conditions other than classes ({', '.join(conditions)})"
-        raise RunError(f"{folder}: {problem}; supported are unconditional pipelines and those with classes.")
+        others = f"unconditional ones, those with classes, and {', '.join(FAMILIES)}"
+        raise RunError(f"{folder}: {problem}; supported are {others}.")
     return _inside(folder, names[0]), read_json(_inside(folder, "scheduler") / "scheduler_config.json")
 
 

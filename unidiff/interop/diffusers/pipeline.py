@@ -20,6 +20,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest, digest_of
 from unidiff.grid import Grid
+from unidiff.interop.diffusers.families import family_of
 from unidiff.interop.diffusers.load import load, load_grid, network_folder
 from unidiff.pretrained import local_folder, read_json
 from unidiff.process.base import Process
@@ -33,6 +34,7 @@ from unidiff.training.device import resolve_device
 
 __all__ = ["PipelineImages", "PipelineLatents", "PipelineRecipe", "PipelineRun", "load_pipeline"]
 
+_FEW = 4  # images of a model of text, unless another number is asked for
 _STEPS = 50  # of the scheduler's own times, where these are used
 
 
@@ -99,10 +101,12 @@ class PipelineRecipe(Record):
     Args:
         sampling: How samples are drawn.
         scheduler: Entries of the scheduler's config to replace, such as `scheduler.clip_sample=false`.
+        size: Height and width of the images of a model of text; null for those it was trained on.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,14 +170,17 @@ def load_pipeline(
         RunError: If it cannot be read.
         RecipeError: If an override cannot be used.
     """
-    recipe = read_recipe(PipelineRecipe, Path(name), overrides, allow_imports=allow_imports, text="sampling: {}\n")
-    folder, replaced = local_folder(name, False), recipe.scheduler or None
-    model = load(folder, scheduler=replaced, allow_imports=allow_imports, device=resolve_device(device))
+    folder = local_folder(name, False)
+    text = "sampling: {}\n" if family_of(folder) is None else f"sampling: {{count: {_FEW}, batch: {_FEW}}}\n"
+    recipe = read_recipe(PipelineRecipe, Path(name), overrides, allow_imports=allow_imports, text=text)
+    replaced = recipe.scheduler or None
+    options: dict[str, Any] = {"allow_imports": allow_imports, "device": resolve_device(device)}
+    model = load(folder, scheduler=replaced, size=recipe.size, **options)
     if model.shape is None:
         raise RunError(f"{folder}: the model does not tell the shape of its samples.")
     data = _data(folder, tuple(model.shape))
     sampling = recipe.sampling
-    if sampling.grid is None and (grid := _own_grid(folder, model, replaced)) is not None:
+    if sampling.grid is None and (grid := _own_grid(folder, model, recipe)) is not None:
         sampling = dataclasses.replace(sampling, grid=grid)
     sampling.check(model.process)
     names = _class_names(folder, model)
@@ -188,11 +195,11 @@ def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
 
 
-def _own_grid(folder: Path, model: Denoiser, scheduler: dict[str, Any] | None) -> Grid | None:
+def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Grid | None:
     """The scheduler's own times of a flow, which it shifts to where its model needs them; None for the default grid."""
     if model.process.native_times() is not None or not os.path.isfile(folder / "scheduler" / "scheduler_config.json"):
         return None
-    return load_grid(folder, _STEPS, scheduler=scheduler)
+    return load_grid(folder, _STEPS, scheduler=recipe.scheduler or None, size=recipe.size)
 
 
 def _class_names(folder: Path, model: Denoiser) -> list[str] | None:

@@ -3,42 +3,64 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
-from unidiff.grid import Grid
-from unidiff.noise_condition import NoiseCondition, NoiseScale, TableIndex, Timestep
-from unidiff.parameterization import X0, Eps, Parameterization, Score, V, Velocity
+from unidiff.interop.diffusers.unsupported import UNSUPPORTED
+from unidiff.noise_condition import LogSigma, NoiseCondition, NoiseScale, TableIndex, Timestep
+from unidiff.parameterization import X0, Eps, Parameterization, Preconditioned, Score, V, Velocity
 from unidiff.pretrained import import_diffusers
 from unidiff.process.base import Process
 from unidiff.process.ddpm import DDPM
 from unidiff.process.flow import FlowMatching
-from unidiff.process.variance_exploding import VESDE
+from unidiff.process.level import Level, Scale
+from unidiff.process.variance_exploding import EDM, VESDE
+from unidiff.process.variance_preserving import CosineVP
 from unidiff.schedule import BetaTable, Cosine, Linear, ScaledLinear, Schedule, ZeroTerminalSNR
 
-__all__ = ["PREDICTIONS", "SchedulerModel", "Timesteps", "read_scheduler", "timesteps_of"]
+__all__ = ["PREDICTIONS", "SchedulerModel", "made", "modernized", "read_scheduler"]
 
 # Samplers of one and the same model: a network trained on a table of betas. Their other options are how they sample.
 _ON_A_TABLE = (
     *("DDPMScheduler", "DDPMParallelScheduler", "DDIMScheduler", "DDIMParallelScheduler", "PNDMScheduler"),
     *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
     *("DEISMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
-    *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"),
+    *("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "SASolverScheduler"),
+    *("LCMScheduler", "TCDScheduler", "RePaintScheduler", "UnCLIPScheduler"),
+    *("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "DPMSolverSDEScheduler"),
 )
-_OTHERS = ("ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler")
+_FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
+_KARRAS = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+_OTHERS = ("ScoreSdeVeScheduler", "IPNDMScheduler", *_FLOWS, *_KARRAS)
 _SCHEDULERS = (*_ON_A_TABLE, *_OTHERS)
+# A scheduler that needs another package -> one of the same options and times.
+_SAME_TIMES = {"DPMSolverSDEScheduler": "EulerDiscreteScheduler"}
 _VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
-# Options of 2022 -> those of today. `tensor_format`, which chose NumPy or torch arrays, does not change the model.
+# NumPy or torch arrays, in 2022; the seed of the noise of DPMSolverSDE.
+_NOT_OF_THE_MODEL = ("tensor_format", "noise_sampler_seed")
+# Options of 2022 -> those of today.
 _RENAMED = {"predict_epsilon": "prediction_type", "timesteps": "num_train_timesteps"}
+_FAR = 40.0  # log SNR that is as good as infinite: sigma / alpha = 2e-9
 PREDICTIONS: dict[str, Parameterization] = {"epsilon": Eps(), "sample": X0(), "v_prediction": V()}
+
+
+@dataclass(frozen=True)
+class NegativePreconditioned(Preconditioned):
+    """Minus `Preconditioned`: the v_prediction of diffusers' EDM schedulers.
+
+    Args:
+        data_std: Standard deviation of the data.
+    """
+
+    def coefficients(self, level: Level) -> tuple[Scale, Scale]:
+        """See `Parameterization.coefficients`."""
+        a, b = super().coefficients(level)
+        return -a, -b
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ class SchedulerModel:
         variance: Its `variance_type`; None if it has none.
         T: `timesteps` that make up the time 1: `num_train_timesteps`, or 1 where they are times.
         first: The number of the first entry of a table in units of 1 / T; 0 without a table.
+        scaled: Whether the network's input is scaled as in `NeuralDenoiser`, and not the state as it is.
     """
 
     process: Process
@@ -62,26 +85,7 @@ class SchedulerModel:
     variance: str | None = None
     T: int = 1
     first: int = 0
-
-
-@dataclass(frozen=True)
-class Timesteps(Grid):
-    """A fixed list of times, such as a scheduler's. It need not begin at 1: many schedulers start from a later time.
-
-    Args:
-        given: Times in (0, 1], strictly decreasing; the 0 behind them is left out.
-    """
-
-    given: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        falling = all(a > b for a, b in pairwise((*self.given, 0.0)))
-        allowed = "a tuple of times in (0, 1], strictly decreasing"
-        require(bool(self.given) and self.given[0] <= 1 and falling, "given", self.given, allowed)
-
-    def times(self, process: Process) -> Tensor:
-        """The times (N + 1,) with the 0; see `Grid.times`."""
-        return torch.tensor([*self.given, 0.0], dtype=torch.float64)
+    scaled: bool = False
 
 
 def read_scheduler(config: Mapping[str, Any], place: str) -> SchedulerModel:
@@ -95,10 +99,14 @@ def read_scheduler(config: Mapping[str, Any], place: str) -> SchedulerModel:
         RunError: If the scheduler, or an option of it that changes the mathematics, is unsupported.
     """
     name = config.get("_class_name")
+    if reason := UNSUPPORTED.get(str(name)):
+        raise RunError(f"{place}: the scheduler {name} {reason}.")
     if name not in _SCHEDULERS:
-        raise RunError(f"{place}: the scheduler {name} is unsupported; supported are {', '.join(_SCHEDULERS)}.")
+        problem = f"the scheduler {name} is unsupported; supported are {', '.join(_SCHEDULERS)}"
+        remedy = 'If one of them fits the model, take it: scheduler={"_class_name": "DDIMScheduler"}'
+        raise RunError(f"{place}: {problem}. {remedy}.")
     try:
-        full = _completed(_modernized(config), place)
+        full = _completed(modernized(config), place)
         if full.get("thresholding"):
             problem = "thresholding=True is not part of a model"
             remedy = 'Load it with scheduler={"thresholding": False}, and wrap it in unidiff.DynamicThreshold.'
@@ -106,53 +114,22 @@ def read_scheduler(config: Mapping[str, Any], place: str) -> SchedulerModel:
         if name == "ScoreSdeVeScheduler":
             process = VESDE(full["sigma_min"], full["sigma_max"], full["sampling_eps"])
             return SchedulerModel(process, Score(), NoiseScale())
-        if name == "FlowMatchEulerDiscreteScheduler" or full.get("use_flow_sigmas"):
+        if name == "IPNDMScheduler":  # t = 2 / pi atan(sigma / alpha), and the network predicts v
+            absent = full["trained_betas"] is None
+            require(absent, "trained_betas", "a list", "null, which is the only schedule with times of its own")
+            return SchedulerModel(CosineVP(-_FAR, _FAR, 1 / full["num_train_timesteps"]), V(), Timestep(1))
+        if name in _KARRAS:
+            return _karras(full)
+        if name in _FLOWS or full.get("use_flow_sigmas"):
             return _flow(full)
         return _table(full)
     except ParameterError as error:
         raise RunError(f"{place}: {error}") from error
 
 
-def timesteps_of(config: Mapping[str, Any], steps: int, place: str) -> Timesteps:
-    """The times at which a scheduler would take `steps` steps, as the scheduler itself says.
-
-    Raises:
-        RunError: If the scheduler is unsupported or has no times for that many steps.
-        ParameterError: If steps is not an integer >= 1.
-    """
-    model = read_scheduler(config, place)
-    require_whole("steps", steps)
-    name = config["_class_name"]
-    # PNDM's Runge-Kutta start evaluates between its times; without it, the times are the same.
-    scheduler = _made({**_modernized(config), "skip_prk_steps": True}, place)
-    try:
-        scheduler.set_timesteps(steps)
-        timesteps = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
-        stride = model.T // steps
-        following = torch.cat([timesteps[1:], timesteps.new_tensor([-1.0])])
-        if name.startswith("DDIM") and not torch.equal((timesteps - stride).clamp(min=-1), following):
-            problem = f"{name} steps by {model.T} // {steps} = {stride}, past its own times"
-            remedy = "The grid has the times themselves, so diffusers' samples differ; with leading times they do not."
-            warnings.warn(f"{place}: {problem}. {remedy}", stacklevel=3)
-        times = ((_step_starts(name, timesteps) + model.first) / model.T).tolist()
-        require(len(times) == steps, "steps", steps, f"as many as its times, {len(times)}")
-        return Timesteps(tuple(times))
-    except (ValueError, IndexError) as error:  # a ParameterError is a ValueError
-        raise RunError(f"{place}: {name} has no times for {steps} steps ({error}).") from error
-
-
-def _step_starts(name: str, timesteps: Tensor) -> Tensor:
-    """The times at which steps begin, out of a list that names each evaluation of the network."""
-    if name == "PNDMScheduler":  # evaluates the second time twice: t0, t1, t1, t2, ...
-        return torch.cat([timesteps[:1], timesteps[2:]])
-    if name.startswith(("HeunDiscrete", "KDPM2")):  # t0, stage, t1, stage, t2, ...
-        return timesteps[::2]
-    return timesteps
-
-
-def _modernized(config: Mapping[str, Any]) -> dict[str, Any]:
+def modernized(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config with the options of 2022 under their names of today, as the diffusers of that time translated them."""
-    modern = {key: value for key, value in config.items() if key not in (*_RENAMED, "tensor_format")}
+    modern = {key: value for key, value in config.items() if key not in (*_RENAMED, *_NOT_OF_THE_MODEL)}
     for old, new in _RENAMED.items():
         value = config.get(old)
         if value is None:
@@ -204,9 +181,10 @@ _OF_KIND: dict[type, tuple[str, Callable[[object], bool]]] = {
 }
 
 
-def _made(config: Mapping[str, Any], place: str) -> Any:
+def made(config: Mapping[str, Any], place: str) -> Any:
     """The scheduler itself, with those of its options that the config has."""
-    cls = getattr(import_diffusers(), config["_class_name"])
+    name = config["_class_name"]
+    cls = getattr(import_diffusers(), _SAME_TIMES.get(name, name))
     options = inspect.signature(cls).parameters
     try:
         return cls.from_config({key: value for key, value in config.items() if key in options})
@@ -221,9 +199,9 @@ def _completed(config: Mapping[str, Any], place: str) -> dict[str, Any]:
     """
     _check_values(config)
     diffusers, name = import_diffusers(), config["_class_name"]
-    scheduler = _made(config, place)
+    scheduler = made(config, place)
     unknown = {key for key, value in config.items() if not key.startswith("_") and value is not None}
-    for cls in (name,) if name == "ScoreSdeVeScheduler" else _SCHEDULERS:
+    for cls in (name,) if name in ("ScoreSdeVeScheduler", "IPNDMScheduler", *_KARRAS) else _SCHEDULERS:
         unknown -= inspect.signature(getattr(diffusers, cls)).parameters.keys()
     if unknown:
         problem = f"unknown option {', '.join(sorted(unknown))} of {name}, which may change what the model is"
@@ -243,24 +221,39 @@ def _flow(full: Mapping[str, Any]) -> SchedulerModel:
     return SchedulerModel(FlowMatching(t_min=1 / T), Velocity(), Timestep(T), T=T)
 
 
+def _karras(full: Mapping[str, Any]) -> SchedulerModel:
+    """Noise on unscaled data (Karras et al. 2022): x0 = c_skip u + c_out F, or minus c_out for a v_prediction."""
+    prediction = full["prediction_type"]
+    require(prediction in ("epsilon", "v_prediction"), "prediction_type", prediction, "'epsilon' or 'v_prediction'")
+    parameterization = (Preconditioned if prediction == "epsilon" else NegativePreconditioned)(full["sigma_data"])
+    return SchedulerModel(
+        EDM(full["sigma_min"], full["sigma_max"], full["rho"]), parameterization, LogSigma(), scaled=True
+    )
+
+
 def _table(full: Mapping[str, Any]) -> SchedulerModel:
     """A table of betas."""
-    prediction, times = full.get("prediction_type"), full.get("timestep_type", "discrete")
+    prediction, times = full.get("prediction_type", "epsilon"), full.get("timestep_type", "discrete")
     require(prediction in PREDICTIONS, "prediction_type", prediction, f"{' or '.join(PREDICTIONS)} on a table of betas")
     require(times == "discrete", "timestep_type", times, "discrete on a table of betas")
     T = full["num_train_timesteps"]
     schedule = _schedule(full, T)
+    if (shift := full.get("snr_shift_scale") or 1) != 1:  # of CogVideoX: SNR / shift
+        alpha_bar = DDPM(T, schedule).alpha(torch.arange(1, T + 1) / T) ** 2
+        alpha_bar = alpha_bar / (shift + (1 - shift) * alpha_bar)
+        before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+        schedule = BetaTable(tuple((1 - alpha_bar / before).tolist()))
     if full.get("rescale_betas_zero_snr"):
         schedule = ZeroTerminalSNR(schedule)
     clip, variance = full.get("clip_sample_range", 1.0) if full.get("clip_sample") else None, full.get("variance_type")
-    return SchedulerModel(DDPM(T, schedule), PREDICTIONS[full["prediction_type"]], TableIndex(T), clip, variance, T, 1)
+    return SchedulerModel(DDPM(T, schedule), PREDICTIONS[prediction], TableIndex(T), clip, variance, T, 1)
 
 
 def _schedule(full: Mapping[str, Any], T: int) -> Schedule:
     """The rule of the betas."""
     if (trained := full.get("trained_betas")) is not None:
         return BetaTable(tuple(float(beta) for beta in trained))
-    first, last, name = full["beta_start"], full["beta_end"], full["beta_schedule"]
+    first, last, name = full.get("beta_start", 1e-4), full.get("beta_end", 0.02), full["beta_schedule"]
     if name == "linear":
         return Linear(first, last)
     if name == "scaled_linear":
