@@ -44,7 +44,7 @@ def share_of_data(times: int, different: int) -> float:
 def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
     """Samples of a network that was trained on these images."""
     torch.manual_seed(seed)
-    model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP(DATA.shape, width=128, depth=3))
+    model = ud.NeuralDenoiser(ud.DDPM(), ud.X0(), ud.MLP(DATA.shape, width=128, depth=3))
     settings = ud.Training(steps, batch=64, lr=3e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
     model = ud.train(model, images, ud.Denoising(), settings, seed=seed)
     return ud.sample(model, ud.DDIM(), ud.Uniform(50), DATA.shape, range(count * seed, count * (seed + 1))).x
@@ -52,7 +52,7 @@ def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
 
 def measure(seed: int, quick: bool) -> Iterator[Row]:
     """Data sets of several sizes, then one image that is repeated."""
-    steps, count = (20, 40) if quick else (600, 300)
+    steps, count = (20, 40) if quick else (500, 300)
     sizes, repeated = ((8, 32), (512,)) if quick else (SIZES, REPEATED)
     source = DATA.open()
     images = source.batch(torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)))
