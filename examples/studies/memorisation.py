@@ -27,7 +27,7 @@ DATA = ud.data.Digits()
 SIZES = (8, 64, 1500)  # different images
 REPEATED = (64, 512)  # how often the first of 512 images is there
 DIFFERENT = 512
-COPY = 1 / 3  # Yoon et al. 2023, section 3
+COPY = 1 / 3  # Yoon et al. 2023
 
 
 def two_nearest(x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ NAMES = {"memorization": "memorisation ratio", "copies": "share of copies"}
 STUDY = Study(
     "memorisation",
     "Does a small data set, or one image repeated in it, lead to copies?",
-    "Higham, Higham & Grindrod 2023, references 5 and 36: copies of training images",
+    "Higham, Higham & Grindrod 2023, on Carlini et al. 2023 and Somepalli et al. 2023",
     measure,
     draw,
 )
