@@ -21,7 +21,7 @@ from torch import Tensor
 import unidiff as ud
 from unidiff.evaluation import real_data
 from unidiff.figures.study import Row, Study, Table, main, qualities
-from unidiff.plot import Curve, Panel, save_curves
+from unidiff.plot import save_dots
 
 DATA = ud.data.Digits()
 SIZES = (8, 64, 1500)  # different images
@@ -77,26 +77,19 @@ def measure(seed: int, quick: bool) -> Iterator[Row]:
 
 
 def draw(table: Table, path: Path) -> None:
-    """Ratio and copies over the size of the data set; shares over shares."""
-    sizes = {float(row.split()[0]): row for row in table.values if row.endswith("images")}
-    shares = {
-        table.estimate(row, "share of the data").value: row for row in table.values if row.startswith("one image")
-    }
-    of_size = [table.curve(label, {x: (row, name) for x, row in sizes.items()}) for name, label in NAMES.items()]
-    names = ("share of samples", "copies of it")
-    of_share = [table.curve(name, {x: (row, name) for x, row in shares.items()}) for name in names]
-    identity = Curve("share of the data", "share of the data", [*shares], [*shares], [0.0] * len(shares))
-    panels = [
-        Panel("data sets of different images", "ratio, or share of samples", of_size, 1.0, "ratio of other images"),
-        Panel(f"one of {DIFFERENT} images is repeated", "share of samples", [*of_share, identity], None, ""),
-    ]
-    caption = (
-        "Networks trained for equal steps on N digits; and on 512, of which one is repeated (its share of the data)."
+    """Ratio and copies of each size, and what share of the samples is nearest to the repeated image."""
+    shares = table.dots("share of samples", "its share of the samples")
+    of_data = [table.estimate(row, "share of the data").value for row, _, _ in shares.cases]
+    cases = [(f"{row},\n{own:.0%} of the data", *rest) for (row, *rest), own in zip(shares.cases, of_data)]
+    ratio = table.dots("memorization", "memorisation ratio")._replace(floor=1.0)
+    dots = [ratio, table.dots("copies", "share of copies"), shares._replace(cases=cases)]
+    save_dots(
+        dots,
+        path,
+        "Networks trained for equal steps on N digits, and on 512 of which one is repeated. Dashed: other images.",
     )
-    save_curves(panels, "images N, or share of the data", path, caption)
 
 
-NAMES = {"memorization": "memorisation ratio", "copies": "share of copies"}
 STUDY = Study(
     "memorisation",
     "Does a small data set, or one image repeated in it, lead to copies?",
