@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--count", type=int, default=297, help="test images")
+    parser.add_argument("--schedules", nargs="+", choices=[*SCHEDULES], default=[*SCHEDULES])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = ud.data.Digits()
@@ -50,7 +51,8 @@ def main() -> None:
         steps=arguments.steps, batch=128, lr=1e-3, ema=0.995, precision="fp32", tensorboard=False, log_every=10**6
     )
     print(f"{len(train)} and {len(test)} images, a Gaussian fit {gaussian(train, test):.3f} bits per dimension")
-    for schedule, rule in SCHEDULES.items():
+    for schedule in arguments.schedules:
+        rule = SCHEDULES[schedule]
         for name, objective in OBJECTIVES.items():
             started, bits, learned = time.process_time(), [], objective.learns_variance
             for seed in range(arguments.seeds):

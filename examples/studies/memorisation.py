@@ -21,13 +21,13 @@ from torch import Tensor
 import unidiff as ud
 from unidiff.evaluation import real_data
 from unidiff.figures.study import Row, Study, Table, main, qualities
-from unidiff.plot import Curve, Panel, save_curves
+from unidiff.plot import save_dots
 
 DATA = ud.data.Digits()
 SIZES = (8, 64, 1500)  # different images
 REPEATED = (64, 512)  # how often the first of 512 images is there
 DIFFERENT = 512
-COPY = 1 / 3  # Yoon et al. 2023, section 3
+COPY = 1 / 3  # Yoon et al. 2023
 
 
 def two_nearest(x: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def share_of_data(times: int, different: int) -> float:
 def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
     """Samples of a network that was trained on these images."""
     torch.manual_seed(seed)
-    model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP(DATA.shape, width=128, depth=3))
+    model = ud.NeuralDenoiser(ud.DDPM(), ud.X0(), ud.MLP(DATA.shape, width=128, depth=3))
     settings = ud.Training(steps, batch=64, lr=3e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
     model = ud.train(model, images, ud.Denoising(), settings, seed=seed)
     return ud.sample(model, ud.DDIM(), ud.Uniform(50), DATA.shape, range(count * seed, count * (seed + 1))).x
@@ -52,7 +52,7 @@ def samples(images: Tensor, steps: int, count: int, seed: int) -> Tensor:
 
 def measure(seed: int, quick: bool) -> Iterator[Row]:
     """Data sets of several sizes, then one image that is repeated."""
-    steps, count = (20, 40) if quick else (600, 300)
+    steps, count = (20, 40) if quick else (500, 300)
     sizes, repeated = ((8, 32), (512,)) if quick else (SIZES, REPEATED)
     source = DATA.open()
     images = source.batch(torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)))
@@ -77,30 +77,23 @@ def measure(seed: int, quick: bool) -> Iterator[Row]:
 
 
 def draw(table: Table, path: Path) -> None:
-    """Ratio and copies over the size of the data set; shares over shares."""
-    sizes = {float(row.split()[0]): row for row in table.values if row.endswith("images")}
-    shares = {
-        table.estimate(row, "share of the data").value: row for row in table.values if row.startswith("one image")
-    }
-    of_size = [table.curve(label, {x: (row, name) for x, row in sizes.items()}) for name, label in NAMES.items()]
-    names = ("share of samples", "copies of it")
-    of_share = [table.curve(name, {x: (row, name) for x, row in shares.items()}) for name in names]
-    identity = Curve("share of the data", "share of the data", [*shares], [*shares], [0.0] * len(shares))
-    panels = [
-        Panel("data sets of different images", "ratio, or share of samples", of_size, 1.0, "ratio of other images"),
-        Panel(f"one of {DIFFERENT} images is repeated", "share of samples", [*of_share, identity], None, ""),
-    ]
-    caption = (
-        "Networks trained for equal steps on N digits; and on 512, of which one is repeated (its share of the data)."
+    """Ratio and copies of each size, and what share of the samples is nearest to the repeated image."""
+    shares = table.dots("share of samples", "its share of the samples")
+    of_data = [table.estimate(row, "share of the data").value for row, _, _ in shares.cases]
+    cases = [(f"{row},\n{own:.0%} of the data", *rest) for (row, *rest), own in zip(shares.cases, of_data)]
+    ratio = table.dots("memorization", "memorisation ratio")._replace(floor=1.0)
+    dots = [ratio, table.dots("copies", "share of copies"), shares._replace(cases=cases)]
+    save_dots(
+        dots,
+        path,
+        "Networks trained for equal steps on N digits, and on 512 of which one is repeated. Dashed: other images.",
     )
-    save_curves(panels, "images N, or share of the data", path, caption)
 
 
-NAMES = {"memorization": "memorisation ratio", "copies": "share of copies"}
 STUDY = Study(
     "memorisation",
     "Does a small data set, or one image repeated in it, lead to copies?",
-    "Higham, Higham & Grindrod 2023, references 5 and 36: copies of training images",
+    "Higham, Higham & Grindrod 2023, on Carlini et al. 2023 and Somepalli et al. 2023",
     measure,
     draw,
 )

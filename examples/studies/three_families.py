@@ -84,12 +84,12 @@ def _from_normal(decoder: nn.Module) -> Sampler:
 
 
 def diffusion(images: Tensor, seconds: float, seed: int) -> tuple[dict[str, Sampler], int]:
-    """A DDPM that predicts V, sampled in 10 and in 50 steps."""
+    """A DDPM that predicts the image, sampled in 10 and in 50 steps."""
 
     def trained(steps: int) -> ud.NeuralDenoiser:
         torch.manual_seed(seed)
-        model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), ud.MLP(DATA.shape, width=112, depth=3))
-        settings = ud.Training(steps, batch=BATCH, lr=2e-3, ema=0.99, precision="fp32", tensorboard=False)
+        model = ud.NeuralDenoiser(ud.DDPM(), ud.X0(), ud.MLP(DATA.shape, width=112, depth=3))
+        settings = ud.Training(steps, batch=BATCH, lr=3e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
         return ud.train(model, images, ud.Denoising(), settings, seed=seed)
 
     model = trained(steps_in(seconds, trained))

@@ -227,3 +227,17 @@ def test_samples_are_cut_out_of_their_figure_as_they_were_drawn(tmp_path, shape,
     drawn = plot.sample_images(x[:6])
     assert [image.tobytes() for image in cut] == [image.tobytes() for image in drawn]
     assert cut[0].size == drawn[0].size
+
+
+def test_a_dot_stands_at_its_value_in_the_line_of_its_case(tmp_path):
+    diagram = plot.Dots("a diagram", [("one", 1.0, 0.0), ("two", 2.0, 0.0), ("$three", 4.0, 0.0)], 3.0)
+    for count in (1, 2):
+        plot.save_dots([diagram] * count, tmp_path / "dots.png", "dots")
+        y, x = np.nonzero((pixels(tmp_path / "dots.png") == (31, 119, 180)).all(2))  # tab:blue
+        lines = np.split(x, np.nonzero(np.diff(y) > 1)[0] + 1)  # one above the other
+        centres = [line.mean() for line in lines]
+        assert len(lines) == 3
+        # Beside another diagram the mean of two dots, which are as far apart in every line.
+        assert (centres[2] - centres[1]) / (centres[1] - centres[0]) == pytest.approx(2, abs=0.05)
+        spread = [line.std() for line in lines]
+        assert (max(spread) < 6) if count == 1 else (min(spread) > 100)

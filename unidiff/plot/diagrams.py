@@ -116,14 +116,18 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
 
 
 def save_dots(diagrams: Sequence[Dots], path: Path, caption: str) -> None:
-    """Draw the values of the same cases side by side, a diagram for each number, with error bars."""
+    """Draw the values of cases side by side, a diagram for each number, with error bars.
+
+    Labels of cases stand left of the first diagram, and of each whose cases are others than those of the one before.
+    """
     height = 1.3 + 0.3 * max(len(diagram.cases) for diagram in diagrams)
     figure, axes = new_figure(len(diagrams), (1.0 + 3.0 * len(diagrams), height))
+    before: tuple[str, ...] = ()
     for ax, diagram in zip(axes, diagrams):
         labels, values, errors = zip(*diagram.cases)
-        rows = range(len(labels))
+        rows, shown, before = range(len(labels)), labels if labels != before else [""] * len(labels), labels
         ax.errorbar(values, rows, xerr=errors, fmt="o", markersize=5, capsize=3, color="tab:blue")
-        ax.set_yticks(rows, labels if ax is axes[0] else [""] * len(labels), parse_math=False)
+        ax.set_yticks(rows, shown, parse_math=False)
         ax.set(title=diagram.title, ylim=(len(labels) - 0.5, -0.5))
         if diagram.floor is not None:
             ax.axvline(diagram.floor, color="0.5", linestyle="--", linewidth=1)
