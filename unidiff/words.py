@@ -33,7 +33,7 @@ def _said(name: str, value: Any) -> str:
 
 
 def _changed(part: Any) -> list[dataclasses.Field[Any]]:
-    """The fields whose values are not the defaults, and always steps and order; arrays, without such an answer, never."""
+    """The fields whose values are not the defaults, and always steps and order; never arrays."""
     fields = []
     for field in dataclasses.fields(part):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
     AsJson,
@@ -60,6 +61,7 @@ def compare(
     images: ImageOptions,
     overrides: Settings = None,
     model: ModelOptions,
+    figures: FigureOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +84,7 @@ def compare(
             task, conditions=dataclasses.replace(task.conditions or SampleConditions(), **changed)
         )
     device = resolve_device(model.device)
-    with Console() as console, task.reserved(directory, overwrite):
+    with figures.written(), Console() as console, task.reserved(directory, overwrite):
         try:
             outcome = task.compute(directory, console, device, model.allow_imports)
         except ParameterError as error:

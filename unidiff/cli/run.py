@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unidiff.cli.console import Console, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides
 from unidiff.cli.signals import StopOnSignal
@@ -36,6 +37,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
     *,
     model: ModelOptions,
+    figures: FigureOptions,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: train a model, a classifier or an autoencoder; compare solvers; solve a PDE."""
@@ -58,7 +60,8 @@ def run(
     words = ["run", again, *(word for change in overrides or () for word in ("--set", change))]
     words += ["--out", str(out)] if out else []
     options: Options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run}
-    _carry_out(task, directory, options, model, as_json, [*words, "--resume"])
+    with figures.written():
+        _carry_out(task, directory, options, model, as_json, [*words, *figures.words, "--resume"])
 
 
 def resume(
@@ -69,6 +72,7 @@ def resume(
     ] = False,
     *,
     model: ModelOptions,
+    figures: FigureOptions,
     as_json: AsJson = False,
 ) -> None:
     """Continue a run: to its end, or with --extend further and with other numbers, which its manifest records."""
@@ -84,7 +88,8 @@ def resume(
         raise RunError(f"--set: to continue with other numbers, use `unidiff resume {directory} --extend {sets}`.")
     task = load_recipe(files.recipe, overrides or [], allow_imports=model.allow_imports)
     options: Options = {"resume": True, "extend": extend}
-    _carry_out(task, directory, options, model, as_json, ["resume", operand(directory)])
+    with figures.written():
+        _carry_out(task, directory, options, model, as_json, ["resume", operand(directory), *figures.words])
 
 
 def _carry_out(

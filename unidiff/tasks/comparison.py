@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,7 @@ class SolverComparison(ResultsTask):
             or f"Exact model of {in_words(self.data)} with {in_words(self.process)}"
         )
         caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
-        grids = {line.label.partition(" @ ")[2] for line in comparison.lines}
-        caption += f" Grid: {grids.pop()}." if len(grids) == 1 else ""
+        caption += f" Grid, unless named: {_grid(comparison.lines)}."
         caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
         with self.written(directory, content) as folder:
             (folder / table).write_text(comparison.to_csv())
@@ -138,11 +138,15 @@ class SolverComparison(ResultsTask):
 
 
 def _names(lines: Sequence[Line]) -> list[str]:
-    """What tells the lines apart: the model if there are several, the solver, and the grid if there are several."""
+    """What tells the lines apart: the model if there are several, the solver, and a grid that not most are on."""
     several = len({line.model for line in lines}) > 1
-    one_grid = len({line.label.partition(" @ ")[2] for line in lines}) == 1
-    labels = [line.label.partition(" @ ")[0] if one_grid else line.label for line in lines]
+    labels = [line.label.removesuffix(f" @ {_grid(lines)}") for line in lines]
     return [f"{line.model}: {label}" if several else label for line, label in zip(lines, labels)]
+
+
+def _grid(lines: Sequence[Line]) -> str:
+    """The grid that most lines are on."""
+    return Counter(line.label.partition(" @ ")[2] for line in lines).most_common(1)[0][0]
 
 
 def _plot_errors(comparison: Comparison, path: Path, caption: str) -> None:
