@@ -134,7 +134,7 @@ def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # 
         line = [float(errors(recover_modes(DOMAIN, seen, time, TruncatedInverse(n), R), truths).mean()) for n in counts]
         best = counts[line.index(min(line))]
         modes = float(resolvable_modes(DOMAIN, truths, time, deviation).double().mean())
-        ax.plot(counts, line, **look(number, len(line)), label=f"T = {time:g}, noise {relative:g}")
+        ax.plot(counts, line, **look(number, len(line)), label=f"{time:g}, {relative:g}")
         ax.axvline(modes, color=COLOURS[number], linestyle=":", linewidth=1)
         twice = line[min(2 * best, len(line)) - 1]
         print(f"  {time:g}  {relative:7g}  {best:5d}  {modes:15.1f}  {min(line):24.3f}, {twice:.3f}")
@@ -143,7 +143,7 @@ def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # 
         assert twice > 1.2
     ax.axhline(math.sqrt(2), color="0.5", linewidth=1, linestyle=(0, (1, 1)), label=r"$\sqrt{2}$")
     ax.set(xlabel="n", ylabel="error", title="Naive inverse on $n$ modes;\ndotted: modes above the noise")
-    ax.legend()
+    ax.legend(title="T, noise", loc="center right")
 
 
 def noise_during_the_flow(ax, spectrum: Tensor, generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]

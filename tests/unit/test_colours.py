@@ -1,15 +1,19 @@
-"""The colours of lines stay apart for the colour-blind, and markers and dashes tell lines apart in grey print."""
+"""Colours of lines stay apart for the colour-blind, marks in grey print; each figure of the docs has what makes it."""
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from colour_vision import DEUTERANOPIA, GREY, PROTANOPIA, lab, main, seen
 from PIL import Image
 
+from unidiff.figures.registry import FIGURES
 from unidiff.plot.appearance import COLOURS, look
+from unidiff.recipe.shipped import shipped_recipes
 
 RGB = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in COLOURS])
 
@@ -56,3 +60,34 @@ def test_a_figure_is_written_as_it_is_seen(tmp_path):
         assert image.size == (8, 6)
         assert len(image.getcolors()) == 4
         assert len(set(image.getpixel((6, 1)))) == 1  # the grey one
+
+
+ROOT = Path(__file__).parents[2]
+MADE_BY = dict(re.findall(r"^\| `([\w./-]+)\.png` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M))
+IMAGES = {
+    path.relative_to(ROOT / "docs/images").with_suffix("").as_posix() for path in (ROOT / "docs/images").rglob("*.*")
+}
+
+
+def test_each_figure_of_the_docs_is_on_a_page_and_has_what_makes_it():
+    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    assert not {name for name in IMAGES if f"images/{name}.png)" not in pages}, "on no page"
+    own = {name for name in IMAGES if not name.startswith("figures/")}
+    assert own == MADE_BY.keys() - {"figures/NAME"}, "the table in CONTRIBUTING.md"
+    assert IMAGES - own == {f"figures/{name}" for name in FIGURES}
+
+
+@pytest.mark.parametrize("name", sorted(MADE_BY))
+def test_what_makes_a_figure_is_there(name):
+    """A script that writes a file of this name, or of the one that stands after the colon; or a recipe that is there."""
+    *_, command = re.findall(r"`((?:python|unidiff) [^`]+)`", MADE_BY[name])
+    program, word, *words = command.split()
+    _, colon, file = MADE_BY[name].rpartition("`: ")
+    if program == "python":
+        text = (ROOT / word).read_text()
+        assert "--figure" in words or (file if colon else f"{name}.png") in text or '"--picture"' in text
+    elif word in ("run", "compare"):
+        assert words[0] in shipped_recipes() or (ROOT / re.search(r"docs/\w+\.md", MADE_BY[name])[0]).is_file()
+        assert file
+    else:
+        assert word in ("reproduce", "evaluate", "report")

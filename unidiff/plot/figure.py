@@ -14,7 +14,7 @@ from PIL import Image
 
 from unidiff.errors import ParameterError
 from unidiff.files import whole_file
-from unidiff.plot.appearance import Formula, import_matplotlib, shown, style
+from unidiff.plot.appearance import import_matplotlib, shown, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,10 +71,9 @@ def save_figure(figure: Figure, path: str | Path | None, caption: str = "") -> F
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text in lines of about this many characters, as matplotlib must have it; see `Formula`."""
+    """Text in lines of about this many characters, as matplotlib must have it."""
     lines = shown(text).splitlines()
-    hyphens = not isinstance(text, Formula)
-    return "\n".join(textwrap.fill(line, max(width, 10), break_on_hyphens=hyphens) for line in lines)
+    return "\n".join(textwrap.fill(line, max(width, 10), break_on_hyphens=False) for line in lines)
 
 
 @style()
