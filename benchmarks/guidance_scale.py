@@ -33,6 +33,7 @@ from unidiff import plot
 from unidiff.data.base import OpenDataset
 from unidiff.errors import UnidiffError
 from unidiff.run.load import draw
+from unidiff.words import in_words
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -92,12 +93,18 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     drawn = rows[1:]
     scales = [row["scale"] for row in drawn]
-    ends = [scales[0], scales[-1]]
     graphs = []
+
+    def binomial(share: float) -> float:
+        """Standard error of a share of all samples."""
+        return math.sqrt(share * (1 - share) / len(label))
+
     for title, name in (("Is it the class asked for?", "agreement"), ("How different are its samples?", "diversity")):
-        lines = [("samples", scales, [row[name] for row in drawn]), ("test images", ends, [rows[0][name]] * 2)]
-        graphs.append(plot.Graph(title, "guidance scale", name, lines))
-    about = f"{Path(options.run).name}, {options.count} samples of each class, {sampling.solver!r}, {sampling.grid!r}"
+        errors = [row["error"] for row in drawn] if name == "diversity" else [binomial(row[name]) for row in drawn]
+        lines = [("samples", scales, [row[name] for row in drawn], errors)]
+        graphs.append(plot.Graph(title, "guidance scale", name, lines, levels=[("test images", rows[0][name])]))
+    about = f"{Path(options.run).name}, {options.count} samples of each class"
+    about = f"{about}, {in_words(sampling.solver)} in {options.steps} steps"
     plot.save_graphs(graphs, options.picture, f"{about}. Diversity: mean distance within a class; test images are 1.")
     return {"run": str(options.run), "count": options.count, "steps": options.steps, "rows": rows}
 

@@ -22,8 +22,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from unidiff.pde import (
@@ -43,21 +41,21 @@ from unidiff.pde import (
     resolvable_modes,
 )
 from unidiff.pde.domain import Interval
+from unidiff.plot import COLOURS, look, new_figure, save_figure, style
 
 DOMAIN, R = Interval(128), 11.15
 GRADIENT = GradientModes(DOMAIN)
 TRUTHS = 100
 
 
+@style()
 def main() -> None:
     """Recover hats from what the flow left of them, in every way there is, and draw it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
+    figure, axes = new_figure(2, (7.2, 7.4), 2)
 
     generator = torch.Generator().manual_seed(0)
     fields = hats(2000, generator)
@@ -71,11 +69,11 @@ def main() -> None:
         "posterior mean": PosteriorMean(spectrum),
         "posterior sample": PosteriorSample(spectrum, range(TRUTHS)),
     }
-    one_field(axes[0, 0], truths, methods, generator)
-    errors_over_time(axes[0, 1], truths, methods, generator)
-    best_resolution(axes[1, 0], truths, generator)
-    noise_during_the_flow(axes[1, 1], spectrum, generator)
-    figure.savefig(arguments.out / "heat_backward.png", dpi=120)
+    one_field(axes[0], truths, methods, generator)
+    errors_over_time(axes[1], truths, methods, generator)
+    best_resolution(axes[2], truths, generator)
+    noise_during_the_flow(axes[3], spectrum, generator)
+    save_figure(figure, arguments.out / "heat_backward.png")
 
 
 def one_field(ax, truths: Tensor, methods: dict[str, Mollifier], generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
@@ -85,19 +83,21 @@ def one_field(ax, truths: Tensor, methods: dict[str, Mollifier], generator: torc
     deviation = relative * float(values.square().mean().sqrt())
     values = values + deviation * normal(values.shape, generator)
     x = DOMAIN.points[0]
-    ax.plot(x, DOMAIN.to_values(truths)[3], "k", linewidth=2, label="start")
-    ax.plot(x, values[3], "0.6", label=f"seen at T = {time:g}, noise {relative:.0%}")
-    for name in ("cut-off", "posterior mean", "posterior sample"):
-        ax.plot(x, recover(DOMAIN, values, time, methods[name], R, deviation)[3], label=name, linewidth=1)
-    ax.set(xlabel="x", ylabel="u", title="One field")
-    ax.legend(fontsize=8)
+    ax.plot(x, DOMAIN.to_values(truths)[3], "k", linewidth=2.2, label="start")
+    ax.plot(x, values[3], "0.6", linewidth=2.2, label="seen, noise 1 %")
+    for number, name in enumerate(methods):
+        if name in ("cut-off", "posterior mean", "posterior sample"):
+            found = recover(DOMAIN, values, time, methods[name], R, deviation)[3]
+            ax.plot(x, found, **look(number, len(x)), label=name)
+    ax.set(xlabel="x", ylabel="u", title=f"One field, T = {time:g}")
+    ax.legend()
 
 
 def errors_over_time(ax, truths: Tensor, methods: dict[str, Mollifier], generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
     """The error of each method against T, for two levels of noise."""
     times = torch.logspace(-4, -1, 10).tolist()
     print("error of recovery (root mean square over 100 fields)")
-    for relative, style in ((1e-6, "--"), (1e-2, "-")):
+    for relative, dashes in ((1e-6, ":"), (1e-2, "-")):
         print(f"\n  noise {relative:g}\n         T   modes  " + "  ".join(f"{name:>16}" for name in methods))
         table = []
         for time in times:
@@ -119,9 +119,10 @@ def errors_over_time(ax, truths: Tensor, methods: dict[str, Mollifier], generato
             if modes >= 5 and time > 1e-3:
                 assert error["cut-off"] < 1.1 * error["Wiener"]
         for number, (name, line) in enumerate(zip(methods, zip(*table))):
-            ax.plot(times, line, f"C{number}{style}", label=name if style == "-" else None)
-    ax.set(xscale="log", yscale="log", xlabel="T", ylabel="error", title="Noise 1e-2 (lines) and 1e-6 (dashed)")
-    ax.legend(fontsize=8)
+            looks = {**look(number), "linestyle": dashes}
+            ax.plot(times, line, **looks, label=name if dashes == "-" else None)
+    ax.set(xscale="log", yscale="log", xlabel="T", ylabel="error", title="Noise $10^{-2}$, and dotted $10^{-6}$")
+    ax.legend()
 
 
 def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
@@ -133,16 +134,16 @@ def best_resolution(ax, truths: Tensor, generator: torch.Generator) -> None:  # 
         line = [float(errors(recover_modes(DOMAIN, seen, time, TruncatedInverse(n), R), truths).mean()) for n in counts]
         best = counts[line.index(min(line))]
         modes = float(resolvable_modes(DOMAIN, truths, time, deviation).double().mean())
-        ax.plot(counts, line, f"C{number}", label=f"T = {time:g}, noise {relative:g}")
-        ax.axvline(modes, color=f"C{number}", linestyle=":", linewidth=1)
+        ax.plot(counts, line, **look(number, len(line)), label=f"{time:g}, {relative:g}")
+        ax.axvline(modes, color=COLOURS[number], linestyle=":", linewidth=1)
         twice = line[min(2 * best, len(line)) - 1]
         print(f"  {time:g}  {relative:7g}  {best:5d}  {modes:15.1f}  {min(line):24.3f}, {twice:.3f}")
         # The claims: the optimum is at the modes above the noise; with twice as many nothing is left of the field.
         assert abs(best - modes) < max(2, 0.2 * modes)
         assert twice > 1.2
-    ax.axhline(math.sqrt(2), color="0.5", linewidth=1, linestyle="--", label="sqrt(2)")
-    ax.set(xlabel="n", ylabel="error", title="Naive inverse on n modes; dotted: modes above the noise")
-    ax.legend(fontsize=8)
+    ax.axhline(math.sqrt(2), color="0.5", linewidth=1, linestyle=(0, (1, 1)), label=r"$\sqrt{2}$")
+    ax.set(xlabel="n", ylabel="error", title="Naive inverse on $n$ modes;\ndotted: modes above the noise")
+    ax.legend(title="T, noise", loc="center right")
 
 
 def noise_during_the_flow(ax, spectrum: Tensor, generator: torch.Generator) -> None:  # type: ignore[no-untyped-def]
@@ -150,13 +151,14 @@ def noise_during_the_flow(ax, spectrum: Tensor, generator: torch.Generator) -> N
     shares = GRADIENT.eigenvalues * spectrum / R  # E y_k^2
     times = torch.logspace(-4, 0, 40).tolist()
     print("\nnoise eps^2 during the flow: error of the posterior mean by formula (simulated), bits of information kept")
-    for strength in (1e-3, 1e-2, 1e-1, 1.0):
+    for number, strength in enumerate((1e-3, 1e-2, 1e-1, 1.0)):
         forcing = MeanFieldForcing.on(DOMAIN, strength)
         line = []
         for time in times:
             state = forcing.at(time, shares)
             line.append(math.sqrt(posterior(shares, state.alpha, state.variance, shares).variance.sum()))
-        ax.plot(times, line, label=f"eps^2 = {strength**2:.0e}")
+        label = rf"$\epsilon^2=10^{{{round(math.log10(strength**2))}}}$"
+        ax.plot(times, line, **look(number, len(times)), label=label)
         words = []
         for time in (1e-3, 1e-2, 1e-1):
             state = forcing.at(time, shares)
@@ -171,8 +173,8 @@ def noise_during_the_flow(ax, spectrum: Tensor, generator: torch.Generator) -> N
         print(f"  {strength**2:5.0e}   " + "   ".join(words))
         # The claim: the error grows with T, and never above 1, that of knowing nothing.
         assert all(a < b < 1 for a, b in pairwise(line))
-    ax.set(xscale="log", xlabel="T", ylabel="error", ylim=(0, 1), title="Noise during the flow: posterior mean")
-    ax.legend(fontsize=8)
+    ax.set(xscale="log", xlabel="T", ylabel="error", ylim=(0, 1), title="Noise during the flow:\nposterior mean")
+    ax.legend()
 
 
 def hats(count: int, generator: torch.Generator) -> Tensor:

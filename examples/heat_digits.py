@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 
 import unidiff as ud
-from unidiff.plot import Graph, save_graphs, save_samples, save_strip
+from unidiff.plot import Formula, Graph, save_graphs, save_samples, save_strip
+
+ENERGY = Formula(r"mean of $|\nabla x_t|^2/R$")
 
 
 def main() -> None:
@@ -73,13 +75,15 @@ def main() -> None:
     assert ranges["VP"][1] > 2
     chosen = [round(i * 50 / 11) for i in range(12)]
     states = [torch.cat([paths[name][i].u[:4] for name in processes]) for i in chosen]
-    caption = "From noise to digits. Upper four rows: renormalised heat. Lower four: VP."
-    caption = f"{caption} {arguments.steps} steps of training each."
-    save_strip(states, [times[i] for i in chosen], arguments.out / "heat_digits_path.png", caption)
+    caption = f"From noise to digits, {arguments.steps} steps of training each."
+    path, names = arguments.out / "heat_digits_path.png", [*processes]
+    save_strip(states, [times[i] for i in chosen], path, caption, rows=names)
     samples = torch.cat([drawn[name][:32] for name in processes])
     save_samples(samples, arguments.out / "heat_digits.png", "Upper half: renormalised heat. Lower half: VP.")
-    graph = Graph("Gradient energy on the way from t = 1 to 0", "t", "mean |grad x_t|^2 / R", lines)
-    save_graphs([graph], arguments.out / "heat_digits_energy.png", "E|grad x_t|^2 = R is kept by the heat process.")
+    graph = Graph("Gradient energy on the way from t = 1 to 0", "t", ENERGY, lines)
+    save_graphs(
+        [graph], arguments.out / "heat_digits_energy.png", Formula(r"$E|\nabla x_t|^2=R$ is kept by the heat process.")
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 import unidiff as ud
-from unidiff.plot import Graph, save_graphs
+from unidiff.plot import Formula, Graph, save_graphs
 
 SOLVERS: list[ud.Solver] = [ud.DDIM(), ud.DPMSolver(2), ud.ExponentialAdams()]
 STEPS = [20, 50, 100]
@@ -52,7 +52,7 @@ def main() -> None:
                 print(
                     f"  {name:14}{type(solver).__name__:18}{grid.__name__:10} " + " ".join(f"{e:8.4f}" for e in found)
                 )
-        graphs.append(Graph(name, "steps", "error of the gradient energy", lines, "xy", (1e-5, 1)))
+        graphs.append(Graph(name, "steps", "relative error of the energy", lines, "xy", (1e-5, 1)))
 
     for solver in ("DDIM", "DPMSolver"):
         uniform, arc = errors["blur 20", solver, "Uniform"], errors["blur 20", solver, "ArcLength"]
@@ -66,7 +66,9 @@ def main() -> None:
     # Fifty steps of the default solver, or of DPMSolver(2), are enough: 2 %.
     assert all(errors["blur 20", solver, "ArcLength"][1] < 0.02 for solver in ("DPMSolver", "ExponentialAdams"))
     size = f"{arguments.side}x{arguments.side}"
-    caption = f"Exact Gaussian denoiser, {size}, S ~ 1/lambda. An error may pass through 0: read the trend."
+    caption = Formula(
+        rf"Exact Gaussian denoiser, {size}, $S\propto1/\lambda$. An error may pass through 0: read the trend."
+    )
     save_graphs(graphs, arguments.out / "heat_gaussian_samplers.png", caption)
 
 

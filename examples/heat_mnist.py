@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 import unidiff as ud
-from unidiff.plot import Graph, save_graphs, save_samples
+from unidiff.plot import Formula, Graph, save_graphs, save_samples
 
+ENERGY = Formula(r"mean of $|\nabla x_t|^2/R$")
 PROCESSES = {
     **{
         f"heat_{blur}_{name}": f"{{type: RenormalizedHeat, shape: [28, 28], blur_max: {blur}, noise: {noise}}}"
@@ -98,8 +99,10 @@ def main() -> None:
     # noise. 24 samples of 784 normal numbers spread by sqrt(2 / (24 * 784)) = 1 %, weighted by lambda a little more.
     assert all(abs(value - 1) < 0.1 for name, value in start.items() if name.startswith("heat"))
     assert start["vp"] > 2
-    graph = Graph("Gradient energy on the way from t = 1 to 0", "t", "mean |grad x_t|^2 / R", lines)
-    save_graphs([graph], arguments.out / "heat_mnist_energy.png", "E|grad x_t|^2 = R is kept by the heat process.")
+    graph = Graph("Gradient energy on the way from t = 1 to 0", "t", ENERGY, lines)
+    save_graphs(
+        [graph], arguments.out / "heat_mnist_energy.png", Formula(r"$E|\nabla x_t|^2=R$ is kept by the heat process.")
+    )
     save_samples(torch.cat(drawn), arguments.out / "heat_mnist.png", f"16 samples each of {', '.join(chosen)}.")
 
 

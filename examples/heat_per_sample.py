@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 
 import unidiff as ud
-from unidiff.plot import Graph, save_graphs, save_samples
+from unidiff.plot import Formula, Graph, save_graphs, save_samples
 from unidiff.training.ema import EMA
+
+ENERGY = Formula(r"mean of $|\nabla x_t|^2/R$")
 
 
 def main() -> None:
@@ -88,10 +90,11 @@ def main() -> None:
     assert low > 0.8
     assert high < 1.8
     assert largest["network"] < 0.22 < largest["plug-in"]
-    caption = f"PerSampleHeat, blur 3: a velocity network after {arguments.steps} steps, VelocityFlow on ArcLength(50)."
+    caption = "Heat with a factor for each image, blur 3"
+    caption = f"{caption}: a velocity network after {arguments.steps} steps, 50 steps of its flow."
     save_samples(x["network"][:64], arguments.out / "heat_per_sample.png", caption)
     graphs = [
-        Graph("Gradient energy along the run", "t", "mean |grad x_t|^2 / R", lines, range=(0.7, 1.2)),
+        Graph("Gradient energy along the run", "t", ENERGY, lines, range=(0.7, 1.2)),
         Graph("Velocity matching", "step", "loss", [("", range(len(losses)), losses)], "y"),
     ]
     save_graphs(graphs, arguments.out / "heat_per_sample_energy.png", caption)

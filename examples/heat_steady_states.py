@@ -23,7 +23,7 @@ import torch
 
 import unidiff as ud
 from unidiff import pde
-from unidiff.plot import Graph, save_graphs
+from unidiff.plot import Formula, Graph, save_graphs
 
 DELTAS = (1e-2, 1e-4, 1e-6, 1e-9)
 
@@ -50,7 +50,13 @@ def main() -> None:
             print(f"  {k}   {delta:7.0e}   {predicted:9.5f}   {measured:9.5f}   {unstable}")
             assert 0 <= measured - predicted <= float(times[1])  # the first time of the table after it
             if k == 3:
-                lines.append((f"delta = {delta:g}", times[:8000].tolist(), flow.shares[:8000, 1].tolist()))
+                lines.append(
+                    (
+                        Formula(rf"$\delta=10^{{{round(math.log10(delta))}}}$"),
+                        times[:8000].tolist(),
+                        flow.shares[:8000, 1].tolist(),
+                    )
+                )
 
     print("Pure phi_k, given by its values on 64 cells: what rounding leaves in phi_1, and what becomes of it.")
     print("  k   delta found   predicted    measured   with clean=1e-13 at t = 1e9")
@@ -71,13 +77,15 @@ def main() -> None:
         if measured < math.inf:
             assert abs(measured - predicted) < 0.02 * predicted
         assert float(kept.shares[k]) == 1
-        rounding.append((f"phi_{k}", times.tolist(), flow.shares[:, k].tolist()))
+        rounding.append((Formula(rf"$\phi_{k}$"), times.tolist(), flow.shares[:, k].tolist()))
 
     graphs = [
-        Graph("phi_3 + delta phi_1: phi_1 takes over", "t", "share of phi_1", lines),
-        Graph("Pure phi_k, left because of rounding", "t", "share of phi_k", rounding),
+        Graph(Formula(r"$\phi_3+\delta\,\phi_1$: $\phi_1$ takes over"), "t", Formula(r"share of $\phi_1$"), lines),
+        Graph(Formula(r"Pure $\phi_k$, left because of rounding"), "t", Formula(r"share of $\phi_k$"), rounding),
     ]
-    caption = "Shares of the gradient energy on [0, 1], D = 1. Predicted: log(1/delta) / (lambda_k - lambda_j)."
+    caption = Formula(
+        r"Shares of the gradient energy on [0, 1], D = 1. Predicted: $\log(1/\delta)/(\lambda_k-\lambda_j)$."
+    )
     save_graphs(graphs, arguments.out / "heat_steady_states.png", caption)
 
 

@@ -26,16 +26,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from unidiff.pde import MeanFieldForcing, PathwiseForcing, interval_multiplier
 from unidiff.pde.domain import Interval, Rectangle
+from unidiff.plot import COLOURS, look, new_figure, save_figure, style
 
 MODES = 8
 NOISES = (1.0, 5.0, 20.0, 100.0)  # eps^2
 
 
+@style()
 def main() -> None:
     """Compare laws, simulations and closed forms, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,14 +43,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    stationary_laws(axes[0, 0], arguments.paths)
-    sign_of_the_multiplier(axes[0, 1])
-    finite_times(axes[1, 0], arguments.paths)
-    resolution(axes[1, 1])
-    figure.savefig(arguments.out / "heat_stochastic.png", dpi=120)
+    figure, axes = new_figure(2, (7.2, 7.2), 2)
+    stationary_laws(axes[0], arguments.paths)
+    sign_of_the_multiplier(axes[1])
+    finite_times(axes[2], arguments.paths)
+    resolution(axes[3])
+    save_figure(figure, arguments.out / "heat_stochastic.png")
 
 
 def stationary_laws(ax, paths: int) -> None:  # type: ignore[no-untyped-def]
@@ -60,8 +58,9 @@ def stationary_laws(ax, paths: int) -> None:  # type: ignore[no-untyped-def]
     exact = torch.stack([PathwiseForcing(domain, math.sqrt(q)).law.second_moments() for q in grid])
     mean = torch.stack([MeanFieldForcing.on(domain, math.sqrt(q)).stationary().second_moments for q in grid])
     for k in range(3):
-        ax.plot(grid, exact[:, k], f"C{k}-", label=f"mode {k + 1}, each path (Bingham)")
-        ax.plot(grid, mean[:, k], f"C{k}--", label=f"mode {k + 1}, in the mean")
+        looks = {**look(k, len(grid)), "linestyle": "-"}
+        ax.plot(grid, exact[:, k], **looks, label=f"mode {k + 1}")
+        ax.plot(grid, mean[:, k], color=COLOURS[k], linestyle=":")
 
     print(f"E y_k^2 on the unit interval, {MODES} modes, k = 1, 2, 3")
     print("  eps^2   simulated              Bingham                in the mean            r in the mean")
@@ -72,13 +71,14 @@ def stationary_laws(ax, paths: int) -> None:  # type: ignore[no-untyped-def]
         run = forcing.trajectory(y / y.norm(dim=-1, keepdim=True), 0.5, 1000, lambda like: normal(like, generator))
         squares = torch.stack([y**2 for number, y in enumerate(run) if number >= 400 and number % 10 == 0]).mean(0)
         simulated, law = squares.mean(0), forcing.law.second_moments()
-        ax.plot([q] * 3, simulated[:3], "k.", label="simulated paths" if q == 1 else None)
+        ax.plot([q] * 3, simulated[:3], "kx", label="simulated" if q == 1 else None)
         print(f"  {q:5g}   {row(simulated)}   {row(law)}   {row(average.second_moments)}   {average.multiplier:8.2f}")
         # The claim: the paths sample the Bingham law. Four standard errors, and 1 % for the step of the simulation.
         allowed = 4 * squares.std(0) / math.sqrt(paths) + 0.01 * law
         assert ((simulated - law).abs() < allowed)[:3].all()
-    ax.set(xscale="log", xlabel="eps^2", ylabel="share of the gradient energy", title="Stationary laws")
-    ax.legend(fontsize=7)
+    ax.set(xscale="log", xlabel=r"$\epsilon^2$", ylabel="share of the gradient energy")
+    ax.set_title("Stationary laws: each path,\nand dotted in the mean")
+    ax.legend()
 
 
 def sign_of_the_multiplier(ax) -> None:  # type: ignore[no-untyped-def]
@@ -87,17 +87,17 @@ def sign_of_the_multiplier(ax) -> None:  # type: ignore[no-untyped-def]
     print("\nthe noise eps^2 at which r changes sign, and r at 12")
     for modes in (4, 16, 64):
         r = [MeanFieldForcing.on(Interval(modes + 1), math.sqrt(q)).stationary().multiplier for q in grid]
-        ax.plot(grid, r, label=f"{modes} modes")
+        ax.plot(grid, r, **look((4, 16, 64).index(modes), len(grid)), label=f"{modes} modes")
         # sum_k q / (2 lambda_k) = 1 at r = 0.
         critical = 2 / sum((math.pi * k) ** -2 for k in range(1, modes + 1))
         at_twelve = MeanFieldForcing.on(Interval(modes + 1), math.sqrt(12)).stationary().multiplier
         print(f"  {modes:5d} modes   {critical:.4f}   {at_twelve:+.4f}")
         assert abs(MeanFieldForcing.on(Interval(modes + 1), math.sqrt(critical)).stationary().multiplier) < 1e-12
-    ax.plot(grid, [interval_multiplier(math.sqrt(q)) for q in grid], "k--", label="infinite resolution")
+    ax.plot(grid, [interval_multiplier(math.sqrt(q)) for q in grid], "k--", label="infinite")
     ax.axhline(0, color="0.5", linewidth=1)
     ax.axvline(12, color="0.5", linewidth=1, linestyle=":")
-    ax.set(xlabel="eps^2", ylabel="r", title="The multiplier changes sign at eps^2 = 12")
-    ax.legend(fontsize=8)
+    ax.set(xlabel=r"$\epsilon^2$", ylabel="$r$", title="The multiplier changes sign\nat $\\epsilon^2=12$")
+    ax.legend()
     print(f"   infinitely many 12.0000   {interval_multiplier(math.sqrt(12)):+.4f}")
     # The claim: the sign changes at 12.
     assert interval_multiplier(math.sqrt(11.99)) > 0 > interval_multiplier(math.sqrt(12.01))
@@ -125,13 +125,12 @@ def finite_times(ax, paths: int) -> None:  # type: ignore[no-untyped-def]
     grid = [steps * dt * i / 100 for i in range(101)]
     curves = torch.stack([forcing.at(t, start**2).second_moments for t in grid])
     for k in range(3):
-        ax.plot(grid, curves[:, k], f"C{k}", label=f"mode {k + 1}, closed form in the mean")
-        ax.plot(
-            times, torch.stack(shared)[:, k], f"C{k}o", markersize=4, label="ensemble with one r" if k == 0 else None
-        )
-        ax.plot(times, torch.stack(separate)[:, k], f"C{k}x", markersize=4, label="each path" if k == 0 else None)
-    ax.set(xlabel="t", ylabel="E y_k^2", title="From one start, eps^2 = 5")
-    ax.legend(fontsize=7)
+        ax.plot(grid, curves[:, k], color=COLOURS[k], label=f"mode {k + 1}")
+        dots = {"color": COLOURS[k], "linestyle": ""}
+        ax.plot(times, torch.stack(shared)[:, k], **dots, marker="o", label="one r for all" if k == 0 else None)
+        ax.plot(times, torch.stack(separate)[:, k], **dots, marker="x", label="each path" if k == 0 else None)
+    ax.set(xlabel="$t$", ylabel="$E\\,y_k^2$", title="From one start, $\\epsilon^2=5$;\nlines: closed form in the mean")
+    ax.legend()
 
     print(f"\nfrom one start, eps^2 = {q:g}: E y_k^2 for k = 1, 2, 3, and the means")
     for time, squares in zip(times[::4], shared[::4]):
@@ -158,16 +157,19 @@ def resolution(ax) -> None:  # type: ignore[no-untyped-def]
     square = [share(Rectangle((n, n)), 0) for n in sides]
     smooth = [share(Rectangle((n, n)), 0.5) for n in sides]
     counts = [n * n - 1 for n in sides]
-    for shares, label in (
-        (interval, "interval"),
-        (square, "square"),
-        (smooth, "square, noise covariance ~ 1/lambda^0.5"),
-    ):
-        ax.plot(counts, shares, "o-", label=label)
+    smoother = r"square, noise $\propto\lambda^{-1/2}$"
+    for number, (shares, label) in enumerate(((interval, "interval"), (square, "square"), (smooth, smoother))):
+        ax.plot(counts, shares, **look(number), label=label)
     limit = 5 / (2 * (math.pi**2 - interval_multiplier(math.sqrt(5))))
-    ax.axhline(limit, color="0.5", linestyle="--", linewidth=1, label="interval, infinite resolution")
-    ax.set(xscale="log", xlabel="modes", ylabel="share of the lowest mode", title="Resolution, eps^2 = 5", ylim=(0, 1))
-    ax.legend(fontsize=8)
+    ax.axhline(limit, color="0.5", linestyle=(0, (1, 1)), label="interval, infinite")
+    ax.set(
+        xscale="log",
+        xlabel="modes",
+        ylabel="share of the lowest mode",
+        title=r"Resolution, $\epsilon^2=5$",
+        ylim=(0, 1),
+    )
+    ax.legend()
     print("\nshare of the lowest mode, eps^2 = 5")
     print("   modes  interval  square  square, smoother noise")
     for line in zip(counts, interval, square, smooth):

@@ -23,6 +23,7 @@ import torch
 
 import unidiff as ud
 from unidiff.plot import save_table
+from unidiff.words import in_words
 
 NOISE = 0.2  # standard deviation of the measurement's noise; pixels lie in [-1, 1]
 
@@ -69,7 +70,9 @@ def main() -> None:
         cells.append([(truth, ""), (seen, ""), *((x[:1], "") for x in drawn.values())])
 
     columns = ["truth", "measured", *drawn]
-    title = f"Noise {NOISE}, exact model of {len(digits)} digits, {solver!r}, {grid!r}, one sample each"
+    title = (
+        f"Noise {NOISE}, exact model of {len(digits)} digits, {in_words(solver)} in {grid.steps} steps, one sample each"
+    )
     save_table(cells, rows, columns, arguments.out / "inverse_problems.png", title)
 
     # The claims: the exact posterior is the digit within the spread of its cluster (0.14) and of what the measurement

@@ -18,10 +18,12 @@ from unidiff.evaluation.distances import Estimate
 from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel
 from unidiff.figures.script import main
-from unidiff.plot import Curve, Panel, save_curves
+from unidiff.plot import Curve, Formula, Panel, save_curves
 
 SOLVERS: dict[str, ud.Solver] = {f"eta = {eta:g}": ud.DDIM(eta) for eta in (0.0, 0.2, 0.5, 1.0)}
 SOLVERS["sigma-hat"] = ud.Ancestral(variance_interpolation=1.0)
+LABELS = {name: Formula(rf"$\eta={name[6:]}$") for name in SOLVERS if name.startswith("eta")}
+LABELS["sigma-hat"] = Formula(r"$\hat\sigma$")
 
 
 def thesis_4_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
@@ -36,11 +38,11 @@ def thesis_4_2(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Find
     real = model.data.decode(model.images(model.chosen(count, seed)))
     floor = frechet_distance(model.judge.features(real), reference).value
     curves = [
-        Curve(name, name, list(steps), [row[s].value for s in steps], [row[s].error for s in steps])
+        Curve(name, LABELS.get(name, name), list(steps), [row[s].value for s in steps], [row[s].error for s in steps])
         for name, row in table.items()
     ]
     panel = Panel(f"{count} samples", "Frechet distance, features of the judge", curves, floor, "training images")
-    save_curves([panel], "steps S", path, "Steps and noise of the chain (Sedykh's thesis, figure 4.2).")
+    save_curves([panel], Formula("steps $S$"), path, "Steps and noise of the chain (Sedykh's thesis, figure 4.2).")
     least = steps[0]
     best, *others = order = [table[name][least] for name in ("eta = 0", "eta = 1", "sigma-hat")]
     clear = [(other.value - best.value) / (other.error**2 + best.error**2) ** 0.5 for other in others]

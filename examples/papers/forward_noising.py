@@ -135,8 +135,8 @@ def slides_leap(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Fin
         for strip, state in ((walked, u), (leapt, leap)):
             strip.append(model.data.decode(process.basis.inverse(state[:1]).float()))
     strip = [torch.cat(pair) for pair in zip(walked, leapt)]
-    caption = f"Above {steps} steps, below one leap to each time (slides, forward process)."
-    save_strip(strip, list(shown.values()), path, caption)
+    caption = "One image, noised step by step and in one leap to each time (slides, forward process)."
+    save_strip(strip, list(shown.values()), path, caption, rows=[f"{steps} steps", "one leap"])
     tests = 2 * u0.numel() * (len(shown) - 1)
     return Findings(
         f"means and variances of {count} walks are those of the leap: the largest of {tests} deviations is "
@@ -164,8 +164,8 @@ def slides_schedules(model: ImageModel, path: Path, *, quick: bool, seed: int) -
             "hundredth": float(entries[bar < 0.01][0]),
             "alpha_bar_at_the_end": float(bar[-1]),
         }
-    caption = "Above the linear, below the cosine schedule; the same image and noise (slides, after Nichol & Dhariwal)."
-    save_strip([torch.cat(pair) for pair in zip(*rows)], TIMES, path, caption)
+    caption = "Two schedules, the same image and noise (slides, after Nichol & Dhariwal)."
+    save_strip([torch.cat(pair) for pair in zip(*rows)], TIMES, path, caption, rows=["linear", "cosine"])
     # Linear: log alpha-bar(t) is about -T (beta_1 t + (beta_T - beta_1) t^2 / 2), which is log 0.01 at t = 0.675.
     # Cosine: cos^2((t + s) / (1 + s) pi / 2) = 0.01 cos^2(s / (1 + s) pi / 2) at t = 0.9357.
     s = 0.008

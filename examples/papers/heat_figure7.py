@@ -24,7 +24,7 @@ import torch
 from unidiff import pde
 from unidiff.figures.findings import Findings
 from unidiff.figures.script import main
-from unidiff.plot import Graph, save_graphs
+from unidiff.plot import Formula, Graph, save_graphs
 
 R, TIMES = 11.15, [1.5, 15.0, 150.0, 1500.0]
 # Shares of the gradient energy in phi_1: w_1 e^(-2 lambda_1 D t) / sum_k w_k e^(-2 lambda_k D t), with 60 digits.
@@ -42,13 +42,14 @@ def higham_7(path: Path, *, quick: bool, seed: int) -> Findings:
     profiles = [(f"t = {t:g}", x, u.tolist()) for t, u in zip(TIMES, flow.values)]
     curve = torch.logspace(-1, 4, 50 if quick else 200, dtype=torch.float64)
     shares = pde.evolve_modes(domain, start, curve, diffusivity=1e-4, R=R).shares
-    modes = [(f"phi_{k}", curve.tolist(), shares[:, k].tolist()) for k in (1, 2, 3, 4, 6, 10, 20)]
-    caption = "u_t = D (Laplace u + r u), integral |grad u|^2 = 11.15 (Higham, Higham & Grindrod, figure 7)."
+    modes = [(Formula(rf"$\phi_{{{k}}}$"), curve.tolist(), shares[:, k].tolist()) for k in (1, 2, 3, 4, 6, 10, 20)]
+    formulas = r"$u_t=D(\Delta u+r\,u)$, $\int|\nabla u|^2=11.15$"
+    caption = f"{formulas} (Higham, Higham & Grindrod, figure 7). Time scale and start are inferred."
     graphs = [
         Graph("Profiles", "x", "u", profiles),
         Graph("Who has the gradient energy", "t", "share of R", modes, "x"),
     ]
-    save_graphs(graphs, path, f"{caption} Time scale and start are inferred.")
+    save_graphs(graphs, path, Formula(caption))
 
     # R is kept to rounding, r never rises, phi_1 takes over between the last two times; and the same four times with
     # D = 1 would be the same cosine four times.

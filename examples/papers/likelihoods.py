@@ -22,7 +22,7 @@ from unidiff.figures.findings import Findings
 from unidiff.figures.image_model import ImageModel
 from unidiff.figures.script import main
 from unidiff.noise import generator_of
-from unidiff.plot.figure import new_figure, save_figure
+from unidiff.plot import COLOURS, new_figure, save_figure, style
 
 LEVELS, WIDTH = 256, 2 / 255
 PUBLISHED = {"DDPM": {"CIFAR-10": 3.70, "ImageNet 64": 3.77}, "improved DDPM": {"CIFAR-10": 2.94, "ImageNet 64": 3.53}}
@@ -41,6 +41,7 @@ def gaussian(train: Tensor, test: Tensor, seed: int) -> Tensor:
     return -(fitted.log_prob(test) / test.shape[1] + math.log(WIDTH)) / math.log(2)
 
 
+@style()
 def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findings:
     """Bits per dimension of test images, four ways."""
     test, count = model.data.open("test"), 8 if quick else 16
@@ -60,10 +61,12 @@ def thesis_4_1(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Find
         "bound of the chain": (bound.bits.mean, bound.bits.standard_error),
         "flow": (flow.bits.mean, flow.bits.standard_error),
     }
-    figure, (ax,) = new_figure(1, (6.4, 3.4))
-    ax.barh(list(bits), [value for value, _ in bits.values()], xerr=[error for _, error in bits.values()])
+    figure, (ax,) = new_figure(1, (5.4, 2.8))
+    ax.barh(
+        list(bits), [value for value, _ in bits.values()], xerr=[error for _, error in bits.values()], color=COLOURS[0]
+    )
     for row, (value, error) in enumerate(bits.values()):
-        ax.text(value / 2, row, f"{value:.2f}" + (f" +- {error:.2f}" if error else ""), va="center", color="white")
+        ax.text(value / 2, row, f"{value:.2f}" + (f" ±{error:.2f}" if error else ""), va="center", color="white")
     ax.set(xlabel=f"bits per dimension of {count} test images", title=test.name)
     ax.invert_yaxis()
     save_figure(

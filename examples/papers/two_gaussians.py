@@ -21,8 +21,7 @@ import unidiff as ud
 from unidiff.figures.findings import Findings
 from unidiff.figures.script import main
 from unidiff.noise import generator_of
-from unidiff.plot import save_table
-from unidiff.plot.figure import new_figure, save_figure
+from unidiff.plot import COLOURS, new_figure, save_figure, save_table, style
 
 MEANS, STD, WEIGHTS = torch.tensor([[-0.6, -0.6], [0.6, 0.6]]), 0.12, (0.2, 0.8)
 REACH = 1.0
@@ -40,6 +39,7 @@ def data(count: int, seed: int) -> Tensor:
     return MEANS[own] + STD * torch.randn(count, 2, generator=generator)
 
 
+@style()
 def thesis_3_1(path: Path, *, quick: bool, seed: int) -> Findings:
     """The score of the data and that of a network, as arrows, and their difference near and far from the data."""
     # A process of one noise level that is small beside the data: their own score.
@@ -64,12 +64,12 @@ def thesis_3_1(path: Path, *, quick: bool, seed: int) -> Findings:
     empty = density < density.max() - 30  # a density below e^-30 of the largest
     far = float((fields[1] - fields[0])[empty].square().sum() / fields[0][empty].square().sum())
 
-    figure, axes = new_figure(2, (9.0, 4.8))
-    for ax, field, title in zip(axes, fields, ("data scores", f"estimated scores, {steps} steps")):
-        ax.scatter(*points[:1000].T, s=2, alpha=0.3, color="tab:orange", linewidths=0)
+    figure, axes = new_figure(2, (7.2, 4.2))
+    for ax, field, title in zip(axes, fields, ("scores of the data", f"estimated scores, {steps} steps")):
+        ax.scatter(*points[:1000].T, s=2, alpha=0.3, color=COLOURS[4], linewidths=0)
         arrows = field / field.norm(dim=1, keepdim=True) * field.norm(dim=1, keepdim=True).sqrt()
-        ax.quiver(*grid.T, *arrows.T, angles="xy", width=0.003)
-        ax.set(title=title, xticks=[], yticks=[])
+        ax.quiver(*grid.T, *arrows.T, angles="xy", width=0.004)
+        ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         ax.set_box_aspect(1)
     save_figure(
         figure, path, "Scores of two Gaussians (Sedykh's thesis, figure 3.1); lengths are roots of the scores'."

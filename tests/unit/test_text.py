@@ -18,7 +18,7 @@ from unidiff.cli import main
 from unidiff.cli.last_resort import run_directory, write_report
 from unidiff.data import listing as left_out
 from unidiff.errors import ParameterError, RunError
-from unidiff.plot import figure as figure_module
+from unidiff.plot import appearance
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
 from unidiff.text import clean, first_line, operand
@@ -185,7 +185,7 @@ def test_a_formula_in_a_title_is_text(tmp_path):
 def test_a_backend_of_a_notebook_does_not_matter(monkeypatch):
     """Whether matplotlib is imported is for a process of its own to show; see the slow test."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    figure_module._import_matplotlib()
+    appearance.import_matplotlib()
     assert os.environ["MPLBACKEND"] == "module://matplotlib_inline.backend_inline"
     assert matplotlib.get_backend().lower() == "agg"
 

@@ -13,6 +13,7 @@ import typer
 
 from unidiff.cli import completion
 from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
     AsJson,
@@ -66,6 +67,7 @@ def compare(
     images: ImageOptions,
     overrides: Settings = None,
     model: ModelOptions,
+    figures: FigureOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +90,7 @@ def compare(
             task, conditions=dataclasses.replace(task.conditions or SampleConditions(), **changed)
         )
     device = resolve_device(model.device)
-    with Console() as console, task.reserved(directory, overwrite):
+    with figures.written(), Console() as console, task.reserved(directory, overwrite):
         try:
             outcome = task.compute(directory, console, device, model.allow_imports)
         except ParameterError as error:

@@ -12,6 +12,7 @@ import typer
 
 from unidiff.cli import completion
 from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
     AsJson,
@@ -67,6 +68,7 @@ def evaluate(
     images: ImageOptions,
     overrides: Settings = None,
     model: ModelOptions,
+    figures: FigureOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing evaluation.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
     as_json: AsJson = False,
@@ -90,7 +92,7 @@ def evaluate(
         conditions = dataclasses.replace(task.conditions or SampleConditions(), **changed)
         task = dataclasses.replace(task, conditions=conditions)
     device = resolve_device(model.device)
-    with Console() as console, task.reserved(directory, overwrite):
+    with figures.written(), Console() as console, task.reserved(directory, overwrite):
         try:
             outcome = task.compute(directory, console, device, model.allow_imports)
         except ParameterError as error:

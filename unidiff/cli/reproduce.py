@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.errors import ParameterError, RunError, RunFailed
@@ -29,6 +30,8 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples and steps.")] = False,
     out: Annotated[Path, typer.Option(help="Output directory.")] = Path("runs/reproduce"),
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    *,
+    figures: FigureOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace figures that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -38,22 +41,22 @@ def reproduce(
     if not (every or names):
         _list(as_json)
         return
-    figures = list(FIGURES.values()) if every else [figure_named(name) for name in dict.fromkeys(names or ())]
+    chosen = list(FIGURES.values()) if every else [figure_named(name) for name in dict.fromkeys(names or ())]
     from unidiff.figures.reproduce import draw_figures
 
     run_directory.set(out)
     done, missed = [], []
-    with Console() as console:
+    with figures.written(), Console() as console:
         try:
             options: dict[str, Any] = {"quick": quick, "seed": seed, "overwrite": overwrite}
-            for drawn in draw_figures(figures, run, out, **options, lenient=every, notice=console.notice):
+            for drawn in draw_figures(chosen, run, out, **options, lenient=every, notice=console.notice):
                 done.append(drawn.to_dict())
                 holds = "" if drawn.findings.holds else f" It must show: {drawn.figure.shows}. {drawn.findings.bound}"
                 if holds:
                     missed.append(drawn.figure.name)
                 if not as_json:
                     say(f"{drawn.image}: {drawn.findings.summary}.{holds}")
-                console.progress("reproduce", len(done), len(figures))
+                console.progress("reproduce", len(done), len(chosen))
         except ParameterError as error:
             raise RunError(str(error) if error.parameter == "name" else f"--{error}") from error
     if as_json:

@@ -13,6 +13,7 @@ import typer
 
 from unidiff.cli import completion
 from unidiff.cli.console import Console, say
+from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import AllowImports, AsJson, ModelOptions, Overrides, SolverOptions
 from unidiff.cli.signals import StopOnSignal
@@ -44,6 +45,7 @@ def run(
     *,
     drawn: SolverOptions,
     model: ModelOptions,
+    figures: FigureOptions,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: train a model, a classifier or an autoencoder; compare solvers; solve a PDE."""
@@ -67,7 +69,8 @@ def run(
     words = ["run", again, *(word for change in overrides or () for word in ("--set", change)), *drawn.words]
     words += ["--out", str(out)] if out else []
     options: Options = {"resume": resume, "overwrite": overwrite, "dry_run": dry_run}
-    _carry_out(task, directory, options, model, as_json, [*words, "--resume"])
+    with figures.written():
+        _carry_out(task, directory, options, model, as_json, [*words, *figures.words, "--resume"])
 
 
 def resume(
@@ -78,6 +81,7 @@ def resume(
     ] = False,
     *,
     model: ModelOptions,
+    figures: FigureOptions,
     as_json: AsJson = False,
 ) -> None:
     """Continue a run: to its end, or with --extend further and with other numbers, which its manifest records."""
@@ -93,7 +97,8 @@ def resume(
         raise RunError(f"--set: to continue with other numbers, use `unidiff resume {directory} --extend {sets}`.")
     task = load_recipe(files.recipe, overrides or [], allow_imports=model.allow_imports)
     options: Options = {"resume": True, "extend": extend}
-    _carry_out(task, directory, options, model, as_json, ["resume", operand(directory)])
+    with figures.written():
+        _carry_out(task, directory, options, model, as_json, ["resume", operand(directory), *figures.words])
 
 
 def _carry_out(

@@ -18,6 +18,7 @@ __all__ = ["Comparison", "Distances", "Line", "Row"]
 
 _FITTED = 3  # points of a line that its order is fitted to
 _FLAT = 0.5  # of the steepest slope: below it another error dominates, such as that of the last step
+_ALIKE = 0.1  # by how much two slopes in sequence differ at most where the error is asymptotic
 _RESOLVED = 10  # how many times the error of the reference a solver's error must be
 
 
@@ -82,7 +83,7 @@ class Line(NamedTuple):
         label: Short form of solver and grid.
         rows: In order of their evaluations.
         order: Fitted order of convergence of the rms error in the number of evaluations, before the curve flattens;
-            None where it cannot be fitted.
+            None where the error is not asymptotic.
     """
 
     model: str
@@ -165,6 +166,9 @@ def _plain(value: Any) -> Any:
 def _order(rows: list[Row], floor: float) -> float | None:
     """Minus the least-squares slope of log rms over log evaluations, of the last points before the curve flattens.
 
+    An error c h^p (1 + e h) has slopes that come closer to p as the steps h shrink. Where the last two slopes differ by
+    more than a tenth, the error is not asymptotic and a slope says nothing about the method: the answer is None.
+
     Left out are points that the reference does not resolve, and all from where the slope, after its steepest, is below
     half of that: there another error dominates that more steps do not reduce, such as that of the final denoise.
     """
@@ -177,5 +181,7 @@ def _order(rows: list[Row], floor: float) -> float | None:
     while last < len(slopes) and slopes[last] >= _FLAT * max(slopes):
         last += 1
     points = points[: last + 1][-_FITTED:]
+    if last < _FITTED - 1 or abs(slopes[last - 1] - slopes[last - 2]) > _ALIKE * max(slopes[last - 2 : last]):
+        return None
     x, y = (sum(column) / len(points) for column in zip(*points))
     return -sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)

@@ -1,16 +1,10 @@
 """Figures: from numbers to image files, without computation."""
 
-from unidiff.plot.diagrams import (
-    Curve,
-    Dots,
-    Graph,
-    Panel,
-    save_curves,
-    save_dots,
-    save_fields,
-    save_graphs,
-    save_loss_curve,
-)
+from unidiff.plot.appearance import COLOURS, Formula, look, shown, style
+from unidiff.plot.diagrams import Curve, Graph, Panel, save_curves, save_graphs, save_loss_curve
+from unidiff.plot.dots import Dots, save_dots
+from unidiff.plot.fields import save_fields
+from unidiff.plot.figure import FORMATS, also_as, new_figure, save_figure
 from unidiff.plot.samples import (
     cut_samples,
     path_images,
@@ -22,20 +16,29 @@ from unidiff.plot.samples import (
 )
 
 __all__ = [
+    "COLOURS",
+    "FORMATS",
     "Curve",
     "Dots",
+    "Formula",
     "Graph",
     "Panel",
+    "also_as",
     "cut_samples",
+    "look",
+    "new_figure",
     "path_images",
     "sample_images",
     "save_animation",
     "save_curves",
     "save_dots",
     "save_fields",
+    "save_figure",
     "save_graphs",
     "save_loss_curve",
     "save_samples",
     "save_strip",
     "save_table",
+    "shown",
+    "style",
 ]

@@ -1,33 +1,27 @@
-"""Diagrams of numbers: curves with errors, plain lines, fields of two dimensions."""
+"""Diagrams of numbers: curves with errors above a band of what cannot be told apart, and plain lines."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from torch import Tensor
+from unidiff.plot.appearance import look, shown, style
+from unidiff.plot.axes import label_axes, legend_above, ticks_at, upright
+from unidiff.plot.figure import PAGE, new_figure, save_figure
 
-from unidiff.plot.figure import new_figure, save_figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-__all__ = [
-    "Curve",
-    "Dots",
-    "Graph",
-    "Panel",
-    "save_curves",
-    "save_dots",
-    "save_fields",
-    "save_graphs",
-    "save_loss_curve",
-]
+__all__ = ["Curve", "Graph", "Panel", "save_curves", "save_graphs", "save_loss_curve"]
+
+_BAND = "0.88"
+_LETTERS = 13  # in an inch
 
 
 class Curve(NamedTuple):
-    """A line of a diagram: `name` determines its colour, `label` is its legend, errors are drawn as bars."""
+    """A line of a diagram: `name` determines its look, `label` is its legend, errors are drawn as bars."""
 
     name: str
     label: str
@@ -37,7 +31,7 @@ class Curve(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A diagram: curves, and a horizontal line at `floor` (None for no line)."""
+    """A diagram: curves, and a grey band below `floor` (None for no band)."""
 
     title: str
     y: str
@@ -46,147 +40,150 @@ class Panel(NamedTuple):
     floor_label: str
 
 
-class Dots(NamedTuple):
-    """A diagram of cases, each with label, value and error; a vertical line at `floor` (None for no line)."""
-
-    title: str
-    cases: Sequence[tuple[str, float, float]]
-    floor: float | None = None
-
-
 class Graph(NamedTuple):
-    """A diagram of plain lines, each with label, x and y; `logarithmic` names the logarithmic axes, such as "xy"."""
+    """A diagram of plain lines.
+
+    Attributes:
+        title: Above it.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
+        lines: Of each its label, x and y, and perhaps errors, which are drawn as bars.
+        logarithmic: The logarithmic axes, such as "xy".
+        range: Limits of the vertical axis.
+        levels: Horizontal lines, each a label and a height: what there is to compare with.
+    """
 
     title: str
     x: str
     y: str
-    lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+    lines: Sequence[tuple[Any, ...]]
     logarithmic: str = ""
     range: tuple[float, float] | None = None
+    levels: Sequence[tuple[str, float]] = ()
 
 
-def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, title: str) -> None:
-    """Draw the training loss over optimiser steps, on a logarithmic axis."""
-    figure, axes = new_figure(1, (6.4, 4.0))
-    axes[0].plot(steps, losses, color="tab:blue", linewidth=1)
-    axes[0].set(xlabel="optimiser step", ylabel="loss", title=title)
+@style()
+def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: str | Path | None, title: str) -> Figure:
+    """Draw the training loss over optimiser steps, on a logarithmic axis where it is above 0; return the figure."""
+    figure, (ax,) = new_figure(1, (4.8, 3.0))
+    ax.plot(steps, losses, **{**look(0), "marker": "o" if len(steps) < 20 else ""})
+    label_axes(ax, "optimiser step", "loss", title)
     if min(losses) > 0:
-        axes[0].set_yscale("log")
-    axes[0].grid(alpha=0.3)
-    save_figure(figure, path, "")
+        ax.set_yscale("log")
+        upright(ax.yaxis)
+    return save_figure(figure, path)
 
 
-def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
-    """Draw diagrams side by side, both axes logarithmic; values below two errors are drawn as triangles there.
+@style()
+def save_curves(panels: Sequence[Panel], x: str, path: str | Path | None, caption: str = "") -> Figure:
+    """Draw diagrams side by side, both axes logarithmic, with one legend.
+
+    Values below a panel's floor, or not two errors above 0, cannot be told from it: they are hollow, in a grey band
+    where each curve has a height of its own.
 
     Args:
         panels: The diagrams.
         x: Label of the horizontal axes.
-        path: The PNG file.
+        path: The file, .png, .svg or .pdf; None writes none.
         caption: Text below the figure.
+
+    Returns:
+        The figure.
     """
-    figure, axes = new_figure(len(panels), (6.0 * len(panels), 5.2))
-    names = dict.fromkeys(curve.name for panel in panels for curve in panel.curves)
-    colours = {name: f"C{number % 10}" for number, name in enumerate(names)}
-    styles = {name: ("-", "--", ":", "-.")[number // 10 % 4] for number, name in enumerate(names)}
+    names = [*dict.fromkeys(curve.name for panel in panels for curve in panel.curves)]
+    entries: dict[str, Any] = {}
+    labels = {curve.name: shown(curve.label) for panel in reversed(panels) for curve in panel.curves}
+    size = (PAGE if len(panels) > 1 else 4.8), 3.6 + 0.12 * len(names)
+    figure, axes = new_figure(len(panels), size)
     for ax, panel in zip(axes, panels):
-        for curve in panel.curves:
-            look = {"color": colours[curve.name], "linewidth": 1.2, "linestyle": styles[curve.name]}
-            clear = [(a, b, e) for a, b, e in zip(curve.x, curve.y, curve.error) if 2 * e < b < math.inf]
-            hidden = [(a, 2 * e) for a, b, e in zip(curve.x, curve.y, curve.error) if not b > 2 * e]
-            points = list(zip(*clear)) or [(), (), ()]
-            bars = points[2] if any(points[2]) else None
-            ax.errorbar(
-                *map(np.array, points[:2]), yerr=bars, marker="o", markersize=4, capsize=2, label=curve.label, **look
-            )
-            ax.plot(*np.array(hidden).reshape(-1, 2).T, marker="v", fillstyle="none", **{**look, "linestyle": ""})
-        ax.set(xlabel=x, ylabel=panel.y, title=panel.title)
-        if any(line.get_ydata().size and max(line.get_ydata()) > 0 for line in ax.get_lines()):
-            ax.set(xscale="log", yscale="log")
-        if panel.floor is not None and panel.floor > ax.get_ylim()[0] / 10:
-            ax.axhline(panel.floor, color="0.5", linestyle="--", linewidth=1, label=panel.floor_label)
-        ticks = _apart([value for curve in panel.curves for value in curve.x])
-        if len(ticks) <= 8:
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.set_xticks([], minor=True)
-        ax.grid(alpha=0.3, which="both")
-        if panel.curves:
-            ax.legend(fontsize=7)
-    save_figure(figure, path, caption)
+        _draw_panel(ax, panel, names, labels, entries)
+        label_axes(ax, x, panel.y, panel.title)
+        ticks_at(ax, [value for curve in panel.curves for value in curve.x])
+        upright(ax.yaxis)
+        if bands := ax.patches:  # a height in the band is no number
+            edge = bands[0].get_extents().transformed(ax.transData.inverted()).y1
+            ax.set_yticks([tick for tick in ax.get_yticks() if tick >= edge * 0.999])
+    if entries:
+        legend_above(figure, {name: entries[name] for name in labels.values() if name in entries}, int(13 * size[0]))
+    return save_figure(figure, path, caption)
 
 
-def save_dots(diagrams: Sequence[Dots], path: Path, caption: str) -> None:
-    """Draw the values of cases side by side, a diagram for each number, with error bars.
+def _draw_panel(ax: Any, panel: Panel, names: Sequence[str], labels: dict[str, str], entries: dict[str, Any]) -> None:
+    points = [point for curve in panel.curves for point in zip(curve.x, curve.y, curve.error)]
+    clear, hidden = ([p for p in points if _is_clear(p, panel.floor) is which] for which in (True, False))
+    if not any(y > 0 for _, y, _ in clear) and panel.floor is None and not any(e > 0 for _, _, e in hidden):
+        for curve in panel.curves:  # nothing that a logarithmic axis could show
+            entries[labels[curve.name]] = ax.plot(curve.x, curve.y, **look(names.index(curve.name)))[0]
+        return
+    floor = panel.floor or max((2 * e for _, _, e in hidden if e < math.inf), default=0.0)
+    top = max([y + e for _, y, e in clear], default=10 * floor)
+    least = min([y for _, y, _ in clear], default=top)
+    lanes = [curve.name for curve in panel.curves if any(not _is_clear(p, panel.floor) for p in zip(*curve[2:]))]
+    ax.set(xscale="log", yscale="log")
+    bottom = least / 1.5
+    if floor > 0 and (lanes or floor > least / 10):  # else the floor is far below all that there is to see
+        share = min(0.5, 0.12 + 0.035 * len(lanes))
+        bottom = min(floor, least) * (min(floor, least) / (1.3 * top)) ** (share / (1 - share))
+        ax.axhspan(bottom, floor, color=_BAND, linewidth=0, zorder=0)
+        ax.text(0.02, 0.015, shown(panel.floor_label), transform=ax.transAxes, va="bottom", ha="left", color="0.25")
+    for curve in panel.curves:
+        number = names.index(curve.name)
+        looks = look(number)
+        own = [*zip(*curve[2:])]
+        seen = [point for point in own if _is_clear(point, panel.floor)]
+        bars = [e for _, _, e in seen] if any(e for _, _, e in seen) else None
+        line = ax.errorbar([p[0] for p in seen], [p[1] for p in seen], yerr=bars, **looks)
+        entries.setdefault(labels[curve.name], line)
+        if curve.name in lanes:
+            rank = (lanes.index(curve.name) + 1) / (len(lanes) + 1)
+            height = floor * (bottom / floor) ** (0.05 + 0.8 * rank)
+            faint = {**looks, "linestyle": ":", "linewidth": 0.8}
+            ax.plot([p[0] for p in own if not _is_clear(p, panel.floor)], *[[height] * (len(own) - len(seen))],
+                    fillstyle="none", **faint)  # fmt: skip
+    ax.set_ylim(bottom, 1.3 * top)
 
-    Labels of cases stand left of the first diagram, and of each whose cases are others than those of the one before.
-    """
-    height = 1.3 + 0.3 * max(len(diagram.cases) for diagram in diagrams)
-    figure, axes = new_figure(len(diagrams), (1.0 + 3.0 * len(diagrams), height))
-    before: tuple[str, ...] = ()
-    for ax, diagram in zip(axes, diagrams):
-        labels, values, errors = zip(*diagram.cases)
-        rows, shown, before = range(len(labels)), labels if labels != before else [""] * len(labels), labels
-        ax.errorbar(values, rows, xerr=errors, fmt="o", markersize=5, capsize=3, color="tab:blue")
-        ax.set_yticks(rows, shown, parse_math=False)
-        ax.set(title=diagram.title, ylim=(len(labels) - 0.5, -0.5))
-        if diagram.floor is not None:
-            ax.axvline(diagram.floor, color="0.5", linestyle="--", linewidth=1)
-        ax.grid(alpha=0.3)
-    save_figure(figure, path, caption)
+
+def _is_clear(point: tuple[float, float, float], floor: float | None) -> bool:
+    """Whether a value, with its error, is above what it is compared with; one that is not finite is nowhere."""
+    _, y, error = point
+    return bool(max(2 * error, floor or 0.0) < y < math.inf)
 
 
-def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:
-    """Draw diagrams of lines side by side; `Graph.range` limits a vertical axis."""
-    figure, axes = new_figure(len(graphs), (5.6 * len(graphs), 4.6))
+@style()
+def save_graphs(graphs: Sequence[Graph], path: str | Path | None, caption: str = "") -> Figure:
+    """Draw diagrams of lines, two beside each other at most, or three that share their legend; return the figure."""
+    labels = [[shown(line[0]) for line in graph.lines if line[0]] for graph in graphs]
+    common = len(graphs) > 1 and bool(labels[0]) and all(own == labels[0] for own in labels)
+    across = min(len(graphs), 3 if common else 2)
+    rows = math.ceil(len(graphs) / across)
+    wide = PAGE if across > 1 else 4.8
+    figure, axes = new_figure(across, (wide, (3.1 if across < 3 else 2.7) * rows + 0.4), rows)
+    for ax in axes[len(graphs) :]:
+        ax.set_axis_off()
     for ax, graph in zip(axes, graphs):
-        for label, x, y in graph.lines:
-            dashed = len(ax.get_lines()) >= 10
-            ax.plot(x, y, label=label or None, linewidth=1.4, linestyle="--" if dashed else "-")
-        ax.set(xlabel=graph.x, ylabel=graph.y, title=graph.title)
-        ax.set(**{f"{axis}scale": "log" for axis in graph.logarithmic})
-        if graph.range is not None:
-            ax.set_ylim(*graph.range)
-        ax.grid(alpha=0.3)
-        if any(label for label, _, _ in graph.lines):
-            ax.legend(fontsize=7)
-    save_figure(figure, path, caption)
+        entries = _draw_graph(ax, graph)
+        if ax is not axes[0] and common and graph.y == graphs[0].y:
+            ax.set_ylabel("")
+        if entries and not common:
+            ax.legend(entries.values(), entries.keys(), loc="best")
+    if common:
+        legend_above(figure, entries, int(_LETTERS * wide))
+    return save_figure(figure, path, caption)
 
 
-def save_fields(
-    fields: Sequence[Sequence[tuple[Tensor, str]]], sides: Sequence[tuple[float, float]], path: Path, caption: str
-) -> None:
-    """Draw fields of two dimensions, first axis to the right, second upwards; each in its own colours about 0.
-
-    Args:
-        fields: Rows of values (W, H), NaN outside the domain, each with its title.
-        sides: Lengths of the two axes, for each row.
-        path: The PNG file.
-        caption: Text below the figure.
-    """
-    columns = max(len(row) for row in fields)
-    heights = [max(0.5, min(2.0, height / width)) for width, height in sides]
-    size = 2.1 * columns + 0.4, 2.3 * sum(heights) + 0.6
-    figure, axes = new_figure(columns, size, len(fields))
-    for number, ax in enumerate(axes):
-        row, column = divmod(number, columns)
-        ax.axis("off")
-        if column >= len(fields[row]):
-            continue
-        values, title = fields[row][column]
-        image = values.detach().double().cpu().numpy().T
-        reach = float(np.nanmax(np.abs(image)))
-        look = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "origin": "lower", "interpolation": "nearest"}
-        ax.imshow(image, extent=(0, sides[row][0], 0, sides[row][1]), **look)
-        ax.set_title(title, fontsize=8)
-    save_figure(figure, path, caption)
-
-
-def _apart(values: Sequence[float]) -> list[float]:
-    """Values to label on a logarithmic axis: of those within 8 % of the axis, half an inch, the most frequent."""
-    counts = Counter(values)
-    reach = 0.08 * math.log(max(counts, default=1.0) / min(counts, default=1.0))
-    chosen: list[float] = []
-    for value in sorted(counts, key=lambda value: (-counts[value], value)):
-        if all(abs(math.log(value / other)) > reach for other in chosen):
-            chosen.append(value)
-    return sorted(chosen)
+def _draw_graph(ax: Any, graph: Graph) -> dict[str, Any]:
+    """Draw one; its legend."""
+    entries: dict[str, Any] = {}
+    for number, (label, x, y, *error) in enumerate(graph.lines):
+        line = ax.errorbar(x, y, yerr=error[0] if error else None, **look(number, len(x)))
+        if label:
+            entries[shown(label)] = line
+    for label, height in graph.levels:
+        entries[shown(label)] = ax.axhline(height, color="0.35", linestyle=(0, (1, 1)), linewidth=1.2, zorder=1)
+    label_axes(ax, graph.x, graph.y, graph.title)
+    ax.set(**{f"{axis}scale": "log" for axis in graph.logarithmic})
+    if graph.range is not None:
+        ax.set_ylim(*graph.range)
+    ticks_at(ax, [value for _, x, *_ in graph.lines for value in x])
+    upright(ax.yaxis)
+    return entries

@@ -1,64 +1,117 @@
-"""Shared by all figures: a matplotlib figure, its caption, and a file that is written whole or not at all."""
+"""Shared by all figures: a matplotlib figure, its caption, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from unidiff.errors import ParameterError
 from unidiff.files import whole_file
-from unidiff.text import clean
+from unidiff.plot.appearance import import_matplotlib, shown, style
 
-__all__ = ["new_figure", "save_figure"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-_DPI = 120
+__all__ = ["FORMATS", "PAGE", "also_as", "empty_figure", "image_of", "new_figure", "save_figure", "write_figure"]
+
+FORMATS = ("png", "svg", "pdf")
+PAGE = 7.2  # inches: no diagram is wider
+_DPI = 192
 _LAYOUT: Literal["constrained"] | None = "constrained"
+_UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_also: ContextVar[tuple[str, ...]] = ContextVar("also", default=())
 
 
-def new_figure(columns: int, size: tuple[float, float], rows: int = 1):  # type: ignore[no-untyped-def]
-    """A matplotlib figure with its axes, row after row, free of pyplot's global state and of any screen."""
-    _import_matplotlib()
+@contextmanager
+def also_as(formats: Iterable[str]) -> Iterator[None]:
+    """Write each figure that the block writes in these formats, too, beside its file.
+
+    Raises:
+        ParameterError: If there is no such format.
+    """
+    for name in (formats := tuple(formats)):
+        _require_format(name, "format", name)
+    token = _also.set(formats)
+    try:
+        yield
+    finally:
+        _also.reset(token)
+
+
+def empty_figure(size: tuple[float, float], dpi: int = _DPI, layout: Literal["constrained"] | None = None) -> Figure:
+    """A matplotlib figure, free of pyplot's global state and of any screen."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=_DPI, layout=_LAYOUT)
+    figure = Figure(figsize=size, dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
+    return figure
+
+
+@style()
+def new_figure(columns: int, size: tuple[float, float], rows: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure in the style of unidiff with its axes, row after row; draw in them inside `style`."""
+    figure = empty_figure(size, layout=_LAYOUT)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def save_figure(figure, path: Path, caption: str) -> None:  # type: ignore[no-untyped-def]
-    """Write a figure as a PNG, with wrapped text below it. No text of it is read as a formula."""
-    width = int(14 * figure.get_figwidth())
-    below = figure.supxlabel("\n".join(textwrap.fill(line, width) for line in clean(caption).splitlines()), fontsize=8)
-    legends = [legend for ax in figure.axes if (legend := ax.get_legend()) is not None]
-    texts = [text for ax in figure.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
-    for text in [below, *texts, *(text for legend in legends for text in legend.get_texts())]:
-        text.set_text(clean(text.get_text()))  # a name of a run or a class may hold anything, "$" included
-        text.set_parse_math(False)
-    figure.canvas.draw()  # once; `savefig` draws twice
-    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    with whole_file(path) as temporary:
-        image.save(temporary, "PNG", dpi=(_DPI, _DPI))
+def save_figure(figure: Figure, path: str | Path | None, caption: str = "") -> Figure:
+    """Write a figure with wrapped text below it; see `write_figure`."""
+    if caption:
+        figure.supxlabel(wrapped(caption, int(13 * figure.get_figwidth())), fontsize=9)
+    return write_figure(figure, path)
 
 
-def _import_matplotlib() -> None:
-    """Import matplotlib also where MPLBACKEND names a backend that is not installed here, as shells of Jupyter do.
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of about this many characters, as matplotlib must have it."""
+    lines = shown(text).splitlines()
+    return "\n".join(textwrap.fill(line, max(width, 10), break_on_hyphens=False) for line in lines)
 
-    The variable is as before, and chooses the backend of pyplot as ever if there is one of that name; figures of
-    unidiff need none.
+
+@style()
+def write_figure(figure: Figure, path: str | Path | None) -> Figure:
+    """Write a figure as a PNG, SVG or PDF file, by the ending of its name; the same figure is the same bytes.
+
+    Args:
+        figure: The figure.
+        path: The file; None for none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ParameterError: If the ending is another one.
     """
-    if "matplotlib" in sys.modules or not (backend := os.environ.pop("MPLBACKEND", "")):
-        return
-    try:
-        import matplotlib
+    if path is None:
+        return figure
+    path = Path(path)
+    own = path.suffix[1:].lower()
+    _require_format(own, "path", str(path))
+    for kind in dict.fromkeys((own, *_also.get())):
+        with whole_file(path if kind == own else path.with_suffix(f".{kind}")) as temporary:
+            if kind == "png":
+                image_of(figure).save(temporary, "PNG", dpi=(figure.dpi, figure.dpi))
+            else:
+                figure.savefig(temporary, format=kind, metadata=_UNDATED[kind])
+    return figure
 
-        with suppress(ValueError):
-            matplotlib.rcParams["backend"] = backend
-    finally:
-        os.environ["MPLBACKEND"] = backend
+
+def image_of(figure: Figure) -> Image.Image:
+    """The pixels of a figure."""
+    canvas: Any = figure.canvas
+    canvas.draw()  # once; `savefig` draws twice
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _require_format(kind: str, name: str, value: str) -> None:
+    if kind not in FORMATS:
+        allowed = f"one of {', '.join(FORMATS)}" if name == "format" else "the name of a .png, .svg or .pdf file"
+        raise ParameterError(name, f"must be {allowed}, got {value!r}")

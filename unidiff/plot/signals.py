@@ -7,10 +7,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from unidiff.plot.appearance import COLOURS
+
 __all__ = ["signal_images"]
 
 _WIDTH, _CURVE, _SPECTRUM = 192, 88, 56  # pixels
-_COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40))  # of the channels, in turn
 _FINE = 3  # drawn larger by this factor, then averaged
 
 
@@ -40,6 +41,9 @@ def _drawn(curves: np.ndarray, spectra: np.ndarray) -> np.ndarray:
             across = np.linspace(1, size[0] - 2, len(line)) if len(line) > 1 else np.array([size[0] / 2])
             points = np.stack([across, zero - unit * line], axis=1) * _FINE
             draw.line(
-                [tuple(point) for point in points.tolist()], fill=_COLOURS[channel % 4], width=_FINE, joint="curve"
+                [tuple(point) for point in points.tolist()],
+                fill=COLOURS[channel % len(COLOURS)],
+                width=_FINE,
+                joint="curve",
             )
     return np.asarray(image.resize(size, Image.Resampling.BOX))

@@ -112,9 +112,13 @@ def solver_specs(entries: Any, grid: Grid) -> list[SolverSpec]:
 
 
 def short(part: Solver | Grid, names: Sequence[str] | None = None) -> str:
-    """A constructor call without defaults, of all parameters or only those in `names`."""
+    """A constructor call without defaults but for an order, of all parameters or only those in `names`."""
     fields = [field for field in dataclasses.fields(part) if names is None or field.name in names]
-    changed = [f"{f.name}={getattr(part, f.name)!r}" for f in fields if getattr(part, f.name) != _default(f)]
+    changed = [
+        f"{f.name}={getattr(part, f.name)!r}"
+        for f in fields
+        if f.name == "order" or getattr(part, f.name) != _default(f)
+    ]
     return type(part).__name__ + (f"({', '.join(changed)})" if changed else "")
 
 

@@ -23,6 +23,7 @@ from unidiff.run.load import draw
 from unidiff.run.records import Report
 from unidiff.solver.sample import Sampling
 from unidiff.training.device import arithmetic
+from unidiff.words import in_words
 
 if TYPE_CHECKING:
     from unidiff.tasks.generation import Generation
@@ -151,7 +152,7 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     states, times = [data.decode(state.u[:few]) for state in solution.path], [state.t for state in solution.path]
     plot.save_strip(states, times, trajectory, title(f"{files.name}: from noise to data"))
     if drawn:
-        plot.save_animation(states, trajectory.with_suffix(".gif"))
+        plot.save_animation(states, trajectory.with_suffix(".gif"), times)
     report = GenerationReport(training_seconds, loss, str(grid), str(trajectory), solution.nfe, seconds, times)
     if sliced:
         frames = files.samples / "frames.gif"
@@ -180,5 +181,6 @@ def examples(recipe: Generation, count: int) -> Examples:
 
 def caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
     """A title with solver, grid, seeds and, where there is one, the stand-in."""
-    text = f"{title}. {sampling.solver!r}, {sampling.grid_for(process)!r}, seeds from {sampling.seed}."
+    solver, grid = in_words(sampling.solver), in_words(sampling.grid_for(process))
+    text = f"{title}. Solver: {solver}; grid: {grid}; seeds from {sampling.seed}."
     return f"{text}\n{source.stand_in}" if source.stand_in else text

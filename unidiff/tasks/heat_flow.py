@@ -20,6 +20,7 @@ from unidiff.precision import precise
 from unidiff.run.environment import environment
 from unidiff.run.results import ResultsOutcome, ResultsTask
 from unidiff.run.task import Reporter
+from unidiff.words import in_words
 
 __all__ = ["HeatFlow"]
 
@@ -76,10 +77,9 @@ class HeatFlow(ResultsTask):
         rows = self._tabulate(flow)
         content = {"recipe": self.to_dict(), "rows": rows, "device": str(device), "environment": environment()}
         table, values, profiles, shares, _ = self.files
-        caption = (
-            f"u_t = {self.diffusivity:g} (Laplace u + r u), integral |grad u|^2 = {self.R:g} on "
-            f"{self.domain!r} from {self.start!r}: the exact solution."
-        )
+        formulas = rf"$u_t={self.diffusivity:g}\,(\Delta u+r\,u)$, $\int|\nabla u|^2={self.R:g}$"
+        names = plot.shown(f"Domain: {in_words(self.domain)}; start: {in_words(self.start)}.")
+        caption = plot.Formula(f"{formulas}, the exact solution. {names}")
         with self.written(directory, content) as folder:
             lines = [list(rows[0]), *(row.values() for row in rows)]
             (folder / table).write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
@@ -113,7 +113,7 @@ class HeatFlow(ResultsTask):
         titles = [f"t = {t:g}" for t in self.times]
         if len(points) == 1:
             lines = [(title, points[0].tolist(), u.tolist()) for title, u in zip(titles, images)]
-            plot.save_graphs([plot.Graph("Profiles", "x", "u", lines)], path, caption)
+            plot.save_graphs([plot.Graph("Profiles", plot.Formula("$x$"), plot.Formula("$u$"), lines)], path, caption)
             return
         if len(points) == 3:  # the middle slice
             images = images[..., images.shape[-1] // 2]
@@ -134,9 +134,13 @@ class HeatFlow(ResultsTask):
         times = torch.logspace(first, last, 200, dtype=torch.float64).tolist()
         shares = self._solve(times, device).shares.flatten(1)[:, self.domain.order().to(device)].cpu()
         largest = (1 + shares[:, 1:].amax(0).argsort(descending=True, stable=True)[:_MODES]).sort().values.tolist()
-        lines = [(f"phi_{k}", times, shares[:, k].tolist()) for k in largest]
+        lines = [(plot.Formula(rf"$\phi_{{{k}}}$"), times, shares[:, k].tolist()) for k in largest]
         title = "Shares of the gradient energy"
-        plot.save_graphs([plot.Graph(title, "t", "share of R", lines, "x", (-0.02, 1.02))], path, caption)
+        plot.save_graphs(
+            [plot.Graph(title, plot.Formula("$t$"), plot.Formula("share of $R$"), lines, "x", (-0.02, 1.02))],
+            path,
+            caption,
+        )
 
 
 def _text(rows: list[dict[str, float]]) -> str:
