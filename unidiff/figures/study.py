@@ -22,7 +22,8 @@ from unidiff.evaluation.evaluate import evaluate
 from unidiff.evaluation.real import RealData
 from unidiff.evaluation.scores import shown
 from unidiff.files import digest, whole_files
-from unidiff.plot.diagrams import Curve, Dots
+from unidiff.plot.diagrams import Curve
+from unidiff.plot.dots import Dots
 from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable

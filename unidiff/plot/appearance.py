@@ -71,9 +71,10 @@ def style() -> Iterator[None]:
     import matplotlib
     from cycler import cycler
 
+    settings: Any = {**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
     token = _drawing.set(True)
     try:
-        with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+        with matplotlib.rc_context(settings):
             yield
     finally:
         _drawing.reset(token)
