@@ -52,7 +52,7 @@ test-rest: $(VENV)/.installed
 stress: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m stress $(STRESS) $(if $(REPEAT),--repeat $(REPEAT))
 
-# A quarter of an hour on two free cores; the table replaces that of docs/benchmarks.md.
+# Meant for a quarter of an hour on two free cores, and says what each part took; the table replaces that of docs/benchmarks.md.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 

@@ -38,7 +38,10 @@ class Grid(PlainArguments, ABC):
 
     @abstractmethod
     def times(self, process: Process) -> Tensor:
-        """The times, strictly decreasing from 1, the last two t_min (or 1) and 0: (N + 1,), float64, for N steps."""
+        """The times, strictly decreasing from 1 to 0: (N + 1,), float64, for N steps.
+
+        The last but 0 is t_min, or 1 where there is one step; `FixedGrid` may name another.
+        """
 
     def check(self, process: Process) -> None:
         """Raise a ParameterError for a process on which this grid is not defined."""

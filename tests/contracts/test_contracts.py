@@ -161,7 +161,7 @@ def test_grids_walk_down_every_process(process, grid):
     assert times.dtype == torch.float64
     assert times[0] == 1
     assert times[-1] == 0
-    assert times[-2] in (process.t_min, 1)
+    assert times[-2] in (process.t_min, 1, getattr(grid, "last", None))
     assert (times[1:] < times[:-1]).all()
 
 
