@@ -218,8 +218,9 @@ def main(description: str, study: Study) -> None:
 
 
 def steps_in(seconds: float, train: Callable[[int], object], clock: Callable[[], float] = time.process_time) -> int:
-    """Steps, at least 1, that a training takes in so many seconds, by short ones: what every one needs is left out, as
-    is what the first alone does, such as imports.
+    """Steps, at least 1, that a training takes in so many seconds, by three short ones.
+
+    What every one of them needs beside its steps is left out, and what the first alone does, such as imports.
 
     Args:
         seconds: Of the clock.
