@@ -158,7 +158,7 @@ def test_the_small_form_of_a_study(name, tmp_path):
     study: Study = script(name)["STUDY"]
     table = run_study(study, (0,), out=tmp_path, quick=True)
     record = json.loads((tmp_path / f"{name}.json").read_text())
-    assert record["facts"]["evaluation"]["features"]["network"] == "digits"
+    assert record["facts"]["evaluation"]["features"]["network"] == "unidiff's digits"
     assert {*record["rows"]} == {*table.values}
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert min(picture.size) > 150
