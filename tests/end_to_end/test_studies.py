@@ -112,11 +112,15 @@ def test_steps_that_fit_into_seconds():
     now = [0.0]
 
     def train(steps: int) -> None:
-        now[0] += 7.0 + 0.25 * steps  # 7 seconds to begin with
+        # 100 seconds for the first, 3 to begin with for each.
+        now[0] += 3.0 + 0.25 * steps + (0.0 if now[0] else 100.0)
 
     assert steps_in(10.0, train, lambda: now[0]) == 40
-    assert now[0] == 14.0 + 0.25 * 80
+    assert now[0] == 109.0 + 0.25 * 100
     assert steps_in(0.01, train, lambda: now[0]) == 1
+
+    slow = iter([5.0, 9.0, 9.0])  # the second was slowed down by others: 9 / 60 of a second, and at least half of it
+    assert steps_in(9.0, lambda steps: now.__setitem__(0, now[0] + next(slow)), lambda: now[0]) == 120
 
 
 def test_copies_and_shares_of_the_memorisation_study():
@@ -154,7 +158,7 @@ def test_the_small_form_of_a_study(name, tmp_path):
     study: Study = script(name)["STUDY"]
     table = run_study(study, (0,), out=tmp_path, quick=True)
     record = json.loads((tmp_path / f"{name}.json").read_text())
-    assert record["facts"]["evaluation"]["features"]["network"] == "digits"
+    assert record["facts"]["evaluation"]["features"]["network"] == "unidiff's digits"
     assert {*record["rows"]} == {*table.values}
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert min(picture.size) > 150

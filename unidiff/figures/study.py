@@ -219,7 +219,9 @@ def main(description: str, study: Study) -> None:
 
 
 def steps_in(seconds: float, train: Callable[[int], object], clock: Callable[[], float] = time.process_time) -> int:
-    """Steps, at least 1, that a training takes in so many seconds, by two short ones: what both need is left out.
+    """Steps, at least 1, that a training takes in so many seconds, by three short ones.
+
+    What every one of them needs beside its steps is left out, and what the first alone does, such as imports.
 
     Args:
         seconds: Of the clock.
@@ -227,11 +229,11 @@ def steps_in(seconds: float, train: Callable[[int], object], clock: Callable[[],
         clock: By default that of CPU seconds.
     """
     spent = []
-    for steps in (_TRIAL, 3 * _TRIAL):
+    for steps in (_TRIAL, _TRIAL, 3 * _TRIAL):
         started = clock()
         train(steps)
         spent.append(clock() - started)
-    step = max(spent[1] - spent[0], spent[1] / 10) / (2 * _TRIAL)  # whatever else runs, it is above 0
+    step = max(spent[2] - spent[1], spent[2] / 3) / (2 * _TRIAL)  # at least half of the mean, whatever else runs
     return max(1, round(seconds / step))
 
 
