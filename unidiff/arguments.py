@@ -27,6 +27,7 @@ from torch import Tensor
 
 from unidiff.annotations import got, misfit
 from unidiff.errors import ParameterError, UnidiffError, require
+from unidiff.progress import progress_bar
 
 __all__ = ["PlainArguments", "plain", "plain_arguments"]
 
@@ -173,12 +174,15 @@ class _Signature:
 def plain_arguments(function: F) -> F:
     """Decorate a public function: its arguments become `plain` by its annotations, those of `**cond` too.
 
-    One of a wrong type is an error before the function begins.
+    One of a wrong type is an error before the function begins. A parameter `progress` may also be True, for a bar.
     """
     signature = _Signature(function)
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        if isinstance(shown := options.get("progress"), bool) and "progress" in signature.annotations:
+            with progress_bar(function.__name__.replace("_", " "), shown) as bar:
+                return call(*args, **{**options, "progress": bar})
         known, named = signature.plain(args, options)
         if wrong := misfit(function, signature.by_name(known, named)):
             raise wrong

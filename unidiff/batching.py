@@ -34,7 +34,7 @@ def batches(
     seeds: Sequence[int],
     batch: int | None = None,
     cond: Mapping[str, Tensor] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Iterator[Batch]:
     """Divide samples into batches.
 
@@ -51,7 +51,7 @@ def batches(
         rows = slice(start, min(start + (batch or len(seeds)), len(seeds)))
 
         def report(done: int, total: int, before: int = index) -> None:
-            if progress is not None:
+            if callable(progress):
                 progress(before * total + done, len(starts) * total)
 
         yield Batch(rows, seeds[rows], {name: value[rows] for name, value in (cond or {}).items()}, report)

@@ -208,7 +208,7 @@ class Cascade(PlainArguments):
         device: torch.device | str = "cpu",
         batch: int | None = None,
         grad: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **cond: Tensor,
     ) -> CascadeSolution:
         """Draw samples, stage by stage; see `unidiff.sample`.
@@ -222,7 +222,7 @@ class Cascade(PlainArguments):
             batch: Samples drawn together; all of them if not given. It bounds the memory and changes no sample.
             grad: Whether samples can be differentiated, through all stages, in the models' parameters and the
                 conditions; see `unidiff.sample`.
-            progress: Called with (done, total) after each step, over all stages.
+            progress: Called with (done, total) after each step, over all stages; True draws a bar.
             **cond: Conditions, each (B, ...), passed to every stage whose model has one of this name.
 
         Raises:
@@ -239,7 +239,7 @@ class Cascade(PlainArguments):
         self,
         seeds: Sequence[int],
         given: list[dict[str, Tensor]],
-        progress: Progress | None,
+        progress: Progress | bool | None,
         options: dict[str, Any],
     ) -> list[Solution]:
         """The result of each stage, given the user's conditions of each."""
@@ -247,7 +247,7 @@ class Cascade(PlainArguments):
         for number, stage in enumerate(self.stages):
 
             def report(done: int, total: int, before: int = number) -> None:
-                if progress is not None:
+                if callable(progress):
                     progress(before * total + done, len(self.stages) * total)
 
             made: dict[str, Tensor] = {}

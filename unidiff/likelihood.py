@@ -88,7 +88,7 @@ def log_likelihood(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     batch: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **cond: Tensor,
 ) -> Likelihood:
     """Log-likelihood of data under the probability flow of a model.
@@ -139,7 +139,7 @@ def log_likelihood(
             copies = {name: value.clone() for name, value in part.cond.items()}
             estimates.append(_solve(counted, rows, trace, levels, Seeded(part.seeds), rtol, atol, copies))
             nfe = max(nfe, counted.nfe)
-            if progress is not None:
+            if callable(progress):
                 progress(part.rows.stop, len(x))
         log_prob = torch.cat(estimates)
     error = log_prob.std(1) / math.sqrt(log_prob.shape[1]) if log_prob.shape[1] > 1 else None

@@ -58,7 +58,7 @@ def variational_bound(
     decoder_variance: float | None = 1.0,
     seeds: int | Sequence[int] | None = None,
     batch: int = 256,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **cond: Tensor,
 ) -> Bound:
     """Variational bound of the chain of `Ancestral(variance)` along a grid t_N = 1 > ... > t_1, decoded at t_1.

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each line may import itself and the lines above it. Modules of the package's root that a line does not name are in the
 # first. The interpreters of a whole package stand apart: they name everything.
 ORDER = [
-    "errors text memory annotations arguments tensors renamed lazy words reading writable machine files lock "
+    "errors text memory annotations arguments tensors renamed lazy words reading writable machine files lock progress "
     "search_paths pretrained basis schedule philox noise noise_spectrum precision batching _version distribution",
     "process",
     "prediction noise_condition parameterization",

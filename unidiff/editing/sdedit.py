@@ -48,7 +48,7 @@ def edit(
     latent: bool = False,
     batch: int | None = None,
     grad: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **cond: Tensor,
 ) -> Solution:
     """Change an image: noise to the time t = strength, then denoise (SDEdit, Meng et al. 2022, algorithm 1).
@@ -67,7 +67,7 @@ def edit(
         latent: Whether the image is a codec's latent, (c, h, w), of unbounded values.
         batch: Samples drawn together; all by default.
         grad: Whether the result can be differentiated, in the image too; see `sample`.
-        progress: Called with (steps done, steps in all) after each step.
+        progress: Called with (steps done, steps in all) after each step; True draws a bar.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Returns:
@@ -169,7 +169,7 @@ def inpaint(
     *,
     batch: int | None = None,
     grad: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **cond: Tensor,
 ) -> Solution:
     """Complete an image: the known pixels are kept exactly, the others are drawn by the model (`Replacement`).
@@ -186,7 +186,7 @@ def inpaint(
         seeds: One seed per sample, or their number.
         batch: Samples drawn together; all by default.
         grad: Whether the result can be differentiated, in the image too; see `sample`.
-        progress: Called with (steps done, steps in all) after each step.
+        progress: Called with (steps done, steps in all) after each step; True draws a bar.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Returns:

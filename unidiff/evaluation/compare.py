@@ -56,7 +56,7 @@ def compare(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     batch: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **cond: Tensor,
 ) -> Comparison:
     """Compare solvers at equal numbers of evaluations, from the same starts.
@@ -127,7 +127,7 @@ def compare(
     flows: dict[str, Flow] = {}
     rows = []
     for done, (label, denoiser, run) in enumerate(every):
-        if progress is not None:
+        if callable(progress):
             progress(done, len(every))
         if run.deterministic and label not in flows:
             flows[label] = reference_flow(denoiser, shape, seeds[:followed], **flow_options)
@@ -153,7 +153,7 @@ def compare(
             x=x[:_KEPT],
         )
         rows.append(row)
-    if progress is not None:
+    if callable(progress):
         progress(len(every), len(every))
     errors = {label: flow.error for label, flow in flows.items()}
     ends = {label: flow.x[:_KEPT] for label, flow in flows.items()}

@@ -46,7 +46,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
 ) -> Evaluation:
     """Measure sets of samples against real data, and real data beside them: the floor that perfect samples reach.
 
@@ -82,10 +82,10 @@ def evaluate(
         require(tuple(x.shape[1:]) == real.shape, f"samples[{name!r}]", tuple(x.shape), f"of shape (N, *{real.shape})")
     evaluator, rows = Evaluator(real, feature_network(features, real.features, real.shape, device)), []
     for done, (name, x) in enumerate(sets.items()):
-        if progress is not None:
+        if callable(progress):
             progress(done, len(sets))
         rows.append(evaluator.scores(name, x))
-    if progress is not None:
+    if callable(progress):
         progress(len(sets), len(sets))
     return evaluator.evaluation(rows)
 

@@ -66,7 +66,7 @@ def tune(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     batch: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **cond: Tensor,
 ) -> Tuning:
     """Fit a solver and its times to a model, at a number of evaluations, and judge them on seeds that were not used.
@@ -128,7 +128,9 @@ def tune(
 
     training, held = samples(denoiser, slice(0, len(fitted))), samples(denoiser, slice(len(fitted), None))
     default = SolverSpec(DEFAULT_SOLVER, default_grid(denoiser.process, nfe))
-    search = Search(training, default, starts, nfe, dtype, progress or (lambda done, total: None))
+    search = Search(
+        training, default, starts, nfe, dtype, progress if callable(progress) else (lambda done, total: None)
+    )
     tuned = search.run(coefficients)
     gained = held.error(tuned) < held.error(default)
     notes = () if gained or tuned == default else (f"{tuned.label} is not better on the held-out seeds.",)

@@ -114,7 +114,7 @@ def sample(
     batch: int | None = None,
     keep: int = 0,
     grad: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **cond: Tensor,
 ) -> Solution:
     """Draw samples: noise at t = 1, carried to t = 0 by the solver.
@@ -136,7 +136,7 @@ def sample(
             that the model depends on; the noise of a seed is constant. The memory is then that of all steps
             together, each as much as one step of training. A solver that adapts its steps is differentiated with
             these steps held fixed.
-        progress: Called with (steps done, steps in all) after each step, over all batches.
+        progress: Called with (steps done, steps in all) after each step, over all batches; True draws a bar.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:

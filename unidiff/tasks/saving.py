@@ -83,10 +83,8 @@ def save(
     weights = {name: value.detach() for name, value in network.state_dict().items()}
     expected = {name: value.shape for name, value in task.sketch().state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != expected:
-        remedy = "Save the network as it was built, for data of its shape."
-        raise ParameterError(
-            "model", f"its weights are not those of a new {type(network).__name__} for {data}. {remedy}"
-        )
+        remedy = f"Save the network as it was built, for {data}."
+        raise ParameterError("model", f"its weights are not those of a new {type(network).__name__}. {remedy}")
     files, recipe = RunDirectory(require_own(directory)), task.to_yaml()
     size = sum(value.numel() * value.element_size() for value in weights.values())
     with files.written(files.check(False, overwrite, size + 1_000_000), main=True):

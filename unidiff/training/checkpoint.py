@@ -21,7 +21,7 @@ from unidiff.memory import enough_memory
 from unidiff.reading import Unreadable, read_json, read_saved
 from unidiff.training.tied import load_tied, without_ties
 
-__all__ = ["Checkpoint", "Checkpoints", "require_like"]
+__all__ = ["Checkpoint", "Checkpoints", "diverged", "require_like"]
 
 _STATE, _OBJECTIVE = "state.json", "objective.safetensors"
 _FOLDER = re.compile("step-([0-9]{8,})")
@@ -210,3 +210,12 @@ def _form(value: object) -> object:
     if isinstance(value, (tuple, list)):
         return [_form(part) for part in value]
     return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value)
+
+
+def diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:
+    """What is said of a training whose numbers went out of bounds, and what is left of it."""
+    saved = checkpoints.paths() if checkpoints is not None else []
+    noun = "last good checkpoint" if "finite" in problem else "last checkpoint, perhaps as bad,"
+    good = f"The {noun} is {saved[0]}." if saved else "No checkpoint had been saved."
+    remedy = "Try a smaller lr, a longer warmup, a smaller clip or precision: fp32."
+    return f"Training stopped at step {step}: {problem}. {good} {remedy}"

@@ -21,7 +21,7 @@ from unidiff.memory import enough_memory
 from unidiff.noise import global_states_kept
 from unidiff.precision import precise
 from unidiff.training.batches import Batch, BatchPlan, stream_seed
-from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
+from unidiff.training.checkpoint import Checkpoint, Checkpoints, diverged, require_like
 from unidiff.training.clipping import all_finite, clip_gradient
 from unidiff.training.device import arithmetic, resolve_precision, seed_device
 from unidiff.training.ema import EMA
@@ -98,6 +98,7 @@ def train(
     on_step: Callable[[Progress[Trained]], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] | bool | None = None,
 ) -> Trained:
     """Train a denoiser's network in place and return the model with averaged weights.
 
@@ -121,6 +122,7 @@ def train(
         on_step: Called after every step.
         stop: Called after every step; True saves a checkpoint and raises Interrupted.
         report: Receives a sentence for each damaged checkpoint.
+        progress: Called with (steps done, steps in all) after each step; True draws a bar.
 
     Raises:
         Interrupted: If `stop` returned True.
@@ -140,6 +142,8 @@ def train(
     accelerator = accelerator or accelerator_for(settings, report=report)
     allowed = "an Accelerator of the package accelerate"
     require(hasattr(accelerator, "prepare_model"), "accelerator", accelerator, allowed)
+    if callable(progress):
+        told, on_step = on_step, lambda now: (told(now), progress(now.step, now.steps))[0]
     with global_states_kept(accelerator.device):
         return _train(
             denoiser, source, objective, settings, conditioning, seed, accelerator, checkpoints, on_step, stop, report
@@ -226,13 +230,13 @@ def _train(
         if logging or saving:
             finite = math.isfinite(loss_sum) and bool(all_finite(map(local, weights)))
             if any_process(not finite, accelerator):
-                raise RunFailed(_diverged(step, "the loss or a weight is not finite", checkpoints))
+                raise RunFailed(diverged(step, "the loss or a weight is not finite", checkpoints))
         mean = logged = None
         if logging:
             mean, logged = loss_sum / summed, whole(norm).item()
             if last and mean > _EXPLODED * (1 + abs(begun := first.item())):
                 problem = f"the network diverged: its loss is {mean:.3g}, after {begun:.3g} in the first step"
-                raise RunFailed(_diverged(step, problem, checkpoints))
+                raise RunFailed(diverged(step, problem, checkpoints))
             window.zero_()
             loss_sum, summed = 0.0, 0
         seconds = time.perf_counter() - start
@@ -290,11 +294,3 @@ def _accumulate_gradients(
             accelerator.backward(mean)
         total += mean.detach()
     return total
-
-
-def _diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:
-    saved = checkpoints.paths() if checkpoints is not None else []
-    noun = "last good checkpoint" if "finite" in problem else "last checkpoint, perhaps as bad,"
-    good = f"The {noun} is {saved[0]}." if saved else "No checkpoint had been saved."
-    remedy = "Try a smaller lr, a longer warmup, a smaller clip or precision: fp32."
-    return f"Training stopped at step {step}: {problem}. {good} {remedy}"
