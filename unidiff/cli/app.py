@@ -53,6 +53,7 @@ _FUNCTIONS = {
             "reproduce",
             "schema",
             "data",
+            "new",
         )
     },
     "check": "run.check",
