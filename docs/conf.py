@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 os.environ.setdefault("UNIDIFF_OFFLINE", "1")
 
+import sphinx.ext.autosummary  # noqa: E402
+
 import unidiff  # noqa: E402
 
 project = "unidiff"
@@ -44,6 +46,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
+sphinx.ext.autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "eqs.")  # they end no sentence
 autosummary_generate = False  # the kinds are pages; each lists its names in a table
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -54,6 +57,7 @@ sphinx_gallery_conf = {
     "filename_pattern": os.environ.get("UNIDIFF_PAGES", "plot_"),  # scripts to run: plot_3 for one, - for none
     "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
+    "capture_repr": (),  # what is printed is shown, and figures; not the value of a last line
     "run_stale_examples": True,  # or what UNIDIFF_PAGES left out would stay without its figures
     "write_computation_times": False,
     "abort_on_example_error": True,

@@ -6,7 +6,8 @@ import re
 
 from sphinx.application import Sphinx
 
-# Outside of backticks: brackets or bars that hold a star or a bar, such as (B, *shape) and |grad u|; then single words.
+# Outside of backticks and bold words: brackets or bars that hold a star or a bar, such as (B, *shape) and |grad u|;
+# then single words.
 _FORMULA = re.compile(
     r"\w*\([^()`]*(?:\*|\|)[^()`]*(?:\([^()`]*\)[^()`]*)*\)"
     r"|\|[^|`\s](?:[^|`]*[^|`\s])?\|(?:\^\w+|_\w+)?"
@@ -17,7 +18,7 @@ _FORMULA = re.compile(
 def marked(line: str) -> str:
     """A line of a docstring with what would be taken for markup as code."""
     start = re.match(r"\s*(\*{1,2}\w+:|[-*] )?", line).end()  # a bullet, or an entry of Args, which napoleon reads
-    parts = re.split(r"(``[^`]*``|`[^`]*`)", line[start:])
+    parts = re.split(r"(``[^`]*``|`[^`]*`|\*\*\w[^*]*\w\*\*)", line[start:])
     return line[:start] + "".join(
         part if number % 2 else _FORMULA.sub(_code, part) for number, part in enumerate(parts)
     )
