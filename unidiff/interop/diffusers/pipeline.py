@@ -192,6 +192,8 @@ def load_pipeline(
 def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     """The samples of a model, latents where the pipeline has a codec."""
     coded = any(os.path.isfile(folder / part / "config.json") for part in ("vae", "vqvae"))
+    if coded and read_layout(codec_folder(str(folder))).latent_channels != shape[0]:
+        coded = False  # of an export, whose codec only unfolds what its network folds
     return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
 
 
