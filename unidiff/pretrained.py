@@ -28,6 +28,7 @@ __all__ = [
     "local_folder",
     "model_type",
     "read_json",
+    "require_name",
 ]
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model"
@@ -46,6 +47,12 @@ def import_diffusers() -> Any:
     return diffusers
 
 
+def require_name(name: str) -> None:
+    """Raise a RunError unless this is OWNER/NAME."""
+    if not _NAME.fullmatch(name):
+        raise RunError(f"{name}: a model on the Hugging Face hub is named OWNER/NAME. Correct the name.")
+
+
 def download(name: str, files: Sequence[str]) -> Path:
     """The folder of a downloaded model of the hub.
 
@@ -56,8 +63,7 @@ def download(name: str, files: Sequence[str]) -> Path:
     Raises:
         RunError: If it cannot be downloaded, or downloads are switched off.
     """
-    if not _NAME.fullmatch(name):
-        raise RunError(f"{name}: a model on the Hugging Face hub is named OWNER/NAME. Correct the name.")
+    require_name(name)
     try:
         require_online()
         return Path(_snapshot(name, tuple(files)))

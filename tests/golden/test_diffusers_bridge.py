@@ -9,11 +9,13 @@ steps shrink. 1e-9 is asked for.
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from theirs import (
     COUNT,
     DDIM_NOISE,
@@ -37,6 +39,7 @@ from theirs import (
 import unidiff as ud
 from unidiff.errors import RunError
 from unidiff.interop.diffusers import ClipSample, DiffusersDenoiser, load, load_grid
+from unidiff.interop.diffusers.lora import add_lora
 from unidiff.interop.diffusers.scheduler import read_scheduler
 
 pytestmark = [
@@ -352,3 +355,68 @@ def test_flow_sigmas_of_the_multistep_solvers(tmp_path):
     # The scheduler rounds its timesteps to integers: its noise scale is within 1 / 1000 of the time told.
     ours = model.parameterization.solve(output, x, level).x0
     assert (ours - theirs).abs().max() < 1.1e-3 * float(output.abs().max())
+
+
+# ---------------------------------------------------------------------------------------------- LoRA
+
+
+LAYER = "down_blocks.1.attentions.0.to_q"
+
+
+def low_rank(network: Any) -> dict[str, torch.Tensor]:
+    """A change of rank 2 of a matrix and of a convolution."""
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.randn(*shape, generator=generator) for shape in ((2, 16), (16, 2)))
+    c, d = (torch.randn(*shape, generator=generator) for shape in ((2, 1, 3, 3), (8, 2, 1, 1)))
+    names = [f"unet.{layer}.lora_{part}.weight" for layer in (LAYER, "conv_in") for part in "AB"]
+    return dict(zip(names, (a, b, c, d)))
+
+
+def test_a_lora_is_a_product_added_to_the_weights(tmp_path):
+    diffusers.DDPMPipeline(network := unet(), diffusers.DDPMScheduler()).save_pretrained(tmp_path)
+    tensors = low_rank(network)
+    a, b, c, d = tensors.values()
+    save_file(tensors, tmp_path / "lora.safetensors")
+    x = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = load(tmp_path, lora=tmp_path / "lora.safetensors", lora_scale=0.5)
+    plain = load(tmp_path)
+    with torch.no_grad():
+        network.get_submodule(LAYER).weight += 0.5 * b @ a
+        network.conv_in.weight += 0.5 * torch.einsum("orij,rckl->ockl", d, c)
+        level = model.process.level(0.5)
+        expected = load(tmp_path)
+        expected.model.backbone.network.load_state_dict(network.state_dict())
+        assert (model(x, level).x0 - expected(x, level).x0).abs().max() < PICTURES
+        assert (model(x, level).x0 - plain(x, level).x0).abs().max() > 1e-3
+    # Alpha / r of peft's config, which diffusers keeps in the file, and of a layer's own.
+    facts = json.dumps({"unet.r": 2, "unet.lora_alpha": 1.0, "unet.alpha_pattern": {"conv_in": 4.0}})
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": facts})
+    bare = unet()
+    add_lora(bare, tmp_path / "lora.safetensors")
+    assert torch.allclose(bare.get_submodule(LAYER).weight, unet().get_submodule(LAYER).weight + 0.5 * b @ a)
+    own = unet().conv_in.weight + 2 * torch.einsum("orij,rckl->ockl", d, c)
+    assert torch.allclose(bare.conv_in.weight, own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({f"unet.{LAYER}.lora_A.weight": torch.zeros(2, 8)}, r"that layer of the network has \(16, 16\)"),
+        (
+            {"unet.nowhere.lora_A.weight": torch.zeros(2, 8)},
+            "its nowhere has .*that layer of the network has none",
+        ),
+        ({"lora_unet_down.lora_down.weight": torch.zeros(2, 8)}, "is not a change of the network in the layout"),
+        ({"text_encoder.a.lora_A.weight": torch.zeros(2, 8)}, "is not a change of the network in the layout"),
+    ],
+    ids=str,
+)
+def test_a_lora_of_another_network_is_an_error(tmp_path, changes, message):
+    network = unet()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    save_file({**low_rank(network), **changes}, tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(RunError, match=message):
+        add_lora(network, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with pytest.raises(RunError, match=r"there is no such file.*Pass the \.safetensors file of a LoRA"):
+        add_lora(network, tmp_path / "nothing.safetensors")

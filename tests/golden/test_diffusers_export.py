@@ -7,15 +7,18 @@ sin(c w), cos(c w) and those of c - 1 come from phases up to 1000, which float64
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from theirs import (  # noqa: F401
     COUNT,
     DDIM_NOISE,
@@ -444,3 +447,73 @@ def test_the_command(tmp_path):
     assert "not a run directory" in refused("export", tmp_path / "model", tmp_path / "other")
     back = load(tmp_path / "model")
     assert same_weights(back.backbone, run.denoiser.backbone)
+    # The folder is a run for the other commands.
+    few = ("--set", "sampling.grid={type: Uniform, steps: 2}", "--count", 2, "--out", tmp_path / "x.png")
+    assert unidiff("sample", tmp_path / "model", *few).code == 0
+
+
+def test_an_unfolding_codec_is_none_of_latents(tmp_path):
+    export(made(tmp_path, backbone={**UNET, "patch": 2, "attention": []}), tmp_path / "model")
+    run = ud.load(tmp_path / "model")
+    assert not run.recipe.data.coded
+    assert run.denoiser.shape == (1, 8, 8)
+
+
+def test_the_card_has_what_is_known(tmp_path):
+    run = made(tmp_path, backbone=SMALLEST)
+    files = RunDirectory(tmp_path / "run")
+    files.create(run.recipe.to_yaml(), {}, {}, {"training_seconds": 12.5, "seed": 7})
+    weights = run.denoiser.backbone.state_dict()
+    Checkpoints(files.checkpoints).save(Checkpoint(8, weights, weights, {}, {}))
+    (files.samples / "grid.png").write_bytes(b"a picture")
+    loaded = ud.load(files.path)
+    row = {"name": "run", "count": 20, "digest": loaded.digest, "measures": {"frechet": {"value": 1.25, "error": 0.5}}}
+    content = {"rows": [row], "floor": {**row, "name": "real data"}, "features": {"network": "pixels"}}
+    other = tmp_path / "evaluate-run"
+    other.mkdir()
+    (other / "evaluate.json").write_text(json.dumps({**content, "reference": {"data": "digits | test"}}))
+    export(loaded, tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    front, _, text = card.removeprefix("---\n").partition("---\n")
+    assert yaml.safe_load(front)["pipeline_tag"] == "unconditional-image-generation"
+    assert (tmp_path / "model" / "samples.png").read_bytes() == b"a picture"
+    for part in (
+        "# run",
+        "| predicts | Eps() |",
+        "| seconds | 12.5 |",
+        "| seed | 7 |",
+        "![samples of the model](samples",
+    ):
+        assert part in text
+    assert "| frechet | 1.25 +- 0.5 | 1.25 +- 0.5 |" in text
+    assert "against digits \\| test" in text
+    written = re.search(r"```yaml\n(.*?)\n```", text, re.S)
+    assert written is not None
+    assert written[1] == loaded.recipe.to_yaml().rstrip()
+    use = re.findall(r"```python\n(.*?)```", text, re.S)[1].replace("'model'", repr(str(tmp_path / "model")))
+    exec(use.replace("sample(model", "sample(model, grid=ud.Uniform(2)"), {})
+    # Another model's evaluation is not this one's.
+    (other / "evaluate.json").write_text(json.dumps({**content, "rows": [{**row, "digest": "sha256:0"}]}))
+    export(loaded, tmp_path / "model", overwrite=True)
+    assert "Evaluation" not in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_push_uploads_the_model_and_nothing_else(tmp_path, monkeypatch):
+    export(made(tmp_path, backbone=SMALLEST), tmp_path / "model")
+    (tmp_path / "model" / "private.txt").write_text("mine")
+    calls: list[tuple[str, Any]] = []
+    for name in ("create_repo", "upload_folder"):
+        fake = functools.partial(lambda called, *given, **options: calls.append((called, (given, options))), name)
+        monkeypatch.setattr(f"huggingface_hub.HfApi.{name}", fake)
+    monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
+    assert "UNIDIFF_OFFLINE, and uploads with them" in refused("push", tmp_path / "model", "me/digits")
+    monkeypatch.setenv("UNIDIFF_OFFLINE", "0")
+    assert not calls
+    assert unidiff("push", tmp_path / "model", "me/digits", "--private").out == "https://huggingface.co/me/digits\n"
+    assert calls[0] == ("create_repo", (("me/digits",), {"private": True, "exist_ok": True}))
+    patterns = calls[1][1][1]["allow_patterns"]
+    assert sorted(patterns) == ["README.md", "model_index.json", "scheduler/*", "unet/*", "unidiff/*"]
+    assert "not an exported model" in refused("push", tmp_path, "me/digits")
+    assert "is named OWNER/NAME" in refused("push", tmp_path / "model", "digits")
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda *_, **__: (_ for _ in ()).throw(OSError("401")))
+    assert "(401). Log in with `hf auth login`" in refused("push", tmp_path / "model", "me/digits")

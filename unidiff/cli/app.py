@@ -49,6 +49,7 @@ _FUNCTIONS = {
             "evaluate",
             "tune",
             "export",
+            "push",
             "report",
             "reproduce",
             "schema",

@@ -19,6 +19,7 @@ from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.files import whole_folder
 from unidiff.interop.diffusers.architecture import NULL, Architecture, architecture_of
+from unidiff.interop.diffusers.card import CARD, PICTURE, model_card, picture
 from unidiff.interop.diffusers.folding import FACTOR, write_unfolding
 from unidiff.interop.diffusers.native import MODEL, Native, write_native
 from unidiff.interop.diffusers.tables import table_config
@@ -27,9 +28,10 @@ from unidiff.run.shipped import require_own
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.writable import require_writable
 
-__all__ = ["Exported", "export", "shift_timestep"]
+__all__ = ["Exported", "export", "exported_entries", "shift_timestep"]
 
-_ENTRIES = frozenset({"model_index.json", "scheduler", "transformer", "unet", "unidiff", "vae", "vqvae"})
+_PARTS = {"model_index.json", "scheduler", "transformer", "unet", "unidiff", "vae", "vqvae"}
+_ENTRIES = frozenset({*_PARTS, CARD, PICTURE})
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def export(
     if isinstance(run, (str, Path)):
         run = load_generation(run, device="cpu", allow_imports=allow_imports)
     model, data = run.denoiser, run.recipe.data
+    if data.unknown:
+        raise RunError(f"{run.directory}: not a run directory, but a model that was exported before. Copy the folder.")
     try:
         architecture = architecture_of(model.backbone)
         architecture.exported(model.backbone)
@@ -124,10 +128,21 @@ def export(
             ours, theirs = model.backbone.state_dict(), network.state_dict()
             changed = {name: value.cpu() for name, value in ours.items() if not torch.equal(value, theirs[name])}
             write_native(folder, native, run.recipe.to_yaml(), changed, model.process.measured())
+            if (image := picture(run)) is not None:
+                _write(folder / PICTURE, image)
+            card = model_card(run, pipeline, notices, image is not None, target.absolute())
+            _write(folder / CARD, card.encode())
             _check_replaceable(target, overwrite)  # another process may have written there in the meantime
     except OSError as error:
         raise RunFailed(f"{target}: {error}. Choose another folder.") from error
     return Exported(target, pipeline, tuple(notices))
+
+
+def exported_entries(folder: Path) -> list[str]:
+    """The files and folders of an exported model; raises a RunError if there is none."""
+    if not os.path.isfile(folder / MODEL):
+        raise RunError(f"{folder}: not an exported model. `unidiff export RUN {folder}` makes one of a run.")
+    return sorted(path.name for path in folder.iterdir() if path.name in _ENTRIES)
 
 
 def shift_timestep(network: Any) -> Any:

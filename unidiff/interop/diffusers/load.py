@@ -13,6 +13,7 @@ from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole, require, require_whole
 from unidiff.interop.diffusers.families import FAMILIES, family_of, prompted, times_options
+from unidiff.interop.diffusers.lora import add_lora
 from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
 from unidiff.interop.diffusers.scheduler import SchedulerModel, read_scheduler
@@ -35,6 +36,8 @@ def load(
     process: Process | None = None,
     parameterization: Parameterization | None = None,
     size: tuple[int, int] | None = None,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
     allow_pickle: bool = False,
     allow_imports: bool = False,
     device: str | torch.device = "cpu",
@@ -51,6 +54,8 @@ def load(
             t T - 1 where the process is a table (`native_times`) of T entries, else 1000 t.
         parameterization: Only for a model without a scheduler: what it predicts.
         size: Height and width of the images of a model of text, in pixels; those it was trained on if None.
+        lora: A LoRA file, whose changes are added to the weights of the network.
+        lora_scale: Factor of these changes.
         allow_pickle: Accept weights in pickle files (.bin), which may run any code when they are read.
         allow_imports: Accept classes from outside unidiff in what `export` wrote, which runs their module's code.
         device: Where the model is to be.
@@ -66,7 +71,9 @@ def load(
     folder = local_folder(path_or_name, allow_pickle)
     model_options = {"process": process, "parameterization": parameterization}
     if os.path.isfile(folder / MODEL):
-        _require_absent({"scheduler": scheduler, "size": size, **model_options}, f"{folder} was exported from unidiff")
+        _require_absent(
+            {"scheduler": scheduler, "size": size, "lora": lora, **model_options}, f"{folder} was exported from unidiff"
+        )
         return read_native(folder, device, allow_imports)
     import_diffusers()
     part, config = _parts(folder)
@@ -88,6 +95,8 @@ def load(
     if family is None:
         _require_absent({"size": size}, f"{folder} has samples of one size")
     network = load_part(part, _SUPPORTED if family is None else (family.network,), allow_pickle)
+    if lora is not None:
+        add_lora(network, lora, lora_scale)
     backbone: Any
     try:
         backbone = _backbone(network) if family is None else prompted(folder, family, network, size, device)

@@ -102,11 +102,15 @@ class PipelineRecipe(Record):
         sampling: How samples are drawn.
         scheduler: Entries of the scheduler's config to replace, such as `scheduler.clip_sample=false`.
         size: Height and width of the images of a model of text; null for those it was trained on.
+        lora: A LoRA file, whose changes are added to the weights of the network.
+        lora_scale: Factor of these changes.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     scheduler: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    lora: str | None = None
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def load_pipeline(
     recipe = read_recipe(PipelineRecipe, Path(name), overrides, allow_imports=allow_imports, text=text)
     replaced = recipe.scheduler or None
     options: dict[str, Any] = {"allow_imports": allow_imports, "device": resolve_device(device)}
+    options |= {"lora": recipe.lora, "lora_scale": recipe.lora_scale}
     model = load(folder, scheduler=replaced, size=recipe.size, **options)
     if model.shape is None:
         raise RunError(f"{folder}: the model does not tell the shape of its samples.")
@@ -192,6 +197,8 @@ def load_pipeline(
 def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     """The samples of a model, latents where the pipeline has a codec."""
     coded = any(os.path.isfile(folder / part / "config.json") for part in ("vae", "vqvae"))
+    if coded and read_layout(codec_folder(str(folder))).latent_channels != shape[0]:
+        coded = False  # of an export, whose codec only unfolds what its network folds
     return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
 
 
