@@ -79,7 +79,7 @@ def test_each_figure_of_the_docs_is_on_a_page_and_has_what_makes_it():
 
 @pytest.mark.parametrize("name", sorted(MADE_BY))
 def test_what_makes_a_figure_is_there(name):
-    """A script that writes a file of this name, or of the one that stands after the colon; or a recipe that is there."""
+    """A script that writes a file of this name, or of the one after the colon; or a recipe that is there."""
     *_, command = re.findall(r"`((?:python|unidiff) [^`]+)`", MADE_BY[name])
     program, word, *words = command.split()
     _, colon, file = MADE_BY[name].rpartition("`: ")
