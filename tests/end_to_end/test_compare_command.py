@@ -55,10 +55,11 @@ def test_an_exact_model(tmp_path):
     ]
     assert facts["recipe"] == ud.load_recipe(tmp_path / "tiny.yaml").to_dict()
     assert facts["environment"]["unidiff"] == ud.__version__
-    for name, size in {"errors.png": (1382, 737), "samples.png": (643, None)}.items():
+    for name, size in {"errors.png": (1382, 737), "samples.png": None}.items():
         with Image.open(tmp_path / "out" / name) as picture:
             # A page wide, with two panels; two solvers by two counts and the true flow, 176 dots each.
-            assert picture.size == (size[0], size[1] or picture.height)
+            assert size in (None, picture.size)
+            assert picture.width > 3 * 176
             assert picture.height > 2 * 176
             assert len(set(picture.convert("L").tobytes())) > 20
 
