@@ -105,6 +105,7 @@ def picture(rows: list[dict], samples: int, about: str, path: Path) -> None:
         "agreement": [math.sqrt(share * (1 - share) / samples) for share in shares],  # of a share
         "diversity": [row["error"] for row in drawn],
     }
+    titles = {"agreement": "Is it the class asked for?", "diversity": "How different are its samples?"}
     graphs = [
         plot.Graph(
             title,
@@ -113,10 +114,7 @@ def picture(rows: list[dict], samples: int, about: str, path: Path) -> None:
             [("samples", [row["scale"] for row in drawn], [row[name] for row in drawn], errors[name])],
             levels=[("test images", real[name])],
         )
-        for title, name in (
-            ("Is it the class asked for?", "agreement"),
-            ("How different are its samples?", "diversity"),
-        )
+        for name, title in titles.items()
     ]
     plot.save_graphs(graphs, path, f"{about}. Diversity: mean distance within a class; test images are 1.")
 

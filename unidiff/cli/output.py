@@ -37,7 +37,7 @@ class OutputOptions:
         typer.Option(metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples: .png, .svg or .pdf.")
+        Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples, also .svg, .pdf.")
     ] = None
     overwrite: Annotated[
         bool,
