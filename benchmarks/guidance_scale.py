@@ -91,22 +91,32 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         rows.append({"scale": scale, "agreement": agreement, "diversity": found / unit, "error": spread / unit})
         print(f"{scale:>6g} {agreement:>10.4f} {found / unit:>10.3f} {spread / unit:>7.3f}", flush=True)
         print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    drawn = rows[1:]
-    scales = [row["scale"] for row in drawn]
-    graphs = []
-
-    def binomial(share: float) -> float:
-        """Standard error of a share of all samples."""
-        return math.sqrt(share * (1 - share) / len(label))
-
-    for title, name in (("Is it the class asked for?", "agreement"), ("How different are its samples?", "diversity")):
-        errors = [row["error"] for row in drawn] if name == "diversity" else [binomial(row[name]) for row in drawn]
-        lines = [("samples", scales, [row[name] for row in drawn], errors)]
-        graphs.append(plot.Graph(title, "guidance scale", name, lines, levels=[("test images", rows[0][name])]))
     about = f"{Path(options.run).name}, {options.count} samples of each class"
     about = f"{about}, {in_words(sampling.solver)} in {options.steps} steps"
-    plot.save_graphs(graphs, options.picture, f"{about}. Diversity: mean distance within a class; test images are 1.")
+    picture(rows, classes * options.count, about, options.picture)
     return {"run": str(options.run), "count": options.count, "steps": options.steps, "rows": rows}
+
+
+def picture(rows: list[dict], samples: int, about: str, path: Path) -> None:
+    """Draw both numbers over the scale, with their standard errors; the first row is that of test images."""
+    real, *drawn = rows
+    shares = [row["agreement"] for row in drawn]
+    errors = {
+        "agreement": [math.sqrt(share * (1 - share) / samples) for share in shares],  # of a share
+        "diversity": [row["error"] for row in drawn],
+    }
+    titles = {"agreement": "Is it the class asked for?", "diversity": "How different are its samples?"}
+    graphs = [
+        plot.Graph(
+            title,
+            "guidance scale",
+            name,
+            [("samples", [row["scale"] for row in drawn], [row[name] for row in drawn], errors[name])],
+            levels=[("test images", real[name])],
+        )
+        for name, title in titles.items()
+    ]
+    plot.save_graphs(graphs, path, f"{about}. Diversity: mean distance within a class; test images are 1.")
 
 
 def main() -> None:

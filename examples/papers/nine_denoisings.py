@@ -80,7 +80,7 @@ def higham_6(model: ImageModel, path: Path, *, quick: bool, seed: int) -> Findin
         level = process.level(t)  # eq. 8: x_t = sqrt(alpha-bar_t) x_0 + sqrt(1 - alpha-bar_t) eps
         u = process.perturb(process.basis.forward(image), process.basis.forward(noise), level)
         drawn[t] = nine(model, u, t, quick, seed + NINE * number, **cond)
-        noisy = (noisy_image(model, u), f"noised to t = {t:.2g}")
+        noisy = (noisy_image(model, u), f"at t = {t:.2g}")
         cells.append([(decoded, "training image"), noisy, (drawn[t], "nine chains")])
     caption = "A training image, noised and denoised nine times (Higham, Higham & Grindrod, figure 6)."
     save_table(cells, ["", ""], [""] * 3, path, caption)

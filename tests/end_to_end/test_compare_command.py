@@ -56,9 +56,12 @@ def test_an_exact_model(tmp_path):
     assert {line["model"] for line in table} == {"exact"}
     assert facts["recipe"] == ud.load_recipe(tmp_path / "tiny.yaml").to_dict()
     assert facts["environment"]["unidiff"] == ud.__version__
-    for name, size in {"errors.png": (1440, 624), "samples.png": (732, 480)}.items():
+    for name, size in {"errors.png": (1382, 737), "samples.png": None}.items():
         with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == size  # two panels; two solvers by two counts and the true flow
+            # A page wide, with two panels; two solvers by two counts and the true flow, 176 dots each.
+            assert size in (None, picture.size)
+            assert picture.width > 3 * 176
+            assert picture.height > 2 * 176
             assert len(set(picture.convert("L").tobytes())) > 20
 
 
@@ -180,7 +183,7 @@ def test_a_trained_run_of_images(runs, tmp_path, monkeypatch):
     assert all(row["features"] is not None for row in facts["rows"])
     assert facts["followed"] == 30
     with Image.open(tmp_path / "out/samples.png") as picture:
-        assert picture.size == (732, 480)
+        assert min(picture.size) > 2 * 176
 
 
 @pytest.mark.slow  # 3 s: reference flows of two runs, twice

@@ -43,7 +43,7 @@ def test_figure_7(tmp_path):
     assert np.abs(values[3]).max() == pytest.approx(1.5237, abs=1e-4)
     for name in ("profiles.png", "shares.png"):
         with Image.open(tmp_path / "out" / name) as picture:
-            assert picture.size == (672, 552)
+            assert picture.size == (921, 672)  # 4.8 x 3.5 inches of 192 dots
             assert len(set(picture.convert("L").tobytes())) > 20
     shown = result.out.splitlines()
     assert shown[4].split()[0] == "1500"

@@ -198,6 +198,17 @@ def test_round_numbers_on_a_logarithmic_axis():
     assert axes.log_ticks(0.031, 0.032) == [0.031, 0.032]
 
 
+def test_ticks_are_at_the_data():
+    graphs = [
+        plot.Graph("", "scale", "y", [("a", x, x)], scale) for x, scale in (([0, 1, 2, 4, 16], ""), ([5, 9, 50], "x"))
+    ]
+    graphs.append(plot.Graph("", "t", "y", [("a", range(100), range(100))]))
+    figure = plot.save_graphs(graphs, None)
+    assert [ax.get_xticks().tolist() for ax in figure.axes[:2]] == [[0, 1, 2, 4, 16], [5, 9, 50]]
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["5", "9", "50"]
+    assert len(figure.axes[2].get_xticks()) < 12
+
+
 BAND = plot.Panel(
     "distribution", "distance",
     [plot.Curve(n, n, [5, 10, 20], [y, 1e-3, 1e-3], [2e-3, 2e-3, 2e-3]) for n, y in (("a", 0.1), ("b", 1e-3))],

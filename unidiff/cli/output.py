@@ -15,7 +15,13 @@ from unidiff.writable import require_file
 
 __all__ = ["OutputOptions"]
 
-_ARRAY, _IMAGE = {"a .npy array": b"\x93NUMPY"}, {"a PNG image": b"\x89PNG\r\n\x1a\n"}
+_ARRAY = {"a .npy array": b"\x93NUMPY"}
+_IMAGES = {
+    "": {"a PNG image": b"\x89PNG\r\n\x1a\n"},
+    ".svg": {"an SVG image": b"<?xml"},
+    ".pdf": {"a PDF document": b"%PDF"},
+}
+_IMAGES[".png"] = _IMAGES[""]
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class OutputOptions:
         Path | None,
         typer.Option(metavar="FILE.npy", help="Write the samples: float32 (N, *shape) in [-1, 1]."),
     ] = None
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples.")] = None
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write an image of the samples, also .svg, .pdf.")
+    ] = None
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -39,7 +47,10 @@ class OutputOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        for option, path, kind in (("--array", self.array, _ARRAY), ("--out", self.out, _IMAGE)):
+        image = _IMAGES.get("" if self.out is None else self.out.suffix.lower())
+        if image is None:
+            raise RunError(f"--out {self.out}: must be the name of a .png, .svg or .pdf file.")
+        for option, path, kind in (("--array", self.array, _ARRAY), ("--out", self.out, image)):
             if path is not None:
                 if not self.overwrite:
                     require_file(path, option, kind)

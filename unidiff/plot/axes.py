@@ -21,8 +21,11 @@ def label_axes(ax: Any, x: str, y: str, title: str) -> None:
 
 
 def ticks_at(ax: Any, values: Sequence[float]) -> None:
-    """Put the ticks of the horizontal axis, if it is logarithmic, at the data, where they are few."""
+    """Put the ticks of the horizontal axis at the data, where they are few."""
     if ax.get_xscale() != "log":
+        if 1 < len(places := sorted(set(values))) <= _FEW:
+            reach = 0.06 * (places[-1] - places[0])
+            ax.set_xticks([place for place in places if place == places[0] or _is_far(place, places, reach)])
         return
     ticks = apart([value for value in values if value > 0])
     if 1 < len(ticks) <= _FEW and len(set(values)) <= 3 * _FEW:
@@ -30,6 +33,10 @@ def ticks_at(ax: Any, values: Sequence[float]) -> None:
         ax.set_xticks([], minor=True)
     else:
         upright(ax.xaxis)
+
+
+def _is_far(place: float, places: Sequence[float], reach: float) -> bool:
+    return place - places[places.index(place) - 1] > reach
 
 
 def upright(axis: Any) -> None:

@@ -109,44 +109,42 @@ def save_curves(panels: Sequence[Panel], x: str, path: str | Path | None, captio
 
 
 def _draw_panel(ax: Any, panel: Panel, names: Sequence[str], labels: dict[str, str], entries: dict[str, Any]) -> None:
-    points = [point for curve in panel.curves for point in zip(curve.x, curve.y, curve.error)]
-    clear, hidden = ([p for p in points if _is_clear(p, panel.floor) is which] for which in (True, False))
-    if not any(y > 0 for _, y, _ in clear) and panel.floor is None and not any(e > 0 for _, _, e in hidden):
-        for curve in panel.curves:  # nothing that a logarithmic axis could show
-            entries[labels[curve.name]] = ax.plot(curve.x, curve.y, **look(names.index(curve.name)))[0]
-        return
-    floor = panel.floor or max((2 * e for _, _, e in hidden if e < math.inf), default=0.0)
+    curves = {curve.name: _split(curve, panel.floor) for curve in panel.curves}
+    clear = [point for seen, _ in curves.values() for point in seen]
+    hidden = [point for _, below in curves.values() for point in below]
+    floor = panel.floor or max((2 * e for _, _, e in hidden), default=0.0)
     top = max([y + e for _, y, e in clear], default=10 * floor)
-    least = min([y for _, y, _ in clear], default=top)
-    lanes = [curve.name for curve in panel.curves if any(not _is_clear(p, panel.floor) for p in zip(*curve[2:]))]
-    ax.set(xscale="log", yscale="log")
-    bottom = least / 1.5
-    if floor > 0 and (lanes or floor > least / 10):  # else the floor is far below all that there is to see
-        share = min(0.5, 0.12 + 0.035 * len(lanes))
-        bottom = min(floor, least) * (min(floor, least) / (1.3 * top)) ** (share / (1 - share))
-        ax.axhspan(bottom, floor, color=_BAND, linewidth=0, zorder=0)
-        ax.text(0.02, 0.015, shown(panel.floor_label), transform=ax.transAxes, va="bottom", ha="left", color="0.25")
-    for curve in panel.curves:
-        number = names.index(curve.name)
-        looks = look(number)
-        own = [*zip(*curve[2:])]
-        seen = [point for point in own if _is_clear(point, panel.floor)]
+    if top > 0:  # else there is nothing that a logarithmic axis could show
+        ax.set(xscale="log", yscale="log")
+        least = bottom = min([y for _, y, _ in clear], default=top)
+        lanes = [name for name, (_, below) in curves.items() if below]
+        if floor > 0 and (lanes or floor > least / 10):  # else the floor is far below all that there is to see
+            share = min(0.5, 0.12 + 0.035 * len(lanes))
+            bottom = min(floor, least)
+            bottom *= (bottom / (1.3 * top)) ** (share / (1 - share))
+            ax.axhspan(bottom, floor, color=_BAND, linewidth=0, zorder=0)
+            ax.text(0.02, 0.015, shown(panel.floor_label), transform=ax.transAxes, va="bottom", color="0.25")
+        else:
+            bottom /= 1.5
+        ax.set_ylim(bottom, 1.3 * top)
+    for name, (seen, below) in curves.items():
+        looks = look(names.index(name))
         bars = [e for _, _, e in seen] if any(e for _, _, e in seen) else None
-        line = ax.errorbar([p[0] for p in seen], [p[1] for p in seen], yerr=bars, **looks)
-        entries.setdefault(labels[curve.name], line)
-        if curve.name in lanes:
-            rank = (lanes.index(curve.name) + 1) / (len(lanes) + 1)
-            height = floor * (bottom / floor) ** (0.05 + 0.8 * rank)
-            faint = {**looks, "linestyle": ":", "linewidth": 0.8}
-            ax.plot([p[0] for p in own if not _is_clear(p, panel.floor)], *[[height] * (len(own) - len(seen))],
-                    fillstyle="none", **faint)  # fmt: skip
-    ax.set_ylim(bottom, 1.3 * top)
+        line = ax.errorbar([x for x, _, _ in seen], [y for _, y, _ in seen], yerr=bars, **looks)
+        entries.setdefault(labels[name], line)
+        if below and floor > 0:
+            height = floor * (bottom / floor) ** (0.05 + 0.8 * (lanes.index(name) + 1) / (len(lanes) + 1))
+            faint = {**looks, "linestyle": ":", "linewidth": 0.8, "fillstyle": "none"}
+            ax.plot([x for x, _, _ in below], [height] * len(below), **faint)
 
 
-def _is_clear(point: tuple[float, float, float], floor: float | None) -> bool:
-    """Whether a value, with its error, is above what it is compared with; one that is not finite is nowhere."""
-    _, y, error = point
-    return bool(max(2 * error, floor or 0.0) < y < math.inf)
+_Points = list[tuple[float, float, float]]
+
+
+def _split(curve: Curve, floor: float | None) -> tuple[_Points, _Points]:
+    """The points of a curve that are above what it is compared with, and those that are not; of finite numbers."""
+    points = [p for p in zip(curve.x, curve.y, curve.error) if math.isfinite(p[1]) and math.isfinite(p[2])]
+    return tuple([p for p in points if (p[1] > max(2 * p[2], floor or 0.0)) is which] for which in (True, False))  # type: ignore[return-value]
 
 
 @style()

@@ -78,7 +78,7 @@ def wrapped(text: str, width: int) -> str:
 
 @style()
 def write_figure(figure: Figure, path: str | Path | None) -> Figure:
-    """Write a figure as a PNG, SVG or PDF file, by the ending of its name; the same figure is the same bytes.
+    """Write a figure as a PNG, SVG or PDF file, by the ending of its name, if any; the same figure is the same bytes.
 
     Args:
         figure: The figure.
@@ -93,7 +93,7 @@ def write_figure(figure: Figure, path: str | Path | None) -> Figure:
     if path is None:
         return figure
     path = Path(path)
-    own = path.suffix[1:].lower()
+    own = path.suffix[1:].lower() or "png"
     _require_format(own, "path", str(path))
     for kind in dict.fromkeys((own, *_also.get())):
         with whole_file(path if kind == own else path.with_suffix(f".{kind}")) as temporary:

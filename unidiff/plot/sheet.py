@@ -21,7 +21,7 @@ __all__ = ["Cell", "draw_sheet", "with_words"]
 
 _DPI = 128
 _LINE = round(1.3 * POINTS / 72 * _DPI)  # pixels from one line of text to the next
-_LETTER = 8.2  # pixels of a letter, about
+_LETTER = 9.0  # pixels of a letter, about
 _BETWEEN = 10  # pixels between cells of a table
 _ROW_NAME = 26  # letters in a line of a row's name
 
@@ -69,7 +69,7 @@ def draw_sheet(
     titles = [_broken(title, width) for title, width in zip(columns, widths)]
     names = [_name(name) for name in rows]
     letters = max((len(line) for name in names for line in name.split("\n")), default=0)
-    left = 14 + round(1.1 * _LETTER * letters) if letters else 0
+    left = 14 + round(_LETTER * letters) if letters else 0
     top = _lines([*titles, *inner]) * _LINE + (6 if any((*titles, *inner)) else 0)
     above = [_lines([_broken(c.title, w) for c, w in zip(row, widths) if c]) * _LINE for row in cells]
     x = list(accumulate((width + _BETWEEN for width in widths), initial=left))
