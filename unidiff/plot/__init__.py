@@ -10,12 +10,15 @@ from unidiff.plot.samples import (
     save_strip,
     save_table,
 )
+from unidiff.plot.show import comparison_panels, name_of
 
 __all__ = [
     "Curve",
     "Graph",
     "Panel",
+    "comparison_panels",
     "cut_samples",
+    "name_of",
     "path_images",
     "sample_images",
     "save_animation",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unidiff.plot.figure import new_figure, save_figure
 
-__all__ = ["Curve", "Graph", "Panel", "save_curves", "save_fields", "save_graphs", "save_loss_curve"]
+__all__ = ["Curve", "Graph", "Panel", "curves_figure", "save_curves", "save_fields", "save_graphs", "save_loss_curve"]
 
 
 class Curve(NamedTuple):
@@ -59,13 +59,16 @@ def save_loss_curve(steps: Sequence[int], losses: Sequence[float], path: Path, t
 
 
 def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> None:
-    """Draw diagrams side by side, both axes logarithmic; values below two errors are drawn as triangles there.
+    """Write `curves_figure` into a PNG file, with a text below it."""
+    save_figure(curves_figure(panels, x), path, caption)
+
+
+def curves_figure(panels: Sequence[Panel], x: str):  # type: ignore[no-untyped-def]
+    """Diagrams side by side, both axes logarithmic; values below two errors are drawn as triangles there.
 
     Args:
         panels: The diagrams.
         x: Label of the horizontal axes.
-        path: The PNG file.
-        caption: Text below the figure.
     """
     figure, axes = new_figure(len(panels), (6.0 * len(panels), 5.2))
     names = dict.fromkeys(curve.name for panel in panels for curve in panel.curves)
@@ -94,7 +97,7 @@ def save_curves(panels: Sequence[Panel], x: str, path: Path, caption: str) -> No
         ax.grid(alpha=0.3, which="both")
         if panel.curves:
             ax.legend(fontsize=7)
-    save_figure(figure, path, caption)
+    return figure
 
 
 def save_graphs(graphs: Sequence[Graph], path: Path, caption: str) -> None:

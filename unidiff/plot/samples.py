@@ -17,7 +17,16 @@ from unidiff.plot.figure import new_figure, save_figure
 from unidiff.plot.signals import signal_images
 from unidiff.text import clean
 
-__all__ = ["cut_samples", "path_images", "sample_images", "save_animation", "save_samples", "save_strip", "save_table"]
+__all__ = [
+    "cut_samples",
+    "draw_samples",
+    "path_images",
+    "sample_images",
+    "save_animation",
+    "save_samples",
+    "save_strip",
+    "save_table",
+]
 
 _PAPER, _INK = 255, 40
 _GAP = 2  # pixels between images
@@ -48,6 +57,16 @@ def save_samples(x: Tensor, path: Path, caption: str, columns: int | None = None
         _save_images(_images(x), columns, path, caption + note)
     else:
         _save_points([x], [""], path, caption)
+
+
+def draw_samples(ax, x: Tensor, title: str = "") -> None:  # type: ignore[no-untyped-def]
+    """Draw samples into the axes of a figure, as `save_samples` does: of volumes and videos the middle slice."""
+    ax.set_title(title)
+    if x.ndim > 2:
+        ax.axis("off")
+        ax.imshow(_tile(_images(_contrast(x))))
+    else:
+        _draw_points(ax, x, 20 if len(x) < 50 else 3, 60)
 
 
 def save_strip(states: Sequence[Tensor], times: Sequence[float], path: Path, caption: str) -> None:

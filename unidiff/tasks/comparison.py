@@ -13,7 +13,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.evaluation.comparison import Comparison, Line
+from unidiff.evaluation.comparison import Comparison
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.run.environment import environment
@@ -36,7 +36,7 @@ class ComparisonOutcome(ResultsOutcome):
     comparison: Comparison
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SolverComparison(ResultsTask):
     """Compare solvers. Its parameters are the top-level keys of the recipe.
 
@@ -125,40 +125,9 @@ class SolverComparison(ResultsTask):
         caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
         with self.written(directory, content) as folder:
             (folder / table).write_text(comparison.to_csv())
-            _plot_errors(comparison, folder / errors, caption)
+            plot.save_curves(plot.comparison_panels(comparison), "evaluations", folder / errors, caption)
             _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
         return ComparisonOutcome(directory, content, self.files, comparison.to_csv(), comparison=comparison)
-
-
-def _name(line: Line) -> str:
-    return f"{line.model}: {line.label}" if line.model else line.label
-
-
-def _plot_errors(comparison: Comparison, path: Path, caption: str) -> None:
-    flow, energy = [], []
-    for line in comparison.lines:
-        order = "" if line.order is None else f", order {line.order:.2f}"
-        rms = [(row.nfe, row.rms, 0.0) for row in line.rows if row.rms is not None]
-        if rms:
-            flow.append(plot.Curve(_name(line), f"{_name(line)}{order}", *map(list, zip(*rms))))
-        distances = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
-        if distances:
-            energy.append(plot.Curve(_name(line), _name(line), *map(list, zip(*distances))))
-    floor = max(comparison.flow_errors.values(), default=None)
-    base = comparison.baseline.energy
-    panels = [
-        plot.Panel(
-            "Distance from the true flow", "rms over samples and dimensions", flow, floor, "error of the reference"
-        ),
-        plot.Panel(
-            "Distance from the true distribution",
-            "energy distance (a triangle: not above 2 standard errors)",
-            energy,
-            None if base is None else max(base.value, 2 * base.error),
-            "fresh true samples, or 2 standard errors",
-        ),
-    ]
-    plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
 
 
 def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, caption: str) -> None:
@@ -171,4 +140,4 @@ def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, captio
             truth = comparison.truth.get(line.model)
             cells[-1].append(None if truth is None else (truth, ""))
     columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
-    plot.save_table(cells, [_name(line) for line in comparison.lines], columns, path, caption)
+    plot.save_table(cells, [plot.name_of(line) for line in comparison.lines], columns, path, caption)
