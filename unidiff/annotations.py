@@ -180,20 +180,27 @@ def misfit(function: Callable[..., Any], values: Mapping[str, Any], made: object
     return None
 
 
+class _Short(reprlib.Repr):
+    """Short texts of values; of a tensor its shape, in lists and dictionaries too."""
+
+    def repr_Tensor(self, x: Tensor, level: int) -> str:
+        return f"a tensor of shape {tuple(x.shape)}"
+
+    repr_Parameter = repr_Tensor
+
+
 def got(value: object) -> str:
     """A value in a message: of a tensor its shape, of a class, a function or a network its name."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, (type, types.FunctionType)):
         return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
-    return f"an object of {type(value).__name__}" if isinstance(value, nn.Module) else reprlib.repr(value)
+    return f"an object of {type(value).__name__}" if isinstance(value, nn.Module) else _Short().repr(value)
 
 
 def _remedy(annotation: Any, value: object) -> str:
     """What to pass instead, as a sentence, where that is known: to a class its object, else what the kind says."""
     if isinstance(value, (list, tuple)):
         return next((remedy for part in value if (remedy := _remedy(annotation, part))), "")
-    for kind in _kinds(annotation):
+    for kind in (kind for kind in _kinds(annotation) if kind is not Any):
         if not getattr(kind, "_is_protocol", False) and isinstance(value, kind):
             return ""
         if isinstance(value, type):

@@ -18,6 +18,7 @@ from unidiff.condition.base import Condition, named
 from unidiff.condition.image import Image
 from unidiff.condition.network import conditions_of
 from unidiff.condition.vector import Label
+from unidiff.display import Displayed
 from unidiff.errors import ParameterError, require_shape
 from unidiff.noise_condition import NoiseCondition, apply_network
 from unidiff.parameterization import Parameterization
@@ -29,7 +30,7 @@ from unidiff.tensors import require_own_shape
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
 
 
-class Denoiser(PlainArguments, nn.Module, ABC):
+class Denoiser(Displayed, PlainArguments, nn.Module, ABC):
     """Predicts E[x0 | u_t] and E[eps | u_t] from a noisy state u_t and its noise level.
 
     Attributes:
@@ -133,8 +134,7 @@ class NeuralDenoiser(Denoiser):
     Input and output of the network have about unit variance: the input is the state in pixels divided by
     sqrt(alpha^2 + sigma^2), the output is multiplied by sqrt(a^2 + b^2). For DDPM with Eps, X0 or V both factors are 1
     and the network is the paper's. For NCSN with Score the second is 1 / sigma: technique 3 of Song & Ermon 2020. With
-    Preconditioned, which assumes its own standard deviation of the data, they are c_in and 1 of Karras et al. 2022.
-    A score by hand is a `FromFunction`.
+    Preconditioned, for its own standard deviation, c_in and 1 of Karras et al. 2022. A score by hand: `FromFunction`.
 
     Args:
         process: The process of the noisy states.

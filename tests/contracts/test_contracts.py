@@ -381,7 +381,10 @@ def test_data_know_their_shape_without_reading(data):
     assert data.classes is None or data.classes >= 1
 
 
-@every("data", [data for data in instances(Dataset) if not any(hasattr(data, name) for name in NAMES_FILES)])
+@every(
+    "data",
+    [data for data in instances(Dataset) if not data.unknown and not any(hasattr(data, name) for name in NAMES_FILES)],
+)
 def test_data_that_need_no_file_open(data):
     for split in ("train", "test"):
         source = data.open(split)

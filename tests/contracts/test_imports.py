@@ -15,7 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # first. The interpreters of a whole package stand apart: they name everything.
 ORDER = [
     "errors text memory annotations arguments tensors renamed lazy words reading writable machine files lock progress "
-    "search_paths pretrained basis schedule philox noise noise_spectrum precision batching _version distribution",
+    "display search_paths pretrained basis schedule philox noise noise_spectrum precision batching _version "
+    "distribution",
     "process",
     "prediction noise_condition parameterization",
     "condition denoiser function_denoiser rescheduled counted split velocity",

@@ -418,10 +418,10 @@ def test_places(tmp_path, monkeypatch):
     export(run, tmp_path / "link", overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert {path.name for path in tmp_path.iterdir()} == {"link", "model", "file", "tiny.yaml"}
-    (place / "README.md").write_text("of mine")
-    with pytest.raises(RunError, match=r"README.md is not part of the exported model"):
+    (place / "NOTES.md").write_text("of mine")
+    with pytest.raises(RunError, match=r"NOTES.md is not part of the exported model"):
         export(run, place, overwrite=True)
-    assert (place / "README.md").read_text() == "of mine"
+    assert (place / "NOTES.md").read_text() == "of mine"
     with pytest.raises(RunError, match="run must be a run or its directory, got a NeuralDenoiser"):
         export(run.denoiser, tmp_path / "other")  # type: ignore[arg-type]
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_accelerated_is_one_message(tmp_path):
         ud.CudaGraphs().apply(guided())
     with pytest.raises(ParameterError, match="GaussianMixture has no network that Compiled could make faster"):
         ud.Compiled().apply(ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], 1.0))
-    with pytest.raises(ParameterError, match="denoiser must be a Denoiser, got Linear"):
+    with pytest.raises(ParameterError, match="denoiser must be a Denoiser, got an object of Linear"):
         ud.Compiled().apply(Linear())
     recipe = {**RING, "sampling": {**RING["sampling"], "acceleration": "CudaGraphs"}}
     message = refused("run", write(tmp_path, recipe), "--out", tmp_path / "run", "--device", "cpu")

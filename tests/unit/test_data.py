@@ -236,7 +236,7 @@ def test_seeds_and_splits_are_different_streams():
         (torch.zeros(20), r"with N >= 1, got \(20,\)"),
         (torch.tensor([[0.0, math.nan]]), "must be finite"),
         (torch.tensor([[0.0, math.inf]]), "must be finite"),
-        ([["a"]], "must be a tensor or an array of numbers, got list"),
+        ([["a"]], "must be a tensor or an array of numbers, got "),
     ],
 )
 def test_tensors_that_cannot_be_trained_on_are_an_error(values, problem):

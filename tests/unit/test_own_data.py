@@ -155,7 +155,7 @@ BAD = {
         [torch.zeros(2), torch.zeros(2).byte()],
         r"sample 1 is torch.uint8 of shape \(2,\), and sample 0",
     ),
-    "a dict": ({"x": GOOD}, "data must be a tensor, a pair of tensors .*, got <class 'dict'>"),
+    "a dict": ({"x": GOOD}, "data must be a tensor, a pair of tensors .*, got .'x': a tensor of shape"),
     "dicts": ([{"x": 1}], r"data\[0\] must be a tensor, an array or an image, .* got dict"),
     "a number": (3, "data must be a tensor, a pair"),
     "a loader": (DataLoader(TensorDataset(GOOD), 2), r"data: a DataLoader yields batches.* loader\.dataset"),

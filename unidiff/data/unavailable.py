@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from unidiff.data.base import Dataset
 from unidiff.errors import DataError, is_whole, require, require_whole
@@ -22,6 +22,8 @@ class Unavailable(Dataset):
 
     sample_shape: tuple[int, ...]
     class_count: int | None = None
+
+    unknown: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         sizes = len(self.sample_shape) > 0 and all(map(is_whole, self.sample_shape))

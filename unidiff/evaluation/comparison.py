@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from unidiff.display import Pictured
 from unidiff.evaluation.distances import Estimate
 
 __all__ = ["Comparison", "Distances", "Line", "Row"]
@@ -92,8 +93,8 @@ class Line(NamedTuple):
     order: float | None
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Pictured):
     """The result of `unidiff.compare`.
 
     Attributes:
@@ -124,6 +125,16 @@ class Comparison:
             rows.sort(key=lambda row: row.nfe)
         orders = [_order(rows, self.flow_errors.get(model, 0.0)) for (model, _), rows in grouped.items()]
         return tuple(Line(*key, tuple(rows), order) for (key, rows), order in zip(grouped.items(), orders))
+
+    def in_short(self) -> dict[str, Any]:
+        """A line for each solver: evaluations and errors; see `Displayed.in_short`."""
+
+        def error(row: Row) -> str:
+            found = row.rms if row.rms is not None else row.distances.energy and row.distances.energy.value
+            return f"{row.nfe}: {'-' if found is None else format(found, '.3g')}"
+
+        lines = {f"{line.model}: " * bool(line.model) + line.label: line.rows for line in self.lines}
+        return {"samples": self.count} | {label: "; ".join(map(error, rows)) for label, rows in lines.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the samples, as plain values; numbers that are not finite become None."""

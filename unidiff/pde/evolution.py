@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from unidiff.arguments import plain_arguments
+from unidiff.display import Pictured
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.pde.domain import Domain
 from unidiff.pde.field import FieldLike, Times, as_field, as_modes, field_modes, reject_constants
@@ -37,8 +38,8 @@ _LARGEST = {torch.float64: 700.0, torch.float32: 86.0}
 _SAME = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Flow:
+@dataclass(frozen=True, eq=False, repr=False)
+class Flow(Pictured):
     """A solution of the renormalised heat equation at given times.
 
     Times are the leading axes: with times (*T) and fields (*B, ...) all results are (*T, *B, ...).
@@ -56,6 +57,13 @@ class Flow:
     modes: Tensor
     growth: Tensor
     R: Tensor
+
+    def in_short(self) -> dict[str, Any]:
+        """See `Displayed.in_short`."""
+        first, last = float(self.times.min()), float(self.times.max())
+        times = f"{self.times.numel()} from {first:.3g} to {last:.3g}"
+        energy = f"{float(self.R):.4g}" if self.R.ndim == 0 else f"of {self.R.numel()} fields"
+        return {"domain": self.domain, "times": times, "R": energy}
 
     @cached_property
     def values(self) -> Tensor:

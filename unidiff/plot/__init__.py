@@ -14,6 +14,7 @@ from unidiff.plot.samples import (
     save_strip,
     save_table,
 )
+from unidiff.plot.show import comparison_panels, grid_of, names_of
 
 __all__ = [
     "COLOURS",
@@ -24,8 +25,11 @@ __all__ = [
     "Graph",
     "Panel",
     "also_as",
+    "comparison_panels",
     "cut_samples",
+    "grid_of",
     "look",
+    "names_of",
     "new_figure",
     "path_images",
     "sample_images",

@@ -22,7 +22,15 @@ from unidiff.plot.signals import signal_images
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cut_samples", "path_images", "sample_images", "save_animation", "save_samples", "save_strip", "save_table"]
+__all__ = [
+    "cut_samples",
+    "path_images",
+    "sample_images",
+    "save_animation",
+    "save_samples",
+    "save_strip",
+    "save_table",
+]
 
 _PAPER = 255
 _GAP = 2  # pixels between images

@@ -15,9 +15,11 @@ from torch import Tensor
 from unidiff.arguments import plain_arguments
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
+from unidiff.display import Pictured
 from unidiff.errors import RecipeError, RunError
 from unidiff.noise import global_states_kept
 from unidiff.pretrained import is_saved
+from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
@@ -34,8 +36,8 @@ __all__ = ["LoadOptions", "Run", "draw", "load"]
 _DIFFUSERS = "unidiff.interop.diffusers.pipeline"
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Pictured):
     """A trained model with everything that made it.
 
     Attributes:
@@ -53,6 +55,21 @@ class Run:
     model: Trainable
     step: int
     precision: torch.dtype
+
+    def in_short(self) -> dict[str, Any]:
+        """See `Displayed.in_short`."""
+        return {"directory": self.directory, "recipe": self.recipe.noun, "model": self.model, "step": self.step}
+
+    def plot(self) -> Any:
+        """Samples, drawn as the recipe says but 16 of them, as a matplotlib Figure."""
+        sampling = getattr(self.recipe, "sampling", None) or Sampling()
+        return self.sample(replace(sampling, count=16)).plot()
+
+    def _repr_png_(self) -> bytes | None:
+        """The newest picture of samples, or the curve of the loss, that the directory has."""
+        files = RunDirectory(self.directory)
+        found = sorted(files.samples.glob("*.png"), key=lambda path: path.stat().st_mtime)
+        return next((read_bytes(path) for path in (*found[::-1], files.loss_curve) if path.is_file()), None)
 
     @property
     def denoiser(self) -> NeuralDenoiser:

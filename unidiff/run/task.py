@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
+from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
@@ -70,6 +71,13 @@ class Task(Record, ABC):
 
     key: ClassVar[str] = ""
     noun: ClassVar[str] = "a task"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.noun}>"
+
+    def _repr_html_(self) -> str:
+        """The recipe, for notebooks."""
+        return f"<pre>{escape(self.to_yaml())}</pre>"
 
     @abstractmethod
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> Outcome | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
+from unidiff.display import Pictured
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
 from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, keep_freed_memory, memory_of, require_memory
@@ -35,8 +37,8 @@ __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "require_r
 DEFAULT_SOLVER: Solver = ExponentialAdams()
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Pictured):
     """The result of a sampling run.
 
     Attributes:
@@ -50,6 +52,11 @@ class Solution:
     times: Tensor
     nfe: int
     path: tuple[State, ...] = ()
+
+    def in_short(self) -> dict[str, Any]:
+        """See `Displayed.in_short`."""
+        said = {"samples": len(self.x), "shape": tuple(self.x.shape[1:]), "steps": len(self.times) - 1, "nfe": self.nfe}
+        return said | ({"path": f"{len(self.path)} states"} if self.path else {})
 
 
 @dataclass(frozen=True)

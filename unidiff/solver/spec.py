@@ -161,7 +161,7 @@ def _find(base: type, name: str, whole: str, parameter: str) -> type:
     def is_choice(cls: object) -> bool:
         return isinstance(cls, type) and issubclass(cls, base) and not inspect.isabstract(cls)
 
-    modules = ("solver", "grid", "editing")
+    modules = ("solver", "grid", "fixed_grid", "editing")
     names = sorted(name for name, home in unidiff.EXPORTS.items() if home.split(".")[0] in modules)
     choices = {name.lower(): cls for name in names if is_choice(cls := getattr(unidiff, name))}
     folded = name.replace("_", "").lower()

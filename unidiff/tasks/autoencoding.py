@@ -74,7 +74,7 @@ class AutoencoderReport(Report):
 
 
 @renamed(lighter="smaller_recipe")
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class AutoencoderTask(TrainingTask[Autoencoder]):
     """Train an autoencoder. Its parameters are the top-level keys of the recipe of a codec.
 

@@ -118,7 +118,7 @@ class RunStage(Stage):
         return draw(self.denoiser, sampling, self.data, self.precision, seeds=seeds, **options)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CascadeSampling(ResultsTask):
     """Draw samples from a cascade of runs. Its parameters are the top-level keys of the recipe.
 

@@ -47,7 +47,7 @@ class ClassifierReport(Report):
 
 
 @renamed(lighter="smaller_recipe")
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
     """Train a classifier. Its parameters are the top-level keys of the recipe of a classifier.
 

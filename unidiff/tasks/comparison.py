@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +13,7 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.evaluation.comparison import Comparison, Line
+from unidiff.evaluation.comparison import Comparison
 from unidiff.grid import Grid, Tapered
 from unidiff.process.base import Process
 from unidiff.run.directory import RunDirectory
@@ -40,7 +38,7 @@ class ComparisonOutcome(ResultsOutcome):
     comparison: Comparison
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SolverComparison(ResultsTask):
     """Compare solvers. Its parameters are the top-level keys of the recipe.
 
@@ -125,55 +123,16 @@ class SolverComparison(ResultsTask):
         content = {"recipe": self.to_dict(), **facts, **comparison.to_dict(), "environment": environment()}
         errors, samples = self.files[1:3]
         table = comparison.to_csv(RunDirectory(self.runs[0]).name if self.runs else "exact")
-        exact = f"Exact model of {in_words(self.data)} with {in_words(self.process)}"
-        model = ", ".join(str(run) for run in self.runs) or exact
+        model = ", ".join(str(run) for run in self.runs)
+        model = model or f"Exact model of {in_words(self.data)} with {in_words(self.process)}"
         caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
-        caption += f" Grid, unless named: {_grid(comparison.lines)}."
+        caption += f" Grid, unless named: {plot.grid_of(comparison.lines)}."
         caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
         with self.written(directory, content) as folder:
             (folder / self.files[0]).write_text(table)
-            _plot_errors(comparison, folder / errors, caption)
+            plot.save_curves(plot.comparison_panels(comparison), "evaluations", folder / errors, caption)
             _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
         return ComparisonOutcome(directory, content, self.files, table, comparison=comparison)
-
-
-def _names(lines: Sequence[Line]) -> list[str]:
-    """What tells the lines apart: the model if there are several, the solver, and a grid that not most are on."""
-    several = len({line.model for line in lines}) > 1
-    labels = [line.label.removesuffix(f" @ {_grid(lines)}") for line in lines]
-    return [f"{line.model}: {label}" if several else label for line, label in zip(lines, labels)]
-
-
-def _grid(lines: Sequence[Line]) -> str:
-    """The grid that most lines are on."""
-    return Counter(line.label.partition(" @ ")[2] for line in lines).most_common(1)[0][0]
-
-
-def _plot_errors(comparison: Comparison, path: Path, caption: str) -> None:
-    flow, energy = [], []
-    for name, line in zip(_names(comparison.lines), comparison.lines):
-        order = "" if line.order is None else f" (slope {line.order:.2f})"
-        rms = [(row.nfe, row.rms, 0.0) for row in line.rows if row.rms is not None]
-        if rms:
-            flow.append(plot.Curve(name, f"{name}{order}", *map(list, zip(*rms))))
-        distances = [(row.nfe, *row.distances.energy) for row in line.rows if row.distances.energy is not None]
-        if distances:
-            energy.append(plot.Curve(name, name, *map(list, zip(*distances))))
-    floor = max(comparison.flow_errors.values(), default=None)
-    base = comparison.baseline.energy
-    panels = [
-        plot.Panel(
-            "How far from the true flow?", "root mean square error", flow, floor, "error of the reference itself"
-        ),
-        plot.Panel(
-            "How far from the true distribution?",
-            "energy distance",
-            energy,
-            None if base is None else max(base.value, 2 * base.error),
-            "hollow: as good as true samples",
-        ),
-    ]
-    plot.save_curves([panel for panel in panels if panel.curves] or panels[:1], "evaluations", path, caption)
 
 
 def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, caption: str) -> None:
@@ -186,4 +145,4 @@ def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, captio
             truth = comparison.truth.get(line.model)
             cells[-1].append(None if truth is None else (truth, ""))
     columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
-    plot.save_table(cells, _names(comparison.lines), columns, path, caption)
+    plot.save_table(cells, plot.names_of(comparison.lines), columns, path, caption)

@@ -43,7 +43,7 @@ class EvaluationOutcome(ResultsOutcome):
     evaluation: Evaluation | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EvaluationTask(ResultsTask):
     """Evaluate samples. Its parameters are the top-level keys of the recipe.
 

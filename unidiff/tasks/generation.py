@@ -68,7 +68,7 @@ class Conditioned(NamedTuple):
         return self.examples.in_turn(count).cond
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GenerationRun(Run):
     """A trained generative model with everything that made it; see `Run`."""
 
@@ -100,7 +100,7 @@ class GenerationRun(Run):
 
 
 @renamed(lighter="smaller_recipe")
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     """Train a generative model. Its parameters are the top-level keys of a recipe file.
 

@@ -27,7 +27,7 @@ __all__ = ["HeatFlow"]
 _MODES = 8  # of the table and of the figure, at most
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class HeatFlow(ResultsTask):
     """Solve an equation. Its parameters are the top-level keys of the recipe.
 
