@@ -102,7 +102,7 @@ def own_recipe(
     training |= {"warmup": min(100, steps // 10), "ema": 0.995, "preview_every": max(1, steps // 4)}
     how = "--class 0,1 --guidance 2" if classes else "--solver ddim:0.5 --steps 20"
     lines = [
-        f"# {_in_line(os.path.basename(os.path.abspath(found.root)))}, {size} x {size} pixels: a model for a CPU.",
+        f"# {_in_line(os.path.basename(os.path.abspath(found.root)))}, {size} x {size} pixels: a small model.",
         f"#   unidiff run {name}.yaml --dry-run   says how much memory and time it needs",
         f"#   unidiff run {name}.yaml             trains it, and draws samples",
         f"#   unidiff sample runs/{name} {how}",
