@@ -66,6 +66,6 @@ copybutton_prompt_text = "$ "
 
 html_theme = "furo"
 html_title = f"unidiff {release}"
-html_theme_options = {"source_view_link": address + "/blob/main/docs/{filename}", "top_of_page_buttons": ["view"]}
+html_theme_options = {"source_view_link": f"{address}/blob/main/docs/{{filename}}", "top_of_page_buttons": ["view"]}
 html_static_path: list[str] = []
 html_show_copyright = False
