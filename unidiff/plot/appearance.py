@@ -74,7 +74,8 @@ def style() -> Iterator[None]:
 
     token = _drawing.set(True)
     try:
-        with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+        settings: Any = {**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
+        with matplotlib.rc_context(settings):
             yield
     finally:
         _drawing.reset(token)
