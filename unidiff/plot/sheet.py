@@ -98,11 +98,11 @@ def draw_sheet(
                 continue
             across, down = shift + at + (own - cell.size[0]) // 2, row_top + extra
             write(_broken(cell.title, own), across + cell.size[0] / 2, down - 3, ha="center", va="bottom")
-            if isinstance(cell.content, Image.Image):
-                figure.figimage(np.asarray(cell.content), across, height - down - cell.size[1], origin="upper")
-            else:
+            if callable(cell.content):
                 box = across / width, 1 - (down + cell.size[1]) / height, cell.size[0] / width, cell.size[1] / height
                 cell.content(figure.add_axes(box))
+            else:
+                figure.figimage(np.asarray(cell.content), across, height - down - cell.size[1], origin="upper")
     write(words, 4, height - 5, ha="left", va="bottom")
     return write_figure(figure, path)
 
