@@ -367,3 +367,14 @@ def test_a_caption_names_a_part_in_words():
         "Interval, cells 64, sides 1": ud.pde.Interval(64),
     }
     assert {in_words(part): part for part in said.values()} == said
+
+
+def test_samples_are_cut_out_of_figures_of_older_runs():
+    """Which enlarged 28x28 pixels by 2 instead of 3, and were 320 dots wide at least."""
+    sheet = Image.new("RGB", (320, 3 * 58 + 2 + 26), "white")
+    for i in range(7):
+        sheet.paste(
+            (30 * i,) * 3, (x := (320 - 3 * 58 - 2) // 2 + 2 + i % 3 * 58, y := 2 + i // 3 * 58, x + 56, y + 56)
+        )
+    cut = plot.cut_samples(sheet, (1, 28, 28), 7, 5)
+    assert [image.getcolors() for image in cut] == [[(56 * 56, (30 * i,) * 3)] for i in range(5)]

@@ -42,7 +42,7 @@ _STYLE: dict[str, Any] = {
     "lines.markersize": 4.5,
     "errorbar.capsize": 2,
     "legend.edgecolor": "none",
-    "legend.framealpha": 0.85,
+    "legend.framealpha": 0.6,
     "legend.handlelength": 2.6,
     "image.interpolation": "nearest",
     "figure.facecolor": "white",
