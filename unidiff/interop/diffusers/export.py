@@ -77,7 +77,8 @@ def export(
         run = load_generation(run, device="cpu", allow_imports=allow_imports)
     model, data = run.denoiser, run.recipe.data
     if data.unknown:
-        raise RunError(f"{run.directory}: not a run directory, but a model that was exported before. Copy the folder.")
+        problem = "not a run directory, but a model in the format of diffusers already"
+        raise RunError(f"{run.directory}: {problem}. Copy the folder.")
     try:
         architecture = architecture_of(model.backbone)
         architecture.exported(model.backbone)
