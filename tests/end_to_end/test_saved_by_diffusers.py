@@ -13,6 +13,7 @@ from theirs import SMALLEST, autoencoder, changed, diffusers, transformer, unet
 from tiny import refused, unidiff
 
 import unidiff as ud
+from unidiff.errors import ParameterError
 from unidiff.interop.diffusers import load
 from unidiff.pretrained import is_saved
 
@@ -121,3 +122,18 @@ def test_what_is_no_model_is_one_message(saved, tmp_path, monkeypatch):
         assert is_saved(name) is expected
     (tmp_path / "somebody").mkdir()
     assert not is_saved("somebody/something")
+
+
+def test_a_model_is_trained_further(saved, tmp_path):
+    settings = ud.Training(steps=2, batch=2, lr=1e-2, ema=0.0, tensorboard=False)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    model = load(saved / "pixels", scheduler={"clip_sample": False})
+    with pytest.raises(ParameterError, match=r"all of its weights are frozen. Call denoiser.requires_grad_\(True\)"):
+        ud.train(model, images, ud.Denoising(), settings)
+    before = {name: value.clone() for name, value in model.backbone.network.state_dict().items()}
+    trained = ud.train(model.requires_grad_(True), images, ud.Denoising(), settings)
+    trained.backbone.network.save_pretrained(saved / "pixels" / "unet")  # in place of the first one
+    again = load(saved / "pixels").model.backbone.network.state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in again.items())
+    own = trained.backbone.network.state_dict()
+    assert all(torch.equal(value, own[name].cpu()) for name, value in again.items())

@@ -30,7 +30,7 @@ from unidiff.training.losses import LossInTraining
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
 from unidiff.training.sharding import local, sharded, whole
-from unidiff.training.trainable import Conditions, Loss, Trained
+from unidiff.training.trainable import Conditions, Loss, Trained, check_network
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -133,8 +133,7 @@ def train(
     """
     settings.check(objective)
     source = as_open_dataset(source)
-    expected = getattr(denoiser.backbone, "shape", source.shape)
-    require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
+    check_network(denoiser, source)
     if conditioning is not None:
         conditioning.check(source, denoiser.classes)
     else:

@@ -7,8 +7,9 @@ from typing import Protocol, TypeVar
 from torch import Tensor, nn
 
 from unidiff.data.base import OpenDataset
+from unidiff.errors import ParameterError, require
 
-__all__ = ["Conditions", "Loss", "Trainable", "Trained"]
+__all__ = ["Conditions", "Loss", "Trainable", "Trained", "check_network"]
 
 
 class Trainable(Protocol):
@@ -64,3 +65,11 @@ class Conditions(Protocol):
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """The conditions of a batch, each with B rows, by name."""
+
+
+def check_network(model: Trainable, source: OpenDataset) -> None:
+    """Raise a ParameterError unless a network has weights to train, and was made for these data."""
+    if not any(weight.requires_grad for weight in model.backbone.parameters()):
+        raise ParameterError("denoiser", "all of its weights are frozen. Call denoiser.requires_grad_(True) first.")
+    expected = getattr(model.backbone, "shape", source.shape)
+    require(source.shape == expected, "source", source, f"data of shape {expected}, which the network was made for")
