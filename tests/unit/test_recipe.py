@@ -494,7 +494,8 @@ def test_import_is_refused_unless_allowed(load, message, tmp_path, monkeypatch):
     assert to_plain(plan, STAND_INS)["curve"] == {"type": "outside_parts:Mine", "slope": 1.0}
     assert load(write_yaml(to_plain(plan, STAND_INS)), allow_imports=True) == plan
 
-    assert "expected a curve, got outside_parts:Other" in message(text % "Other", allow_imports=True)
+    remedy = "; derive a class of your own from unidiff's Curve"
+    assert f"expected a curve, got outside_parts:Other{remedy}" in message(text % "Other", allow_imports=True)
     assert "cannot be imported (AttributeError" in message(text % "None", allow_imports=True)
     assert "nowhere:X cannot be imported (ModuleNotFoundError" in message(
         "curve: nowhere:X\nnet: Tower\nsettings: {steps: 1}", allow_imports=True

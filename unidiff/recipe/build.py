@@ -82,6 +82,7 @@ class Builder:
         elif not (isinstance(value, type) and issubclass(value, base)):
             actual = kind_of(value)
             problem = f"expected {an(noun(base))}, got {name}{f', {an(actual)}' if actual else ''}"
+            problem += f"; derive a class of your own from unidiff's {base.__name__}" if ":" in name else ""
         elif inspect.isabstract(value):
             problem = f"{name} is abstract; choose one of its subclasses"
         else:
