@@ -31,9 +31,10 @@ EXPORTS: dict[str, str] = {
 }
 EXPORTS["Posterior"] = "inverse.posterior"  # ud.pde.Posterior is reached by its namespace only
 
-__all__ = ["EXPORTS", "NAMESPACES", "__version__", *_top, *NAMESPACES]
+_plain = ("errors", "plot")  # packages and modules whose names no recipe has
+__all__ = ["EXPORTS", "NAMESPACES", "__version__", *_top, *NAMESPACES, *_plain]
 
-__getattr__ = attach(__name__, _top, _old, NAMESPACES)
+__getattr__ = attach(__name__, _top, _old, (*NAMESPACES, *_plain))
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,11 @@
 
 from unidiff import codec as codec
 from unidiff import data as data
+from unidiff import errors as errors
 from unidiff import evaluation as evaluation
 from unidiff import inverse as inverse
 from unidiff import pde as pde
+from unidiff import plot as plot
 from unidiff._version import __version__ as __version__
 from unidiff.acceleration import Acceleration as Acceleration
 from unidiff.acceleration import Compiled as Compiled

@@ -122,8 +122,8 @@ def _tensor(name: str, value: Any, words: frozenset[str]) -> Any:
         # An array that may not be written to would be shared with a tensor that may.
         return torch.as_tensor(value if getattr(getattr(value, "flags", None), "writeable", True) else value.copy())
     except (TypeError, ValueError, RuntimeError) as error:
-        shown = repr(value) if value is None or isinstance(value, str) else got(value)
         listed = isinstance(value, (np.ndarray, list, tuple))
+        shown = type(value).__name__ if listed else got(value)
         reason = f" ({error})" if listed and "could not determine the shape" not in str(error) else _samples_of(value)
         raise ParameterError(name, f"must be a tensor or an array of numbers, got {shown}{reason}") from error
 
