@@ -36,6 +36,7 @@ _PAPER = 255
 _GAP = 2  # pixels between images
 _LARGE = 96  # pixels up to which small images are enlarged
 _NARROWEST = 480  # pixels of a figure with text below it
+_PAGE = 900  # pixels of a wide table, about
 _BEFORE = 64, 320  # both, of the figures of older runs
 _POINTS = 176  # pixels of a small diagram of points
 _Corner = tuple[int, int]
@@ -151,12 +152,16 @@ def save_table(
     # One window for all panels, about the last column, which shows the truth where there is one.
     reach = 1.3 * float(points[-1].nan_to_num(0.0, 0.0, 0.0).abs().quantile(0.99).clamp(min=0.1)) if points else 1.0
 
+    # Images of a wide table are smaller, so that it is no wider than a page.
+    most = max((min(len(cell[0]), _SHOWN.get(cell[0].ndim, 1)) for line in cells for cell in line if cell), default=1)
+    large = max(_LARGE // 3, min(_LARGE, _PAGE // (len(columns) * math.ceil(math.sqrt(most)))))
+
     def drawn(cell: tuple[Tensor, str] | None) -> Cell | None:
         if cell is None:
             return None
         x, title = cell
         if x.ndim > 2:
-            return Cell.of(_tile(_images(x[: _SHOWN[x.ndim]])), title)
+            return Cell.of(_tile(_images(x[: _SHOWN[x.ndim]]), large=large), title)
         return _points(x, _POINTS, 2.5, 40, (-reach, reach))._replace(title=title)
 
     return draw_sheet([[drawn(cell) for cell in line] for line in cells], path, caption, rows=rows, columns=columns)
@@ -220,10 +225,10 @@ def _contrast(x: Tensor) -> Tensor:
     return x / float(np.quantile(x.abs().numpy(), 0.99).clip(min=1.0))
 
 
-def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP) -> Image.Image:
+def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP, large: int = _LARGE) -> Image.Image:
     """Images (N, C, H, W) in [-1, 1] in rows, a square by default; small ones are enlarged by an integer factor."""
     count, channels, height, width = x.shape
-    zoom = _zoom(height, width)
+    zoom = _zoom(height, width, large)
     size = width * zoom, height * zoom
     pixels = ((_finite(x).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     whole, corners = _places(count, size, columns, gap)
