@@ -72,7 +72,15 @@ class ParameterError(UnidiffError, ValueError):
 
 
 class RecipeError(UnidiffError):
-    """A recipe cannot be used as written. The message names file, line, key, value and what is allowed."""
+    """A recipe cannot be used as written. The message names file, line, key, value and what is allowed.
+
+    Attributes:
+        position: Line and column, from 1; (0, 0) where there are none.
+        problems: All mistakes of the recipe, each as an error of its own, where there are several.
+    """
+
+    position: tuple[int, int] = (0, 0)
+    problems: tuple[RecipeError, ...] = ()
 
 
 class DataError(UnidiffError):

@@ -450,8 +450,29 @@ def test_message_about_an_override(message, override, start):
 
 def test_changed_type_says_why_a_key_is_unknown(message):
     said = message(GOOD, "curve.type=MinBend")
-    assert said.startswith("x.yaml:1:28: curve.slope: unknown key. (MinBend was chosen by --set curve.type=MinBend;")
+    assert "x.yaml:1:28: curve.slope: unknown key. (MinBend was chosen by --set curve.type=MinBend;" in said
     assert "--set curve='{type: MinBend}' replaces all of it." in said
+
+
+def test_all_mistakes_are_shown_at_once_in_their_order(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "data: {type: Ring, cuont: 3}\nprocess: {type: DDPM, T: -1}\nparameterization: Epps\n"
+        "backbone: {type: MLP, width: x, depth: 1.5}\ntraining: {stesp: 3, lr: yes}\nsmapling: 3\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        ud.load_recipe(path)
+    places = [(1, 20), (2, 23), (3, 1), (4, 23), (4, 33), (5, 12), (5, 22), (6, 1)]
+    assert [problem.position for problem in caught.value.problems] == places
+    assert str(caught.value).startswith("the recipe has 8 mistakes:\n")
+    assert all(str(problem) in str(caught.value) for problem in caught.value.problems)
+    assert "missing required key" not in str(caught.value)  # `stesp` is meant for it
+    with pytest.raises(RecipeError) as one:
+        ud.load_recipe("ddpm_digits", ["training.lr=x"])
+    assert str(one.value).startswith("--set training.lr=x: training.lr: expected a number")
+    path.write_text("data: Ring\n" + "".join(f"key{i}: 1\n" for i in range(30)))
+    with pytest.raises(RecipeError, match=r"has \d+ mistakes(.|\n)*\.\.\. and \d+ more\."):
+        ud.load_recipe(path)
 
 
 def test_import_is_refused_unless_allowed(load, message, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from unidiff.data.base import Dataset
 from unidiff.errors import ParameterError, RecipeError, UnidiffError
 from unidiff.recipe import schema
 from unidiff.recipe.blueprint import Blueprint, parameters
-from unidiff.recipe.errors import as_written, invalid_value, join, nearest, unknown_key
+from unidiff.recipe.errors import as_written, gathered, invalid_value, join, nearest, unknown_key
 from unidiff.recipe.migrate import current_keys
 from unidiff.recipe.node import Node
 from unidiff.recipe.registry import PUBLIC, Registry, an, is_component, kind_of, new_name, noun
@@ -108,16 +108,23 @@ class Builder:
 
     def _arguments(self, cls: type, children: dict[str, Node], node: Node, key: str) -> dict[str, Any]:
         keys, children = parameters(cls), current_keys(cls, children, key, in_run=self.run is not None)
-        # An unknown key first: it is often a misspelt required one.
-        for name, child in children.items():
-            if name not in keys:
-                raise unknown_key(cls, name, child, node, key)
+        unknown = {name: child for name, child in children.items() if name not in keys}
+        problems = [unknown_key(cls, name, child, node, key) for name, child in unknown.items()]
+        meant = "".join(nearest(name, keys) for name in unknown)  # an unknown key is often a misspelt required one
         for name, parameter in keys.items():
-            if name not in children and parameter.default is parameter.empty:
+            if name not in children and parameter.default is parameter.empty and repr(name) not in meant:
                 problem = f"missing required key ({schema.phrase(parameter.annotation)})"
-                raise node.at.error(join(key, name), problem, keys)
-        written = {name: parameter.annotation for name, parameter in keys.items() if name in children}
-        return {name: self._value(annotation, children[name], join(key, name)) for name, annotation in written.items()}
+                problems.append(node.at.error(join(key, name), problem, keys))
+        written = [(name, parameter.annotation) for name, parameter in keys.items() if name in children]
+        arguments = {}
+        for name, annotation in written:
+            try:
+                arguments[name] = self._value(annotation, children[name], join(key, name))
+            except RecipeError as error:
+                problems.append(error)
+        if problems:
+            raise gathered(problems)
+        return arguments
 
     def _value(self, annotation: Any, node: Node, key: str) -> Any:
         origin, args = typing.get_origin(annotation), typing.get_args(annotation)

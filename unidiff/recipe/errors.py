@@ -11,7 +11,22 @@ from unidiff.recipe import schema
 from unidiff.recipe.blueprint import parameters
 from unidiff.recipe.node import Node
 
-__all__ = ["as_written", "invalid_value", "join", "nearest", "unknown_key"]
+__all__ = ["as_written", "gathered", "invalid_value", "join", "nearest", "unknown_key"]
+
+
+_MOST = 20  # mistakes in one message
+
+
+def gathered(problems: Iterable[RecipeError]) -> RecipeError:
+    """One error for all of these, which may be gathered ones, in the order of their places; a single one as it is."""
+    flat = [problem for error in problems for problem in error.problems or (error,)]
+    flat = sorted({str(problem): problem for problem in flat}.values(), key=lambda problem: problem.position)
+    if len(flat) == 1:
+        return flat[0]
+    more = [f"... and {len(flat) - _MOST} more."] if len(flat) > _MOST else []
+    error = RecipeError("\n".join([f"the recipe has {len(flat)} mistakes:", *map(str, flat[:_MOST]), *more]))
+    error.problems = tuple(flat)
+    return error
 
 
 def join(key: str, name: str) -> str:

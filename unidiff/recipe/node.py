@@ -52,7 +52,9 @@ class Location:
         at = "" if self.source.is_override else f":{self.line}:{self.column}"
         text = f"{self.source.name}{at}: {complaint(key, problem) if key else problem}{self._excerpt()}"
         listed = allowed if isinstance(allowed, str) else ", ".join(allowed)
-        return RecipeError(f"{text}\nAllowed here: {listed}" if listed else text)
+        error = RecipeError(f"{text}\nAllowed here: {listed}" if listed else text)
+        error.position = (self.line, self.column)
+        return error
 
     def _excerpt(self) -> str:
         if not 1 <= self.line <= len(self.source.lines):
