@@ -89,6 +89,38 @@ def test_list():
     assert set(kinds) == set(found)
 
 
+@pytest.mark.parametrize("columns", [30, 80])
+def test_list_and_help_are_no_wider_than_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = unidiff("list").out
+    assert all(len(line) <= columns or " " not in line.strip() for line in text.splitlines())  # a name is not broken
+    words = " ".join(text.split())
+    assert all(
+        f" {name} {summary}" in words for name, summary in json.loads(unidiff("list", "--json").out)["grid"].items()
+    )
+    help_text = unidiff("--help").out
+    assert "..." not in help_text
+    assert columns < 80 or max(map(len, help_text.splitlines())) <= columns
+
+
+def test_colours_in_a_terminal_only(monkeypatch, capsys):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    message = "x.yaml:1:2: no\n    1 | a\x1b[31m: 3\n      | ^"
+    console_module.say_error("unidiff", message)
+    assert capsys.readouterr().err == "unidiff: x.yaml:1:2: no\n    1 | a\\x1b[31m: 3\n      | ^\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console_module.say_error("unidiff", message)
+    coloured = capsys.readouterr().err
+    assert coloured.startswith("\x1b[1;31munidiff:\x1b[0m x.yaml")
+    assert coloured.count("\x1b[") == 4  # of others, it is written out
+    for variable, value in {"NO_COLOR": "1", "TERM": "dumb"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            console_module.say_error("unidiff", message)
+            assert "\x1b" not in capsys.readouterr().err
+
+
 @pytest.mark.slow  # 1 s: it parses every source
 def test_first_lines_are_those_of_the_docstrings():
     commands = {path.split(".")[1]: f"cli.{path.split('.')[0]}" for path in app_module._FUNCTIONS.values()}

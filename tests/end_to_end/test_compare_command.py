@@ -315,6 +315,9 @@ def test_a_table_in_a_terminal(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "DDIM @ Uniform" in shown
     assert "┃" in shown
+    monkeypatch.setenv("COLUMNS", "50")
+    command._print_table(found)
+    assert "…" not in capsys.readouterr().out  # names are folded
 
 
 # ---------------------------------------------------------------------------------------------- conditions

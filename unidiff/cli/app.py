@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from unidiff._version import __version__
-from unidiff.cli.console import say
+from unidiff.cli.console import say, say_error
 from unidiff.cli.last_resort import EXIT_CODE, run_directory, working_directory, write_report
 from unidiff.cli.signals import ended_by_signals
 from unidiff.cli.streams import usable_streams
@@ -92,10 +92,8 @@ class _Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         functions = {name: path.split(".") for name, path in _FUNCTIONS.items()}
         lines = summaries({function: f"cli.{module}" for module, function in functions.values()})
-        limit = formatter.width - 6 - max(map(len, functions))
-        rows = [(name, TyperCommand(name, help=lines[function])) for name, (_, function) in functions.items()]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in rows])
+            formatter.write_dl([(name, lines[function]) for name, (_, function) in functions.items()])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -223,5 +221,5 @@ def _end(message: str, code: int, shown: Exception | None) -> NoReturn:
         # All processes meet the same error as a rule: a launcher ends this one when the first has spoken.
         time.sleep(_PATIENCE)
         speaker = f"unidiff (process {os.environ['RANK']})"
-    say(f"{speaker}: {message}", error=True)
+    say_error(speaker, message)
     sys.exit(code)

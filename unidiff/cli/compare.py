@@ -164,7 +164,10 @@ def _print_table(comparison: Comparison) -> None:
         from rich.console import Console as Terminal
         from rich.table import Table
 
-        shown = Table(*table[0])
+        shown = Table()
+        for title in table[0]:  # names tell the rows apart: they are folded, never cut
+            name = title in ("model", "solver")
+            shown.add_column(title, justify="left" if name else "right", overflow="fold", no_wrap=not name)
         for words in table[1:]:
             shown.add_row(*map(clean, words))
         Terminal().print(shown, markup=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from unidiff.text import clean
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Console", "aligned", "say"]
+__all__ = ["Console", "aligned", "say", "say_error", "styled", "width"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
 _TITLES = {
@@ -31,6 +33,27 @@ _TITLES = {
 def say(text: str, error: bool = False) -> None:
     """Print text that may hold words of others: to standard output, or to standard error."""
     print(clean(text), file=sys.stderr if error else None, flush=error)
+
+
+def styled(text: str, style: str, error: bool = False) -> str:
+    """Text that is clean, with the codes of a style (ANSI, "1;31" is bold red) where it is shown in a terminal."""
+    stream = sys.stderr if error else sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not stream.isatty() else f"\x1b[{style}m{text}\x1b[0m"
+
+
+def say_error(speaker: str, message: str) -> None:
+    """Print the message of an error to standard error, in a terminal with the speaker and the carets in red."""
+    first, *more = clean(message).split("\n")
+    carets = [styled(line, "1;31", True) if line.strip(" |") == "^" else line for line in more]
+    print("\n".join([f"{styled(f'{speaker}:', '1;31', True)} {first}", *carets]), file=sys.stderr, flush=True)
+
+
+def width() -> int | None:
+    """Columns of the terminal, or those that COLUMNS says; None where lines may be of any length."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return max(20, shutil.get_terminal_size().columns)
+    return None
 
 
 def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:

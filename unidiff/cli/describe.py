@@ -6,12 +6,14 @@ import difflib
 import inspect
 import json
 import re
+import textwrap
 from typing import Annotated, Any
 
 import typer
 
 import unidiff
 from unidiff.cli import completion
+from unidiff.cli.console import styled, width
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.summaries import summaries
 from unidiff.errors import UnidiffError
@@ -41,7 +43,18 @@ def list_names(
         print(json.dumps(kinds))
         return
     for title, names in kinds.items():
-        print("\n".join([f"{title}:", *(f"  {name:18} {summary}" for name, summary in names.items())]))
+        print("\n".join([styled(f"{title}:", "1"), *(_entry(name, summary) for name, summary in names.items())]))
+
+
+def _entry(name: str, summary: str) -> str:
+    """A name and its first sentence, in lines that are no longer than the terminal is wide."""
+    label, columns = f"  {name:18}", width()
+    if columns is None:
+        return f"{styled(label, '36')} {summary}"
+    beside = columns - len(label) - 1
+    first, indent = (" ", " " * (len(label) + 1)) if beside >= 20 else ("\n    ", "    ")
+    lines = textwrap.wrap(summary, max(beside if beside >= 20 else columns - 4, 10))
+    return styled(label if beside >= 20 else label.rstrip(), "36") + first + f"\n{indent}".join(lines)
 
 
 def describe(
