@@ -12,7 +12,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from unidiff.arguments import plain_arguments
-from unidiff.batching import batches
+from unidiff.batching import Progress, batches
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.divergence import DivergenceEstimator
@@ -27,6 +27,7 @@ from unidiff.tensors import check_batch
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]
 
+_WAY = 1000  # parts of the way from t_min to 1 that progress is reported in
 _MOST_STEPS = 100_000  # of the adaptive solver, per batch
 
 
@@ -117,7 +118,8 @@ def log_likelihood(
         atol: Absolute tolerance likewise; above 0.
         batch: Samples solved together, at least 1. They share their time steps, controlled by the largest error, so
             results of different batch sizes agree within the tolerances.
-        progress: Called with (samples done, samples in all) after each batch.
+        progress: Called with (done, total) after each evaluation: thousandths of the way from t_min to 1, over all
+            batches. The way is measured in t and in log t, half each, as steps are short near t_min.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
@@ -134,13 +136,14 @@ def log_likelihood(
     estimates, nfe = [], 0
     # Automatic differentiation works under no_grad, where it is switched on again, but not under inference_mode.
     with torch.inference_mode(False), torch.no_grad():
-        for part in batches(seeds, batch, cond):
+        for part in batches(seeds, batch, cond, progress if callable(progress) else None):
             counted, rows = Counted(denoiser), x[part.rows].clone()
             copies = {name: value.clone() for name, value in part.cond.items()}
-            estimates.append(_solve(counted, rows, trace, levels, Seeded(part.seeds), rtol, atol, copies))
+            estimates.append(
+                _solve(counted, rows, trace, levels, Seeded(part.seeds), rtol, atol, copies, part.progress)
+            )
             nfe = max(nfe, counted.nfe)
-            if callable(progress):
-                progress(part.rows.stop, len(x))
+            part.progress(_WAY, _WAY)
         log_prob = torch.cat(estimates)
     error = log_prob.std(1) / math.sqrt(log_prob.shape[1]) if log_prob.shape[1] > 1 else None
     return Likelihood(log_prob.mean(1), error, x[0].numel(), nfe)
@@ -155,6 +158,7 @@ def _solve(
     rtol: float,
     atol: float,
     cond: dict[str, Tensor],
+    progress: Progress,
 ) -> Tensor:
     """Log-likelihoods of a batch, one column per estimate of the trace: (B, K) float64 on the CPU."""
     process = denoiser.process
@@ -175,11 +179,13 @@ def _solve(
         """Velocity of the flow and divergence, (B, D + K)."""
         u = state[:, :size].reshape(x.shape).to(x.dtype).detach().requires_grad_()
         # An adaptive solver may step beyond the ends of the interval, where a process need not be defined.
-        level = process.level(min(max(float(t), process.t_min), 1.0), u)
+        time = min(max(float(t), process.t_min), 1.0)
+        level = process.level(time, u)
         with torch.enable_grad():
             velocity = denoiser(u, level, **cond).velocity
         if not velocity.requires_grad:
             raise ParameterError("denoiser", "its prediction cannot be differentiated with respect to the state.")
+        progress(_way(time, process.t_min), _WAY)
         return torch.cat([velocity.detach().flatten(1), trace.divergence(velocity, u, probes)], 1).to(state)
 
     def norm(error: Tensor) -> Tensor:
@@ -199,6 +205,13 @@ def _solve(
     end = end.to("cpu", torch.float64)
     prior = process.prior_log_density(end[:, :size].reshape(x.shape))
     return prior[:, None] + end[:, size:] + constant
+
+
+def _way(t: float, t_min: float) -> int:
+    """How far t is from t_min to 1, in parts of `_WAY`, below all of it."""
+    linear = (t - t_min) / (1 - t_min)
+    logarithmic = 1 - math.log(t) / math.log(t_min) if 0 < t_min < 1 and t > 0 else linear
+    return min(int(_WAY * (linear + logarithmic) / 2), _WAY - 1)
 
 
 def check_data(x: Tensor, levels: int | None, own: Sequence[int] | None = None) -> None:

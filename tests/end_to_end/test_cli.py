@@ -99,7 +99,7 @@ def test_list_and_help_are_no_wider_than_the_terminal(columns, monkeypatch):
         f" {name} {summary}" in words for name, summary in json.loads(unidiff("list", "--json").out)["grid"].items()
     )
     help_text = unidiff("--help").out
-    assert "..." not in help_text
+    assert "..." not in help_text.replace("[ARGS]...", "")
     assert columns < 80 or max(map(len, help_text.splitlines())) <= columns
 
 

@@ -574,6 +574,19 @@ def test_progress_ends():
     report = lambda *words: said.append(words)  # noqa: E731
     ud.compare(gaussian(ud.DDPM()), ["ddim"], [2, 4], seeds=20, tolerance=1e-1, progress=report)
     assert said == [(0, 2), (1, 2), (2, 2)]
+    flow, order = [], []
+    options = {"seeds": 20, "tolerance": 1e-1, "most_steps": 128, "progress": lambda *words: order.append(words)}
+    ud.compare(
+        gaussian(ud.DDPM()),
+        ["ddim"],
+        [2],
+        **options,
+        flow_progress=lambda *words: (flow, order)[bool(order)].append(words),
+    )
+    assert order == [(0, 1), (1, 1)]  # the whole flow comes first
+    assert flow[0] == (0, 256)
+    assert flow[-1] == (256, 256)
+    assert flow == sorted(flow)
 
 
 def test_results_are_frozen(found):

@@ -105,6 +105,19 @@ def test_default_tolerances(process):
     assert found.nfe < 200
 
 
+def test_progress_is_told_at_each_evaluation_and_grows_to_all_batches():
+    model, seen = ud.GaussianMixture(ud.DDPM(), torch.zeros(1, 2), 0.25), []
+    found = ud.log_likelihood(
+        model, randn(3, 2), EXACT, rtol=1e-3, atol=1e-3, batch=2, progress=lambda *at: seen.append(at)
+    )
+    assert seen[-1] == (2000, 2000)  # two batches
+    assert (1000, 2000) in seen
+    assert len(seen) > found.nfe  # of the longer batch, those of the other, and an end of each
+    assert min(done for done, _ in seen) == 0
+    ahead = [max(done for done, _ in seen[: i + 1]) - done for i, (done, _) in enumerate(seen)]
+    assert max(ahead) < 1000  # a rejected step goes back, but never to another batch
+
+
 def test_density_of_a_mixture_and_its_prior_from_nothing_of_the_data():
     # At t = 1 of flow matching nothing is left of the data, so the flow of the exact model ends in the prior exactly
     # and the density is that of the data blurred by sigma / alpha: not linear, and known. In one dimension the

@@ -22,6 +22,7 @@ _TITLES = {
     "train": "training",
     "sample": "sampling",
     "compare": "comparing",
+    "reference": "reference flow",
     "evaluate": "evaluating",
     "tune": "tuning",
     "reproduce": "figures",

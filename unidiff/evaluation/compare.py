@@ -57,6 +57,7 @@ def compare(
     device: torch.device | str = "cpu",
     batch: int = 256,
     progress: Callable[[int, int], None] | bool | None = None,
+    flow_progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
 ) -> Comparison:
     """Compare solvers at equal numbers of evaluations, from the same starts.
@@ -85,6 +86,7 @@ def compare(
         device: Where the denoisers are.
         batch: Samples drawn together; bounds the memory.
         progress: Called with (runs done, runs in all).
+        flow_progress: Called with (steps done, steps in all at most) of the exact flow, before the runs.
         **cond: Conditions of all models, each with one row per sample; reference samples of a closed form take them in
             turn.
 
@@ -126,11 +128,12 @@ def compare(
     flow_options: dict[str, Any] = {**options, **first, "tolerance": tolerance, "most_steps": most_steps}
     flows: dict[str, Flow] = {}
     rows = []
+    for label, denoiser, run in every:  # first of all, so that what is left of the runs is told by runs alone
+        if run.deterministic and label not in flows:
+            flows[label] = reference_flow(denoiser, shape, seeds[:followed], progress=flow_progress, **flow_options)
     for done, (label, denoiser, run) in enumerate(every):
         if callable(progress):
             progress(done, len(every))
-        if run.deterministic and label not in flows:
-            flows[label] = reference_flow(denoiser, shape, seeds[:followed], **flow_options)
         begun, spec = time.perf_counter(), run.spec
         solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options)
         x = solution.x.cpu()  # waits for the device

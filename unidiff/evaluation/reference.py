@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unidiff.arguments import plain_arguments
-from unidiff.batching import batches
+from unidiff.batching import Progress, batches
 from unidiff.denoiser import Denoiser
 from unidiff.grid import ArcLength
 from unidiff.memory import LOWER_BATCH, enough_memory
@@ -57,6 +57,7 @@ def reference_flow(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     batch: int = 1024,
+    progress: Progress | None = None,
     **cond: Tensor,
 ) -> Flow:
     """Follow the probability flow from noise to data, from the same starts as `unidiff.sample` with the same seeds.
@@ -79,6 +80,7 @@ def reference_flow(
         dtype: Floating type of the starts and of the denoiser's input; sums are kept in float64.
         device: Device of the denoiser.
         batch: Samples followed together; bounds the memory.
+        progress: Called with (steps done, steps in all if `most_steps` are needed), over all integrations.
         **cond: Conditions, each (B, ...), passed to the denoiser.
 
     Raises:
@@ -90,8 +92,11 @@ def reference_flow(
         (process.start(Seeded(part.seeds), torch.empty(len(part.seeds), *shape, dtype=dtype)), part.cond)
         for part in batches(seeds, batch, cond)
     ]
+    total = 2 * max(most_steps, _FEWEST)
+    report = progress or (lambda done, total: None)
     for doublings in count():
         steps = _FEWEST * 2**doublings
+        report(min(steps - _FEWEST, total), total)
         if process.basis.shape:
             x = torch.cat([_solve(denoiser, start, steps, device, part) for start, part in starts])
         else:
@@ -99,6 +104,7 @@ def reference_flow(
             x = torch.cat([_integrate(denoiser, start, levels, device, part) for start, part in starts])
         error = math.inf if before is None else float((x - before).square().mean().sqrt())
         if error <= tolerance or 2 * steps > most_steps:
+            report(total, total)
             return Flow(x, error, steps)
         before = x
     raise AssertionError

@@ -62,6 +62,7 @@ def compare_recipe(
         "batch": task.batch,
         "device": resolve_device(device),
         "progress": lambda done, total: reporter.progress("compare", done, total),
+        "flow_progress": lambda done, total: reporter.progress("reference", done, total),
     }
     if task.runs:
         runs, models = _read(task, device, allow_imports, reporter)
