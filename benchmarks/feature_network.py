@@ -16,7 +16,8 @@ from torch import Tensor
 
 import unidiff as ud
 from unidiff.evaluation.evaluate import as_saved
-from unidiff.evaluation.network import SHIPPED, FeatureNetwork, save_features
+from unidiff.evaluation.frechet import fitted_frechet
+from unidiff.evaluation.network import SHIPPED, FeatureNetwork, fine_details, save_features
 
 BLUR = 0.7  # standard deviation in pixels
 SCALED = 2000  # training images over which each shipped feature has a standard deviation of 1
@@ -73,8 +74,13 @@ def main() -> None:
     accuracy = float((probabilities.argmax(1) == test.labels).double().mean())
     print(f"{given.images} images of each set, {len(test)} test images, of which {accuracy:.1%} are classified rightly")
     for name, x in sets(data.open(), given.images).items():
-        distance = ud.evaluation.frechet_distance(network(as_saved(x)).values, reference)
-        print(f"{name:20} {distance.value:8.2f} +- {distance.error:.2f}", flush=True)
+        values = network(as_saved(x)).values
+        distance = ud.evaluation.frechet_distance(values, reference)
+        line = f"{name:20} {distance.value:8.2f} +- {distance.error:.2f}"
+        if network.scale is not None:
+            own = values.shape[1] - fine_details(x[:1]).shape[1]
+            line += f"   without the details {fitted_frechet(values[:, :own], reference[:, :own]):.2f}"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
