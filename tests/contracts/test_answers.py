@@ -76,7 +76,7 @@ SLIPS = {
     "Make a model of a function": lambda: ud.compare(lambda u, t: u, ["ddim"], [5]),
     "NeuralDenoiser(process, parameterization, network)": lambda: ud.log_likelihood(NETWORK, X, ud.ExactTrace()),
     "Pass the model of a run: load('runs/a').denoiser": lambda: ud.sample("runs/a"),
-    "got [GaussianMixture()]$": lambda: ud.compare([MIXTURE], ["ddim"], [5]),
+    "got [GaussianMixtu": lambda: ud.compare([MIXTURE], ["ddim"], [5]),
     "Make an object of it: GaussianMixture(...)": lambda: ud.sample(ud.GaussianMixture),
     "objective must be an objective, such as Denoising(), got the class Denoising. Make": lambda: train(
         objective=ud.Denoising

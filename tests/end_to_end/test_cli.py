@@ -445,11 +445,11 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text("mine: 1")
     (picture := tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for option in ("--array", "--out"):
-        assert "is not a" in refused("sample", run, option, tmp_path / "x.yaml")
+        assert re.search(r"is not a|must be the name of a \.png", refused("sample", run, option, tmp_path / "x.yaml"))
         assert "cannot be used" in refused("sample", run, option, tmp_path / ("x" * 300))
         assert "does not exist" in refused("sample", run, option, tmp_path / ("x/" * 3000 + "x"))
     assert (tmp_path / "x.yaml").read_text() == "mine: 1"
-    both = ["--array", tmp_path / "x.npy", "--out", f"{tmp_path}/{tmp_path.name}/../x.npy"]
+    both = ["--array", tmp_path / "x.png", "--out", f"{tmp_path}/{tmp_path.name}/../x.png"]
     (tmp_path / tmp_path.name).mkdir()
     assert "--array writes to this file" in refused("sample", run, *both)
     for file in (run / "recipe.yaml", next(run.rglob("optimizer.pt"))):

@@ -29,7 +29,7 @@ def train(progress):
         ("compare", 1, lambda progress: ud.compare(MODEL, ["ddim"], [2], seeds=20, progress=progress).rows[0].x),
         (
             "log likelihood",
-            2,
+            1000,  # thousandths of the flow
             lambda progress: ud.log_likelihood(MODEL, X, TRACE, progress=progress).log_prob,
         ),
         ("train", 2, train),
