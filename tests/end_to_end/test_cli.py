@@ -449,7 +449,7 @@ def test_sample_refuses(run, tmp_path, monkeypatch):
         assert "cannot be used" in refused("sample", run, option, tmp_path / ("x" * 300))
         assert "does not exist" in refused("sample", run, option, tmp_path / ("x/" * 3000 + "x"))
     assert (tmp_path / "x.yaml").read_text() == "mine: 1"
-    both = ["--array", tmp_path / "x.png", "--out", f"{tmp_path}/{tmp_path.name}/../x.png"]
+    both = ["--array", tmp_path / "y.png", "--out", f"{tmp_path}/{tmp_path.name}/../y.png"]
     (tmp_path / tmp_path.name).mkdir()
     assert "--array writes to this file" in refused("sample", run, *both)
     for file in (run / "recipe.yaml", next(run.rglob("optimizer.pt"))):
