@@ -46,6 +46,7 @@ def test_a_name_is_its_solver_and_a_number_its_grid(run):
     assert torch.equal(run(OBJECTS[0], "uniform"), run(OBJECTS[0], ud.Uniform()))
 
 
+@pytest.mark.slow  # reference flows
 def test_names_and_numbers_where_a_flow_is_integrated():
     latent = ud.encode(MIXTURE, X, ud.Heun(), ud.Uniform(6))
     assert torch.equal(ud.encode(MIXTURE, X, "heun@uniform", 6), latent)

@@ -8,6 +8,7 @@ from tiny import refused, unidiff, write
 TINY = {"domain": {"type": "Interval", "cells": 8}, "times": [0.1], "start": {"type": "RandomField"}}
 
 
+@pytest.mark.slow  # a run with all its figures as PDF and SVG
 def test_a_run_writes_vector_files_too(tmp_path):
     words = ["run", write(tmp_path, TINY), "--out", tmp_path / "out", "--device", "cpu", "--format", "svg, png"]
     result = unidiff(*words)
@@ -33,6 +34,7 @@ def test_another_format_is_refused_before_anything_is_read(words, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # a figure of the papers, three times
 def test_a_reproduced_figure(tmp_path):
     assert unidiff("reproduce", "higham-7", "--quick", "--out", tmp_path, "--format", "pdf").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["higham-7.json", "higham-7.pdf", "higham-7.png"]

@@ -26,7 +26,12 @@ def train(progress):
     [
         ("sample", 3, lambda progress: ud.sample(MODEL, grid=3, seeds=2, progress=progress).x),
         ("edit", 2, lambda progress: ud.edit(MODEL, X[0], 0.8, "ddim@uniform", 2, progress=progress).x),
-        ("compare", 1, lambda progress: ud.compare(MODEL, ["ddim"], [2], seeds=20, progress=progress).rows[0].x),
+        pytest.param(
+            "compare",
+            1,
+            lambda progress: ud.compare(MODEL, ["ddim"], [2], seeds=20, progress=progress).rows[0].x,
+            marks=pytest.mark.slow,  # three reference flows
+        ),
         (
             "log likelihood",
             1000,  # thousandths of the flow
