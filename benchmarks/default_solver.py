@@ -123,15 +123,15 @@ def opened(name: str) -> Case:
     return cases()[name]()
 
 
-def measure(only: list[str] | None = None) -> list[Row]:
-    """The rows of this benchmark."""
+def measure(only: list[str] | None = None, counts: tuple[int, ...] = COUNTS) -> list[Row]:
+    """The rows of this benchmark, at these numbers of evaluations."""
     torch.set_num_threads(1)
     rows = []
     for name in only or cases():
         case = opened(name)
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for count in COUNTS:
+            for count in counts:
                 ours, best = case.of_default(count), case.of_best(count)[0]
                 what = f"error of the default, {name}, {count} evaluations"
                 rows.append(Row(what, ours, best, ours / best, 1.0, number=True))
