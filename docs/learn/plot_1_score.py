@@ -60,7 +60,7 @@ right.set(xlabel="density")
 # Your own score is a function. For data N(1, 0.3²) on a process with :math:`\alpha = 1` it is
 # :math:`(1 - u) / (0.3^2 + \sigma^2)`:
 rising = ud.VESDE()
-own = ud.FunctionDenoiser(rising, lambda u, t: (1 - u) / (0.3**2 + rising.sigma(t) ** 2), shape=(1,))
+own = ud.FromFunction(rising, ud.Score(), lambda u, sigma: (1 - u) / (0.3**2 + sigma**2), shape=(1,))
 x = ud.sample(own, seeds=400).x
 print(f"mean {x.mean():.3f} (1), standard deviation {x.std():.3f} (0.3)")
 

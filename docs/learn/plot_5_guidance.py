@@ -43,7 +43,7 @@ for scale, x in drawn.items():
 # unconditional model and scale 1 both methods follow the same score.
 level = model.process.level(0.4)
 u = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-plain = ud.FunctionDenoiser(model.process, lambda u, t: model(u, model.process.level(t)).score, (2,))  # without labels
+plain = ud.FromFunction(model.process, ud.Score(), lambda u, level: model(u, level).score, (2,))  # without labels
 guided = ud.ClassifierGuidance(plain, ud.MixtureClassifier(model), 1.0)
 conditional = model(u, level, label=label[:5])
 assert torch.allclose(guided(u, level, label=label[:5]).score, conditional.score, atol=1e-9)
