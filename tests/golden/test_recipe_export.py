@@ -32,7 +32,9 @@ UNETS = {name: recipe for name, recipe in WRITTEN.items() if recipe.get("backbon
 # Conditionings other than labels are images, which diffusers' U-Net has no way to take.
 IMAGES = [name for name, recipe in UNETS.items() if recipe.get("conditioning", {"type": "Labels"})["type"] != "Labels"]
 SIGNALS = [name for name, recipe in UNETS.items() if recipe["data"]["type"] == "Notes"]
-DDPMS = [name for name, recipe in UNETS.items() if recipe["process"]["type"] == "DDPM" and name not in IMAGES + SIGNALS]
+# A preconditioned network goes without a pipeline, as that of another process does.
+PLAIN = [name for name, recipe in UNETS.items() if recipe["parameterization"]["type"] != "Preconditioned"]
+DDPMS = [name for name in PLAIN if UNETS[name]["process"]["type"] == "DDPM" and name not in IMAGES + SIGNALS]
 OTHERS = [name for name in UNETS if name not in DDPMS + IMAGES + SIGNALS]
 
 
