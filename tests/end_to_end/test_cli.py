@@ -537,7 +537,7 @@ def test_likelihood_of_pictures(run):
     facts = json.loads(result.out)
     assert (facts["data"], facts["count"], facts["levels"], facts["step"]) == ("Digits test", 3, 256, 2)
     assert facts["stand_in"] is None
-    assert "likelihood 3/3" in result.err
+    assert "likelihood 1000/1000" in result.err  # thousandths of the flow
     assert "bound 50/50" in result.err
     loaded, x = ud.load(run), ud.data.Digits().open("test").batch(torch.arange(3))
     options = {"levels": 256, "seeds": [4, 5, 6]}

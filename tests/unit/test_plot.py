@@ -233,6 +233,16 @@ def test_what_cannot_be_told_from_the_reference_is_hollow_in_a_band_below_it():
     assert min(ax.get_yticks()) >= 4e-3  # which is no number
 
 
+@pytest.mark.parametrize("floor", [math.inf, math.nan])
+def test_a_reference_that_is_no_number_is_no_band(floor):
+    """That of a reference flow that did not settle; the curves are drawn as without one."""
+    falling = plot.Curve("a", "a", [5, 10, 20], [0.1, 0.01, 0.001], [0.0, 0.0, 0.0])
+    (ax,) = plot.save_curves([plot.Panel("flow", "rms", [falling], floor, "the reference")], "x", None).axes
+    assert ax.get_lines()[0].get_ydata().tolist() == falling.y
+    assert ax.get_ylim() == pytest.approx((0.001 / 1.5, 0.13))
+    assert not ax.texts
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_the_same_figure_is_the_same_bytes(tmp_path, kind):
     """Also where a library writes the date, or names parts at random."""

@@ -109,6 +109,8 @@ def save_curves(panels: Sequence[Panel], x: str, path: str | Path | None, captio
 
 
 def _draw_panel(ax: Any, panel: Panel, names: Sequence[str], labels: dict[str, str], entries: dict[str, Any]) -> None:
+    if not math.isfinite(panel.floor or 0.0):  # the error of a reference that has not settled: nothing to compare with
+        panel = panel._replace(floor=None)
     curves = {curve.name: _split(curve, panel.floor) for curve in panel.curves}
     clear = [point for seen, _ in curves.values() for point in seen]
     hidden = [point for _, below in curves.values() for point in below]
