@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 import unidiff as ud
-from unidiff.figures.study import Row, Study, Table, main, qualities, steps_in
-from unidiff.plot import save_dots
+from unidiff.figures.equal_seconds import networks_at_equal_seconds
+from unidiff.figures.study import Row, Study, Table, draw_qualities, main
 
 DATA = ud.data.Digits()
 NETWORKS: dict[str, Callable[[], ud.Backbone]] = {
@@ -29,28 +27,12 @@ NETWORKS: dict[str, Callable[[], ud.Backbone]] = {
 def measure(seed: int, quick: bool) -> Iterator[Row]:
     """The networks, one after the other."""
     seconds, count, evaluations = (0.2, 40, 2) if quick else (30.0, 300, 20)
-    samples, own = {}, {}
-    for name, network in NETWORKS.items():
-
-        def trained(steps: int, network: Callable[[], ud.Backbone] = network) -> ud.NeuralDenoiser:
-            torch.manual_seed(seed)
-            model = ud.NeuralDenoiser(ud.DDPM(), ud.V(), network())
-            settings = ud.Training(steps, batch=32, lr=2e-3, warmup=20, ema=0.99, precision="fp32", tensorboard=False)
-            return ud.train(model, DATA.open(), ud.Denoising(), settings, seed=seed)
-
-        steps = steps_in(seconds, trained)
-        model, seeds = trained(steps), range(count * seed, count * (seed + 1))
-        samples[name] = ud.sample(model, ud.DDIM(), ud.Uniform(evaluations), DATA.shape, seeds).x
-        own[name] = {"parameters": sum(weight.numel() for weight in model.backbone.parameters()), "steps": steps}
-    for name, row in qualities(samples, DATA, seed).items():
-        yield row._replace(numbers={**row.numbers, **own.get(name, {})})
+    return networks_at_equal_seconds(NETWORKS, DATA, seed, seconds=seconds, count=count, evaluations=evaluations)
 
 
 def draw(table: Table, path: Path) -> None:
     """Distance, precision and recall of each network."""
-    names = {"frechet": "Frechet distance", "precision": "precision", "recall": "recall"}
-    dots = [table.dots(name, title, "real data") for name, title in names.items()]
-    save_dots(dots, path, "Networks trained for equal CPU seconds on 8x8 digits. Dashed: real data.")
+    draw_qualities(table, path, "Networks trained for equal CPU seconds on 8x8 digits. Dashed: real data.")
 
 
 STUDY = Study(

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unidiff as ud
-from unidiff.figures.study import QUALITIES, Row, Study, Table, main, qualities, steps_in
+from unidiff.figures.equal_seconds import steps_in
+from unidiff.figures.study import QUALITIES, Row, Study, Table, main, qualities
 from unidiff.plot import save_dots
 
 DATA = ud.data.Digits()

@@ -57,6 +57,7 @@ def test_mistakes_are_one_message_and_no_file(tmp_path):
         ([run, "--count", 298, "--out", folder], "--count must be at most 297 from --index 0, got 298"),
         ([run, "--split", "val"], "--split must be test or train"),
         ([run, "--count", 2, "--out", tmp_path / "x.png"], "a file holds one sample"),
+        ([run, "--out", tmp_path / "x.png", "--mask", f"{tmp_path}/./x.png"], "--out writes to this file"),
         ([run, "--out", tmp_path / "x.jpg"], "name a file .png or .npy, or a folder"),
         (["digits", "--size", 3], "--size 3 must be an integer from 8 to 8192"),
         (["ring", "--out", tmp_path / "x.png"], "samples of shape (2,) are not images"),

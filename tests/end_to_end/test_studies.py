@@ -15,7 +15,8 @@ from PIL import Image
 from tiny import in_process
 
 from unidiff.errors import ParameterError, RunError, RunFailed
-from unidiff.figures.study import Row, Study, Table, main, run_study, steps_in
+from unidiff.figures.equal_seconds import steps_in
+from unidiff.figures.study import Row, Study, Table, main, run_study
 from unidiff.plot import Dots, save_dots
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ import typer
 from unidiff.cli import completion
 from unidiff.cli.console import say
 from unidiff.cli.options import AllowImports, AsJson, Overrides
+from unidiff.cli.output import place_of
 from unidiff.errors import RecipeError, RunError, RunFailed, require, require_whole
 from unidiff.writable import require_file, require_writable
 
@@ -51,6 +52,8 @@ def data(
         raise RunError(f"--out {out}: name a file .png or .npy, or a folder.")
     if one and count > 1:
         raise RunError(f"--out {out}: a file holds one sample. Name a folder for --count {count}.")
+    if out is not None and mask is not None and place_of(out) == place_of(mask):
+        raise RunError(f"--mask {mask}: --out writes to this file. Name another one for the mask.")
     if mask is not None and mask.suffix not in _KINDS:
         raise RunError(f"--mask {mask}: name a file .png or .npy.")
     import torch
@@ -95,7 +98,7 @@ def data(
     except OSError as error:
         raise RunFailed(f"{error}. Choose another place with --out.") from error
     labels = None if source.labels is None else [int(source.labels[row]) for row in rows]
-    classes = source.class_names if source.class_names is not None else None
+    classes = source.class_names
     if as_json:
         facts = {"name": source.name, "count": len(source), "shape": list(shape), "classes": classes, "labels": labels}
         facts |= {"checksum": source.checksum, "stand_in": source.stand_in, "files": [str(path) for path in files]}

@@ -13,7 +13,7 @@ import typer
 from unidiff.errors import RunError
 from unidiff.writable import require_file
 
-__all__ = ["OutputOptions"]
+__all__ = ["OutputOptions", "place_of"]
 
 _ARRAY = {"a .npy array": b"\x93NUMPY"}
 _IMAGES = {
@@ -58,13 +58,13 @@ class OutputOptions:
                     require_file(path, option, kind, "It is part of a run: choose another file.")
                 else:
                     require_file(path, option)
-        if self.out is not None and self.array is not None and _place(self.out) == _place(self.array):
+        if self.out is not None and self.array is not None and place_of(self.out) == place_of(self.array):
             raise RunError(f"--out {self.out}: --array writes to this file. Name another one for the image.")
 
     def keep(self, *files: Path | None) -> None:
         """Raise a RunError if the samples would replace one of these files, from which they are to be made."""
         for option, path in (("--array", self.array), ("--out", self.out)):
-            if path is not None and _place(path) in [_place(file) for file in files if file is not None]:
+            if path is not None and place_of(path) in [place_of(file) for file in files if file is not None]:
                 raise RunError(f"{option} {path}: the samples are made from this file. Choose another file.")
 
     def folder_of(self, run: Path) -> Path:
@@ -96,7 +96,7 @@ class OutputOptions:
         return path
 
 
-def _place(path: Path) -> Path:
+def place_of(path: Path) -> Path:
     """A path without links and dots but for its own name: what is there is replaced, also a link."""
     return Path(os.path.realpath(path.parent), path.name)
 
@@ -104,7 +104,7 @@ def _place(path: Path) -> Path:
 def _is_in_a_run(path: Path) -> bool:
     from unidiff.run.directory import RunDirectory
 
-    for folder in _place(path).parents:
+    for folder in place_of(path).parents:
         with suppress(RunError):  # of a folder that cannot be one
             if RunDirectory(folder).exists():
                 return True

@@ -23,15 +23,14 @@ from unidiff.evaluation.real import RealData
 from unidiff.evaluation.scores import shown
 from unidiff.files import digest, whole_files
 from unidiff.plot.diagrams import Curve
-from unidiff.plot.dots import Dots
+from unidiff.plot.dots import Dots, save_dots
 from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable
 
-__all__ = ["QUALITIES", "Measured", "Row", "Study", "Table", "main", "qualities", "run_study", "steps_in"]
+__all__ = ["QUALITIES", "Measured", "Row", "Study", "Table", "draw_qualities", "main", "qualities", "run_study"]
 
 _BYTES = 2_000_000  # of one study, about
-_TRIAL = 20  # steps
 QUALITIES = ("frechet", "precision", "recall", "memorization")
 
 
@@ -218,25 +217,6 @@ def main(description: str, study: Study) -> None:
     print(f"{study.question}\nMean +- standard error over {len(words.seeds)} seeds.\n\n{table.text()}")
 
 
-def steps_in(seconds: float, train: Callable[[int], object], clock: Callable[[], float] = time.process_time) -> int:
-    """Steps, at least 1, that a training takes in so many seconds, by three short ones.
-
-    What every one of them needs beside its steps is left out, and what the first alone does, such as imports.
-
-    Args:
-        seconds: Of the clock.
-        train: Trains afresh for a number of steps.
-        clock: By default that of CPU seconds.
-    """
-    spent = []
-    for steps in (_TRIAL, _TRIAL, 3 * _TRIAL):
-        started = clock()
-        train(steps)
-        spent.append(clock() - started)
-    step = max(spent[2] - spent[1], spent[2] / 3) / (2 * _TRIAL)  # at least half of the mean, whatever else runs
-    return max(1, round(seconds / step))
-
-
 def qualities(
     samples: Mapping[str, Tensor], data: Dataset | RealData, seed: int, names: Sequence[str] = QUALITIES
 ) -> dict[str, Row]:
@@ -254,3 +234,9 @@ def qualities(
         row.name: Row(row.name, {name: row.measures[name].value for name in names if name in row.measures}, facts)
         for row in (found.floor, *found.rows)
     }
+
+
+def draw_qualities(table: Table, path: Path, caption: str) -> None:
+    """Draw distance, precision and recall of the cases of a table, beside those of real data."""
+    names = {"frechet": "Frechet distance", "precision": "precision", "recall": "recall"}
+    save_dots([table.dots(name, title, "real data") for name, title in names.items()], path, caption)
