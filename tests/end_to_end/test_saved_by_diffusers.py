@@ -17,7 +17,10 @@ from unidiff.errors import ParameterError
 from unidiff.interop.diffusers import load
 from unidiff.pretrained import is_saved
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+    pytest.mark.slow,  # four pipelines of diffusers are made and saved
+]
 THREE = ("--set", "sampling.grid={type: Uniform, steps: 3}", "--count", 2)
 
 
@@ -97,7 +100,6 @@ def test_a_flow_is_sampled_at_its_own_times(saved):
     assert bool((times[1:50] > plain + 1e-4)[:-1].all())  # shifted to the noise
 
 
-@pytest.mark.slow  # three commands that draw samples hundreds of times
 def test_compared_tuned_and_evaluated(saved):
     options = ("--solvers", "ddim,exponential", "--nfe", "2,3", "--count", 20)
     rows = done("compare", saved / "pixels", saved / "flow", *options, "--out", "compared")["rows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import yaml
 from tiny import RING, refused, unidiff, write
 
@@ -13,6 +14,7 @@ import unidiff as ud
 RUN = "shipped:ddpm_digits"
 
 
+@pytest.mark.slow  # a training, and its end once more
 def test_run_and_check_write_them_into_the_recipe(tmp_path):
     path = write(tmp_path, RING)
     facts = json.loads(unidiff("check", path, "--solver", "heun@karras:5", "--steps", 7, "--json").out)
