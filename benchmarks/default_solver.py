@@ -93,7 +93,8 @@ def further() -> dict[str, Problem]:
 def trained(data: Tensor, network: torch.nn.Module, steps: int, count: int, dtype: torch.dtype = F64) -> Case:
     """A network after a short training."""
     model = ud.NeuralDenoiser(PROCESS, ud.Eps(), network)
-    ud.train(model, data, ud.Denoising(), ud.Training(steps, batch=64, lr=2e-3, precision="fp32"))
+    settings = ud.Training(steps, batch=64, lr=2e-3, ema=0.99, precision="fp32")
+    model = ud.train(model, data, ud.Denoising(), settings)  # the average, as every run is sampled
     return Case(model.to(dtype).eval().requires_grad_(False), tuple(data.shape[1:]), count, dtype)
 
 
@@ -109,7 +110,7 @@ def cases() -> dict[str, Callable[[], Case]]:
     every = {**problems(), **further()}
     return {
         **{name: lambda problem=problem: exact(problem) for name, problem in every.items()},  # type: ignore[misc]
-        "network, ring": lambda: trained(ring.batch(torch.arange(len(ring))), ud.MLP((2,)), 1500, 64),
+        "network, ring": lambda: trained(ring.batch(torch.arange(len(ring))), ud.MLP((2,)), 4000, 64),
         "network, digits": lambda: trained(
             digits.batch(torch.arange(1500)), ud.UNet((1, 8, 8), **small), 600, 24, torch.float32
         ),
