@@ -119,7 +119,7 @@ class PowerAverages:
         self._network, self._every, self._writes = network, every, writes
         self._snapshots = None if folder is None else Snapshots(folder)
         self._powers = [exponent(sigma_rel) + 1 for sigma_rel in LENGTHS if every]
-        self._weights = list(network.parameters())
+        self._weights: list[Tensor] = list(network.parameters())
         self._averages = [[weight.detach().clone() for weight in self._weights] for _ in self._powers]
 
     @torch.no_grad()

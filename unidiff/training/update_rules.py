@@ -32,7 +32,7 @@ class _Rule(torch.optim.Optimizer):
             if moving := [weight for weight in group["params"] if weight.grad is not None]:
                 self._move(moving, group)
 
-    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class OrthogonalMomentum(_Rule):
         settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas, "eps": eps}
         super().__init__(weights, settings)
 
-    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         lr, momentum = group["lr"], group["momentum"]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         for weight in (weight for weight in weights if weight.ndim > 1):
@@ -70,7 +70,7 @@ class OrthogonalMomentum(_Rule):
         if vectors := [weight for weight in weights if weight.ndim < 2]:
             self._adam(vectors, group)
 
-    def _adam(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _adam(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         """Adam (Kingma & Ba 2015, algorithm 1)."""
         states, gradients = [self.state[weight] for weight in weights], [*map(_gradient, weights)]
         means = [state.setdefault("exp_avg", torch.zeros_like(w)) for state, w in zip(states, weights)]
@@ -112,7 +112,7 @@ class FactoredMoments(_Rule):
         settings = {"lr": lr, "weight_decay": weight_decay, "decay_power": decay_power, "threshold": threshold}
         super().__init__(weights, settings)
 
-    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         lr = group["lr"]
         count = _counted([self.state[weight] for weight in weights])
         fresh = count ** -group["decay_power"]  # 1 - beta_2 of step t: the first has no past
@@ -123,7 +123,7 @@ class FactoredMoments(_Rule):
             step = _rms(weight).clamp(min=_LEAST_SCALE) * min(lr, 1 / math.sqrt(count))
             weight.mul_(1 - lr * group["weight_decay"]).sub_(update * step)
 
-    def _variance(self, weight: nn.Parameter, gradient: Tensor, fresh: float) -> Tensor:
+    def _variance(self, weight: Tensor, gradient: Tensor, fresh: float) -> Tensor:
         """The mean squared gradient of each entry, from those of its row and its column."""
         state, squares = self.state[weight], gradient.square() + _TINY
         if weight.ndim < 2:
@@ -168,7 +168,7 @@ class ScheduleFreeSteps(_Rule):
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps})
         self._averages = dict(zip(self.param_groups[0]["params"], averages))
 
-    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         lr, (share, decay) = group["lr"], group["betas"]
         states, gradients = [self.state[weight] for weight in weights], [*map(_gradient, weights)]
         moving = [state.setdefault("z", weight.detach().clone()) for state, weight in zip(states, weights)]
@@ -184,7 +184,7 @@ class ScheduleFreeSteps(_Rule):
         torch._foreach_lerp_(weights, averages, share)
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
+def _gradient(weight: Tensor) -> Tensor:
     """The gradient of a weight that has one."""
     assert weight.grad is not None
     return weight.grad
@@ -203,7 +203,7 @@ def _counted(states: Sequence[dict[str, Any]]) -> int:
 
 
 def _root_mean_squares(
-    states: Sequence[dict[str, Any]], gradients: Sequence[Tensor], decay: float, eps: float, count: int
+    states: Sequence[dict[str, Any]], gradients: list[Tensor], decay: float, eps: float, count: int
 ) -> tuple[Tensor, ...]:
     """sqrt(v / (1 - decay^t)) + eps of each gradient, its averaged squares v brought up to date."""
     squares = [state.setdefault("exp_avg_sq", torch.zeros_like(g)) for state, g in zip(states, gradients)]
