@@ -148,6 +148,7 @@ from unidiff.process.variance_preserving import SubVPSDE as SubVPSDE
 from unidiff.rescheduled import Rescheduled as Rescheduled
 from unidiff.run.load import Run as Run
 from unidiff.run.load import load as load
+from unidiff.run.posthoc import posthoc_ema as posthoc_ema
 from unidiff.run.task import load_recipe as load_recipe
 from unidiff.schedule import BetaTable as BetaTable
 from unidiff.schedule import Cosine as Cosine

@@ -61,7 +61,7 @@ def test_lengths_and_exponents():
     for sigma_rel in (0.01, 0.05, 0.1, 0.25):
         assert relative_length(exponent(sigma_rel)) == pytest.approx(sigma_rel, rel=1e-9)
     for wrong in (0, -0.1, 0.3, math.nan):
-        with pytest.raises(ParameterError, match="sigma_rel must be a number above 0 and below 0.2887"):
+        with pytest.raises(ParameterError, match=r"sigma_rel must be a number above 0 and below 0\.2887"):
             exponent(wrong)
 
 
