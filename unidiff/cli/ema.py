@@ -47,6 +47,5 @@ def ema(
     if as_json:
         print(json.dumps({"directory": str(target), **facts}))
     else:
-        say(
-            f"{target}: the average of {run} with sigma_rel = {sigma_rel:g} at step {made.step}, to {facts['error']:.2%}"
-        )
+        length = f"sigma_rel = {sigma_rel:g} at step {made.step}, its profile to {facts['error']:.2%}"
+        say(f"{target}: {run} with the average of {length}")

@@ -84,7 +84,7 @@ def memory_of_weights(count: int, training: Training) -> int:
 
 
 def disk_of_weights(count: int, training: Training) -> int:
-    """Bytes of so many weights in a run directory: its checkpoints, with the one that is being written, and averages."""
+    """Bytes of so many weights in a run directory: its checkpoints, one of them unfinished, and its snapshots."""
     snapshots = math.ceil(training.steps / training.posthoc_every) if training.posthoc_every else 0
     each = 2 + training.optimizer.moments + _powers(training)
     return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots)
