@@ -34,7 +34,7 @@ def test_weight_decay_is_set_in_one_place():
     assert ud.Training(1, optimizer=ud.Muon(weight_decay=0.2)).optimizer.decay(0.0) == 0.2
     with pytest.raises(ParameterError, match=r"weight_decay: 0.1 is set beside optimizer.weight_decay = 0.2"):
         ud.Training(1, weight_decay=0.1, optimizer=ud.Muon(weight_decay=0.2))
-    with pytest.raises(ParameterError, match="write arguments: {weight_decay: 0.1} in the optimizer"):
+    with pytest.raises(ParameterError, match=r"write arguments: \{weight_decay: 0.1\} in the optimizer"):
         ud.Training(1, weight_decay=0.1, optimizer=ud.TorchOptimizer("SGD"))
 
 
@@ -101,7 +101,7 @@ def test_a_run_does_not_continue_with_another_optimiser(tmp_path):
 def test_what_a_continued_run_may_change():
     began = ud.Training(9, optimizer=ud.Muon())
     ud.Training(9, optimizer=ud.Muon(momentum=0.9), lr=1.0).check_continues(began)
-    with pytest.raises(ParameterError, match="optimizer: cannot change in a run from Muon to torch.optim.SGD"):
+    with pytest.raises(ParameterError, match=r"optimizer: cannot change in a run from Muon to torch\.optim\.SGD"):
         ud.Training(9, optimizer=torch.optim.SGD).check_continues(began)
     with pytest.raises(ParameterError, match="posthoc_every must be 0 in a run that began without"):
         ud.Training(9, optimizer=ud.Muon(), posthoc_every=3).check_continues(began)
