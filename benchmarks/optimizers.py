@@ -31,7 +31,7 @@ OPTIMIZERS = {
     "ScheduleFree": (ud.ScheduleFree(), 2e-3),
 }
 chosen = options.only.split(",") if options.only else [*OPTIMIZERS]
-recipe = ud.load_recipe("ddpm_digits", [f"training.steps={options.steps}"])
+recipe: Any = ud.load_recipe("ddpm_digits", [f"training.steps={options.steps}"])
 source, held_back = recipe.data.open(), recipe.data.open("test")
 digits = held_back.batch(torch.arange(len(held_back))).repeat(16, 1, 1, 1)
 times = (torch.arange(len(digits), dtype=torch.float64) + 0.5) / len(digits)
