@@ -148,6 +148,7 @@ from unidiff.process.variance_preserving import SubVPSDE as SubVPSDE
 from unidiff.rescheduled import Rescheduled as Rescheduled
 from unidiff.run.load import Run as Run
 from unidiff.run.load import load as load
+from unidiff.run.posthoc import posthoc_ema as posthoc_ema
 from unidiff.run.task import load_recipe as load_recipe
 from unidiff.schedule import BetaTable as BetaTable
 from unidiff.schedule import Cosine as Cosine
@@ -194,7 +195,13 @@ from unidiff.tasks.classification import load_classifier as load_classifier
 from unidiff.tasks.report import report as report
 from unidiff.tasks.saving import save as save
 from unidiff.training.loop import train as train
+from unidiff.training.optimizer import Adafactor as Adafactor
+from unidiff.training.optimizer import AdamW as AdamW
+from unidiff.training.optimizer import Muon as Muon
+from unidiff.training.optimizer import Optimizer as Optimizer
+from unidiff.training.optimizer import ScheduleFree as ScheduleFree
 from unidiff.training.settings import Training as Training
+from unidiff.training.torch_optimizer import TorchOptimizer as TorchOptimizer
 from unidiff.variational import Bound as Bound
 from unidiff.variational import variational_bound as variational_bound
 from unidiff.velocity import PerSamplePosterior as PerSamplePosterior

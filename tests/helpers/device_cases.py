@@ -201,9 +201,25 @@ def accelerator_on(device: torch.device, settings: ud.Training) -> Accelerator:
     return accelerator
 
 
-def trained(model: Any, source: Any, objective: Any, device: torch.device, steps: int, **options: Any) -> Tensor:
-    """The weights after some steps, flat."""
-    settings = ud.Training(steps=steps, batch=8, lr=1e-2, precision="fp32", log_every=1000, checkpoint_every=1000)
+def trained(
+    model: Any,
+    source: Any,
+    objective: Any,
+    device: torch.device,
+    steps: int,
+    optimizer: ud.Optimizer | None = None,
+    **options: Any,
+) -> Tensor:
+    """The averaged weights after some steps, flat."""
+    settings = ud.Training(
+        steps=steps,
+        batch=8,
+        lr=1e-2,
+        precision="fp32",
+        log_every=1000,
+        checkpoint_every=1000,
+        optimizer=optimizer or ud.AdamW(),
+    )
     result = ud.train(
         model, source, objective, settings, accelerator=accelerator_on(device, settings), report=print, **options
     )
@@ -230,11 +246,11 @@ def objective_cases() -> list[Case]:
 
             cases.append(Case(f"train-{name}-{type(process).__name__}", task))
 
-    def denoising(objective: Objective) -> Task:
+    def denoising(objective: Objective, optimizer: ud.Optimizer | None = None) -> Task:
         def task(device: torch.device, steps: int) -> Tensor:
             torch.manual_seed(0)
             model = ud.NeuralDenoiser(ud.DDPM(5), ud.X0(), ud.MLP((2,), width=8, depth=1))
-            return trained(model, source, objective, device, steps)
+            return trained(model, source, objective, device, steps, optimizer)
 
         return task
 
@@ -243,6 +259,8 @@ def objective_cases() -> list[Case]:
     for objective in (*varied, *(ud.Denoising(coupling=coupling) for coupling in couplings)):
         parts = f"{type(objective.times).__name__}-{type(objective.coupling).__name__}"
         cases.append(Case(f"train-{parts}", denoising(objective)))
+    for optimizer in (ud.Muon(), ud.Adafactor(), ud.ScheduleFree()):
+        cases.append(Case(f"train-{optimizer.kind}", denoising(ud.Denoising(), optimizer)))
 
     def classifier(device: torch.device, steps: int) -> Tensor:
         torch.manual_seed(0)

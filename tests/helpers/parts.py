@@ -40,6 +40,7 @@ FROZEN = (
         ud.codec.CodecObjective,
         ud.codec.PixelError,
         ud.Acceleration,
+        ud.Optimizer,
     ),
 )
 
@@ -106,6 +107,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
     "Unavailable": [{"sample_shape": (2,), "class_count": 3}],
+    "TorchOptimizer": [{"name": "SGD"}, {"name": "RAdam", "arguments": {"betas": [0.8, 0.9]}}],
     "Pairs": [{"path": "noise.npy"}],
     "HuggingFaceImages": [{"path": "photos"}],
     "Identity": [{"name": "y"}, {"name": "embedding", "noise": 0.1, "dropout": 0.1}],

@@ -27,7 +27,9 @@ from unidiff.pretrained import read_json
 from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.run.directory import RunDirectory
 from unidiff.run.task import load_recipe
-from unidiff.training.checkpoint import Checkpoint, Checkpoints, require_like
+from unidiff.training.checkpoint import Checkpoint, Checkpoints
+from unidiff.training.optimizer import AdamW
+from unidiff.training.optimizer_state import require_like
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FEW, MANY = 12, 150
@@ -124,7 +126,7 @@ def checkpoint(folder: Path) -> tuple[Checkpoints, Path, Callable[[], object]]:
 
     def restore(saved: Checkpoint) -> None:
         network.load_state_dict(saved.model)
-        require_like(saved.optimizer, optimizer)
+        require_like(saved.optimizer, optimizer, AdamW())
         optimizer.load_state_dict(saved.optimizer)
         float(saved.extra["seconds"]) + float(saved.extra["loss_sum"])
         optimizer.step()  # what was read can be trained with

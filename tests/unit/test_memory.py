@@ -137,7 +137,7 @@ def test_a_forecast_counts_what_autograd_keeps():
 
     training = Training(10, batch=6, accumulate=3)
     needs = forecast(256, sketch, (8,), training, accelerator_for(training, "cpu"), operations=True)
-    assert (needs.weights, needs.sample, needs.flops) == (memory_of_weights(256), 4 * (8 + 16), 2 * 256)
+    assert (needs.weights, needs.sample, needs.flops) == (memory_of_weights(256, training), 4 * (8 + 16), 2 * 256)
     assert needs.weights == 20 * 256  # weight, gradient, average, two moments
     assert needs.memory == needs.weights + 2 * needs.sample  # 6 samples in 3 parts
     assert "of memory and about 1 s on cpu" in needs.text()

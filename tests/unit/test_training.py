@@ -25,6 +25,7 @@ from unidiff.training.clipping import all_finite, clip_gradient
 from unidiff.training.device import resolve_device, resolve_precision
 from unidiff.training.ema import EMA
 from unidiff.training.loop import Interrupted
+from unidiff.training.power_average import Snapshots
 
 
 def settings(**changes):
@@ -479,6 +480,11 @@ CASES = {
     "plain": (ring_model, "ring", {}),
     "accumulated": (ring_model, "ring", {"accumulate": 2, "warmup": 3, "weight_decay": 0.01}),
     "bf16": (ring_model, "ring", {"precision": "bf16"}),
+    "muon": (ring_model, "ring", {"optimizer": ud.Muon(weight_decay=0.1), "warmup": 2, "posthoc_every": 2}),
+    "adafactor": (ring_model, "ring", {"optimizer": ud.Adafactor()}),
+    "schedule-free": (ring_model, "ring", {"optimizer": ud.ScheduleFree(), "warmup": 3}),
+    "radam": (ring_model, "ring", {"optimizer": torch.optim.RAdam}),
+    "nadam": (ring_model, "ring", {"optimizer": ud.TorchOptimizer("NAdam", {"weight_decay": 0.1})}),
     "dropout": (dropout_model, "digits", {"batch": 4, "accumulate": 2, "steps": 3}),
     "dropout-bf16": (dropout_model, "digits", {"batch": 4, "precision": "bf16"}),
 }
@@ -509,8 +515,11 @@ def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
         fresh = make()
         resumed = fit(fresh, source, settings=plan, checkpoints=checkpoints, on_step=seen.append)
         found = checkpoints.load(print)
-        for part in ("step", "model", "ema", "optimizer"):
+        for part in ("step", "model", "ema", "optimizer", "averages"):
             assert equal(getattr(found, part), getattr(expected, part)), (step, part)
+        pairs = [Snapshots(tmp_path / name / "averages").paths() for name in (str(step), "whole")]
+        assert pairs[0].keys() == pairs[1].keys()
+        assert all(pairs[0][key].read_bytes() == pairs[1][key].read_bytes() for key in pairs[0])
         assert metrics_of(seen) == metrics_of(whole), step
         assert equal(dict(resumed.backbone.state_dict()), dict(expected.ema))
 

@@ -48,6 +48,7 @@ _FUNCTIONS = {
             "compare",
             "evaluate",
             "tune",
+            "ema",
             "export",
             "push",
             "report",

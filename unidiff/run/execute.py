@@ -24,7 +24,7 @@ from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory
 from unidiff.run.environment import environment
 from unidiff.run.extension import DAMAGED, changed_data, changed_numbers, record_extension
-from unidiff.run.forecast import Pace, forecast, memory_of_weights, remarks
+from unidiff.run.forecast import Pace, disk_of_weights, forecast, memory_of_weights, remarks
 from unidiff.run.load import Run
 from unidiff.run.origin import gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
@@ -133,11 +133,11 @@ class TrainingTask(Task, Generic[M]):
 
     def facts(self) -> dict[str, Any]:
         """The number of weights, and the memory that training needs beside a batch; see `Task.facts`."""
-        return {"parameters": (count := self.count_weights()), "memory": memory_of_weights(count)}
+        return {"parameters": (count := self.count_weights()), "memory": memory_of_weights(count, self.training)}
 
     def verdict(self) -> str:
         """With the number of weights; see `Task.verdict`."""
-        memory = as_bytes(memory_of_weights(count := self.count_weights()))
+        memory = as_bytes(memory_of_weights(count := self.count_weights(), self.training))
         return f"Valid. The network has {count:,} parameters; training needs {memory} of memory and that of a batch."
 
     def resumed(self, directory: Path, *, allow_imports: bool = False, extend: bool = False) -> Task:
@@ -180,7 +180,7 @@ class TrainingTask(Task, Generic[M]):
         if resume:
             changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
         count = self.count_weights()
-        needed = 16 * count * (self.training.keep + 1) + 50_000_000  # weights, average, Adam's moments in a checkpoint
+        needed = disk_of_weights(count, self.training) + 50_000_000
         before = files.check(resume, options.get("overwrite", False), needed)
         needs = forecast(count, self.sketch, self.data.shape, self.training, accelerator, dry_run)
         needs.require(self.key)

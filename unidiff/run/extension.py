@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from unidiff.errors import RecipeError, RunError, is_whole
+from unidiff.errors import ParameterError, RecipeError, RunError, is_whole
 from unidiff.machine import now
 from unidiff.recipe.shipped import read_source
 from unidiff.run.directory import RunDirectory
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMAGED", "SAVED", "changed_data", "changed_numbers", "record_extension", "require_own_recipe"]
 
-SAVED = "saved"  # status of a model that was trained in code: there is no training to continue
+SAVED = "saved"  # status of a model that was trained in code, or averaged later: there is no training to continue
 DAMAGED = "damaged data"  # status of a run that met a sample it could not read: its data are then expected to change
 _FREE = ("training", "sampling", "data", "smaller_recipe")  # keys of a recipe that do not define the model
 _BEGINNING = ("objective", "seed", "start", "train", "teacher")  # that do not matter to a trained one
@@ -51,7 +51,7 @@ def changed_numbers(
     directory = files.path
     files.require()
     if files.read_manifest().status == SAVED:
-        problem = "this model was saved by unidiff.save, without the state of its training"
+        problem = "this model was saved without the state of its training"
         raise RunError(f"{directory}: {problem}. `start: {directory}` in a recipe begins with its weights.")
     now_there, recorded, new_one = read_source(files.recipe)[1], files.read_manifest().recipe_yaml, task.to_yaml()
     began = now_there if recorded is None else recorded
@@ -80,6 +80,10 @@ def changed_numbers(
     if (name := saved.data.replaced) and before["data"].get(name) != after["data"].get(name):
         raise RunError(f"{another}. {own}, or start another with --out: data.{name} cannot change in a run.")
     old, new = saved.training, task.training
+    try:
+        new.check_continues(old)
+    except ParameterError as error:
+        raise RunError(f"{another}. {own}, or start another with --out: training.{error}.") from error
     if not (extend or (len(changes) == 1 and new.steps > old.steps)):
         numbers = f"continue it with these numbers (`unidiff resume {directory} --extend --set KEY=VALUE`)"
         raise RunError(f"{another}. {own}, {numbers}, or start another with --out.")

@@ -17,15 +17,15 @@ from unidiff.data.base import OpenDataset
 from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
 from unidiff.training.device import has_bf16
 from unidiff.training.execution import executed
+from unidiff.training.power_average import LENGTHS
 from unidiff.training.settings import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Forecast", "Pace", "forecast", "memory_of_weights", "remarks", "too_long"]
+__all__ = ["Forecast", "Pace", "disk_of_weights", "forecast", "memory_of_weights", "remarks", "too_long"]
 
-_WEIGHT = 20  # bytes: float32 weight, gradient, average, and AdamW's two moments
-_AVERAGE = 4  # of these, of the average
+_NUMBER = 4  # bytes of a float32
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 _SIDE = 512  # of the matrices whose product tells how fast the machine is
 
@@ -78,9 +78,21 @@ class Forecast:
         return f"{words} and about {seconds} on {self.device}, as fast as it is now"
 
 
-def memory_of_weights(count: int) -> int:
-    """Bytes of so many weights in training, with their gradients, average and moments."""
-    return _WEIGHT * count
+def memory_of_weights(count: int, training: Training) -> int:
+    """Bytes of so many weights in training, with their gradients, averages and moments."""
+    return _NUMBER * count * (3 + training.optimizer.moments + _powers(training))
+
+
+def disk_of_weights(count: int, training: Training) -> int:
+    """Bytes of so many weights in a run directory: its checkpoints, one of them unfinished, and its snapshots."""
+    snapshots = math.ceil(training.steps / training.posthoc_every) if training.posthoc_every else 0
+    each = 2 + training.optimizer.moments + _powers(training)
+    return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots)
+
+
+def _powers(training: Training) -> int:
+    """Averages that are kept for `posthoc_ema`."""
+    return len(LENGTHS) if training.posthoc_every else 0
 
 
 def forecast(
@@ -103,9 +115,9 @@ def forecast(
     """
     device = accelerator.device
     processes = accelerator.num_processes
-    weights = memory_of_weights(count)
+    weights = memory_of_weights(count, training)
     if training.sharded:  # all but the average is divided
-        weights = _AVERAGE * count + (weights - _AVERAGE * count) // processes
+        weights = _NUMBER * count + (weights - _NUMBER * count) // processes
     least = Forecast(training, device, processes, weights)
     if not operations and 4 * PLENTY * math.prod(shape) * least.share < memory_of(device) // 2:
         return least

@@ -21,9 +21,10 @@ from unidiff.memory import enough_memory
 from unidiff.reading import Unreadable, read_json, read_saved
 from unidiff.training.tied import load_tied, without_ties
 
-__all__ = ["Checkpoint", "Checkpoints", "diverged", "require_like"]
+__all__ = ["Checkpoint", "Checkpoints", "diverged"]
 
-_STATE, _OBJECTIVE = "state.json", "objective.safetensors"
+_STATE = "state.json"
+_OPTIONAL = ("objective", "averages")  # files of tensors that not every training has
 _FOLDER = re.compile("step-([0-9]{8,})")
 _AVERAGE = "ema.safetensors"
 _FILES = frozenset({"model.safetensors", _AVERAGE, "optimizer.pt"})
@@ -40,6 +41,7 @@ class Checkpoint:
         optimizer: State of the optimiser.
         extra: Anything else, as JSON values.
         objective: State of the objective, by name; empty for one that has none.
+        averages: State of the averages of `Training.posthoc_every`, by name; empty without them.
     """
 
     step: int
@@ -48,6 +50,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     extra: dict[str, Any]
     objective: Mapping[str, Tensor] = field(default_factory=dict)
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         require_whole("keep", self.keep)
+
+    @property
+    def averages(self) -> Path:
+        """The folder of the averages that `Training.posthoc_every` keeps; none of them is ever dropped."""
+        return self.folder / "averages"
 
     def paths(self) -> list[Path]:
         """Folders of the checkpoints, newest first; links, and copies under names of their own, are not among them."""
@@ -86,7 +94,7 @@ class Checkpoints:
             if final.is_symlink() or not final.is_dir():
                 remove(final)  # the folder that a link leads to is not replaced
             with whole_folder(final) as partial:
-                for name in ("model", "ema", "objective") if checkpoint.objective else ("model", "ema"):
+                for name in ("model", "ema", *(name for name in _OPTIONAL if getattr(checkpoint, name))):
                     tensors, ties = without_ties(getattr(checkpoint, name))
                     save_file(tensors, partial / f"{name}.safetensors", ties or None)
                 torch.save(checkpoint.optimizer, partial / "optimizer.pt")
@@ -145,7 +153,7 @@ class Checkpoints:
     def _read(self, path: Path, device: torch.device | str, to_train: bool) -> Checkpoint:
         state = read_json(path / _STATE)
         needed = _FILES if to_train else {_AVERAGE}  # a shipped model has no more
-        if not needed <= state["files"].keys() <= {*_FILES, _OBJECTIVE}:
+        if not needed <= state["files"].keys() <= {*_FILES, *(f"{name}.safetensors" for name in _OPTIONAL)}:
             raise ValueError(f"{_STATE} names other files than those of a checkpoint: {', '.join(state['files'])}")
         if not (is_whole(state["step"], 0) and path.name == f"step-{state['step']:08d}"):
             raise ValueError(f"{_STATE} is of step {state['step']}")
@@ -154,14 +162,14 @@ class Checkpoints:
                 raise ValueError(f"{name} has changed since it was written")
         if to_train:
             _require_counts(state["extra"])
-        stateful = _OBJECTIVE in state["files"]  # not in checkpoints of objectives that keep nothing
+        there = [name for name in _OPTIONAL if to_train and f"{name}.safetensors" in state["files"]]
         return Checkpoint(
             step=state["step"],
             model=load_tied(path / "model.safetensors", device) if to_train else {},
             ema=load_tied(path / _AVERAGE, device),
             optimizer=read_saved(path / "optimizer.pt", device) if to_train else {},
             extra=state["extra"],
-            objective=load_tied(path / _OBJECTIVE, device) if to_train and stateful else {},
+            **{name: load_tied(path / f"{name}.safetensors", device) for name in there},
         )
 
 
@@ -179,37 +187,6 @@ def _require_counts(extra: Mapping[str, Any]) -> None:
     for name in ("summed", "seen"):
         if not is_whole(value := extra.get(name, 0), 0, 2**53):
             raise ValueError(f"{_STATE} has {name}: {value!r:.40}")
-
-
-def require_like(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Raise a ValueError unless a saved state has the form of that of this optimiser, weight for weight."""
-    own, weights = optimizer.state_dict(), [weight for group in optimizer.param_groups for weight in group["params"]]
-    if [group["params"] for group in saved["param_groups"]] != [group["params"] for group in own["param_groups"]]:
-        raise ValueError("optimizer.pt is that of other weights")
-    for group, default in zip(saved["param_groups"], own["param_groups"]):
-        for name in group.keys() & default.keys():
-            if name != "lr" and _form(group[name]) != _form(default[name]):
-                raise ValueError(f"optimizer.pt has the {name} {group[name]!r:.40}")
-    for number, values in saved["state"].items():
-        for name, value in values.items():
-            expected = () if name == "step" else tuple(weights[number].shape)
-            sound = type(value) is Tensor and value.layout == torch.strided
-            sound = sound and value.is_floating_point() and not (value.is_meta or value.requires_grad)
-            # The fused step writes as if the layout were that of the weight, beyond the memory of one that is smaller.
-            dense = sound and (value.is_contiguous() or value.stride() == weights[number].stride())
-            if not (dense and tuple(value.shape) == expected):
-                raise ValueError(f"optimizer.pt has no {name} of shape {expected} for weight {number}")
-            if not (value.isnan().logical_not() if name == "exp_avg" else value >= 0).all():
-                raise ValueError(f"optimizer.pt has values of {name} that none can be, for weight {number}")
-        if values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
-            raise ValueError(f"optimizer.pt has the moments {', '.join(map(str, values))} of weight {number}")
-
-
-def _form(value: object) -> object:
-    """What a setting of an optimiser must share with another one: number or not, and how many."""
-    if isinstance(value, (tuple, list)):
-        return [_form(part) for part in value]
-    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value)
 
 
 def diverged(step: int, problem: str, checkpoints: Checkpoints | None) -> str:

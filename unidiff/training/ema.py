@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMA"]
+__all__ = ["EMA", "GivenAverage"]
 
 
 class EMA:
@@ -35,6 +35,16 @@ class EMA:
 
     def gather(self) -> None:
         """Complete the network, for an average that is divided between processes; all of them call it together."""
+
+
+class GivenAverage(EMA):
+    """An average that the optimiser keeps itself, in the weights of `network`."""
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, decay: float) -> None:
+        """Copy the buffers; see `EMA.update`."""
+        for average, current in zip(self.network.buffers(), network.buffers()):
+            average.copy_(current)
 
 
 def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

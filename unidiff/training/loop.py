@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 import torch
-from torch import Tensor, nn
 
 from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_all_made
@@ -20,13 +18,15 @@ from unidiff.errors import RunFailed, require
 from unidiff.memory import enough_memory
 from unidiff.noise import global_states_kept
 from unidiff.precision import precise
-from unidiff.training.batches import Batch, BatchPlan, stream_seed
-from unidiff.training.checkpoint import Checkpoint, Checkpoints, diverged, require_like
+from unidiff.training.batches import Batch, BatchPlan
+from unidiff.training.checkpoint import Checkpoint, Checkpoints, diverged
 from unidiff.training.clipping import all_finite, clip_gradient
-from unidiff.training.device import arithmetic, resolve_precision, seed_device
-from unidiff.training.ema import EMA
+from unidiff.training.device import arithmetic, resolve_precision
 from unidiff.training.execution import divided, executed, placed, to_train
+from unidiff.training.gradients import accumulate_gradients
 from unidiff.training.losses import LossInTraining
+from unidiff.training.optimizer_state import require_same_kind, restored
+from unidiff.training.power_average import PowerAverages
 from unidiff.training.processes import accelerator_for, any_process, together
 from unidiff.training.settings import Training
 from unidiff.training.sharding import local, sharded, whole
@@ -44,7 +44,6 @@ _LESS_MEMORY = (
 # A network of random weights has a loss of about the variance of what it predicts, and noise of a batch changes it by
 # less than a factor of 10; a loss a thousand times larger at the end is no noise.
 _EXPLODED = 1000.0
-_DROPOUT = 2  # a stream of the run's seed beside those of BatchPlan
 
 
 class Interrupted(Exception):
@@ -165,12 +164,12 @@ def _train(
     """As `train`, with checked arguments; the global random state of torch is changed."""
     device, main = accelerator.device, accelerator.is_main_process
     network = placed(denoiser.backbone, device, settings)
-    average = EMA(network)
+    average = settings.optimizer.average(network)
     averaged = denoiser.with_backbone(average.network)
     loss = LossInTraining(objective, denoiser, source, device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type != "mps"
-    )
+    optimizer = settings.make_optimizer([*network.parameters()], [*average.network.parameters()])
+    folder = None if checkpoints is None else checkpoints.averages
+    powers = PowerAverages(network, settings.posthoc_every, folder, main)
     done, seconds, seen, summed = 0, 0.0, 0, 0
     # The losses of the `summed` steps since the last line of metrics; on the device: the host waits for none.
     window = torch.zeros((), dtype=precise(device), device=device)
@@ -178,12 +177,12 @@ def _train(
 
     def restore(saved: Checkpoint) -> None:
         nonlocal done, first, seconds, seen, summed
+        require_same_kind(saved.extra.get("optimizer", "AdamW"), settings.optimizer)  # not in 0.1.0
         network.load_state_dict(saved.model)
         average.network.load_state_dict(saved.ema)
-        require_like(saved.optimizer, optimizer)
-        # The settings are those of this optimiser, and not those of the file.
-        optimizer.load_state_dict({**saved.optimizer, "param_groups": optimizer.state_dict()["param_groups"]})
+        restored(saved.optimizer, optimizer, settings.optimizer)
         loss.restore(saved.objective)
+        powers.restore(saved.averages)
         first = torch.tensor(float(saved.extra.get("first_loss", math.nan)))
         window.fill_(float(saved.extra["loss_sum"]))
         done, seconds = saved.step, float(saved.extra["seconds"])
@@ -192,9 +191,10 @@ def _train(
 
     if checkpoints is not None:
         checkpoints.load(report if main else lambda text: None, device, restore=restore)
+    powers.begin(done)
     to_train(network)
     if divided(settings, accelerator):
-        average, optimizer = sharded(network, average, optimizer, accelerator)
+        average, optimizer = sharded(network, average, optimizer, settings.make_optimizer, accelerator)
     weights, parallel = list(network.parameters()), executed(network, settings, accelerator)
     precision = resolve_precision(settings.precision, device)
     model = denoiser.with_backbone(parallel)
@@ -209,7 +209,7 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         with arithmetic(precision, device):
-            window += _accumulate_gradients(
+            window += accumulate_gradients(
                 model, parallel, data, loss, noise_shape, conditioning, plan, step - 1, settings, accelerator
             )
         summed += 1
@@ -220,13 +220,15 @@ def _train(
         optimizer.step()
         optimizer.zero_grad()
         average.update(network, settings.ema_at(step - 1))
+        powers.update(step)
 
         last = step == settings.steps
         stopping = any_process(stop(), accelerator)
         logging = last or step % settings.log_every == 0
         saving = last or stopping or step % settings.checkpoint_every == 0
-        loss_sum = accelerator.reduce(window, "mean").item() if logging or saving else 0.0
-        if logging or saving:
+        averaging = powers.due(step, last)
+        loss_sum = accelerator.reduce(window, "mean").item() if logging or saving or averaging else 0.0
+        if logging or saving or averaging:
             finite = math.isfinite(loss_sum) and bool(all_finite(map(local, weights)))
             if any_process(not finite, accelerator):
                 raise RunFailed(diverged(step, "the loss or a weight is not finite", checkpoints))
@@ -243,53 +245,17 @@ def _train(
             average.gather()
         # Metrics before the checkpoint: after a kill between the two they are written again, and never missing.
         on_step(Progress(step, settings.steps, mean, lr, logged, seconds, averaged))
+        if averaging:
+            powers.save(step)
         states = whole((network.state_dict(), optimizer.state_dict())) if saving else ({}, {})
         if saving and checkpoints is not None and main:
             extra = {"seconds": seconds, "loss_sum": loss_sum, "summed": summed, "first_loss": first.item()}
-            extra["seen"] = offset + step * settings.batch
-            checkpoints.save(Checkpoint(step, states[0], average.network.state_dict(), states[1], extra, loss.state()))
+            extra |= {"seen": offset + step * settings.batch, "optimizer": settings.optimizer.kind}
+            kept = {"objective": loss.state(), "averages": powers.state()}
+            checkpoints.save(Checkpoint(step, states[0], average.network.state_dict(), states[1], extra, **kept))
         if saving:
             accelerator.wait_for_everyone()
         if stopping and not last:
             raise Interrupted(step)
     network.eval()
     return averaged
-
-
-def _accumulate_gradients(
-    model: Trained,
-    parallel: nn.Module,
-    data: Batch,
-    loss: LossInTraining,
-    noise_shape: tuple[int, ...],
-    conditioning: Conditions | None,
-    plan: BatchPlan,
-    step: int,
-    settings: Training,
-    accelerator: Accelerator,
-) -> Tensor:
-    """Backward through this process's share of the batch of a step, in parts; the share's mean loss."""
-    rank, processes, parts = accelerator.process_index, accelerator.num_processes, settings.accumulate
-    batch = data.of(plan.indices(step))
-    uniform = plan.uniform(step)
-    # For what a coupling reads, alike in all processes.
-    seed_device(stream_seed(plan.seed, _DROPOUT, step, 0), accelerator.device)
-    share = len(batch.indices) // processes
-    noise = loss.noise(batch, plan, step, noise_shape, range(rank * share, (rank + 1) * share))
-    if rank:
-        seed_device(stream_seed(plan.seed, _DROPOUT, step, rank), accelerator.device)
-    batch.resident.prefetch(plan.indices(step + 1).chunk(processes)[rank])
-    total = torch.zeros((), device=accelerator.device)
-    chance = uniform if conditioning is None else plan.condition_draws(step, conditioning.draws)
-    rows = torch.arange(plan.batch)
-    mine = [values.chunk(processes)[rank].chunk(parts) for values in (rows, uniform, chance)]
-    for part, (row, draw, drawn, eps) in enumerate(zip(*mine, noise.chunk(parts))):
-        x, label = batch.part(row, accelerator.device)
-        cond = {} if conditioning is None else conditioning.conditions(x, label, drawn)
-        check_all_made(cond, model)
-        cond = {name: value.to(accelerator.device, non_blocking=True) for name, value in cond.items()}
-        with nullcontext() if part == parts - 1 else accelerator.no_sync(parallel):
-            mean = loss.losses(model, x, draw, eps, **cond).mean() / parts
-            accelerator.backward(mean)
-        total += mean.detach()
-    return total

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require, require_whole
+from unidiff.training.optimizer import AdamW, Optimizer
+from unidiff.training.torch_optimizer import as_optimizer
 
 if TYPE_CHECKING:
     from unidiff.training.trainable import Loss, Trained
@@ -24,10 +30,10 @@ class Training(PlainArguments):
     Args:
         steps: Optimiser steps, at least 1.
         batch: Samples per optimiser step, over all devices and accumulated parts together; at least 1.
-        lr: Peak learning rate of AdamW, above 0.
+        lr: Peak learning rate, above 0.
         warmup: Steps over which the learning rate grows linearly from 0; at least 0.
         lr_final: Learning rate at the end of the cosine decay as a fraction of `lr`; 1 keeps it constant.
-        weight_decay: Decoupled weight decay of AdamW, at least 0.
+        weight_decay: Decoupled weight decay, at least 0.
         clip: Largest gradient norm; larger gradients are scaled down. None for no limit.
         ema: Decay of the averaged weights, in [0, 1): the weights that samples are drawn with. It is reached slowly:
             after step s = 0, 1, ... the decay is at most (1 + s) / (10 + s).
@@ -47,6 +53,10 @@ class Training(PlainArguments):
         tensorboard: Write TensorBoard events.
         report: Write report.html, the page of the run, at its end; see docs/report.md.
         wandb: Name of a Weights & Biases project to log to; needs `pip install 'unidiff-diffusion[wandb]'`.
+        optimizer: How the weights move against their gradients: `AdamW`, `Muon`, `Adafactor`, `ScheduleFree`, or
+            `TorchOptimizer`, for which a class of torch.optim may be passed; see docs/optimizers.md.
+        posthoc_every: Steps between snapshots of two averages of the weights, of which `unidiff.posthoc_ema` makes an
+            average of any length after training; 0 for none.
     """
 
     steps: int
@@ -70,11 +80,14 @@ class Training(PlainArguments):
     tensorboard: bool = True
     report: bool = True
     wandb: str | None = None
+    optimizer: Optimizer = field(default_factory=AdamW)
+    posthoc_every: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", as_optimizer(self.optimizer))
         for name in ("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep"):
             require_whole(name, getattr(self, name), 1, 1_000_000_000 if name != "batch" else 1_000_000)
-        for name in ("warmup", "preview_every"):
+        for name in ("warmup", "preview_every", "posthoc_every"):
             require_whole(name, getattr(self, name), 0)
         require(self.precision in get_args(Precision), "precision", self.precision, f"one of {get_args(Precision)}")
         require(0 < self.lr < math.inf, "lr", self.lr, "a number > 0")
@@ -86,6 +99,16 @@ class Training(PlainArguments):
             self.batch % self.accumulate == 0, "accumulate", self.accumulate, f"a divisor of the batch ({self.batch})"
         )
 
+        if hasattr(self.optimizer, "decay"):  # anything else is rejected for its type
+            self.optimizer.decay(self.weight_decay)
+            named = type(self.optimizer).__name__
+            if self.sharded and not self.optimizer.divisible:
+                problem = f"weights are divided between processes with AdamW only, and the optimizer is {named}"
+                raise ParameterError("sharded", f"{problem}. Use sharded: false.")
+        if self.sharded and self.posthoc_every:
+            problem = "their averages are not divided between processes"
+            raise ParameterError("posthoc_every", f"{problem}. Use sharded: false, or leave it out.")
+
     def check(self, objective: Loss[Trained]) -> None:
         """Raise a ParameterError if the objective cannot be trained so: compiled, sharded, or on so large a batch."""
         if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
@@ -96,12 +119,25 @@ class Training(PlainArguments):
                 problem = f"{type(objective).__name__} differentiates the network twice, {why}. Use {name}: false."
                 raise ParameterError(name, problem)
 
+    def check_continues(self, before: Training) -> None:
+        """Raise a ParameterError if a run that began with other numbers cannot be continued with these."""
+        if self.optimizer.kind != before.optimizer.kind:
+            problem = f"cannot change in a run from {before.optimizer.kind} to {self.optimizer.kind}"
+            raise ParameterError("optimizer", f"{problem}, which has kept nothing of the steps before")
+        if self.posthoc_every and not before.posthoc_every:
+            problem = "must be 0 in a run that began without, whose averages would lack the steps before"
+            raise ParameterError("posthoc_every", f"{problem}, got {self.posthoc_every}")
+
+    def make_optimizer(self, weights: Sequence[nn.Parameter], averages: Sequence[Tensor] = ()) -> torch.optim.Optimizer:
+        """The PyTorch optimiser of some weights, given their averages; see `Optimizer.make`."""
+        return self.optimizer.make(weights, self.lr, self.optimizer.decay(self.weight_decay), averages)
+
     def lr_at(self, step: int) -> float:
-        """Learning rate of step 0, ..., steps - 1: linear warm-up, then half a cosine (Loshchilov & Hutter 2017)."""
+        """Learning rate of step 0, ..., steps - 1: linear warm-up, then the schedule of the optimiser."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return self.lr * self.optimizer.schedule(progress, self.lr_final)
 
     def ema_at(self, step: int) -> float:
         """Decay of the average after step 0, 1, ...: it grows to `ema`, so a short run forgets its initial weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["local", "sharded", "whole"]
 
 T = TypeVar("T")
-_SETTINGS = ("lr", "weight_decay", "fused")  # of an optimiser, which training sets
 
 
 def sharded(
-    network: nn.Module, average: EMA, optimizer: torch.optim.AdamW, accelerator: Accelerator
-) -> tuple[EMA, torch.optim.AdamW]:
+    network: nn.Module,
+    average: EMA,
+    optimizer: torch.optim.Optimizer,
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    accelerator: Accelerator,
+) -> tuple[EMA, torch.optim.Optimizer]:
     """Divide a network, its average and its optimiser, which are alike in all processes, between them.
 
     By `fully_shard` of PyTorch (Zhao et al. 2023; FSDP 2): each process keeps a part of every weight, and of its
@@ -33,6 +37,7 @@ def sharded(
         network: The network, whose weights become parts.
         average: Its average, whose network stays whole.
         optimizer: Its optimiser, with the state that it has come to.
+        make: Makes such an optimiser of other weights.
         accelerator: The processes.
 
     Returns:
@@ -42,11 +47,11 @@ def sharded(
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    saved, same = optimizer.state_dict(), {name: optimizer.defaults[name] for name in _SETTINGS}
+    saved = optimizer.state_dict()
     for module in (*blocks_of(network), network):
         fully_shard(module, mesh=mesh)
     weights = list(network.parameters())
-    divided = torch.optim.AdamW(weights, **same)
+    divided = make(weights)
     for number, values in saved["state"].items():
         like = weights[number]
         saved["state"][number] = {
