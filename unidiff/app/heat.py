@@ -22,7 +22,7 @@ __all__ = ["INITIAL", "TIMES", "field", "figure", "solve", "words"]
 
 TIMES = (-5.0, 0.0)  # log10 t, the ends of the slider
 _POINTS = 256
-_FIRST, _DRAWN = 40, 8  # modes of the bars, and of the curves
+_FIRST, _DRAWN = 40, 6  # modes of the bars, and of the curves
 _OF_CURVES = 101  # times
 
 
@@ -79,7 +79,7 @@ def words(flow: Flow) -> str:
 @style()
 def figure(flow: Flow, renormalised: bool = True) -> Figure:
     """The field at 0 and t, the sizes of its modes, and the shares of gradient energy over time."""
-    whole, (left, middle, right) = new_figure(3, (9.6, 3.2))
+    whole, (left, middle, right) = new_figure(3, (10, 3.2))
     values, x = field(flow, renormalised), flow.domain.points[0]
     left.plot(x, values[0], color="0.7", label="t = 0")
     left.plot(x, values[1], color=COLOURS[1], label=f"t = {float(flow.times[1]):.3g}")
@@ -99,5 +99,5 @@ def figure(flow: Flow, renormalised: bool = True) -> Figure:
         right.plot(times, shares[:, k], label=f"k = {k + 1}", **look(number, len(times)))
     right.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
     right.set(xlabel="t", ylabel="share of the gradient energy", xscale="log", ylim=(0, 1), title="shares over time")
-    right.legend(ncols=2, handlelength=1.8)
+    right.legend(bbox_to_anchor=(1, 1), loc="upper left")
     return whole

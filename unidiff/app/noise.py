@@ -48,9 +48,18 @@ class Noised:
     def figure(self) -> Figure:
         """The three side by side, the noisy one with its values shrunk into [-1, 1]."""
         shrunk = self.u / float(self.u.abs().max().clamp(min=1.0))
-        columns = ["data $x_0$", "noisy $u_t$", "guess E[$x_0$ | $u_t$]"]
-        cells = [[(x, "") for x in (self.x0, shrunk, self.x0_hat)]]
-        return plot.save_table(cells, [], [plot.Formula(title) for title in columns], None)
+        titles = ("data $x_0$", "noisy $u_t$", "guess E[$x_0$ | $u_t$]")
+        states = (self.x0, shrunk, self.x0_hat)
+        if self.x0.ndim <= 2:
+            return plot.save_table([[(x, "") for x in states]], [""], [*map(plot.Formula, titles)], None)
+        with plot.style():
+            drawn, axes = plot.new_figure(len(states), (7.2, 2.7))
+            for ax, x, title in zip(axes, states, titles):
+                ax.imshow(plot.sample_images(x)[0], cmap="gray")
+                ax.set(title=title, xticks=[], yticks=[])
+                ax.grid(visible=False)
+                ax.spines[:].set_visible(False)
+        return drawn
 
     def words(self) -> str:
         """The coefficients at this time, and the error of the guess."""

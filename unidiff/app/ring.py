@@ -35,7 +35,7 @@ PROCESSES: dict[str, Process] = {
     "NCSN": NCSN(0.01, 5.0, 100),
     "flow matching": FlowMatching(),
 }
-_REACH = 2.2  # half the side of the window, of data of radius 1 or so
+_REACH = 1.8  # half the side of the window, of data of radius 1 or so
 _ARROWS = 21  # along a side
 _MOST = 256  # paths
 
@@ -122,16 +122,17 @@ def figure(process: str, t: float, drawn: Paths) -> Figure:
     side = torch.linspace(-_REACH, _REACH, _ARROWS, dtype=torch.float64)
     points = torch.cartesian_prod(side, side)
     score = score_field(exact, t, points)
-    size = score.norm(dim=1).clamp(min=1e-6)
+    size = score.norm(dim=1)
+    size = size.clamp(min=float(size.quantile(0.02)))  # at the centre of the ring it is 0
     arrows = (score / size[:, None]).numpy()
     whole, (left, right) = new_figure(2, (7.2, 3.6))
     drawing = left.quiver(
         *points.T.numpy(), *arrows.T, size.numpy(), cmap="viridis", norm=LogNorm(), scale=_ARROWS * 1.3, width=0.004
     )
-    whole.colorbar(drawing, ax=left, label="length of the score", shrink=0.85)
+    whole.colorbar(drawing, ax=left, label="length of the score", shrink=0.7)
     near = min(drawn.solution.path, key=lambda state: abs(state.t - t))
     left.scatter(*near.u.T.numpy(), s=14, color=COLOURS[1], edgecolors="white", linewidths=0.5, zorder=3)
-    left.set_title(f"score at t = {t:.2f}; samples at t = {near.t:.2f}")
+    left.set_title(f"score at t = {t:.2f}")
     states = torch.stack([state.u for state in drawn.solution.path]).numpy()  # (times, samples, 2)
     right.plot(states[:, :, 0], states[:, :, 1], color=COLOURS[0], linewidth=0.7, alpha=0.7)
     right.scatter(*exact.means.T.numpy(), s=90, facecolors="none", edgecolors="0.5", linewidths=1, zorder=2)

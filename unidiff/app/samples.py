@@ -45,7 +45,7 @@ class Request:
 
     method: Method = Method()
     seed: int = 0
-    count: int = 16
+    count: int = 9
     classes: tuple[int, ...] = ()
     guidance: float | None = None
 
