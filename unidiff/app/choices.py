@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.sample import DEFAULT_SOLVER
 from unidiff.solver.spec import SolverSpec
 
-__all__ = ["DEFAULT", "Method", "draws_noise", "eta_of", "grids", "solvers"]
+__all__ = ["DEFAULT", "DEFAULT_METHOD", "Method", "draws_noise", "eta_of", "grids", "solvers"]
 
 DEFAULT = "default"  # the grid of a process where no other one is chosen
 _TRIED = 10  # steps of the run in which a solver shows whether it is defined on a process
@@ -59,6 +59,9 @@ class Method:
         return spec
 
 
+DEFAULT_METHOD = Method()
+
+
 @lru_cache(maxsize=256)
 def draws_noise(spec: SolverSpec, process: Process, shape: Sequence[int]) -> bool:
     """Whether a run depends on more than its start: whether other noise leads to another end."""
@@ -95,10 +98,11 @@ def _runs(name: str, process: Process, shape: Sequence[int]) -> bool:
     return True
 
 
-def _names(base: type, module: str) -> list[str]:
+@cache
+def _names(base: type, module: str) -> tuple[str, ...]:
     """The public classes below `base` that need no argument."""
     names = [name for name, home in unidiff.EXPORTS.items() if home.split(".")[0] == module]
-    return [name for name in names if _is_complete(getattr(unidiff, name), base)]
+    return tuple(name for name in names if _is_complete(getattr(unidiff, name), base))
 
 
 def _is_complete(cls: Any, base: type) -> bool:

@@ -83,7 +83,7 @@ def _samples(gr: Any, explored: samples.Explored, blocks: Any) -> None:
         request = samples.Request(Method(solver, grid, int(steps), eta), int(seed), int(count), tuple(every), guidance)
         drawn = samples.draw(explored, request)
         figure, alt = drawn.figure(), f"{int(count)} samples"
-        yield picture(figure, alt, drawn.words(), "" if drawn.random else "Following the exact flow ...")
+        yield picture(figure, alt, drawn.words(), "" if drawn.random else "Following the flow of the model ...")
         yield picture(figure, alt, drawn.words(), samples.error_of(explored, request, drawn)[1])
 
     _live(gr, blocks, draw, [solver, grid, steps, eta, label, scale, seed, count], shown)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unidiff.app.choices import Method, draws_noise
+from unidiff.app.choices import DEFAULT_METHOD, Method, draws_noise
 from unidiff.data.toy import Ring
 from unidiff.errors import require, require_whole
 from unidiff.evaluation.conditional import rms
@@ -86,7 +86,7 @@ class Paths:
         return text + f"rms distance {self.error:.2e} from the exact flow from the same noise."
 
 
-def paths(process: str, method: Method = Method(), seed: int = 0, count: int = 32) -> Paths:
+def paths(process: str, method: Method = DEFAULT_METHOD, seed: int = 0, count: int = 32) -> Paths:
     """Draw samples of the ring, and keep their states, in float64.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unidiff import plot
-from unidiff.app.choices import Method, draws_noise
+from unidiff.app.choices import DEFAULT_METHOD, Method, draws_noise
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.evaluation.conditional import rms
@@ -43,7 +43,7 @@ class Request:
         guidance: Guidance scale; 1 is the plain conditional model, None for none.
     """
 
-    method: Method = Method()
+    method: Method = DEFAULT_METHOD
     seed: int = 0
     count: int = 9
     classes: tuple[int, ...] = ()
@@ -154,7 +154,7 @@ def error_of(explored: Explored, request: Request, drawn: Drawn) -> tuple[float 
     flow = reference(explored, request.seed, request.count, request.classes, request.guidance)
     error = rms(drawn.solution.x.cpu(), flow.x)
     known = f"which is known to about {flow.error:.1e}"
-    return error, f"rms distance {error:.2e} from the exact flow from the same noise, {known}."
+    return error, f"rms distance {error:.2e} from the model's own flow from the same noise, {known}."
 
 
 def _device(run: GenerationRun) -> torch.device:

@@ -33,8 +33,8 @@ def app(
     from unidiff.app.gradio import require_gradio
     from unidiff.app.serve import address, listen
 
-    require_gradio()
     with listen(host, port) as server:
+        require_gradio()
         from unidiff.app.page import page
         from unidiff.app.samples import Explored
         from unidiff.app.serve import serve
