@@ -10,8 +10,8 @@ from tiny import refused
 from torch import distributions
 
 import unidiff as ud
-from unidiff.app import heat, noise, ring, samples, serve
 from unidiff.app import gradio as extra
+from unidiff.app import heat, noise, ring, samples, serve
 from unidiff.app.choices import DEFAULT, Method, draws_noise, eta_of, grids
 from unidiff.app.page import answered
 from unidiff.app.picture import picture
@@ -104,7 +104,7 @@ def test_only_what_a_process_allows_can_be_chosen():
     assert eta_of("Heun") is None
     assert not draws_noise(Method("DDIM").spec(ud.VPSDE()), ud.VPSDE(), (2,))
     assert draws_noise(Method("DDIM", DEFAULT, 5, 1.0).spec(ud.VPSDE()), ud.VPSDE(), (2,))
-    with pytest.raises(ParameterError, match="solver must be one of AdamsBashforth, .*, got 'DIM'"):
+    with pytest.raises(ParameterError, match=r"solver must be one of AdamsBashforth, .*, got 'DIM'"):
         Method("DIM").spec(ud.VPSDE())
 
 
