@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--address", help="of a page that is served already")
     parser.add_argument("--width", type=int, default=1180, help="of the window")
     parser.add_argument("--all", action="store_true", help="a picture of each tab, explorer_TAB_WIDTH.png")
+    parser.add_argument("--tab", choices=TABS, action="append", help="a tab to open [default: all]; repeatable")
     options = parser.parse_args()
     server = None
     address = options.address
@@ -40,7 +41,7 @@ def main() -> None:
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
             page.goto(address, wait_until="domcontentloaded")
-            for name in TABS:
+            for name in options.tab or TABS:
                 page.get_by_role("tab", name=name, exact=True).click()
                 panel = page.get_by_role("tabpanel").filter(visible=True)
                 image = panel.locator(".picture img")

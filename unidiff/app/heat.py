@@ -70,16 +70,15 @@ def words(flow: Flow) -> str:
     shares = flow.shares[1]
     most = int(shares.argmax())
     return (
-        f"t = {float(flow.times[1]):.3g}: r = {float(flow.r[1]):.4g}, and 1 / (sum of squared shares) = "
-        f"{float(flow.effective_modes[1]):.3g} modes carry the gradient energy. Mode {most} has "
-        f"{100 * float(shares[most]):.1f} % of it."
+        f"t = {float(flow.times[1]):.3g}: r = {float(flow.r[1]):.4g}. The effective number of modes that carry the "
+        f"gradient energy is {float(flow.effective_modes[1]):.3g}; mode {most} has {100 * float(shares[most]):.1f} %."
     )
 
 
 @style()
 def figure(flow: Flow, renormalised: bool = True) -> Figure:
-    """The field at 0 and t, the sizes of its modes, and the shares of gradient energy over time."""
-    whole, (left, middle, right) = new_figure(3, (10, 3.2))
+    """The field at 0 and t, the sizes of its modes, the shares of gradient energy over time, and the multiplier r."""
+    whole, (left, middle, right, last) = new_figure(2, (7.2, 5.4), 2)
     values, x = field(flow, renormalised), flow.domain.points[0]
     left.plot(x, values[0], color="0.7", label="t = 0")
     left.plot(x, values[1], color=COLOURS[1], label=f"t = {float(flow.times[1]):.3g}")
@@ -98,6 +97,9 @@ def figure(flow: Flow, renormalised: bool = True) -> Figure:
     for number, k in enumerate(leading):
         right.plot(times, shares[:, k], label=f"k = {k + 1}", **look(number, len(times)))
     right.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
-    right.set(xlabel="t", ylabel="share of the gradient energy", xscale="log", ylim=(0, 1), title="shares over time")
-    right.legend(bbox_to_anchor=(1, 1), loc="upper left")
+    right.set(xlabel="t", ylabel="share", xscale="log", ylim=(0, 1), title="shares of the gradient energy")
+    right.legend(handlelength=1.8, fontsize=7)
+    last.plot(times, flow.r[2:], color=COLOURS[0])
+    last.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
+    last.set(xlabel="t", ylabel="r(t)", xscale="log", yscale="log", title="multiplier of the renormalised equation")
     return whole

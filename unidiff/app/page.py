@@ -42,7 +42,7 @@ def page(explored: samples.Explored) -> Any:
     gr = gradio()
     run = explored.run
     name = run.directory.name
-    with gr.Blocks(title=f"unidiff: {name}", analytics_enabled=False, fill_width=False) as blocks:
+    with gr.Blocks(title=f"unidiff: {name}", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(Markup("<h2>Explorer</h2>") + picture_of_model(explored))
         with gr.Tab("Samples"):
             _samples(gr, explored, blocks)
@@ -72,7 +72,8 @@ def _samples(gr: Any, explored: samples.Explored, blocks: Any) -> None:
             scale = gr.Slider(0, 8, _UNGUIDED, step=0.1, label="guidance scale", visible=bool(classes))
             seed = gr.Slider(0, 1000, 0, step=1, label="seed of the first sample")
             count = gr.Slider(1, 64, samples.Request.count, step=1, label="samples")
-        shown = gr.HTML(min_height=400, elem_id="samples")
+        with gr.Column(scale=2, min_width=320):
+            shown = gr.HTML(min_height=400, elem_id="samples")
 
     @answered
     def draw(
@@ -100,7 +101,8 @@ def _noise(gr: Any, explored: samples.Explored, blocks: Any) -> None:
             t = gr.Slider(0, 1, 0.3, step=0.005, label="time t")
             index = gr.Slider(0, last, 0, step=1, label="sample of the data")
             seed = gr.Slider(0, 1000, 0, step=1, label="seed of the noise")
-        shown = gr.HTML(min_height=300, elem_id="noise")
+        with gr.Column(scale=2, min_width=320):
+            shown = gr.HTML(min_height=300, elem_id="noise")
 
     @answered
     def draw(t: float, index: float, seed: float) -> Iterator[Markup]:
@@ -120,7 +122,8 @@ def _ring(gr: Any, blocks: Any) -> None:
             solver, grid, steps, eta = _method(gr, solvers(exact.process, (2,)), grids(exact.process))
             seed = gr.Slider(0, 1000, 0, step=1, label="seed of the first path")
             count = gr.Slider(1, 128, 32, step=1, label="paths")
-        shown = gr.HTML(min_height=400, elem_id="ring")
+        with gr.Column(scale=2, min_width=320):
+            shown = gr.HTML(min_height=400, elem_id="ring")
 
     @answered
     def draw(
@@ -145,7 +148,8 @@ def _heat(gr: Any, blocks: Any) -> None:
             log_time = gr.Slider(*heat.TIMES, -3, step=0.05, label="log10 of time t")
             kept = gr.Checkbox(True, label="keep the gradient energy (renormalised equation)")
             seed = gr.Slider(0, 1000, 0, step=1, label="seed of white noise")
-        shown = gr.HTML(min_height=400, elem_id="heat")
+        with gr.Column(scale=2, min_width=320):
+            shown = gr.HTML(min_height=400, elem_id="heat")
 
     @answered
     def draw(initial: str, log_time: float, kept: bool, seed: float) -> Iterator[Markup]:
