@@ -113,8 +113,8 @@ def noised(explored: Explored, index: int, t: float, seed: int = 0) -> Noised:
     level = process.level(max(t, process.t_min), u0)
     u = process.perturb(u0, Seeded([seed])(u0), level)
     guess = denoiser(u, level, **{name: value.to(device) for name, value in cond.items()}).x0
-    states = (process.basis.inverse(state).to(x0.dtype).cpu() for state in (u, guess))
-    return Noised(x0.cpu(), *states, level)
+    noisy, x0_hat = (process.basis.inverse(state).to(x0.dtype).cpu() for state in (u, guess))
+    return Noised(x0.cpu(), noisy, x0_hat, level)
 
 
 def _said(value: Scale) -> str:
