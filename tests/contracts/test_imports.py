@@ -40,6 +40,7 @@ ORDER = [
     "tasks",
     "interop",
     "figures",
+    "app",
     "cli",
 ]
 APART = {"__init__", "__main__", "exports"}

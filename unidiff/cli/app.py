@@ -58,6 +58,7 @@ _FUNCTIONS = {
             "new",
         )
     },
+    "app": "explorer.app",
     "check": "run.check",
     "list": "describe.list_names",
     "describe": "describe.describe",
