@@ -9,6 +9,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from unidiff.annotations import got
 from unidiff.condition.network import conditions_of
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require, require_shape
@@ -58,7 +59,7 @@ class FromFunction(Denoiser):
             signature.bind_partial(None, None)
         except (TypeError, ValueError) as error:  # of other parameters, or one of torch's own, which has no signature
             remedy = "a Python function of a state and its noise level, such as lambda x, t: -x"
-            raise ParameterError("function", f"must be {remedy}, got {function!r} ({error})") from error
+            raise ParameterError("function", f"must be {remedy}, got {got(function)} ({error})") from error
         parameterization.check(process)
         self._asked = [*signature.parameters][min(1, len(signature.parameters) - 1)]
         if self._asked in _LEVELS and process.basis.shape:
@@ -74,7 +75,8 @@ class FromFunction(Denoiser):
         """Expected data and noise of the state; see `Denoiser.forward`."""
         basis = self.process.basis
         output = self.function(basis.inverse(u), self._noise_level(u, level), **cond)
-        require(isinstance(output, Tensor), "function", type(output), "a function that returns a tensor")
+        if not isinstance(output, Tensor):
+            raise ParameterError("function", f"must return a tensor, and returned an object of {type(output).__name__}")
         require_shape("function", "returned values", output.shape, u.shape)
         return self.parameterization.solve(basis.forward(output.to(u.dtype)), u, level)
 
