@@ -2,7 +2,7 @@
 
 1. azula's DDIM and ours on azula's own schedule and times: the largest difference of two samples, in float64.
 2. Root mean square error to the true flow at equal evaluations, by the samplers of azula and diffusers and by ours.
-   azula ends at noise of 0.001; its last state is denoised once more, which counts as an evaluation, so that all end alike.
+   azula ends at noise of 0.001; its last state is denoised once more, which counts as an evaluation: all end alike.
 3. The probability flow by adaptive methods of order 5: ours (torchdiffeq), and diffrax compiled and not compiled.
 
 Everything is float64 on a CPU, one thread. What is not installed is left out, with a line that says so.
@@ -230,7 +230,9 @@ def adaptive(count: int, tolerances: tuple[float, ...], repeats: int) -> None:
         )
 
     x = start(count)
-    print("\nprobability flow by Dormand and Prince's pair, the batch sharing its steps: error, work, processor seconds")
+    print(
+        "\nprobability flow by Dormand and Prince's pair, the batch sharing its steps: error, work, processor seconds"
+    )
     exact = truth(x)
     level = PROCESS.level(torch.tensor(end, dtype=F64))
     compiled = jax.jit(solve, static_argnums=1)

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from unidiff.errors import ParameterError, is_whole, require
 
-__all__ = ["CalledAtLevels", "check_axes", "check_batch", "check_floats", "check_format", "described", "require_own_shape"]
+__all__ = [
+    "CalledAtLevels",
+    "check_axes",
+    "check_batch",
+    "check_floats",
+    "check_format",
+    "described",
+    "require_own_shape",
+]
 
 
 def described(value: object) -> str:
@@ -23,9 +31,13 @@ class CalledAtLevels:
 
     def __call__(self, u: Any, level: Any, *others: Any, **cond: Any) -> Any:
         if not isinstance(u, Tensor):
-            raise ParameterError("u", f"must be a tensor (B, *shape), got an object of {type(u).__name__}. Make one: torch.as_tensor(u)")
+            raise ParameterError(
+                "u", f"must be a tensor (B, *shape), got an object of {type(u).__name__}. Make one: torch.as_tensor(u)"
+            )
         if isinstance(level, (int, float, Tensor)):
-            raise ParameterError("level", f"must be a Level, got {described(level)}. Take that of a time: model.process.level(t)")
+            raise ParameterError(
+                "level", f"must be a Level, got {described(level)}. Take that of a time: model.process.level(t)"
+            )
         return super().__call__(u, level, *others, **cond)  # type: ignore[misc]
 
 

@@ -31,7 +31,7 @@ def lines() -> list[Line]:
     for page in PAGES:
         for block in BLOCK.finditer(page.read_text()):
             for text in ("" if block[1] else block[2] or block[3]).replace("\\\n", " ").splitlines():
-                if text.strip().startswith("unidiff ") and not re.search(r"\d m?s  ", text):  # a table of times
+                if text.strip().startswith("unidiff ") and not re.search(r" {2,}\d", text):  # no row of a table
                     words = shlex.split(re.split(r" [|>;] ", text)[0], comments=True)
                     found.append(Line(page.name, tuple(words[1:])))
     return found
