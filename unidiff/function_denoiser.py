@@ -19,8 +19,9 @@ from unidiff.process.level import Level, Scale
 
 __all__ = ["FromFunction"]
 
-# What the second parameter of a function asks for by its name; under any other name it is the time.
+# What the second parameter of a function asks for by its name.
 _LEVELS: dict[str, Callable[[Level], Scale]] = {name: attrgetter(name) for name in ("sigma", "alpha", "log_snr")}
+_TIMES = ("t", "time", "_")
 
 
 class FromFunction(Denoiser):
@@ -34,15 +35,15 @@ class FromFunction(Denoiser):
         parameterization: What the function returns: Score(), X0(), Eps(), V(), Velocity() and so on.
         function: Maps the state in pixels, (B, *shape), and its noise level to a tensor shaped like the state. What the
             level is, the name of the second parameter says: `sigma`, `alpha` or `log_snr`, those of the process, or
-            `level`, a `Level` with all of them; under any other name it is the time t, from 0 to 1. A number is a
-            float64 tensor without axes on the CPU, or, where each sample has its own, (B, 1, ..., 1) on the state's
-            device; so it broadcasts against the state. Further parameters are conditions, by name.
+            `level`, a `Level` with all of them, or `t` or `time`, from 0 to 1. A number is a float64 tensor without
+            axes on the CPU, or, where each sample has its own, (B, 1, ..., 1) on the state's device; so it broadcasts
+            against the state. Further parameters are conditions, by name.
         shape: Shape of one sample, without the batch axis; None if it is given to each call of `sample`.
 
     Raises:
-        ParameterError: If the function cannot be called, the parameterization is undefined on the process, or the
-            modes of the process have no one sigma that the function asks for; in use, if it does not return a tensor
-            shaped like the state.
+        ParameterError: If the function cannot be called, its second parameter has another name, the parameterization is
+            undefined on the process, or the modes of the process have no one sigma that the function asks for;
+            in use, if it does not return a tensor shaped like the state.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class FromFunction(Denoiser):
             raise ParameterError("function", f"must be {remedy}, got {got(function)} ({error})") from error
         parameterization.check(process)
         self._asked = [*signature.parameters][min(1, len(signature.parameters) - 1)]
+        if self._asked not in (*_LEVELS, *_TIMES, "level"):
+            problem = f"its second parameter is called {self._asked!r}, and the name decides what it is called with"
+            raise ParameterError("function", f"{problem}. Write sigma, alpha, log_snr, level or t.")
         if self._asked in _LEVELS and process.basis.shape:
             problem = f"its parameter {self._asked} is one number for all modes, and those of {process!r} differ"
             raise ParameterError("function", f"{problem}. Take the time, t, or `level`.")

@@ -59,3 +59,11 @@ def test_a_function_that_returns_no_tensor_or_cannot_be_called():
     model = ud.FromFunction(ud.VPSDE(), ud.Score(), lambda u, t: u.numpy(), shape=(1,))
     assert "must return a tensor, and returned an object of ndarray" in sentence(lambda: ud.sample(model, "ddim", 2))
     assert " at 0x" not in sentence(lambda: ud.FromFunction(ud.VPSDE(), ud.Score(), lambda u: u))
+
+
+def test_the_name_of_the_level_of_a_function_is_one_of_those_that_mean_something():
+    said = sentence(lambda: ud.FromFunction(ud.VPSDE(), ud.Score(), lambda u, sig: -u / sig))
+    assert said.endswith(
+        "called 'sig', and the name decides what it is called with. Write sigma, alpha, log_snr, level or t."
+    )
+    assert ud.FromFunction(ud.VPSDE(), ud.Score(), lambda u, time: -u).shape is None
