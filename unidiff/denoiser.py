@@ -25,12 +25,12 @@ from unidiff.parameterization import Parameterization
 from unidiff.prediction import Inverse, Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level, Levels, Scale, is_one, is_own, scale_by
-from unidiff.tensors import require_own_shape
+from unidiff.tensors import CalledAtLevels, require_own_shape
 
 __all__ = ["Counted", "Denoiser", "NeuralDenoiser"]
 
 
-class Denoiser(Displayed, PlainArguments, nn.Module, ABC):
+class Denoiser(Displayed, PlainArguments, CalledAtLevels, nn.Module, ABC):
     """Predicts E[x0 | u_t] and E[eps | u_t] from a noisy state u_t and its noise level.
 
     Attributes:
@@ -57,7 +57,8 @@ class Denoiser(Displayed, PlainArguments, nn.Module, ABC):
             return "Make a model of a network: NeuralDenoiser(process, parameterization, network)"
         if callable(value):
             return "Make a model of a function: FromFunction(process, Score(), function)"
-        return f"Pass the model of a run: load({value!r}).denoiser" if isinstance(value, str) else ""
+        run = f"load({value!r})" if isinstance(value, str) else "run" * hasattr(value, "denoiser")
+        return f"Pass the model of a run: {run}.denoiser" if run else ""
 
     def _copy_interface(self, denoiser: Denoiser, *others: Denoiser) -> None:
         """Copy process, shape and conditions of the denoiser that this one wraps; it may also evaluate others."""
@@ -294,7 +295,6 @@ class Counted(Denoiser):
         return self._calls[0]
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
-        """The wrapped denoiser's prediction, counted."""
         self._calls[0] += 1
         prediction: Prediction = self.denoiser(u, level, **cond)
         return prediction

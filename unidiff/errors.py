@@ -114,6 +114,8 @@ def require(condition: bool, parameter: str, value: object, allowed: str) -> Non
 
 def _shown(value: object) -> str:
     """The repr of a value, but of tensors and arrays, in lists too, their numbers alone or their shapes."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "tolist"):
         return repr(value.tolist()) if value.shape == () else f"{value.dtype} of shape {tuple(value.shape)}"
     if type(value) in (list, tuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 __all__ = ["attach", "exports"]
@@ -24,6 +25,12 @@ def exports(file: str) -> dict[str, str]:
         for alias in node.names
         if not alias.name.startswith("_")
     }
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """At most two names that are spelt like this one, whatever their case."""
+    lower = {known.lower(): known for known in names}
+    return [lower[known] for known in difflib.get_close_matches(name.lower(), lower, 2, 0.7)]
 
 
 def attach(
@@ -50,6 +57,8 @@ def attach(
             message = f"{package}.{name} is now {package}.{new}; the old name goes with the next release"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             return functools.reduce(getattr, new.split("."), sys.modules[package])
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        close = [] if name.startswith("_") else nearest(name, (*names, *namespaces))
+        hint = f". Did you mean {' or '.join(close)}?" if close else ""
+        raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
 
     return getattr_

@@ -132,6 +132,8 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
         given = len(chosen)
     except OverflowError:  # of a range
         raise ParameterError("seeds", f"must be at most {sys.maxsize}, got {seeds!r}") from None
+    if given == 0 and count is None and isinstance(chosen, range):  # of a number, and range(-1) is empty
+        raise ParameterError("seeds", f"must be a number of samples >= 1 or one integer for each, got {seeds!r}")
     if given == 0 or count not in (None, given):
         needed = "at least one" if count is None else f"one for each of {count} samples"
         raise ParameterError("seeds", f"must be {needed}, got {given}")

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unidiff.errors import ParameterError, is_whole, require
 
-__all__ = ["check_axes", "check_batch", "check_floats", "check_format", "described", "require_own_shape"]
+__all__ = [
+    "CalledAtLevels",
+    "check_axes",
+    "check_batch",
+    "check_floats",
+    "check_format",
+    "described",
+    "require_own_shape",
+]
 
 
 def described(value: object) -> str:
     """Dtype and shape of a tensor, the repr of anything else: for messages."""
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+class CalledAtLevels:
+    """A base of models, beside `nn.Module`: a call with a number or an array in the wrong place is one sentence."""
+
+    def __call__(self, u: Any, level: Any, *others: Any, **cond: Any) -> Any:
+        if not isinstance(u, Tensor):
+            raise ParameterError(
+                "u", f"must be a tensor (B, *shape), got an object of {type(u).__name__}. Make one: torch.as_tensor(u)"
+            )
+        if isinstance(level, (int, float, Tensor)):
+            raise ParameterError(
+                "level", f"must be a Level, got {described(level)}. Take that of a time: model.process.level(t)"
+            )
+        return super().__call__(u, level, *others, **cond)  # type: ignore[misc]
 
 
 def check_axes(shape: Sequence[int], own: Sequence[int] | None) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ def test_the_second_parameter_says_what_it_is():
     functions = [
         lambda x, sigma: asked.update(sigma=sigma) or -x,
         lambda x, log_snr: asked.update(log_snr=log_snr) or -x,
-        lambda x, anything: asked.update(time=anything) or -x,
+        lambda x, t: asked.update(time=t) or -x,
         lambda x, level: asked.update(level=level) or -x,
     ]
     level = process.level(0.4)
@@ -134,7 +134,7 @@ def test_a_module_keeps_its_parameters():
     ("function", "message"),
     [
         (0.5, "function must be a function of a state and its noise level, got 0.5"),
-        (lambda u, t: None, "function must be a function that returns a tensor"),
+        (lambda u, t: None, "function must return a tensor, and returned an object of NoneType"),
         (lambda u, t: u[:, :1], r"returned values must have shape \(3, 2\), got \(3, 1\)"),
     ],
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unidiff.arguments import PlainArguments
 from unidiff.basis import Basis, Pixel
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.noise import Noise
 from unidiff.precision import precise
 from unidiff.process.level import Level, Levels, Scale, axpby, scale_by
@@ -67,6 +67,16 @@ def _falling_root(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         trusted = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
         step = torch.where(trusted, to_b + (c - a) / (b - a) * to_c, 0.5).clamp(min=least).clamp(max=1 - least)
     return found
+
+
+def _time(t: object) -> float:
+    """A time as a number; a ParameterError unless it is one, from 0 to 1."""
+    try:
+        number = float(t)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    require(0 <= number <= 1, "t", t, "a time from 0 (data) to 1 (noise)")
+    return number
 
 
 def require_one_snr(process: Process, parameter: str, reason: str, remedy: str) -> None:
@@ -195,7 +205,7 @@ class Process(PlainArguments, ABC):
             Numbers for a number, tensors (B, 1, ..., 1) for a batch.
         """
         if not isinstance(t, Tensor) or t.ndim == 0:
-            return self.levels_at([float(t)], "cpu" if like is None else like.device)[0]
+            return self.levels_at([_time(t)], "cpu" if like is None else like.device)[0]
         if like is None or t.shape != like.shape[:1]:
             raise ValueError(f"t must be one time, or one for each sample of `like`, got shape {tuple(t.shape)}")
 

@@ -51,7 +51,8 @@ def optional_gradients(function: F) -> F:
 
     @wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        with gradients(options.get("grad", False), args[0] if args else options["denoiser"]):
+        models = args[:1] or [options[name] for name in ("denoiser",) if name in options]  # none: Python's own error
+        with gradients(options.get("grad", False), *models):
             return function(*args, **options)
 
     return cast(F, run)
