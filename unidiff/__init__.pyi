@@ -26,6 +26,7 @@ from unidiff.classifier import Classifier as Classifier
 from unidiff.classifier import NeuralClassifier as NeuralClassifier
 from unidiff.condition.base import Condition as Condition
 from unidiff.condition.base import Named as Named
+from unidiff.condition.image import Control as Control
 from unidiff.condition.image import Image as Image
 from unidiff.condition.sequence import Embedding as Embedding
 from unidiff.condition.sequence import Tokens as Tokens

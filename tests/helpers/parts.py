@@ -85,6 +85,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "RandomProjection": [{"shape": (2, 3), "count": 4}],
     "Label": [{"classes": 3}, {"classes": 2, "name": "colour"}],
     "Image": [{"channels": 2}, {"channels": 1, "size": (8, 8)}],
+    "Control": [{"channels": 2, "size": (8, 8)}],
     "Tokens": [{"length": 4, "vocabulary": 9}],
     "Caption": [{"length": 3, "word_list": ("a", "b")}],
     "Embedding": [{"shape": (5,)}, {"shape": (4, 5)}],

@@ -151,3 +151,13 @@ KINDS: dict[str, Callable[[], Any]] = {
     "pixart": pixart,
     "sana": sana,
 }
+
+
+def controlnet(network: Any, seed: int = 0) -> Any:
+    """A ControlNet for a UNet whose features are not the zeros that it starts with, for images of twice its size."""
+    branch = diffusers.ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in branch.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return branch.eval()

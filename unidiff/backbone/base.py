@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -111,6 +111,17 @@ class Backbone(PlainArguments, nn.Module, ABC):
             The output, and the features of the layers that are not near.
         """
         raise NotImplementedError(f"{type(self).__name__} has no features to keep")
+
+    def with_features(self, x: Tensor, c: Tensor, features: Sequence[Tensor], **cond: Tensor) -> Tensor:
+        """Evaluate the network with features of a control branch added to its own; see `Controlled`.
+
+        Args:
+            x: As in `forward`.
+            c: As in `forward`.
+            features: What is added, a tensor for each place where this network takes some.
+            **cond: As in `forward`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no features of a control branch")
 
     def _values(self, cond: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
         """All conditions of the network by name, the null one where a condition is missing.

@@ -33,16 +33,18 @@ class Family:
         network: Class of the network.
         encode: The parts of a prompt, each with one row, from the pipeline, a text and the size of its images.
         call: The output of the network for samples, timesteps and the parts of the prompts.
-        null: As `encode`, of no prompt; None if that is the empty text.
+        negative: As `encode`, of a text that guidance leads away from, or of None for no prompt; None for `encode`.
         fold: Side of the patches of latents that the pipeline folds into channels.
+        text: The arguments that a UNet takes of the parts of the prompts, and its control branches as well.
     """
 
     part: str
     network: str
     encode: Callable[[Any, str, Size], dict[str, Tensor]]
-    call: Callable[[Any, Tensor, Tensor, dict[str, Tensor]], Tensor]
-    null: Callable[[Any, Size], dict[str, Tensor]] | None = None
+    call: Callable[..., Tensor]
+    negative: Callable[[Any, str | None, Size], dict[str, Tensor]] | None = None
     fold: int = 1
+    text: Callable[[dict[str, Tensor]], dict[str, Any]] | None = None
 
 
 # ------------------------------------------------------------------------------------ Stable Diffusion 1 and 2, SDXL
@@ -52,8 +54,12 @@ def _sd_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return {"embeds": pipeline.encode_prompt(text, pipeline._execution_device, 1, False)[0]}
 
 
-def _sd_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-    output: Tensor = network(x, c, encoder_hidden_states=prompt["embeds"]).sample
+def _sd_text(prompt: dict[str, Tensor]) -> dict[str, Any]:
+    return {"encoder_hidden_states": prompt["embeds"]}
+
+
+def _sd_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor], **added: Any) -> Tensor:
+    output: Tensor = network(x, c, **_sd_text(prompt), **added).sample
     return output
 
 
@@ -62,8 +68,9 @@ def _xl_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return {"embeds": embeds, "pooled": pooled, "ids": _xl_ids(pipeline, embeds, size, _AESTHETICS)}
 
 
-def _xl_null(pipeline: Any, size: Size) -> dict[str, Tensor]:
-    _, embeds, _, pooled = pipeline.encode_prompt("", do_classifier_free_guidance=True)  # zeros, if it is set so
+def _xl_negative(pipeline: Any, text: str | None, size: Size) -> dict[str, Tensor]:
+    guided = {"do_classifier_free_guidance": True, "negative_prompt": text}  # zeros for None, if it is set so
+    _, embeds, _, pooled = pipeline.encode_prompt("", **guided)
     return {"embeds": embeds, "pooled": pooled, "ids": _xl_ids(pipeline, embeds, size, _POOR)}
 
 
@@ -73,9 +80,13 @@ def _xl_ids(pipeline: Any, like: Tensor, size: Size, score: float) -> Tensor:
     return like.new_tensor([[*size, 0, 0, *([score] if scored else size)]])
 
 
-def _xl_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-    added = {"text_embeds": prompt["pooled"], "time_ids": prompt["ids"]}
-    output: Tensor = network(x, c, encoder_hidden_states=prompt["embeds"], added_cond_kwargs=added).sample
+def _xl_text(prompt: dict[str, Tensor]) -> dict[str, Any]:
+    sizes = {"text_embeds": prompt["pooled"], "time_ids": prompt["ids"]}
+    return {"encoder_hidden_states": prompt["embeds"], "added_cond_kwargs": sizes}
+
+
+def _xl_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor], **added: Any) -> Tensor:
+    output: Tensor = network(x, c, **_xl_text(prompt), **added).sample
     return output
 
 
@@ -145,8 +156,9 @@ def _sana_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return _masked(pipeline.encode_prompt(text, False, clean_caption=False, **{name: own}))
 
 
-def _sana_null(pipeline: Any, size: Size) -> dict[str, Tensor]:
-    return _masked(pipeline.encode_prompt("", False, clean_caption=False))
+def _sana_negative(pipeline: Any, text: str | None, size: Size) -> dict[str, Tensor]:
+    """Without the instruction."""
+    return _masked(pipeline.encode_prompt(text or "", False, clean_caption=False))
 
 
 def _sana_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
@@ -155,19 +167,21 @@ def _sana_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) ->
     return output
 
 
-_SD = Family("unet", "UNet2DConditionModel", _sd_encode, _sd_call)
-_XL = Family("unet", "UNet2DConditionModel", _xl_encode, _xl_call, _xl_null)
+_SD = Family("unet", "UNet2DConditionModel", _sd_encode, _sd_call, text=_sd_text)
+_XL = Family("unet", "UNet2DConditionModel", _xl_encode, _xl_call, _xl_negative, text=_xl_text)
 _PIXART = Family("transformer", "PixArtTransformer2DModel", _pixart_encode, _pixart_call)
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusionPipeline": _SD,
     "StableDiffusionImg2ImgPipeline": _SD,
+    "StableDiffusionControlNetPipeline": _SD,
     "StableDiffusionXLPipeline": _XL,
+    "StableDiffusionXLControlNetPipeline": _XL,
     "StableDiffusionXLImg2ImgPipeline": _XL,  # which the refiner is saved as
     "StableDiffusion3Pipeline": Family("transformer", "SD3Transformer2DModel", _sd3_encode, _sd3_call),
     "FluxPipeline": Family("transformer", "FluxTransformer2DModel", _flux_encode, _flux_call, fold=2),
     "PixArtAlphaPipeline": _PIXART,
     "PixArtSigmaPipeline": _PIXART,
-    "SanaPipeline": Family("transformer", "SanaTransformer2DModel", _sana_encode, _sana_call, _sana_null),
+    "SanaPipeline": Family("transformer", "SanaTransformer2DModel", _sana_encode, _sana_call, _sana_negative),
 }
 
 
@@ -204,12 +218,17 @@ def prompted(folder: Path, family: Family, network: Any, size: Size | None, devi
     def encode(text: str) -> Tensor:
         return packed(family.encode(pipeline, text, images)).cpu()
 
-    with torch.no_grad():
-        parts = family.encode(pipeline, "", images) if family.null is None else family.null(pipeline, images)
+    @torch.no_grad()
+    def negative(text: str | None) -> dict[str, Tensor]:
+        if family.negative is None:
+            return family.encode(pipeline, text or "", images)
+        return family.negative(pipeline, text, images)
+
+    parts = negative(None)
     empty = packed(parts).cpu()
     shapes = {name: tuple(part.shape[1:]) for name, part in parts.items()}
-    prompt = Prompt(len(empty), encode, empty)
-    return PromptedBackbone(network, (channels, *sides), family.call, shapes, prompt)
+    prompt = Prompt(len(empty), encode, empty, lambda text: packed(negative(text)).cpu())
+    return PromptedBackbone(network, (channels, *sides), family.call, shapes, prompt, family.text)
 
 
 def _sizes(folder: Path, family: Family, config: Mapping[str, Any], size: Size | None) -> tuple[Size, Size]:
