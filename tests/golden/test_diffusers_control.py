@@ -146,7 +146,8 @@ def test_controls_that_do_not_fit(saved, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("in_float64")
 def test_the_same_latents_with_a_refiner(tmp_path):
     kind = "StableDiffusionXLImg2ImgPipeline"
-    base, refiner = xl().to(F64), xl(kind, ids=5, requires_aesthetics_score=True).to(F64)
+    base = xl(channels=4).to(F64)  # the pipeline of a refiner takes four channels for latents, and others for images
+    refiner = xl(kind, ids=5, channels=4, requires_aesthetics_score=True).to(F64)
     base.save_pretrained(tmp_path / "base")
     refiner.save_pretrained(tmp_path / "refiner")
     model = load(tmp_path / "base", refiner=tmp_path / "refiner", refiner_from=0.2).double()

@@ -144,11 +144,20 @@ class _Parts:
     process: Process
     sampling: Sampling
     classes: int | None
+    own_grid: Callable[[int], Grid] | None = None
     noun: str = "a model saved by diffusers"
 
     def conditions(self) -> None:
         """None: how it was trained is not known."""
         return
+
+    def drawn_with(self, solver: str | None, steps: int | None) -> _Parts:
+        """See `Task.drawn_with`; the scheduler's own times are asked for anew for another number of steps."""
+        sampling = self.sampling
+        if steps is not None and self.own_grid is not None:
+            sampling = dataclasses.replace(sampling, grid=self.own_grid(steps))
+            steps = None if "@" not in (solver or "") else steps
+        return dataclasses.replace(self, sampling=sampling.drawn_with(self.process, solver, steps))
 
 
 @dataclass(frozen=True)
@@ -213,12 +222,13 @@ def load_pipeline(
         raise RunError(f"{folder}: the model does not tell the shape of its samples.")
     data = _data(folder, tuple(model.shape))
     sampling = recipe.sampling
-    if sampling.grid is None and (grid := _own_grid(folder, model, recipe)) is not None:
-        sampling = dataclasses.replace(sampling, grid=grid)
+    own_grid = None if sampling.grid is not None else _own_grid(folder, model, recipe)
+    if own_grid is not None:
+        sampling = dataclasses.replace(sampling, grid=own_grid(_STEPS))
     sampling.check(model.process)
     names = _class_names(folder, model)
     manifest = Manifest(data=DataFacts(f"what {name} was trained on", 0, list(data.shape), "", None, names))
-    parts = _Parts(data, model.process, sampling, model.classes)
+    parts = _Parts(data, model.process, sampling, model.classes, own_grid)
     others = [local_folder(each, False) for each in recipe.control] or kept_controls(folder)
     others += [network_folder(local_folder(recipe.refiner, False))] if recipe.refiner else []
     return PipelineRun(folder, parts, manifest, model, None, torch.float32, tuple(others))
@@ -232,11 +242,11 @@ def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
 
 
-def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Grid | None:
+def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Callable[[int], Grid] | None:
     """The scheduler's own times of a flow, which it shifts to where its model needs them; None for the default grid."""
     if model.process.native_times() is not None or not os.path.isfile(folder / "scheduler" / "scheduler_config.json"):
         return None
-    return load_grid(folder, _STEPS, scheduler=recipe.scheduler or None, size=recipe.size)
+    return lambda steps: load_grid(folder, steps, scheduler=recipe.scheduler or None, size=recipe.size)
 
 
 def _class_names(folder: Path, model: Denoiser) -> list[str] | None:
