@@ -88,6 +88,8 @@ from unidiff.guidance.classifier_free import ClassifierFree as ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold
 from unidiff.guidance.stabilizers import GuidanceInterval as GuidanceInterval
 from unidiff.guidance.stabilizers import RescaledGuidance as RescaledGuidance
+from unidiff.interop.diffusers.prompts import Prompts as Prompts
+from unidiff.interop.diffusers.tuned import Pretrained as Pretrained
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded

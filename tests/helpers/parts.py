@@ -104,6 +104,9 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "UNetEncoder": [{"shape": shape, "width": 8, "multipliers": (1, 2), "classes": 3} for shape in SHAPES],
     "MLPEncoder": [{"shape": shape, "width": 8, "classes": 3} for shape in SHAPES],
     "ImageFolder": [{"root": "somewhere"}],
+    "CaptionedFolder": [{"root": "somewhere"}],
+    "Prompts": [{"folder": "somewhere"}],
+    "Pretrained": [],  # of a folder that diffusers saved: golden/test_diffusers_tuning.py
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
     "Unavailable": [{"sample_shape": (2,), "class_count": 3}],

@@ -40,6 +40,7 @@ class Backbone(PlainArguments, nn.Module, ABC):
     shape: tuple[int, ...]
     conditions: tuple[Condition, ...] = ()
     learned_variance: bool = False
+    unscaled: bool = False  # whether it takes the state as it is, and its output is not rescaled; see NeuralDenoiser
     keeps_arguments: ClassVar[bool] = True  # as a recipe has them: what saves a network writes them
     arguments: Mapping[str, Any]
     deepest: int = 0  # the largest `depth` of `evaluate`; 0 where none of its features can be kept

@@ -13,22 +13,23 @@ from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole, require, require_whole
 from unidiff.interop.diffusers.control import controlled, kept_controls
-from unidiff.interop.diffusers.families import FAMILIES, family_of, prompted, times_options
+from unidiff.interop.diffusers.families import FAMILIES, family_of
 from unidiff.interop.diffusers.lora import add_lora
 from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
 from unidiff.interop.diffusers.refiner import refined
 from unidiff.interop.diffusers.scheduler import SchedulerModel, read_scheduler
+from unidiff.interop.diffusers.texts import prompted, times_options
 from unidiff.interop.diffusers.timesteps import Timesteps, timesteps_of
 from unidiff.noise_condition import TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
 
-__all__ = ["load", "load_grid", "network_folder"]
+__all__ = ["SUPPORTED", "load", "load_grid", "network_backbone", "network_folder", "scheduler_of"]
 
 _NETWORKS = {"unet": "UNet2DModel", "transformer": "DiTTransformer2DModel"}
-_SUPPORTED = tuple(_NETWORKS.values())
+SUPPORTED = tuple(_NETWORKS.values())
 
 
 def load(
@@ -93,7 +94,7 @@ def load(
         _require_absent(model_options, f"{folder} has a scheduler")
         model = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
-        model_type(part, _SUPPORTED)
+        model_type(part, SUPPORTED)
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
         if process is None or parameterization is None:
@@ -110,12 +111,14 @@ def load(
             if value:
                 raise ParameterError(name, f"{folder} is not a pipeline from text to images. Leave it out.")
     controls = controls or kept_controls(folder)
-    network = load_part(part, _SUPPORTED if family is None else (family.network,), allow_pickle)
+    network = load_part(part, SUPPORTED if family is None else (family.network,), allow_pickle)
     if lora is not None:
         add_lora(network, lora, lora_scale)
     backbone: Any
     try:
-        backbone = _backbone(network) if family is None else prompted(folder, family, network, size, device)
+        backbone = (
+            network_backbone(network) if family is None else prompted(folder, family, network, size, device=device)
+        )
         _check_codec(folder, backbone.shape)
         if controls:
             backbone = controlled(backbone, network, controls, control_scale, allow_pickle)
@@ -172,6 +175,16 @@ def load_grid(
     return timesteps_of(config, steps, str(_inside(folder, "scheduler")), **options)
 
 
+def scheduler_of(folder: Path) -> SchedulerModel | None:
+    """What the scheduler of a pipeline says of its model; None for a model without one.
+
+    Raises:
+        RunError: If the scheduler is unsupported.
+    """
+    config = _parts(folder)[1]
+    return None if config is None else read_scheduler(config, str(_inside(folder, "scheduler")))
+
+
 def network_folder(folder: Path) -> Path:
     """Where the network of a pipeline, or of a model alone, is."""
     return _parts(folder)[0]
@@ -221,7 +234,7 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
             raise RunError(f"{folder}: {problem}. They do not belong to the same pipeline.")
 
 
-def _backbone(network: Any) -> DiffusersBackbone:
+def network_backbone(network: Any) -> DiffusersBackbone:
     """A model of diffusers as a backbone; a ParameterError if its config is unsupported."""
     config = network.config
     channels, size = config.in_channels, config.sample_size
