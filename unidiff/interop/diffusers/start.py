@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unidiff.codec.folder import codec_folder, read_layout
-from unidiff.errors import UnidiffError
+from unidiff.errors import RunError, UnidiffError
 from unidiff.interop.diffusers.families import family_of
 from unidiff.interop.diffusers.load import network_folder, scheduler_of
 from unidiff.pretrained import CONFIG, is_saved, local_folder, read_json
@@ -29,10 +29,14 @@ def completed(recipe: Node) -> Node:
     """
     written = recipe.children()
     start = written["start"]
-    if not isinstance(start.value, str) or not is_saved(start.value):
-        return recipe
     name = start.value
+    if not isinstance(name, str):
+        return recipe
     try:
+        if not is_saved(name):
+            if not os.path.isdir(expand(name, "start")):
+                raise RunError(f"{name}: neither a run directory nor a folder that diffusers saved. Correct the path.")
+            return recipe  # a run, whose network the recipe writes again
         folder = local_folder(expand(name, "start"), False)
         found = _determined(folder, name, written)
     except UnidiffError as error:

@@ -61,13 +61,20 @@ def prompted(
     return PromptedBackbone(network, (channels, *sides), family.call, texts.shapes, texts.prompt, family.text)
 
 
-@lru_cache(maxsize=2)
 def kept_texts(folder: Path, size: Size | None) -> Texts:
     """The text encoders of a pipeline on the CPU, read once for each size of images; None for its own size.
 
     Raises:
         RunError: If it is not a pipeline of text, or they cannot be read.
     """
+    files = sorted(path for part in ("text_encoder*", "tokenizer*") for path in folder.glob(f"{part}/*"))
+    marks = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return _kept(folder.resolve(), size, marks)
+
+
+@lru_cache(maxsize=2)
+def _kept(folder: Path, size: Size | None, marks: tuple[tuple[str, int, int], ...]) -> Texts:
+    """The same; the times and sizes of the files are part of the key, so that what has changed is read again."""
     if (family := family_of(folder)) is None:
         raise RunError(f"{folder}: not a pipeline from text to images, so it has no text encoders.")
     _, images = sizes_of(folder, family, read_json(folder / family.part / CONFIG), size)
