@@ -259,10 +259,9 @@ class NeuralDenoiser(Denoiser):
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
         """The factors of the network's input and output; both 1 of a network that is `unscaled`."""
-        if getattr(self.backbone, "unscaled", False):
-            return 1.0, 1.0
-        input_scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        return input_scale, self.parameterization.scale(level)
+        unscaled, parameterization = getattr(self.backbone, "unscaled", False), self.parameterization
+        input_scale = 1.0 if unscaled or self.process.basis.shape else 1 / parameterization.input_scale(level)
+        return input_scale, 1.0 if unscaled else parameterization.scale(level)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""

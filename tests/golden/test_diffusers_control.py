@@ -57,7 +57,7 @@ def test_the_same_latents_under_control(tmp_path, kind):
     pipeline_class, options = PIPELINES[kind]
     parts = {name: part for name, part in base.components.items() if name != "image_encoder"}
     folders, shown = [tmp_path / "net0", tmp_path / "net1"], [images(3), images(4)]
-    for used, scales in ((1, [0.8]), (2, [0.8, -0.5])):
+    for used, scales in ((1, [0.8]), (2, [0.8, -0.5]))[kind == "xl" :]:
         pipeline = pipeline_class(**parts, controlnet=nets[0] if used == 1 else nets, **options).to(F64)
         pipeline.set_progress_bar_config(disable=True)
         model = load(tmp_path / "base", control=folders[:used], control_scale=scales).double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def add_low_rank(network: nn.Module, rank: int, alpha: float | None, layers: Seq
 
 def low_rank_layers(network: nn.Module) -> dict[str, LowRankLinear]:
     """The layers of a network that learn a change, by name."""
-    return {name: layer for name, layer in network.named_modules() if isinstance(layer, LowRankLinear)}
+    layers: dict[str, Any] = dict(network.named_modules())
+    return {name: layer for name, layer in layers.items() if "lora_A" in layer._parameters}
 
 
 def merge_low_rank(network: nn.Module) -> None:
