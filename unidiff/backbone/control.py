@@ -60,6 +60,7 @@ class Controlled(Backbone):
         super().__init__(network.shape, conditions=conditions, learned_variance=network.learned_variance)
         self.network = network
         self.branches = nn.ModuleList(branches)
+        self._images = tuple(branch.condition.name for branch in branches)
         self.scales = tuple(map(float, scales))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ class Controlled(Backbone):
         values = self._values(cond, x)
         own = {condition.name: values[condition.name] for condition in self.network.conditions}
         total: list[Tensor] | None = None
-        for branch, scale in zip(self.branches, self.scales):
+        for branch, name, scale in zip(self.branches, self._images, self.scales):
             if scale == 0:
                 continue
-            features = [scale * feature for feature in branch(x, c, values[branch.condition.name], **own)]
+            features = [scale * feature for feature in branch(x, c, values[name], **own)]
             total = features if total is None else [a + b for a, b in zip(total, features)]
         if total is None:
             output: Tensor = self.network(x, c, **own)

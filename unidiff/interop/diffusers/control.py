@@ -65,7 +65,7 @@ def controlled(
     """
     if not base.takes_features:
         raise ParameterError("control", "only networks of Stable Diffusion 1 and 2 and of SDXL take a ControlNet here")
-    scales = [*scale] if isinstance(scale, (list, tuple)) else [scale]
+    scales: list[Any] = [*scale] if isinstance(scale, (list, tuple)) else [scale]
     scales *= len(folders) if len(scales) == 1 else 1
     numbers = all(
         isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each) for each in scales

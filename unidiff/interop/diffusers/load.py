@@ -110,7 +110,7 @@ def load(
         for name, value in (("control", controls), ("refiner", refiner)):
             if value:
                 raise ParameterError(name, f"{folder} is not a pipeline from text to images. Leave it out.")
-    controls = controls or kept_controls(folder)
+    controls = controls or [*kept_controls(folder)]
     network = load_part(part, SUPPORTED if family is None else (family.network,), allow_pickle)
     if lora is not None:
         add_lora(network, lora, lora_scale)

@@ -38,7 +38,7 @@ class Prompts(Conditioning):
 
     folder: str
     size: tuple[int, int] | None = None
-    dropout: float = 0.1  # type: ignore[misc]
+    dropout: float = 0.1
     _encoded: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Prompts(Conditioning):
     def prompt(self) -> Condition:
         """The condition; reads the text encoders."""
         folder: Path = local_folder(expand(self.folder, "folder"), False)
-        return kept_texts(folder, None if self.size is None else tuple(self.size)).prompt
+        return kept_texts(folder, None if self.size is None else (self.size[0], self.size[1])).prompt
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError for data without captions."""

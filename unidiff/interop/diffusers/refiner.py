@@ -36,7 +36,8 @@ def refined(model: Denoiser, refiner: Denoiser, share: float) -> Split:
         check_time(share)
     except ParameterError as error:
         raise ParameterError("refiner_from", error.problem) from error
-    own, other = (named(each.conditions, "prompt") for each in (model, refiner))
+    own: Any = named(model.conditions, "prompt")
+    other: Any = named(refiner.conditions, "prompt")
     for name, condition in (("model", own), ("refiner", other)):
         if not hasattr(condition, "encode"):
             raise ParameterError(name, "it must be a model of text with the condition `prompt`")
