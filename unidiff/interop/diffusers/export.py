@@ -80,10 +80,10 @@ def export(
         problem = "not a run directory, but a model in the format of diffusers already"
         raise RunError(f"{run.directory}: {problem}. Copy the folder.")
     pipeline: str | None = None
-    if hasattr(model.backbone, "save_pipeline"):
+    if (save := getattr(model.backbone, "save_pipeline", None)) is not None:
         try:
             with whole_folder(target) as folder:
-                pipeline = model.backbone.save_pipeline(folder)
+                pipeline = save(folder)
                 _check_replaceable(target, overwrite)
         except OSError as error:
             raise RunFailed(f"{target}: {error}. Choose another folder.") from error
