@@ -26,6 +26,7 @@ from unidiff.classifier import Classifier as Classifier
 from unidiff.classifier import NeuralClassifier as NeuralClassifier
 from unidiff.condition.base import Condition as Condition
 from unidiff.condition.base import Named as Named
+from unidiff.condition.image import Control as Control
 from unidiff.condition.image import Image as Image
 from unidiff.condition.sequence import Embedding as Embedding
 from unidiff.condition.sequence import Tokens as Tokens
@@ -87,6 +88,8 @@ from unidiff.guidance.classifier_free import ClassifierFree as ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold
 from unidiff.guidance.stabilizers import GuidanceInterval as GuidanceInterval
 from unidiff.guidance.stabilizers import RescaledGuidance as RescaledGuidance
+from unidiff.interop.diffusers.prompts import Prompts as Prompts
+from unidiff.interop.diffusers.tuned import Pretrained as Pretrained
 from unidiff.likelihood import Likelihood as Likelihood
 from unidiff.likelihood import log_likelihood as log_likelihood
 from unidiff.noise import Seeded as Seeded

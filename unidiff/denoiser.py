@@ -256,13 +256,13 @@ class NeuralDenoiser(Denoiser):
         return u.shape[0], u.dtype, u.device, self.parameterization, self.noise_condition
 
     def _around(self, level: Level) -> tuple[Scale | None, Scale | None]:
-        first, last = self.scales(level)
-        return None if is_one(first) else first, None if is_one(last) else last
+        return tuple(None if is_one(factor) else factor for factor in self.scales(level))  # type: ignore[return-value]
 
     def scales(self, level: Level) -> tuple[Scale, Scale]:
-        """The factors of the network's input and output."""
-        input_scale = 1.0 if self.process.basis.shape else 1 / self.parameterization.input_scale(level)
-        return input_scale, self.parameterization.scale(level)
+        """The factors of the network's input and output; both 1 of a network that is `unscaled`."""
+        unscaled, parameterization = getattr(self.backbone, "unscaled", False), self.parameterization
+        input_scale = 1.0 if unscaled or self.process.basis.shape else 1 / parameterization.input_scale(level)
+        return input_scale, 1.0 if unscaled else parameterization.scale(level)
 
     def forward(self, u: Tensor, level: Level, **cond: Tensor) -> Prediction:
         """Expected data and noise of the state; see `Denoiser.forward`."""

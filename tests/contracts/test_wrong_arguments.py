@@ -73,7 +73,7 @@ def test_constructors_reject_every_wrong_type(wrong):
     for cls in CLASSES:
         parameters = inspect.signature(cls).parameters.items()
         required = {name: object() for name, own in parameters if own.default is own.empty}
-        example = EXAMPLES.get(cls.__name__, [{}])[0]
+        example = (EXAMPLES.get(cls.__name__) or [{}])[0]
         for name, value in of_wrong_types(cls, wrong):
             found += accepted(cls, name, partial(cls, **{**required, **example, name: value}))
     assert len(CLASSES) > 100

@@ -86,6 +86,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "RandomProjection": [{"shape": (2, 3), "count": 4}],
     "Label": [{"classes": 3}, {"classes": 2, "name": "colour"}],
     "Image": [{"channels": 2}, {"channels": 1, "size": (8, 8)}],
+    "Control": [{"channels": 2, "size": (8, 8)}],
     "Tokens": [{"length": 4, "vocabulary": 9}],
     "Caption": [{"length": 3, "word_list": ("a", "b")}],
     "Embedding": [{"shape": (5,)}, {"shape": (4, 5)}],
@@ -104,6 +105,9 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "UNetEncoder": [{"shape": shape, "width": 8, "multipliers": (1, 2), "classes": 3} for shape in SHAPES],
     "MLPEncoder": [{"shape": shape, "width": 8, "classes": 3} for shape in SHAPES],
     "ImageFolder": [{"root": "somewhere"}],
+    "CaptionedFolder": [{"root": "somewhere"}],
+    "Prompts": [{"folder": "somewhere"}],
+    "Pretrained": [],  # of a folder that diffusers saved: golden/test_diffusers_tuning.py
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
     "Unavailable": [{"sample_shape": (2,), "class_count": 3}],

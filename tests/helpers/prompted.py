@@ -81,12 +81,14 @@ def stable_diffusion() -> Any:
     return diffusers.StableDiffusionPipeline(vae=autoencoder(), unet=_unet(), scheduler=_ddim(), **text, **rest)
 
 
-def xl(kind: str = "StableDiffusionXLPipeline", ids: int = 6, **options: Any) -> Any:
+def xl(kind: str = "StableDiffusionXLPipeline", ids: int = 6, channels: int = 2, **options: Any) -> Any:
     added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
-    network = _unet(cross_attention_dim=16, projection_class_embeddings_input_dim=4 * ids + 6, **added)
+    sizes = {"cross_attention_dim": 16, "projection_class_embeddings_input_dim": 4 * ids + 6}
+    network = _unet(in_channels=channels, out_channels=channels, **sizes, **added)
+    codec = autoencoder(latent_channels=channels)
     texts = {"text_encoder": clip(), "tokenizer": clip_tokenizer(), "tokenizer_2": clip_tokenizer()}
     texts["text_encoder_2"] = clip("CLIPTextModelWithProjection")
-    return getattr(diffusers, kind)(vae=autoencoder(), unet=network, scheduler=_ddim(), **texts, **options)
+    return getattr(diffusers, kind)(vae=codec, unet=network, scheduler=_ddim(), **texts, **options)
 
 
 def sd3() -> Any:
@@ -151,3 +153,13 @@ KINDS: dict[str, Callable[[], Any]] = {
     "pixart": pixart,
     "sana": sana,
 }
+
+
+def controlnet(network: Any, seed: int = 0) -> Any:
+    """A ControlNet for a UNet whose features are not the zeros that it starts with, for images of twice its size."""
+    branch = diffusers.ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in branch.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return branch.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -40,6 +40,7 @@ class Backbone(PlainArguments, nn.Module, ABC):
     shape: tuple[int, ...]
     conditions: tuple[Condition, ...] = ()
     learned_variance: bool = False
+    unscaled: bool = False  # whether it takes the state as it is, and its output is not rescaled; see NeuralDenoiser
     keeps_arguments: ClassVar[bool] = True  # as a recipe has them: what saves a network writes them
     arguments: Mapping[str, Any]
     deepest: int = 0  # the largest `depth` of `evaluate`; 0 where none of its features can be kept
@@ -111,6 +112,17 @@ class Backbone(PlainArguments, nn.Module, ABC):
             The output, and the features of the layers that are not near.
         """
         raise NotImplementedError(f"{type(self).__name__} has no features to keep")
+
+    def with_features(self, x: Tensor, c: Tensor, features: Sequence[Tensor], **cond: Tensor) -> Tensor:
+        """Evaluate the network with features of a control branch added to its own; see `Controlled`.
+
+        Args:
+            x: As in `forward`.
+            c: As in `forward`.
+            features: What is added, a tensor for each place where this network takes some.
+            **cond: As in `forward`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no features of a control branch")
 
     def _values(self, cond: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
         """All conditions of the network by name, the null one where a condition is missing.

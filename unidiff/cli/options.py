@@ -195,9 +195,12 @@ class ImageOptions:
         return [*(self.images or ()), self.mask]
 
 
+_OPTIONS = {"cond.prompt": "--prompt", "negative.prompt": "--negative", "cond.control": "--control-image"}
+
+
 def option_of(parameter: str) -> str:
     """The option that sets a parameter of `SampleConditions`."""
-    if parameter in (known := {"cond.prompt": "--prompt", "negative.prompt": "--negative"}):
+    if parameter in (known := _OPTIONS):
         return known[parameter]
     if parameter.partition(".")[0] in ("cond", "negative"):
         return f"--set {parameter if '.' in parameter else f'{parameter}.NAME'}=VALUE"

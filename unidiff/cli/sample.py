@@ -21,6 +21,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.cli.output import OutputOptions
+from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.errors import require_whole
 
 __all__ = ["sample"]
@@ -37,6 +38,7 @@ def sample(
     drawn: SolverOptions,
     guidance: GuidanceOptions,
     images: ImageOptions,
+    pipeline: PipelineOptions,
     overrides: Settings = None,
     output: OutputOptions,
     model: ModelOptions,
@@ -45,7 +47,7 @@ def sample(
     """Draw samples from a trained run with any solver and grid; under torchrun each process draws its share."""
     if count is not None:
         require_whole("--count", count, 1, 10_000_000)
-    output.keep(*images.files)
+    output.keep(*images.files, *pipeline.files)
     from unidiff.cli.conditions import conditioned
     from unidiff.cli.console import Console
     from unidiff.cli.editing import write_samples
@@ -54,6 +56,7 @@ def sample(
     from unidiff.tasks.sampling_file import SamplingFile
 
     labels, (changes, named) = guidance.names, split_conditions(overrides)
+    changes, named = [*changes, *pipeline.overrides(run)], {**named, **pipeline.values}
     chosen = sample_conditions(guidance, images, named)
     if sampling_file is not None:
         changes = [*SamplingFile.overrides(sampling_file, allow_imports=model.allow_imports), *changes]

@@ -40,6 +40,8 @@ class Condition(PlainArguments, ABC):
     name: str = field(kw_only=True)
 
     declared: ClassVar[bool] = True  # by who built the network, not found in a signature
+    guides: ClassVar[bool] = True  # whether classifier-free guidance leads away from its null unless told otherwise
+    file_shape: ClassVar[tuple[int, ...] | None] = None  # of an image whose file may stand for a value; None: no file
 
     def __post_init__(self) -> None:
         fits = isinstance(self.name, str) and self.name.isidentifier() and not keyword.iskeyword(self.name)
@@ -86,6 +88,10 @@ class Condition(PlainArguments, ABC):
         if self.null(1, parsed[None]).is_floating_point():
             return parsed.float()
         return parsed if parsed.numel() else parsed.long()  # an empty list, which torch takes for floats
+
+    def parse_negative(self, value: Any) -> Tensor:
+        """As `parse`, of a value that guidance leads away from; some models pass it on in another way."""
+        return self.parse(value)
 
     def several(self, value: Any) -> list[Any]:
         """The values for samples in turn, each to be parsed, of a list of more axes than a value has; or the one value.

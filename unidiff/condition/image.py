@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from unidiff.condition.base import Condition
 from unidiff.errors import ParameterError, is_whole, require, require_whole
 from unidiff.tensors import described
 
-__all__ = ["Image"]
+__all__ = ["Control", "Image"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,45 @@ class Image(Condition):
     def joined(self) -> int:
         """All its channels."""
         return self.channels
+
+
+@dataclass(frozen=True)
+class Control(Image):
+    """An image for each sample that a control branch sees, floats (B, channels, *size) in [-1, 1] (Zhang et al. 2023).
+
+    It is not joined to the noisy image, and may be of another size. A guided model sees it in both predictions, unless
+    guidance is to lead away from a black one: `ClassifierFree(model, scale, names=["control"])`.
+
+    Args:
+        channels: Channels C', from 1.
+        size: The axes after the channels, (H, W).
+        name: Its keyword.
+    """
+
+    name: str = field(default="control", kw_only=True)
+
+    guides: ClassVar[bool] = False
+
+    @property
+    def words(self) -> str:
+        """See `Condition.words`."""
+        return f"an image of shape {self.file_shape} for each sample"
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Shape of an image."""
+        return (self.channels, *self.size)
+
+    def null(self, count: int, like: Tensor) -> Tensor:
+        """All -1: black."""
+        return super().null(count, like) - 1
+
+    @property
+    def joined(self) -> int:
+        """None of its channels."""
+        return 0
+
+    def several(self, value: Any) -> list[Any]:
+        """The files of a list, or the one file; see `Condition.several` for numbers."""
+        files = isinstance(value, (list, tuple)) and bool(value) and all(isinstance(one, str) for one in value)
+        return list(value) if files else [value] if isinstance(value, str) else super().several(value)

@@ -6,6 +6,7 @@ from unidiff.data.base import Dataset as Dataset
 from unidiff.data.base import OpenDataset as OpenDataset
 from unidiff.data.base import TensorSource as TensorSource
 from unidiff.data.captioned import CaptionedDigits as CaptionedDigits
+from unidiff.data.captioned_folder import CaptionedFolder as CaptionedFolder
 from unidiff.data.celeba import CelebA as CelebA
 from unidiff.data.cifar import CIFAR10 as CIFAR10
 from unidiff.data.digits import Digits as Digits

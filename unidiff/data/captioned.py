@@ -14,7 +14,7 @@ from unidiff.errors import require_whole
 from unidiff.memory import require_memory
 from unidiff.noise import generator_of
 
-__all__ = ["CaptionedDigits"]
+__all__ = ["CaptionedDigits", "CaptionedSource"]
 
 _TEST = 297  # images in the smaller split of the digits
 
@@ -81,11 +81,11 @@ class CaptionedDigits(Dataset):
         first_colour, first_digit = word["red"], word["zero"]
         a, on = (torch.full((count,), word[name]) for name in ("a", "on"))
         captions = torch.stack([a, first_colour + ink, first_digit + digit, on, first_colour + ground], 1)
-        return _Captioned(values, captions, f"CaptionedDigits {split}", grey.checksum)
+        return CaptionedSource(values, captions, f"CaptionedDigits {split}", grey.checksum)
 
 
-class _Captioned(TensorSource):
-    """Images, (N, C, H, W), with captions, (N, L), in place of labels."""
+class CaptionedSource(TensorSource):
+    """Samples, (N, *shape), with captions, (N, L), in place of labels."""
 
     def __init__(self, values: Tensor, captions: Tensor, name: str, checksum: str) -> None:
         super().__init__(values, name, checksum)

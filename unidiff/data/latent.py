@@ -19,6 +19,7 @@ from unidiff import search_paths
 from unidiff.codec.codec import Autoencoder, Layout
 from unidiff.codec.folder import CONFIG, KEPT, WEIGHTS, codec_folder, digest, load_codec, read_layout
 from unidiff.data.base import Dataset, OpenDataset, TensorSource, content_checksum
+from unidiff.data.captioned import CaptionedSource
 from unidiff.errors import DataError, require
 from unidiff.files import digest_of, whole_file
 from unidiff.reading import open_regular, read_bytes
@@ -137,6 +138,9 @@ class Latent(Dataset):
     def _source(self, source: OpenDataset, values: Tensor) -> TensorSource:
         name = f"latents of {source.name}"
         checksum = digest_of([f"{digest(self.folder)} {source.checksum}".encode()])
+        captions = getattr(source, "captions", None)
+        if captions is not None:
+            return CaptionedSource(values, captions, name, checksum)
         return TensorSource(values, name, checksum, source.stand_in, source.labels, source.class_names)
 
     def _encoded(self, source: OpenDataset, shape: tuple[int, ...]) -> Tensor:

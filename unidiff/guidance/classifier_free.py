@@ -29,7 +29,8 @@ class ClassifierFree(Guided):
         model: A conditional model, trained with condition dropout.
         scale: 1 is the conditional model, in one evaluation; 0 the unconditional one. A number, or (B,).
         negative: Values by name to use in place of the null condition: one row, or (B, ...).
-        names: The conditions that guide; the others are the same in both predictions. None for all of the model's.
+        names: The conditions that guide; the others are the same in both predictions. None for all of the model's but
+            those of control branches.
 
     Raises:
         ParameterError: If the model is unconditional, a name is not that of one of its conditions, or a negative value
@@ -44,7 +45,7 @@ class ClassifierFree(Guided):
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(model)
-        every = [condition.name for condition in model.conditions or ()]
+        every = [condition.name for condition in model.conditions or () if getattr(condition, "guides", True)]
         self.names = tuple(every if names is None else [names] if isinstance(names, str) else names)
         if every and not self.names:
             raise ParameterError("names", f"must be some of the model's conditions ({', '.join(every)}), got none")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError, UnidiffError, require
 from unidiff.files import digest_of
+from unidiff.pretrained import is_saved, local_folder
 from unidiff.recipe.errors import nearest
 from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
@@ -146,6 +147,8 @@ def _read_start(
 ) -> tuple[dict[str, Tensor], int | None]:
     """Weights for a network, the averaged ones of a run or those of a folder of diffusers, and their step."""
     path, step = expand(str(task.start), "start"), None
+    if is_saved(str(task.start)):
+        path = local_folder(path, False)
     files = RunDirectory(path)
     if files.exists():
         checkpoint = Checkpoints(files.checkpoints).load(report, to_train=False)

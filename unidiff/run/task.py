@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -168,6 +169,10 @@ def differences(saved: object, new: object, path: str = "") -> list[str]:
     return [] if saved == new else [f"{path} was {saved!r}, is {new!r}"]
 
 
+# By name, as a `type` of a recipe is found: what a folder of diffusers determines is known above this package.
+_START, _NETWORK = "unidiff.interop.diffusers.start", "backbone"
+
+
 @cache
 def shipped_tasks() -> list[type[Task]]:
     """The tasks that come with unidiff."""
@@ -181,6 +186,11 @@ def _chosen(builder: Builder, node: Node) -> tuple[type[Task], Node]:
         rest = {name: child for name, child in written.items() if name != "type"}
         return builder.named(Task, written["type"], "type"), Node(rest, node.location, node.key)  # type: ignore[type-abstract]
     tasks = shipped_tasks()
+    network = written[_NETWORK].children() if _NETWORK in written else {}
+    others = any(task.key in written for task in tasks if task.key != _NETWORK)
+    if "start" in written and "type" not in network and not others:
+        node = importlib.import_module(_START).completed(node)
+        written = node.children()
     marked = [task for task in tasks if task.key in written]
     # Without such a key: the task that shares most keys with the recipe, and of several the one that needs no key.
     nearest = max(tasks, key=lambda task: (len(parameters(task).keys() & written.keys()), not task.key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from unidiff.process.level import Level
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.gradients import optional_gradients
-from unidiff.solver.spec import named, solver_and_grid
+from unidiff.solver.spec import SolverSpec, named, solver_and_grid
 from unidiff.tensors import check_axes, check_format
 
 __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "require_room", "sample", "shape_and_seeds"]
@@ -93,6 +93,20 @@ class Sampling(PlainArguments):
     def grid_for(self, process: Process) -> Grid:
         """The grid, or the default one of this process."""
         return self.grid or default_grid(process)
+
+    def drawn_with(self, process: Process, solver: str | None, steps: int | None) -> Sampling:
+        """With another solver, as for `SolverSpec.of`, or number of steps; one that names no grid keeps this one.
+
+        Raises:
+            ParameterError: If the text names no solver, or the grid has a number of steps of its own.
+        """
+        own = self.grid_for(process)
+        spec = SolverSpec(self.solver, own) if solver is None else SolverSpec.of(solver, own)
+        if steps is not None:
+            if spec.grid is not own and spec.grid.with_steps(steps) is None:
+                raise ParameterError("steps", f"{spec.grid!r} has a number of steps of its own. Leave --steps out.")
+            spec = spec.with_steps(steps)
+        return replace(self, solver=spec.solver, grid=self.grid if spec.grid is own else spec.grid)
 
     def accelerated(self, denoiser: Denoiser) -> Denoiser:
         """The model, with its networks executed as `acceleration` says; on a CPU freed memory is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from unidiff.classifier import Classifier
-from unidiff.condition.base import named
+from unidiff.condition.base import Condition, named
 from unidiff.condition.check import condition_of
 from unidiff.conditioning.base import Examples
 from unidiff.conditioning.palette import ImageConditioning
@@ -105,13 +106,22 @@ def chosen_conditions(run: GenerationRun, chosen: SampleConditions, report: Call
 def _values(model: Denoiser, parameter: str, value: Any) -> Tensor:
     """The values of a condition of the model, one (1, ...) or a list of them (B, ...); `parameter` ends in its name."""
     try:
-        condition = condition_of(model, parameter.partition(".")[2])
-        return torch.cat([condition.check(condition.parse(one)[None], 1) for one in condition.several(value)])
+        condition, negative = condition_of(model, parameter.partition(".")[2]), parameter.startswith("negative.")
+        return torch.cat(
+            [condition.check(_value(condition, one, negative)[None], 1) for one in condition.several(value)]
+        )
     except ParameterError as error:
         raise ParameterError(parameter, error.problem) from error
     except (ValueError, TypeError, RuntimeError) as error:  # not numbers
         problem = "write a number or a list of numbers, such as [0.5,1]."
         raise ParameterError(parameter, problem) from error
+
+
+def _value(condition: Condition, value: Any, negative: bool) -> Tensor:
+    """One value of a condition, without the batch axis, of numbers, words or the file of an image."""
+    if condition.file_shape is not None and isinstance(value, str):
+        return read_image(Path(value), condition.file_shape)
+    return condition.parse_negative(value) if negative else condition.parse(value)
 
 
 def _labels(

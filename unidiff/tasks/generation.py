@@ -38,7 +38,6 @@ from unidiff.run.task import Options, Reporter
 from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
-from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.device import resolve_device
@@ -183,14 +182,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def drawn_with(self, solver: str | None, steps: int | None) -> Self:
         """See `Task.drawn_with`; a solver that names no grid runs on that of the recipe."""
-        own = self.sampling.grid_for(self.process)
-        spec = SolverSpec(self.sampling.solver, own) if solver is None else SolverSpec.of(solver, own)
-        if steps is not None:
-            if spec.grid is not own and spec.grid.with_steps(steps) is None:
-                raise ParameterError("steps", f"{spec.grid!r} has a number of steps of its own. Leave --steps out.")
-            spec = spec.with_steps(steps)
-        grid = self.sampling.grid if spec.grid is own else spec.grid
-        return replace(self, sampling=replace(self.sampling, solver=spec.solver, grid=grid))
+        return replace(self, sampling=self.sampling.drawn_with(self.process, solver, steps))
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""

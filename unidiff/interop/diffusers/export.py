@@ -79,6 +79,15 @@ def export(
     if data.unknown:
         problem = "not a run directory, but a model in the format of diffusers already"
         raise RunError(f"{run.directory}: {problem}. Copy the folder.")
+    pipeline: str | None = None
+    if (save := getattr(model.backbone, "save_pipeline", None)) is not None:
+        try:
+            with whole_folder(target) as folder:
+                pipeline = save(folder)
+                _check_replaceable(target, overwrite)
+        except OSError as error:
+            raise RunFailed(f"{target}: {error}. Choose another folder.") from error
+        return Exported(target, pipeline, ())
     try:
         architecture = architecture_of(model.backbone)
         architecture.exported(model.backbone)
@@ -87,7 +96,7 @@ def export(
     layout = data.layout if isinstance(data, Latent) else None
     notices: list[str] = []
     table: dict[str, Any] = {}
-    pipeline: str | None = None
+    pipeline = None
     try:
         table = table_config(model.process, model.parameterization)
         pipeline = _pipeline(architecture, model.backbone, layout)

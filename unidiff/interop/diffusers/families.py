@@ -12,12 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.codec.folder import codec_folder, read_layout
-from unidiff.errors import RunError, require, require_whole
-from unidiff.interop.diffusers.prompt import Prompt, PromptedBackbone, packed
-from unidiff.pretrained import CONFIG, import_diffusers, read_json
+from unidiff.pretrained import read_json
 
-__all__ = ["FAMILIES", "Family", "family_of", "prompted", "times_options"]
+__all__ = ["FAMILIES", "Family", "family_of"]
 
 Size = tuple[int, int]
 _GUIDANCE = 3.5  # of FluxPipeline, whose networks are passed a guidance scale
@@ -33,16 +30,18 @@ class Family:
         network: Class of the network.
         encode: The parts of a prompt, each with one row, from the pipeline, a text and the size of its images.
         call: The output of the network for samples, timesteps and the parts of the prompts.
-        null: As `encode`, of no prompt; None if that is the empty text.
+        negative: As `encode`, of a text that guidance leads away from, or of None for no prompt; None for `encode`.
         fold: Side of the patches of latents that the pipeline folds into channels.
+        text: The arguments that a UNet takes of the parts of the prompts, and its control branches as well.
     """
 
     part: str
     network: str
     encode: Callable[[Any, str, Size], dict[str, Tensor]]
-    call: Callable[[Any, Tensor, Tensor, dict[str, Tensor]], Tensor]
-    null: Callable[[Any, Size], dict[str, Tensor]] | None = None
+    call: Callable[..., Tensor]
+    negative: Callable[[Any, str | None, Size], dict[str, Tensor]] | None = None
     fold: int = 1
+    text: Callable[[dict[str, Tensor]], dict[str, Any]] | None = None
 
 
 # ------------------------------------------------------------------------------------ Stable Diffusion 1 and 2, SDXL
@@ -52,8 +51,12 @@ def _sd_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return {"embeds": pipeline.encode_prompt(text, pipeline._execution_device, 1, False)[0]}
 
 
-def _sd_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-    output: Tensor = network(x, c, encoder_hidden_states=prompt["embeds"]).sample
+def _sd_text(prompt: dict[str, Tensor]) -> dict[str, Any]:
+    return {"encoder_hidden_states": prompt["embeds"]}
+
+
+def _sd_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor], **added: Any) -> Tensor:
+    output: Tensor = network(x, c, **_sd_text(prompt), **added).sample
     return output
 
 
@@ -62,8 +65,9 @@ def _xl_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return {"embeds": embeds, "pooled": pooled, "ids": _xl_ids(pipeline, embeds, size, _AESTHETICS)}
 
 
-def _xl_null(pipeline: Any, size: Size) -> dict[str, Tensor]:
-    _, embeds, _, pooled = pipeline.encode_prompt("", do_classifier_free_guidance=True)  # zeros, if it is set so
+def _xl_negative(pipeline: Any, text: str | None, size: Size) -> dict[str, Tensor]:
+    guided = {"do_classifier_free_guidance": True, "negative_prompt": text}  # zeros for None, if it is set so
+    _, embeds, _, pooled = pipeline.encode_prompt("", **guided)
     return {"embeds": embeds, "pooled": pooled, "ids": _xl_ids(pipeline, embeds, size, _POOR)}
 
 
@@ -73,9 +77,13 @@ def _xl_ids(pipeline: Any, like: Tensor, size: Size, score: float) -> Tensor:
     return like.new_tensor([[*size, 0, 0, *([score] if scored else size)]])
 
 
-def _xl_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-    added = {"text_embeds": prompt["pooled"], "time_ids": prompt["ids"]}
-    output: Tensor = network(x, c, encoder_hidden_states=prompt["embeds"], added_cond_kwargs=added).sample
+def _xl_text(prompt: dict[str, Tensor]) -> dict[str, Any]:
+    sizes = {"text_embeds": prompt["pooled"], "time_ids": prompt["ids"]}
+    return {"encoder_hidden_states": prompt["embeds"], "added_cond_kwargs": sizes}
+
+
+def _xl_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor], **added: Any) -> Tensor:
+    output: Tensor = network(x, c, **_xl_text(prompt), **added).sample
     return output
 
 
@@ -145,8 +153,9 @@ def _sana_encode(pipeline: Any, text: str, size: Size) -> dict[str, Tensor]:
     return _masked(pipeline.encode_prompt(text, False, clean_caption=False, **{name: own}))
 
 
-def _sana_null(pipeline: Any, size: Size) -> dict[str, Tensor]:
-    return _masked(pipeline.encode_prompt("", False, clean_caption=False))
+def _sana_negative(pipeline: Any, text: str | None, size: Size) -> dict[str, Tensor]:
+    """Without the instruction."""
+    return _masked(pipeline.encode_prompt(text or "", False, clean_caption=False))
 
 
 def _sana_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) -> Tensor:
@@ -155,19 +164,21 @@ def _sana_call(network: Any, x: Tensor, c: Tensor, prompt: dict[str, Tensor]) ->
     return output
 
 
-_SD = Family("unet", "UNet2DConditionModel", _sd_encode, _sd_call)
-_XL = Family("unet", "UNet2DConditionModel", _xl_encode, _xl_call, _xl_null)
+_SD = Family("unet", "UNet2DConditionModel", _sd_encode, _sd_call, text=_sd_text)
+_XL = Family("unet", "UNet2DConditionModel", _xl_encode, _xl_call, _xl_negative, text=_xl_text)
 _PIXART = Family("transformer", "PixArtTransformer2DModel", _pixart_encode, _pixart_call)
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusionPipeline": _SD,
     "StableDiffusionImg2ImgPipeline": _SD,
+    "StableDiffusionControlNetPipeline": _SD,
     "StableDiffusionXLPipeline": _XL,
+    "StableDiffusionXLControlNetPipeline": _XL,
     "StableDiffusionXLImg2ImgPipeline": _XL,  # which the refiner is saved as
     "StableDiffusion3Pipeline": Family("transformer", "SD3Transformer2DModel", _sd3_encode, _sd3_call),
     "FluxPipeline": Family("transformer", "FluxTransformer2DModel", _flux_encode, _flux_call, fold=2),
     "PixArtAlphaPipeline": _PIXART,
     "PixArtSigmaPipeline": _PIXART,
-    "SanaPipeline": Family("transformer", "SanaTransformer2DModel", _sana_encode, _sana_call, _sana_null),
+    "SanaPipeline": Family("transformer", "SanaTransformer2DModel", _sana_encode, _sana_call, _sana_negative),
 }
 
 
@@ -175,101 +186,3 @@ def family_of(folder: Path) -> Family | None:
     """The family of a saved pipeline; None if it does not turn text into images, or is a model alone."""
     index = folder / "model_index.json"
     return FAMILIES.get(str(read_json(index).get("_class_name"))) if os.path.isfile(index) else None
-
-
-def prompted(folder: Path, family: Family, network: Any, size: Size | None, device: Any) -> PromptedBackbone:
-    """The network of a pipeline, conditioned on a prompt.
-
-    Args:
-        folder: The pipeline.
-        family: Its family.
-        network: Its network.
-        size: Height and width of its images; None for those that it was trained on.
-        device: Where its text encoders are to be.
-
-    Raises:
-        RunError: If the text encoders cannot be read.
-        ParameterError: If the network's config is unsupported, or the size does not fit.
-    """
-    config = network.config
-    channels = config.in_channels // family.fold**2
-    distilled = config.get("time_cond_proj_dim")
-    require(distilled is None, "time_cond_proj_dim", distilled, "null: a network that is passed a guidance scale")
-    outputs = (config.get("out_channels") or config.in_channels) // family.fold**2
-    require(outputs in (channels, 2 * channels), "out_channels", outputs, f"in_channels = {channels}, or twice that")
-    sides, images = _sizes(folder, family, config, size)
-    pipeline = _text_parts(folder, family, device)
-
-    @torch.no_grad()
-    def encode(text: str) -> Tensor:
-        return packed(family.encode(pipeline, text, images)).cpu()
-
-    with torch.no_grad():
-        parts = family.encode(pipeline, "", images) if family.null is None else family.null(pipeline, images)
-    empty = packed(parts).cpu()
-    shapes = {name: tuple(part.shape[1:]) for name, part in parts.items()}
-    prompt = Prompt(len(empty), encode, empty)
-    return PromptedBackbone(network, (channels, *sides), family.call, shapes, prompt)
-
-
-def _sizes(folder: Path, family: Family, config: Mapping[str, Any], size: Size | None) -> tuple[Size, Size]:
-    """Height and width of latents and of images."""
-    factor = read_layout(codec_folder(str(folder))).factor
-    if size is None:
-        side = config.get("sample_size") or 128  # Flux has none: its images have 1024 x 1024 pixels
-        height, width = side if isinstance(side, (list, tuple)) else (side, side)
-    else:
-        multiple = factor * (config.get("patch_size") or 1) * family.fold
-        for pixels in size:
-            require_whole("size", pixels)
-            require(pixels % multiple == 0, "size", tuple(size), f"heights and widths divisible by {multiple}")
-        height, width = (pixels // factor for pixels in size)
-    return (height, width), (height * factor, width * factor)
-
-
-def times_options(folder: Path, scheduler: Mapping[str, Any], steps: int, size: Size | None) -> dict[str, Any]:
-    """What a pipeline passes to `set_timesteps` of its scheduler beside the number of steps.
-
-    The shift of a flow to its noise grows with the number of tokens of an image (Esser et al. 2024, section 5.3.2).
-    """
-    family, options = family_of(folder), dict[str, Any]()
-    if family is None:
-        return options
-    config = read_json(folder / family.part / CONFIG)
-    if family.fold > 1 and not scheduler.get("use_flow_sigmas"):
-        options["sigmas"] = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).tolist()
-    if scheduler.get("use_dynamic_shifting"):
-        (height, width), _ = _sizes(folder, family, config, size)
-        tokens = height * width // ((config.get("patch_size") or 1) * family.fold) ** 2
-        low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
-        fewest, most = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
-        options["mu"] = low + (tokens - fewest) * (high - low) / (most - fewest)
-    return options
-
-
-def _text_parts(folder: Path, family: Family, device: Any) -> Any:
-    """The pipeline with its tokenizers and text encoders alone."""
-    diffusers = import_diffusers()
-    listed = read_json(folder / "model_index.json")
-    parts = {name: part for name, part in listed.items() if isinstance(part, list) and part and part[0]}
-    for name, (library, *_) in parts.items():
-        if name.startswith(("text_encoder", "tokenizer")) and library != "transformers":
-            problem = f"its {name} is of {library!r}, and reading it would run the code of that package"
-            raise RunError(f"{folder}: {problem}. Supported are those of transformers.")
-    without = [name for name in parts if not name.startswith(("text_encoder", "tokenizer", "scheduler"))]
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        remedy = "pip install transformers"
-        raise RunError(f"{folder}: its text encoders need the package transformers ({error}): {remedy}.") from error
-    from unidiff.noise import global_states_kept
-
-    try:
-        with global_states_kept():
-            pipeline = getattr(diffusers, listed["_class_name"]).from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, **dict.fromkeys(without)
-            )
-    except Exception as error:  # whatever diffusers, transformers or safetensors raise for a broken file
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RunError(f"{folder}: the text encoders cannot be read: {reason}") from error
-    return pipeline.to(device)

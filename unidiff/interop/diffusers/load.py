@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,24 @@ import torch
 from unidiff.codec.folder import read_layout
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import DataError, ParameterError, RunError, is_whole, require, require_whole
-from unidiff.interop.diffusers.families import FAMILIES, family_of, prompted, times_options
+from unidiff.interop.diffusers.control import controlled, kept_controls
+from unidiff.interop.diffusers.families import FAMILIES, family_of
 from unidiff.interop.diffusers.lora import add_lora
 from unidiff.interop.diffusers.native import MODEL, read_native
 from unidiff.interop.diffusers.network import ClipSample, DiffusersBackbone, DiffusersDenoiser
+from unidiff.interop.diffusers.refiner import refined
 from unidiff.interop.diffusers.scheduler import SchedulerModel, read_scheduler
+from unidiff.interop.diffusers.texts import prompted, times_options
 from unidiff.interop.diffusers.timesteps import Timesteps, timesteps_of
 from unidiff.noise_condition import TableIndex, Timestep
 from unidiff.parameterization import Parameterization
 from unidiff.pretrained import import_diffusers, load_part, local_folder, model_type, read_json
 from unidiff.process.base import Process
 
-__all__ = ["load", "load_grid", "network_folder"]
+__all__ = ["SUPPORTED", "load", "load_grid", "network_backbone", "network_folder", "scheduler_of"]
 
 _NETWORKS = {"unet": "UNet2DModel", "transformer": "DiTTransformer2DModel"}
-_SUPPORTED = tuple(_NETWORKS.values())
+SUPPORTED = tuple(_NETWORKS.values())
 
 
 def load(
@@ -38,6 +41,10 @@ def load(
     size: tuple[int, int] | None = None,
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
+    control: str | Path | Sequence[str | Path] = (),
+    control_scale: float | Sequence[float] = 1.0,
+    refiner: str | Path | None = None,
+    refiner_from: float = 0.2,
     allow_pickle: bool = False,
     allow_imports: bool = False,
     device: str | torch.device = "cpu",
@@ -56,6 +63,12 @@ def load(
         size: Height and width of the images of a model of text, in pixels; those it was trained on if None.
         lora: A LoRA file, whose changes are added to the weights of the network.
         lora_scale: Factor of these changes.
+        control: ControlNets of a model of text, folders or names on the hub, or one of them; each makes its image a
+            further condition, `control`, `control_2`, ... A pipeline with its own ControlNets has them already.
+        control_scale: Factor of the features of the ControlNets, for all or one for each; 0 for the model without.
+        refiner: A pipeline whose model takes over near the data, as SDXL's does: a folder, or a name on the hub. The
+            prompt is encoded for both. See `refined`.
+        refiner_from: The share of noisy times, from 0 to 1, that is the refiner's; 1 - `denoising_end` of diffusers.
         allow_pickle: Accept weights in pickle files (.bin), which may run any code when they are read.
         allow_imports: Accept classes from outside unidiff in what `export` wrote, which runs their module's code.
         device: Where the model is to be.
@@ -70,10 +83,10 @@ def load(
     """
     folder = local_folder(path_or_name, allow_pickle)
     model_options = {"process": process, "parameterization": parameterization}
+    controls = [control] if isinstance(control, (str, Path)) else list(control)
     if os.path.isfile(folder / MODEL):
-        _require_absent(
-            {"scheduler": scheduler, "size": size, "lora": lora, **model_options}, f"{folder} was exported from unidiff"
-        )
+        others = {"size": size, "lora": lora, "control": controls or None, "refiner": refiner, **model_options}
+        _require_absent({"scheduler": scheduler, **others}, f"{folder} was exported from unidiff")
         return read_native(folder, device, allow_imports)
     import_diffusers()
     part, config = _parts(folder)
@@ -81,7 +94,7 @@ def load(
         _require_absent(model_options, f"{folder} has a scheduler")
         model = read_scheduler({**config, **(scheduler or {})}, str(_inside(folder, "scheduler")))
     else:
-        model_type(part, _SUPPORTED)
+        model_type(part, SUPPORTED)
         if scheduler is not None:
             raise ParameterError("scheduler", f"{folder} is a model without a scheduler: there is nothing to replace.")
         if process is None or parameterization is None:
@@ -94,13 +107,21 @@ def load(
     family = family_of(folder)
     if family is None:
         _require_absent({"size": size}, f"{folder} has samples of one size")
-    network = load_part(part, _SUPPORTED if family is None else (family.network,), allow_pickle)
+        for name, value in (("control", controls), ("refiner", refiner)):
+            if value:
+                raise ParameterError(name, f"{folder} is not a pipeline from text to images. Leave it out.")
+    controls = controls or [*kept_controls(folder)]
+    network = load_part(part, SUPPORTED if family is None else (family.network,), allow_pickle)
     if lora is not None:
         add_lora(network, lora, lora_scale)
     backbone: Any
     try:
-        backbone = _backbone(network) if family is None else prompted(folder, family, network, size, device)
+        backbone = (
+            network_backbone(network) if family is None else prompted(folder, family, network, size, device=device)
+        )
         _check_codec(folder, backbone.shape)
+        if controls:
+            backbone = controlled(backbone, network, controls, control_scale, allow_pickle)
         learned = backbone.learned_variance and model.variance == "learned"
         require(not learned, "variance_type", model.variance, "'learned_range' where a variance is learned")
         backbone = backbone.to(device)
@@ -108,7 +129,11 @@ def load(
         denoiser = cls(model.process, model.parameterization, backbone, model.noise_condition)
     except ParameterError as error:
         raise RunError(f"{folder}: {error}") from error
-    return denoiser if model.clip is None else ClipSample(denoiser, model.clip)
+    whole = denoiser if model.clip is None else ClipSample(denoiser, model.clip)
+    if refiner is None:
+        return whole
+    options: dict[str, Any] = {"size": size, "allow_pickle": allow_pickle, "device": device}
+    return refined(whole, load(refiner, scheduler=scheduler, **options), refiner_from)
 
 
 def _require_absent(options: Mapping[str, object], reason: str) -> None:
@@ -148,6 +173,16 @@ def load_grid(
     require_whole("steps", steps)
     options = times_options(folder, config, steps, size)
     return timesteps_of(config, steps, str(_inside(folder, "scheduler")), **options)
+
+
+def scheduler_of(folder: Path) -> SchedulerModel | None:
+    """What the scheduler of a pipeline says of its model; None for a model without one.
+
+    Raises:
+        RunError: If the scheduler is unsupported.
+    """
+    config = _parts(folder)[1]
+    return None if config is None else read_scheduler(config, str(_inside(folder, "scheduler")))
 
 
 def network_folder(folder: Path) -> Path:
@@ -199,7 +234,7 @@ def _check_codec(folder: Path, shape: tuple[int, ...]) -> None:
             raise RunError(f"{folder}: {problem}. They do not belong to the same pipeline.")
 
 
-def _backbone(network: Any) -> DiffusersBackbone:
+def network_backbone(network: Any) -> DiffusersBackbone:
     """A model of diffusers as a backbone; a ParameterError if its config is unsupported."""
     config = network.config
     channels, size = config.in_channels, config.sample_size

@@ -20,6 +20,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import DataError, RunError
 from unidiff.files import digest, digest_of
 from unidiff.grid import Grid
+from unidiff.interop.diffusers.control import kept_controls
 from unidiff.interop.diffusers.families import family_of
 from unidiff.interop.diffusers.load import load, load_grid, network_folder
 from unidiff.pretrained import local_folder, read_json
@@ -104,6 +105,10 @@ class PipelineRecipe(Record):
         size: Height and width of the images of a model of text; null for those it was trained on.
         lora: A LoRA file, whose changes are added to the weights of the network.
         lora_scale: Factor of these changes.
+        control: ControlNets, folders or names on the hub, whose images are the conditions `control`, `control_2`, ...
+        control_scale: Their scale, one for all or one for each; null for 1.
+        refiner: A pipeline whose model takes over near the data; null for none.
+        refiner_from: The share of noisy times, from 0 to 1, that is the refiner's; null for 0.2.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -111,6 +116,24 @@ class PipelineRecipe(Record):
     size: tuple[int, int] | None = None
     lora: str | None = None
     lora_scale: float = 1.0
+    control: tuple[str, ...] = ()
+    control_scale: tuple[float, ...] | None = None
+    refiner: str | None = None
+    refiner_from: float | None = None
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        """The arguments of `load`.
+
+        Raises:
+            RunError: If a number has nothing to act on.
+        """
+        for name, there in (("control_scale", self.control or kept_controls(folder)), ("refiner_from", self.refiner)):
+            if getattr(self, name) is not None and not there:
+                raise RunError(f"{name}: {folder} has no {name.split('_')[0]} to use it for. Leave it out.")
+        names = ("size", "lora", "lora_scale", "control", "refiner")
+        chosen = {name: getattr(self, name) for name in ("control_scale", "refiner_from")}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return {"scheduler": self.scheduler or None, **{name: getattr(self, name) for name in names}, **given}
 
 
 @dataclass(frozen=True)
@@ -121,11 +144,20 @@ class _Parts:
     process: Process
     sampling: Sampling
     classes: int | None
+    own_grid: Callable[[int], Grid] | None = None
     noun: str = "a model saved by diffusers"
 
     def conditions(self) -> None:
         """None: how it was trained is not known."""
         return
+
+    def drawn_with(self, solver: str | None, steps: int | None) -> _Parts:
+        """See `Task.drawn_with`; the scheduler's own times are asked for anew for another number of steps."""
+        sampling = self.sampling
+        if steps is not None and self.own_grid is not None:
+            sampling = dataclasses.replace(sampling, grid=self.own_grid(steps))
+            steps = None if "@" not in (solver or "") else steps
+        return dataclasses.replace(self, sampling=sampling.drawn_with(self.process, solver, steps))
 
 
 @dataclass(frozen=True)
@@ -135,12 +167,19 @@ class PipelineRun(GenerationRun):
     recipe: Any
     model: Any
     step: Any
+    others: tuple[Path, ...] = ()
 
     @property
     def digest(self) -> str:
-        """The digest of its network and of its scheduler's config."""
+        """The digest of its network, of its scheduler's config, and of what is used with it."""
         folder, part = self.directory, network_folder(self.directory)
         files = sorted({*part.glob("*.json"), *part.glob("*.safetensors"), *folder.glob("scheduler/*.json")})
+        files += [
+            file
+            for other in self.others
+            for kind in ("json", "safetensors")
+            for file in sorted(other.glob(f"*.{kind}"))
+        ]
         return digest_of(digest(path).encode() for path in files)
 
     def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
@@ -177,21 +216,22 @@ def load_pipeline(
     folder = local_folder(name, False)
     text = "sampling: {}\n" if family_of(folder) is None else f"sampling: {{count: {_FEW}, batch: {_FEW}}}\n"
     recipe = read_recipe(PipelineRecipe, Path(name), overrides, allow_imports=allow_imports, text=text)
-    replaced = recipe.scheduler or None
     options: dict[str, Any] = {"allow_imports": allow_imports, "device": resolve_device(device)}
-    options |= {"lora": recipe.lora, "lora_scale": recipe.lora_scale}
-    model = load(folder, scheduler=replaced, size=recipe.size, **options)
+    model = load(folder, **options, **recipe.options(folder))
     if model.shape is None:
         raise RunError(f"{folder}: the model does not tell the shape of its samples.")
     data = _data(folder, tuple(model.shape))
     sampling = recipe.sampling
-    if sampling.grid is None and (grid := _own_grid(folder, model, recipe)) is not None:
-        sampling = dataclasses.replace(sampling, grid=grid)
+    own_grid = None if sampling.grid is not None else _own_grid(folder, model, recipe)
+    if own_grid is not None:
+        sampling = dataclasses.replace(sampling, grid=own_grid(_STEPS))
     sampling.check(model.process)
     names = _class_names(folder, model)
     manifest = Manifest(data=DataFacts(f"what {name} was trained on", 0, list(data.shape), "", None, names))
-    parts = _Parts(data, model.process, sampling, model.classes)
-    return PipelineRun(folder, parts, manifest, model, None, torch.float32)
+    parts = _Parts(data, model.process, sampling, model.classes, own_grid)
+    others = [local_folder(each, False) for each in recipe.control] or kept_controls(folder)
+    others += [network_folder(local_folder(recipe.refiner, False))] if recipe.refiner else []
+    return PipelineRun(folder, parts, manifest, model, None, torch.float32, tuple(others))
 
 
 def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
@@ -202,11 +242,11 @@ def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
 
 
-def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Grid | None:
+def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Callable[[int], Grid] | None:
     """The scheduler's own times of a flow, which it shifts to where its model needs them; None for the default grid."""
     if model.process.native_times() is not None or not os.path.isfile(folder / "scheduler" / "scheduler_config.json"):
         return None
-    return load_grid(folder, _STEPS, scheduler=recipe.scheduler or None, size=recipe.size)
+    return lambda steps: load_grid(folder, steps, scheduler=recipe.scheduler or None, size=recipe.size)
 
 
 def _class_names(folder: Path, model: Denoiser) -> list[str] | None:

@@ -25,6 +25,9 @@ def read_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
     Raises:
         RunError: If diffusers has no such network, or the files are missing, broken or those of another network.
     """
+    if (saved := getattr(network, "saved_weights", None)) is not None:
+        weights: dict[str, Tensor] = saved(folder)
+        return weights
     if os.path.isfile(folder / MODEL):
         return read_native(folder, "cpu").backbone.state_dict()
     try:
