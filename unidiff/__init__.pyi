@@ -80,6 +80,7 @@ from unidiff.grid import Native as Native
 from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
+from unidiff.grid import Trailing as Trailing
 from unidiff.grid import Uniform as Uniform
 from unidiff.guidance.autoguidance import AutoGuidance as AutoGuidance
 from unidiff.guidance.base import Guided as Guided
@@ -103,6 +104,8 @@ from unidiff.noise_spectrum import GaussianFreeField as GaussianFreeField
 from unidiff.noise_spectrum import NoiseSpectrum as NoiseSpectrum
 from unidiff.noise_spectrum import WhiteNoise as WhiteNoise
 from unidiff.objective.base import Objective as Objective
+from unidiff.objective.consistency import ConsistencyDistillation as ConsistencyDistillation
+from unidiff.objective.consistency import ConsistencyTraining as ConsistencyTraining
 from unidiff.objective.coupling import Coupling as Coupling
 from unidiff.objective.coupling import Independent as Independent
 from unidiff.objective.coupling import OptimalTransport as OptimalTransport
@@ -110,6 +113,7 @@ from unidiff.objective.coupling import Pairs as Pairs
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.distillation import Distillation as Distillation
 from unidiff.objective.importance import ImportanceSampled as ImportanceSampled
+from unidiff.objective.progressive import ProgressiveDistillation as ProgressiveDistillation
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR
@@ -166,6 +170,7 @@ from unidiff.solver.adams import LogRhoDEIS as LogRhoDEIS
 from unidiff.solver.ancestral import Ancestral as Ancestral
 from unidiff.solver.base import OneStep as OneStep
 from unidiff.solver.base import Solver as Solver
+from unidiff.solver.consistency import MultistepConsistency as MultistepConsistency
 from unidiff.solver.ddim import DDIM as DDIM
 from unidiff.solver.dpm import DPMSolver as DPMSolver
 from unidiff.solver.dpm import DPMSolverSinglestep as DPMSolverSinglestep
@@ -186,6 +191,8 @@ from unidiff.solver.per_sample import VelocityFlow as VelocityFlow
 from unidiff.solver.pndm import PLMS as PLMS
 from unidiff.solver.pndm import PNDM as PNDM
 from unidiff.solver.ralston import Ralston as Ralston
+from unidiff.solver.restart import Restart as Restart
+from unidiff.solver.sa import SASolver as SASolver
 from unidiff.solver.sample import Sampling as Sampling
 from unidiff.solver.sample import Solution as Solution
 from unidiff.solver.sample import sample as sample

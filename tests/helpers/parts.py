@@ -60,6 +60,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "InverseHeat": [{"shape": (2,), "blur_max": 0.8, "levels": 8}],
     "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],
     **{name: [{"steps": 7}, {"steps": 1}] for name in PUBLIC.choices(Grid) if name != "Native"},
+    "Trailing": [{"steps": 4}, {"steps": 1}],  # at most 1 / t_min
     "FixedGrid": [{"interior": (0.8, 0.5, 0.3)}, {"interior": (0.7, 0.3), "steps": 7, "last": 0.27}],
     "Ancestral": [{}, {"variance_interpolation": 1.0}],
     "DDIM": [{}, {"eta": 0.5}],
@@ -78,6 +79,8 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
     "Langevin": [{"steps": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "SASolver": [{"order": 2, "tau": 0.0}, {}],
+    "Restart": [{"low": 0.2, "high": 0.7, "repeats": 1}, {"solver": ud.DDIM(), "low": 0.1, "high": 0.9}],
     "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],
     "Hutchinson": [{}, {"probes": 3}],
     "HeatBlur": [{"shape": (2, 3), "blur": 0.7}],
