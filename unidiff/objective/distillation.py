@@ -1,9 +1,9 @@
-"""Distillation: a network learns the prediction of another model (Hinton et al. 2015, from memory)."""
+"""Distillation: a network learns the prediction of another model (Hinton et al. 2015)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from unidiff.objective.denoising import Denoising
 from unidiff.process.level import Level
 
 __all__ = ["Distillation"]
+
+
+Own = TypeVar("Own", bound="Distillation")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Distillation(Denoising):
     _teacher: Denoiser | None = field(default=None, init=False, repr=False, compare=False)
 
     @plain_arguments
-    def with_teacher(self, teacher: Denoiser) -> Distillation:
+    def with_teacher(self: Own, teacher: Denoiser) -> Own:
         """The objective with its teacher, which is frozen; see `Objective.with_teacher`."""
         twin = replace(self)
         object.__setattr__(twin, "_teacher", teacher.eval().requires_grad_(False))
