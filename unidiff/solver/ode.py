@@ -104,7 +104,7 @@ class ProbabilityFlow(Solver):
                 problem = f"its probability flow took {_MOST_EVALUATIONS} evaluations and has not ended"
                 remedy = "Use larger rtol and atol, float64 states, or a method of fixed steps."
                 raise ParameterError("denoiser", f"{problem} (rtol {self.rtol:g}, atol {self.atol:g}). {remedy}")
-            # An adaptive method looks beyond the last time and interpolates back; NaN, after a NaN of the model, is low.
+            # An adaptive method looks beyond the last time and interpolates back. NaN becomes low.
             return denoiser(u, denoiser.process.level(min(max(low, float(t)), high), u), **cond).velocity
 
         options: dict[str, Any] = {"norm": _of_worst_sample} if adaptive else {}
