@@ -53,7 +53,10 @@ def solve(initial: str, log_time: float, seed: int = 0) -> Flow:
     require(-12 <= log_time <= 12, "log_time", log_time, "a number from -12 to 12")
     require_whole("seed", seed, 0, 2**62)
     x = (torch.arange(_POINTS, dtype=torch.float64) + 0.5) / _POINTS
-    times = torch.cat([torch.tensor([0.0, 10.0**log_time]), torch.logspace(*TIMES, _OF_CURVES)]).double()
+    exact = torch.float64
+    times = torch.cat(
+        [torch.tensor([0.0, 10.0**log_time], dtype=exact), torch.logspace(*TIMES, _OF_CURVES, dtype=exact)]
+    )
     return evolve(Interval(_POINTS), INITIAL[initial](x, seed), times)
 
 
