@@ -70,7 +70,7 @@ class Explored:
         """Shape of one sample of the model: of a latent, for a model of latents."""
         return tuple(self.run.recipe.data.shape)
 
-    def model(self, request: Request) -> tuple[Denoiser, dict[str, Tensor]]:
+    def model(self, request: Request) -> tuple[Denoiser, dict[str, Any]]:
         """The model, guided perhaps, and the conditions of the samples.
 
         Raises:
