@@ -79,6 +79,7 @@ from unidiff.grid import Native as Native
 from unidiff.grid import Power as Power
 from unidiff.grid import Quadratic as Quadratic
 from unidiff.grid import Tapered as Tapered
+from unidiff.grid import Trailing as Trailing
 from unidiff.grid import Uniform as Uniform
 from unidiff.guidance.autoguidance import AutoGuidance as AutoGuidance
 from unidiff.guidance.base import Guided as Guided
@@ -100,6 +101,8 @@ from unidiff.noise_spectrum import GaussianFreeField as GaussianFreeField
 from unidiff.noise_spectrum import NoiseSpectrum as NoiseSpectrum
 from unidiff.noise_spectrum import WhiteNoise as WhiteNoise
 from unidiff.objective.base import Objective as Objective
+from unidiff.objective.consistency import ConsistencyDistillation as ConsistencyDistillation
+from unidiff.objective.consistency import ConsistencyTraining as ConsistencyTraining
 from unidiff.objective.coupling import Coupling as Coupling
 from unidiff.objective.coupling import Independent as Independent
 from unidiff.objective.coupling import OptimalTransport as OptimalTransport
@@ -107,6 +110,7 @@ from unidiff.objective.coupling import Pairs as Pairs
 from unidiff.objective.denoising import Denoising as Denoising
 from unidiff.objective.distillation import Distillation as Distillation
 from unidiff.objective.importance import ImportanceSampled as ImportanceSampled
+from unidiff.objective.progressive import ProgressiveDistillation as ProgressiveDistillation
 from unidiff.objective.score_matching import ExplicitScoreMatching as ExplicitScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatching as SlicedScoreMatching
 from unidiff.objective.score_matching import SlicedScoreMatchingVR as SlicedScoreMatchingVR

@@ -26,6 +26,7 @@ __all__ = [
     "Power",
     "Quadratic",
     "Tapered",
+    "Trailing",
     "Uniform",
     "default_grid",
     "times_between",
@@ -40,7 +41,7 @@ class Grid(PlainArguments, ABC):
     def times(self, process: Process) -> Tensor:
         """The times, strictly decreasing from 1 to 0: (N + 1,), float64, for N steps.
 
-        The last but 0 is t_min, or 1 where there is one step; `FixedGrid` may name another.
+        The last but 0 is t_min, or 1 where there is one step; of `Trailing` it is 1 / N, and `FixedGrid` may name one.
         """
 
     def check(self, process: Process) -> None:
@@ -119,6 +120,28 @@ class Uniform(_Steps):
 
     def noisy(self, process: Process, fraction: Tensor) -> Tensor:
         return 1 + fraction * (process.t_min - 1)
+
+
+@dataclass(frozen=True)
+class Trailing(_Steps):
+    """The times 1, (N - 1) / N, ..., 1 / N, then 0: the grids of models that were distilled to N steps.
+
+    Salimans & Ho 2022, algorithm 2; the "trailing" steps of Lin et al. 2023, table 2. The grid of N steps is every
+    second time of that of 2 N, and its last denoise is a step as long as the others. N is at most 1 / t_min.
+    """
+
+    def noisy(self, process: Process, fraction: Tensor) -> Tensor:
+        steps = len(fraction)
+        if steps * process.t_min > 1 + 1e-9:
+            problem = f"the last noisy time of Trailing, 1/{steps}, is below t_min = {process.t_min:g} of {process!r}"
+            raise ParameterError("grid", f"{problem}. Take at most {math.floor(1 / process.t_min + 1e-9)} steps.")
+        return 1 - torch.arange(steps, dtype=torch.float64) / steps
+
+    def times(self, process: Process) -> Tensor:
+        """See `Grid.times`."""
+        process.require_scales()
+        times = self.noisy(process, torch.empty(self.steps))
+        return torch.cat([times, times.new_zeros(1)])
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,19 @@ class Objective(PlainArguments, ABC, Generic[Model]):
         """
         raise ParameterError("teacher", f"{type(self).__name__} needs no teacher. Leave it out.")
 
+    @property
+    def stages(self) -> int:
+        """The equal parts that training is divided into, each with an objective of its own; see `next_stage`."""
+        return 1
+
+    def next_stage(self, average: Denoiser) -> Objective[Model]:
+        """The objective of the next part of the training.
+
+        Args:
+            average: The model with the averaged weights at the end of this part: a frozen copy.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has one stage")
+
     def noise_shape(self, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the noise that a sample of this shape needs: by default its own."""
         return shape

@@ -215,11 +215,11 @@ def _train(
         summed += 1
         if step == 1:
             first = window.clone()
-        loss.end_step(accelerator)
         norm = clip_gradient(weights, settings.clip)
         optimizer.step()
         optimizer.zero_grad()
         average.update(network, settings.ema_at(step - 1))
+        loss.end_step(accelerator, average.network, step / settings.steps)
 
         last = step == settings.steps
         stopping = any_process(stop(), accelerator)

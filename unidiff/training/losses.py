@@ -1,12 +1,13 @@
-"""An objective in training: with the noise of each sample chosen by its coupling, and the state of its times."""
+"""An objective in training: the noise of each sample by its coupling, the state of its times, and its stages."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unidiff.data.base import OpenDataset
 from unidiff.errors import require_shape
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 __all__ = ["LossInTraining"]
+
+_STAGE = "stage"  # in a checkpoint: how many stages are done, and, with a dot, the weights at the end of the last
 
 
 class LossInTraining:
@@ -38,7 +41,9 @@ class LossInTraining:
     def __init__(self, objective: Loss[Trained], model: Trained, source: OpenDataset, device: torch.device) -> None:
         full: Any = objective  # a Loss need not be an Objective, nor its model have a process
         process: Any = getattr(model, "process", None)
-        self._objective, self._process, self._device = full, process, device
+        self._objective, self._process, self._device, self._model = full, process, device, model
+        self._stages, self._done = getattr(objective, "stages", 1), 0
+        self._at_stage: nn.Module | None = None  # the averaged network at the end of the last stage
         self._coupling = getattr(objective, "coupling", None)
         self._state = None
         self._recorded: list[Tensor] = []
@@ -69,19 +74,43 @@ class LossInTraining:
         self._recorded.append(torch.stack([rows.to(factors.dtype), losses.detach().to(factors.dtype)], dim=1))
         return losses * factors.to(losses.dtype)
 
-    def end_step(self, accelerator: Accelerator) -> None:
-        """Record the losses of a step: those of all parts and all processes, in the order of the batch."""
+    def end_step(self, accelerator: Accelerator, average: nn.Module, share: float) -> None:
+        """Record the losses of a step: those of all parts and all processes, in the order of the batch.
+
+        Args:
+            accelerator: The processes.
+            average: The network with the averaged weights after the step.
+            share: Of the training that is done: at the end of a part of it the objective is that of the next.
+        """
+        if min(int(share * self._stages + 1e-9), self._stages - 1) > self._done:
+            self._next(copy.deepcopy(average))
         if self._state is not None:
             rows, losses = accelerator.gather(torch.cat(self._recorded)).unbind(1)
             self._state = self._state.record(rows.long(), losses)
             self._recorded.clear()
 
+    def _next(self, network: nn.Module) -> None:
+        """Begin the next stage with the averaged network at the end of this one."""
+        self._at_stage, self._done = network, self._done + 1
+        average = self._model.with_backbone(network).requires_grad_(False).eval()
+        self._objective = self._objective.next_stage(average)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        return {} if self._state is None else self._state.tensors()
+        kept = {} if self._state is None else self._state.tensors()
+        if self._at_stage is not None:
+            kept |= {f"{_STAGE}.{name}": value for name, value in self._at_stage.state_dict().items()}
+            kept[_STAGE] = torch.tensor(self._done)
+        return kept
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what a checkpoint kept."""
+        tensors = dict(tensors)
+        weights = {name: tensors.pop(name) for name in [*tensors] if name.startswith(f"{_STAGE}.")}
+        for _ in range(int(tensors.pop(_STAGE, torch.tensor(0)))):  # whose objectives but the last are passed over
+            network = copy.deepcopy(self._model.backbone)
+            network.load_state_dict({name.removeprefix(f"{_STAGE}."): value for name, value in weights.items()})
+            self._next(network)
         if self._state is not None and tensors:
             own = {name: value.shape for name, value in self._state.tensors().items()}
             if {name: value.shape for name, value in tensors.items()} != own:

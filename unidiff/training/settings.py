@@ -90,6 +90,9 @@ class Training(PlainArguments):
         """Raise a ParameterError if the objective cannot be trained so: compiled, sharded, or on so large a batch."""
         if (coupling := getattr(objective, "coupling", None)) is not None:  # a Loss need not have one
             coupling.check_batch(self.batch)
+        if self.sharded and getattr(objective, "stages", 1) > 1:
+            problem = f"{type(objective).__name__} begins a stage with the whole average. Use sharded: false."
+            raise ParameterError("sharded", problem)
         ways = {"compile": "which torch.compile cannot do", "sharded": "for which its weights must be whole"}
         for name, why in ways.items() if objective.differentiates_twice else ():
             if getattr(self, name):
