@@ -166,6 +166,7 @@ from unidiff.solver.adams import LogRhoDEIS as LogRhoDEIS
 from unidiff.solver.ancestral import Ancestral as Ancestral
 from unidiff.solver.base import OneStep as OneStep
 from unidiff.solver.base import Solver as Solver
+from unidiff.solver.consistency import MultistepConsistency as MultistepConsistency
 from unidiff.solver.ddim import DDIM as DDIM
 from unidiff.solver.dpm import DPMSolver as DPMSolver
 from unidiff.solver.dpm import DPMSolverSinglestep as DPMSolverSinglestep
@@ -186,6 +187,8 @@ from unidiff.solver.per_sample import VelocityFlow as VelocityFlow
 from unidiff.solver.pndm import PLMS as PLMS
 from unidiff.solver.pndm import PNDM as PNDM
 from unidiff.solver.ralston import Ralston as Ralston
+from unidiff.solver.restart import Restart as Restart
+from unidiff.solver.sa import SASolver as SASolver
 from unidiff.solver.sample import Sampling as Sampling
 from unidiff.solver.sample import Solution as Solution
 from unidiff.solver.sample import sample as sample

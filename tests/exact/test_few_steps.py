@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_a_student_of_progressive_distillation_that_takes_both_steps_has_loss_ze
             return point.expand_as(x)
 
     model = ud.NeuralDenoiser(process, ud.X0(), Exact())
-    x, eps, level = batch(process)
+    _, eps, level = batch(process)
     for objective in (ud.ProgressiveDistillation(steps=4), ud.ConsistencyDistillation(steps=4)):
         losses = objective.with_teacher(teacher).losses(model, point.expand(8, 2), eps, level)
         assert losses.max() < 1e-28  # (2^-53)^2 times some hundreds of operations
@@ -109,7 +110,7 @@ def test_the_consistency_map_of_a_gaussian_has_loss_zero_as_the_steps_shrink(pro
         objective = ud.ConsistencyDistillation(steps=steps).with_teacher(gaussian(process, variance))
         roots.append(float(objective.losses(model, x, eps, level)[32:].mean().sqrt()))
     # The error of one step of a method of first order falls with the square of its length: by 4, in the limit.
-    ratios = [a / b for a, b in zip(roots, roots[1:])]
+    ratios = [a / b for a, b in pairwise(roots)]
     assert len(ratios) == 2
     assert all(2.8 < ratio < 5.5 for ratio in ratios), ratios
 
@@ -198,7 +199,7 @@ def test_trailing_grids_are_nested_and_end_one_step_above_zero():
     coarse, fine = ud.Trailing(4).times(process), ud.Trailing(8).times(process)
     assert coarse.tolist() == [1, 0.75, 0.5, 0.25, 0]
     assert torch.equal(coarse, fine[::2])
-    with pytest.raises(ParameterError, match="is below t_min = 0.125 of DDPM.*Take at most 8 steps"):
+    with pytest.raises(ParameterError, match=r"is below t_min = 0.125 of DDPM.*Take at most 8 steps"):
         ud.Trailing(9).check(ud.DDPM(8))
 
 

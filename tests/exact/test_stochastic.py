@@ -107,6 +107,23 @@ def dpm(solver, hand, u, t, s, past):
     return kept * u + s.alpha * integral + noise
 
 
+def multistep_consistency(solver, hand, u, t, s, past):
+    return s.alpha * x0_of(u, t) + s.sigma * hand.z()  # Song et al. 2023, algorithm 1
+
+
+def sa(solver, hand, u, t, s, past):
+    # Xue et al. 2023, algorithm 1, with one value: predictor and corrector with the same noise. The corrector's x0 is
+    # the line through both ends, whose integral against d e^(k y) over (-h, 0) is in closed form.
+    h, k = (s.log_snr - t.log_snr) / 2, 1 + solver.tau**2
+    kept = s.sigma / t.sigma * math.exp(-(solver.tau**2) * h)
+    noise = s.sigma * math.sqrt(1 - math.exp(-2 * solver.tau**2 * h)) * hand.z()
+    now, whole = past[-1] if past else x0_of(u, t), -math.expm1(-k * h)
+    then = x0_of(kept * u + s.alpha * whole * now + noise, s)
+    past.append(then)  # which is not evaluated again at the corrected state
+    slope = 1 - whole / (k * h)  # int (y + h) / h d e^(k y)
+    return kept * u + s.alpha * (whole * now + slope * (then - now)) + noise
+
+
 def langevin_at(solver, hand, u, t, last):
     # Song & Ermon 2019, algorithm 1, in x = u / alpha with noise scales sigma / alpha.
     x, scale = u / t.alpha, t.sigma / t.alpha
@@ -128,7 +145,7 @@ def by_hand(solver, rule, process, times, draws) -> np.ndarray:
         return x0_of(levels[-1].alpha * x, levels[-1]) if solver.denoise else x
     for t, s in pairwise(levels):
         u = rule(solver, hand, u, t, s, past)
-    return x0_of(u, levels[-1])
+    return past[-1] if rule is sa else x0_of(u, levels[-1])
 
 
 def langevin(denoise: bool) -> ud.AnnealedLangevin:
@@ -141,6 +158,8 @@ CASES = [
     *[(ud.EulerMaruyama(eta), euler_maruyama, VP, ud.Quadratic(12)) for eta in (0.5, 1.0)],
     *[(ud.ReverseDiffusion(), reverse_diffusion, p, ud.Quadratic(12)) for p in (TABLE, VP, VE)],
     *[(ud.DPMSolver(o, eta), dpm, p, ud.LogSNR(12)) for o in (1, 2, 3) for eta in (0.5, 1.0) for p in (TABLE, VE)],
+    *[(ud.MultistepConsistency(), multistep_consistency, p, ud.Uniform(12)) for p in (TABLE, VE)],
+    *[(ud.SASolver(1, tau), sa, p, ud.LogSNR(12)) for tau in (0.5, 1.0) for p in (TABLE, VE)],
     *[(langevin(denoise), langevin_at, VE, ud.Uniform(5)) for denoise in (True, False)],
 ]
 
@@ -263,8 +282,8 @@ def draws_noise(solver: ud.Solver) -> bool:
 
 def test_every_solver_that_draws_noise_is_held():
     langevin = {"AnnealedLangevin": {"steps_per_level": 1}, "Langevin": {"steps": 1}}
-    others = {**langevin, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}}
+    others = {**langevin, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}, "Restart": {"low": 0.0, "high": 1.0}}
     solvers = [cls(**others.get(name, {})) for name, cls in PUBLIC.choices(ud.Solver).items()]
     held = {type(solver).__name__ for solver, *_ in CASES} | {"EDMStochastic", "PredictorCorrector"}
-    held |= {"Resampling", "Langevin"}  # test_editing.py, test_langevin.py
+    held |= {"Resampling", "Langevin", "Restart"}  # test_editing.py, test_langevin.py, test_orders.py
     assert {type(solver).__name__ for solver in solvers if draws_noise(solver)} == held

@@ -77,6 +77,8 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     # A step size below 4 sigma^2 / alpha^2 at t_min of every process.
     "AnnealedLangevin": [{"steps_per_level": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
     "Langevin": [{"steps": 2, "step_size": 1e-9, "denoise": denoise} for denoise in (True, False)],
+    "SASolver": [{"order": 2, "tau": 0.0}, {}],
+    "Restart": [{"low": 0.2, "high": 0.7, "repeats": 1}, {"solver": ud.DDIM(), "low": 0.1, "high": 0.9}],
     "Resampling": [{"repeats": 2}, {"solver": ud.DDIM(), "repeats": 3, "jump": 2}],
     "Hutchinson": [{}, {"probes": 3}],
     "HeatBlur": [{"shape": (2, 3), "blur": 0.7}],

@@ -14,7 +14,7 @@ from unidiff.errors import ParameterError, require, require_whole
 from unidiff.noise import Noise
 from unidiff.parameterization import Prediction
 from unidiff.process.base import Process
-from unidiff.process.level import Level, axpby, eps_of, fresh_noise_fraction
+from unidiff.process.level import Level, eps_of, noised
 from unidiff.solver.ancestral import Ancestral
 from unidiff.solver.base import OneStep, Solver
 from unidiff.tensors import check_floats
@@ -105,14 +105,8 @@ class Resampling(Solver):
                     if remaining == 0:
                         yield u
                 if remaining > 0:
-                    u = _noised(u, block[-1], block[0], noise)
+                    u = noised(u, block[-1], block[0], noise(u))
         yield self.solver.finish(denoiser, u, levels[-1], noise, **cond)
-
-
-def _noised(u: Tensor, s: Level, t: Level, noise: Noise) -> Tensor:
-    """The state at t > s from that at s, r = sigma_t / sigma_s sqrt(SNR_t / SNR_s): finite where alpha is 0."""
-    renewed = fresh_noise_fraction(t, s)
-    return axpby(t.sigma / s.sigma * (1 - renewed) ** 0.5, u, t.sigma * renewed**0.5, noise(u))
 
 
 def check_strength(strength: Tensor, image: Tensor) -> Tensor:

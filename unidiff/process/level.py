@@ -23,6 +23,7 @@ __all__ = [
     "fresh_noise_fraction",
     "is_one",
     "is_own",
+    "noised",
     "once_for_grid",
     "posterior_kl",
     "scale_by",
@@ -229,6 +230,16 @@ def fresh_noise_fraction(t: Level, s: Level) -> Scale:
     For DDPM this is beta_t / (1 - alpha-bar_t) on neighbouring entries (Ho et al. 2020, eq. 7).
     """
     return -expm1(t.log_snr - s.log_snr)
+
+
+def noised(u: Tensor, s: Level, t: Level, z: Tensor) -> Tensor:
+    """The state at t > s from that at s by the process's own transition, with standard normal noise z, (B, *modes).
+
+    u_t = r u_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s = sigma_t / sigma_s sqrt(SNR_t / SNR_s),
+    which is finite where alpha is 0.
+    """
+    renewed = fresh_noise_fraction(t, s)
+    return axpby(t.sigma / s.sigma * (1 - renewed) ** 0.5, u, t.sigma * renewed**0.5, z)
 
 
 def posterior_kl(error: Tensor, t: Level, s: Level, variance: Scale) -> tuple[Tensor, Scale]:

@@ -175,7 +175,13 @@ def noise_weights(variable: Variable, log_q: Tensor, counts: Sequence[int]) -> l
 
 
 def data_weights(
-    variable: Variable, log_q: Tensor, counts: Sequence[int], *, corrector: bool = False, eta: float = 0.0
+    variable: Variable,
+    log_q: Tensor,
+    counts: Sequence[int],
+    *,
+    corrector: bool = False,
+    eta: float = 0.0,
+    implicit: bool = False,
 ) -> list[list[Scale]]:
     """For each step the weights c with (1 + eta^2) int_{-h}^0 x0 e^{(1 + eta^2) y} dy = sum_j c_j x0_j.
 
@@ -186,10 +192,12 @@ def data_weights(
         corrector: The first value is the one at level i + 1, before the others. A step with all values so far, i + 1,
             then begins at level 0: its polynomial is integrated over the whole interval.
         eta: Noise of the reverse SDE relative to the process's own: its linear part decays by eta^2 h more.
+        implicit: The first value is the one at level i + 1, before the others; every step begins at level i.
     """
     rate = 1 + eta**2
 
     def weigh(start: Tensor, end: Tensor, nodes: Tensor) -> Tensor:
+        nodes = torch.cat([end[None], nodes]) if implicit else nodes
         points, half, weights = _quadrature(torch.minimum(start, end + _LONGEST / rate), end)
         measure = -rate * torch.exp(rate * (end - points)) * half * weights  # dy = -d log q
         return (lagrange(variable(nodes), variable(points)) * measure).sum(1)
