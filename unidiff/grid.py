@@ -135,7 +135,12 @@ class Trailing(_Steps):
         if steps * process.t_min > 1 + 1e-9:
             problem = f"the last noisy time of Trailing, 1/{steps}, is below t_min = {process.t_min:g} of {process!r}"
             raise ParameterError("grid", f"{problem}. Take at most {math.floor(1 / process.t_min + 1e-9)} steps.")
-        return 1 - torch.arange(steps, dtype=torch.float64) / steps
+        return torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+
+    @property
+    def last(self) -> float:
+        """The last noisy time, 1 / N."""
+        return 1 / self.steps
 
     def times(self, process: Process) -> Tensor:
         """See `Grid.times`."""

@@ -14,7 +14,7 @@ import unidiff as ud
 from unidiff.run.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "systems").glob("*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -62,7 +62,8 @@ def test_the_index_lists_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
     from tree import trees
 
     listed = [page for _, pages in trees((ROOT / "docs" / "index.md").read_text()) for page in pages]
-    pages = {page.stem for page in PAGES if page.parent != ROOT} - {"index"}
+    own = [page.relative_to(ROOT / "docs").with_suffix("") for page in PAGES if page.parent != ROOT]
+    pages = {page.as_posix() for page in own} - {"index"}
     missing = sorted(pages - set(listed))
     assert not missing, f"add a line `- [title]({missing[0]}.md)` to a list of docs/index.md"
     assert len(listed) == len(set(listed)), "a page is listed twice"

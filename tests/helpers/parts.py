@@ -59,6 +59,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "InverseHeat": [{"shape": (2,), "blur_max": 0.8, "levels": 8}],
     "NCSN": [{}, {"sigma_min": 0.05, "sigma_max": 20.0, "levels": 6}],
     **{name: [{"steps": 7}, {"steps": 1}] for name in PUBLIC.choices(Grid) if name != "Native"},
+    "Trailing": [{"steps": 4}, {"steps": 1}],  # at most 1 / t_min
     "FixedGrid": [{"interior": (0.8, 0.5, 0.3)}, {"interior": (0.7, 0.3), "steps": 7, "last": 0.27}],
     "Ancestral": [{}, {"variance_interpolation": 1.0}],
     "DDIM": [{}, {"eta": 0.5}],

@@ -84,7 +84,10 @@ class Objective(PlainArguments, ABC, Generic[Model]):
 
     @property
     def stages(self) -> int:
-        """The equal parts that training is divided into, each with an objective of its own; see `next_stage`."""
+        """The parts that training is divided into, each with an objective of its own; see `next_stage`.
+
+        They are of equal length, but the last is twice as long (as in Salimans & Ho 2022, section 5).
+        """
         return 1
 
     def next_stage(self, average: Denoiser) -> Objective[Model]:

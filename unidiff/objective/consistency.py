@@ -45,7 +45,7 @@ class ConsistencyDistillation(Distillation):
     Args:
         weighting: The weight w(t), as in Denoising.
         steps: Intervals of the grid of times, N, at least 1; 2 N is at most 1 / t_min.
-        doublings: How often N is doubled, after equal parts of the training.
+        doublings: How often N is doubled, as training goes on (`Objective.stages`).
     """
 
     steps: int = 1
@@ -92,7 +92,8 @@ class ConsistencyTraining(Denoising):
     Args:
         weighting: The weight w(t), as in Denoising.
         steps: Intervals of the grid of times, N, in the first part of the training, at least 1.
-        doublings: How often N is doubled, after equal parts of the training; the last N is at most 1 / (2 t_min).
+        doublings: How often N is doubled, as training goes on (`Objective.stages`); the last N is at most
+            1 / (2 t_min).
     """
 
     steps: int = 1
