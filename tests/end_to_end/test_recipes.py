@@ -41,9 +41,11 @@ def overrides(name):
         "training.compile=false",
         "sampling.count=2",
     ]
+    changes += ["sampling.grid.steps=3"] * hasattr(recipe.sampling.grid, "steps")
+    if recipe.start or recipe.teacher:  # whose process and network are those of the shipped model
+        return [word for change in changes for word in ("--set", change)]
     # A short table, so that the recipe's own grid stays and is still short.
     changes += [f"process.{size}=3" for size in ("T", "levels") if size in vars(recipe.process)]
-    changes += ["sampling.grid.steps=3"] * hasattr(recipe.sampling.grid, "steps")
     known = {**recipe.backbone.arguments, **vars(recipe.sampling.solver)}
     small = {"width": "backbone.width=8", "blocks": "backbone.blocks=1", "heads": "backbone.heads=1"}
     small["steps_per_level"] = "sampling.solver.steps_per_level=1"

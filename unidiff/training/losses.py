@@ -82,7 +82,7 @@ class LossInTraining:
             average: The network with the averaged weights after the step.
             share: Of the training that is done. The last stage is twice as long as the others.
         """
-        if min(int(share * (self._stages + 1) + 1e-9), self._stages - 1) > self._done:
+        while min(int(share * (self._stages + 1) + 1e-9), self._stages - 1) > self._done:
             self._next(copy.deepcopy(average))
         if self._state is not None:
             rows, losses = accelerator.gather(torch.cat(self._recorded)).unbind(1)
