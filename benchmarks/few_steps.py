@@ -11,25 +11,26 @@ nothing outside this table.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rows import machine
-from torch import Tensor
 
 import unidiff as ud
 from unidiff.evaluation import frechet_distance, load_features, real_data
-from unidiff.evaluation.distances import Estimate
 from unidiff.plot import Curve, Panel, save_curves, save_table
 
 TEACHER = "shipped:ncsn_digits"
+DDIM = "DDIM on Trailing"
 NFES = 1, 2, 4, 8
 SHOWN = 8  # samples of each system in the picture
 NAMES = {
@@ -48,20 +49,18 @@ class System(NamedTuple):
     seconds: float | None = None
 
 
-def students(folder: Path) -> dict[str, System]:
-    """The runs of the recipes, trained where they are missing. A run that was there has no processor seconds."""
-    found = {}
-    for name, title in NAMES.items():
-        seconds = None
-        if not (folder / name).exists():
-            command = [sys.executable, "-m", "unidiff", "run", name, "--device", "cpu", "--out", str(folder / name)]
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(command, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        run = ud.load(folder / name)
-        found[title] = System(run.denoiser, run.recipe.sampling.solver, ud.Trailing(), seconds)
-    return found
+def student(path: Path) -> System:
+    """The run of a recipe, trained if it is missing. A run that was there has no processor seconds."""
+    seconds = None
+    if not path.exists():
+        command = [sys.executable, "-m", "unidiff", "run", path.name, "--device", "cpu", "--out", str(path)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    run = ud.load(path, device="cpu")
+    sampling = getattr(run.recipe, "sampling", ud.Sampling())
+    return System(run.denoiser, sampling.solver, ud.Trailing(), seconds)
 
 
 def reflow(teacher: ud.Denoiser, count: int, steps: int, folder: Path) -> System:
@@ -84,68 +83,72 @@ def affordable(system: System, nfe: int) -> ud.Grid:
     """The grid of most steps with which the solver takes at most so many evaluations."""
     grids = (system.grid.with_steps(steps) for steps in range(nfe, 0, -1))
     return next(
-        grid
-        for grid in grids
-        if grid is not None and ud.sample(system.model, system.solver, grid, seeds=1).nfe <= nfe
+        grid for grid in grids if grid is not None and ud.sample(system.model, system.solver, grid, seeds=1).nfe <= nfe
     )
 
 
-def measured(
-    systems: Mapping[str, System], count: int, nfes: Sequence[int]
-) -> tuple[dict[str, dict[int, Estimate]], dict[str, Tensor], float]:
-    """The distance of each system at each number of evaluations, its samples at the first, and that of real images."""
+def measured(system: System, count: int) -> dict[str, Any]:
+    """The distance at each number of evaluations with its standard error, seconds, and samples of one evaluation."""
     network, real = load_features("digits"), real_data(ud.data.Digits(), count)
     reference = network.of(iter(real.reference)).values
-    floor = frechet_distance(network.of(iter(real.floor)).values, reference).value
-    table: dict[str, dict[int, Estimate]] = {}
-    shown: dict[str, Tensor] = {}
-    for name, system in systems.items():
-        row = table.setdefault(name, {})
-        for nfe in nfes:
-            grid = affordable(system, nfe)
-            x = ud.sample(system.model, system.solver, grid, seeds=count, batch=500).x.clamp(-1, 1)
-            shown.setdefault(name, x[:SHOWN])
-            row[nfe] = frechet_distance(network.of(x.split(500)).values, reference)
-        cost = "" if system.seconds is None else f"{system.seconds:.0f}"
-        cells = " | ".join(f"{value.value:.4f} ± {value.error:.4f}" for value in row.values())
-        print(f"| {name} | {cells} | {cost} |", flush=True)
-    return table, shown, floor
+    row: dict[str, Any] = {"seconds": system.seconds, "distance": [], "error": []}
+    row["floor"] = frechet_distance(network.of(iter(real.floor)).values, reference).value
+    for nfe in NFES:
+        x = ud.sample(system.model, system.solver, affordable(system, nfe), seeds=count, batch=500).x.clamp(-1, 1)
+        row.setdefault("x", x[:SHOWN].tolist())
+        found = frechet_distance(network.of(x.split(500)).values, reference)
+        row["distance"].append(found.value)
+        row["error"].append(found.error)
+    return row
+
+
+def draw(rows: Mapping[str, Mapping[str, Any]], count: int, folder: Path) -> None:
+    """The distances as a diagram, and samples of one evaluation."""
+    curves = [Curve(name, name, list(NFES), row["distance"], row["error"]) for name, row in rows.items()]
+    floor = next(iter(rows.values()))["floor"]
+    panel = Panel(f"{count} samples", "Frechet distance, digit features", curves, floor, "training images")
+    save_curves([panel], "evaluations", folder / "few_steps.png", "Systems of few steps on one teacher.")
+    chosen = [name for name in rows if name == DDIM or rows[name]["seconds"] is not None or name in NAMES.values()]
+    cells = [[(torch.tensor(image)[None], "") for image in rows[name]["x"]] for name in chosen]
+    caption = "One evaluation each, from the same seeds."
+    save_table(cells, chosen, [""] * SHOWN, folder / "one_step.png", caption)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the students are, or are trained")
-    parser.add_argument("--out", type=Path, default=Path("few_steps"), help="folder of the figures")
+    parser.add_argument("--out", type=Path, default=Path("few_steps"), help="folder of the rows and the figures")
+    parser.add_argument("--only", nargs="+", help="names of rows; others that the folder has are kept")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--pairs", type=int, default=5000)
-    parser.add_argument("--reflow-steps", type=int, default=1000)
+    parser.add_argument("--reflow-steps", type=int, default=600)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     teacher = ud.load(TEACHER, device="cpu").denoiser
-    systems = {
-        "DDIM, Trailing": System(teacher, ud.DDIM(), ud.Trailing()),
-        "DDIM, Tapered": System(teacher, ud.DDIM(), ud.Tapered()),
-        "default solver": System(teacher, ud.ExponentialAdams(), ud.Tapered()),
-        "Restart": System(teacher, ud.Restart(ud.DDIM(), 0.3, 0.7, 1), ud.Trailing()),
-        "SASolver": System(teacher, ud.SASolver(2, 0.4), ud.Tapered()),
-        "MultistepConsistency": System(teacher, ud.MultistepConsistency(), ud.Trailing()),
-        **students(arguments.runs),
-        "reflow": reflow(teacher, arguments.pairs, arguments.reflow_steps, arguments.out),
+    systems: dict[str, Callable[[], System]] = {
+        DDIM: lambda: System(teacher, ud.DDIM(), ud.Trailing()),
+        "DDIM on Tapered": lambda: System(teacher, ud.DDIM(), ud.Tapered()),
+        "default solver": lambda: System(teacher, ud.ExponentialAdams(), ud.Tapered()),
+        "Restart of DDIM": lambda: System(teacher, ud.Restart(ud.DDIM(), 0.3, 0.7, 1), ud.Trailing()),
+        "SASolver": lambda: System(teacher, ud.SASolver(2, 0.4), ud.Tapered()),
+        "MultistepConsistency": lambda: System(teacher, ud.MultistepConsistency(), ud.Trailing()),
+        **{title: partial(student, arguments.runs / name) for name, title in NAMES.items()},
+        "reflow": lambda: reflow(teacher, arguments.pairs, arguments.reflow_steps, arguments.out),
     }
+    file = arguments.out / "rows.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    for name in arguments.only or systems:
+        found[name] = measured(systems[name](), arguments.samples)
+        found = {name: found[name] for name in systems if name in found}
+        file.write_text(json.dumps(found))
     print(machine())
     print("| system | " + " | ".join(map(str, NFES)) + " | CPU seconds of training |")
     print("|---" * (len(NFES) + 2) + "|")
-    table, shown, floor = measured(systems, arguments.samples, NFES)
-    print(f"floor: {floor:.4f} of training images")
-    curves = [
-        Curve(name, name, list(row), [value.value for value in row.values()], [value.error for value in row.values()])
-        for name, row in table.items()
-    ]
-    panel = Panel(f"{arguments.samples} samples", "Frechet distance, digit features", curves, floor, "training images")
-    save_curves([panel], "evaluations", arguments.out / "few_steps.png", "Systems of few steps on one teacher.")
-    chosen = ["DDIM, Trailing", *list(systems)[-len(NAMES) - 1 :]]
-    cells = [[(image[None], "") for image in shown[name]] for name in chosen]
-    save_table(cells, chosen, [""] * SHOWN, arguments.out / "one_step.png", "One evaluation each, from the same noise.")
+    for name, row in found.items():
+        cells = " | ".join(f"{value:.4f} ± {error:.4f}" for value, error in zip(row["distance"], row["error"]))
+        print(f"| {name} | {cells} | {'' if row['seconds'] is None else format(row['seconds'], '.0f')} |")
+    print(f"training images: {next(iter(found.values()))['floor']:.4f}")
+    draw(found, arguments.samples, arguments.out)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_stages_follow_each_other_and_a_resumed_training_is_whole(objective, ste
         return original(self, denoiser, u0, eps, level, **cond)
 
     monkeypatch.setattr(cls, "losses", watched)
-    settings = ud.Training(steps=12, batch=4, lr=1e-2, precision="fp32", checkpoint_every=50, tensorboard=False, ema=0.5)
+    settings = ud.Training(steps=12, batch=4, lr=1e-2, precision="fp32", tensorboard=False, ema=0.5)
 
     def run(folder=None, stop=lambda: False):
         student = ud.NeuralDenoiser(process, ud.V(), network(2).float())
@@ -161,7 +161,8 @@ def test_stages_follow_each_other_and_a_resumed_training_is_whole(objective, ste
         return ud.train(student, source, objective, settings, checkpoints=checkpoints, stop=stop, seed=3)
 
     whole = run()
-    assert [number for number, _ in seen] == [steps[0]] * 3 + [steps[1]] * 3 + [steps[2]] * 6  # the last is twice as long
+    last = 6  # the last stage is twice as long
+    assert [number for number, _ in seen] == [steps[0]] * 3 + [steps[1]] * 3 + [steps[2]] * last
     teachers = [own for _, own in seen]
     first = next(iter(teacher.parameters())) if objective.needs_teacher else torch.zeros(())
     assert all(torch.equal(own, first) for own in teachers[:3])

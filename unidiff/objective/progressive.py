@@ -22,9 +22,9 @@ class ProgressiveDistillation(Distillation):
 
     At the times i / N of `Trailing` the target is the x0 with which a step of 1 / N ends where the teacher ends in two.
     Training is divided into `halvings` + 1 parts (`Objective.stages`). After each the averaged student is the next
-    teacher, and the next student takes half as many steps: N = steps, steps / 2, ..., steps / 2^halvings. Draw samples with DDIM on
-    `Trailing(N)` of the last N. The paper's loss is that of V with the weight max(SNR, 1) on the squared error of x0;
-    `UniformWeighting` of V has SNR + 1, the paper's other choice.
+    teacher, and the next student takes half as many steps: N = steps, steps / 2, ..., steps / 2^halvings. Draw samples
+    with DDIM on `Trailing(N)` of the last N. The paper's loss is that of V with the weight max(SNR, 1) on the squared
+    error of x0; `UniformWeighting` of V has SNR + 1, the paper's other choice.
 
     Args:
         weighting: The weight w(t), as in Denoising.
