@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from unidiff.arguments import plain_arguments
 from unidiff.condition.check import require_alike
@@ -37,7 +38,7 @@ class Distillation(Denoising):
     _teacher: Denoiser | None = field(default=None, init=False, repr=False, compare=False)
 
     @plain_arguments
-    def with_teacher(self, teacher: Denoiser) -> Distillation:
+    def with_teacher(self, teacher: Denoiser) -> Self:
         """The objective with its teacher, which is frozen; see `Objective.with_teacher`."""
         twin = replace(self)
         object.__setattr__(twin, "_teacher", teacher.eval().requires_grad_(False))

@@ -53,9 +53,7 @@ class ProgressiveDistillation(Distillation):
 
     def next_stage(self, average: Denoiser) -> ProgressiveDistillation:
         """Half the steps, taught by the student so far; see `Objective.next_stage`."""
-        halved = replace(self, steps=self.steps // 2, halvings=self.halvings - 1).with_teacher(average)
-        assert isinstance(halved, ProgressiveDistillation)
-        return halved
+        return replace(self, steps=self.steps // 2, halvings=self.halvings - 1).with_teacher(average)
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), at the end of the interval of the grid that its time is in."""
