@@ -31,6 +31,7 @@ from unidiff.plot import Curve, Panel, save_curves, save_table
 
 TEACHER = "shipped:ncsn_digits"
 DDIM = "DDIM on Trailing"
+LIKE_DDIM = "DDIM on Tapered", "Restart of DDIM"  # whose curves lie on that of DDIM
 NFES = 1, 2, 4, 8
 SHOWN = 8  # samples of each system in the picture
 NAMES = {
@@ -104,7 +105,11 @@ def measured(system: System, count: int) -> dict[str, Any]:
 
 def draw(rows: Mapping[str, Mapping[str, Any]], count: int, folder: Path) -> None:
     """The distances as a diagram, and samples of one evaluation."""
-    curves = [Curve(name, name, list(NFES), row["distance"], row["error"]) for name, row in rows.items()]
+    curves = [
+        Curve(name, name, list(NFES), row["distance"], row["error"])
+        for name, row in rows.items()
+        if name not in LIKE_DDIM
+    ]
     floor = next(iter(rows.values()))["floor"]
     panel = Panel(f"{count} samples", "Frechet distance, digit features", curves, floor, "training images")
     save_curves([panel], "evaluations", folder / "few_steps.png", "Systems of few steps on one teacher.")

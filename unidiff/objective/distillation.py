@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from unidiff.arguments import plain_arguments
 from unidiff.condition.check import require_alike
@@ -16,9 +17,6 @@ from unidiff.objective.denoising import Denoising
 from unidiff.process.level import Level
 
 __all__ = ["Distillation"]
-
-
-Own = TypeVar("Own", bound="Distillation")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Distillation(Denoising):
     _teacher: Denoiser | None = field(default=None, init=False, repr=False, compare=False)
 
     @plain_arguments
-    def with_teacher(self: Own, teacher: Denoiser) -> Own:
+    def with_teacher(self, teacher: Denoiser) -> Self:
         """The objective with its teacher, which is frozen; see `Objective.with_teacher`."""
         twin = replace(self)
         object.__setattr__(twin, "_teacher", teacher.eval().requires_grad_(False))

@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.process.base import Process
-from unidiff.process.level import Level, expm1
+from unidiff.process.level import Level
 
 __all__ = ["Interval", "require_steps", "two_steps"]
 
@@ -52,10 +52,10 @@ class Interval:
             first: The x0 predicted at t.
             second: That predicted in the middle m, at the end of the first step.
         """
-        upper = (self.t.log_snr - self.middle.log_snr) / 2  # log q_m / q_t
+        upper = torch.as_tensor((self.t.log_snr - self.middle.log_snr) / 2)  # log q_m / q_t
         lower = torch.where(self.last, -torch.inf, torch.as_tensor((self.middle.log_snr - self.s.log_snr) / 2))
-        shrunk = -expm1(upper + lower)  # 1 - q_s / q_t: 0 in a mode that stands still, where both say the same
-        weight = torch.exp(lower) * -expm1(upper) / torch.where(shrunk == 0, 1.0, shrunk)
+        shrunk = -torch.expm1(upper + lower)  # 1 - q_s / q_t: 0 in a mode that stands still, where both say the same
+        weight = torch.exp(lower) * -torch.expm1(upper) / torch.where(shrunk == 0, 1.0, shrunk)
         return torch.lerp(second, first, weight.expand_as(first).to(first.dtype))
 
 

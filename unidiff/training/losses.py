@@ -91,9 +91,8 @@ class LossInTraining:
 
     def _next(self, network: nn.Module) -> None:
         """Begin the next stage with the averaged network at the end of this one."""
-        self._at_stage, self._done = network, self._done + 1
-        average = self._model.with_backbone(network).requires_grad_(False).eval()
-        self._objective = self._objective.next_stage(average)
+        self._at_stage, self._done = network.eval().requires_grad_(False), self._done + 1
+        self._objective = self._objective.next_stage(self._model.with_backbone(network))
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
