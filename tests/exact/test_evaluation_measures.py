@@ -227,6 +227,17 @@ def test_the_nearest_is_found_in_any_batches():
     assert float((found.distance - distances.min(1).values).abs().max()) < 1e-12
 
 
+def test_the_nearest_is_found_far_from_the_origin():
+    """Of 200 points at 1,000 +- 1, whose squares have a rounding of 0.06 in float32; copies have the ratio 0."""
+    generator = torch.Generator().manual_seed(6)
+    x, train, held_out = (torch.randn(200, 2, generator=generator) + 1000 for _ in range(3))
+    distances = (x.double()[:, None] - train.double()).norm(dim=2)
+    found = nearest(x, train.split(70))
+    # In float32 the points are on a raster of 6e-5, so only ties could differ.
+    assert float((found.distance - distances.amin(1)).abs().max()) < 1e-6
+    assert ud.evaluation.memorization_ratio(train[:50], train, held_out).value == 0
+
+
 def test_sharpness_of_a_cosine():
     # cos(pi k (i + 1/2) / n) along one axis is an eigenvector, of mean square 1/2.
     n, k = 8, 3

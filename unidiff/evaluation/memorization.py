@@ -35,14 +35,18 @@ class Nearest(NamedTuple):
 def nearest(x: Tensor, batches: Iterable[Tensor]) -> Nearest:
     """The nearest of data that come in batches, in order; a copy is at distance 0 exactly."""
     x = x.detach().cpu().flatten(1).float()
+    # The products are of float32, whose rounding grows with the distance of the data from the origin.
+    centre = x.double().mean(0).float()
+    near = x - centre
     best, index, start = torch.full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.int64), 0
     distance = torch.full((len(x),), torch.inf, dtype=torch.float64)
     for batch in batches:
         flat = batch.detach().cpu().flatten(1).float()
-        squares = flat.square().sum(1)
+        shifted = flat - centre
+        squares = shifted.square().sum(1)
         for rows in torch.arange(len(x)).split(_ROWS):
             # |x - y|^2 - |x|^2, by a product of matrices; the nearest is then measured without its cancellation.
-            value, found = torch.addmm(squares, x[rows], flat.T, alpha=-2).min(1)
+            value, found = torch.addmm(squares, near[rows], shifted.T, alpha=-2).min(1)
             closer = value < best[rows]
             chosen, best[rows] = rows[closer], torch.minimum(value, best[rows])
             index[chosen] = found[closer] + start
