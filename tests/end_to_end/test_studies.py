@@ -69,6 +69,17 @@ def test_means_and_standard_errors_over_seeds(tmp_path):
         assert min(picture.size) > 100
 
 
+def test_a_number_that_is_not_finite_costs_no_record(tmp_path):
+    def diverged(seed: int, quick: bool):
+        yield Row("case", {"y": math.nan if seed else math.inf, "z": 1.0})
+
+    table = run_study(Study("diverged", "", "", diverged, lambda table, path: path.touch()), (0, 1), out=tmp_path)
+    assert "nan" in table.text()
+    record = json.loads((tmp_path / "diverged.json").read_text())["rows"]["case"]
+    assert record["y"] == {"mean": None, "standard_error": None, "values": [None, None]}
+    assert record["z"]["values"] == [1.0, 1.0]
+
+
 def test_one_seed_has_no_error_and_its_files_stay_if_the_next_fails(tmp_path):
     def once(seed: int, quick: bool):
         if seed:

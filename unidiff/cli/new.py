@@ -46,6 +46,7 @@ def new(
             raise RunError("FOLDER: missing. Name the folder of your images, as in `unidiff new photos`.")
         folder = str(typer.prompt("Folder of the images")).strip()
     from unidiff.errors import RecipeError
+    from unidiff.files import whole_file
     from unidiff.run.task import recipe_as_it_was
     from unidiff.tasks.own_images import own_recipe, survey
 
@@ -78,10 +79,11 @@ def new(
     try:
         verdict = recipe_as_it_was(path, text, False).verdict()
     except RecipeError as error:
-        raise RunError(f"--size {size}: the recipe would not be valid. Choose a multiple of 16.\n{error}") from error
+        remedy = "Choose a multiple of 16.\n" if size % 16 else ""
+        raise RunError(f"--size {size}: the recipe would not be valid. {remedy}{error}") from error
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunFailed(f"{error}. Choose another file with --out.") from error
     if not asks:

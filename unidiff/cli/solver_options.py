@@ -54,9 +54,14 @@ class SolverOptions:
         """
         if not self.words:
             return task
-        both = (["sampling.solver"] if self.solver else []) + (["sampling.grid"] if "@" in (self.solver or "") else [])
-        if clash := next((change for change in overrides or () if change.startswith(tuple(both))), None):
-            raise RunError(f"--solver {self.solver}: `--set {clash}` sets this too. Leave one of them out.")
+        chosen = {"sampling.solver": f"--solver {self.solver}"} if self.solver else {}
+        if self.steps is not None:
+            chosen["sampling.grid"] = f"--steps {self.steps}"
+        if "@" in (self.solver or ""):
+            chosen["sampling.grid"] = f"--solver {self.solver}"
+        for change in overrides or ():
+            if option := next((option for key, option in chosen.items() if change.startswith(key)), None):
+                raise RunError(f"{option}: `--set {change}` sets this too. Leave one of them out.")
         try:
             return task.drawn_with(self.solver, self.steps)
         except ParameterError as error:

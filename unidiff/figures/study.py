@@ -96,11 +96,13 @@ class Table:
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (["", *names], ["---"] * (1 + len(names)), *rows))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; the standard error of a single seed is None."""
+        """Plain values, for JSON; what is not finite is None, as the standard error of a single seed."""
 
         def plain(row: str, name: str, values: list[float]) -> dict[str, Any]:
-            mean, error = self.estimate(row, name)
-            return {"mean": mean, "standard_error": None if math.isnan(error) else error, "values": values}
+            mean, error, *each = (
+                value if math.isfinite(value) else None for value in (*self.estimate(row, name), *values)
+            )
+            return {"mean": mean, "standard_error": error, "values": each}
 
         return {
             row: {name: plain(row, name, values) for name, values in numbers.items()}
@@ -110,7 +112,7 @@ class Table:
 
 def _cell(value: float, error: float) -> str:
     """Mean and error in words; a count that is the same for all seeds as it is."""
-    return f"{value:.0f}" if value == round(value) and not error > 0 else shown(Estimate(value, error))
+    return f"{value:.0f}" if value.is_integer() and not error > 0 else shown(Estimate(value, error))
 
 
 def _bar(error: float) -> float:
