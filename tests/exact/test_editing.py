@@ -10,9 +10,9 @@ import torch
 from propagation import F64
 
 import unidiff as ud
-from unidiff.editing.repaint import _noised
 from unidiff.errors import ParameterError
 from unidiff.grid import Grid
+from unidiff.process.level import noised
 
 PROCESSES = [ud.VPSDE(), ud.DDPM(100), ud.EDM(), ud.FlowMatching(), ud.RenormalizedHeat((4, 6)), ud.InverseHeat((4, 6))]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
@@ -237,9 +237,10 @@ def test_noising_again_is_the_forward_process(process):
     # alpha_s x + sigma_s eps at s must become alpha_t x + sigma_t eps' at t: as coefficients of x, eps and z.
     s, t = process.level(0.3), process.level(0.7)
     of_x, of_eps = (
-        float(_noised(torch.full((1,), value, dtype=F64), s, t, torch.zeros_like)) for value in (s.alpha, s.sigma)
+        float(noised(torch.full((1,), value, dtype=F64), s, t, torch.zeros(1, dtype=F64)))
+        for value in (s.alpha, s.sigma)
     )
-    of_z = float(_noised(torch.zeros(1, dtype=F64), s, t, torch.ones_like))
+    of_z = float(noised(torch.zeros(1, dtype=F64), s, t, torch.ones(1, dtype=F64)))
     assert of_x == pytest.approx(t.alpha, rel=1e-12)
     assert math.hypot(of_eps, of_z) == pytest.approx(t.sigma, rel=1e-12)
 
