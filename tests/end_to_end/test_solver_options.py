@@ -65,7 +65,7 @@ def test_mistakes_are_one_message(tmp_path):
         (["--solver", "ddim@kar:y"], "--solver ddim@kar:y: rho must be a number, got 'y'"),
         (["--solver", "ddim@native", "--steps", 3], "Native() has a number of steps of its own"),
         (["--solver", "ddim", "--set", "sampling.solver=heun"], "`--set sampling.solver=heun` sets this too"),
-        (["--steps", 3, "--set", "sampling.grid.steps=9"], "--steps 3: `--set sampling.grid.steps=9` sets this too"),
+        (["--steps", 3, "--set", "sampling.grid=Uniform"], "--steps 3: `--set sampling.grid=Uniform` sets this too"),
     ]:
         assert message in refused("sample", RUN, *words)
         assert message in refused("check", tmp_path / "tiny.yaml", *words)

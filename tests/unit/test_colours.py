@@ -70,7 +70,7 @@ IMAGES = {
 
 
 def test_each_figure_of_the_docs_is_on_a_page_and_has_what_makes_it():
-    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    pages = "".join(page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
     assert not {name for name in IMAGES if f"images/{name}.png)" not in pages}, "on no page"
     own = {name for name in IMAGES if not name.startswith(("figures/", "studies/"))}
     assert own == MADE_BY.keys() - {"figures/NAME", "studies/NAME"}, "the table in CONTRIBUTING.md"
