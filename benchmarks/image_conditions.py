@@ -37,12 +37,12 @@ def main() -> None:
     # The mean of n samples is off by the variance / n more than that of all would be.
     mean = max(rms(drawn.mean(1), truth) ** 2 - spread**2 / given.each, 0.0) ** 0.5
     print(f"{given.run}: {given.images} test images, {given.each} samples of each, {run.step} steps of training")
-    print(f"rms of samples             {found['samples']:.4f}")
-    print(f"rms of mean prediction     {found['mean_prediction']}")
+    print(f"rms of samples             {found.samples:.4f}")
+    print(f"rms of mean prediction     {found.mean_prediction}")
     print(f"rms of the samples' mean   {mean:.4f}")
     print(f"spread of samples, std     {spread:.4f}")
-    print(f"rms of a guess             {found['guess']:.4f}")
-    print(f"samples / samples' mean    {found['samples'] / mean:.3f}, {2**0.5:.3f} for an exact model")
+    print(f"rms of a guess             {found.guess:.4f}")
+    print(f"samples / samples' mean    {found.samples / mean:.3f}, {2**0.5:.3f} for an exact model")
     if isinstance(conditioning, ud.RandomMasks):
         print(f"share of pixels in holes   {1 - float(cond['image'][:, -1].mean()):.3f}")
 
