@@ -137,7 +137,7 @@ def test_a_run_begins_as_its_start():
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         (["start=null"], "low_rank: it changes a trained model"),
         (["train=[up]"], "train: low_rank says what is trained"),
@@ -154,7 +154,7 @@ def test_what_a_recipe_cannot_ask_for(changes, message):
 
 
 def test_a_sheared_ramp_is_a_ramp():
-    """Bilinear interpolation reproduces a c + b r + d where all its points are inside: 1e-15 times values of order 1."""
+    """Bilinear interpolation reproduces a c + b r + d inside the image, to some roundings of 1e-16."""
     r, c = torch.meshgrid(torch.arange(6.0, dtype=F64), torch.arange(9.0, dtype=F64), indexing="ij")
     found = sheared((0.1 * c - 0.05 * r)[None, None], 0.4)[0, 0]
     expected = 0.1 * (c + 0.4 * (r - 2.5)) - 0.05 * r

@@ -77,7 +77,8 @@ class LowRankConvolution(nn.Module):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self.requires_grad_(False)
-        self.kind, self.kernel, self.axes = type(layer), layer.kernel_size, len(layer.kernel_size)
+        self.kind: Any = type(layer)
+        self.kernel, self.axes = layer.kernel_size, len(layer.kernel_size)
         self.geometry: dict[str, Any] = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         fan_in = layer.weight[0].numel()
         self.lora_A = nn.Parameter(layer.weight.new_empty(rank, *layer.weight.shape[1:]).normal_(std=fan_in**-0.5))
@@ -95,7 +96,7 @@ class LowRankConvolution(nn.Module):
         """One convolution with the same output, its weights made in float64."""
         outputs, inputs = self.weight.shape[:2]
         with torch.device("meta"):
-            layer = self.kind(inputs, outputs, self.kernel, bias=self.bias is not None, **self.geometry)
+            layer: nn.Module = self.kind(inputs, outputs, self.kernel, bias=self.bias is not None, **self.geometry)
         change = self.factor * (self.lora_B.double().flatten(1) @ self.lora_A.double().flatten(1))
         weight = (self.weight.double() + change.view_as(self.weight)).to(self.weight)
         layer.weight = nn.Parameter(weight, requires_grad=False)
