@@ -81,7 +81,7 @@ def main() -> None:
         print(f"slant of the other digits: {slant(drawn[0][~tuned]):+.3f} {slant(drawn[1][~tuned]):+.3f}")
     # Two samples of each digit, the base above.
     shown = torch.cat([(labels == d).nonzero()[:2, 0] for d in range(CLASSES)])
-    cells = [[(x[i], "") for i in shown.tolist()] for x in drawn]
+    cells = [[(x[i : i + 1], "") for i in shown.tolist()] for x in drawn]
     titles = [str(int(labels[i])) for i in shown.tolist()]
     save_table(cells, ["base", "LoRA"], titles, arguments.out / "lora.png", "The same seeds before and after.")
 
