@@ -16,6 +16,7 @@ from unidiff.data.latent import Latent as Latent
 from unidiff.data.mnist import MNIST as MNIST
 from unidiff.data.mnist import FashionMNIST as FashionMNIST
 from unidiff.data.notes import Notes as Notes
+from unidiff.data.sheared import ShearedDigits as ShearedDigits
 from unidiff.data.toy import Checkerboard as Checkerboard
 from unidiff.data.toy import Ring as Ring
 from unidiff.data.toy import Spiral as Spiral

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from unidiff.backbone.low_rank import fresh_changes
 from unidiff.denoiser import NeuralDenoiser
 from unidiff.errors import ParameterError, RunError, UnidiffError, require
 from unidiff.files import digest_of
@@ -99,6 +100,10 @@ def gather(
     if task.train is not None:
         train = trained_names(network := task.sketch(), task.train)
         facts["trained"] = sum(value.numel() for name, value in network.named_parameters() if name in train)
+    elif task.start is not None:
+        trained = sum(value.numel() for value in task.sketch().parameters() if value.requires_grad)
+        if trained < task.count_weights():  # the network freezes the rest itself
+            facts["trained"] = trained
     if task.start is not None and before is not None:
         files.check_kept()
         weights, facts["start"] = load_tied(files.start), before.start
@@ -162,6 +167,7 @@ def _read_start(
             raise RunError(f"start: {error}") from error
     else:
         raise RunError(f"start: {path}: neither a run directory nor a folder that diffusers saved. Correct the path.")
+    weights = {**fresh_changes(network), **weights}
     _check_fit(str(path), weights, network.state_dict())
     if files.exists():
         name, text = read_source(files.recipe)

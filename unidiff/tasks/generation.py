@@ -14,6 +14,7 @@ from typing_extensions import Self, Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
+from unidiff.backbone.low_rank import LowRank
 from unidiff.condition.check import check_made, check_taken
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
@@ -121,6 +122,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         train: Names of the modules or parameters to train, such as `up.0` or `*.norm*`; the others are frozen. Null
             trains all.
         teacher: The run whose model the objective needs, as Distillation does; null if it needs none.
+        low_rank: Changes of low rank that are trained in place of the weights of `start` (LoRA); null for none.
     """
 
     data: Dataset
@@ -137,6 +139,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     start: str | None = None
     train: tuple[str, ...] | None = None
     teacher: str | None = None
+    low_rank: LowRank | None = None
 
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
@@ -156,6 +159,10 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             component = getattr(self, name)
             with inside(name, component):
                 component.check(self.process)
+        if self.low_rank is not None and self.start is None:
+            raise ParameterError("low_rank", "it changes a trained model. Write its run at `start`, or leave it out.")
+        if self.low_rank is not None and self.train is not None:
+            raise ParameterError("train", "low_rank says what is trained. Leave one of the two out.")
         super().__post_init__()
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
@@ -208,8 +215,25 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
-        process, network = self.process.with_measured(measured), self.network.build(shape=self.data.shape)
+        process, network = self.process.with_measured(measured), self._built()
         return NeuralDenoiser(process, self.parameterization, network, self.noise_condition)
+
+    def sketch(self) -> Backbone:
+        """See `TrainingTask.sketch`."""
+        with torch.device("meta"):
+            return self._built()
+
+    def count_weights(self) -> int:
+        """See `TrainingTask.count_weights`."""
+        return sum(parameter.numel() for parameter in self.sketch().parameters())
+
+    def _built(self) -> Backbone:
+        """The network, with its changes of low rank if there are any."""
+        network = self.network.build(shape=self.data.shape)
+        if self.low_rank is not None:
+            with inside("low_rank", self.low_rank):
+                self.low_rank.add(network)
+        return network
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""

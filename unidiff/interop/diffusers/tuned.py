@@ -8,12 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff.backbone.base import Backbone
-from unidiff.backbone.low_rank import add_low_rank, low_rank_layers, merge_low_rank
+from unidiff.backbone.low_rank import add_low_rank, fresh_changes, low_rank_layers, merge_low_rank
 from unidiff.codec.folder import codec_folder, read_layout
 from unidiff.errors import DataError, ParameterError, UnidiffError, require
 from unidiff.interop.diffusers.families import family_of
@@ -84,12 +83,7 @@ class Pretrained(Backbone):
         """
         saved = load_part(network_folder(folder), (type(self.inner.network).__name__,), allow_pickle=False)
         weights = {f"{_OWN}{name}": value for name, value in saved.state_dict().items()}
-        generator = torch.Generator().manual_seed(0)
-        for name, layer in low_rank_layers(self.inner.network).items():
-            rank, features = layer.lora_A.shape
-            weights[f"{_OWN}{name}.lora_A"] = torch.randn(rank, features, generator=generator) / features**0.5
-            weights[f"{_OWN}{name}.lora_B"] = torch.zeros(layer.lora_B.shape)
-        return weights
+        return weights | {f"{_OWN}{name}": value for name, value in fresh_changes(self.inner.network).items()}
 
     def save_pipeline(self, folder: Path) -> str | None:
         """Write the pipeline with these weights in place of its own; low-rank changes also as a file of their own.

@@ -1,0 +1,90 @@
+"""LoRA on one class: the slant of its samples and of the others, and how sure a classifier is of each.
+
+The run is that of the recipe lora_digits, trained here if it is missing: changes of low rank in the shipped
+class-conditional DDPM of 8x8 digits, trained on sheared images of one digit. The slant is the slope of the ink by its
+moments, cov(column, row) / var(row). The confidence is the probability that the shipped feature network of digits
+gives to the class that was asked for. Base and run draw from the same seeds.
+
+    python benchmarks/lora.py --run runs/lora_digits --out lora
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from rows import machine
+from torch import Tensor
+
+import unidiff as ud
+from unidiff.evaluation import load_features
+from unidiff.plot import save_table
+
+BASE = "shipped:ddpm_digits_classes"
+CLASSES = 10
+
+
+def slant(x: Tensor) -> float:
+    """The slope of the ink of images, (B, 1, H, W); pixels below a tenth of the range are background."""
+    ink = (x.double().clamp(-1, 1) + 1)[:, 0]
+    ink = ink * (ink > 0.2)
+    row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
+    row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)
+    r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
+    covariance = (ink * row * column).sum((1, 2)) - r * c / mass
+    variance = (ink * row**2).sum((1, 2)) - r**2 / mass
+    return float(covariance.sum() / variance.sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/lora_digits"), help="the run, trained if it is missing")
+    parser.add_argument("--out", type=Path, default=Path("lora"), help="folder of the figure")
+    parser.add_argument("--samples", type=int, default=200, help="of each digit")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.run.exists():
+        command = [sys.executable, "-m", "unidiff", "run", "lora_digits", "--device", "cpu", "--out", arguments.run]
+        subprocess.run(list(map(str, command)), check=True)
+    run, base = ud.load(arguments.run, device="cpu"), ud.load(BASE, device="cpu")
+    data = getattr(run.recipe, "data")  # noqa: B009 (of a recipe of any kind)
+    upright, network = ud.data.Digits().open(), load_features("digits")
+    labels = torch.arange(CLASSES).repeat_interleave(arguments.samples)
+    drawn = [
+        ud.sample(model.denoiser, ud.DDIM(), ud.Trailing(25), seeds=len(labels), batch=500, label=labels).x
+        for model in (base, run)
+    ]
+    probabilities = [network(x.clamp(-1, 1)).probabilities for x in drawn]
+    sure = [p[torch.arange(len(labels)), labels] for p in probabilities]
+
+    tuned = torch.isin(labels, torch.tensor(data.only or range(CLASSES)))
+    print(machine())
+    print("| digit | slant of the data | base | LoRA | confidence of the base | LoRA |")
+    print("|---" * 6 + "|")
+    for digit in range(CLASSES):
+        rows = labels == digit
+        assert upright.labels is not None
+        own = upright.batch((upright.labels == digit).nonzero()[:, 0])
+        slants = " | ".join(f"{slant(x):+.3f}" for x in (own, *(x[rows] for x in drawn)))
+        print(f"| {digit} | {slants} | " + " | ".join(f"{float(s[rows].mean()):.3f}" for s in sure) + " |")
+    print(f"slant of the data of the run: {slant(data.open().values):+.3f}")
+    if not bool(tuned.all()):
+        means = [float(s[~tuned].mean()) for s in sure]
+        difference = (sure[1] - sure[0])[~tuned].double()
+        error = float(difference.std()) / len(difference) ** 0.5
+        print(
+            f"confidence of the other digits: {means[0]:.3f} {means[1]:.3f}, {means[1] - means[0]:+.3f} ± {error:.3f}"
+        )
+        print(f"slant of the other digits: {slant(drawn[0][~tuned]):+.3f} {slant(drawn[1][~tuned]):+.3f}")
+    # Two samples of each digit, the base above.
+    shown = torch.cat([(labels == d).nonzero()[:2, 0] for d in range(CLASSES)])
+    cells = [[(x[i : i + 1], "") for i in shown.tolist()] for x in drawn]
+    titles = [str(int(labels[i])) for i in shown.tolist()]
+    save_table(cells, ["base", "LoRA"], titles, arguments.out / "lora.png", "The same seeds before and after.")
+
+
+if __name__ == "__main__":
+    main()
