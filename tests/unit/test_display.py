@@ -93,4 +93,5 @@ def test_a_run_and_a_recipe():
 def test_an_array_of_a_solution_is_its_samples():
     x = torch.arange(6.0).reshape(2, 3)
     array = np.asarray(ud.Solution(x, torch.linspace(1, 0, 3), 2))
-    assert array.dtype == np.float32 and (array == x.numpy()).all()
+    assert array.dtype == np.float32
+    assert (array == x.numpy()).all()
