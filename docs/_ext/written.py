@@ -18,11 +18,12 @@ import unidiff.errors
 from unidiff.cli.app import command_line
 from unidiff.cli.describe import _summaries
 from unidiff.recipe.describe import signature_rows
+from unidiff.recipe.json_schema import json_schema
 from unidiff.recipe.registry import PUBLIC, is_component
 from unidiff.recipe.schema import is_record
 from unidiff.recipe.shipped import shipped_recipes
 from unidiff.run.shipped import SHIPPED, locate
-from unidiff.run.task import Task
+from unidiff.run.task import Task, shipped_tasks
 
 ROOT = Path(__file__).parents[2]
 _STRUCTURAL = ("denoiser", "exact", "guidance", "classifier")  # made in code, not by a recipe
@@ -31,7 +32,7 @@ _STRUCTURAL = ("denoiser", "exact", "guidance", "classifier")  # made in code, n
 def pages(address: str, root_files: Iterable[str]) -> dict[str, str]:
     """Path in docs/generated -> text."""
     written = {"commands.md": _commands(), "keys.md": _keys(), "recipes.md": _recipes(), "errors.rst": _errors()}
-    return {**_api(), **written, **_root_files(address, root_files)}
+    return {**_api(), **written, "schema.md": _schema(), **_root_files(address, root_files)}
 
 
 def _title(text: str) -> str:
@@ -117,6 +118,21 @@ def _keys() -> str:
         parts.append(f"## {kind.replace('_', ' ')}")
         for cls in sorted(classes, key=lambda cls: cls.__name__):
             parts += [f"### {cls.__name__}", *_table(cls)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _schema() -> str:
+    """The JSON Schema of recipes, as `unidiff schema` prints it."""
+    schema = json_schema(shipped_tasks())
+    parts = [
+        "# JSON Schema of recipes",
+        "What `unidiff schema` prints, for editors and other programs; how an editor is told of it:"
+        " [the command line](../command_line.md#a-schema-for-editors). In tables: [keys of a recipe](keys.md).",
+        f"Draft 7, {len(schema['definitions'])} definitions. A recipe is one of these mappings:",
+        f"```json\n{json.dumps(schema['anyOf'], indent=1)}\n```",
+    ]
+    for name, definition in schema["definitions"].items():
+        parts += [f"## {name}", f"```json\n{json.dumps(definition, indent=1)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -144,6 +144,7 @@ def test_describe_every_public_name(name):
     facts = json.loads(unidiff("describe", name, "--json").out)
     assert facts["name"] == name
     assert facts["doc"]
+    assert text.out.rstrip().endswith(f"In the docs: {facts['page']}")
     for row in facts.get("parameters", ()):
         assert row["name"] in text.out
         assert row["doc"], f"{name}.{row['name']} is not described in the docstring"

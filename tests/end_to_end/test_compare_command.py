@@ -242,6 +242,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
+    assert "--steps 5: solvers are compared at equal" in refused("compare", recipe, "--steps", "5")
     assert "--count must be an integer from 20 to 10000000, got 3" in refused("compare", recipe, "--count", 3)
     assert "not a run directory" in refused("compare", tmp_path)
     assert "not a run directory" in refused("compare", runs / "ring", recipe, *WORDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 from pathlib import Path
@@ -113,6 +114,7 @@ def test_the_pages_that_are_written_from_the_program(monkeypatch: pytest.MonkeyP
     assert re.search(r"## Generation: .*?^\| `process` \| a process \|", pages["keys.md"], re.M | re.S)
     assert "ParameterError" in pages["errors.rst"]
     assert "## ddpm_digits\n" in pages["recipes.md"]
+    assert json.loads(re.search(r"## DDPM\(\)\n\n```json\n(.*?)\n```", pages["schema.md"], re.S)[1])["type"] == "object"
     assert "](https://forge.example/somebody/unidiff/blob/main/" not in pages["security.md"]  # it links to nothing else
 
 

@@ -87,6 +87,13 @@ def test_what_the_reader_accepts_is_valid(schema):
         assert valid({**RING, **change}, schema, schema), change
 
 
+def test_what_diffusers_saved_determines_the_rest(schema):
+    short = {name: RING[name] for name in ("data", "training")}
+    assert valid({**short, "start": "ddpm-cat/"}, schema, schema)
+    assert not valid(short, schema, schema)
+    assert not valid({"start": "ddpm-cat/", "data": short["data"]}, schema, schema)
+
+
 @pytest.mark.parametrize(
     "slip",
     [

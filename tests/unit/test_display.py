@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -87,3 +88,10 @@ def test_a_run_and_a_recipe():
     assert "<th>step</th>" in run._repr_html_()
     assert repr(run.recipe) == "<Generation: the training of a generative model>"
     assert "process:\n  type: DDPM" in run.recipe._repr_html_()
+
+
+def test_an_array_of_a_solution_is_its_samples():
+    x = torch.arange(6.0).reshape(2, 3)
+    array = np.asarray(ud.Solution(x, torch.linspace(1, 0, 3), 2))
+    assert array.dtype == np.float32
+    assert (array == x.numpy()).all()

@@ -27,6 +27,7 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.solver_options import EqualEvaluations, no_steps
 from unidiff.errors import ParameterError, RecipeError, RunError
 from unidiff.text import clean
 
@@ -63,6 +64,7 @@ def compare(
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/<name>].")] = None,
     *,
+    steps: EqualEvaluations = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -72,6 +74,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
+    no_steps(steps)
     from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 

@@ -85,6 +85,7 @@ def describe(
     if rows := facts.get("parameters"):
         print("\nIn a recipe:")
         print("\n".join(f"  {row['name']}: {row['type']} [{row['default']}]" for row in rows))
+    print(f"\nIn the docs: {facts['page']}")
 
 
 def _facts(public: str) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def _facts(public: str) -> dict[str, Any]:
     bare = [own.replace(annotation=own.empty) for own in inspect.signature(value).parameters.values()]
     signature = re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", public + str(inspect.Signature(bare)))
     facts: dict[str, Any] = {"name": public, "kind": kind, "signature": signature, "doc": inspect.getdoc(value) or ""}
+    facts["page"] = f"generated/api/{kind}.html"
     component = is_component(value) and kind not in ("denoiser", "exact", "guidance", "classifier")
     if (component or is_record(value)) and not inspect.isabstract(value):
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]

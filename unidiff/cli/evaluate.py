@@ -25,6 +25,7 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.solver_options import EqualEvaluations, no_steps
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/evaluate-<names>].")] = None,
     *,
+    steps: EqualEvaluations = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -76,6 +78,7 @@ def evaluate(
     """Evaluate samples of trained runs, folders or arrays: distance, coverage, classes, copies, beside real data."""
     if as_csv and as_json:
         raise RunError("--csv and --json are mutually exclusive. Both are in the output directory.")
+    no_steps(steps)
     from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 

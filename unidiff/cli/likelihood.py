@@ -54,6 +54,7 @@ def likelihood(
     seed: Annotated[int, typer.Option(help="Seed of the first sample's probes and noise; sample i has seed + i.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples evaluated together.")] = 100,
     *,
+    solver: Annotated[str | None, typer.Option(hidden=True)] = None,  # for its message
     guidance: GuidanceOptions,
     overrides: Settings = None,
     model: ModelOptions,
@@ -72,8 +73,12 @@ def likelihood(
     require(levels is None or levels == 0 or is_whole(levels, 2, 2**16), "--levels", levels, allowed)
     if exact and probes is not None:
         raise RunError(f"--probes {probes}: the exact divergence uses no probes. Leave out --probes or --exact.")
+    if solver is not None:
+        problem = "the likelihood follows the probability flow by a solver that chooses its own steps"
+        raise RunError(f"--solver {solver}: {problem}. Use --tolerance to say how exactly.")
     if steps is not None and not bound:
-        raise RunError(f"--steps {steps}: this is an option of the bound. Add --bound, or leave out --steps.")
+        remedy = "Add --bound, or use --tolerance for the flow, whose solver chooses its own steps."
+        raise RunError(f"--steps {steps}: this is an option of the bound. {remedy}")
     require(decoder in (None, *_DECODERS), "--decoder", decoder, " or ".join(_DECODERS))
     if decoder is not None and not bound:
         raise RunError(f"--decoder {decoder}: this is an option of the bound. Add --bound, or leave out --decoder.")

@@ -13,9 +13,19 @@ from unidiff.errors import ParameterError, RunError, require_whole
 if TYPE_CHECKING:
     from unidiff.run.task import Task
 
-__all__ = ["SolverOptions"]
+__all__ = ["EqualEvaluations", "SolverOptions", "no_steps"]
 
 T = TypeVar("T", bound="Task")
+
+# Of commands that compare solvers: it is there so that its message can name what is meant.
+EqualEvaluations = Annotated[str | None, typer.Option("--steps", hidden=True)]
+
+
+def no_steps(steps: str | None) -> None:
+    """Raise a RunError if a number of steps is given where solvers are compared at equal evaluations."""
+    if steps is not None:
+        problem = "solvers are compared at equal numbers of evaluations, and a step of some takes several"
+        raise RunError(f"--steps {steps}: {problem}. Use --nfe {steps}; a step of DDIM is one evaluation.")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.solver_options import EqualEvaluations, no_steps
 from unidiff.errors import ParameterError, RunError, require_whole
 from unidiff.writable import require_file
 
@@ -58,6 +59,7 @@ def tune(
         Path | None, typer.Option(metavar="FILE.yaml", help="File of the result [default: <run>-nfe<NFE>.yaml].")
     ] = None,
     *,
+    steps: EqualEvaluations = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -66,6 +68,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Fit solver and times to a model at a number of evaluations, and write them as a `sampling` section."""
+    no_steps(steps)
     for name, value, least in (("--nfe", nfe, 3), ("--count", count, 20), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 10_000_000 if name != "--seed" else 2**62)
     changes, named = split_conditions(overrides)

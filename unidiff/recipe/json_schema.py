@@ -88,6 +88,10 @@ class _Definitions:
         summary = (inspect.getdoc(cls) or "").split("\n")[0]
         required = [*head, *_required(cls)]
         mapping = {"type": "object", "description": summary, "properties": properties, "additionalProperties": False}
+        by, others = getattr(cls, "filled_in", ("", ()))
+        if others:
+            rest = [name for name in required if name not in others]
+            return mapping | {"anyOf": [{"required": required}, {"required": [by, *rest]}]}
         return mapping | ({"required": required} if required else {})
 
     def value(self, annotation: Any) -> dict[str, Any]:

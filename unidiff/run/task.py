@@ -68,10 +68,12 @@ class Task(Record, ABC):
         key: The top-level key that identifies a recipe of this task. Empty for a task from outside unidiff, whose
             recipes name it: `type: module:Class`.
         noun: What it is, in a few words, for messages: "the training of a classifier".
+        filled_in: A key from which others can be filled in, and those others, which a recipe with it may leave out.
     """
 
     key: ClassVar[str] = ""
     noun: ClassVar[str] = "a task"
+    filled_in: ClassVar[tuple[str, tuple[str, ...]]] = ("", ())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.noun}>"

@@ -53,6 +53,11 @@ class Solution(Pictured):
     nfe: int
     path: tuple[State, ...] = ()
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """The samples, as `np.asarray(solution)` asks for them."""
+        array = self.x.detach().cpu().numpy()
+        return array.astype(dtype or array.dtype, copy=bool(copy))
+
     def in_short(self) -> dict[str, Any]:
         """See `Displayed.in_short`."""
         said = {"samples": len(self.x), "shape": tuple(self.x.shape[1:]), "steps": len(self.times) - 1, "nfe": self.nfe}

@@ -143,6 +143,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
+    filled_in: ClassVar[tuple[str, tuple[str, ...]]] = "start", ("process", "parameterization", "backbone")
     run_class: ClassVar[type[Run]] = GenerationRun
 
     def __post_init__(self) -> None:
