@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 TABS = ("Samples", "Noise", "The ring", "Heat")
 PATIENCE = 300_000  # milliseconds
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -26,6 +24,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="a picture of each tab, explorer_TAB_WIDTH.png")
     parser.add_argument("--tab", choices=TABS, action="append", help="a tab to open [default: all]; repeatable")
     options = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
     server = None
     address = options.address
     if address is None:

@@ -41,7 +41,7 @@ def test_guided_samples_are_those_of_the_library():
     assert torch.equal(drawn.solution.x, ud.sample(guided, grid=3, seeds=2, label=torch.tensor([7, 1])).x)
 
 
-@pytest.mark.slow  # 2 s: the flow of a network, twice
+@pytest.mark.slow  # 6 s: the flow of a network, twice
 def test_the_error_is_that_of_compare(digits, monkeypatch):
     monkeypatch.setattr(samples, "MOST_STEPS", 32)
     options = {"tolerance": samples.TOLERANCE, "most_steps": 32, "dtype": torch.float32, "batch": 20}

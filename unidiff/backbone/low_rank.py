@@ -57,7 +57,7 @@ class LowRankLinear(nn.Linear):
             layer = nn.Linear(self.in_features, self.out_features, self.bias is not None)
         change = self.factor * (self.lora_B.double() @ self.lora_A.double())
         layer.weight = nn.Parameter((self.weight.double() + change).to(self.weight), requires_grad=False)
-        layer.bias = self.bias
+        layer.register_parameter("bias", None if self.bias is None else nn.Parameter(self.bias, requires_grad=False))
         return layer
 
 
