@@ -100,7 +100,7 @@ class LowRankConvolution(nn.Module):
         change = self.factor * (self.lora_B.double().flatten(1) @ self.lora_A.double().flatten(1))
         weight = (self.weight.double() + change.view_as(self.weight)).to(self.weight)
         layer.weight = nn.Parameter(weight, requires_grad=False)
-        layer.bias = self.bias
+        layer.register_parameter("bias", None if self.bias is None else nn.Parameter(self.bias, requires_grad=False))
         return layer
 
 
