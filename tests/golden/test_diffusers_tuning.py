@@ -113,7 +113,7 @@ def test_recipes_that_cannot_start(tmp_path, monkeypatch):
         return refused("check", "r.yaml")
 
     backbone = {"lora": 2, "lora_layers": ["nothing"]}
-    assert "no linear layer of the network is called nothing" in message(backbone=backbone)
+    assert "no linear layer or convolution of the network is called nothing" in message(backbone=backbone)
     assert "start: nowhere/at/all: neither a run directory nor a folder" in message(start="nowhere/at/all")
     changed(tmp_path / "base" / "scheduler" / "scheduler_config.json", _class_name="SCMScheduler")
     assert "SCMScheduler" in message()
