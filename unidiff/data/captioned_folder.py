@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unidiff.data.base import Dataset, require_split
-from unidiff.data.folder import ImageFiles
+from unidiff.data.base import require_split
+from unidiff.data.folder import FolderOfImages, ImageFiles, file_status
 from unidiff.data.image import decode
 from unidiff.data.listing import list_split
-from unidiff.errors import DataError, require, require_whole
+from unidiff.errors import DataError
 from unidiff.files import digest_of
 from unidiff.reading import Unreadable, read_bytes
-from unidiff.search_paths import find
 
 __all__ = ["CaptionedFolder", "text_of", "texts_as_tensor"]
 
@@ -26,7 +25,7 @@ _LONGEST = 10_000  # letters of a caption
 
 
 @dataclass(frozen=True)
-class CaptionedFolder(Dataset):
+class CaptionedFolder(FolderOfImages):
     """The images under a folder with a caption for each, for a model of text; resized and split as in `ImageFolder`.
 
     The caption of `photos/cat.png` is the text of `photos/cat.txt`, or the `text` of the line in `metadata.jsonl`, at
@@ -45,27 +44,10 @@ class CaptionedFolder(Dataset):
     channels: int = 3
     flip: bool = False
 
-    def __post_init__(self) -> None:
-        require_whole("size", self.size, 8, 8192)
-        require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
-        require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(channels, size, size)."""
-        return (self.channels, self.size, self.size)
-
-    @property
-    def features(self) -> str:
-        """Those of photographs, if the images have colours."""
-        return "photos" if self.channels == 3 else ""
-
     def open(self, split: str = "train") -> ImageFiles:
         """List the images of a split and read their captions; see `Dataset.open`."""
         require_split(split)
-        root = find(self.root, "root")
-        if not root.is_dir():
-            raise DataError(f"root: {root} is a file; it must be the folder of the images.")
+        root = self.find_root()
         listing, files, _ = list_split(root, split)
         for reason, names in [*listing.left_out.items()]:  # captions are no images
             listing.left_out[reason] = [name for name in names if not name.endswith((".txt", ".jsonl"))]
@@ -74,7 +56,7 @@ class CaptionedFolder(Dataset):
         table = _table(listing.top / _TABLE)
         captions = [_caption(listing.top, name, table) for name in files]
         decode(listing.top / files[0], self.size, self.channels)  # a folder of no images is reported before training
-        lines = [f"{name} {(listing.top / name).stat().st_size} {text}\n" for name, text in zip(files, captions)]
+        lines = [f"{name} {file_status(listing.top / name).st_size} {text}\n" for name, text in zip(files, captions)]
         return _CaptionedFiles(
             f"{root.name} {split}",
             self.shape,

@@ -20,7 +20,7 @@ from unidiff.files import digest_of
 from unidiff.renamed import renamed
 from unidiff.search_paths import Absent, find
 
-__all__ = ["ColourSquares", "ImageFiles", "ImageFolder"]
+__all__ = ["ColourSquares", "FolderOfImages", "ImageFiles", "ImageFolder", "file_status"]
 
 THREADS = 4
 PENDING = 512  # images decoded ahead of time, at most
@@ -55,9 +55,47 @@ class ColourSquares(Dataset):
             raise Absent(f"{absent} {place}") from None
 
 
+class FolderOfImages(Dataset):
+    """The images under a folder, square, grey or in colour, perhaps with the mirror image of each.
+
+    Args:
+        root: The folder.
+        size: Height and width in pixels, at least 8.
+        channels: 1 or 3.
+        flip: Add the mirror image of each.
+    """
+
+    root: str  # fields of the subclasses
+    size: int
+    channels: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        require_whole("size", self.size, 8, 8192)
+        require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
+        require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, size, size)."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def features(self) -> str:
+        """Those of photographs, if the images have colours."""
+        return "photos" if self.channels == 3 else ""
+
+    def find_root(self) -> Path:
+        """Where the folder is."""
+        root = find(self.root, "root")
+        if not os.path.isdir(root):
+            raise DataError(f"root: {root} is a file; it must be the folder of the images.")
+        return root
+
+
 @renamed(offline="fallback")
 @dataclass(frozen=True)
-class ImageFolder(Dataset):
+class ImageFolder(FolderOfImages):
     """The images under a folder, short side resized to `size` (antialiased), then the centre cut out.
 
     Splits: if `root` holds `train/` and `test/`, these, or without `test/` the `val/`; `training`, `testing`, `valid`
@@ -88,37 +126,23 @@ class ImageFolder(Dataset):
     fallback: str | None = None
 
     def __post_init__(self) -> None:
-        require_whole("size", self.size, 8, 8192)
-        require(self.channels in (1, 3), "channels", self.channels, "1 (grey) or 3 (colour)")
-        require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
+        super().__post_init__()
         require_fallback(self.fallback)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(channels, size, size)."""
-        return (self.channels, self.size, self.size)
-
-    @property
-    def features(self) -> str:
-        """Those of photographs, if the images have colours."""
-        return "photos" if self.channels == 3 else ""
 
     def open(self, split: str = "train") -> OpenDataset:
         """List the split's files, which are decoded when a batch needs them; see `Dataset.open`."""
         require_split(split)
         try:
-            root = find(self.root, "root")
+            root = self.find_root()
         except Absent:
             if self.fallback is None:
                 raise
             name, why = f"The image folder {self.root}", "the folder does not exist"
             return fallback_digits(name, why, self.size, self.channels, split)
-        if not os.path.isdir(root):
-            raise DataError(f"root: {root} is a file; it must be the folder of the images.")
         listing, files, classes = list_split(root, split)
         listing.warn()
         top = listing.top
-        checksum = digest_of(os.fsencode(f"{file} {_status(top / file).st_size}\n") for file in files)
+        checksum = digest_of(os.fsencode(f"{file} {file_status(top / file).st_size}\n") for file in files)
         labels = torch.tensor([classes.index(file.split("/")[0]) for file in files]) if classes else None
         if labels is not None and self.flip:
             labels = labels.repeat(2)
@@ -164,7 +188,7 @@ class ImageFiles(OpenDataset):
     @property
     def fingerprint(self) -> str:
         """The checksum, which does not cover the content, with the times at which the files last changed."""
-        times = "\n".join(str(_status(path).st_mtime_ns) for path in self.files)
+        times = "\n".join(str(file_status(path).st_mtime_ns) for path in self.files)
         return f"{self.checksum} {digest_of([times.encode()])}"
 
     def prefetch(self, indices: Tensor) -> None:
@@ -190,7 +214,7 @@ class ImageFiles(OpenDataset):
         return self._pool.submit(decode, self.files[file], size, channels)
 
 
-def _status(path: Path) -> os.stat_result:
+def file_status(path: Path) -> os.stat_result:
     """Size and times of an image; a DataError if it has been taken away since it was listed."""
     try:
         return os.stat(path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
@@ -18,9 +19,30 @@ from unidiff.process.level import Level, eps_of
 __all__ = ["ConsistencyDistillation", "ConsistencyTraining"]
 
 
-def _check(steps: int, doublings: int) -> None:
-    require_whole("steps", steps)
-    require_whole("doublings", doublings, 0, 30)
+@dataclass(frozen=True)
+class _Doubled(Denoising):
+    """On a grid of N = `steps` intervals that is doubled `doublings` times as training goes on."""
+
+    steps: int = 1
+    doublings: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps)
+        require_whole("doublings", self.doublings, 0, 30)
+
+    def check(self, process: Process) -> None:
+        """Reject a process whose t_min is above the first time of the finest grid; see `Objective.check`."""
+        super().check(process)
+        require_steps(process, self.steps * 2**self.doublings, "steps", halves=True)
+
+    @property
+    def stages(self) -> int:
+        """See `Objective.stages`."""
+        return self.doublings + 1
+
+    def next_stage(self, average: Denoiser) -> Self:
+        """Twice the steps; see `Objective.next_stage`."""
+        return replace(self, steps=2 * self.steps, doublings=self.doublings - 1)
 
 
 @torch.no_grad()
@@ -33,7 +55,7 @@ def _end_of_path(denoiser: NeuralDenoiser, u: Tensor, clean: Tensor, interval: I
 
 
 @dataclass(frozen=True)
-class ConsistencyDistillation(Distillation):
+class ConsistencyDistillation(_Doubled, Distillation):
     """The network's x0 at t is its x0 at s, where the teacher's flow takes the state (Song et al. 2023, definition 1).
 
     The consistency function f(u, t) is the model's x0. It meets the boundary identity f(u, 0) = u with every
@@ -48,25 +70,9 @@ class ConsistencyDistillation(Distillation):
         doublings: How often N is doubled, as training goes on (`Objective.stages`).
     """
 
-    steps: int = 1
-    doublings: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.doublings)
-
-    def check(self, process: Process) -> None:
-        """Reject a process whose t_min is above the teacher's last time; see `Objective.check`."""
-        super().check(process)
-        require_steps(process, self.steps * 2**self.doublings, "steps", halves=True)
-
-    @property
-    def stages(self) -> int:
-        """See `Objective.stages`."""
-        return self.doublings + 1
-
-    def next_stage(self, average: Denoiser) -> ConsistencyDistillation:
+    def next_stage(self, average: Denoiser) -> Self:
         """Twice the steps, with the same teacher; see `Objective.next_stage`."""
-        doubled = replace(self, steps=2 * self.steps, doublings=self.doublings - 1)
+        doubled = super().next_stage(average)
         return doubled if self._teacher is None else doubled.with_teacher(self._teacher)
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ class ConsistencyDistillation(Distillation):
 
 
 @dataclass(frozen=True)
-class ConsistencyTraining(Denoising):
+class ConsistencyTraining(_Doubled):
     """As `ConsistencyDistillation` without a teacher: the states at t and s share data and noise.
 
     Song et al. 2023, algorithm 3. The difference of the two states is an unbiased estimate of the step of the flow, and
@@ -95,26 +101,6 @@ class ConsistencyTraining(Denoising):
         doublings: How often N is doubled, as training goes on (`Objective.stages`); the last N is at most
             1 / (2 t_min).
     """
-
-    steps: int = 1
-    doublings: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.doublings)
-
-    def check(self, process: Process) -> None:
-        """Reject a process whose t_min is above the first time; see `Objective.check`."""
-        super().check(process)
-        require_steps(process, self.steps * 2**self.doublings, "steps", halves=True)
-
-    @property
-    def stages(self) -> int:
-        """See `Objective.stages`."""
-        return self.doublings + 1
-
-    def next_stage(self, average: Denoiser) -> ConsistencyTraining:
-        """Twice the steps; see `Objective.next_stage`."""
-        return replace(self, steps=2 * self.steps, doublings=self.doublings - 1)
 
     def losses(self, denoiser: NeuralDenoiser, u0: Tensor, eps: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """The loss of each sample, (B,), at the end of the interval of the grid that its time is in."""
