@@ -14,11 +14,13 @@ from typing_extensions import Self, Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
+from unidiff.backbone.control import add_controls
 from unidiff.backbone.low_rank import LowRank
 from unidiff.condition.check import check_made, check_taken
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
-from unidiff.conditioning.joint import Joint
+from unidiff.conditioning.control import controls_of
+from unidiff.conditioning.joint import Joint, with_others
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
@@ -123,6 +125,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             trains all.
         teacher: The run whose model the objective needs, as Distillation does; null if it needs none.
         low_rank: Changes of low rank that are trained in place of the weights of `start` (LoRA); null for none.
+        control: What the image of a control branch is, such as Edges, or a list for several; the branches are trained
+            beside the frozen network of `start` (ControlNet). Null for none.
     """
 
     data: Dataset
@@ -140,6 +144,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     train: tuple[str, ...] | None = None
     teacher: str | None = None
     low_rank: LowRank | None = None
+    control: ImageConditioning | tuple[ImageConditioning, ...] | None = None
 
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
@@ -160,10 +165,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             component = getattr(self, name)
             with inside(name, component):
                 component.check(self.process)
-        if self.low_rank is not None and self.start is None:
-            raise ParameterError("low_rank", "it changes a trained model. Write its run at `start`, or leave it out.")
-        if self.low_rank is not None and self.train is not None:
-            raise ParameterError("train", "low_rank says what is trained. Leave one of the two out.")
+        self._check_additions()
         super().__post_init__()
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
@@ -188,6 +190,16 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             need = "needs one, the run of a model." if self.teacher is None else "needs none. Leave it out."
             raise ParameterError("teacher", f"{type(self.objective).__name__} {need}")
 
+    def _check_additions(self) -> None:
+        """Raise a ParameterError for low-rank changes or controls without the model that they are for, or together."""
+        for name in (added := [name for name in ("low_rank", "control") if getattr(self, name) is not None]):
+            if self.start is None:
+                raise ParameterError(name, "it changes a trained model. Write its run at `start`, or leave it out.")
+            if self.train is not None:
+                raise ParameterError("train", f"{name} says what is trained. Leave one of the two out.")
+        if len(added) > 1:
+            raise ParameterError("control", "it cannot be combined with low_rank. Leave one of the two out.")
+
     def drawn_with(self, solver: str | None, steps: int | None) -> Self:
         """See `Task.drawn_with`; a solver that names no grid runs on that of the recipe."""
         return replace(self, sampling=self.sampling.drawn_with(self.process, solver, steps))
@@ -211,8 +223,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             raise type(error)(f"objective.coupling.{error}") from error
 
     def conditions(self) -> Conditioning | None:
-        """See `TrainingTask.conditions`."""
-        return cast("Conditioning | None", self.conditioning)
+        """See `TrainingTask.conditions`; those of the control branches are the last."""
+        return with_others(cast("Conditioning | None", self.conditioning), controls_of(self.control))
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
@@ -229,8 +241,12 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         return sum(parameter.numel() for parameter in self.sketch().parameters())
 
     def _built(self) -> Backbone:
-        """The network, with its changes of low rank if there are any."""
+        """The network, with its changes of low rank or its control branches if there are any."""
         network = self.network.build(shape=self.data.shape)
+        if self.control is not None:
+            images = [image for control in controls_of(self.control) for image in control.built_for(self.data)]
+            with inside("control", self.control):
+                return add_controls(network, images)
         if self.low_rank is not None:
             with inside("low_rank", self.low_rank):
                 self.low_rank.add(network)
