@@ -17,26 +17,14 @@ from pathlib import Path
 
 import torch
 from rows import machine
-from torch import Tensor
 
 import unidiff as ud
+from unidiff.data.sheared import slant
 from unidiff.evaluation import load_features
 from unidiff.plot import save_table
 
 BASE = "shipped:ddpm_digits_classes"
 CLASSES = 10
-
-
-def slant(x: Tensor) -> float:
-    """The slope of the ink of images, (B, 1, H, W); pixels below a tenth of the range are background."""
-    ink = (x.double().clamp(-1, 1) + 1)[:, 0]
-    ink = ink * (ink > 0.2)
-    row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
-    row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)
-    r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
-    covariance = (ink * row * column).sum((1, 2)) - r * c / mass
-    variance = (ink * row**2).sum((1, 2)) - r**2 / mass
-    return float(covariance.sum() / variance.sum())
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unidiff.backbone.axes import CONVOLUTIONS, POOLS, downsample, fold_patches, fold_time
 from unidiff.backbone.context import Entered, Entry, context_of
@@ -93,9 +92,7 @@ class UNetControl(ContractingPath, ControlBranch):
         condition: The image, whose sizes divide those of the samples; each of its pixels is repeated.
     """
 
-    def __init__(
-        self, layers: UNetLayers, conditions: tuple[Condition, ...], inputs: int, condition: Control
-    ) -> None:
+    def __init__(self, layers: UNetLayers, conditions: tuple[Condition, ...], inputs: int, condition: Control) -> None:
         super().__init__()
         sizes, rank = layers.shape[1:], layers.rank
         if len(condition.size) != len(sizes) or any(whole % part for part, whole in zip(condition.size, sizes)):

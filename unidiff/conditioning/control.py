@@ -85,8 +85,8 @@ class ControlImage(Conditioning):
 
     def from_samples(self, x: Tensor, shape: tuple[int, ...], uniform: Tensor) -> dict[str, Tensor]:
         """See `Conditioning.from_samples`."""
-        made = self.image.from_samples(x, shape, uniform)
-        return {self.name: value for value in made.values()}
+        (value,) = self.image.from_samples(x, shape, uniform).values()
+        return {self.name: value}
 
 
 def controls_of(control: ImageConditioning | Sequence[ImageConditioning] | None) -> tuple[ControlImage, ...]:

@@ -18,7 +18,7 @@ class Edges(ImageConditioning):
     """Where the gradient of each channel is large, by Sobel's filter: 1 at edges, -1 elsewhere.
 
     The derivative along an axis is that of central differences, smoothed by (1, 2, 1) / 4 along the other axes; beyond
-    the border the nearest value holds. Values count from 0 to 1, so that a step from black to white has the gradient 1/2.
+    the border the nearest value holds. Values count from 0 to 1: a step from black to white has the gradient 1/2.
 
     Args:
         threshold: Least length of the gradient at an edge, above 0 and below 1.

@@ -14,7 +14,6 @@ from typing_extensions import Self, Unpack
 
 from unidiff import plot
 from unidiff.backbone.base import Backbone
-from unidiff.backbone.control import add_controls
 from unidiff.backbone.low_rank import LowRank
 from unidiff.condition.check import check_made, check_taken
 from unidiff.condition.network import conditions_of
@@ -41,6 +40,7 @@ from unidiff.run.task import Options, Reporter
 from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
 from unidiff.solver.sample import Sampling, Solution
+from unidiff.tasks.additions import check_additions, with_additions
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.device import resolve_device
@@ -165,7 +165,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             component = getattr(self, name)
             with inside(name, component):
                 component.check(self.process)
-        self._check_additions()
+        check_additions(self)
         super().__post_init__()
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
@@ -189,16 +189,6 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         if self.objective.needs_teacher != (self.teacher is not None):
             need = "needs one, the run of a model." if self.teacher is None else "needs none. Leave it out."
             raise ParameterError("teacher", f"{type(self.objective).__name__} {need}")
-
-    def _check_additions(self) -> None:
-        """Raise a ParameterError for low-rank changes or controls without the model that they are for, or together."""
-        for name in (added := [name for name in ("low_rank", "control") if getattr(self, name) is not None]):
-            if self.start is None:
-                raise ParameterError(name, "it changes a trained model. Write its run at `start`, or leave it out.")
-            if self.train is not None:
-                raise ParameterError("train", f"{name} says what is trained. Leave one of the two out.")
-        if len(added) > 1:
-            raise ParameterError("control", "it cannot be combined with low_rank. Leave one of the two out.")
 
     def drawn_with(self, solver: str | None, steps: int | None) -> Self:
         """See `Task.drawn_with`; a solver that names no grid runs on that of the recipe."""
@@ -242,15 +232,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def _built(self) -> Backbone:
         """The network, with its changes of low rank or its control branches if there are any."""
-        network = self.network.build(shape=self.data.shape)
-        if self.control is not None:
-            images = [image for control in controls_of(self.control) for image in control.built_for(self.data)]
-            with inside("control", self.control):
-                return add_controls(network, images)
-        if self.low_rank is not None:
-            with inside("low_rank", self.low_rank):
-                self.low_rank.add(network)
-        return network
+        return with_additions(self.network.build(shape=self.data.shape), self.data, self.low_rank, self.control)
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""
