@@ -153,9 +153,7 @@ def test_what_a_recipe_cannot_ask_for(changes, message):
 
 
 def test_images_that_do_not_fit():
-    with pytest.raises(
-        ParameterError, match=r"control must be images whose sizes divide .* \(8, 8\), got \(3, 8\)"
-    ):
+    with pytest.raises(ParameterError, match=r"control must be images whose sizes divide .* \(8, 8\), got \(3, 8\)"):
         unet().control_branch(ud.Control(1, (3, 8)))
 
 
