@@ -128,7 +128,8 @@ class Joint(Conditioning):
 
 def with_others(first: Conditioning | None, others: Sequence[Conditioning]) -> Conditioning | None:
     """A conditioning and others, as one; None without any."""
-    if first is not None and hasattr(first, "parts"):
-        return replace(first, parts=(*first.parts, *others)) if others else first  # type: ignore[type-var]
+    if (own := getattr(first, "parts", None)) is not None:
+        joint: Any = first
+        return replace(joint, parts=(*own, *others)) if others else first
     parts = (*(() if first is None else (first,)), *others)
     return Joint(parts) if len(parts) > 1 else parts[0] if parts else None
