@@ -62,13 +62,14 @@ def conditioned(
             raise ParameterError("classifier", problem)
         classifier = load_classifier(chosen.classifier, **loading)
     taken = run.denoiser.classes if classifier is None else classifier.classes
-    measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken, loading.get("report", print)))
+    measured, by_name = _measured(run, chosen), "image" in chosen.cond  # the measurement itself, such as drawn edges
+    labels = torch.tensor(_labels(run, chosen, taken, loading.get("report", print)))
     if own and chosen.classes and examples is not None:
         in_turn = labels[torch.arange(max(map(len, examples.cond.values()), default=1)) % len(labels)]
         examples = examples._replace(cond={**examples.cond, "label": in_turn})
-    elif measured is not None and chosen.classes and not chosen.images:
+    elif measured is not None and chosen.classes and not chosen.images and not by_name:
         raise ParameterError("classes", "choose the image of this class too, with `images`.")
-    elif measured is not None and (chosen.images or examples is None):
+    elif measured is not None and (chosen.images or (examples is None and not by_name)):
         examples = _image_examples(measured, run, chosen)
         if chosen.classes:  # each class with each image
             image = examples.cond["image"]
