@@ -20,7 +20,7 @@ CHANGES += ["sampling.grid.steps=2", "training.checkpoint_every=1"]
 @pytest.mark.slow  # 4 s: a run of two steps and its samples
 def test_a_run_with_a_control_branch(tmp_path):
     words = [word for change in CHANGES for word in ("--set", change)]
-    path, out = tmp_path / "run", tmp_path / "out"
+    path = tmp_path / "run"
     result = unidiff("run", "control_digits", "--out", path, *words)
     assert result.code == 0, result.err
     assert json.loads((path / "manifest.json").read_text())["trained"] == 315_488
@@ -39,10 +39,11 @@ def test_a_run_with_a_control_branch(tmp_path):
     # The edges of an image, and the same edges drawn: the same samples. Guidance is by the label.
     samples = []
     for option in (["--image", image], ["--set", f"cond.image={edges}"]):
+        out = tmp_path / f"{len(samples)}.npy"
         result = unidiff(
             "sample", path, *option, "--class", "3", "--guidance", "2", "--count", "2", "--out", out, "--json"
         )
         assert result.code == 0, result.err
-        samples.append(np.load(out / "samples.npy"))
+        samples.append(np.load(out))
     assert samples[0].shape == (2, 1, 8, 8)
     assert np.array_equal(*samples)
