@@ -36,6 +36,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a second or more
 def test_an_exact_model(tmp_path):
     result = unidiff("compare", write(tmp_path, EXACT), "--out", tmp_path / "out")
     assert result.code == 0, result

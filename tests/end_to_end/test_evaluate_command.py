@@ -68,6 +68,7 @@ def test_an_array_and_a_folder_of_images(folder, tmp_path):
         assert len(set(picture.convert("L").tobytes())) > 20
 
 
+@pytest.mark.slow  # a second or more
 def test_a_folder_of_photographs(tmp_path):
     generator = np.random.default_rng(0)
     for folder, size, count in (("data/train", 32, 40), ("data/test", 32, 20), ("samples", 48, 20)):
@@ -95,6 +96,7 @@ def test_a_folder_of_photographs(tmp_path):
     assert "takes samples of shape (3, 32, 32)" in refused("evaluate", *words, "--features", "photos")
 
 
+@pytest.mark.slow  # a second or more
 def test_a_run_under_several_solvers(folder, tmp_path):
     words = ["--solvers", "ddim@uniform,ancestral@uniform", "--nfe", "2,3", "--count", 30, "--out", tmp_path / "out"]
     result = unidiff("evaluate", folder / "ring", *words, "--csv", "--bits", 4)

@@ -122,7 +122,7 @@ class Opaque(ud.Denoiser):
         return self.exact(u, level)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.slow  # a second or more
 @every_process
 def test_the_flow_of_a_model_that_ends_at_t_min(process):
     top, low, variance = process.level(1.0), process.level(process.t_min), 0.25
@@ -134,6 +134,7 @@ def test_the_flow_of_a_model_that_ends_at_t_min(process):
     torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow  # a second or more
 def test_the_flow_says_how_right_it_is():
     ring = ud.data.Ring()
     model = ud.GaussianMixture(ud.DDPM(), *ring.mixture)
@@ -148,6 +149,7 @@ def test_the_flow_says_how_right_it_is():
     assert limited.error > 0
 
 
+@pytest.mark.slow  # a second or more
 def test_the_flow_does_not_depend_on_the_batch_and_takes_the_seeds():
     model = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture)
     whole, parts = (ud.evaluation.reference_flow(model, (2,), 10, tolerance=1e-3, batch=batch).x for batch in (10, 3))
@@ -643,7 +645,7 @@ class Tilted(ud.Denoiser):
         return ud.Prediction((u - level.sigma * eps) / level.alpha, eps, level)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("scale", [0.0, 3.0, 1.0])
 def test_a_guided_model_is_compared_as_guided(scale):
     mixture = ud.GaussianMixture(ud.VPSDE(), MEANS, 0.05)

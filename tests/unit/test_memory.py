@@ -82,6 +82,7 @@ def test_sampling_and_likelihood_name_the_batch():
             call()
 
 
+@pytest.mark.slow  # a second or more
 def test_training_keeps_its_checkpoint_and_goes_on(tmp_path, monkeypatch):
     original, calls = MLP.forward, 0
 
