@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unidiff.evaluation.compare.sample", interrupted)
+    monkeypatch.setattr("unidiff.evaluation.compare.draw_samples", interrupted)
     words = ["--solvers", "ancestral", "--out", tmp_path / "out"]
     assert unidiff("compare", write(tmp_path, EXACT), *words).code == 130
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]

@@ -24,7 +24,8 @@ from unidiff.grid import Grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
-from unidiff.solver.sample import sample
+from unidiff.solver.finite import not_finite
+from unidiff.solver.sample import draw_samples
 from unidiff.solver.spec import grid_for, solver_specs
 
 __all__ = ["compare", "planned"]
@@ -135,11 +136,11 @@ def compare(
         if callable(progress):
             progress(done, len(every))
         begun, spec = time.perf_counter(), run.spec
-        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options)
+        solution = draw_samples(denoiser, spec.solver, spec.grid, shape, seeds, **options)
         x = solution.x.cpu()  # waits for the device
         seconds = round(time.perf_counter() - begun, 4)
-        if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
-            notes.append(f"{spec.label} at {solution.nfe} evaluations: {broken} of {len(x)} samples are not finite.")
+        if (problem := not_finite(x)) is not None:
+            notes.append(f"{spec.label} at {solution.nfe} evaluations: {problem}")
         error = rms(x[:followed], flows[label].x) if run.deterministic else None
         row = Row(
             model=label,

@@ -31,7 +31,8 @@ from unidiff.solver.ddim import DDIM
 from unidiff.solver.dpm import DPMSolver
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.pndm import PLMS
-from unidiff.solver.sample import DEFAULT_SOLVER, check_request
+from unidiff.solver.request import check_request
+from unidiff.solver.sample import DEFAULT_SOLVER
 from unidiff.solver.spec import SolverSpec, solver_specs
 from unidiff.solver.unipc import UniPC
 from unidiff.solver.unipc_noise import UniPCNoise
