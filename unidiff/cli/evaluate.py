@@ -20,12 +20,11 @@ from unidiff.cli.options import (
     ImageOptions,
     ModelOptions,
     Settings,
-    integers,
     option_error,
     sample_conditions,
     split_conditions,
 )
-from unidiff.cli.solver_options import EqualEvaluations, no_steps
+from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/evaluate-<names>].")] = None,
     *,
-    steps: EqualEvaluations = None,
+    steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -78,13 +77,13 @@ def evaluate(
     """Evaluate samples of trained runs, folders or arrays: distance, coverage, classes, copies, beside real data."""
     if as_csv and as_json:
         raise RunError("--csv and --json are mutually exclusive. Both are in the output directory.")
-    no_steps(steps)
+    from unidiff.tasks.evaluation import EvaluationTask
     from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
     values: dict[str, Any] = {"count": count, "features": features, "split": split, "bits": bits, "seed": seed}
-    values |= {"solvers": names, "nfe": integers("--nfe", nfe)}
+    values |= {"solvers": names, **steps_or_nfe(steps, nfe, EvaluationTask.nfe)}
     own, named = split_conditions(overrides)
     own += [] if data is None else [f"data={data}"]
     changes = {name: value for name, value in values.items() if value is not None}

@@ -169,7 +169,7 @@ def sample(
         UserWarning: If samples hold NaN or infinity; it names them.
     """
     options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, "keep": keep, "grad": grad}
-    solution = draw_samples(denoiser, solver, grid, shape, seeds, progress=progress, **options, **cond)
+    solution = draw_samples(denoiser, solver, grid, shape, seeds, **{**options, "progress": progress, **cond})
     warn_if_not_finite(solution.x)
     return solution
 

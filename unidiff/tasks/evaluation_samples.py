@@ -121,7 +121,7 @@ def open_sets(task: EvaluationTask, reporter: Reporter, device: torch.device, al
         else:
             raise RunError(f"{path}: neither a run directory, nor a folder of images, nor a .npy file of samples.")
     if not paths:
-        for name in ("solvers", "nfe", "bits", "conditions"):
+        for name in ("solvers", "nfe", "steps", "bits", "conditions"):
             if getattr(task, name):
                 raise ParameterError(name, "this is an option of runs, and none is evaluated. Leave it out.")
     loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
@@ -157,17 +157,18 @@ def _plans(
     plans, notes = [], []
     for label, run, model in zip(labels, runs, models):
         own = replace(run.recipe.sampling, count=task.count, batch=task.batch, seed=task.seed)
-        if not task.nfe:
+        if not task.nfe and not task.steps:
             plans.append(_Plan(label, run, model, own))
             continue
         # A table's own times have one number of evaluations.
         usual, grid = default_grid(run.recipe.process), own.grid_for(run.recipe.process)
         grid = grid if grid.with_steps(1) is not None and not task.solvers else usual
         pairs = [(label, model.denoiser)]
-        every, missed = planned(pairs, task.solvers or [(own.solver, grid)], task.nfe, run.recipe.data.shape, grid)
+        chosen = task.solvers or [(own.solver, grid)]
+        every, missed = planned(pairs, chosen, task.nfe, run.recipe.data.shape, grid, task.steps)
         notes += missed
         for _, _, plan in every:
-            at = "" if plan.requested is None else f", {plan.requested}"
+            at = "" if plan.requested is None else f", {plan.requested}{' steps' if task.steps else ''}"
             sampling = replace(own, solver=plan.spec.solver, grid=plan.spec.grid)
             plans.append(_Plan(f"{label}, {plan.spec.label}{at}", run, model, sampling))
     return plans, notes
