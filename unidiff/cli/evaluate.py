@@ -87,7 +87,16 @@ def evaluate(
     own, named = split_conditions(overrides)
     own += [] if data is None else [f"data={data}"]
     changes = {name: value for name, value in values.items() if value is not None}
-    task, name = _task(what, changes, own, model.allow_imports)
+    try:
+        task, name = _task(what, changes, own, model.allow_imports)
+    except RecipeError as error:
+        if data is None:
+            raise
+        hint = ""
+        if os.path.lexists(data):
+            name = "{type: ArrayFile, path: %s}" if data.endswith(".npy") else "{type: ImageFolder, root: %s}"
+            hint = f"\nFor files of your own: --data '{name % data}'; `unidiff describe ImageFolder` says more."
+        raise RunError(f"{error}".replace(f"--set data={data}: data: ", f"--data {data}: ") + hint) from error
     directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
     run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
@@ -136,6 +145,9 @@ def _task(
                 problem = f"this recipe is for {task.noun} and has nothing to `evaluate`"
                 raise RecipeError(f"{what[0]}: {problem}. To run it: `unidiff run {what[0]}`.")
             return dataclasses.replace(cast(EvaluationTask, task), **changes), Path(what[0]).stem
+        repeated = next((word for number, word in enumerate(what) if word in what[:number]), None)
+        if repeated is not None:
+            raise RunError(f"{repeated}: this is named twice. Name each run, folder and file once.")
         text = json.dumps({"evaluate": what})
         task = recipe_as_it_was(Path("command line"), text, allow_imports, overrides)
         name = "-".join(["evaluate", *(locate(word).absolute().name.removesuffix(".npy") for word in what)])

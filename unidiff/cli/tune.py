@@ -96,9 +96,11 @@ def tune(
         if scales is None:  # beside the chosen one
             guided = conditioning is not None and conditioning.dropout > 0 and guidance.classifier is None
             scales = (1.0, 3.0) if guided else ()
-        others = [
-            (f"guidance {scale:g}", under(scale).denoiser) for scale in scales if scale != (guidance.guidance or 1)
-        ]
+        wanted = [scale for scale in scales if scale != (guidance.guidance or 1)]
+        try:
+            others = [(f"guidance {scale:g}", under(scale).denoiser) for scale in wanted]
+        except RunError as error:
+            raise RunError(str(error).replace("--guidance", "--at-guidance", 1)) from error
         try:
             tuning = tune_run(
                 loaded,

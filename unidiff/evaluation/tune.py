@@ -178,6 +178,7 @@ def _candidates(
                 raise ParameterError("solvers", f"must be {wanted}, got {spec.label}")
             steps = len(planned[0].spec.grid.times(process)) - 1
         if steps <= 2:
+            problems.append(f"{spec.label} takes {steps} steps in {nfe} evaluations; 3 or more can be tuned.")
             continue
         own = []
         starts = [grid.with_steps(steps) for grid in (grids if spec.grid == usual else (spec.grid,))]
@@ -188,7 +189,9 @@ def _candidates(
                     spec.solver.check(process)
                     own.append(replace(spec, grid=start))
         found += [own] if own else []
-    require(len(found) > 0, "solvers", solvers, f"one that can run. {' '.join(problems)}")
+    if not found:
+        problem = " ".join(problems) or f"none of them is defined on {process!r}."
+        raise ParameterError("solvers", f"{problem} Name others, or raise nfe.")
     return found
 
 

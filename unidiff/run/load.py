@@ -23,7 +23,7 @@ from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
-from unidiff.run.shipped import run_digest
+from unidiff.run.shipped import not_a_run, run_digest
 from unidiff.run.task import Task, load_recipe
 from unidiff.search_paths import expand
 from unidiff.solver.sample import Sampling, Solution, draw_samples
@@ -183,7 +183,7 @@ def load(
             options: dict[str, Any] = {"device": device, "allow_imports": allow_imports, "report": report}
             pipeline: Run = importlib.import_module(_DIFFUSERS).load_pipeline(place, overrides, **options)
             return pipeline
-        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
+        raise not_a_run(directory)
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):
