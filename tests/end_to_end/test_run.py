@@ -351,7 +351,7 @@ def test_samples_that_are_not_finite_are_mentioned(tmp_path, monkeypatch):
     monkeypatch.setattr(generation_report, "draw", broken)
     listener = Listener()
     recipe_of(tmp_path).run(tmp_path / "run", listener)
-    assert listener.notices == ["1 of 4 samples are not finite. Use smaller steps in `sampling`."]
+    assert listener.notices == ["1 of 4 samples are not finite (number 1). Use more steps or less guidance."]
 
 
 # --- a long run says so ---
