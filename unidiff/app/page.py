@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -75,21 +76,36 @@ def _samples(gr: Any, explored: samples.Explored, blocks: Any) -> None:
             count = gr.Slider(1, 64, samples.Request.count, step=1, label="samples")
         with gr.Column(scale=2, min_width=320):
             shown = gr.HTML(min_height=400, elem_id="samples")
+            distance = gr.HTML(elem_id="distance")
 
-    @answered
-    def draw(
+    def asked(
         solver: str, grid: str, steps: float, eta: float, label: str, scale: float, seed: float, count: float
-    ) -> Iterator[Markup]:
+    ) -> samples.Request:
         every = range(classes or 0) if label == _ALL else [int(label)]
         guidance = None if scale == _UNGUIDED or not classes else scale
-        request = samples.Request(Method(solver, grid, int(steps), eta), int(seed), int(count), tuple(every), guidance)
-        drawn = samples.draw(explored, request)
-        figure, alt = drawn.figure(), f"{int(count)} samples"
-        meanwhile = "" if drawn.random else "Following the flow of the model ..."
-        yield picture([figure], alt, drawn.words(), meanwhile, width=_SHEET)
-        yield picture([figure], alt, drawn.words(), samples.error_of(explored, request, drawn)[1], width=_SHEET)
+        return samples.Request(Method(solver, grid, int(steps), eta), int(seed), int(count), tuple(every), guidance)
 
-    _live(gr, blocks, draw, [solver, grid, steps, eta, label, scale, seed, count], shown)
+    @answered
+    def sheet(*values: Any) -> Iterator[Markup]:
+        drawn = samples.draw(explored, asked(*values))
+        yield picture([drawn.figure()], f"{len(drawn.images)} samples", drawn.words(), width=_SHEET)
+
+    def draw(*values: Any) -> Iterator[tuple[Markup, str]]:
+        for image in sheet(*values):
+            yield image, ""  # the distance of the samples before them
+
+    def judge(*values: Any) -> Iterator[Markup]:
+        with suppress(UnidiffError):  # said in place of the picture
+            request = asked(*values)
+            drawn = samples.draw(explored, request)
+            if not drawn.random:
+                yield element("p", "Following the flow of the model ...")
+            yield element("p", samples.error_of(explored, request, drawn)[1])
+
+    controls = [solver, grid, steps, eta, label, scale, seed, count]
+    # The flow may take a minute, during which the other tabs answer.
+    own: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "reference", "show_progress": "hidden"}
+    _live(gr, blocks, draw, controls, [shown, distance]).then(judge, controls, distance, **own)
 
 
 def _noise(gr: Any, explored: samples.Explored, blocks: Any) -> None:
@@ -181,7 +197,7 @@ def _method(gr: Any, of_solvers: Sequence[str], of_grids: Sequence[str]) -> tupl
     return solver, grid, steps, eta
 
 
-def _live(gr: Any, blocks: Any, draw: Callable[..., Any], controls: Sequence[Any], shown: Any) -> None:
+def _live(gr: Any, blocks: Any, draw: Callable[..., Any], controls: Sequence[Any], shown: Any) -> Any:
     """Draw when the page opens and whenever a control changes; of changes meanwhile only the last one counts."""
     when = [blocks.load, *(control.change for control in controls)]
-    gr.on(when, draw, [*controls], shown, trigger_mode="always_last", show_progress="minimal", **_ONE_AT_A_TIME)
+    return gr.on(when, draw, [*controls], shown, trigger_mode="always_last", show_progress="minimal", **_ONE_AT_A_TIME)

@@ -111,6 +111,7 @@ class Drawn:
         return f"{self.spec.label}: {steps} steps, {nfe} evaluations per sample, {self.seconds:.2f} s.{lost}"
 
 
+@lru_cache(maxsize=2)  # the picture is drawn, and then the distance is measured
 def draw(explored: Explored, request: Request) -> Drawn:
     """Draw samples, exactly those of `unidiff.sample` with the same model, solver, grid and seeds.
 
