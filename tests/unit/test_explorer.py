@@ -112,11 +112,12 @@ def test_only_what_a_process_allows_can_be_chosen():
 def test_a_mistake_is_a_sentence_on_the_page():
     @answered
     def draw(steps):
-        yield picture(heat.figure(heat.solve("a peak", -2)), "heat")
+        yield picture(heat.figures(heat.solve("a peak", -2)), "heat")
         Method(steps=steps).spec(ud.VPSDE())
 
     first, second = draw(0)
-    assert first.startswith('<div class="picture"><img src="data:image/png;base64,')
+    assert first.startswith('<div class="picture">')
+    assert first.count('<img src="data:image/png;base64,') == 4
     assert second == '<p role="alert">steps must be an integer from 1 to 1000000, got 0</p>'
 
 

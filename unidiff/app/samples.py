@@ -112,6 +112,7 @@ class Drawn:
         return said if problem is None else f"{said} {problem}"
 
 
+@lru_cache(maxsize=2)  # the picture is drawn, and then the distance is measured
 def draw(explored: Explored, request: Request) -> Drawn:
     """Draw samples, exactly those of `unidiff.sample` with the same model, solver, grid and seeds.
 
