@@ -1,0 +1,144 @@
+"""Two networks to one space of vectors, for contrastive models of images and captions (Radford et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unidiff.arguments import PlainArguments
+from unidiff.backbone.base import DEEPEST, WIDEST, require_size
+from unidiff.backbone.context import context_of
+from unidiff.backbone.encoder import UNetEncoder
+from unidiff.backbone.layers import attend, zeroed
+from unidiff.condition.base import Condition, require_distinct
+from unidiff.errors import ParameterError, require
+
+__all__ = ["ContrastiveUNet", "PairEncoder", "TextTransformer"]
+
+_FIRST_SCALE = 1 / 0.07  # Radford et al. 2021, section 2.5
+
+
+class PairEncoder(PlainArguments, nn.Module, ABC):
+    """A network of images and one of conditions, whose unit vectors are compared with a learned scale s.
+
+    Args:
+        shape: Shape of one sample, without the batch.
+        image: From noisy samples (B, *shape) and the noise condition (B,) to vectors (B, D).
+        text: From the conditions, by name, to vectors (B, D).
+        conditions: The conditions that `text` takes.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], image: nn.Module, text: nn.Module, conditions: Sequence[Condition]
+    ) -> None:
+        super().__init__()
+        self.shape, self.conditions = tuple(shape), tuple(conditions)
+        self.image, self.text = image, text
+        self.log_scale = nn.Parameter(torch.tensor(math.log(_FIRST_SCALE)))
+
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
+        """The unit vectors of samples and of conditions, each times sqrt(s), (B, 2, D)."""
+        image, text = F.normalize(self.image(x, c), dim=1), F.normalize(self.text(**cond), dim=1)
+        return torch.stack([image, text], dim=1) * (self.log_scale / 2).exp()
+
+
+class TextTransformer(nn.Module):
+    """Self-attention over the tokens of a caption and one more, whose last state is mapped to the vector.
+
+    Args:
+        conditions: Captions, or other conditions that can be attended to.
+        size: Size D of the vector.
+        width: Size of a token.
+        heads: Number of heads, a divisor of `width`.
+        depth: Number of layers.
+    """
+
+    def __init__(self, conditions: Sequence[Condition], size: int, width: int, heads: int, depth: int) -> None:
+        require_size("size", size, WIDEST)
+        require_size("text_width", width, WIDEST)
+        require_size("heads", heads, WIDEST)
+        require(width % heads == 0, "heads", heads, f"a divisor of text_width {width}")
+        require_size("depth", depth, DEEPEST)
+        require_distinct(conditions)
+        super().__init__()
+        if (context := context_of(conditions, width)) is None or len(context.attended) < len(conditions):
+            other = next((own for own in conditions if own.name not in getattr(context, "attended", ())), None)
+            got = "none" if other is None else repr(other)
+            raise ParameterError("conditions", f"must be captions, or others that can be attended to, got {got}")
+        self.conditions, self.context = tuple(conditions), context
+        self.layers = nn.ModuleList([_Layer(width, heads) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, size)
+
+    def forward(self, **cond: Tensor) -> Tensor:
+        """The vectors of conditions, (B, D); padding changes nothing."""
+        device, values = self.head.weight.device, {}
+        for condition in self.conditions:
+            if (value := cond.get(condition.name)) is None:
+                raise ParameterError(condition.name, f"must be {condition.words}, got none")
+            values[condition.name] = value.to(device)
+        tokens, exist = self.context(values)
+        for layer in self.layers:
+            tokens = layer(tokens, exist)
+        vector: Tensor = self.head(self.norm(tokens[:, 0]))
+        return vector
+
+
+class _Layer(nn.Module):
+    """Self-attention and a perceptron of one hidden layer, each after a norm and with a shortcut."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.project = nn.Linear(width, 3 * width), zeroed(nn.Linear(width, width))
+        self.inner, self.outer = nn.Linear(width, 4 * width), zeroed(nn.Linear(4 * width, width))
+
+    def forward(self, h: Tensor, exist: Tensor) -> Tensor:
+        """Map tokens, (B, L, width), to the same shape; those that do not exist, (B, L), get no weight."""
+        q, k, v = self.qkv(self.norm1(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        h = h + self.project(attend(q, k, v, exist[:, None, None, :]).transpose(1, 2).flatten(2))
+        mapped: Tensor = h + self.outer(F.silu(self.inner(self.norm2(h))))
+        return mapped
+
+
+class ContrastiveUNet(PairEncoder):
+    """The contracting path of a U-Net for images, a transformer for captions.
+
+    Args:
+        shape: Shape of one sample; see `UNetEncoder`.
+        size: Size of the vectors in which images and captions are compared.
+        width: Channels at the first level, and size of the sinusoidal noise embedding; even.
+        multipliers: Channels of each level, in units of `width`; the finest resolution first.
+        blocks: Residual blocks per level.
+        dropout: Probability of dropping an activation inside a residual block.
+        patch: Fold patches of `patch` x `patch` pixels into channels at the input.
+        text_width: Size of a token of the transformer.
+        heads: Heads of its attention, a divisor of `text_width`.
+        depth: Its layers.
+        conditions: What is compared with the images, such as a `Caption`; in a recipe it follows from the data.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        size: int = 32,
+        width: int = 32,
+        multipliers: tuple[int, ...] = (1, 2),
+        blocks: int = 1,
+        dropout: float = 0.0,
+        patch: int = 1,
+        text_width: int = 64,
+        heads: int = 4,
+        depth: int = 2,
+        conditions: tuple[Condition, ...] = (),
+    ) -> None:
+        text = TextTransformer(conditions, size, text_width, heads, depth)
+        image = UNetEncoder(shape, width, multipliers, blocks, dropout, patch, size)
+        image.head.reset_parameters()  # a vector of zeros has no direction
+        super().__init__(shape, image, text, conditions)
