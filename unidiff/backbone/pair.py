@@ -48,7 +48,7 @@ class PairEncoder(PlainArguments, nn.Module, ABC):
 
 
 class TextTransformer(nn.Module):
-    """Self-attention over the tokens of a caption and one more, whose last state is mapped to the vector.
+    """Self-attention over the tokens of a caption and one more, whose mean at the end is mapped to the vector.
 
     Args:
         conditions: Captions, or other conditions that can be attended to.
@@ -85,7 +85,8 @@ class TextTransformer(nn.Module):
         tokens, exist = self.context(values)
         for layer in self.layers:
             tokens = layer(tokens, exist)
-        vector: Tensor = self.head(self.norm(tokens[:, 0]))
+        share = exist.to(tokens.dtype) / exist.sum(1, keepdim=True)  # the learned token of `Context` always exists
+        vector: Tensor = self.head((share[:, None] @ self.norm(tokens))[:, 0])
         return vector
 
 
