@@ -21,7 +21,7 @@ from unidiff import plot
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run")
 parser.add_argument("--count", type=int, default=1000, help="images of each split")
-parser.add_argument("--figure", default="contrastive.png", help="held-out images beside their most similar captions")
+parser.add_argument("--figure", default="contrastive.png", help="held-out captions beside their most similar images")
 options = parser.parse_args()
 
 model = ud.load_contrastive(options.run, device="cpu")
@@ -54,17 +54,17 @@ for split in ("train", "test"):
             ways.append(torch.stack(parts, 1).argmax(1) == attributes(own)[:, place])
         print(f"{split:5s}  {t:<6g}" + "".join(f"{way.double().mean():10.1%}" for way in ways), flush=True)
 
-source = data.open("test")
-order = torch.randperm(len(source), generator=torch.Generator().manual_seed(3))[:12]
-x, own = source.examples(order)
-f = similarities(x, process.t_min, captions)
-probability, best = f.softmax(1).topk(3)
-cells = [
-    [(x[i : i + 1], "\n".join(f"{text(captions[k])}  {p:.2f}" for k, p in zip(best[i], probability[i])))]
-    for i in range(len(x))
-]
+# Without copies: each held-out digit once.
+source = ud.data.CaptionedDigits(copies=1).open("test")
+x, own = source.examples(torch.arange(len(source)))
 assert own is not None
-columns = [[cells[row + 3 * column][0] for column in range(4)] for row in range(3)]
-plot.save_table(
-    columns, [""] * 3, [""] * 4, options.figure, "Held-out images, and their three most probable of 300 captions."
-)
+different = own.unique(dim=0)
+asked = different[torch.randperm(len(different), generator=torch.Generator().manual_seed(0))[:6]]
+f = similarities(x, process.t_min, asked)
+nearest = f.topk(5, dim=0).indices.T
+right = (own[nearest] == asked[:, None]).all(2)
+print(f"of the five most similar of {len(x)} images to six captions, {right.double().mean():.0%} have the caption")
+cells = [[(x[k : k + 1], "") for k in row] for row in nearest.tolist()]
+places = ["1st", "2nd", "3rd", "4th", "5th"]
+caption = f"The most similar of {len(x)} held-out images to six held-out captions."
+plot.save_table(cells, [text(one) for one in asked], places, options.figure, caption)

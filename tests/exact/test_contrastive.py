@@ -10,7 +10,8 @@ from contrast import AttributePairs
 from torch.distributions import Categorical, MultivariateNormal
 
 import unidiff as ud
-from unidiff.backbone.pair import PairEncoder, TextTransformer
+from unidiff.backbone.pair import PairEncoder
+from unidiff.backbone.text import TextTransformer
 from unidiff.errors import ParameterError
 from unidiff.objective.contrastive import InfoNCE
 
