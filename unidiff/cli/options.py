@@ -128,7 +128,9 @@ class GuidanceOptions:
         str | None, typer.Option(metavar="TEXT", help="What guidance leads away from, of a model of text.")
     ] = None
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is the plain conditional model.")] = None
-    classifier: Annotated[Path | None, typer.Option(help="Run directory of a classifier, for guidance.")] = None
+    classifier: Annotated[
+        Path | None, typer.Option(help="Run of a classifier or contrastive encoder, for guidance.")
+    ] = None
     weaker: Annotated[Path | None, typer.Option(help="Run directory of a weaker model, for autoguidance.")] = None
     interval: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Times, from 0 to 1, between which guidance is on.")
