@@ -41,7 +41,20 @@ def test_a_run_with_a_control_branch(tmp_path):
     for option in (["--image", image], ["--set", f"cond.image={edges}"]):
         out = tmp_path / f"{len(samples)}.npy"
         result = unidiff(
-            "sample", path, *option, "--class", "3", "--guidance", "2", "--count", "2", "--out", out, "--json"
+            "sample",
+            path,
+            *option,
+            "--class",
+            "3",
+            "--guidance",
+            "2",
+            "--count",
+            "2",
+            "--out",
+            out.with_suffix(".png"),
+            "--array",
+            out,
+            "--json",
         )
         assert result.code == 0, result.err
         samples.append(np.load(out))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from contrast import AttributePairs
 
 import unidiff as ud
 from unidiff.basis import Basis
@@ -147,6 +148,8 @@ GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
     "ClassifierFree": lambda model: ud.ClassifierFree(model, 2.5),
     "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
     "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
+    "CLIPGuidance": lambda model: ud.CLIPGuidance(model, AttributePairs(model), 1.5, chunk=2),
+    "UniversalGuidance": lambda model: ud.UniversalGuidance(model, lambda x: x.square().sum(1), 1.5, chunk=2),
     "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
     "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
     "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),

@@ -39,6 +39,7 @@ from unidiff.run.records import Report, TrainingOutcome
 from unidiff.run.task import Options, Reporter
 from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.additions import check_additions, with_additions
 from unidiff.tasks.generation_report import caption, examples, report_generation
@@ -84,7 +85,9 @@ class GenerationRun(Run):
 
     def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
         """Draw samples, by default as the recipe says; see `Run.sample`."""
-        return draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        solution = draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        warn_if_not_finite(solution.x)
+        return solution
 
     def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
         """The conditions that these samples of opened data have themselves, none dropped.
