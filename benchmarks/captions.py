@@ -1,65 +1,82 @@
 """How often samples show the digit and the colours of their caption: the table and the figure of docs/conditions.md.
 
-A sample is compared with the training digits in every pair of two colours; the digit, the ink and the ground are what
-most of the three nearest ones have.
+With --encoder also under CLIP guidance, of the model with its caption and of the model without: the table of
+docs/systems/glide.md. The judge is that of caption_judge.py.
 
-python benchmarks/captions.py runs/captioned_digits
+    python benchmarks/captions.py runs/captioned_digits
+    python benchmarks/captions.py runs/captioned_digits --encoder runs/contrastive_digits --scales 1 2 3 4
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from caption_judge import HEAD, Judge, text
 from torch import Tensor
 
 import unidiff as ud
 from unidiff import plot
-from unidiff.data.captioned import CaptionedDigits
+
+
+class Unconditional(ud.Denoiser):
+    """A model that is passed no condition: its unconditional branch."""
+
+    conditions = ()
+
+    def __init__(self, model: ud.Denoiser) -> None:
+        super().__init__()
+        self.model, self.process, self.shape = model, model.process, model.shape
+
+    def forward(self, u: Tensor, level: Any, **cond: Tensor) -> Any:
+        return self.model(u, level)
+
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run")
 parser.add_argument("--count", type=int, default=200, help="captions of each split")
 parser.add_argument("--figure", default="captions.png", help="samples of captions of the test split, a row of ten each")
+parser.add_argument("--scales", type=float, nargs="*", default=[1.0, 2.0, 4.0], help="of classifier-free guidance")
+parser.add_argument("--encoder", help="a run of contrastive_digits, for CLIP guidance")
+parser.add_argument("--clip", type=float, nargs="*", default=[1.0, 4.0, 16.0], help="scales of CLIP guidance")
 options = parser.parse_args()
 
 run = ud.load(options.run, device="cpu")
-model, data, solver, grid = run.denoiser, CaptionedDigits, run.recipe.sampling.solver, run.recipe.sampling.grid
-grey = ud.data.Digits().open()
-amount = (grey.batch(torch.arange(len(grey))) + 1) / 2
-colours = torch.tensor(list(data.COLOURS.values())).float()
-pairs = [(ink, ground) for ink in range(len(colours)) for ground in range(len(colours)) if ink != ground]
-known = torch.cat([torch.lerp(colours[b, :, None, None], colours[a, :, None, None], amount) for a, b in pairs])
-shown = torch.cat([torch.stack([*torch.broadcast_tensors(grey.labels, *map(torch.tensor, pair))], 1) for pair in pairs])
-first_colour, first_digit = data.words.index("red"), data.words.index("zero")
+model, solver, grid = run.denoiser, run.recipe.sampling.solver, run.recipe.sampling.grid
+judge, plain = Judge(), Unconditional(model)
+encoder = None if options.encoder is None else ud.load_contrastive(options.encoder, device="cpu")
+guided: dict[str, Callable[[], ud.Denoiser]] = {
+    f"scale {scale:g}": lambda scale=scale: ud.ClassifierFree(model, scale) for scale in options.scales
+}
+if encoder is not None:
+    guided |= {f"CLIP {s:g} alone": lambda s=s: ud.CLIPGuidance(plain, encoder, s) for s in options.clip}
+    guided |= {f"caption and CLIP {s:g}": lambda s=s: ud.CLIPGuidance(model, encoder, s) for s in options.clip}
 
 
-def line(name: str, x: Tensor, caption: Tensor) -> None:
-    """Print how many samples show what their captions say."""
-    distance, nearest = torch.cdist(x.flatten(1), known.flatten(1)).topk(3, largest=False)
-    found = shown[nearest].mode(1).values
-    told = torch.stack([caption[:, 2] - first_digit, caption[:, 1] - first_colour, caption[:, 4] - first_colour], 1)
-    right, rms = found == told, distance[:, 0].square().mean().div(x[0].numel()).sqrt()
-    shares = "  ".join(f"{part:6.1%}" for part in [*right.double().mean(0), right.all(1).double().mean()])
-    print(f"{name:32s} {shares}  {rms:.3f}", flush=True)
-
-
-def draw(caption: Tensor, scale: float) -> Tensor:
+def draw(denoiser: ud.Denoiser, caption: Tensor) -> Tensor:
     """Samples of these captions."""
-    guided = ud.ClassifierFree(model, scale)
-    return ud.sample(guided, solver, grid, seeds=len(caption), batch=100, caption=caption).x
+    return ud.sample(denoiser, solver, grid, seeds=len(caption), batch=100, caption=caption).x
 
 
-print(f"{'':32s}  digit     ink  ground     all  rms of the nearest image")
+print(HEAD)
+rows = {}
 for split in ("train", "test"):
     source = run.recipe.data.open(split)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
     truth, captions = source.examples(order[: options.count])
     if split == "test":
-        line("test images", truth, captions)
-        line("samples without a caption", draw(torch.full_like(captions, -1), 1.0), captions)
-    for scale in (1.0, 2.0, 4.0):
-        line(f"captions of {split}, scale {scale:g}", draw(captions, scale), captions)
-words = [" ".join(data.words[number] for number in caption) for caption in captions[:10]]
-x = draw(captions[:10].repeat_interleave(10, 0), 2.0)
-plot.save_samples(x, options.figure, "Each row is one of these captions:\n" + "; ".join(words), 10)
+        judge.line("test images", truth, captions)
+        judge.line("samples without a caption", draw(model, torch.full_like(captions, -1)), captions)
+    for name, make in guided.items():
+        x = draw(make(), captions)
+        judge.line(f"captions of {split}, {name}", x, captions)
+        rows[name] = x[:10]
+words = [text(caption) for caption in captions[:10]]
+if encoder is None:
+    x = draw(ud.ClassifierFree(model, 2.0), captions[:10].repeat_interleave(10, 0))
+    plot.save_samples(x, options.figure, "Each row is one of these captions:\n" + "; ".join(words), 10)
+else:
+    cells = [[(x[i : i + 1], "") for i in range(len(x))] for x in rows.values()]
+    plot.save_table(cells, [*rows], words, options.figure, "Held-out captions, the same seeds in each row.")

@@ -87,9 +87,9 @@ def grown(batch: int, chunk: int) -> float:
     guided = ud.ClassifierGuidance(model(None), classifier(), 1.0, chunk)
     u, label, level = torch.randn(batch, *SHAPE), torch.arange(batch) % CLASSES, PROCESS.level(0.5)
     with torch.no_grad():
-        guided.gradient(u[:1], level, label[:1])
+        guided.gradient(u[:1], level, label=label[:1])
         before = peak()
-        guided.gradient(u, level, label)
+        guided.gradient(u, level, label=label)
     return peak() - before
 
 

@@ -17,6 +17,7 @@ from unidiff.backbone.encoder import Encoder as Encoder
 from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
 from unidiff.backbone.encoder import UNetEncoder as UNetEncoder
 from unidiff.backbone.mlp import MLP as MLP
+from unidiff.backbone.pair import ContrastiveUNet as ContrastiveUNet
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT
 from unidiff.cascade import Cascade as Cascade
@@ -35,6 +36,7 @@ from unidiff.condition.vector import Scalar as Scalar
 from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.captions import Caption as Caption
 from unidiff.conditioning.captions import Captions as Captions
+from unidiff.conditioning.edges import Edges as Edges
 from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.joint import Joint as Joint
 from unidiff.conditioning.labels import Labels as Labels
@@ -42,6 +44,8 @@ from unidiff.conditioning.masks import RandomMasks as RandomMasks
 from unidiff.conditioning.palette import Colorization as Colorization
 from unidiff.conditioning.palette import ImageConditioning as ImageConditioning
 from unidiff.conditioning.palette import SuperResolution as SuperResolution
+from unidiff.contrastive import ContrastiveModel as ContrastiveModel
+from unidiff.contrastive import NeuralContrastive as NeuralContrastive
 from unidiff.data.base import TensorSource as TensorSource
 from unidiff.denoiser import Counted as Counted
 from unidiff.denoiser import Denoiser as Denoiser
@@ -86,6 +90,7 @@ from unidiff.guidance.autoguidance import AutoGuidance as AutoGuidance
 from unidiff.guidance.base import Guided as Guided
 from unidiff.guidance.classifier import ClassifierGuidance as ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree as ClassifierFree
+from unidiff.guidance.clip import CLIPGuidance as CLIPGuidance
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold
 from unidiff.guidance.stabilizers import GuidanceInterval as GuidanceInterval
 from unidiff.guidance.stabilizers import RescaledGuidance as RescaledGuidance
@@ -202,6 +207,7 @@ from unidiff.solver.unipc import UniPC as UniPC
 from unidiff.solver.unipc_noise import UniPCNoise as UniPCNoise
 from unidiff.split import Split as Split
 from unidiff.tasks.classification import load_classifier as load_classifier
+from unidiff.tasks.contrastive import load_contrastive as load_contrastive
 from unidiff.tasks.report import report as report
 from unidiff.tasks.saving import save as save
 from unidiff.training.loop import train as train

@@ -20,7 +20,7 @@ ORDER = [
     "process",
     "prediction noise_condition parameterization",
     "condition denoiser function_denoiser rescheduled counted split velocity",
-    "exact classifier divergence",
+    "exact classifier contrastive divergence",
     "objective",
     "backbone",
     "guidance",

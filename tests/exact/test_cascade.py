@@ -84,6 +84,23 @@ def test_a_cascade_has_the_covariance_of_theory(s, error):
         torch.testing.assert_close(solution.x @ A.T, solution.stages[0].x, rtol=0, atol=1e-10)
 
 
+def test_a_prior_of_gaussian_embeddings_and_its_decoder_are_exact_for_each_caption():
+    # Embeddings e ~ N(m_c, S) of caption c, and images x ~ N(K e, P) of an embedding: x ~ N(K m_c, K S K' + P).
+    S, K, n = torch.tensor([[0.5, 0.2], [0.2, 0.3]], dtype=F64), gain(0.0), 500
+    prior = ud.GaussianMixture(ud.VPSDE(), torch.tensor(MEANS, dtype=F64), S)
+    decoder = ud.Stage(Upsampler(ud.FlowMatching()), ud.UniPC(2), ud.Tapered(40), ud.Identity("y"))
+    caption = torch.arange(2).repeat_interleave(n)
+    x = ud.Cascade([ud.Stage(prior), decoder]).sample(2 * n, dtype=F64, label=caption).x
+    covariance = K @ S @ K.T + decoder.denoiser.P
+    diagonal = covariance.diagonal()
+    for c, m in enumerate(torch.tensor(MEANS, dtype=F64)):
+        own = x[caption == c]
+        assert ((own.mean(0) - K @ m).abs() < 5 * (diagonal / n).sqrt()).all()
+        # Five standard errors, as in the test above.
+        bound = 5 * ((torch.outer(diagonal, diagonal) + covariance**2) / (n - 1)).sqrt()
+        assert ((own.T.cov() - covariance).abs() < bound).all()
+
+
 @SLOW
 def test_augmentation_makes_the_error_of_a_bad_base_smaller():
     def excess(s: float) -> float:

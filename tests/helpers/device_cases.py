@@ -19,12 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from contrast import AttributePairs
 from torch import Tensor, nn
 
 import unidiff as ud
 from unidiff.data.base import TensorSource
+from unidiff.data.captioned import CaptionedSource
 from unidiff.errors import ParameterError
 from unidiff.objective.base import Objective
+from unidiff.objective.contrastive import InfoNCE
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.recipe.registry import PUBLIC
 from unidiff.training.loop import accelerator_for
@@ -137,6 +140,7 @@ def guidance_cases() -> list[Case]:
         "ClassifierFree": lambda model: ud.ClassifierFree(model, scale),
         "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
         "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
+        "CLIPGuidance": lambda model: ud.CLIPGuidance(model, AttributePairs(model), 1.5, chunk=2),
         "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
         "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
         "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),
@@ -151,7 +155,12 @@ def guidance_cases() -> list[Case]:
     cases = []
     for name, wrap in made.items():
         for process in (ud.VPSDE(), BLURRING):
-            if process.basis.shape and name not in ("ClassifierFree", "Replacement", "ClassifierGuidance"):
+            if process.basis.shape and name not in (
+                "ClassifierFree",
+                "Replacement",
+                "ClassifierGuidance",
+                "CLIPGuidance",
+            ):
                 continue
 
             def task(device: torch.device, steps: int, wrap: Any = wrap, process: ud.Process = process) -> Tensor:
@@ -267,7 +276,16 @@ def objective_cases() -> list[Case]:
         model = ud.NeuralClassifier(ud.VPSDE(), ud.MLPEncoder((2,), width=8, depth=1, classes=2))
         return trained(model, source, CrossEntropy(), device, steps, conditioning=ud.Labels(0.0))
 
-    return [*cases, Case("train-classifier", classifier)]
+    def contrastive(device: torch.device, steps: int) -> Tensor:
+        torch.manual_seed(0)
+        words, draws = (ud.Caption(2, ("a", "b")),), torch.Generator().manual_seed(0)
+        captions = torch.tensor([[0, 1], [1, 0], [1, -1]]).repeat(4, 1)
+        images = CaptionedSource(torch.randn(12, 1, 8, 8, generator=draws), captions, "images", "none")
+        network = ud.ContrastiveUNet((1, 8, 8), 4, 8, text_width=8, heads=2, depth=1, conditions=words)
+        model = ud.NeuralContrastive(ud.VPSDE(), network)
+        return trained(model, images, InfoNCE(), device, steps, conditioning=ud.Captions(0.0))
+
+    return [*cases, Case("train-classifier", classifier), Case("train-contrastive", contrastive)]
 
 
 def measurement_cases() -> list[Case]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from contrast import AttributePairs
 
 import unidiff as ud
 from unidiff.basis import Basis
@@ -113,6 +114,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Pretrained": [],  # of a folder that diffusers saved: golden/test_diffusers_tuning.py
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "Concatenated": [{"parts": (ud.data.Digits(), ud.data.ShearedDigits()), "repeats": (1, 2)}],
     "Unavailable": [{"sample_shape": (2,), "class_count": 3}],
     "TorchOptimizer": [{"name": "SGD"}, {"name": "RAdam", "arguments": {"betas": [0.8, 0.9]}}],
     "Pairs": [{"path": "noise.npy"}],
@@ -146,6 +148,7 @@ GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
     "ClassifierFree": lambda model: ud.ClassifierFree(model, 2.5),
     "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
     "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
+    "CLIPGuidance": lambda model: ud.CLIPGuidance(model, AttributePairs(model), 1.5, chunk=2),
     "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
     "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
     "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),

@@ -76,6 +76,7 @@ def test_the_score_of_the_ring_is_the_gradient_of_its_density():
     torch.testing.assert_close(ring.score_field(exact, 0.3, points), u.grad, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow  # a second or more
 def test_paths_of_the_ring_are_those_of_the_library():
     drawn = ring.paths("flow matching", Method("Heun", "Uniform", 6), seed=1, count=3)
     model = ring.model("flow matching")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from unidiff.backbone.base import DEEPEST, WIDEST, Backbone, require_size
 from unidiff.backbone.layers import NoiseEmbedding, zeroed
+from unidiff.backbone.text import TextTransformer
 from unidiff.condition.base import Condition
 from unidiff.errors import is_whole, require
 
@@ -33,8 +34,10 @@ class DenseLayers(nn.Module):
         output: Tensor = self.head(self._hidden(x, c, values))
         return output
 
-    def _hidden(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
-        e = self.embedding(c, values)
+    def _hidden(
+        self, x: Tensor, c: Tensor, values: Mapping[str, Tensor] | None = None, more: Tensor | None = None
+    ) -> Tensor:
+        e = self.embedding(c, values) if more is None else self.embedding(c, values) + more
         h = self.stem(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
@@ -52,6 +55,9 @@ def check_dense(shape: tuple[int, ...], width: int, depth: int) -> None:
 
 class MLP(DenseLayers, Backbone):
     """Residual blocks of fully connected layers on the flattened sample. The output starts at exactly 0.
+
+    Captions and other sequences are summarized in a vector, by a `TextTransformer` of one layer, that is added to the
+    noise embedding.
 
     Args:
         shape: Shape of one sample, any number of axes.
@@ -71,11 +77,17 @@ class MLP(DenseLayers, Backbone):
         check_dense(shape, width, depth)
         super().__init__(shape, classes, learned_variance=learned_variance, conditions=conditions)
         self._build(self.shape, width, depth, self.outputs * math.prod(shape[1:]), self.conditions)
-        self._require_entries(self.embedding.added)
+        sequences = [
+            own for own in self.conditions if own.name not in self.embedding.added and own.attended(width) is not None
+        ]
+        self.text = TextTransformer(sequences, width, width, 1, 1) if sequences else None
+        self._require_entries({*self.embedding.added, *(own.name for own in sequences)})
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
-        output = self._evaluate(x, c, self._values(cond, x))
+        values = self._values(cond, x)
+        text = None if self.text is None else self.text(**{own.name: values[own.name] for own in self.text.conditions})
+        output = self.head(self._hidden(x, c, values, text))
         return output.reshape(len(x), self.outputs, *self.shape[1:])
 
 

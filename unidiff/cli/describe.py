@@ -100,7 +100,7 @@ def _facts(public: str) -> dict[str, Any]:
     signature = re.sub(r"<(?:[^<>]|<[^<>]*>)*>", "...", public + str(inspect.Signature(bare)))
     facts: dict[str, Any] = {"name": public, "kind": kind, "signature": signature, "doc": inspect.getdoc(value) or ""}
     facts["page"] = f"generated/api/{kind}.html"
-    component = is_component(value) and kind not in ("denoiser", "exact", "guidance", "classifier")
+    component = is_component(value) and kind not in ("denoiser", "exact", "guidance", "classifier", "contrastive")
     if (component or is_record(value)) and not inspect.isabstract(value):
         facts["parameters"] = [row._asdict() for row in signature_rows(value)]
     return facts

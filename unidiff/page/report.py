@@ -17,7 +17,7 @@ from unidiff.text import operand
 __all__ = ["Figure", "Pair", "RunFacts", "page"]
 
 _ABOUT = {"process": "process", "parameterization": "network predicts", "objective": "objective"}
-_ABOUT |= {"backbone": "network", "classifier": "network", "codec": "autoencoder"}
+_ABOUT |= {"backbone": "network", "classifier": "network", "contrastive": "network", "codec": "autoencoder"}
 # Numbers of a manifest that have a place of their own.
 _PLACED = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
 _PLACED |= {"data", "libraries", "start", "teacher"}

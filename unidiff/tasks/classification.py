@@ -14,9 +14,13 @@ from typing_extensions import Unpack
 from unidiff.arguments import plain_arguments
 from unidiff.backbone.encoder import Encoder
 from unidiff.classifier import NeuralClassifier
+from unidiff.condition.base import Condition
+from unidiff.condition.vector import Label
 from unidiff.conditioning.labels import Labels
 from unidiff.data.base import Dataset, OpenDataset
+from unidiff.denoiser import Denoiser
 from unidiff.errors import RecipeError
+from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.noise import Seeded
 from unidiff.noise_condition import NoiseCondition, Timestep
 from unidiff.objective.cross_entropy import CrossEntropy
@@ -27,10 +31,11 @@ from unidiff.renamed import renamed
 from unidiff.run.execute import Session
 from unidiff.run.load import LoadOptions, Run, load
 from unidiff.run.records import Report
+from unidiff.tasks.guide import GuideRun
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.settings import Training
 
-__all__ = ["ClassifierReport", "ClassifierTask", "classifier_run", "load_classifier"]
+__all__ = ["ClassifierReport", "ClassifierRun", "ClassifierTask", "classifier_run", "load_classifier"]
 
 _TESTED, _BATCH = 1000, 100  # samples of the test split, and of a batch
 
@@ -44,6 +49,22 @@ class ClassifierReport(Report):
     def rows(self) -> dict[str, str | None]:
         """See `Report.rows`."""
         return {"accuracy": ", ".join(f"{value:.1%} at t = {t}" for t, value in self.accuracy.items())}
+
+
+@dataclass(frozen=True, repr=False)
+class ClassifierRun(GuideRun):
+    """A trained classifier with everything that made it; see `Run`."""
+
+    model: NeuralClassifier
+
+    @property
+    def asked(self) -> tuple[Condition, ...]:
+        """The classes."""
+        return (Label(self.model.classes, name=self.model.predicts),)
+
+    def guide(self, model: Denoiser, scale: float) -> ClassifierGuidance:
+        """See `GuideRun.guide`."""
+        return ClassifierGuidance(model, self.model, scale)
 
 
 @renamed(lighter="smaller_recipe")
@@ -79,6 +100,7 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
 
     key: ClassVar[str] = "classifier"
     noun: ClassVar[str] = "the training of a classifier"
+    run_class: ClassVar[type[Run]] = ClassifierRun
 
     def __post_init__(self) -> None:
         self.process.require_scales()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from unidiff.classifier import Classifier
 from unidiff.condition.base import Condition, named
 from unidiff.condition.check import condition_of
 from unidiff.conditioning.base import Examples
@@ -20,13 +19,12 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.guidance.autoguidance import AutoGuidance
 from unidiff.guidance.base import Guided
-from unidiff.guidance.classifier import ClassifierGuidance
 from unidiff.guidance.classifier_free import ClassifierFree
 from unidiff.guidance.stabilizers import DynamicThreshold, GuidanceInterval, RescaledGuidance
 from unidiff.run.load import LoadOptions
-from unidiff.tasks.classification import load_classifier
 from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
 from unidiff.tasks.generation_report import examples as test_examples
+from unidiff.tasks.guide import GuideRun, load_guide
 from unidiff.tasks.sample_conditions import SampleConditions
 
 __all__ = ["chosen_conditions", "conditioned"]
@@ -49,7 +47,7 @@ def conditioned(
         chosen: The conditions.
         examples: The conditions where none are chosen; a few test images, or no class, by default.
         own: Whether `examples` are made of the samples themselves, so that chosen classes join their images.
-        **loading: How a classifier or a weaker model is loaded.
+        **loading: How a classifier, a contrastive encoder or a weaker model is loaded.
 
     Raises:
         ParameterError: If the run has no use for a condition, or needs one that is missing.
@@ -60,8 +58,8 @@ def conditioned(
         if named(run.denoiser.conditions, "image") is not None:
             problem = f"{run.directory} is conditioned on images and cannot be guided by a classifier. Leave it out."
             raise ParameterError("classifier", problem)
-        classifier = load_classifier(chosen.classifier, **loading)
-    taken = run.denoiser.classes if classifier is None else classifier.classes
+        classifier = load_guide(chosen.classifier, **loading)
+    taken = (None if classifier is None else classifier.classes) or run.denoiser.classes
     measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken, loading.get("report", print)))
     if own and chosen.classes and examples is not None:
         in_turn = labels[torch.arange(max(map(len, examples.cond.values()), default=1)) % len(labels)]
@@ -78,7 +76,8 @@ def conditioned(
         examples = Examples({"label": labels})
     examples = examples or Examples({})
     chosen.require_once()
-    values = {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
+    more = () if classifier is None else classifier.asked
+    values = {name: _values(run.denoiser, f"cond.{name}", value, more) for name, value in chosen.cond.items()}
     examples = examples._replace(cond={**examples.cond, **values}).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
     return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
@@ -103,10 +102,15 @@ def chosen_conditions(run: GenerationRun, chosen: SampleConditions, report: Call
     return cond | {name: _values(run.denoiser, f"cond.{name}", value) for name, value in chosen.cond.items()}
 
 
-def _values(model: Denoiser, parameter: str, value: Any) -> Tensor:
-    """The values of a condition of the model, one (1, ...) or a list of them (B, ...); `parameter` ends in its name."""
+def _values(model: Denoiser, parameter: str, value: Any, more: Sequence[Condition] = ()) -> Tensor:
+    """The values of a condition of the model, one (1, ...) or a list of them (B, ...); `parameter` ends in its name.
+
+    It may also be one of `more`, those of what guides the model.
+    """
     try:
-        condition, negative = condition_of(model, parameter.partition(".")[2]), parameter.startswith("negative.")
+        name, negative = parameter.partition(".")[2], parameter.startswith("negative.")
+        own = None if named(model.conditions, name) is not None else named(more, name)
+        condition = own or condition_of(model, name)
         return torch.cat(
             [condition.check(_value(condition, one, negative)[None], 1) for one in condition.several(value)]
         )
@@ -182,7 +186,7 @@ def _guided(
     run: GenerationRun,
     has_condition: bool,
     chosen: SampleConditions,
-    classifier: Classifier | None,
+    classifier: GuideRun | None,
     weaker: Denoiser | None,
 ) -> Denoiser:
     """The run's model under what guides it."""
@@ -197,7 +201,7 @@ def _guided(
         return model if chosen.threshold is None else DynamicThreshold(model, chosen.threshold)
     except ParameterError as error:
         names = {"low": "interval", "high": "interval", "share": "rescale", "quantile": "threshold"}
-        names |= {"classifier": "classifier", "weaker_model": "weaker"}
+        names |= {"classifier": "classifier", "encoder": "classifier", "weaker_model": "weaker"}
         known = error.parameter if error.parameter.startswith("negative.") else "guidance"
         raise ParameterError(names.get(error.parameter, known), error.problem) from error
 
@@ -206,7 +210,7 @@ def _at_scale(
     run: GenerationRun,
     has_condition: bool,
     chosen: SampleConditions,
-    classifier: Classifier | None,
+    classifier: GuideRun | None,
     weaker: Denoiser | None,
 ) -> Guided:
     """The run's model, guided by itself without its condition, by a weaker model or by a classifier."""
@@ -217,7 +221,7 @@ def _at_scale(
     if not has_condition:
         raise ParameterError("guidance", f"guidance requires a condition. {_remedy(run, classifier)}")
     if classifier is not None:
-        return ClassifierGuidance(model, classifier, scale)
+        return classifier.guide(model, scale)
     if conditioning is not None and conditioning.dropout == 0:
         problem = f"{run.directory} was trained with dropout 0, so it has no unconditional prediction"
         raise ParameterError("guidance", f"{problem}. Leave it out.")
@@ -227,9 +231,10 @@ def _at_scale(
     return ClassifierFree(model, scale, negative)
 
 
-def _remedy(run: GenerationRun, classifier: Classifier | None) -> str:
+def _remedy(run: GenerationRun, classifier: GuideRun | None) -> str:
     """How to choose a condition that guidance has a use for."""
-    names = ["label"] if classifier is not None else [condition.name for condition in run.denoiser.conditions or ()]
+    asked = (run.denoiser.conditions or ()) if classifier is None else classifier.asked
+    names = [condition.name for condition in asked]
     words = {"label": "Choose classes with `classes`.", "image": "Pass one with `images`."}
     if not names:
         return f"{run.directory} is unconditional: leave it out, or guide by `classifier`."

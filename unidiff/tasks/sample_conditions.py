@@ -21,7 +21,7 @@ class SampleConditions:
     Args:
         classes: Classes, by number or by name, which samples take in turn; empty for those of the run.
         guidance: Scale of guidance; 1 is the plain conditional model, null for none.
-        classifier: Run directory of a classifier, for guidance by it.
+        classifier: Run directory of a classifier, or of a contrastive encoder, for guidance by it.
         weaker: Run directory of a weaker model, for autoguidance.
         interval: Times, from 0 to 1, between which guidance is on; null for all.
         rescale: Give guided predictions this share, 0 to 1, of the unguided contrast.
