@@ -125,7 +125,7 @@ def finite_times(ax, paths: int) -> None:  # type: ignore[no-untyped-def]
     grid = [steps * dt * i / 100 for i in range(101)]
     curves = torch.stack([forcing.at(t, start**2).second_moments for t in grid])
     for k in range(3):
-        ax.plot(grid, curves[:, k], color=COLOURS[k], label=f"mode {k + 1}")
+        ax.plot(grid, curves[:, k], color=COLOURS[k], linestyle=("-", "--", ":")[k], label=f"mode {k + 1}")
         dots = {"color": COLOURS[k], "linestyle": ""}
         ax.plot(times, torch.stack(shared)[:, k], **dots, marker="o", label="one r for all" if k == 0 else None)
         ax.plot(times, torch.stack(separate)[:, k], **dots, marker="x", label="each path" if k == 0 else None)

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["complaint", "picture", "png"]
 
 # Side by side where the page is wide enough for their text, below each other elsewhere, on white in the dark too.
-_PANELS = "display: flex; flex-wrap: wrap; gap: 0.5rem; padding: 0.5rem; border-radius: 4px; background: white"
-_PANEL = "flex: 1 1 20rem; min-width: 0; max-width: 100%; height: auto; object-fit: contain"
+_PANELS = (
+    "display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0.5rem; padding: 0.5rem; "
+    "border-radius: 4px; background: white"
+)
+_PANEL = "flex: 1 1 20rem; min-width: 0; max-width: 100%; height: auto"
 
 
 def png(figure: Figure) -> bytes:

@@ -125,11 +125,11 @@ def figures(process: str, t: float, drawn: Paths) -> list[Figure]:
     size = score.norm(dim=1)
     size = size.clamp(min=float(size.quantile(0.02)))  # at the centre of the ring it is 0
     arrows = (score / size[:, None]).numpy()
-    panels, ((left,), (right,)) = zip(*(new_figure(1, (side, 3.6)) for side in (3.9, 3.3)))
+    panels, ((left,), (right,)) = zip(*(new_figure(1, (3.6, height)) for height in (4.1, 3.4)))
     drawing = left.quiver(
         *points.T.numpy(), *arrows.T, size.numpy(), cmap="viridis", norm=LogNorm(), scale=_ARROWS * 1.3, width=0.004
     )
-    panels[0].colorbar(drawing, ax=left, label="length of the score", shrink=0.7)
+    panels[0].colorbar(drawing, ax=left, label="length of the score", location="bottom")
     near = min(drawn.solution.path, key=lambda state: abs(state.t - t))
     left.scatter(*near.u.T.numpy(), s=14, color=COLOURS[1], edgecolors="white", linewidths=0.5, zorder=3)
     left.set_title(f"score at t = {t:.2f}")
