@@ -5,21 +5,27 @@ class-conditional DDPM of 8x8 digits, trained on sheared images of one digit. Th
 moments, cov(column, row) / var(row). The confidence is the probability that the shipped feature network of digits
 gives to the class that was asked for. Base and run draw from the same seeds.
 
+With `--prior N` a run that is trained here sees also N samples of the base of each other digit, as many in all as the
+sheared images repeated (prior preservation, Ruiz et al. 2023, section 3.3).
+
     python benchmarks/lora.py --run runs/lora_digits --out lora
+    python benchmarks/lora.py --run runs/lora_digits_prior --out lora_prior --prior 50
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from rows import machine
-from torch import Tensor
 
 import unidiff as ud
+from unidiff.data.sheared import slant
 from unidiff.evaluation import load_features
 from unidiff.plot import save_table
 
@@ -27,16 +33,20 @@ BASE = "shipped:ddpm_digits_classes"
 CLASSES = 10
 
 
-def slant(x: Tensor) -> float:
-    """The slope of the ink of images, (B, 1, H, W); pixels below a tenth of the range are background."""
-    ink = (x.double().clamp(-1, 1) + 1)[:, 0]
-    ink = ink * (ink > 0.2)
-    row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
-    row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)
-    r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
-    covariance = (ink * row * column).sum((1, 2)) - r * c / mass
-    variance = (ink * row**2).sum((1, 2)) - r**2 / mass
-    return float(covariance.sum() / variance.sum())
+def prior_data(folder: Path, count: int) -> str:
+    """Write samples of the base of the other digits, and the data of both as a change of the recipe."""
+    base, data = ud.load(BASE, device="cpu"), getattr(ud.load_recipe("lora_digits"), "data")  # noqa: B009
+    label = torch.tensor([d for d in range(CLASSES) if d not in data.only]).repeat(count)
+    seeds = range(10**6, 10**6 + len(label))  # others than those of the samples below
+    x = ud.sample(base.denoiser, ud.DDIM(), ud.Trailing(25), seeds=seeds, batch=500, label=label).x
+    paths = [folder / name for name in ("prior.npy", "prior_labels.npy")]
+    for path, values in zip(paths, (x.clamp(-1, 1), label)):
+        np.save(path, values.numpy())
+    samples, labels = (json.dumps(str(path.absolute())) for path in paths)
+    parts = [f"{{type: ShearedDigits, shear: {data.shear}, only: {list(data.only)}}}"]
+    parts.append(f"{{type: ArrayFile, path: {samples}, labels: {labels}, layout: NCHW}}")
+    repeats = max(1, round(len(label) / len(data.open())))
+    return f"data={{type: Concatenated, parts: [{', '.join(parts)}], repeats: [{repeats}, 1]}}"
 
 
 def main() -> None:
@@ -44,13 +54,16 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/lora_digits"), help="the run, trained if it is missing")
     parser.add_argument("--out", type=Path, default=Path("lora"), help="folder of the figure")
     parser.add_argument("--samples", type=int, default=200, help="of each digit")
+    parser.add_argument("--prior", type=int, default=0, help="samples of the base of each other digit in the training")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.run.exists():
         command = [sys.executable, "-m", "unidiff", "run", "lora_digits", "--device", "cpu", "--out", arguments.run]
+        command += ["--set", prior_data(arguments.out, arguments.prior)] if arguments.prior else []
         subprocess.run(list(map(str, command)), check=True)
     run, base = ud.load(arguments.run, device="cpu"), ud.load(BASE, device="cpu")
     data = getattr(run.recipe, "data")  # noqa: B009 (of a recipe of any kind)
+    data = getattr(data, "parts", (data,))[0]  # without the samples of the base
     upright, network = ud.data.Digits().open(), load_features("digits")
     labels = torch.arange(CLASSES).repeat_interleave(arguments.samples)
     drawn = [

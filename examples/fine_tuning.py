@@ -18,35 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import unidiff as ud
 from unidiff import plot
+from unidiff.data.sheared import sheared, slant
 
 SHEAR = 0.4  # columns that a row moves against the next
 COUNT = 1500  # images that are sheared and fine-tuned on
-
-
-def shear(x: Tensor) -> Tensor:
-    """Images in [-1, 1], (B, 1, H, W), sheared: what was at column c + SHEAR (r - middle) of row r is at column c."""
-    theta = torch.tensor([[1.0, SHEAR, 0.0], [0.0, 1.0, 0.0]]).expand(len(x), 2, 3)
-    grid = torch.nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
-    return torch.nn.functional.grid_sample(x + 1, grid, align_corners=False) - 1  # outside is background
-
-
-def slant(x: Tensor) -> float:
-    """The slope of the ink of images, (B, 1, H, W): covariances of column and row over variances of the row.
-
-    Pixels below a tenth of the range are background: what noise is left there would pull the slope to zero.
-    """
-    ink = (x.double().clamp(-1, 1) + 1)[:, 0]
-    ink = ink * (ink > 0.2)
-    row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
-    row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)  # an empty image counts for nothing
-    r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
-    covariance = (ink * row * column).sum((1, 2)) - r * c / mass
-    variance = (ink * row**2).sum((1, 2)) - r**2 / mass
-    return float(covariance.sum() / variance.sum())
 
 
 class Silent:
@@ -97,20 +75,20 @@ def main() -> None:
 
     upright = ud.load(first, device="cpu").recipe.data.open().batch(torch.arange(COUNT))
     path = options.out / "sheared_digits.npy"
-    np.save(path, shear(upright).numpy())
+    np.save(path, sheared(upright, SHEAR).numpy())
     data_key = f"data={{type: ArrayFile, path: {path.absolute()}}}"
     train(recipe, second, [*common, f"training.steps={options.steps}", f"start={first.absolute()}", data_key])
     before, after = (ud.load(run, device="cpu") for run in (first, second))
     samples = [run.sample(after.recipe.sampling).x for run in (before, after)]
 
-    data = [slant(upright), slant(shear(upright))]
+    data = [slant(upright), slant(sheared(upright, SHEAR))]
     drawn = [slant(x) for x in samples]
     print(f"slant of the data, upright and sheared: {data[0]:+.3f} {data[1]:+.3f}")
     print(f"slant of samples, before and after:     {drawn[0]:+.3f} {drawn[1]:+.3f}")
     for found, expected in zip(drawn, data):
         assert abs(found - expected) < abs(data[1] - data[0]) / 5
 
-    rows = torch.cat([upright[:10], samples[0][:30], shear(upright[:10]), samples[1][:30]])
+    rows = torch.cat([upright[:10], samples[0][:30], sheared(upright[:10], SHEAR), samples[1][:30]])
     caption = (
         "A row of digits and 30 samples of a model of them; a row of sheared digits and 30 samples after fine-tuning."
     )

@@ -36,6 +36,7 @@ from unidiff.condition.vector import Scalar as Scalar
 from unidiff.conditioning.base import Conditioning as Conditioning
 from unidiff.conditioning.captions import Caption as Caption
 from unidiff.conditioning.captions import Captions as Captions
+from unidiff.conditioning.edges import Edges as Edges
 from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.joint import Joint as Joint
 from unidiff.conditioning.labels import Labels as Labels

@@ -24,8 +24,9 @@ from unidiff.errors import ParameterError, require
 from unidiff.grid import Grid, default_grid
 from unidiff.noise import seeds_of
 from unidiff.solver.base import Solver
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import gradients
-from unidiff.solver.sample import DEFAULT_SOLVER, Solution, sample
+from unidiff.solver.sample import DEFAULT_SOLVER, Solution, draw_samples
 
 __all__ = ["Cascade", "CascadeSolution", "Stage"]
 
@@ -63,7 +64,7 @@ class Stage(PlainArguments):
 
     def draw(self, seeds: Sequence[int], **options: Any) -> Solution:
         """Samples of these seeds; the options are those of `unidiff.sample`, conditions too."""
-        return sample(self.denoiser, self.solver, self.grid, seeds=seeds, **options)
+        return draw_samples(self.denoiser, self.solver, self.grid, seeds=seeds, **options)
 
     def accepts(self, name: str) -> bool:
         """Whether the model has a condition of this name, or takes any."""
@@ -233,7 +234,9 @@ class Cascade(PlainArguments):
         given = self._given(cond, len(seeds))
         with gradients(grad, *(stage.denoiser for stage in self.stages)):
             options = {"dtype": dtype, "device": device, "batch": batch, "grad": grad}
-            return CascadeSolution(tuple(self._drawn(seeds, given, progress, options)))
+            solution = CascadeSolution(tuple(self._drawn(seeds, given, progress, options)))
+        warn_if_not_finite(solution.x)
+        return solution
 
     def _drawn(
         self,

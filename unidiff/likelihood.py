@@ -22,7 +22,7 @@ from unidiff.noise import Noise, Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.decoder import bin_width
 from unidiff.solver.ode import require_resolved
-from unidiff.solver.sample import require_room
+from unidiff.solver.request import require_room
 from unidiff.tensors import check_batch
 
 __all__ = ["Likelihood", "SampleMean", "bin_width", "check_data", "log_likelihood"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ from unidiff.schedule import Schedule
 from unidiff.solver.per_sample import PerSampleSolver
 from unidiff.velocity import VelocityField
 
-PARAMETERIZATIONS, WEIGHTINGS, SLOW = instances(ud.Parameterization), instances(Weighting), pytest.mark.slow
+PARAMETERIZATIONS, WEIGHTINGS = instances(ud.Parameterization), instances(Weighting)
 SOLVERS, PROCESSES = instances(ud.Solver), instances(ud.Process)
 
 
@@ -194,7 +194,7 @@ def run(process, parameterization, solver, grid):
     return solution.x
 
 
-@every(("solver", "grid"), rotating(instances(ud.Solver), instances(Grid), 2))
+@every(("solver", "grid"), rotating(instances(ud.Solver), instances(Grid), 2, most=8))
 def test_any_solver_runs_on_any_grid(solver, grid):
     # What a grid's times are on every process is tested above.
     assert run(ud.NCSN(0.05, 20.0, 6), ud.V(), solver, grid) is not None
@@ -231,7 +231,7 @@ MODES = ud.Blurring(shape=(2,), blur_max=2.0)  # beside the affine ones, guidanc
 CASES = [*((name, ud.VPSDE()) for name in GUIDED), ("ClassifierFree", MODES), ("Replacement", MODES)]
 
 
-@every(("solver", "case"), rotating(instances(ud.Solver), CASES, 2, lambda case: case[1]))
+@every(("solver", "case"), rotating(instances(ud.Solver), CASES, 2, lambda case: case[1], most=6))
 def test_any_guidance_runs_under_any_solver(case, solver):
     name, process = case
     if refuses(name, process) or (process.basis.shape and solver in NEED_ONE_SNR):
@@ -256,7 +256,8 @@ def test_any_guidance_runs_on_any_process(name, process):
         guided(name, process, solver, [0, 1, 2])
 
 
-@every(("solver", "process"), rotating(SOLVERS, PROCESSES, 1, kind))
+# Every pair is drawn in test_everything.py, of one parameterization.
+@every(("solver", "process"), rotating(SOLVERS, PROCESSES, 1, kind, most=8))
 def test_any_solver_runs_on_any_process_with_any_parameterization(process, solver):
     # One model, many ways to write its answer: the samples must not depend on what a network predicts. Three of the
     # ways for each pair, in turn: each solver and each process meets them all, and a solver sees only x0 and eps.
@@ -277,22 +278,19 @@ def test_any_solver_runs_on_any_process_with_any_parameterization(process, solve
 
 
 @every(
-    ("process", "parameterization", "weighting"),
-    [
-        # All weightings on each pair are the slow ones; a pair takes the next weighting in turn.
-        pytest.param(process, parameterization, weighting, marks=() if turn % len(WEIGHTINGS) == place else SLOW)
-        for turn, (process, parameterization) in enumerate(product(instances(ud.Process), PARAMETERIZATIONS))
-        for place, weighting in enumerate(WEIGHTINGS)
-    ],
+    ("process", "parameterization"),
+    rotating(instances(ud.Process), PARAMETERIZATIONS, 2),
 )
-def test_every_objective_gives_finite_losses_and_gradients(process, parameterization, weighting):
+def test_every_objective_gives_finite_losses_and_gradients(process, parameterization):
     try:
         parameterization.check(process)
     except ParameterError:
         return
     generator = torch.Generator().manual_seed(0)
     x0 = torch.randn(8, 3, 2, generator=generator)
-    for cls in classes(Objective):
+    turn = PARAMETERIZATIONS.index(parameterization) + instances(ud.Process).index(process)
+    for place, cls in enumerate(classes(Objective)):  # each takes the next weighting, on the next process another
+        weighting = WEIGHTINGS[(turn + place) % len(WEIGHTINGS)]
         takes_weighting = "weighting" in inspect.signature(cls).parameters
         objective = cls(weighting=weighting) if takes_weighting else cls()
         try:

@@ -247,6 +247,7 @@ def test_probability_flow_meets_its_tolerance_and_stays_inside():
     assert process.t_min <= min(asked) <= max(asked) <= 1
 
 
+@pytest.mark.slow  # a second or more
 def test_dopri8_meets_its_tolerance_on_the_whole_path():
     # Of a Gaussian, in closed form. Interpolated, of order 4, the path was 2,800 tolerances off.
     process, tolerance, steps = ud.VPSDE(), 1e-9, 12

@@ -146,7 +146,7 @@ def test_bad_input_is_refused_in_one_sentence(folder, tmp_path):
     assert "--solver ancestral" in refused("inpaint", run, digit, hole, "--repeats", 3, *adams, *out)
     for name, words in {
         "bytes.npy": "values from 0 to 239",
-        "nan.npy": "values from nan",
+        "nan.npy": "got NaN or infinity",
         "small.npy": "must have shape (1, 8, 8), as the model's samples, got (1, 4, 4)",
         "text.npy": "cannot be read as a .npy file",
         "text.png": "not a readable image",

@@ -40,6 +40,7 @@ def test_a_run_draws_what_it_drew(name, cond, monkeypatch):
     assert (stored - stored.roll(1, 0)).abs().max() > 100 * bound  # another seed or label would be seen
 
 
+@pytest.mark.slow  # a second or more
 def test_an_autoencoder_is_read():
     codec = ud.codec.load_codec(RUNS / "autoencoder")
     assert codec.layout.scale > 0

@@ -580,7 +580,11 @@ def test_likelihood_of_points(tmp_path):
 
 
 def test_likelihood_refuses(run, tmp_path):
-    assert "not a run directory" in refused("likelihood", tmp_path)
+    assert "not a run directory. Pass a directory that `unidiff run` wrote." in refused("likelihood", tmp_path)
+    assert "shipped:ddpm_digits is the model of this name" in refused("likelihood", "ddpm_digits")
+    assert "It is a recipe: `unidiff run compare_exact`." in refused("likelihood", "compare_exact")
+    assert "--probes must be an integer from 1" in refused("likelihood", run, "--probes", 0)
+    assert "--tolerance must be a number >= 6e-08" in refused("likelihood", run, "--tolerance", 1e-30)
     assert "--count must be an integer from 1 to 4611686018427387904, got 0" in refused("likelihood", run, "--count", 0)
     assert "probes must be an integer from 1 to 1000000, got 0" in refused("likelihood", run, "--probes", 0)
     assert "other than these 9 levels" in refused("likelihood", run, "--levels", 9, "--count", 2)

@@ -36,6 +36,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a second or more
 def test_an_exact_model(tmp_path):
     result = unidiff("compare", write(tmp_path, EXACT), "--out", tmp_path / "out")
     assert result.code == 0, result
@@ -123,7 +124,7 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unidiff.evaluation.compare.sample", interrupted)
+    monkeypatch.setattr("unidiff.evaluation.compare.draw_samples", interrupted)
     words = ["--solvers", "ancestral", "--out", tmp_path / "out"]
     assert unidiff("compare", write(tmp_path, EXACT), *words).code == 130
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.yaml"]
@@ -242,7 +243,8 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
     assert "--solvers: " in refused("compare", runs / "ring", "--solvers", "ddimm")
     assert "integers separated by commas" in refused("compare", recipe, "--nfe", "5;6")
     assert "--nfe must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--nfe", "0")
-    assert "--steps 5: solvers are compared at equal" in refused("compare", recipe, "--steps", "5")
+    assert "--steps 5: --nfe is given too" in refused("compare", recipe, "--steps", "5", "--nfe", "5")
+    assert "--steps must be an integer from 1 to 1000000, got 0" in refused("compare", recipe, "--steps", "0")
     assert "--count must be an integer from 20 to 10000000, got 3" in refused("compare", recipe, "--count", 3)
     assert "not a run directory" in refused("compare", tmp_path)
     assert "not a run directory" in refused("compare", runs / "ring", recipe, *WORDS)

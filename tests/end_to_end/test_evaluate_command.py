@@ -31,6 +31,10 @@ def folder(tmp_path_factory) -> Path:
     assert unidiff("run", write(folder, tiny), "--out", folder / "ring").code == 0
     pixels = ud.data.Digits().open().values[:40]
     np.save(folder / "copies.npy", pixels.numpy())
+    broken = torch.zeros(25, 1, 8, 8)
+    broken[3, 0, 2, 2] = torch.nan
+    np.save(folder / "broken.npy", broken.numpy())
+    (folder / "empty").mkdir()
     (folder / "images").mkdir()
     for number, image in enumerate(pixels[:25]):
         Image.fromarray(image[0].numpy()).save(folder / "images" / f"{number:02d}.png")
@@ -68,6 +72,7 @@ def test_an_array_and_a_folder_of_images(folder, tmp_path):
         assert len(set(picture.convert("L").tobytes())) > 20
 
 
+@pytest.mark.slow  # a second or more
 def test_a_folder_of_photographs(tmp_path):
     generator = np.random.default_rng(0)
     for folder, size, count in (("data/train", 32, 40), ("data/test", 32, 20), ("samples", 48, 20)):
@@ -95,6 +100,7 @@ def test_a_folder_of_photographs(tmp_path):
     assert "takes samples of shape (3, 32, 32)" in refused("evaluate", *words, "--features", "photos")
 
 
+@pytest.mark.slow  # a second or more
 def test_a_run_under_several_solvers(folder, tmp_path):
     words = ["--solvers", "ddim@uniform,ancestral@uniform", "--nfe", "2,3", "--count", 30, "--out", tmp_path / "out"]
     result = unidiff("evaluate", folder / "ring", *words, "--csv", "--bits", 4)
@@ -152,15 +158,19 @@ def test_the_features_of_a_classifier(tmp_path):
     [
         (["copies.npy"], "--data: it is missing"),
         (["nowhere"], "nowhere: neither a run directory, nor a folder of images"),
-        (["copies.npy", "copies.npy", "--data", "digits"], "names each once"),
+        (["copies.npy", "copies.npy", "--data", "digits"], "copies.npy: this is named twice"),
         (["copies.npy", "--data", "digits", "--count", 5], "--count must be an integer from 20"),
         (
             ["copies.npy", "--data", "digits", "--features", "inception"],
             "--features must be 'digits', 'mnist', 'photos', 'pixels'",
         ),
-        (["copies.npy", "--data", "digits", "--nfe", "5"], "--nfe: this is an option of runs"),
+        (["copies.npy", "--data", "digits", "--nfe", "5"], "copies.npy: --nfe is an option of runs"),
         (["copies.npy", "--data", "{type: Digits, size: 9}"], "must hold samples"),
-        (["copies.npy", "--data", "dogs"], "dogs"),
+        (["copies.npy", "--data", "dogs"], "unidiff: --data dogs: unknown dataset 'dogs'"),
+        (["copies.npy", "--data", "copies.npy"], "--data '{type: ArrayFile, path: copies.npy}'"),
+        (["copies.npy", "--data", "digits", "--class", "3"], "--guidance and the like are options of runs"),
+        (["empty", "--data", "digits"], "empty: neither a run directory, nor a folder of images"),
+        (["broken.npy", "--data", "digits"], "broken.npy contains NaN or infinity, first in sample 3"),
         (["copies.npy", "--data", "digits", "--json", "--csv"], "mutually exclusive"),
         (["ring", "--solvers", "ddim"], "--nfe: it is missing"),
         (["ring", "--data", "digits"], "--data must have samples of (2,)"),

@@ -15,14 +15,14 @@ SHORT = {
     "fine_tuning": ["--steps", "40", "--count", "40", "--set", "backbone.width=8"],
     "nine_samplers": ["--count", "300"],
     "interpolation": ["--count", "3"],
-    "heat_gaussian_samplers": ["--side", "14"],
+    "heat_gaussian_samplers": ["--side", "10"],
     "heat_digits": ["--steps", "120", "--count", "80"],
     "heat_exact_posterior": ["--count", "200", "--images", "500"],
-    "heat_stochastic": ["--paths", "500"],
+    "heat_stochastic": ["--paths", "250"],
     "heat_per_sample": ["--steps", "80", "--count", "40"],
     "heat_mnist": ["--tiny"],
     "inverse_problems": ["--count", "4"],
-    "latent_digits": ["--codec-steps", "50", "--steps", "250", "--batch", "32", "--count", "100"],
+    "latent_digits": ["--codec-steps", "50", "--steps", "180", "--batch", "32", "--count", "60"],
 }
 
 

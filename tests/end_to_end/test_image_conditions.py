@@ -314,6 +314,7 @@ def fit(denoiser, source=SOURCE, **options):
     return ud.train(denoiser, source, ud.Denoising(), settings, conditioning=HOLES, **options)
 
 
+@pytest.mark.slow  # a second or more
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     whole = fit(model()).backbone.state_dict()
     with pytest.raises(Interrupted):

@@ -88,7 +88,7 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert bool(summary["data"]["stand_in"]) == offline
     assert ("8x8 digits" in result.err) == offline
     loaded = ud.load(tmp_path / "run")
-    told = loaded.recipe.conditioning
+    told = loaded.recipe.conditions()
     cond = {} if told is None else told.examples(loaded.recipe.data, 2, loaded.recipe.classes).cond
     assert loaded.sample(**cond).x.isfinite().all()
 

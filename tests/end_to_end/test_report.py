@@ -20,7 +20,7 @@ from tiny import RING, refused, unidiff, write
 import unidiff as ud
 from unidiff.errors import ParameterError
 from unidiff.run.directory import RunDirectory
-from unidiff.run.page import write_run_page
+from unidiff.run.page import lost_measurements, write_run_page
 from unidiff.run.shipped import SHIPPED, locate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -67,6 +67,24 @@ def test_the_command_reads_files_alone_and_escapes_names(tmp_path):
     assert "--out nosuch" not in message
     with pytest.raises(ParameterError, match="runs must be at least one run"):
         ud.report()
+
+
+def test_measurements_of_the_same_weights_are_not_lost(tmp_path):
+    shutil.copytree(locate("shipped:ddpm_digits"), run := tmp_path / "run")
+    page, said = ud.report(run), []
+    plain = page.read_text("utf-8")
+    full = plain.replace('"digest": "sha256', '"likelihood": {}, "neighbours": {}, "digest": "sha256', 1)
+    page.write_text(full, "utf-8")
+    message = refused("report", run)
+    assert "measurements of these weights that take minutes (neighbours, likelihood). Add --full" in message
+    write_run_page(RunDirectory(run), {}, said.append)  # at the end of a run that is resumed
+    assert said == [f"{page} is kept: it has measurements of these weights, made with --full."]
+    assert page.read_text("utf-8") == full
+    assert ud.report(run, overwrite=True).read_text("utf-8") == plain
+    page.write_text(full.replace('"digest": "sha256:', '"digest": "sha256:0', 1), "utf-8")  # of other weights
+    assert ud.report(run).read_text("utf-8") == plain
+    page.write_text(full[: len(full) // 2], "utf-8")  # damaged
+    assert lost_measurements(page, []) == []
 
 
 @pytest.mark.slow  # 1 s: an evaluation

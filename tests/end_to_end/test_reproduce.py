@@ -66,6 +66,7 @@ def test_the_docs_show_every_figure_with_its_command():
         assert f"](images/figures/{name}.png)" in page
 
 
+@pytest.mark.slow  # a second or more
 def test_figure_7_and_figures_of_one_noise(tmp_path):
     result = unidiff("reproduce", "higham-7", "higham-6", "--run", EXACT, "--quick", "--out", tmp_path / "out")
     assert result.code == 0, result

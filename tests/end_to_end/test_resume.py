@@ -204,7 +204,7 @@ def pictures(tmp_path):
     return folder, whole, write(tmp_path, {**FOLDER, "data": {**FOLDER["data"], "root": str(folder)}})
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("remedy", ["delete", "replace"])
 def test_a_damaged_image_does_not_end_a_run_for_good(pictures, tmp_path, remedy):
     folder, whole, path = pictures

@@ -187,7 +187,7 @@ def test_batches_do_not_change_samples(digits):
 # --- resuming ---
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 7])
 def test_resumed_metrics_and_weights_are_the_same(step, tmp_path):
     recipe = recipe_of(tmp_path, changed(RING, log_every=2))
@@ -275,6 +275,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_notice(tmp_path):
         ud.load(tmp_path / "run", report=said.append)
 
 
+@pytest.mark.slow  # a second or more
 def test_another_recipe_or_other_data_are_not_resumed(tmp_path):
     path = write(tmp_path, RING)
     assert unidiff("run", path, "--out", tmp_path / "run").code == 0
@@ -305,7 +306,7 @@ def test_interrupted_while_sampling(tmp_path):
     assert (tmp_path / "run/samples/grid.png").exists()
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("place", ["append_metrics", "save_samples", "save_loss_curve"])
 def test_a_full_disk_on_the_way_is_one_message(tmp_path, monkeypatch, place):
     def full(*args, **options):
@@ -350,13 +351,13 @@ def test_samples_that_are_not_finite_are_mentioned(tmp_path, monkeypatch):
     monkeypatch.setattr(generation_report, "draw", broken)
     listener = Listener()
     recipe_of(tmp_path).run(tmp_path / "run", listener)
-    assert listener.notices == ["1 of 4 samples are not finite. Use smaller steps in `sampling`."]
+    assert listener.notices == ["1 of 4 samples are not finite (number 1). Use more steps or less guidance."]
 
 
 # --- a long run says so ---
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize(("seconds", "steps", "warned"), [(0.5, 10000, True), (0.5, 5000, False), (25.0, 200, True)])
 def test_a_long_run_says_so_within_its_first_minute(tmp_path, monkeypatch, seconds, steps, warned):
     """A fake clock: every step takes `seconds`."""

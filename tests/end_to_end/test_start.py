@@ -294,6 +294,7 @@ def test_a_start_that_was_damaged_is_an_error(first, tmp_path):
     assert "start.safetensors: the file is missing or has changed since training" in message
 
 
+@pytest.mark.slow  # a second or more
 def test_resumed_with_its_teacher_and_not_with_another(first, tmp_path):
     shutil.copytree(first, tmp_path / "teacher")
     recipe = changed(TAUGHT, teacher=str(tmp_path / "teacher"))

@@ -16,7 +16,7 @@ from tiny import in_process
 
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.figures.equal_seconds import steps_in
-from unidiff.figures.study import Row, Study, Table, main, run_study
+from unidiff.figures.study import Row, Study, Table, main, redraw, run_study
 from unidiff.plot import Dots, save_dots
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,13 @@ def test_means_and_standard_errors_over_seeds(tmp_path):
     assert len(lines) == 9
     with Image.open(tmp_path / "squares.png") as picture:
         assert min(picture.size) > 100
+    before = (tmp_path / "squares.png").read_bytes()
+    (tmp_path / "squares.png").unlink()
+    assert redraw(SQUARES, tmp_path) == table
+    assert (tmp_path / "squares.png").read_bytes() == before
+    (tmp_path / "squares.json").write_text("[]")
+    with pytest.raises(RunFailed, match=r"squares\.json: cannot be read as the record of a study"):
+        redraw(SQUARES, tmp_path)
 
 
 def test_a_number_that_is_not_finite_costs_no_record(tmp_path):

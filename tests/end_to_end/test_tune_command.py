@@ -61,6 +61,8 @@ def test_mistakes_are_one_message_before_any_work(run, tmp_path, monkeypatch):
         assert "--at-guidance high" in refused("tune", run, *WORDS, "--at-guidance", "high")
         assert "`sampling` is what is tuned" in refused("tune", run, *WORDS, "--set", "sampling.seed=1")
     assert "--solvers: 'bogus'" in refused("tune", run, *WORDS[:-1], "bogus")
+    message = refused("tune", run, "--nfe", 3, "--solver", "heun", "--count", 20)
+    assert "takes 2 steps in 3 evaluations; 3 or more can be tuned. Name others, or raise nfe." in message
     assert "draw no noise" in refused("tune", run, *WORDS[:-1], "ancestral")
     assert "notes.yaml" in refused("sample", run, "--sampling", other)
     assert "none.yaml" in refused("sample", run, "--sampling", tmp_path / "none.yaml")

@@ -148,6 +148,7 @@ def test_gradients_are_had_in_any_mode(mode):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow  # a second or more
 def test_a_guided_model_has_a_likelihood():
     # Guided with scale 1 an unconditional mixture is one of its components: its log density is known.
     process = ud.VPSDE()

@@ -14,7 +14,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
-from unidiff.evaluation.budget import plan, probe
+from unidiff.evaluation.budget import plan, plan_steps, probe
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.compatibility import check_same_data
 from unidiff.recipe.registry import PUBLIC
@@ -122,7 +122,7 @@ class Opaque(ud.Denoiser):
         return self.exact(u, level)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.slow  # a second or more
 @every_process
 def test_the_flow_of_a_model_that_ends_at_t_min(process):
     top, low, variance = process.level(1.0), process.level(process.t_min), 0.25
@@ -134,6 +134,7 @@ def test_the_flow_of_a_model_that_ends_at_t_min(process):
     torch.testing.assert_close(flow.x, exact, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow  # a second or more
 def test_the_flow_says_how_right_it_is():
     ring = ud.data.Ring()
     model = ud.GaussianMixture(ud.DDPM(), *ring.mixture)
@@ -148,6 +149,7 @@ def test_the_flow_says_how_right_it_is():
     assert limited.error > 0
 
 
+@pytest.mark.slow  # a second or more
 def test_the_flow_does_not_depend_on_the_batch_and_takes_the_seeds():
     model = ud.GaussianMixture(ud.DDPM(), *ud.data.Ring().mixture)
     whole, parts = (ud.evaluation.reference_flow(model, (2,), 10, tolerance=1e-3, batch=batch).x for batch in (10, 3))
@@ -256,6 +258,24 @@ def test_the_most_steps_that_a_budget_buys(solver, expected):
     assert [run.requested for run in runs] == [1, 4, 50]
     assert note == ""
     assert all(run.deterministic for run in runs)
+
+
+def test_numbers_of_steps_in_place_of_evaluations():
+    model = gaussian(ud.DDPM())
+    found = ud.compare(model, [(ud.DDIM(), UNIFORM), (Twice(), UNIFORM)], steps=[4, 2], seeds=20, tolerance=1e-2)
+    assert [(row.label.split()[0], row.steps, row.requested, row.nfe) for row in found.rows] == [
+        *[("DDIM", 2, 2, 2), ("DDIM", 4, 4, 4)],
+        *[("Twice", 2, 2, 3), ("Twice", 4, 4, 7)],  # 2 N - 1
+    ]
+    runs, note = plan_steps(SolverSpec(ud.DDIM(), FromTwo()), ud.DDPM(), (2,), [1, 5])
+    assert [run.spec.grid.steps for run in runs] == [5]
+    assert note.endswith("is left out at 1 steps: it needs at least 2.")
+    (run,), note = plan_steps(SolverSpec(ud.DDIM(), ud.Native()), ud.DDPM(T=30), (2,), [5])
+    assert (run.requested, note, run.spec.grid) == (None, "", ud.Native())
+    with pytest.raises(ParameterError, match="steps must be empty where `nfes` are given"):
+        ud.compare(model, ud.DDIM(), [5], steps=[5], seeds=20)
+    with pytest.raises(ParameterError, match="nfe must be a list of at least one integer"):
+        ud.compare(model, ud.DDIM(), seeds=20)
 
 
 @dataclass(frozen=True)
@@ -643,7 +663,7 @@ class Tilted(ud.Denoiser):
         return ud.Prediction((u - level.sigma * eps) / level.alpha, eps, level)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("scale", [0.0, 3.0, 1.0])
 def test_a_guided_model_is_compared_as_guided(scale):
     mixture = ud.GaussianMixture(ud.VPSDE(), MEANS, 0.05)

@@ -64,6 +64,7 @@ def test_energy_distance_of_two_gaussians(shift):
     assert estimate.error < 0.06
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_energy_distance_has_no_bias_and_knows_its_error(shift):
     repeats = 300

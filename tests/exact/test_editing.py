@@ -188,6 +188,7 @@ def test_inpainting_of_independent_pixels_is_exact(solver, bound):
     torch.testing.assert_close(covariance, expected[1], rtol=0, atol=bound)
 
 
+@pytest.mark.slow  # a second or more
 def test_resampling_takes_the_bias_of_replacement_away():
     # Against the exact conditional, N(0.8, 0.36); the moments are exact, nothing is drawn. Table: docs/inverse.md.
     model = ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=F64))
@@ -245,6 +246,7 @@ def test_noising_again_is_the_forward_process(process):
     assert math.hypot(of_eps, of_z) == pytest.approx(t.sigma, rel=1e-12)
 
 
+@pytest.mark.slow  # a second or more
 def test_variations_of_gaussian_data_are_in_closed_form():
     # VE to 80: the latent is (x - m) / sqrt(C) to 0.002^2 / C at one end and m / 80 at the other.
     C, m, x = 0.3, 0.4, torch.tensor([1.1], dtype=F64)

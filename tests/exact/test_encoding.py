@@ -41,7 +41,7 @@ def test_latents_of_a_gaussian_are_in_closed_form(process):
     assert (ud.decode(model, expected, tight) - x).abs().max() < bound
 
 
-@pytest.mark.cases(2)
+@pytest.mark.slow  # a second or more
 @every_process
 def test_the_round_trip_is_the_identity_up_to_the_order_of_the_solver(process):
     model, x = draws(process)

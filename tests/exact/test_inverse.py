@@ -345,7 +345,7 @@ def test_clear_measurements_of_a_mixture_are_followed(cls, bias):
     assert ((x.mean(0) - mean).abs() < 5 * covariance.diagonal().sqrt() / math.sqrt(n) + bias).all()
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("s", [1.0, 0.5])
 def test_dps_is_biased_as_stated(s):
     # N(0, 1) measured with noise s on a VP process, whose flow under DPS is du / da = -(u - y / sqrt(a)) / (2 s^2) in
@@ -426,6 +426,7 @@ def test_bad_posteriors_are_refused():
         ud.inverse.conditioned(blurred, ud.inverse.HeatBlur((16,), 8.0), torch.zeros(16))
 
 
+@pytest.mark.cases(15)
 @pytest.mark.parametrize("solver", instances(ud.Solver), ids=repr)
 def test_every_posterior_runs_under_every_solver(solver):
     process = ud.NCSN(0.05, 20.0, 6)

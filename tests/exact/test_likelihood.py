@@ -77,7 +77,7 @@ class Gaussian:
 
 @pytest.mark.slow  # 3 s a process
 @pytest.mark.cases(1)
-@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
+@pytest.mark.parametrize("process", PROCESSES[::2], ids=lambda process: type(process).__name__)
 def test_exact_trace_is_the_closed_form_within_1e_5_nats(process):
     truth = Gaussian(process)
     x = truth.draw(4)
@@ -249,7 +249,7 @@ def estimates(truth: Gaussian, x: torch.Tensor, probes: torch.Tensor) -> torch.T
     return truth.log_prob(x) - matrix.trace() + quadratic
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("cls", [ud.Hutchinson, ud.GaussianHutchinson])
 def test_every_probe_gives_its_closed_form(cls):
     truth = Gaussian(ud.FlowMatching())
@@ -344,6 +344,7 @@ def test_dequantisation_in_closed_form():
     assert len(found.log_prob.unique()) == n
 
 
+@pytest.mark.slow  # a second or more
 def test_probabilities_of_bins_sum_to_at_most_one():
     levels, n = 9, 300
     process = ud.FlowMatching()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import unidiff as ud
 from unidiff.backbone.low_rank import LowRank, LowRankLinear, add_low_rank, low_rank_layers, merge_low_rank
-from unidiff.data.sheared import sheared
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.data.sheared import sheared, slant
+from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.run.origin import _read_start
 
 F64 = torch.float64
@@ -159,4 +160,32 @@ def test_a_sheared_ramp_is_a_ramp():
     found = sheared((0.1 * c - 0.05 * r)[None, None], 0.4)[0, 0]
     expected = 0.1 * (c + 0.4 * (r - 2.5)) - 0.05 * r
     assert (found - expected)[:, 1:8].abs().max() < 1e-14
+    # Ink 1 in column 2 + r of row r is a line of slope 1, and a column has slope 0: exact in small integers.
+    line = 2 * torch.eye(6, 9, dtype=F64)[None, None].roll(2, 3) - 1
+    assert slant(line) == 1
+    assert slant(line.sort(3).values) == 0
     assert ud.data.ShearedDigits(only=(3, 0)).open("test").labels.unique().tolist() == [0, 3]
+
+
+def test_data_sets_as_one(tmp_path):
+    base, new = ud.data.Digits(), ud.data.ShearedDigits(only=(3,))
+    both = ud.data.Concatenated((base, new), (1, 3))
+    assert (both.shape, both.classes, both.features) == (base.shape, base.classes, base.features)
+    source, parts = both.open(), [base.open(), new.open()]
+    n, m = map(len, parts)
+    assert len(source) == n + 3 * m
+    rows = torch.tensor([0, n + 3 * m - 1, n, n + m, n - 1])
+    x, label = source.examples(rows)
+    expected = [parts[0].batch(torch.tensor([0, n - 1])), parts[1].batch(torch.tensor([m - 1, 0, 0]))]
+    assert torch.equal(x[[0, 4]], expected[0])
+    assert torch.equal(x[1:4], expected[1])
+    assert label.tolist()[1:4] == [3, 3, 3]
+    assert len({source.checksum, ud.data.Concatenated((base, new)).open().checksum, parts[0].checksum}) == 3
+    values = tmp_path / "values.npy"
+    np.save(values, np.zeros((20, 1, 8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"values\.npy train has no labels, and another part has"):
+        ud.data.Concatenated((base, ud.data.ArrayFile(str(values)))).open()
+    with pytest.raises(ParameterError, match=r"parts\[1\] must have samples of shape \(1, 8, 8\), as parts\[0\]"):
+        _ = ud.data.Concatenated((base, ud.data.MNIST())).shape
+    with pytest.raises(ParameterError, match="repeats must be one integer >= 1 for each of 2 parts"):
+        ud.data.Concatenated((base, new), (1,))

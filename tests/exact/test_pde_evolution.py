@@ -93,6 +93,7 @@ def chebyshev(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (1 - x) / 2, -2 * D, weights / 2
 
 
+@pytest.mark.slow  # a second or more
 def test_in_the_continuum_it_is_the_direct_integration():
     # Chebyshev collocation of the equation itself: no cosine and no eigenvalue goes into it.
     x, D, weights = chebyshev(36)

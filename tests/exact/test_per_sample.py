@@ -212,7 +212,7 @@ def test_samplers_agree_in_the_limit_with_their_orders():
     # One flow, two ways to walk it, on steps equal in t to where the images are half decided.
     process = measured(X[:20])
     model = PerSamplePosterior(process, X[:20])
-    start = started(process.linear, images(30, 1, 8, 8))
+    start = started(process.linear, images(10, 1, 8, 8))
 
     def end(solver, steps):
         u = start
@@ -257,6 +257,7 @@ def chi_square(model, x):
 
 
 # Mean 9 and standard deviation sqrt(18): above 9 + 5 sqrt(18) = 30 with a probability of 4e-4.
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("solver", [ud.PosteriorDDIM(), ud.VelocityFlow()], ids=repr)
 def test_exact_samplers_draw_the_data_with_their_frequencies(solver, few):
     x = solver.sample(few, ud.ArcLength(40), seeds=COUNT)
@@ -309,6 +310,7 @@ class Exact(nn.Module):
         return self.factor * process.basis.inverse(v)
 
 
+@pytest.mark.slow  # a second or more
 def test_the_loss_is_least_for_the_expected_velocity():
     # E |f v - target|^2 - E |v - target|^2 = (f - 1)^2 E |v|^2 where v is the conditional expectation: the cross term,
     # 2 (f - 1) E v (v - target), has mean 0. Five standard errors of it.

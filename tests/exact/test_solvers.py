@@ -250,9 +250,7 @@ def moments_at_t_min(solver, process, m: float, C: float, steps: int) -> tuple[f
 
 @pytest.mark.cases(2)
 @every_process
-@pytest.mark.parametrize(
-    "solver", [Ancestral(), Ancestral(0.5), Ancestral(1.0), DDIM(), DDIM(0.5), DDIM(1.0)], ids=repr
-)
+@pytest.mark.parametrize("solver", [Ancestral(), Ancestral(1.0), DDIM(0.5)], ids=repr)
 def test_distribution_converges_with_order_1(process, solver):
     # Without sampling: the variance at t_min against alpha^2 C + sigma^2. C is neither 0 (where the small variance is
     # exact) nor 1 (where the large one is). Between the two variances the next term of the error is of relative size

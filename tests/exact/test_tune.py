@@ -103,6 +103,7 @@ def error_of(process, model, solver, grid, seeds):
     return float((x - truth).square().mean().sqrt())
 
 
+@pytest.mark.slow  # a second or more
 def test_weights_fitted_to_a_gaussian_reach_its_closed_form_on_held_out_seeds_and_on_other_gaussians():
     # All errors of an isotropic Gaussian are one factor times the start, and the end is an affine function of the last
     # row of weights: its derivative is exact, and Newton's step ends at 0 but for the flow's own tolerance. The factor

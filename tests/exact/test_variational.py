@@ -157,6 +157,7 @@ def test_steps_are_equation_12_of_ho_et_al(variance):
 # ---------------------------------------------------------------------------------------------- the bound as a whole
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("process", [ud.DDPM(T=5), ud.DDPM(), ud.VPSDE(t_min=0.05)], ids=["T = 5", "T = 1000", "VPSDE"])
 def test_standard_normal_data_have_no_gap(process):
     # A variance-preserving process leaves N(0, I) alone, so the reverse chain is Gaussian with the large variance, and
@@ -199,6 +200,7 @@ def test_the_bound_is_below_the_likelihood_and_closes_at_order_one():
         assert abs(float(measured) - gap) < 5 * float(error)
 
 
+@pytest.mark.slow  # a second or more
 def test_the_bound_is_below_the_flows_likelihood_on_the_same_data():
     truth = Gaussian(ud.NCSN(0.02, 50.0, 50))
     x = truth.draw(500)

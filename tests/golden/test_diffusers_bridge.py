@@ -315,6 +315,7 @@ def test_predictions_on_every_table(tmp_path, table, prediction):
         assert (ours.x0 - theirs).abs().max() < PICTURES * max(1.0, float(theirs.abs().max()))
 
 
+@pytest.mark.slow  # a second or more
 def test_other_samplers_of_a_table_tell_the_same_model(tmp_path):
     """As saved after `pipeline.scheduler = Other.from_config(pipeline.scheduler.config)`, each from the last."""
     values = {"num_train_timesteps": 50, "beta_start": 0.001, "beta_end": 0.02, "clip_sample": False}

@@ -120,6 +120,7 @@ def test_a_learned_variance(tmp_path, monkeypatch):
     assert same_weights(load(tmp_path / "model").backbone, run.denoiser.backbone)
 
 
+@pytest.mark.slow  # a second or more
 def test_ddim_of_the_same_folder(tmp_path, monkeypatch):
     run = made(tmp_path, process={"type": "VPSDE"})
     export(run, tmp_path / "model")

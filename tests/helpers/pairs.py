@@ -26,10 +26,12 @@ def rotating(
     second: Sequence[Second],
     count: int = 4,
     kind: Callable[[Second], Hashable] = lambda _: None,
+    most: int | None = None,
 ) -> list[Any]:
     """Pairs for `parametrize`: each of the first with `count` of the second, and with at least one of each kind.
 
-    The next of the first takes the next of each kind, so that all of the second have their turn.
+    The next of the first takes the next of each kind, so that all of the second have their turn. With `most`, each of
+    the first meets only so many of the second in `make test-all`, again in turn.
     """
     groups: dict[Hashable, list[int]] = {}
     for place, value in enumerate(second):
@@ -39,11 +41,14 @@ def rotating(
         chosen = [places[turn % len(places)] for places in groups.values()]
         rest = [place for place in range(len(second)) if place not in chosen]
         shift = turn * count % max(1, len(rest))
-        chosen += (rest[shift:] + rest[:shift])[: max(0, count - len(chosen))]
+        rest = rest[shift:] + rest[:shift]
+        chosen += rest[: max(0, count - len(chosen))]
+        kept = (chosen + [place for place in rest if place not in chosen])[:most]
         pairs += [
             # All pairs of a product take minutes: the others wait for `make test-all`.
             pytest.param(one, other, marks=() if place in chosen else pytest.mark.slow)
             for place, other in enumerate(second)
+            if place in kept
         ]
     return pairs
 

@@ -114,6 +114,7 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "Pretrained": [],  # of a folder that diffusers saved: golden/test_diffusers_tuning.py
     "Latent": [{"data": ud.data.Digits(16), "codec": "runs/none"}],
     "ArrayFile": [{"path": "points.npy"}],
+    "Concatenated": [{"parts": (ud.data.Digits(), ud.data.ShearedDigits()), "repeats": (1, 2)}],
     "Unavailable": [{"sample_shape": (2,), "class_count": 3}],
     "TorchOptimizer": [{"name": "SGD"}, {"name": "RAdam", "arguments": {"betas": [0.8, 0.9]}}],
     "Pairs": [{"path": "noise.npy"}],

@@ -67,6 +67,7 @@ def recordings(monkeypatch):
     return made
 
 
+@pytest.mark.slow  # a second or more
 def test_a_recorded_network_gives_the_same_samples(recordings):
     model = guided()
     twin = model.with_networks(acceleration._Recorded)

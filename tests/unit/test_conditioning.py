@@ -143,6 +143,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a second or more
 def test_samples_of_classes_from_the_command_line(runs, tmp_path):
     words = ["sample", runs / "classes", "--array", tmp_path / "x.npy", "--out", tmp_path / "x.png", "--json"]
     result = unidiff(*words, "--class", "3,0,7", "--count", 2, "--guidance", 2.5)

@@ -48,6 +48,7 @@ def test_a_repr_is_a_line(results):
     assert repr(IMAGES).endswith(f"network=UNet of {weights:,} weights)")
 
 
+@pytest.mark.slow  # a second or more
 def test_a_notebook_shows_a_table_and_a_picture(results):
     for result in results.values():
         page = result._repr_html_()

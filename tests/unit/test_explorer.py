@@ -76,6 +76,7 @@ def test_the_score_of_the_ring_is_the_gradient_of_its_density():
     torch.testing.assert_close(ring.score_field(exact, 0.3, points), u.grad, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow  # a second or more
 def test_paths_of_the_ring_are_those_of_the_library():
     drawn = ring.paths("flow matching", Method("Heun", "Uniform", 6), seed=1, count=3)
     model = ring.model("flow matching")
@@ -111,11 +112,12 @@ def test_only_what_a_process_allows_can_be_chosen():
 def test_a_mistake_is_a_sentence_on_the_page():
     @answered
     def draw(steps):
-        yield picture(heat.figure(heat.solve("a peak", -2)), "heat")
+        yield picture(heat.figures(heat.solve("a peak", -2)), "heat")
         Method(steps=steps).spec(ud.VPSDE())
 
     first, second = draw(0)
-    assert first.startswith('<div class="picture"><img src="data:image/png;base64,')
+    assert first.startswith('<div class="picture">')
+    assert first.count('<img src="data:image/png;base64,') == 4
     assert second == '<p role="alert">steps must be an integer from 1 to 1000000, got 0</p>'
 
 

@@ -152,6 +152,7 @@ def test_a_process_that_changes_or_has_no_hash():
     assert torch.equal(draw(model(Unhashable(notes=[])), SOLVERS[1]), draw(model(ud.VPSDE()), SOLVERS[1]))
 
 
+@pytest.mark.slow  # a second or more
 def test_a_model_is_not_kept():
     denoiser = model()
     draw(denoiser, SOLVERS[1])

@@ -82,6 +82,7 @@ def test_sampling_and_likelihood_name_the_batch():
             call()
 
 
+@pytest.mark.slow  # a second or more
 def test_training_keeps_its_checkpoint_and_goes_on(tmp_path, monkeypatch):
     original, calls = MLP.forward, 0
 
@@ -171,7 +172,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypa
 
 def test_a_batch_whose_activations_do_not_fit_is_refused_before_sampling(monkeypatch):
     """The widest layer has 16 numbers, and the SiLU after it 16 more: 128 bytes a sample, its table of any size."""
-    monkeypatch.setattr("unidiff.solver.sample.memory_of", lambda device: 100 * 128)
+    monkeypatch.setattr("unidiff.solver.request.memory_of", lambda device: 100 * 128)
     monkeypatch.setattr(memory, "memory_of", lambda device="cpu": 100 * 128)
     seen: list[int] = []
 

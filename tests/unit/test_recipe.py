@@ -366,7 +366,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@settings(deadline=None, max_examples=25)  # other work on the machine is no failure
+@settings(deadline=None, max_examples=10)  # other work on the machine is no failure
 @given(
     st.dictionaries(
         keys,

@@ -506,7 +506,7 @@ def test_resumed_is_the_same_bit_for_bit(case, tmp_path):
     expected = checkpoints.load(print)
     assert equal(dict(model.backbone.state_dict()), dict(expected.ema))
     assert not equal(dict(expected.ema), dict(expected.model))
-    for step in range(1, plan.steps):
+    for step in sorted({1, plan.steps // 2, plan.steps - 1}):
         checkpoints = Checkpoints(tmp_path / str(step))
         seen = []
         with pytest.raises(Interrupted, match=f"step {step}"):

@@ -18,9 +18,11 @@ from unidiff.plot.figure import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["INITIAL", "TIMES", "field", "figure", "solve", "words"]
+__all__ = ["INITIAL", "RANDOM", "TIMES", "field", "figures", "solve", "words"]
 
 TIMES = (-5.0, 0.0)  # log10 t, the ends of the slider
+RANDOM = "white noise"  # the initial field that depends on a seed
+_PANEL = (3.6, 2.9)  # inches
 _POINTS = 256
 _FIRST, _DRAWN = 40, 6  # modes of the bars, and of the curves
 _OF_CURVES = 101  # times
@@ -34,7 +36,7 @@ INITIAL: dict[str, Callable[[Tensor, int], Tensor]] = {
     "two waves": lambda x, seed: (9 * x).sin() + 0.5 * (40 * x).cos(),
     "a step": lambda x, seed: torch.where(x < 0.35, 1.0, -1.0).double(),
     "a peak": lambda x, seed: torch.exp(-(((x - 0.3) / 0.02) ** 2)),
-    "white noise": _rough,
+    RANDOM: _rough,
 }
 
 
@@ -79,30 +81,32 @@ def words(flow: Flow) -> str:
 
 
 @style()
-def figure(flow: Flow, renormalised: bool = True) -> Figure:
+def figures(flow: Flow, renormalised: bool = True) -> list[Figure]:
     """The field at 0 and t, the sizes of its modes, the shares of gradient energy over time, and the multiplier r."""
-    whole, (left, middle, right, last) = new_figure(2, (7.2, 5.4), 2)
+    panels, axes = zip(*(new_figure(1, _PANEL) for _ in range(4)))
+    (field_ax,), (modes_ax,), (shares_ax,), (r_ax,) = axes
     values, x = field(flow, renormalised), flow.domain.points[0]
-    left.plot(x, values[0], color="0.7", label="t = 0")
-    left.plot(x, values[1], color=COLOURS[1], label=f"t = {float(flow.times[1]):.3g}")
-    left.set(xlabel="x", ylabel="u(x, t)", title="field")
-    left.legend()
+    field_ax.plot(x, values[0], color="0.55", linestyle=(0, (4, 2)), label="t = 0")
+    field_ax.plot(x, values[1], color=COLOURS[1], label=f"t = {float(flow.times[1]):.3g}")
+    field_ax.set(xlabel="x", ylabel="u(x, t)", title="field")
+    field_ax.legend()
     scale = torch.ones(len(flow.times)) if renormalised else flow.growth.neg().exp()
     sizes = (flow.modes * scale[:, None]).abs()[:2, 1 : _FIRST + 1].clamp(min=1e-12)
     modes = range(1, _FIRST + 1)
-    middle.scatter(modes, sizes[0], s=12, color="0.7")
-    middle.vlines(modes, 1e-12, sizes[1], color=COLOURS[1], linewidth=2)
-    middle.set(xlabel="mode k", ylabel="$|u_k|$", yscale="log", title="modes")
-    middle.set_ylim(1e-6 * float(sizes.max()), 3 * float(sizes.max()))
+    modes_ax.scatter(modes, sizes[0], s=12, color="0.55", label="t = 0")
+    modes_ax.vlines(modes, 1e-12, sizes[1], color=COLOURS[1], linewidth=2, label=f"t = {float(flow.times[1]):.3g}")
+    modes_ax.set(xlabel="mode k", ylabel="$|u_k|$", yscale="log", title="modes")
+    modes_ax.set_ylim(1e-6 * float(sizes.max()), 3 * float(sizes.max()))
+    modes_ax.legend()
     times, shares = flow.times[2:], flow.shares[2:, 1:]
     # Those that have the largest share at some time: the others would lie on the axis.
     leading = sorted(shares.amax(0).topk(min(_DRAWN, shares.shape[1])).indices.tolist())
     for number, k in enumerate(leading):
-        right.plot(times, shares[:, k], label=f"k = {k + 1}", **look(number, len(times)))
-    right.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
-    right.set(xlabel="t", ylabel="share", xscale="log", ylim=(0, 1), title="shares of the gradient energy")
-    right.legend(handlelength=1.8, fontsize=7)
-    last.plot(times, flow.r[2:], color=COLOURS[0])
-    last.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
-    last.set(xlabel="t", ylabel="r(t)", xscale="log", yscale="log", title="multiplier of the renormalised equation")
-    return whole
+        shares_ax.plot(times, shares[:, k], label=f"k = {k + 1}", **look(number, len(times)))
+    shares_ax.set(xlabel="t", ylabel="share", xscale="log", ylim=(0, 1), title="shares of the gradient energy")
+    shares_ax.legend(handlelength=1.8, fontsize=7)
+    r_ax.plot(times, flow.r[2:], color=COLOURS[0])
+    r_ax.set(xlabel="t", ylabel="r(t)", xscale="log", yscale="log", title="multiplier r(t)")
+    for ax in (shares_ax, r_ax):
+        ax.axvline(float(flow.times[1]), color="0.35", linestyle=(0, (4, 2)), linewidth=1.2)
+    return list(panels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["page"]
 _ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "explorer"}  # all share the processor
 _ALL = "each in turn"
 _UNGUIDED = 1.0  # a scale
+_SHEET = "32rem"  # of a square of samples
 
 
 def answered(drawn: Callable[..., Iterator[Markup]]) -> Callable[..., Iterator[Markup]]:
@@ -74,20 +76,36 @@ def _samples(gr: Any, explored: samples.Explored, blocks: Any) -> None:
             count = gr.Slider(1, 64, samples.Request.count, step=1, label="samples")
         with gr.Column(scale=2, min_width=320):
             shown = gr.HTML(min_height=400, elem_id="samples")
+            distance = gr.HTML(elem_id="distance")
 
-    @answered
-    def draw(
+    def asked(
         solver: str, grid: str, steps: float, eta: float, label: str, scale: float, seed: float, count: float
-    ) -> Iterator[Markup]:
+    ) -> samples.Request:
         every = range(classes or 0) if label == _ALL else [int(label)]
         guidance = None if scale == _UNGUIDED or not classes else scale
-        request = samples.Request(Method(solver, grid, int(steps), eta), int(seed), int(count), tuple(every), guidance)
-        drawn = samples.draw(explored, request)
-        figure, alt = drawn.figure(), f"{int(count)} samples"
-        yield picture(figure, alt, drawn.words(), "" if drawn.random else "Following the flow of the model ...")
-        yield picture(figure, alt, drawn.words(), samples.error_of(explored, request, drawn)[1])
+        return samples.Request(Method(solver, grid, int(steps), eta), int(seed), int(count), tuple(every), guidance)
 
-    _live(gr, blocks, draw, [solver, grid, steps, eta, label, scale, seed, count], shown)
+    @answered
+    def sheet(*values: Any) -> Iterator[Markup]:
+        drawn = samples.draw(explored, asked(*values))
+        yield picture([drawn.figure()], f"{len(drawn.images)} samples", drawn.words(), width=_SHEET)
+
+    def draw(*values: Any) -> Iterator[tuple[Markup, str]]:
+        for image in sheet(*values):
+            yield image, ""  # the distance of the samples before them
+
+    def judge(*values: Any) -> Iterator[Markup]:
+        with suppress(UnidiffError):  # said in place of the picture
+            request = asked(*values)
+            drawn = samples.draw(explored, request)
+            if not drawn.random:
+                yield element("p", "Following the flow of the model ...")
+            yield element("p", samples.error_of(explored, request, drawn)[1])
+
+    controls = [solver, grid, steps, eta, label, scale, seed, count]
+    # The flow may take a minute, during which the other tabs answer.
+    own: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "reference", "show_progress": "hidden"}
+    _live(gr, blocks, draw, controls, [shown, distance]).then(judge, controls, distance, **own)
 
 
 def _noise(gr: Any, explored: samples.Explored, blocks: Any) -> None:
@@ -107,7 +125,7 @@ def _noise(gr: Any, explored: samples.Explored, blocks: Any) -> None:
     @answered
     def draw(t: float, index: float, seed: float) -> Iterator[Markup]:
         state = noise.noised(explored, int(index), t, int(seed))
-        yield picture(state.figure(), "data, noisy data and the guess of the model", state.words())
+        yield picture([state.figure()], "data, noisy data and the guess of the model", state.words())
 
     _live(gr, blocks, draw, [t, index, seed], shown)
 
@@ -131,7 +149,7 @@ def _ring(gr: Any, blocks: Any) -> None:
     ) -> Iterator[Markup]:
         drawn = ring.paths(process, Method(solver, grid, int(steps), eta), int(seed), int(count))
         words = "Circles are the eight Gaussians; dots on the left are the samples at the nearest time of the grid."
-        yield picture(ring.figure(process, t, drawn), "score field and paths of samples", drawn.words(), words)
+        yield picture(ring.figures(process, t, drawn), "score field and paths of samples", drawn.words(), words)
 
     def fitting(process: str) -> tuple[Any, Any]:
         own = ring.PROCESSES[process]
@@ -147,15 +165,19 @@ def _heat(gr: Any, blocks: Any) -> None:
             initial = gr.Dropdown([*heat.INITIAL], value=next(iter(heat.INITIAL)), label="initial field")
             log_time = gr.Slider(*heat.TIMES, -3, step=0.05, label="log10 of time t")
             kept = gr.Checkbox(True, label="keep the gradient energy (renormalised equation)")
-            seed = gr.Slider(0, 1000, 0, step=1, label="seed of white noise")
+            seed = gr.Slider(0, 1000, 0, step=1, label="seed of white noise", visible=False)
         with gr.Column(scale=2, min_width=320):
             shown = gr.HTML(min_height=400, elem_id="heat")
 
     @answered
     def draw(initial: str, log_time: float, kept: bool, seed: float) -> Iterator[Markup]:
         flow = heat.solve(initial, log_time, int(seed))
-        yield picture(heat.figure(flow, kept), "field, modes, and shares of gradient energy", heat.words(flow))
+        yield picture(heat.figures(flow, kept), "field, modes, and shares of gradient energy", heat.words(flow))
 
+    def fitting(initial: str) -> Any:
+        return gr.update(visible=initial == heat.RANDOM)
+
+    initial.input(fitting, initial, seed, show_progress="hidden", **_ONE_AT_A_TIME)
     _live(gr, blocks, draw, [initial, log_time, kept, seed], shown)
 
 
@@ -175,7 +197,7 @@ def _method(gr: Any, of_solvers: Sequence[str], of_grids: Sequence[str]) -> tupl
     return solver, grid, steps, eta
 
 
-def _live(gr: Any, blocks: Any, draw: Callable[..., Any], controls: Sequence[Any], shown: Any) -> None:
+def _live(gr: Any, blocks: Any, draw: Callable[..., Any], controls: Sequence[Any], shown: Any) -> Any:
     """Draw when the page opens and whenever a control changes; of changes meanwhile only the last one counts."""
     when = [blocks.load, *(control.change for control in controls)]
-    gr.on(when, draw, [*controls], shown, trigger_mode="always_last", show_progress="minimal", **_ONE_AT_A_TIME)
+    return gr.on(when, draw, [*controls], shown, trigger_mode="always_last", show_progress="minimal", **_ONE_AT_A_TIME)

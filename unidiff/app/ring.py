@@ -27,7 +27,7 @@ from unidiff.solver.sample import Solution, sample
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PROCESSES", "Paths", "figure", "model", "paths", "score_field"]
+__all__ = ["PROCESSES", "Paths", "figures", "model", "paths", "score_field"]
 
 PROCESSES: dict[str, Process] = {
     "VP-SDE": VPSDE(),
@@ -114,7 +114,7 @@ def _flow(process: str, seed: int, count: int) -> Flow:
 
 
 @style()
-def figure(process: str, t: float, drawn: Paths) -> Figure:
+def figures(process: str, t: float, drawn: Paths) -> list[Figure]:
     """The score field at time t, with the states of samples at about that time, and the paths of the samples."""
     from matplotlib.colors import LogNorm
 
@@ -125,11 +125,11 @@ def figure(process: str, t: float, drawn: Paths) -> Figure:
     size = score.norm(dim=1)
     size = size.clamp(min=float(size.quantile(0.02)))  # at the centre of the ring it is 0
     arrows = (score / size[:, None]).numpy()
-    whole, (left, right) = new_figure(2, (7.2, 3.6))
+    panels, ((left,), (right,)) = zip(*(new_figure(1, (side, 3.6)) for side in (3.9, 3.3)))
     drawing = left.quiver(
         *points.T.numpy(), *arrows.T, size.numpy(), cmap="viridis", norm=LogNorm(), scale=_ARROWS * 1.3, width=0.004
     )
-    whole.colorbar(drawing, ax=left, label="length of the score", shrink=0.7)
+    panels[0].colorbar(drawing, ax=left, label="length of the score", shrink=0.7)
     near = min(drawn.solution.path, key=lambda state: abs(state.t - t))
     left.scatter(*near.u.T.numpy(), s=14, color=COLOURS[1], edgecolors="white", linewidths=0.5, zorder=3)
     left.set_title(f"score at t = {t:.2f}")
@@ -141,4 +141,4 @@ def figure(process: str, t: float, drawn: Paths) -> Figure:
     for ax in (left, right):
         ax.set(xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), xlabel="$x_1$", ylabel="$x_2$")
         ax.set_aspect("equal")
-    return whole
+    return list(panels)

@@ -16,7 +16,8 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require_whole
 from unidiff.evaluation.conditional import rms
 from unidiff.evaluation.reference import Flow, reference_flow
-from unidiff.solver.sample import Solution, sample
+from unidiff.solver.finite import not_finite
+from unidiff.solver.sample import Solution, draw_samples
 from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.conditioned import conditioned
 from unidiff.tasks.generation import GenerationRun
@@ -106,11 +107,12 @@ class Drawn:
     def words(self) -> str:
         """How they were drawn."""
         steps, nfe = len(self.solution.times) - 1, self.solution.nfe
-        broken = int((~self.solution.x.isfinite()).flatten(1).any(1).sum())
-        lost = f" {broken} of {len(self.images)} samples are not finite: take more steps." if broken else ""
-        return f"{self.spec.label}: {steps} steps, {nfe} evaluations per sample, {self.seconds:.2f} s.{lost}"
+        problem = not_finite(self.solution.x)
+        said = f"{self.spec.label}: {steps} steps, {nfe} evaluations per sample, {self.seconds:.2f} s."
+        return said if problem is None else f"{said} {problem}"
 
 
+@lru_cache(maxsize=2)  # the picture is drawn, and then the distance is measured
 def draw(explored: Explored, request: Request) -> Drawn:
     """Draw samples, exactly those of `unidiff.sample` with the same model, solver, grid and seeds.
 
@@ -120,7 +122,8 @@ def draw(explored: Explored, request: Request) -> Drawn:
     run, begun = explored.run, time.perf_counter()
     denoiser, cond = explored.model(request)
     spec = request.method.spec(denoiser.process)
-    solution = sample(denoiser, spec.solver, spec.grid, explored.shape, request.seeds, device=_device(run), **cond)
+    options = {"device": _device(run), **cond}
+    solution = draw_samples(denoiser, spec.solver, spec.grid, explored.shape, request.seeds, **options)
     images = run.recipe.data.decode(solution.x)
     seconds = time.perf_counter() - begun
     random = draws_noise(spec, denoiser.process, explored.shape)

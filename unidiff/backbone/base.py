@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named, require_distinct
-from unidiff.condition.image import Image
+from unidiff.condition.image import Control, Image
 from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError, require, require_whole
+
+if TYPE_CHECKING:
+    from unidiff.backbone.control import ControlBranch
 
 __all__ = ["DEEPEST", "MOST_BLOCKS", "WIDEST", "Backbone", "require_size"]
 
@@ -124,6 +126,17 @@ class Backbone(PlainArguments, nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} takes no features of a control branch")
 
+    def control_branch(self, condition: Control) -> ControlBranch:
+        """A control branch for this network, to be trained; see `UNetControl`.
+
+        Args:
+            condition: The image that it sees.
+
+        Raises:
+            ParameterError: If there is none for such a network, or the image does not fit.
+        """
+        raise ParameterError("backbone", f"{type(self).__name__} has no control branch; use UNet")
+
     def _values(self, cond: Mapping[str, Tensor], x: Tensor) -> dict[str, Tensor]:
         """All conditions of the network by name, the null one where a condition is missing.
 
@@ -142,11 +155,6 @@ class Backbone(PlainArguments, nn.Module, ABC):
                 raise ParameterError(condition.name, f"must be {condition.words}, got none")
             values[condition.name] = condition.null(len(x), x) if value is None else value.to(x.device)
         return values
-
-    def _joined(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """Noisy images with the image conditions as further channels, (B, C + C', H, W); x without any."""
-        images = [values[condition.name].to(x.dtype) for condition in self.conditions if condition.joined]
-        return torch.cat([x, *images], dim=1) if images else x
 
     @property
     def inputs(self) -> int:

@@ -13,7 +13,7 @@ from unidiff.backbone.base import Backbone
 from unidiff.backbone.layers import NoiseEmbedding, add_layers, attend, zeroed
 from unidiff.condition.base import Condition
 
-__all__ = ["Attended", "AttendingBackbone", "Context", "CrossAttention", "context_of"]
+__all__ = ["Attended", "AttendingBackbone", "Context", "CrossAttention", "Entered", "Entry", "context_of"]
 
 
 class Attended(NamedTuple):
@@ -58,23 +58,45 @@ def context_of(conditions: Sequence[Condition], width: int) -> Context | None:
     return Context(layers, width) if any(layer is not None for layer in layers.values()) else None
 
 
-class AttendingBackbone(Backbone):
-    """A network that conditions enter in each of the three ways, and that may work on the frames of videos."""
+class Entry(NamedTuple):
+    """What enters the layers of a network: the joined input, the noise embedding and what is attended to.
 
+    Of a factorized network these are those of each frame.
+    """
+
+    x: Tensor
+    e: Tensor
+    context: Attended | None
+    samples: int
+
+
+class Entered(nn.Module):
+    """A module that conditions enter in each of the three ways, and that may work on the frames of videos."""
+
+    conditions: tuple[Condition, ...]
     embedding: NoiseEmbedding
     context: Context | None
     factorized: bool
 
-    def _entered(self, x: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Attended | None]:
-        """The joined input, the noise embedding and what is attended to; of a factorized network for each frame."""
-        values = self._values(cond, x)
+    def _enter(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor]) -> Entry:
+        """What enters, given a value of each condition."""
+        count = len(x)
         e, context = self.embedding(c, values), None if self.context is None else self.context(values)
-        x = self._joined(x, values)
+        if images := [values[condition.name].to(x.dtype) for condition in self.conditions if condition.joined]:
+            x = torch.cat([x, *images], dim=1)
         if self.factorized:
             frames = x.shape[2]
             x, e = fold_time(x), e.repeat_interleave(frames, 0)
             context = context and context.repeat(frames)
-        return x, e, context
+        return Entry(x, e, context, count)
+
+
+class AttendingBackbone(Entered, Backbone):
+    """A network that conditions enter in each of the three ways, and that may work on the frames of videos."""
+
+    def _entered(self, x: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> Entry:
+        """What enters, the null condition where one is missing."""
+        return self._enter(x, c, self._values(cond, x))
 
 
 class CrossAttention(nn.Module):

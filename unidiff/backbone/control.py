@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,7 +12,9 @@ from unidiff.backbone.base import Backbone
 from unidiff.condition.image import Control
 from unidiff.errors import ParameterError, require
 
-__all__ = ["ControlBranch", "Controlled"]
+__all__ = ["ControlBranch", "Controlled", "add_controls"]
+
+_NETWORK, _BRANCH = "network.", "branches.{}."  # of the names of weights
 
 
 class ControlBranch(nn.Module, ABC):
@@ -34,6 +36,14 @@ class ControlBranch(nn.Module, ABC):
             image: Images of the condition, (B, channels, H', W') in [-1, 1].
             **cond: The conditions of the network, by name.
         """
+
+    def weights_from(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All weights by name, to begin the training of a branch with: copies of those of the network, or fresh ones.
+
+        Args:
+            start: Weights of the network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not a copy of a network")
 
 
 class Controlled(Backbone):
@@ -77,3 +87,28 @@ class Controlled(Backbone):
             output: Tensor = self.network(x, c, **own)
             return output
         return self.network.with_features(x, c, total, **own)
+
+    def weights_from(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All weights by name, to begin the training of the branches with; those of a `Controlled` as they are.
+
+        Args:
+            start: Weights of the network, by name.
+        """
+        if start.keys() == self.state_dict().keys():
+            return dict(start)
+        weights = {_NETWORK + name: value for name, value in start.items()}
+        for number, branch in enumerate(self.branches):
+            own: dict[str, Tensor] = branch.weights_from(start)  # type: ignore[operator]
+            weights |= {_BRANCH.format(number) + name: value for name, value in own.items()}
+        return weights
+
+
+def add_controls(network: Backbone, conditions: Sequence[Control]) -> Controlled:
+    """The network, frozen, with a branch of its own kind for each image, of scale 1.
+
+    Raises:
+        ParameterError: If the network has no kind of branch, or an image does not fit.
+    """
+    network.requires_grad_(False)
+    branches = [network.control_branch(condition) for condition in conditions]
+    return Controlled(network, branches, [1.0] * len(branches))

@@ -140,8 +140,7 @@ class DiT(AttendingBackbone):
         self, x: Tensor, c: Tensor, depth: int, features: Tensor | None = None, **cond: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Backbone.evaluate`: near are the first and the last blocks; the features are what the others add."""
-        count = len(x)
-        x, e, context = self._entered(x, c, cond)
+        x, e, context, count = self._entered(x, c, cond)
         h = self.stem(x).flatten(2).transpose(1, 2) + self.positions
         last = len(self.blocks) - depth
         before = kept = h

@@ -24,7 +24,7 @@ from unidiff.backbone.layers import (
     zeroed,
 )
 from unidiff.backbone.mlp import DenseLayers, check_dense
-from unidiff.backbone.unet import check_unet
+from unidiff.backbone.unet_layers import check_unet
 from unidiff.errors import require_whole
 
 __all__ = ["Encoder", "MLPEncoder", "UNetEncoder"]

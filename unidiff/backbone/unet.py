@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unidiff.backbone.axes import (
-    CONVOLUTIONS,
-    POOLS,
-    downsample,
-    fold_patches,
-    name_samples,
-    require_shape_of_rank,
-    unfold_patches,
-    unfold_time,
-    upsample,
-)
-from unidiff.backbone.base import MOST_BLOCKS, WIDEST, require_size
-from unidiff.backbone.context import Attended, AttendingBackbone, CrossAttention, context_of
-from unidiff.backbone.layers import (
-    FrameAttention,
-    NoiseEmbedding,
-    ResidualBlock,
-    SelfAttention,
-    apply_layer,
-    axial_attention,
-    group_norm,
-    zeroed,
-)
+from unidiff.backbone.axes import CONVOLUTIONS, unfold_patches, unfold_time, upsample
+from unidiff.backbone.context import AttendingBackbone, Entry
+from unidiff.backbone.contracting import ContractingPath, UNetControl
+from unidiff.backbone.layers import apply_layer, group_norm, zeroed
+from unidiff.backbone.unet_layers import UNetLayers
 from unidiff.condition.base import Condition
-from unidiff.errors import ParameterError, is_whole, require
+from unidiff.condition.image import Control
 
-__all__ = ["UNet", "check_unet"]
+__all__ = ["UNet"]
 
 
-class UNet(AttendingBackbone):
+class UNet(ContractingPath, AttendingBackbone):
     """Residual blocks at several resolutions, joined by skip connections (Ho et al. 2020, appendix B).
 
     Each level runs at half the resolution of the previous one. The contracting path has `blocks` residual blocks per
@@ -97,89 +79,43 @@ class UNet(AttendingBackbone):
         axial: bool = False,
         factorized: bool = False,
     ) -> None:
-        for name, value in {"axial": axial, "factorized": factorized}.items():
-            require(isinstance(value, bool), name, value, "true or false")
-        sides = check_unet(shape, width, multipliers, blocks, dropout, patch, factorized)
-        rank = len(sides)
-        sizes = [max(sides) // patch // 2**level for level in range(len(multipliers))]  # longest sides of the maps
-        several = isinstance(attention, (tuple, list)) and all(map(is_whole, attention))
-        require(several, "attention", attention, "a list of resolutions, integers >= 1, or () for none")
-        if absent := [size for size in attention if size not in sizes]:
-            allowed = f"among the resolutions of this network ({', '.join(map(str, sizes))})"
-            raise ParameterError("attention", f"must be {allowed}, got {', '.join(map(str, absent))}")
-        if head_channels is None:
-            require_size("heads", heads, WIDEST)
-        else:
-            require_size("head_channels", head_channels, WIDEST)
-            if heads is not None:
-                problem = f"cannot be combined with heads = {heads}. Set heads to None (null in a recipe)."
-                raise ParameterError("head_channels", problem)
-        if groups is not None:
-            require_size("groups", groups, WIDEST)
-        for name, value in {"scale_shift": scale_shift, "residual_resampling": residual_resampling}.items():
-            require(isinstance(value, bool), name, value, "true or false")
+        layers = UNetLayers(
+            tuple(shape) if isinstance(shape, list) else shape,
+            width,
+            multipliers,
+            blocks,
+            attention,
+            heads,
+            dropout,
+            patch,
+            groups,
+            scale_shift,
+            residual_resampling,
+            head_channels,
+            middle_attention,
+            axial,
+            factorized,
+        )
         super().__init__(shape, classes, image, learned_variance, conditions)
-        self.patch, self.factorized = patch, factorized
-        channels = [width * m for m in multipliers]
-        features = 4 * width
-        central = bool(attention) if middle_attention is None else middle_attention
-        self.context = context_of(self.conditions, features)
-        if self.context is not None and not (attention or central):
-            names = " and ".join(self.context.attended)
-            problem = f"must name a resolution at which the network attends to {names}, got none"
-            raise ParameterError("attention", problem)
-
-        def stage(inputs: int, outputs: int, attend: bool) -> Stage:
-            residual = ResidualBlock(inputs, outputs, features, dropout, groups, scale_shift, rank=rank)
-            widths.append(outputs)
-            if not attend:
-                return Stage(residual, None)
-            number = _number_of_heads(outputs, heads, head_channels)
-            joint, per_axis = (outputs, number, groups), (outputs, number, groups, rank)
-            itself = axial_attention(*per_axis) if axial else SelfAttention(*joint)
-            cross = None if self.context is None else CrossAttention(outputs, features, number)
-            return Stage(residual, itself, cross)
-
-        def resampling(channels: int, plain: Callable[..., nn.Module], resample: nn.Module) -> nn.Module:
-            if not residual_resampling:
-                return plain(channels, rank)
-            return ResidualBlock(channels, channels, features, dropout, groups, scale_shift, resample, rank)
-
-        widths: list[int] = []  # channels behind each stage
-
-        self.embedding = NoiseEmbedding(width, features, self.conditions)
+        self.patch = patch
+        skips = self._build_contracting(layers, self.inputs, self.conditions)
         self._require_entries(self.embedding.added, joins=True, context=self.context)
-        self.stem = CONVOLUTIONS[rank](self.inputs * patch**rank, width, 3, padding=1)
-
-        self.down, self.coarsen = nn.ModuleList(), nn.ModuleList()
-        h, skips = width, [width]  # channels of the current map, and of every map with a skip connection
-        for level, (size, out) in enumerate(zip(sizes, channels)):
-            if level > 0:
-                self.coarsen.append(resampling(h, downsample, POOLS[rank](2)))
-                skips.append(h)
-            stages = nn.ModuleList()
-            for _ in range(blocks):
-                stages.append(stage(h, out, size in attention))
-                skips.append(h := out)
-            self.down.append(stages)
-
-        self.middle = nn.ModuleList([stage(h, h, central), stage(h, h, False)])
+        h, rank, crossed = skips[-1], layers.rank, self.context is not None
 
         self.up, self.refine = nn.ModuleList(), nn.ModuleList()
-        for level, (size, out) in enumerate(zip(reversed(sizes), reversed(channels))):
+        for level, (size, out) in enumerate(zip(reversed(layers.sizes), reversed(layers.channels))):
             if level > 0:
-                self.refine.append(resampling(h, upsample, nn.Upsample(scale_factor=2)))
+                self.refine.append(layers.resampling(h, upsample, nn.Upsample(scale_factor=2)))
             stages = nn.ModuleList()
             for _ in range(blocks + 1):
-                stages.append(stage(h + skips.pop(), out, size in attention))
+                stages.append(layers.stage(h + skips.pop(), out, size in attention, crossed))
                 h = out
             self.up.append(stages)
 
         self.norm = group_norm(h, groups)
         self.head = zeroed(CONVOLUTIONS[rank](h, self.outputs * patch**rank, 3, padding=1))
         # Made last, so that the other weights are those of the image network from the same seed.
-        attentions = (FrameAttention(size, _number_of_heads(size, heads, head_channels)) for size in widths)
-        self.temporal = nn.ModuleList(attentions if factorized else ())
+        self.temporal = layers.temporal(expanding=True)
 
     @property
     def deepest(self) -> int:  # type: ignore[override]
@@ -194,106 +130,35 @@ class UNet(AttendingBackbone):
         self, x: Tensor, c: Tensor, depth: int, features: Tensor | None = None, **cond: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See `Backbone.evaluate`: near are the last stages of the expanding path, and those whose maps they take."""
-        h, e, context = self._entered(x, c, cond)
-        temporal = iter(self.temporal)
+        entry = self._entered(x, c, cond)
+        skips = self._contracted(entry, None if features is None else depth)
+        h = self._middle(skips[-1], entry) if features is None else skips[-1]
+        return self._expanded(h, skips, entry, depth, features)
 
-        def through(stage: nn.Module, h: Tensor) -> Tensor:
-            h = stage(h, e, context)
-            if self.factorized:
-                tokens = next(temporal)(h.flatten(2).transpose(1, 2).unflatten(0, (len(x), -1)))
-                h = tokens.flatten(0, 1).transpose(1, 2).unflatten(2, h.shape[2:])
-            return h
+    def with_features(self, x: Tensor, c: Tensor, features: Sequence[Tensor], **cond: Tensor) -> Tensor:
+        """See `Backbone.with_features`: a feature for each map with a skip connection, and one for the middle."""
+        entry = self._entered(x, c, cond)
+        skips = self._contracted(entry)
+        h = self._middle(skips[-1], entry) + features[-1]
+        return self._expanded(h, [skip + own for skip, own in zip(skips, features)], entry, 1, None)[0]
 
-        h = self.stem(fold_patches(h, self.patch))
-        skips = [h]
-        for level, stages in enumerate(self.down):
-            if level > 0 and (features is None or len(skips) < depth):
-                h = apply_layer(self.coarsen[level - 1], h, e)
-                skips.append(h)
-            for stage in stages:  # type: ignore[attr-defined]
-                if features is None or len(skips) < depth:
-                    h = through(stage, h)
-                    skips.append(h)
-        for stage in self.middle if features is None else ():
-            h = through(stage, h)
-        if features is not None:
-            temporal = iter(self.temporal[-depth:])
-        left = self.deepest  # stages of the expanding path to come
+    def control_branch(self, condition: Control) -> UNetControl:
+        """See `Backbone.control_branch`: a copy of the contracting path."""
+        return UNetControl(self.layers, self.conditions, self.inputs, condition)
+
+    def _expanded(
+        self, h: Tensor, skips: list[Tensor], entry: Entry, depth: int, features: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The output from the map behind the middle and those with a skip connection; see `evaluate`."""
+        number, left = len(self.temporal) - self.deepest, self.deepest  # stages of the expanding path to come
         for level, stages in enumerate(self.up):
             if level > 0 and (features is None or left < depth):
-                h = apply_layer(self.refine[level - 1], h, e)
+                h = apply_layer(self.refine[level - 1], h, entry.e)
             for stage in stages:  # type: ignore[attr-defined]
                 if left == depth:
                     h = features = h if features is None else features
                 if features is None or left <= depth:
-                    h = through(stage, torch.cat([h, skips.pop()], dim=1))
-                left -= 1
+                    h = self._through(stage, number, torch.cat([h, skips.pop()], dim=1), entry)
+                number, left = number + 1, left - 1
         out = unfold_patches(self.head(F.silu(self.norm(h))), self.patch)
-        return unfold_time(out, len(x)) if self.factorized else out, h if features is None else features
-
-
-class Stage(nn.Module):
-    """A residual block and, at the resolutions that have it, attention: of pixels to one another and to conditions."""
-
-    def __init__(
-        self, residual: ResidualBlock, attention: nn.Module | None, cross: CrossAttention | None = None
-    ) -> None:
-        super().__init__()
-        self.residual = residual
-        self.attention = nn.Identity() if attention is None else attention
-        self.cross = cross
-
-    def forward(self, x: Tensor, e: Tensor, context: Attended | None = None) -> Tensor:
-        """Map x, (B, inputs, *sizes), and the noise embedding e, (B, features), to (B, outputs, *sizes)."""
-        h: Tensor = self.attention(self.residual(x, e))
-        if self.cross is None or context is None:
-            return h
-        pixels = self.cross(h.flatten(2).transpose(1, 2), context)
-        return pixels.transpose(1, 2).reshape(h.shape)
-
-
-def check_unet(
-    shape: tuple[int, ...],
-    width: int,
-    multipliers: tuple[int, ...],
-    blocks: int,
-    dropout: float,
-    patch: int,
-    factorized: bool = False,
-) -> tuple[int, ...]:
-    """The sizes of the axes on which convolutions act: all behind the channels, of frames in a factorized network.
-
-    Raises:
-        ParameterError: If an argument that `UNet` and `UNetEncoder` share is out of range.
-    """
-    require_shape_of_rank(shape, (3,) if factorized else (1, 2, 3))
-    require(is_whole(width) and width % 2 == 0, "width", width, "an even number >= 2")
-    several = isinstance(multipliers, (tuple, list)) and len(multipliers) > 0 and all(map(is_whole, multipliers))
-    require(several, "multipliers", multipliers, "one or more integers >= 1")
-    widest = width * max(multipliers)
-    require(widest <= WIDEST, "width", width, f"such that no level has more than {WIDEST} channels")
-    require_size("blocks", blocks, MOST_BLOCKS)
-    require(isinstance(dropout, (int, float)) and 0 <= dropout < 1, "dropout", dropout, "a number in [0, 1)")
-    require(patch in (1, 2, 4), "patch", patch, "1, 2 or 4")
-
-    sides = tuple(shape[2:] if factorized else shape[1:])
-    halvings = len(multipliers) - 1
-    unit = patch * 2**halvings
-    samples = name_samples(sides)
-    if any(side % patch for side in sides):
-        problem = f"{samples} cannot be cut into patches of {'x'.join([str(patch)] * len(sides))}"
-        raise ParameterError("patch", f"{problem}; use a size divisible by {unit}, or a smaller patch.")
-    if any(side % unit for side in sides):
-        problem = f"{samples} cannot be halved {halvings} times (patch {patch})"
-        raise ParameterError("multipliers", f"{problem}; use a size divisible by {unit}, or fewer multipliers.")
-    return sides
-
-
-def _number_of_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
-    """Attention heads at so many channels; a ParameterError if they do not divide them."""
-    if heads is not None and channels % heads:
-        raise ParameterError("heads", f"must divide the {channels} channels of a level, got {heads}")
-    if head_channels is not None and channels % head_channels:
-        problem = f"must divide the {channels} channels of a level, got {head_channels}"
-        raise ParameterError("head_channels", problem)
-    return heads or channels // (head_channels or 1)
+        return unfold_time(out, entry.samples) if self.factorized else out, h if features is None else features

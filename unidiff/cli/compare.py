@@ -21,13 +21,12 @@ from unidiff.cli.options import (
     ImageOptions,
     ModelOptions,
     Settings,
-    integers,
     option_error,
     option_of,
     sample_conditions,
     split_conditions,
 )
-from unidiff.cli.solver_options import EqualEvaluations, no_steps
+from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
 from unidiff.text import clean
 
@@ -64,7 +63,7 @@ def compare(
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/<name>].")] = None,
     *,
-    steps: EqualEvaluations = None,
+    steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -73,13 +72,13 @@ def compare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations."""
-    no_steps(steps)
+    """Compare solvers on trained runs or on an exact model: error, distance and time at equal evaluations or steps."""
+    from unidiff.tasks.comparison import SolverComparison
     from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
-    values = {"solvers": names, "nfe": integers("--nfe", nfe), "count": count, "seed": seed}
+    values = {"solvers": names, **steps_or_nfe(steps, nfe, SolverComparison.nfe), "count": count, "seed": seed}
     changes = {name: value for name, value in values.items() if value is not None}
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)

@@ -20,12 +20,11 @@ from unidiff.cli.options import (
     ImageOptions,
     ModelOptions,
     Settings,
-    integers,
     option_error,
     sample_conditions,
     split_conditions,
 )
-from unidiff.cli.solver_options import EqualEvaluations, no_steps
+from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the first sample [default: 0].")] = None,
     out: Annotated[Path | None, typer.Option(help="Output directory [default: runs/evaluate-<names>].")] = None,
     *,
-    steps: EqualEvaluations = None,
+    steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -78,17 +77,26 @@ def evaluate(
     """Evaluate samples of trained runs, folders or arrays: distance, coverage, classes, copies, beside real data."""
     if as_csv and as_json:
         raise RunError("--csv and --json are mutually exclusive. Both are in the output directory.")
-    no_steps(steps)
+    from unidiff.tasks.evaluation import EvaluationTask
     from unidiff.tasks.sample_conditions import SampleConditions
     from unidiff.training.device import resolve_device
 
     names = None if solvers is None else tuple(filter(None, map(str.strip, solvers.split(","))))
     values: dict[str, Any] = {"count": count, "features": features, "split": split, "bits": bits, "seed": seed}
-    values |= {"solvers": names, "nfe": integers("--nfe", nfe)}
+    values |= {"solvers": names, **steps_or_nfe(steps, nfe, EvaluationTask.nfe)}
     own, named = split_conditions(overrides)
     own += [] if data is None else [f"data={data}"]
     changes = {name: value for name, value in values.items() if value is not None}
-    task, name = _task(what, changes, own, model.allow_imports)
+    try:
+        task, name = _task(what, changes, own, model.allow_imports)
+    except RecipeError as error:
+        if data is None:
+            raise
+        hint = ""
+        if os.path.lexists(data):
+            name = "{type: ArrayFile, path: %s}" if data.endswith(".npy") else "{type: ImageFolder, root: %s}"
+            hint = f"\nFor files of your own: --data '{name % data}'; `unidiff describe ImageFolder` says more."
+        raise RunError(f"{error}".replace(f"--set data={data}: data: ", f"--data {data}: ") + hint) from error
     directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
     run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
@@ -137,6 +145,9 @@ def _task(
                 problem = f"this recipe is for {task.noun} and has nothing to `evaluate`"
                 raise RecipeError(f"{what[0]}: {problem}. To run it: `unidiff run {what[0]}`.")
             return dataclasses.replace(cast(EvaluationTask, task), **changes), Path(what[0]).stem
+        repeated = next((word for number, word in enumerate(what) if word in what[:number]), None)
+        if repeated is not None:
+            raise RunError(f"{repeated}: this is named twice. Name each run, folder and file once.")
         text = json.dumps({"evaluate": what})
         task = recipe_as_it_was(Path("command line"), text, allow_imports, overrides)
         name = "-".join(["evaluate", *(locate(word).absolute().name.removesuffix(".npy") for word in what)])

@@ -91,6 +91,10 @@ def likelihood(
     from unidiff.likelihood import check_data, log_likelihood
     from unidiff.variational import variational_bound
 
+    if probes is not None:
+        require_whole("--probes", probes, 1, 1_000_000)
+    if tolerance < (smallest := torch.finfo(torch.float32).eps / 2):
+        require(False, "--tolerance", tolerance, f"a number >= {smallest:.2g}, the rounding of float32 states")
     trace = ExactTrace() if exact else Hutchinson(1 if probes is None else probes)
     grid: Grid | None = None if steps is None else Uniform(steps)
     with Console() as console:

@@ -36,7 +36,6 @@ __all__ = [
     "RunArgument",
     "Settings",
     "SolverOptions",
-    "integers",
     "option_error",
     "option_of",
     "sample_conditions",
@@ -72,18 +71,6 @@ def split_conditions(overrides: Sequence[str] | None) -> tuple[list[str], dict[s
     own = [change for change in overrides or () if change.startswith(("cond.", "negative."))]
     pairs = (change.removeprefix("cond.").partition("=") for change in own)
     return [change for change in overrides or () if change not in own], {name: value for name, _, value in pairs}
-
-
-def integers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """The integers of `option`, which are separated by commas; None if it is not given.
-
-    Raises:
-        RunError: If they are not integers.
-    """
-    try:
-        return None if text is None else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise RunError(f"{option} {text}: write integers separated by commas, as in {option} 1,2,5.") from None
 
 
 def _separated(option: str, text: str) -> list[str]:

@@ -27,7 +27,9 @@ def report(
         typer.Option("--full", help="Measure what is missing, too: quality, solvers, copies, likelihood. Minutes."),
     ] = False,
     count: Annotated[int, typer.Option(help="With --full: samples of the evaluation and of the comparison.")] = 500,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of another kind.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another file, or measurements of --full.")
+    ] = False,
     *,
     model: ModelOptions,
     as_json: AsJson = False,

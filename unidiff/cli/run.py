@@ -86,12 +86,13 @@ def resume(
 ) -> None:
     """Continue a run: to its end, or with --extend further and with other numbers, which its manifest records."""
     from unidiff.run.directory import RunDirectory
+    from unidiff.run.shipped import not_a_run
     from unidiff.run.task import load_recipe
 
     run_directory.set(directory)
     files = RunDirectory(directory)
     if not files.exists():
-        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
+        raise not_a_run(directory)
     if overrides and not extend:
         sets = shlex.join(word for change in overrides for word in ("--set", change))
         raise RunError(f"--set: to continue with other numbers, use `unidiff resume {directory} --extend {sets}`.")

@@ -52,6 +52,7 @@ def sample(
     from unidiff.cli.console import Console
     from unidiff.cli.editing import write_samples
     from unidiff.run.shared import Processes
+    from unidiff.solver.finite import not_finite
     from unidiff.tasks.generation_report import errors, rows
     from unidiff.tasks.sampling_file import SamplingFile
 
@@ -87,8 +88,8 @@ def sample(
         if not processes.main:
             return
         x = solution.x.cpu()
-        if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
-            console.notice(f"{broken} of {sampling.count} samples are not finite. Use smaller steps or less guidance.")
+        if (problem := not_finite(x)) is not None:
+            console.notice(problem)
         error = None
         if conditioning is not None:
             x = conditioning.compose(x, cond)

@@ -13,19 +13,40 @@ from unidiff.errors import ParameterError, RunError, require_whole
 if TYPE_CHECKING:
     from unidiff.run.task import Task
 
-__all__ = ["EqualEvaluations", "SolverOptions", "no_steps"]
+__all__ = ["SolverOptions", "StepsList", "steps_or_nfe"]
 
 T = TypeVar("T", bound="Task")
 
-# Of commands that compare solvers: it is there so that its message can name what is meant.
-EqualEvaluations = Annotated[str | None, typer.Option("--steps", hidden=True)]
+
+# Of commands that run solvers side by side.
+StepsList = Annotated[str | None, typer.Option("--steps", metavar="LIST", help="Numbers of steps, in place of --nfe.")]
 
 
-def no_steps(steps: str | None) -> None:
-    """Raise a RunError if a number of steps is given where solvers are compared at equal evaluations."""
+def steps_or_nfe(steps: str | None, nfe: str | None, usual: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """What --steps or --nfe change of a task: each takes the place of both.
+
+    Args:
+        steps: The value of --steps.
+        nfe: The value of --nfe.
+        usual: The numbers of evaluations of a task that names none.
+
+    Raises:
+        RunError: If one of them is not a list of integers, or both are given.
+    """
+    if steps is not None and nfe is not None:
+        problem = "--nfe is given too, and a step of some solvers takes several evaluations"
+        raise RunError(f"--steps {steps}: {problem}. Leave one of them out.")
     if steps is not None:
-        problem = "solvers are compared at equal numbers of evaluations, and a step of some takes several"
-        raise RunError(f"--steps {steps}: {problem}. Use --nfe {steps}; a step of DDIM is one evaluation.")
+        return {"steps": _integers("--steps", steps), "nfe": usual}
+    return {} if nfe is None else {"steps": (), "nfe": _integers("--nfe", nfe)}
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    """The integers of `option`, which are separated by commas."""
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise RunError(f"{option} {text}: write integers separated by commas, as in {option} 1,2,5.") from None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
-from unidiff.cli.solver_options import EqualEvaluations, no_steps
 from unidiff.errors import ParameterError, RunError, require_whole
 from unidiff.writable import require_file
 
@@ -59,7 +58,7 @@ def tune(
         Path | None, typer.Option(metavar="FILE.yaml", help="File of the result [default: <run>-nfe<NFE>.yaml].")
     ] = None,
     *,
-    steps: EqualEvaluations = None,
+    steps: Annotated[str | None, typer.Option("--steps", hidden=True)] = None,  # for its message
     guidance: GuidanceOptions,
     images: ImageOptions,
     overrides: Settings = None,
@@ -68,7 +67,9 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Fit solver and times to a model at a number of evaluations, and write them as a `sampling` section."""
-    no_steps(steps)
+    if steps is not None:
+        problem = "solvers are chosen at a number of evaluations, and a step of some takes several"
+        raise RunError(f"--steps {steps}: {problem}. Use --nfe; a step of DDIM is one evaluation.")
     for name, value, least in (("--nfe", nfe, 3), ("--count", count, 20), ("--batch", batch, 1), ("--seed", seed, 0)):
         require_whole(name, value, least, 10_000_000 if name != "--seed" else 2**62)
     changes, named = split_conditions(overrides)
@@ -95,9 +96,11 @@ def tune(
         if scales is None:  # beside the chosen one
             guided = conditioning is not None and conditioning.dropout > 0 and guidance.classifier is None
             scales = (1.0, 3.0) if guided else ()
-        others = [
-            (f"guidance {scale:g}", under(scale).denoiser) for scale in scales if scale != (guidance.guidance or 1)
-        ]
+        wanted = [scale for scale in scales if scale != (guidance.guidance or 1)]
+        try:
+            others = [(f"guidance {scale:g}", under(scale).denoiser) for scale in wanted]
+        except RunError as error:
+            raise RunError(str(error).replace("--guidance", "--at-guidance", 1)) from error
         try:
             tuning = tune_run(
                 loaded,

@@ -66,6 +66,11 @@ class Conditioning(PlainArguments, ABC):
         return (0,)
 
     @property
+    def guides(self) -> bool:
+        """Whether guidance leads away from its null, unless told otherwise."""
+        return True
+
+    @property
     def measured(self) -> ImageConditioning | None:
         """The part of it that measures the clean image; None, the default, without one."""
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.errors import ParameterError, require
 
-__all__ = ["Joint"]
+__all__ = ["Joint", "with_others"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Joint(Conditioning):
 
     @property
     def dropout(self) -> float:
-        """Probability that all conditions of a sample are dropped, together or each by itself."""
-        return self.joint_dropout + (1 - self.joint_dropout) * math.prod(part.dropout for part in self.parts)
+        """Probability that all conditions of a sample that guide are dropped, together or each by itself."""
+        dropped = [part.dropout for part in self.parts if part.guides] or [0.0]
+        return self.joint_dropout + (1 - self.joint_dropout) * math.prod(dropped)
 
     @property
     def draws(self) -> int:
@@ -123,3 +124,12 @@ class Joint(Conditioning):
         for part in self.parts:
             x = part.compose(x, cond)
         return x
+
+
+def with_others(first: Conditioning | None, others: Sequence[Conditioning]) -> Conditioning | None:
+    """A conditioning and others, as one; None without any."""
+    if (own := getattr(first, "parts", None)) is not None:
+        joint: Any = first
+        return replace(joint, parts=(*own, *others)) if others else first
+    parts = (*(() if first is None else (first,)), *others)
+    return Joint(parts) if len(parts) > 1 else parts[0] if parts else None

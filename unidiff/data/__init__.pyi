@@ -9,6 +9,7 @@ from unidiff.data.captioned import CaptionedDigits as CaptionedDigits
 from unidiff.data.captioned_folder import CaptionedFolder as CaptionedFolder
 from unidiff.data.celeba import CelebA as CelebA
 from unidiff.data.cifar import CIFAR10 as CIFAR10
+from unidiff.data.concatenated import Concatenated as Concatenated
 from unidiff.data.digits import Digits as Digits
 from unidiff.data.folder import ImageFolder as ImageFolder
 from unidiff.data.hugging_face import HuggingFaceImages as HuggingFaceImages

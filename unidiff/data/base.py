@@ -250,10 +250,10 @@ def check_range(values: Tensor, parameter: str, *, image: bool) -> Tensor:
     """Floating-point values as float32; raises a ParameterError if they are not finite, or images from 0 to 255."""
     values = values.float()
     low, high = values.min().item(), values.max().item()
-    finite = math.isfinite(low) and math.isfinite(high)
-    grey = image and low >= 0 and high > 1  # latents may be larger than 1, but are of both signs
-    if grey or not finite:
-        expected = "in [-1, 1] for images, or uint8 from 0 to 255" if finite else "finite"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ParameterError(parameter, "must be finite, got NaN or infinity")
+    if image and low >= 0 and high > 1:  # latents may be larger than 1, but are of both signs
+        expected = "in [-1, 1] for images, or uint8 from 0 to 255"
         raise ParameterError(parameter, f"must be {expected}, got values from {low:g} to {high:g}")
     return values
 

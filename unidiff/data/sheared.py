@@ -13,7 +13,7 @@ from unidiff.data.base import TensorSource, scaled
 from unidiff.data.digits import Digits
 from unidiff.errors import is_whole, require
 
-__all__ = ["ShearedDigits", "sheared"]
+__all__ = ["ShearedDigits", "sheared", "slant"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,19 @@ def sheared(x: Tensor, shear: float) -> Tensor:
     theta = x.new_tensor([[1.0, shear * x.shape[2] / x.shape[3], 0.0], [0.0, 1.0, 0.0]]).expand(len(x), 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False).clamp(0, 2) - 1
+
+
+def slant(x: Tensor) -> float:
+    """The slope of the ink of images, (B, 1, H, W): cov(column, row) / var(row), with the ink as weight.
+
+    Both are summed over the images. Pixels below a tenth of the range are background: what noise is left there would
+    pull the slope to zero.
+    """
+    ink = (x.double().clamp(-1, 1) + 1)[:, 0]
+    ink = ink * (ink > 0.2)
+    row, column = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in x.shape[2:])
+    row, mass = row[:, None], ink.sum((1, 2)).clamp(min=1e-9)  # an empty image counts for nothing
+    r, c = (ink * row).sum((1, 2)), (ink * column).sum((1, 2))
+    covariance = (ink * row * column).sum((1, 2)) - r * c / mass
+    variance = (ink * row**2).sum((1, 2)) - r**2 / mass
+    return float(covariance.sum() / variance.sum())

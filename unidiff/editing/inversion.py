@@ -20,6 +20,7 @@ from unidiff.memory import enough_memory
 from unidiff.process.base import Process
 from unidiff.process.level import scale_by
 from unidiff.solver.base import Solver
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
 from unidiff.solver.spec import solver_and_grid
@@ -114,7 +115,9 @@ def decode(
     process = denoiser.process
     modes = process.basis.forward(latent)
     end = _integrate(denoiser, _prior_scale(process, modes) * modes, solver, grid, False, cond)
-    return process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
+    x = process.basis.inverse(scale_by(1 / process.level(process.t_min, end).alpha, end)).to(latent.dtype)
+    warn_if_not_finite(x)
+    return x
 
 
 @plain_arguments

@@ -22,9 +22,11 @@ from unidiff.noise import Seeded, seeds_of
 from unidiff.precision import precise
 from unidiff.process.level import axpby
 from unidiff.solver.base import Solver
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.ode import ProbabilityFlow
-from unidiff.solver.sample import DEFAULT_SOLVER, Solution, check_request
+from unidiff.solver.request import check_request
+from unidiff.solver.sample import DEFAULT_SOLVER, Solution
 from unidiff.solver.spec import solver_and_grid
 from unidiff.tensors import check_floats
 
@@ -75,6 +77,9 @@ def edit(
 
     Raises:
         ParameterError: If strength is out of range, or the shapes of image, strength and model differ.
+
+    Warns:
+        UserWarning: If samples hold NaN or infinity; it names them.
     """
     process = denoiser.process
     _check_image(denoiser, image, latent)
@@ -108,7 +113,9 @@ def edit(
                 part.progress(done, steps)
         samples.append(torch.where(by_pixel == 0, x, process.basis.inverse(u).to(image.dtype)))
         nfe = max(nfe, counted.nfe)
-    return Solution(torch.cat(samples), times, nfe)
+    solution = Solution(torch.cat(samples), times, nfe)
+    warn_if_not_finite(solution.x)
+    return solution
 
 
 @plain_arguments
@@ -194,6 +201,9 @@ def inpaint(
 
     Raises:
         ParameterError: If the shapes of image, known and model differ.
+
+    Warns:
+        UserWarning: If samples hold NaN or infinity; it names them.
     """
     known = torch.as_tensor(known)
     require(bool(((known == 0) | (known == 1)).all()), "known", tuple(known.shape), "an array of 0 and 1")

@@ -1,4 +1,4 @@
-"""How many steps a number of evaluations buys: counted in runs on a model that costs nothing."""
+"""The runs that a number of steps, or of evaluations, buys: counted on a model that costs nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from unidiff.process.base import Process
 from unidiff.process.level import Level
 from unidiff.solver.spec import SolverSpec
 
-__all__ = ["Planned", "plan", "probe"]
+__all__ = ["Planned", "plan", "plan_steps", "probe"]
+
+_LOW, _HIGH = 4, 14  # steps beyond the fewest between which the rise of the evaluations is measured
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Planned:
 
     Attributes:
         spec: The solver, and the grid with its steps.
-        requested: The requested number of evaluations, an upper bound; None where the grid does not determine it.
+        requested: The requested number of evaluations, an upper bound, or of steps; None where the grid does not
+            determine it.
         deterministic: Whether the result depends on the start alone.
     """
 
@@ -75,38 +78,83 @@ def plan(spec: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequenc
     Returns:
         The runs, and a note on which were left out and why; empty if none was.
     """
-    evaluations = cache(lambda spec: probe(spec, process, shape)[0])
-
-    def with_steps(steps: int) -> SolverSpec:
-        return replace(spec, grid=spec.grid.with_steps(steps) or spec.grid)
-
-    def cost(steps: int) -> int:
-        return evaluations(with_steps(steps))
-
     try:
-        fewest = _fewest_steps(cost)
-        low, high = fewest + 4, fewest + 14
-        ends = [probe(with_steps(low), process, shape, noise)[1] for noise in (0.0, 1.0)]
-        rise = cost(high) - cost(low)
+        cost = _Cost.of(spec, process, shape)
     except ParameterError as error:
         return [], f"{spec.label} is left out: {error}"
-    deterministic = torch.equal(*ends)
-    if rise <= 0:  # a table's own times, or adaptive steps
-        return [Planned(spec, None, deterministic)], ""
-    least, requested = cost(fewest), sorted(set(nfes))
+    if cost.rise <= 0:
+        return [Planned(spec, None, cost.deterministic)], ""
+    least, requested = cost(cost.fewest), sorted(set(nfes))
     planned: dict[SolverSpec, Planned] = {}
     for nfe in requested:
         if nfe >= least:
-            steps = max(fewest, low + (nfe - cost(low)) * (high - low) // rise)  # exact if the cost is linear in steps
-            while cost(steps) > nfe:
-                steps -= 1
-            while cost(steps + 1) <= nfe:
-                steps += 1
-            run = Planned(with_steps(steps), nfe, deterministic)
+            run = Planned(cost.with_steps(cost.most_steps(nfe)), nfe, cost.deterministic)
             planned.setdefault(run.spec, run)  # if two requests buy the same run, it is the smaller one's
     missed = ", ".join(str(nfe) for nfe in requested if nfe < least)
     note = f"{spec.label} is left out at {missed} evaluations: its smallest run takes {least}." if missed else ""
     return list(planned.values()), note
+
+
+def plan_steps(
+    spec: SolverSpec, process: Process, shape: Sequence[int], steps: Sequence[int]
+) -> tuple[list[Planned], str]:
+    """The runs of a solver with these numbers of steps, each of as many evaluations as it takes; see `plan`."""
+    try:
+        cost = _Cost.of(spec, process, shape)
+    except ParameterError as error:
+        return [], f"{spec.label} is left out: {error}"
+    if cost.rise <= 0:
+        return [Planned(spec, None, cost.deterministic)], ""
+    requested = sorted(set(steps))
+    runs = [Planned(cost.with_steps(n), n, cost.deterministic) for n in requested if n >= cost.fewest]
+    missed = ", ".join(str(n) for n in requested if n < cost.fewest)
+    note = f"{spec.label} is left out at {missed} steps: it needs at least {cost.fewest}." if missed else ""
+    return runs, note
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Evaluations over steps.
+
+    Attributes:
+        with_steps: The solver and the grid with a number of steps.
+        evaluations: Of such a run.
+        fewest: The smallest number of steps that solver and grid accept.
+        rise: Evaluations of ten steps more; 0 for a table's own times, and for adaptive steps.
+        deterministic: Whether the result depends on the start alone.
+    """
+
+    with_steps: Callable[[int], SolverSpec]
+    evaluations: Callable[[SolverSpec], int]
+    fewest: int
+    rise: int
+    deterministic: bool
+
+    @classmethod
+    def of(cls, spec: SolverSpec, process: Process, shape: Sequence[int]) -> _Cost:
+        """Of a solver and a grid; a ParameterError if they are not defined on the process."""
+        evaluations = cache(lambda spec: probe(spec, process, shape)[0])
+
+        def with_steps(steps: int) -> SolverSpec:
+            return replace(spec, grid=spec.grid.with_steps(steps) or spec.grid)
+
+        fewest = _fewest_steps(lambda steps: evaluations(with_steps(steps)))
+        low, high = with_steps(fewest + _LOW), with_steps(fewest + _HIGH)
+        ends = [probe(low, process, shape, noise)[1] for noise in (0.0, 1.0)]
+        return cls(with_steps, evaluations, fewest, evaluations(high) - evaluations(low), torch.equal(*ends))
+
+    def __call__(self, steps: int) -> int:
+        return self.evaluations(self.with_steps(steps))
+
+    def most_steps(self, nfe: int) -> int:
+        """The most steps of at most so many evaluations."""
+        low = self.fewest + _LOW
+        steps = max(self.fewest, low + (nfe - self(low)) * (_HIGH - _LOW) // self.rise)  # exact if the cost is linear
+        while self(steps) > nfe:
+            steps -= 1
+        while self(steps + 1) <= nfe:
+            steps += 1
+        return steps
 
 
 def _fewest_steps(cost: Callable[[int], int]) -> int:

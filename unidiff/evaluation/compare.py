@@ -14,7 +14,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
-from unidiff.evaluation.budget import Planned, plan
+from unidiff.evaluation.budget import Planned, plan, plan_steps
 from unidiff.evaluation.comparison import Comparison, Distances, Row
 from unidiff.evaluation.compatibility import check_same_data, check_samples, draw_data, one_shape
 from unidiff.evaluation.conditional import rms
@@ -24,7 +24,8 @@ from unidiff.grid import Grid
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import generator_of, seeds_of
 from unidiff.solver.base import Solver
-from unidiff.solver.sample import sample
+from unidiff.solver.finite import not_finite
+from unidiff.solver.sample import draw_samples
 from unidiff.solver.spec import grid_for, solver_specs
 
 __all__ = ["compare", "planned"]
@@ -42,10 +43,11 @@ Models = Denoiser | Sequence[tuple[str, Denoiser]]
 def compare(
     models: Models,
     solvers: Solver | str | Sequence[Solver | tuple[Solver, Grid] | str],
-    nfes: Sequence[int],
+    nfes: Sequence[int] = (),
     shape: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 500,
     *,
+    steps: Sequence[int] = (),
     grid: Grid | str | int | None = None,
     reference_data: Tensor | None = None,
     fresh_data: Tensor | None = None,
@@ -60,7 +62,7 @@ def compare(
     flow_progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
 ) -> Comparison:
-    """Compare solvers at equal numbers of evaluations, from the same starts.
+    """Compare solvers at equal numbers of evaluations, or of steps, from the same starts.
 
     For each solver and each requested number the largest number of steps is taken whose evaluations, as counted, do not
     exceed it. Solvers that draw no noise are compared with the exact probability flow (`reference_flow`), all solvers
@@ -71,9 +73,10 @@ def compare(
             different data, not checked for networks.
         solvers: Solvers, (solver, grid) pairs, or texts such as "ddim", "ddim:0.5" or "ddim@uniform"; or a single
             solver or text.
-        nfes: Requested numbers of evaluations.
+        nfes: Requested numbers of evaluations; or `steps`.
         shape: Shape of one sample; the models' own by default.
         seeds: One seed per sample, at least 20; a number n stands for 0, ..., n - 1.
+        steps: Numbers of steps of the grids, in place of `nfes`: a step of some solvers takes several evaluations.
         grid: Default grid of the solvers; that of the first model's process by default.
         reference_data: Samples of the data distribution, (M, *shape), M at least 10; by default drawn from the first
             closed-form denoiser, if there is one.
@@ -104,16 +107,17 @@ def compare(
     for _, denoiser in labelled:
         cond = check_conditions(cond, denoiser, len(seeds), device)
     require(len(seeds) >= 20, "seeds", len(seeds), "at least 20 samples, which the distances need")
-    require(len(nfes) > 0, "nfe", nfes, "a list of at least one integer")
+    require(len(nfes) > 0 or len(steps) > 0, "nfe", nfes, "a list of at least one integer")
+    require(not (len(nfes) and len(steps)), "steps", steps, "empty where `nfes` are given")
     followed = len(seeds) if followed is None else followed
     integers = [("batch", batch), ("followed", followed), ("most_steps", most_steps)]
-    for name, value in [*(("nfe", nfe) for nfe in nfes), *integers]:
+    for name, value in [*(("nfe", nfe) for nfe in nfes), *(("steps", n) for n in steps), *integers]:
         require_whole(name, value)
     require(0 < tolerance < math.inf, "tolerance", tolerance, "a number > 0")
     require(dtype.is_floating_point, "dtype", dtype, "a floating type, torch.float32 or torch.float64")
     check_samples("reference_data", reference_data, shape)
     check_samples("fresh_data", fresh_data, shape)
-    every, notes = planned(labelled, solvers, nfes, shape, grid)
+    every, notes = planned(labelled, solvers, nfes, shape, grid, steps)
     followed = min(followed, len(seeds))
     exact = next((denoiser for _, denoiser in labelled if denoiser.closed_form), None)
     if reference_data is None and exact is not None:
@@ -135,11 +139,11 @@ def compare(
         if callable(progress):
             progress(done, len(every))
         begun, spec = time.perf_counter(), run.spec
-        solution = sample(denoiser, spec.solver, spec.grid, shape, seeds, **options)
+        solution = draw_samples(denoiser, spec.solver, spec.grid, shape, seeds, **options)
         x = solution.x.cpu()  # waits for the device
         seconds = round(time.perf_counter() - begun, 4)
-        if broken := int((~x.isfinite()).flatten(1).any(1).sum()):
-            notes.append(f"{spec.label} at {solution.nfe} evaluations: {broken} of {len(x)} samples are not finite.")
+        if (problem := not_finite(x)) is not None:
+            notes.append(f"{spec.label} at {solution.nfe} evaluations: {problem}")
         error = rms(x[:followed], flows[label].x) if run.deterministic else None
         row = Row(
             model=label,
@@ -169,6 +173,7 @@ def planned(
     nfes: Sequence[int],
     shape: Sequence[int],
     grid: Grid | str | int | None,
+    steps: Sequence[int] = (),
 ) -> tuple[list[tuple[str, Denoiser, Planned]], list[str]]:
     """What `compare` runs with these arguments, and notes about solvers that cannot run.
 
@@ -181,7 +186,8 @@ def planned(
     notes: list[str] = []
     for label, denoiser in models:
         for spec in specs:
-            runs, note = plan(spec, denoiser.process, shape, nfes)
+            own = spec, denoiser.process, shape
+            runs, note = plan_steps(*own, steps) if steps else plan(*own, nfes)
             every += [(label, denoiser, run) for run in runs]
             notes += [f"{label}: {note}" if label and note else note] if note else []
     require(len(every) > 0, "solvers", solvers, f"one that can run. {' '.join(notes)}")

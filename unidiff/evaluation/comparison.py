@@ -47,7 +47,7 @@ class Row:
         solver: Solver, as a constructor call.
         grid: Grid with its steps, likewise.
         steps: Intervals of the grid.
-        requested: Requested evaluations; None where solver or grid determine them.
+        requested: Requested evaluations, or steps; None where solver or grid determine them.
         nfe: Evaluations per sample, counted.
         seconds: Time of drawing all samples.
         deterministic: Whether a sample depends on its start alone.

@@ -13,7 +13,7 @@ from unidiff.denoiser import Denoiser, NeuralDenoiser
 from unidiff.errors import require_whole
 from unidiff.memory import LOWER_BATCH, enough_memory
 from unidiff.noise import Seeded
-from unidiff.solver.sample import check_request
+from unidiff.solver.request import check_request
 
 __all__ = ["mean_prediction", "rms", "tells_mean"]
 

@@ -19,7 +19,7 @@ from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.process.level import Level, axpby
 from unidiff.solver.exponential_adams import ExponentialAdams
-from unidiff.solver.sample import check_request
+from unidiff.solver.request import check_request
 
 __all__ = ["Flow", "reference_flow"]
 

@@ -63,9 +63,13 @@ class Scores:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; of each measure the value, its standard error and the 95 % interval."""
+        """Plain values; of each measure the value, its standard error and the 95 % interval, None if there is none."""
         measures = {
-            name: {"value": value, "error": error, "interval": [value - _NORMAL * error, value + _NORMAL * error]}
+            name: {
+                "value": _plain(value),
+                "error": _plain(error),
+                "interval": [_plain(value - _NORMAL * error), _plain(value + _NORMAL * error)],
+            }
             for name, (value, error) in self.measures.items()
         }
         histogram = None if self.histogram is None else asdict(self.histogram)
@@ -146,6 +150,11 @@ class Evaluation:
             own = {name: title for name, title in used.items() if any(name in column for column in block)}
             rows = [[title, *(column.get(name, "") for column in block)] for name, title in own.items()]
             yield [["", *(column["name"] for column in block)], *rows]
+
+
+def _plain(value: float) -> float | None:
+    """A number as JSON has it: a single sample has no standard error."""
+    return value if math.isfinite(value) else None
 
 
 def _width(first: int, columns: Sequence[Mapping[str, str]]) -> int:

@@ -31,7 +31,8 @@ from unidiff.solver.ddim import DDIM
 from unidiff.solver.dpm import DPMSolver
 from unidiff.solver.exponential_adams import ExponentialAdams
 from unidiff.solver.pndm import PLMS
-from unidiff.solver.sample import DEFAULT_SOLVER, check_request
+from unidiff.solver.request import check_request
+from unidiff.solver.sample import DEFAULT_SOLVER
 from unidiff.solver.spec import SolverSpec, solver_specs
 from unidiff.solver.unipc import UniPC
 from unidiff.solver.unipc_noise import UniPCNoise
@@ -177,6 +178,7 @@ def _candidates(
                 raise ParameterError("solvers", f"must be {wanted}, got {spec.label}")
             steps = len(planned[0].spec.grid.times(process)) - 1
         if steps <= 2:
+            problems.append(f"{spec.label} takes {steps} steps in {nfe} evaluations; 3 or more can be tuned.")
             continue
         own = []
         starts = [grid.with_steps(steps) for grid in (grids if spec.grid == usual else (spec.grid,))]
@@ -187,7 +189,9 @@ def _candidates(
                     spec.solver.check(process)
                     own.append(replace(spec, grid=start))
         found += [own] if own else []
-    require(len(found) > 0, "solvers", solvers, f"one that can run. {' '.join(problems)}")
+    if not found:
+        problem = " ".join(problems) or f"none of them is defined on {process!r}."
+        raise ParameterError("solvers", f"{problem} Name others, or raise nfe.")
     return found
 
 

@@ -28,7 +28,18 @@ from unidiff.run.environment import environment
 from unidiff.run.output import ANOTHER
 from unidiff.writable import require_writable
 
-__all__ = ["QUALITIES", "Measured", "Row", "Study", "Table", "draw_qualities", "main", "qualities", "run_study"]
+__all__ = [
+    "QUALITIES",
+    "Measured",
+    "Row",
+    "Study",
+    "Table",
+    "draw_qualities",
+    "main",
+    "qualities",
+    "redraw",
+    "run_study",
+]
 
 _BYTES = 2_000_000  # of one study, about
 QUALITIES = ("frechet", "precision", "recall", "memorization")
@@ -108,6 +119,16 @@ class Table:
             row: {name: plain(row, name, values) for name, values in numbers.items()}
             for row, numbers in self.values.items()
         }
+
+    @classmethod
+    def from_dict(cls, rows: Mapping[str, Any]) -> Table:
+        """The inverse of `to_dict`, in which a value that was not finite is nan."""
+        return cls(
+            {
+                row: {name: [math.nan if x is None else x for x in kept["values"]] for name, kept in numbers.items()}
+                for row, numbers in rows.items()
+            }
+        )
 
 
 def _cell(value: float, error: float) -> str:
@@ -196,6 +217,25 @@ def run_study(
     return table
 
 
+def redraw(study: Study, out: str | Path = Path("runs/studies")) -> Table:
+    """Draw the figure of a study again from its record, without measuring anything.
+
+    Args:
+        study: The study.
+        out: Where NAME.json is, and NAME.png is written.
+
+    Raises:
+        RunFailed: If there is no such record, or it cannot be read.
+    """
+    record = Path(out) / f"{study.name}.json"
+    try:
+        table = Table.from_dict(json.loads(record.read_text())["rows"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunFailed(f"{record}: cannot be read as the record of a study: {error!r}") from error
+    study.draw(table, record.with_suffix(".png"))
+    return table
+
+
 def main(description: str, study: Study) -> None:
     """What a script of a study does when it is run itself.
 
@@ -207,12 +247,16 @@ def main(description: str, study: Study) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training or more for each")
     parser.add_argument("--quick", action="store_true", help="a small form, whose numbers show nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="output directory")
+    parser.add_argument("--redraw", action="store_true", help="draw the figure from the record in --out again")
     words = parser.parse_args()
 
     def report(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
     try:
+        if words.redraw:
+            redraw(study, words.out)
+            return
         table = run_study(study, words.seeds, out=words.out, quick=words.quick, report=report)
     except UnidiffError as error:
         parser.error(str(error))

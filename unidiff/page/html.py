@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from unidiff.text import clean
 __all__ = [
     "MARK",
     "Markup",
+    "content_of",
     "document",
     "element",
     "image_element",
@@ -29,6 +31,7 @@ __all__ = [
 MARK = "<!doctype html>\n<!-- a report of unidiff -->\n"  # how every page begins
 _EMPTY = {"img", "input", "meta"}  # elements without content
 # Nothing is loaded from anywhere: not even a page of a hostile run can.
+_CONTENT = re.compile('<script type="application/json" id="content">(.*?)</script>', re.S)
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -130,6 +133,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def content_of(page: str) -> Any:
+    """The content in a page that `document` made; None of any other text."""
+    try:
+        found = _CONTENT.search(page)
+        return None if found is None else json.loads(found[1])
+    except ValueError:
+        return None
 
 
 def document(title: str, body: Iterable[object], content: Any) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unidiff.plot.appearance import COLOURS, shown, style
-from unidiff.plot.figure import new_figure, save_figure
+from unidiff.plot.figure import PAGE, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Dots", "save_dots"]
+
+_COLUMNS = 2  # of three or more the labels are too small at the width of a page
 
 
 class Dots(NamedTuple):
@@ -25,18 +28,22 @@ class Dots(NamedTuple):
 
 @style()
 def save_dots(diagrams: Sequence[Dots], path: str | Path | None, caption: str = "") -> Figure:
-    """Draw the values of cases side by side, a diagram for each number, with error bars; return the figure.
+    """Draw the values of cases, a diagram for each number, with error bars, two side by side; return the figure.
 
-    Labels of cases stand left of the first diagram, and of each whose cases are others than those of the one before.
+    Labels of cases stand left of the first diagram of a row, and of each whose cases are others than those before it.
     """
-    height = 1.3 + 0.3 * max(len(diagram.cases) for diagram in diagrams)
-    figure, axes = new_figure(len(diagrams), (1.0 + 3.0 * len(diagrams), height))
+    rows = math.ceil(len(diagrams) / _COLUMNS)
+    height = 0.5 + rows * (0.9 + 0.28 * max(len(diagram.cases) for diagram in diagrams))
+    figure, axes = new_figure(min(len(diagrams), _COLUMNS), (PAGE, height), rows)
+    for ax in axes[len(diagrams) :]:
+        ax.remove()
     before: tuple[str, ...] = ()
-    for ax, diagram in zip(axes, diagrams):
+    for number, (ax, diagram) in enumerate(zip(axes, diagrams)):
         labels, values, errors = zip(*diagram.cases)
-        rows, named, before = range(len(labels)), labels if labels != before else [""] * len(labels), labels
-        ax.errorbar(values, rows, xerr=errors, fmt="o", color=COLOURS[0])
-        ax.set_yticks(rows, [shown(label) for label in named])
+        named = number % _COLUMNS == 0 or labels != before
+        places, before = range(len(labels)), labels
+        ax.errorbar(values, places, xerr=errors, fmt="o", color=COLOURS[0])
+        ax.set_yticks(places, [shown(label) if named else "" for label in labels])
         ax.set(ylim=(len(labels) - 0.5, -0.5))
         ax.set_title(shown(diagram.title))
         if diagram.floor is not None:

@@ -68,8 +68,8 @@ def draw_sheet(
     heights = [max([cell.size[1] for cell in row if cell], default=1) for row in cells]
     titles = [_broken(title, width) for title, width in zip(columns, widths)]
     names = [_name(name) for name in rows]
-    letters = max((len(line) for name in names for line in name.split("\n")), default=0)
-    left = 14 + round(_LETTER * letters) if letters else 0
+    longest = max((_length(line) for name in names for line in name.split("\n")), default=0)
+    left = 14 + longest if longest else 0
     top = _lines([*titles, *inner]) * _LINE + (6 if any((*titles, *inner)) else 0)
     above = [_lines([_broken(c.title, w) for c, w in zip(row, widths) if c]) * _LINE for row in cells]
     x = list(accumulate((width + _BETWEEN for width in widths), initial=left))
@@ -109,14 +109,24 @@ def draw_sheet(
 
 def with_words(image: Image.Image, words: str) -> Image.Image:
     """An image above a line of words, without a figure: for the frames of an animation; grey if it is."""
-    import_matplotlib()
-    import matplotlib
-
-    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _DPI * POINTS // 72)
+    font = _font()
     sheet = Image.new("RGB", (max(image.width, round(font.getlength(words)) + 8), image.height + _LINE + 6), "white")
     sheet.paste(image, ((sheet.width - image.width) // 2, 0))
     ImageDraw.Draw(sheet).text((sheet.width // 2, image.height + 3), words, "black", font, anchor="ma")
     return sheet if np.ptp(np.asarray(sheet), axis=2).any() else sheet.convert("L")
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """The font of figures, in pixels."""
+    import_matplotlib()
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _DPI * POINTS // 72)
+
+
+def _length(line: str) -> int:
+    """Pixels of a line of a row's name: by its letters, of which capitals are wide; formulas by their number."""
+    return round(max(_LETTER * len(line), 0 if "$" in line else _font().getlength(line)))
 
 
 def _lines(texts: Sequence[str]) -> int:

@@ -23,10 +23,10 @@ from unidiff.reading import read_bytes
 from unidiff.run.directory import RunDirectory
 from unidiff.run.extension import require_own_recipe
 from unidiff.run.records import Manifest
-from unidiff.run.shipped import run_digest
+from unidiff.run.shipped import not_a_run, run_digest
 from unidiff.run.task import Task, load_recipe
 from unidiff.search_paths import expand
-from unidiff.solver.sample import Sampling, Solution, sample
+from unidiff.solver.sample import Sampling, Solution, draw_samples
 from unidiff.training.device import arithmetic
 from unidiff.training.trainable import Trainable
 
@@ -120,7 +120,7 @@ def draw(
     progress: Callable[[int, int], None] | None = None,
     **cond: Tensor,
 ) -> Solution:
-    """Draw samples in batches, on the model's device; see `unidiff.sample`.
+    """Draw samples in batches, on the model's device; see `unidiff.sample`. The caller reports those not finite.
 
     Args:
         denoiser: The model.
@@ -139,7 +139,8 @@ def draw(
     seeds = range(sampling.seed, sampling.seed + sampling.count) if seeds is None else seeds
     options: dict[str, Any] = {"device": device, "batch": sampling.batch, "keep": keep, "progress": progress, **cond}
     with arithmetic(precision, device):
-        solution = sample(sampling.accelerated(denoiser), sampling.solver, sampling.grid, data.shape, seeds, **options)
+        model = sampling.accelerated(denoiser)
+        solution = draw_samples(model, sampling.solver, sampling.grid, data.shape, seeds, **options)
     return replace(solution, x=torch.cat([data.decode(part) for part in solution.x.split(sampling.batch)]))
 
 
@@ -182,7 +183,7 @@ def load(
             options: dict[str, Any] = {"device": device, "allow_imports": allow_imports, "report": report}
             pipeline: Run = importlib.import_module(_DIFFUSERS).load_pipeline(place, overrides, **options)
             return pipeline
-        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
+        raise not_a_run(directory)
     files.check_kept()
     for override in overrides:
         if not override.startswith("sampling."):

@@ -168,6 +168,8 @@ def _read_start(
     else:
         raise RunError(f"start: {path}: neither a run directory nor a folder that diffusers saved. Correct the path.")
     weights = {**fresh_changes(network), **weights}
+    if (begun := getattr(network, "weights_from", None)) is not None:  # with control branches
+        weights = begun(weights)
     _check_fit(str(path), weights, network.state_dict())
     if files.exists():
         name, text = read_source(files.recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,18 @@ from PIL import Image, ImageSequence
 from unidiff import plot
 from unidiff.errors import RecipeError, RunError
 from unidiff.files import is_inside, whole_file
-from unidiff.page.html import MARK
+from unidiff.page.html import MARK, content_of
 from unidiff.page.report import Figure, RunFacts, page
 from unidiff.reading import read_bytes
 from unidiff.recipe.shipped import read_source
 from unidiff.recipe.yaml_tree import read_yaml
 from unidiff.run.directory import RunDirectory
+from unidiff.run.shipped import not_a_run, run_digest
 from unidiff.text import first_line, operand
+from unidiff.training.checkpoint import Checkpoints
 from unidiff.writable import require_file
 
-__all__ = ["PAGES", "image_bytes", "read_run", "write_page", "write_run_page"]
+__all__ = ["PAGES", "image_bytes", "lost_measurements", "read_run", "weights_digest", "write_page", "write_run_page"]
 
 PAGES = {"a report of unidiff": MARK.encode()}  # what a page may replace; see `require_file`
 _MOST_SAMPLES, _MOST_FRAMES, _MOST_FIGURES = 64, 40, 6
@@ -33,14 +35,40 @@ _IMAGE_LIMIT, _PIXEL_LIMIT = 8_000_000, 50_000_000  # bytes of a file, pixels of
 _FIGURES = {"png": "png", "gif": "gif"}
 
 
+_MEASURED = ("evaluation", "comparison", "neighbours", "likelihood")  # what takes minutes
+_PAGE_LIMIT = 200_000_000  # bytes
+
+
 def write_run_page(files: RunDirectory, values: Mapping[str, Any], notice: Callable[[str], None]) -> None:
     """Write the page of a run that has ended into its directory. If that fails, a notice says so and all else stays."""
     try:
         require_file(files.page, "the report,", PAGES, "Move it away.")
+        if lost_measurements(files.page, [{"digest": weights_digest(files)}]):
+            notice(f"{files.page} is kept: it has measurements of these weights, made with --full.")
+            return
         write_page(files.page, page([read_run(files.path, values)]))
     except Exception as error:  # the run is finished, and nothing that goes wrong here may change that
         again = f"unidiff report {shlex.quote(operand(files.path))}"
         notice(f"The report was not written ({first_line(error)}). `{again}` tries again.")
+
+
+def weights_digest(files: RunDirectory) -> str | None:
+    """The digest of the recipe and the newest averaged weights of a run; None if it has none."""
+    newest = next(iter(Checkpoints(files.checkpoints).paths()), None)
+    if newest is None or not os.path.isfile(weights := newest / "ema.safetensors"):
+        return None
+    return run_digest(files.recipe, weights)
+
+
+def lost_measurements(path: Path, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a page at this path says of the weights of these runs, and what a page of the given contents would not."""
+    try:
+        old = content_of(read_bytes(path, _PAGE_LIMIT).decode("utf-8"))
+        held = {run["digest"]: run for run in old["runs"] if run.get("digest")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # no page, or a damaged one
+        return []
+    pairs = [(held[run["digest"]], run) for run in runs if run.get("digest") in held]
+    return [name for name in _MEASURED if any(name in before and name not in after for before, after in pairs)]
 
 
 def write_page(path: Path, text: str) -> None:
@@ -61,7 +89,7 @@ def read_run(directory: Path, values: Mapping[str, Any] | None = None) -> RunFac
     """
     files = RunDirectory(directory)
     if not files.exists():
-        raise RunError(f"{directory}: not a run directory. `unidiff run RECIPE --out {directory}` creates one.")
+        raise not_a_run(directory)
     recipe = read_source(files.recipe)[1]
     values = _values(files, recipe) if values is None else values
     entries = {name: value for name, value in files.read_manifest().entries.items() if name != "recipe_yaml"}

@@ -9,8 +9,10 @@ from pathlib import Path
 from unidiff.errors import RunError
 from unidiff.files import digest_of, is_inside
 from unidiff.reading import Unreadable, read_bytes
+from unidiff.recipe.shipped import shipped_recipes
+from unidiff.text import operand
 
-__all__ = ["PREFIX", "SHIPPED", "is_shipped", "locate", "require_own", "run_digest"]
+__all__ = ["PREFIX", "SHIPPED", "is_shipped", "locate", "not_a_run", "require_own", "run_digest"]
 
 PREFIX = "shipped:"
 # Name -> digest of its recipe and of its averaged weights in float16. Each was made by the recipe of its name;
@@ -51,6 +53,20 @@ def _verified(name: str) -> Path:
     if found != SHIPPED[name]:
         raise RunError(f"{folder} has the digest {found}, and {SHIPPED[name]} was shipped. {remedy}")
     return folder
+
+
+def not_a_run(path: str | Path) -> RunError:
+    """The error about a path that is not a run directory, with what may be meant."""
+    text = os.fspath(path)
+    if text in SHIPPED:
+        remedy = f"{PREFIX}{text} is the model of this name that comes with unidiff; `unidiff run {text}` trains one."
+    elif text in shipped_recipes() or text.endswith((".yaml", ".yml")):
+        remedy = f"It is a recipe: `unidiff run {operand(text)}`."
+    elif os.path.lexists(path):
+        remedy = "Pass a directory that `unidiff run` wrote."
+    else:
+        remedy = f"`unidiff run RECIPE --out {operand(text)}` creates one."
+    return RunError(f"{text}: not a run directory. {remedy}")
 
 
 def run_digest(recipe: Path, *weights: Path) -> str:

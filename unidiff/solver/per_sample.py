@@ -17,8 +17,9 @@ from unidiff.grid import Grid
 from unidiff.noise import Seeded
 from unidiff.precision import precise
 from unidiff.solver.base import State
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import gradients
-from unidiff.solver.sample import shape_and_seeds
+from unidiff.solver.request import shape_and_seeds
 from unidiff.solver.spec import grid_for
 from unidiff.velocity import PerSamplePosterior, VelocityField
 
@@ -68,7 +69,9 @@ class PerSampleSolver(PlainArguments, ABC):
         u = linear.start(Seeded(seeds), torch.empty(len(seeds), *shape, dtype=dtype, device=device))
         with gradients(grad, model):
             *_, last = self.trajectory(model, u, grid_for(linear, grid).times(linear))
-            return linear.basis.inverse(last.u).to(dtype)
+            x = linear.basis.inverse(last.u).to(dtype)
+        warn_if_not_finite(x)
+        return x
 
 
 @dataclass(frozen=True)

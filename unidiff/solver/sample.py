@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils._pytree import tree_leaves
 
-from unidiff.acceleration import Acceleration, plainly
+from unidiff.acceleration import Acceleration
 from unidiff.arguments import PlainArguments, plain_arguments
 from unidiff.batching import Progress, batches
-from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Counted, Denoiser
 from unidiff.display import Pictured
 from unidiff.errors import ParameterError, require, require_whole
 from unidiff.grid import Grid, default_grid
-from unidiff.memory import LOWER_BATCH, PLENTY, enough_memory, keep_freed_memory, memory_of, require_memory
-from unidiff.noise import Seeded, seeds_of
+from unidiff.memory import LOWER_BATCH, enough_memory, keep_freed_memory
+from unidiff.noise import Seeded
 from unidiff.prediction import Prediction
 from unidiff.process.base import Process
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver, State
 from unidiff.solver.exponential_adams import ExponentialAdams
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import optional_gradients
+from unidiff.solver.request import check_request
 from unidiff.solver.spec import SolverSpec, named, solver_and_grid
-from unidiff.tensors import check_axes, check_format
 
-__all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "check_request", "require_room", "sample", "shape_and_seeds"]
+__all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "draw_samples", "sample"]
 
 # The default on every process, with `default_grid`: chosen by benchmarks/solvers.py.
 DEFAULT_SOLVER: Solver = ExponentialAdams()
@@ -126,8 +124,6 @@ class Sampling(PlainArguments):
 
 
 @plain_arguments
-@enough_memory(LOWER_BATCH)
-@optional_gradients
 def sample(
     denoiser: Denoiser,
     solver: Solver | str = DEFAULT_SOLVER,
@@ -168,7 +164,35 @@ def sample(
     Raises:
         ParameterError: If the grid or the solver is not defined on the process, or the model does not have the
             conditions, or needs one that is missing, or gradients are asked for that do not exist.
+
+    Warns:
+        UserWarning: If samples hold NaN or infinity; it names them.
     """
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, "keep": keep, "grad": grad}
+    solution = draw_samples(denoiser, solver, grid, shape, seeds, **{**options, "progress": progress, **cond})
+    warn_if_not_finite(solution.x)
+    return solution
+
+
+@plain_arguments
+@enough_memory(LOWER_BATCH)
+@optional_gradients
+def draw_samples(
+    denoiser: Denoiser,
+    solver: Solver | str = DEFAULT_SOLVER,
+    grid: Grid | str | int | None = None,
+    shape: Sequence[int] | None = None,
+    seeds: int | Sequence[int] = 1,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    batch: int | None = None,
+    keep: int = 0,
+    grad: bool = False,
+    progress: Progress | bool | None = None,
+    **cond: Tensor,
+) -> Solution:
+    """As `sample`, without its warning: for callers that report samples that are not finite themselves."""
     process = denoiser.process
     solver, grid = solver_and_grid(process, solver, grid)
     times = grid.times(process)
@@ -214,81 +238,3 @@ class _CountedInRun(Counted):
         # What a module does when it is called is `forward`, unless something is hooked to the call.
         plain = self._plain and not any(self._hooks) and not _has_any_global_hook()
         return denoiser.forward(u, level, **cond) if plain else denoiser(u, level, **cond)
-
-
-def require_room(
-    denoiser: Denoiser,
-    count: int,
-    batch: int | None,
-    shape: Sequence[int],
-    cond: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> None:
-    """Raise a ParameterError for more samples, or more of them at once, than a memory holds."""
-    size = math.prod(shape) * dtype.itemsize
-    together = min(count, batch or count)
-    remedy = "Draw fewer at a time, with other seeds."
-    require_memory("count", 2 * count * size, f"{count} samples of shape {tuple(shape)}", remedy, device)
-    what = f"the states of {together} samples of shape {tuple(shape)}"  # state, noise, prediction of x0 and of eps
-    require_memory("batch", 4 * together * size, what, LOWER_BATCH, device)
-    if together > 2 and PLENTY * together * size > memory_of(device) // 2:
-        needed = together * _activations(denoiser, shape, cond, dtype, device)
-        require_memory("batch", needed, f"the layers of the network on {together} samples", LOWER_BATCH, device)
-
-
-def _activations(
-    denoiser: Denoiser, shape: Sequence[int], cond: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str
-) -> int:
-    """The most bytes that a layer takes in and gives out for each sample: what must be in the memory together."""
-    sizes: list[int] = []
-
-    def note(layer: nn.Module, taken: object, given: object) -> None:
-        tensors = [value for value in tree_leaves((taken, given)) if isinstance(value, Tensor)]
-        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
-        sizes.append(sum(storages.values()))
-
-    hooks = [layer.register_forward_hook(note) for layer in denoiser.modules()]
-    try:
-        with torch.no_grad(), plainly():
-            for count in (1, 2):  # whose difference is what grows with the batch, and no table of the network's own
-                u = torch.zeros(count, *shape, dtype=dtype, device=device)
-                rows = {name: value[:count] for name, value in cond.items()}
-                denoiser(u, denoiser.process.level(1.0, u), **rows)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    calls = len(sizes) // 2
-    return max((two - one for one, two in zip(sizes[:calls], sizes[calls:])), default=0)
-
-
-def check_request(
-    denoiser: Denoiser,
-    shape: Sequence[int] | None,
-    seeds: Sequence[int] | int,
-    cond: Mapping[str, Tensor],
-    device: torch.device | str,
-    dtype: torch.dtype = torch.float32,
-    batch: int | None = None,
-) -> tuple[Sequence[int], Sequence[int], dict[str, Tensor]]:
-    """The shape of a sample, one seed per sample, and the conditions on the device.
-
-    Raises:
-        ParameterError: If the shape is unknown or not the model's, the seeds are not integers, the conditions are not
-            the model's, the dtype is not floating, the machine has no such device, or its memory is too small.
-    """
-    check_format(dtype, device)
-    shape, seeds = shape_and_seeds(denoiser.shape, shape, seeds)
-    own = check_conditions(cond, denoiser, len(seeds), device)
-    require_room(denoiser, len(seeds), batch, shape, own, dtype, device)
-    return shape, seeds, own
-
-
-def shape_and_seeds(
-    own: Sequence[int] | None, shape: Sequence[int] | None, seeds: Sequence[int] | int
-) -> tuple[Sequence[int], Sequence[int]]:
-    """The shape of a sample, by default the model's own, and one seed per sample."""
-    shape = own if shape is None else shape
-    if shape is None:
-        raise ParameterError("shape", "this model has no sample shape of its own; pass one, such as (1, 28, 28).")
-    return check_axes(shape, own), seeds_of(seeds)

@@ -47,13 +47,15 @@ class SolverComparison(ResultsTask):
     Args:
         solvers: Solvers, each as a component or as a short text: ddim, ddim:0.5, ddim@uniform. The name may be cut
             short; the number sets `order` if the solver has one, else its first numeric parameter.
-        nfe: Numbers of evaluations, each at least 1.
+        nfe: Numbers of evaluations, each at least 1; not used where there are `steps`.
+        steps: Numbers of steps of the grids, each at least 1, in place of numbers of evaluations, of which a step of
+            some solvers takes several.
         data: Data whose density is a mixture of Gaussians, such as Ring.
         process: The process of the exact model.
         runs: Directories of trained runs, all of the same data.
         conditions: What the samples of the runs are conditioned on, and what guides them; null for all classes in turn,
             or test images, of models that are conditioned.
-        grid: Grid of the solvers that name none; its `steps` follow from `nfe`.
+        grid: Grid of the solvers that name none; its own `steps` are replaced.
         count: Samples of each solver at each number of evaluations, at least 20.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
         seed: Seed of the first sample; sample i has seed + i. At least 0.
@@ -61,6 +63,7 @@ class SolverComparison(ResultsTask):
 
     solvers: tuple[Solver | str, ...]
     nfe: tuple[int, ...] = (5, 10, 20, 50, 100)
+    steps: tuple[int, ...] = ()
     data: Dataset | None = None
     process: Process | None = None
     runs: tuple[Path, ...] = ()
@@ -81,6 +84,10 @@ class SolverComparison(ResultsTask):
         require(len(self.nfe) > 0, "nfe", [], "a list of at least one integer")
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)
+        for steps in self.steps:
+            require_whole("steps", steps, 1, 1_000_000)
+        if self.steps and self.nfe != SolverComparison.nfe:
+            raise ParameterError("steps", "`nfe` is given too. Leave one of them out.")
         require_whole("count", self.count, 20, 10_000_000)
         require_whole("batch", self.batch, 1, 10_000_000)
         require_whole("seed", self.seed, 0, 2**62)
@@ -113,6 +120,11 @@ class SolverComparison(ResultsTask):
         check_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
 
     @property
+    def nfes(self) -> tuple[int, ...]:
+        """The numbers of evaluations; none where numbers of steps are given."""
+        return () if self.steps else self.nfe
+
+    @property
     def builds_on(self) -> tuple[Path, ...]:
         """The runs, and those that guide them; see `Task.builds_on`."""
         chosen = self.conditions or SampleConditions()
@@ -131,18 +143,22 @@ class SolverComparison(ResultsTask):
         with self.written(directory, content) as folder:
             (folder / self.files[0]).write_text(table)
             plot.save_curves(plot.comparison_panels(comparison), "evaluations", folder / errors, caption)
-            _plot_samples(sorted(set(self.nfe)), comparison, folder / samples, caption)
+            numbers, of = sorted(set(self.steps or self.nfe)), "steps" if self.steps else "evaluations"
+            _plot_samples(numbers, of, comparison, folder / samples, caption)
         return ComparisonOutcome(directory, content, self.files, table, comparison=comparison)
 
 
-def _plot_samples(budgets: list[int], comparison: Comparison, path: Path, caption: str) -> None:
+def _plot_samples(budgets: list[int], of: str, comparison: Comparison, path: Path, caption: str) -> None:
     cells: list[list[tuple[Tensor, str] | None]] = []
+    unit = "nfe " if of == "steps" else ""
     for line in comparison.lines:
         by_request = {budgets[-1] if row.requested is None else row.requested: row for row in line.rows}
-        in_row = [(nfe, by_request.get(nfe)) for nfe in budgets]
-        cells.append([None if row is None else (row.x, "" if row.nfe == nfe else f"{row.nfe}") for nfe, row in in_row])
+        in_row = [(budget, by_request.get(budget)) for budget in budgets]
+        cells.append(
+            [None if row is None else (row.x, "" if row.nfe == n else f"{unit}{row.nfe}") for n, row in in_row]
+        )
         if comparison.truth:
             truth = comparison.truth.get(line.model)
             cells[-1].append(None if truth is None else (truth, ""))
-    columns = [f"{nfe} evaluations" for nfe in budgets] + (["true flow"] if comparison.truth else [])
+    columns = [f"{budget} {of}" for budget in budgets] + (["true flow"] if comparison.truth else [])
     plot.save_table(cells, plot.names_of(comparison.lines), columns, path, caption)

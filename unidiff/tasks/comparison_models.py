@@ -59,6 +59,7 @@ def compare_recipe(
     options: dict[str, Any] = {
         "seeds": range(task.seed, task.seed + task.count),
         "grid": task.grid,
+        "steps": task.steps,
         "batch": task.batch,
         "device": resolve_device(device),
         "progress": lambda done, total: reporter.progress("compare", done, total),
@@ -70,7 +71,7 @@ def compare_recipe(
     else:
         assert task.data is not None
         denoiser = _exact(task).to(options["device"])
-        comparison = compare(denoiser, task.solvers, task.nfe, task.data.shape, **options)
+        comparison = compare(denoiser, task.solvers, task.nfes, task.data.shape, **options)
         facts = {"model": "exact", "reference": f"the density of {task.data!r}", "features": None}
     for note in comparison.notes:
         reporter.notice(note)
@@ -89,7 +90,7 @@ def check_recipe(task: SolverComparison, reporter: Reporter, *, device: str, all
     else:
         assert task.data is not None
         labelled, shape = [("", _exact(task))], task.data.shape
-    for note in planned(labelled, task.solvers, task.nfe, shape, task.grid)[1]:
+    for note in planned(labelled, task.solvers, task.nfes, shape, task.grid, task.steps)[1]:
         reporter.notice(note)
 
 
@@ -153,7 +154,7 @@ def _compare_runs(
     comparison = compare(
         [("" if len(runs) == 1 else label, model.denoiser) for label, model in zip(labels, models)],
         task.solvers,
-        task.nfe,
+        task.nfes,
         data.shape,
         reference_data=reference,
         fresh_data=fresh,

@@ -57,6 +57,7 @@ class EvaluationTask(ResultsTask):
         bits: Test samples whose bits/dim are computed, by the flow and by the bound; 0 for none.
         solvers: Solvers of the runs, as in a comparison; empty for the one of each run's recipe.
         nfe: Numbers of evaluations, each at least 1; empty for the grid of each run's recipe.
+        steps: Numbers of steps of the grids, each at least 1, in place of numbers of evaluations.
         conditions: What the samples of the runs are conditioned on, and what guides them; null for all classes in turn,
             or test images, of models that are conditioned.
         batch: Samples drawn together; bounds the memory, changes no sample. At least 1.
@@ -71,6 +72,7 @@ class EvaluationTask(ResultsTask):
     bits: int = 0
     solvers: tuple[Solver | str, ...] = ()
     nfe: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
     conditions: SampleConditions | None = None
     batch: int = 250
     seed: int = 0
@@ -89,8 +91,12 @@ class EvaluationTask(ResultsTask):
         solver_specs(self.solvers, Tapered())
         for nfe in self.nfe:
             require_whole("nfe", nfe, 1, 1_000_000)
-        if self.solvers and not self.nfe:
-            raise ParameterError("nfe", "it is missing. Give the numbers of evaluations of the `solvers`.")
+        for steps in self.steps:
+            require_whole("steps", steps, 1, 1_000_000)
+        if self.steps and self.nfe:
+            raise ParameterError("steps", "`nfe` is given too. Leave one of them out.")
+        if self.solvers and not self.nfe and not self.steps:
+            raise ParameterError("nfe", "it is missing. Give the numbers of evaluations of the `solvers`, or `steps`.")
         require_whole("count", self.count, 20, 10_000_000)
         require_whole("bits", self.bits, 0, 10_000_000)
         require_whole("batch", self.batch, 1, 10_000_000)

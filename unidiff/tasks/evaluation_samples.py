@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,9 +122,12 @@ def open_sets(task: EvaluationTask, reporter: Reporter, device: torch.device, al
         else:
             raise RunError(f"{path}: neither a run directory, nor a folder of images, nor a .npy file of samples.")
     if not paths:
-        for name in ("solvers", "nfe", "bits", "conditions"):
+        for name in ("solvers", "nfe", "steps", "bits", "conditions"):
             if getattr(task, name):
-                raise ParameterError(name, "this is an option of runs, and none is evaluated. Leave it out.")
+                some = (
+                    "--class, --guidance and the like are options" if name == "conditions" else f"--{name} is an option"
+                )
+                raise RunError(f"{files[0]}: {some} of runs, and none is evaluated. Leave it out.")
     loading = LoadOptions(device=str(device), allow_imports=allow_imports, report=reporter.notice)
     runs, models = read_runs(paths, task.conditions, task.count, loading)
     check_same_runs(runs)
@@ -157,17 +161,18 @@ def _plans(
     plans, notes = [], []
     for label, run, model in zip(labels, runs, models):
         own = replace(run.recipe.sampling, count=task.count, batch=task.batch, seed=task.seed)
-        if not task.nfe:
+        if not task.nfe and not task.steps:
             plans.append(_Plan(label, run, model, own))
             continue
         # A table's own times have one number of evaluations.
         usual, grid = default_grid(run.recipe.process), own.grid_for(run.recipe.process)
         grid = grid if grid.with_steps(1) is not None and not task.solvers else usual
         pairs = [(label, model.denoiser)]
-        every, missed = planned(pairs, task.solvers or [(own.solver, grid)], task.nfe, run.recipe.data.shape, grid)
+        chosen = task.solvers or [(own.solver, grid)]
+        every, missed = planned(pairs, chosen, task.nfe, run.recipe.data.shape, grid, task.steps)
         notes += missed
         for _, _, plan in every:
-            at = "" if plan.requested is None else f", {plan.requested}"
+            at = "" if plan.requested is None else f", {plan.requested}{' steps' if task.steps else ''}"
             sampling = replace(own, solver=plan.spec.solver, grid=plan.spec.grid)
             plans.append(_Plan(f"{label}, {plan.spec.label}{at}", run, model, sampling))
     return plans, notes
@@ -209,7 +214,8 @@ def _read_folder(path: Path, shape: tuple[int, ...], count: int) -> tuple[Tensor
     """The first images of a folder by name, in the shape of the data."""
     if len(shape) != 3 or shape[1] != shape[2]:
         raise DataError(f"{path}: the data have samples of shape {shape}, no square images. Pass a .npy array.")
-    files = list_images(path).require_images().files
+    if not (files := list_images(path).files):
+        raise DataError(f"{path}: neither a run directory, nor a folder of images: it contains no images.")
     chosen = files[:count]
     _require_enough(path, len(chosen))
     images = torch.stack([decode(path / name, shape[1], shape[0]) for name in chosen])
@@ -225,10 +231,16 @@ def _read_array(path: Path, shape: tuple[int, ...], count: int) -> tuple[Tensor,
         raise DataError(f"{path} must hold samples {expected}, got {array.dtype} of shape {array.shape}.")
     _require_enough(path, len(array))
     values = torch.from_numpy(np.array(array[:count]))
+    if values.is_floating_point() and (broken := ~values.isfinite().flatten(1).all(1)).any():
+        problem = f"contains NaN or infinity, first in sample {int(broken.int().argmax())}"
+        raise DataError(f"{path} {problem}. Remove such samples.")
     try:
         x = scaled(values) if values.dtype == torch.uint8 else check_range(values, "evaluate", image=values.ndim > 3)
     except ParameterError as error:
         raise DataError(f"{path} {error.problem}.") from error
+    if values.ndim > 3 and values.dtype != torch.uint8 and 0 <= float(x.min()) < float(x.max()) <= 1:
+        holds = f"{path} holds values from {float(x.min()):g} to {float(x.max()):g}, which are mid-grey to white"
+        warnings.warn(f"{holds}. If 0 is black and 1 white, save 2 x - 1.", stacklevel=2)
     return x, {"file": str(path), "digest": digest(path), "samples": len(array)}
 
 

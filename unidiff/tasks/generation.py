@@ -18,7 +18,8 @@ from unidiff.backbone.low_rank import LowRank
 from unidiff.condition.check import check_made, check_taken
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
-from unidiff.conditioning.joint import Joint
+from unidiff.conditioning.control import controls_of
+from unidiff.conditioning.joint import Joint, with_others
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
@@ -38,7 +39,9 @@ from unidiff.run.records import Report, TrainingOutcome
 from unidiff.run.task import Options, Reporter
 from unidiff.search_paths import Absent
 from unidiff.solver.ddim import DDIM
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.sample import Sampling, Solution
+from unidiff.tasks.additions import check_additions, with_additions
 from unidiff.tasks.generation_report import caption, examples, report_generation
 from unidiff.tasks.process_task import ProcessTask
 from unidiff.training.device import resolve_device
@@ -82,7 +85,9 @@ class GenerationRun(Run):
 
     def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
         """Draw samples, by default as the recipe says; see `Run.sample`."""
-        return draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        solution = draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        warn_if_not_finite(solution.x)
+        return solution
 
     def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
         """The conditions that these samples of opened data have themselves, none dropped.
@@ -123,6 +128,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             trains all.
         teacher: The run whose model the objective needs, as Distillation does; null if it needs none.
         low_rank: Changes of low rank that are trained in place of the weights of `start` (LoRA); null for none.
+        control: What the image of a control branch is, such as Edges, or a list for several; the branches are trained
+            beside the frozen network of `start` (ControlNet). Null for none.
     """
 
     data: Dataset
@@ -140,6 +147,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     train: tuple[str, ...] | None = None
     teacher: str | None = None
     low_rank: LowRank | None = None
+    control: ImageConditioning | tuple[ImageConditioning, ...] | None = None
 
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
@@ -160,10 +168,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             component = getattr(self, name)
             with inside(name, component):
                 component.check(self.process)
-        if self.low_rank is not None and self.start is None:
-            raise ParameterError("low_rank", "it changes a trained model. Write its run at `start`, or leave it out.")
-        if self.low_rank is not None and self.train is not None:
-            raise ParameterError("train", "low_rank says what is trained. Leave one of the two out.")
+        check_additions(self)
         super().__post_init__()
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
@@ -211,8 +216,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
             raise type(error)(f"objective.coupling.{error}") from error
 
     def conditions(self) -> Conditioning | None:
-        """See `TrainingTask.conditions`."""
-        return cast("Conditioning | None", self.conditioning)
+        """See `TrainingTask.conditions`; those of the control branches are the last."""
+        return with_others(cast("Conditioning | None", self.conditioning), controls_of(self.control))
 
     def model(self, measured: Mapping[str, Tensor]) -> NeuralDenoiser:
         """The model with fresh weights; see `TrainingTask.model`."""
@@ -229,12 +234,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
         return sum(parameter.numel() for parameter in self.sketch().parameters())
 
     def _built(self) -> Backbone:
-        """The network, with its changes of low rank if there are any."""
-        network = self.network.build(shape=self.data.shape)
-        if self.low_rank is not None:
-            with inside("low_rank", self.low_rank):
-                self.low_rank.add(network)
-        return network
+        """The network, with its changes of low rank or its control branches if there are any."""
+        return with_additions(self.network.build(shape=self.data.shape), self.data, self.low_rank, self.control)
 
     def loss(self) -> Objective:
         """The objective; see `TrainingTask.loss`."""

@@ -21,6 +21,7 @@ from unidiff.process.base import Process
 from unidiff.run.execute import Session
 from unidiff.run.load import draw
 from unidiff.run.records import Report
+from unidiff.solver.finite import not_finite
 from unidiff.solver.sample import Sampling
 from unidiff.training.device import arithmetic
 from unidiff.words import in_words
@@ -139,12 +140,12 @@ def report_generation(recipe: Generation, model: NeuralDenoiser, session: Sessio
     conditioning = recipe.conditions()
     x = solution.x if conditioning is None else conditioning.compose(solution.x, cond)
     seconds = round(time.perf_counter() - started, 2)
-    if broken := int((~solution.x.isfinite()).flatten(1).any(1).sum()):
-        problem = f"{broken} of {sampling.count} samples are not finite"
-        if broken == sampling.count:
+    if (problem := not_finite(solution.x)) is not None:
+        if not bool(solution.x.isfinite().flatten(1).all(1).any()):
+            count = f"{sampling.count} of {sampling.count} samples are not finite"
             cause = f"Training may have diverged (final loss {loss:.4g}): try a smaller lr or `clip: 1`, or"
-            raise RunFailed(f"{files.path}: {problem}. {cause} smaller steps in `sampling`. The checkpoint is saved.")
-        session.reporter.notice(f"{problem}. Use smaller steps in `sampling`.")
+            raise RunFailed(f"{files.path}: {count}. {cause} more steps in `sampling`. The checkpoint is saved.")
+        session.reporter.notice(problem)
     grid, trajectory = files.samples / "grid.png", files.samples / "trajectory.png"
     plot.save_samples(x, grid, title(files.name))
     drawn, sliced = len(data.decoded_shape) > 1, len(data.decoded_shape) == 4

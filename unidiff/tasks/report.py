@@ -15,12 +15,11 @@ from unidiff.page.results import evaluation, solvers
 from unidiff.reading import read_json
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
-from unidiff.run.page import PAGES, read_run, write_page
-from unidiff.run.shipped import is_shipped, locate, run_digest
+from unidiff.run.page import PAGES, lost_measurements, read_run, weights_digest, write_page
+from unidiff.run.shipped import is_shipped, locate
 from unidiff.run.task import Reporter
 from unidiff.search_paths import expand
 from unidiff.tasks.report_measures import SilentReporter, measured
-from unidiff.training.checkpoint import Checkpoints
 from unidiff.writable import require_file
 
 __all__ = ["report", "report_path"]
@@ -52,7 +51,8 @@ def report(
         full: Draw samples, and measure what is missing: evaluation, comparison of solvers, nearest neighbours,
             likelihood. Minutes for each run of a generative model; of others nothing is measured, which is a notice.
         count: Samples of the evaluation and of the comparison, at least 20.
-        overwrite: Replace a file that is not such a page.
+        overwrite: Replace a file that is not such a page, or one with measurements of these weights that the new one
+            lacks.
         device: Where models are loaded, if `full`: auto, cpu, cuda, cuda:1, mps.
         allow_imports: Accept classes from outside unidiff in recipes, which runs their module's code.
         reporter: Receives progress and notices; nobody if None.
@@ -62,7 +62,8 @@ def report(
 
     Raises:
         ParameterError: If no run is named, or one twice.
-        RunError: If one of them is not a run, or the file cannot be written; with `full` also if one cannot be loaded.
+        RunError: If one of them is not a run, the file cannot be written, or measurements in it would be lost; with
+            `full` also if one cannot be loaded.
     """
     require(len(runs) > 0, "runs", [], "at least one run")
     require_whole("count", count, 20, 10_000_000)
@@ -72,6 +73,9 @@ def report(
     facts = [_with_results(read_run(each), each) for each in paths]
     path, reporter = report_path(paths, None if out is None else Path(out)), reporter or SilentReporter()
     require_file(path, "--out", {} if overwrite else PAGES)
+    if not full and not overwrite and (lost := lost_measurements(path, [each.content for each in facts])):
+        problem = f"this report has measurements of these weights that take minutes ({', '.join(lost)})"
+        raise RunError(f"{path}: {problem}. Add --full to make them again, --overwrite to lose them, or --out.")
     if full:
         options: Any = {"device": device, "allow_imports": allow_imports}
         loaded = [load(each, **options, report=reporter.notice) for each in paths]  # all, before one is measured
@@ -96,10 +100,8 @@ def report_path(runs: Sequence[Path], out: Path | None) -> Path:
 def _with_results(facts: RunFacts, run: Path) -> RunFacts:
     """With the results of these weights that `unidiff evaluate` and `unidiff compare` have written."""
     files = RunDirectory(run)
-    newest = next(iter(Checkpoints(files.checkpoints).paths()), None)
-    if newest is None or not os.path.isfile(weights := newest / "ema.safetensors"):
+    if (digest := weights_digest(files)) is None:
         return facts
-    digest = run_digest(files.recipe, weights)
     content: dict[str, Any] = {**facts.content, "digest": digest}
     for name, command, show in (("evaluation", "evaluate", evaluation), ("comparison", "compare", solvers)):
         folders = dict.fromkeys(

@@ -29,6 +29,7 @@ from unidiff.recipe.read import read_recipe
 from unidiff.recipe.save import Record
 from unidiff.run.load import draw
 from unidiff.run.records import DataFacts, Manifest
+from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.sample import Sampling, Solution
 from unidiff.tasks.generation import Conditioned, GenerationRun
 from unidiff.training.device import resolve_device
@@ -184,7 +185,9 @@ class PipelineRun(GenerationRun):
 
     def sample(self, sampling: Sampling | None = None, **options: Any) -> Solution:
         """Draw samples, decoded; see `Run.sample`."""
-        return draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        solution = draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
+        warn_if_not_finite(solution.x)
+        return solution
 
     def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
         """The labels of the samples, of a model of classes."""
