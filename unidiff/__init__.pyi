@@ -94,6 +94,7 @@ from unidiff.guidance.clip import CLIPGuidance as CLIPGuidance
 from unidiff.guidance.stabilizers import DynamicThreshold as DynamicThreshold
 from unidiff.guidance.stabilizers import GuidanceInterval as GuidanceInterval
 from unidiff.guidance.stabilizers import RescaledGuidance as RescaledGuidance
+from unidiff.guidance.universal import UniversalGuidance as UniversalGuidance
 from unidiff.interop.diffusers.prompts import Prompts as Prompts
 from unidiff.interop.diffusers.tuned import Pretrained as Pretrained
 from unidiff.likelihood import Likelihood as Likelihood

@@ -149,6 +149,7 @@ GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
     "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
     "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
     "CLIPGuidance": lambda model: ud.CLIPGuidance(model, AttributePairs(model), 1.5, chunk=2),
+    "UniversalGuidance": lambda model: ud.UniversalGuidance(model, lambda x: x.square().sum(1), 1.5, chunk=2),
     "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
     "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
     "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),

@@ -1,4 +1,4 @@
-"""What guidance by the gradient of a likelihood shares: by a classifier, or by the similarity of image and text."""
+"""What guidance by a gradient shares: of a classifier, of the similarity of image and text, of an energy."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LikelihoodGuidance(Guided):
     def gradient(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """Grad log p(y | u) in u, (B, *modes); 0 where a sample is not guided."""
         values = {}
-        for condition in self.asked:
+        for condition in (own for own in self.asked if own.name in cond):
             condition.check_in_loop(cond[condition.name], len(u))
             values[condition.name] = condition.padded(cond[condition.name].to(u.device))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
@@ -90,7 +90,11 @@ class LikelihoodGuidance(Guided):
         lost = alpha < _NEGLIGIBLE * sigma
         if not isinstance(lost, Tensor) and lost:
             return plain, plain
-        push = scale * sigma * self.gradient(u, level, **{own.name: cond[own.name] for own in self.asked})
+        push = (
+            scale
+            * sigma
+            * self.gradient(u, level, **{own.name: cond[own.name] for own in self.asked if own.name in cond})
+        )
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)
