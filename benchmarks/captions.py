@@ -41,18 +41,30 @@ parser.add_argument("--figure", default="captions.png", help="samples of caption
 parser.add_argument("--scales", type=float, nargs="*", default=[1.0, 2.0, 4.0], help="of classifier-free guidance")
 parser.add_argument("--encoder", help="a run of contrastive_digits, for CLIP guidance")
 parser.add_argument("--clip", type=float, nargs="*", default=[1.0, 4.0, 16.0], help="scales of CLIP guidance")
+parser.add_argument("--high", type=float, default=0.7, help="the time below which CLIP guidance is on")
+parser.add_argument("--splits", nargs="*", default=["train", "test"], help="whose captions")
+parser.add_argument("--steps", type=int, help="evaluations of a sample, on Tapered [default: the grid of the run]")
 options = parser.parse_args()
 
 run = ud.load(options.run, device="cpu")
 model, solver, grid = run.denoiser, run.recipe.sampling.solver, run.recipe.sampling.grid
+grid = grid if options.steps is None else ud.Tapered(options.steps)
 judge, plain = Judge(), Unconditional(model)
 encoder = None if options.encoder is None else ud.load_contrastive(options.encoder, device="cpu")
 guided: dict[str, Callable[[], ud.Denoiser]] = {
     f"scale {scale:g}": lambda scale=scale: ud.ClassifierFree(model, scale) for scale in options.scales
 }
+
+
+def clip(denoiser: ud.Denoiser, scale: float) -> ud.Denoiser:
+    """The model under CLIP guidance at times below --high."""
+    assert encoder is not None
+    return ud.GuidanceInterval(ud.CLIPGuidance(denoiser, encoder, scale), 0.0, options.high)
+
+
 if encoder is not None:
-    guided |= {f"CLIP {s:g} alone": lambda s=s: ud.CLIPGuidance(plain, encoder, s) for s in options.clip}
-    guided |= {f"caption and CLIP {s:g}": lambda s=s: ud.CLIPGuidance(model, encoder, s) for s in options.clip}
+    guided |= {f"CLIP {s:g} alone": lambda s=s: clip(plain, s) for s in options.clip}
+    guided |= {f"caption and CLIP {s:g}": lambda s=s: clip(model, s) for s in options.clip}
 
 
 def draw(denoiser: ud.Denoiser, caption: Tensor) -> Tensor:
@@ -62,7 +74,7 @@ def draw(denoiser: ud.Denoiser, caption: Tensor) -> Tensor:
 
 print(HEAD)
 rows = {}
-for split in ("train", "test"):
+for split in options.splits:
     source = run.recipe.data.open(split)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
     truth, captions = source.examples(order[: options.count])
@@ -79,4 +91,4 @@ if encoder is None:
     plot.save_samples(x, options.figure, "Each row is one of these captions:\n" + "; ".join(words), 10)
 else:
     cells = [[(x[i : i + 1], "") for i in range(len(x))] for x in rows.values()]
-    plot.save_table(cells, [*rows], words, options.figure, "Held-out captions, the same seeds in each row.")
+    plot.save_table(cells, [*rows], words, options.figure, f"Captions of {split}, the same seeds in each row.")

@@ -18,6 +18,9 @@ class AttributePairs(ud.ContrastiveModel):
         weights: The weights of the components, (K,); equal ones by default.
     """
 
+    others: Tensor
+    log_prior: Tensor
+
     def __init__(self, mixture: ud.GaussianMixture, members: Tensor | None = None, weights: Tensor | None = None):
         super().__init__()
         count = len(mixture.means)
@@ -28,7 +31,7 @@ class AttributePairs(ud.ContrastiveModel):
         self.register_buffer("others", torch.zeros(members.shape).masked_fill(~members, -torch.inf).double())
         self.register_buffer("log_prior", (self.others + weights.log()).logsumexp(1))
 
-    def similarities(self, u: Tensor, level: Level, *, label: Tensor) -> Tensor:
+    def similarities(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         each = self.mixture.log_joint(u, level).log_softmax(1)  # log p(k | u)
         every = (each[:, None] + self.others.to(each)).logsumexp(2) - self.log_prior.to(each)
-        return every[:, label.clamp(min=0)].to(u.dtype)
+        return every[:, cond["label"].clamp(min=0)].to(u.dtype)
