@@ -52,10 +52,8 @@ class ImageSurvey:
         where = f"{len(self.classes)} classes ({names})" if self.classes else "no classes"
         kind = "grey" if self.grey else "colour"
         parts = f" ({self.count} to train on, {self.held_out} held out)" if self.held_out else ""
-        number = self.count + self.held_out
-        return (
-            f"{self.root}: {number} {kind} images{parts}, {where}, the short side is typically {self.shortest} pixels"
-        )
+        images = f"{self.count + self.held_out} {kind} images{parts}"
+        return f"{self.root}: {images}, {where}, the short side is typically {self.shortest} pixels"
 
     @property
     def size(self) -> int:
