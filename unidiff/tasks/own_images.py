@@ -79,7 +79,7 @@ def survey(folder: str) -> ImageSurvey:
         held_out = len(list_split(root, "test")[1])
     chosen = set(files[:: max(1, len(files) // _LOOKED_AT)])
     shortest, grey, broken = [], True, list[DataError]()
-    for file in files if len(files) <= _OPENED else sorted(chosen):
+    for file in listing.files if len(listing.files) <= _OPENED else sorted(chosen):  # those held out, too
         try:
             with open_image(listing.top / file) as image:
                 if file in chosen:
