@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
-__all__ = ["clean", "first_line", "operand"]
+__all__ = ["clean", "first_line", "joined_name", "operand"]
 
 _LONGEST_LINE, _LONGEST_WORD = 4000, 300  # characters
+_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
@@ -32,6 +34,11 @@ def operand(path: str | os.PathLike[str]) -> str:
     """A path as a command line takes it: one that begins with a dash would be read as an option."""
     text = os.fspath(path)
     return f"./{text}" if text.startswith("-") else text
+
+
+def joined_name(parts: Iterable[str]) -> str:
+    """The name of a file or folder about several things, cut to what a file system allows."""
+    return "-".join(parts).encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def _clean_line(line: str) -> str:

@@ -269,7 +269,7 @@ def test_a_mistake_is_one_message(runs, tmp_path, monkeypatch):
         ({"data": {"type": "TwoMoons"}}, "is not a mixture of Gaussians"),
         ({"runs": ["runs/a"]}, "data: a trained run has its own"),
         ({"count": 5}, "count must be an integer from 20 to 10000000, got 5"),
-        ({"steps": 5}, "steps: unknown key"),
+        ({"step": 5}, "step: unknown key. Did you mean 'steps'?"),
     ],
 )
 def test_mistakes_in_the_recipe_are_shown_in_place(tmp_path, change, said):

@@ -45,6 +45,7 @@ def test_a_folder_and_the_data_of_recipes_and_runs(tmp_path):
     assert sorted(path.name for path in (tmp_path / "points").iterdir()) == [
         f"ring-train-0000{row}.npy" for row in (2, 3, 4)
     ]
+    assert "ring-train-00003.npy: there is a file" in refused(*words, "--index", 3, "--out", tmp_path / "points")
     assert "Digits test: 297 samples of shape (1, 8, 8), 10 classes" in unidiff("data", "shipped:ncsn_digits").out
     assert "shape (1, 16, 16)" in unidiff("data", "digits", "--size", 16).out
 
@@ -69,4 +70,11 @@ def test_mistakes_are_one_message_and_no_file(tmp_path):
         assert message in refused("data", *words), words
     (tmp_path / "x.png").write_text("mine")
     assert "not a PNG image. Choose another file" in refused("data", run, "--out", tmp_path / "x.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    write_sample(torch.zeros(1, 8, 8), tmp_path / "photo.png")
+    before = (tmp_path / "photo.png").read_bytes()
+    for words in (["--out", tmp_path / "photo.png"], ["--mask", tmp_path / "photo.png"]):
+        assert "photo.png: there is a file of this name. Replace it with" in refused("data", run, *words)
+    assert (tmp_path / "photo.png").read_bytes() == before
+    assert unidiff("data", run, "--out", tmp_path / "photo.png", "--overwrite").code == 0
+    assert (tmp_path / "photo.png").read_bytes() != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "x.png"]

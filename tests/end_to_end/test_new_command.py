@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch):
 def test_a_recipe_says_what_is_in_the_folder(home):
     result = unidiff("new", "my pets")
     assert result.code == 0, result
-    assert "my pets: 9 colour images, 2 classes (cat, dog), the short side is typically 20 pixels" in result.out
+    assert "my pets: 10 colour images (9 to train on, 1 held out), 2 classes (cat, dog), the short side" in result.out
     task = ud.load_recipe("my_pets.yaml")
     assert task.data == ud.data.ImageFolder("my pets", 16, 3)  # none is enlarged
     assert task.backbone.arguments["classes"] == 2
@@ -63,12 +63,17 @@ def test_mistakes_are_one_message_and_no_file(home, monkeypatch):
     monkeypatch.setattr(sys, "stdin", type("File", (), {"isatty": lambda self: False})())
     Path("grey.yaml").write_text("mine")
     Path("empty").mkdir()
+    Path("broken").mkdir()
+    for number in range(3):
+        Path(f"broken/{number}.png").write_bytes(Path("grey/1.png").read_bytes() if number == 1 else b"no image")
     before = sorted(home.rglob("*"))
     for words, message in [
         ([], "Name the folder of your images"),
         (["none"], "none: no such folder"),
         (["grey.yaml", "--out", "x.yaml"], "grey.yaml: this is a file"),
         (["empty"], "contains no images"),
+        (["broken"], "broken/0.png is not a readable image"),
+        (["broken"], "broken/2.png is not a readable image"),
         (["grey"], "grey.yaml: there is a file of this name, which is not overwritten"),
         (["grey", "--out", "x.txt"], "a recipe is a file .yaml"),
         (["grey", "--out", "x.yaml", "--classes"], "--classes: not every image of grey lies in a subfolder"),

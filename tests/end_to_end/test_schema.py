@@ -90,6 +90,10 @@ def test_what_the_reader_accepts_is_valid(schema):
 def test_what_diffusers_saved_determines_the_rest(schema):
     short = {name: RING[name] for name in ("data", "training")}
     assert valid({**short, "start": "ddpm-cat/"}, schema, schema)
+    for change in ({"lora": 8}, {"lora": 4, "lora_layers": ["to_q"]}, {"type": "Pretrained", "folder": "ddpm-cat/"}):
+        assert valid({**short, "start": "ddpm-cat/", "backbone": change}, schema, schema), change
+    assert not valid({**short, "start": "ddpm-cat/", "backbone": {"lroa": 8}}, schema, schema)
+    assert not valid({**RING, "backbone": {"lora": 8}}, schema, schema)
     assert not valid(short, schema, schema)
     assert not valid({"start": "ddpm-cat/", "data": short["data"]}, schema, schema)
 

@@ -21,7 +21,7 @@ from unidiff.errors import ParameterError, RunError
 from unidiff.plot import appearance
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
-from unidiff.text import clean, first_line, operand
+from unidiff.text import clean, first_line, joined_name, operand
 
 HOSTILE = "\x1b]0;title\a\x1b[2J"
 
@@ -223,3 +223,9 @@ def test_messages_of_errors_have_no_control_characters():
 
 def test_a_path_is_never_an_option():
     assert [operand(path) for path in ("-x", "--out/a", "a-b", "./-x", "")] == ["./-x", "./--out/a", "a-b", "./-x", ""]
+
+
+def test_names_of_files_about_many_things_fit_a_file_system():
+    assert joined_name(["compare", "a", "b"]) == "compare-a-b"
+    long = joined_name(["compare", "é" * 200])  # two bytes each
+    assert (len(long.encode()), long) == (200, "compare-" + "é" * 96)

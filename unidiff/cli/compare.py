@@ -28,7 +28,7 @@ from unidiff.cli.options import (
 )
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
-from unidiff.text import clean
+from unidiff.text import clean, joined_name
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from unidiff.tasks.comparison import SolverComparison
 
 __all__ = ["compare"]
-
-_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 
 _SOLVERS = (
     "Solvers, separated by commas: NAME[:NUMBER][@GRID[:NUMBER]]. Names may be abbreviated; the number sets `order` if "
@@ -141,8 +139,7 @@ def _task(
             raise RunError(f"--set {overrides[0]}: this option changes a recipe, and run directories were passed.")
         changes = {"solvers": RUN_SOLVERS, **changes}
         task = SolverComparison(runs=tuple(map(Path, what)), **changes)
-        name = "-".join(["compare", *(run.name for run in runs)])
-        return task, name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+        return task, joined_name(["compare", *(run.name for run in runs)])
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position
         raise RunError(str(error) if error.parameter == "runs" else f"--{error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,7 @@ def data(
         Path | None,
         typer.Option(metavar="FILE", help="Also write a mask for inpaint, .png or .npy: white in the middle."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace images and arrays that are there.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
@@ -75,6 +77,7 @@ def data(
             raise RunError(f"{option} {path}: samples of shape {shape} are not images. Name a file .npy.")
         if path is not None and path.suffix in _KINDS:
             require_file(path, option, _KINDS[path.suffix], "Choose another file.")
+            _require_new(path, option, overwrite)
     if out is not None and not one:
         require_writable(out)
     source = dataset.open(split)
@@ -82,17 +85,15 @@ def data(
         raise RunError(f"{name}: its samples can be read only in order, and have no number. Choose other data.")
     require_whole("--index", index, 0, len(source) - 1)
     require(index + count <= len(source), "--count", count, f"at most {len(source) - index} from --index {index}")
-    files: list[Path] = []
     rows = list(range(index, index + count)) if out is not None else []
+    name, end = source.name.replace(" ", "-").lower(), ".png" if image else ".npy"
+    files = [out if one else out / f"{name}-{row:05d}{end}" for row in rows if out is not None]
+    for path in files:
+        _require_new(path, "--out", overwrite)
     try:
-        for row in rows:
-            assert out is not None
-            path = (
-                out if one else out / f"{source.name.replace(' ', '-').lower()}-{row:05d}{'.png' if image else '.npy'}"
-            )
+        for row, path in zip(rows, files):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_sample(source.batch(torch.tensor([row]))[0], path)
-            files.append(path)
         if mask is not None:
             write_sample(centre_mask(shape) if mask.suffix == ".png" else centre_mask(shape)[0] > 0, mask)
     except OSError as error:
@@ -113,3 +114,9 @@ def data(
         say(f"{path}: sample {rows[position]}{of}")
     if mask is not None:
         say(f"{mask}: mask for `unidiff inpaint`, white in the middle")
+
+
+def _require_new(path: Path, option: str, overwrite: bool) -> None:
+    """Raise a RunError for a file that is there, unless it may be replaced."""
+    if not overwrite and os.path.lexists(path):
+        raise RunError(f"{option} {path}: there is a file of this name. Replace it with --overwrite, or name another.")

@@ -26,13 +26,12 @@ from unidiff.cli.options import (
 )
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
+from unidiff.text import joined_name
 
 if TYPE_CHECKING:
     from unidiff.tasks.evaluation import EvaluationTask
 
 __all__ = ["evaluate"]
-
-_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 
 
 def evaluate(
@@ -150,9 +149,7 @@ def _task(
             raise RunError(f"{repeated}: this is named twice. Name each run, folder and file once.")
         text = json.dumps({"evaluate": what})
         task = recipe_as_it_was(Path("command line"), text, allow_imports, overrides)
-        name = "-".join(["evaluate", *(locate(word).absolute().name.removesuffix(".npy") for word in what)])
-        return dataclasses.replace(cast(EvaluationTask, task), **changes), name.encode()[:_LONGEST_NAME].decode(
-            errors="ignore"
-        )
+        name = joined_name(["evaluate", *(locate(word).absolute().name.removesuffix(".npy") for word in what)])
+        return dataclasses.replace(cast(EvaluationTask, task), **changes), name
     except ParameterError as error:  # of an option: a mistake in a recipe is reported with its position
         raise RunError(str(error) if error.parameter == "evaluate" else f"--{error}") from error

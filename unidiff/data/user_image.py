@@ -44,6 +44,8 @@ def read_image(path: Path, shape: Sequence[int], small: Sequence[int] | None = N
             warnings.warn(notice, stacklevel=2)
         return decode(path, _side(shape), shape[0]).float() / 127.5 - 1
     x = _floats(path, "[-1, 1] (bytes: x / 127.5 - 1)", shape, small).float()
+    if not bool(x.isfinite().all()):
+        raise DataError(f"{path} must be finite numbers, got NaN or infinity.")
     if not bool((x.abs() <= 1).all()):
         low, high = float(x.min()), float(x.max())
         raise DataError(f"{path} must be in [-1, 1] (bytes: x / 127.5 - 1), got values from {low:g} to {high:g}.")

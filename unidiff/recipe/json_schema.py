@@ -91,8 +91,23 @@ class _Definitions:
         by, others = getattr(cls, "filled_in", ("", ()))
         if others:
             rest = [name for name in required if name not in others]
-            return mapping | {"anyOf": [{"required": required}, {"required": [by, *rest]}]}
+            whole: dict[str, Any] = {}
+            for name, component in getattr(cls, "filled_with", {}).items():
+                typed = properties[name].pop("allOf")
+                whole[name] = {"allOf": typed}
+                properties[name]["anyOf"] = [*typed, self._changes(component)]
+            arms = [{"required": required, "properties": whole}, {"required": [by, *rest]}]
+            return mapping | {"anyOf": arms}
         return mapping | ({"required": required} if required else {})
+
+    def _changes(self, name: str) -> dict[str, Any]:
+        """A reference to parameters of a component that are changed, none of which is required."""
+
+        def make() -> dict[str, Any]:
+            mapping = self._mapping(self.registry.find(name, object), {})
+            return {key: part for key, part in mapping.items() if key != "required"}
+
+        return self._reference(f"{name} changes", make)
 
     def value(self, annotation: Any) -> dict[str, Any]:
         """What an annotation allows."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict
 
 from typing_extensions import Self, Unpack
@@ -69,11 +70,14 @@ class Task(Record, ABC):
             recipes name it: `type: module:Class`.
         noun: What it is, in a few words, for messages: "the training of a classifier".
         filled_in: A key from which others can be filled in, and those others, which a recipe with it may leave out.
+        filled_with: Of these others, those that are filled in key by key, and the component that they are then: beside
+            the key a recipe may change its parameters without a `type`.
     """
 
     key: ClassVar[str] = ""
     noun: ClassVar[str] = "a task"
     filled_in: ClassVar[tuple[str, tuple[str, ...]]] = ("", ())
+    filled_with: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.noun}>"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -152,6 +153,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     key: ClassVar[str] = "backbone"
     noun: ClassVar[str] = "the training of a generative model"
     filled_in: ClassVar[tuple[str, tuple[str, ...]]] = "start", ("process", "parameterization", "backbone")
+    filled_with: ClassVar[Mapping[str, str]] = MappingProxyType({"backbone": "Pretrained"})
     run_class: ClassVar[type[Run]] = GenerationRun
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import numpy as np
 from unidiff.data.folder import ImageFolder
 from unidiff.data.image import open_image
 from unidiff.data.listing import list_split
-from unidiff.errors import RunError
+from unidiff.errors import DataError, RunError
 from unidiff.recipe.yaml_tree import write_yaml
 from unidiff.text import clean
 
 __all__ = ["ImageSurvey", "own_recipe", "survey"]
 
-_LOOKED_AT = 64  # images, spread over the folder
+_LOOKED_AT, _OPENED = 64, 2000  # images, spread over the folder, whose pixels and whose headers are read
+_NAMED = 5  # unreadable images in a message
 _GREY = 8  # the largest difference of red, green and blue of an image that is called grey, of 255
 _SIZES = (8, 16, 32)  # that a CPU trains within an hour
 
@@ -34,6 +36,7 @@ class ImageSurvey:
         shortest: The short side of a typical image (the median), in pixels.
         grey: Whether no image has colours.
         classes: Names of the classes, if the images lie in a subfolder each.
+        held_out: Number of images that are not trained on: those of the test split.
     """
 
     root: str
@@ -41,13 +44,16 @@ class ImageSurvey:
     shortest: int
     grey: bool
     classes: tuple[str, ...]
+    held_out: int = 0
 
     def text(self) -> str:
         """In a sentence."""
         names = ", ".join(self.classes[:5]) + ", ..." * (len(self.classes) > 5)
         where = f"{len(self.classes)} classes ({names})" if self.classes else "no classes"
         kind = "grey" if self.grey else "colour"
-        return f"{self.root}: {self.count} {kind} images, {where}, the short side is typically {self.shortest} pixels"
+        parts = f" ({self.count} to train on, {self.held_out} held out)" if self.held_out else ""
+        images = f"{self.count + self.held_out} {kind} images{parts}"
+        return f"{self.root}: {images}, {where}, the short side is typically {self.shortest} pixels"
 
     @property
     def size(self) -> int:
@@ -60,7 +66,7 @@ def survey(folder: str) -> ImageSurvey:
 
     Raises:
         RunError: If it is not a folder.
-        DataError: If it holds no images, or its splits are ambiguous.
+        DataError: If it holds no images, some of them are not readable, or its splits are ambiguous.
     """
     root = Path(folder)
     if not os.path.isdir(root):
@@ -68,14 +74,24 @@ def survey(folder: str) -> ImageSurvey:
         raise RunError(f"{folder}: {problem}. Name the folder of the images.")
     ImageFolder(os.path.abspath(root)).open()  # its warnings, and errors of the layout
     listing, files, classes = list_split(root, "train")
-    chosen = [listing.top / file for file in files[:: max(1, len(files) // _LOOKED_AT)]]
-    shortest, grey = [], True
-    for path in chosen:
-        with open_image(path) as image:
-            shortest.append(min(image.size))
-            pixels = np.asarray(image.convert("RGB").resize((16, 16))).astype(int)
-            grey = grey and int(np.ptp(pixels, axis=-1).max()) <= _GREY
-    return ImageSurvey(folder, len(files), round(statistics.median(shortest)), grey, tuple(classes))
+    held_out = 0
+    with suppress(DataError):  # too few for a test split
+        held_out = len(list_split(root, "test")[1])
+    chosen = set(files[:: max(1, len(files) // _LOOKED_AT)])
+    shortest, grey, broken = [], True, list[DataError]()
+    for file in listing.files if len(listing.files) <= _OPENED else sorted(chosen):  # those held out, too
+        try:
+            with open_image(listing.top / file) as image:
+                if file in chosen:
+                    shortest.append(min(image.size))
+                    pixels = np.asarray(image.convert("RGB").resize((16, 16))).astype(int)
+                    grey = grey and int(np.ptp(pixels, axis=-1).max()) <= _GREY
+        except DataError as error:
+            broken.append(error)
+    if broken:
+        more = f"\nAnd {len(broken) - _NAMED} more." if len(broken) > _NAMED else ""
+        raise DataError("\n".join(map(str, broken[:_NAMED])) + more)
+    return ImageSurvey(folder, len(files), round(statistics.median(shortest)), grey, tuple(classes), held_out)
 
 
 def own_recipe(

@@ -20,11 +20,10 @@ from unidiff.run.shipped import is_shipped, locate
 from unidiff.run.task import Reporter
 from unidiff.search_paths import expand
 from unidiff.tasks.report_measures import SilentReporter, measured
+from unidiff.text import joined_name
 from unidiff.writable import require_file
 
 __all__ = ["report", "report_path"]
-
-_LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
 
 
 @plain_arguments
@@ -93,8 +92,7 @@ def report_path(runs: Sequence[Path], out: Path | None) -> Path:
         return out
     if len(runs) == 1 and not is_shipped(runs[0]):
         return RunDirectory(runs[0]).page
-    name = "-".join(["report", *(RunDirectory(run).name for run in runs)])
-    return Path(name.encode()[:_LONGEST_NAME].decode(errors="ignore") + ".html")
+    return Path(joined_name(["report", *(RunDirectory(run).name for run in runs)]) + ".html")
 
 
 def _with_results(facts: RunFacts, run: Path) -> RunFacts:
