@@ -61,12 +61,13 @@ def conditioned(
         classifier = load_guide(chosen.classifier, **loading)
     taken = (None if classifier is None else classifier.classes) or run.denoiser.classes
     measured, labels = _measured(run, chosen), torch.tensor(_labels(run, chosen, taken, loading.get("report", print)))
+    drawn = "image" in chosen.cond  # as a network sees it: no test image belongs to it
     if own and chosen.classes and examples is not None:
         in_turn = labels[torch.arange(max(map(len, examples.cond.values()), default=1)) % len(labels)]
         examples = examples._replace(cond={**examples.cond, "label": in_turn})
-    elif measured is not None and chosen.classes and not chosen.images:
+    elif measured is not None and chosen.classes and not chosen.images and not drawn:
         raise ParameterError("classes", "choose the image of this class too, with `images`.")
-    elif measured is not None and (chosen.images or examples is None):
+    elif measured is not None and not drawn and (chosen.images or examples is None):
         examples = _image_examples(measured, run, chosen)
         if chosen.classes:  # each class with each image
             image = examples.cond["image"]
@@ -78,7 +79,8 @@ def conditioned(
     chosen.require_once()
     more = () if classifier is None else classifier.asked
     values = {name: _values(run.denoiser, f"cond.{name}", value, more) for name, value in chosen.cond.items()}
-    examples = examples._replace(cond={**examples.cond, **values}).in_turn()
+    truth = None if drawn else examples.truth
+    examples = Examples({**examples.cond, **values}, truth).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
     return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
 
