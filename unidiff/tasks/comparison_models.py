@@ -214,7 +214,8 @@ def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned
 
 def described(model: Conditioned) -> str | None:
     """The conditions in words; None if there are none."""
-    (cond, truth), words = model.examples, []
+    cond, truth = model.examples
+    words: list[str] = []
     if "image" in cond:
         words.append(f"{'images given' if truth is None else 'test images'} in turn, {len(cond['image'])} of them")
     if "label" in cond:
