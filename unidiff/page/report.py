@@ -18,6 +18,7 @@ __all__ = ["Figure", "Pair", "RunFacts", "page"]
 
 _ABOUT = {"process": "process", "parameterization": "network predicts", "objective": "objective"}
 _ABOUT |= {"backbone": "network", "classifier": "network", "contrastive": "network", "codec": "autoencoder"}
+_ABOUT |= {"low_rank": "changes of low rank", "control": "control branch"}
 # Numbers of a manifest that have a place of their own.
 _PLACED = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
 _PLACED |= {"data", "libraries", "start", "teacher"}
