@@ -477,6 +477,12 @@ def test_samples_of_a_picture_from_the_command_line(folder, tmp_path):
     assert np.abs(colour - grey).max() < 0.1
 
 
+def test_no_test_image_belongs_to_a_value_of_the_condition(folder, tmp_path):
+    value = f"cond.image={np.zeros((1, 8, 8)).tolist()}"
+    x, facts = drawn(folder, tmp_path, folder / "small", "--set", value, "--count", 2)
+    assert (len(x), facts["count"], facts["errors"]) == (2, 2, None)
+
+
 def test_known_pixels_come_out_as_they_went_in(folder, tmp_path):
     words = [folder / "holes", "--image", folder / "digit.png", "--mask", folder / "hole.png", "--guidance", 1.5]
     x, _ = drawn(folder, tmp_path, *words)

@@ -7,6 +7,7 @@ import torch
 from tiny import refused, unidiff
 
 import unidiff as ud
+from unidiff.backbone.control import Controlled
 from unidiff.errors import DataError, ParameterError, RunError
 
 SETTINGS = ud.Training(steps=3, batch=8, tensorboard=False, log_every=1)
@@ -47,6 +48,9 @@ def test_every_command_takes_it(saved, tmp_path, monkeypatch):
     ):
         result = unidiff(*words)
         assert result.code == 0, (words, result.err)
+    page = (directory / "report.html").read_text("utf-8")
+    assert "its training is not repeated by it" in page
+    assert "unidiff run recipe.yaml" not in page
     # A multilayer perceptron is nothing that diffusers has: the answer of any such run.
     assert "cannot be exported" in refused("export", directory, "exported")
     assert "`start: " in refused("run", directory / "recipe.yaml", "--out", directory, "--resume")
@@ -93,7 +97,12 @@ def test_what_a_recipe_cannot_name_is_an_error(tmp_path):
         (grown, "its weights are not those of a new MLP"),
         (ud.GaussianMixture(ud.VPSDE(), [[0.0]], 1.0), "must be a NeuralDenoiser"),
         (model(classes=2), "no label conditioning"),
+        (ud.NeuralDenoiser(ud.VPSDE(), ud.V(), Controlled(model().backbone, [], [])), "made of another network"),
     ):
         with pytest.raises(ParameterError, match=said):
             ud.save(wrong, tmp_path / "run")
+    with pytest.raises(
+        ParameterError, match=r"data must be data with samples of the network's shape, \(2,\), got Digits"
+    ):
+        ud.save(model(), tmp_path / "run", data=ud.data.Digits())
     assert not (tmp_path / "run").exists()

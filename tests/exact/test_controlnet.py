@@ -141,6 +141,8 @@ def test_a_run_begins_as_its_start():
         (["start=null"], "control: it changes a trained model. Write its run at `start`"),
         (["train=[up]"], "train: control says what is trained"),
         (["low_rank={rank: 2}"], "control: it cannot be combined with low_rank"),
+        (["control=[]"], "control must be an image conditioning, or a list of at least one, got []"),
+        (["conditioning={type: Colorization}"], "control: `conditioning` has a condition 'image' too"),
         (["backbone={type: MLP}"], "backbone: MLP has no control branch; use UNet"),
         (["control.threshold=2"], "control.threshold must be a number above 0 and below 1, got 2"),
         (["control={type: Labels}"], "control.type: expected an image conditioning, got Labels"),

@@ -12,6 +12,7 @@ import torch
 
 import unidiff as ud
 from unidiff.errors import ParameterError
+from unidiff.evaluation.bootstrap import parts
 from unidiff.evaluation.frechet import fitted_frechet
 from unidiff.evaluation.memorization import nearest
 
@@ -80,7 +81,7 @@ def test_the_bias_in_several_dimensions_and_without_it():
     found = [fitted_frechet(x, y) for x, y in pairs]
     # Of the next order is F / n = 1 % of it; the mean of 60 with a scatter of half of it is known to 6 %.
     assert close_to(found, told)
-    halves = [sum(fitted_frechet(x[i::2], y[i::2]) for i in (0, 1)) / 2 for x, y in pairs]
+    halves = [sum(map(fitted_frechet, parts(x, 2), parts(y, 2))) / 2 for x, y in pairs]
     assert close_to([2 * value - half for value, half in zip(found, halves)], 0)
     corrected = ud.evaluation.frechet_distance(*pairs[0], corrected=True)
     assert corrected.value == pytest.approx(2 * found[0] - halves[0], abs=1e-14)
@@ -95,6 +96,20 @@ def test_the_bootstrap_error_is_the_scatter():
     values = torch.tensor([fitted_frechet(randn(100, 2, seed=i) + 1, y) for i in range(60)], dtype=F64)
     errors = torch.tensor([ud.evaluation.frechet_distance(randn(100, 2, seed=i) + 1, y).error for i in range(3)])
     assert abs(float(errors.mean() / values.std()) - 1) < 0.6
+
+
+def test_the_order_of_samples_is_of_no_account():
+    # Samples with classes 0, ..., 9 in turn, of which every second and every tenth would be other distributions.
+    centres, turn = 3 * randn(10, 2, seed=1), torch.arange(400) % 10
+    x, y = centres[turn] + 0.3 * randn(400, 2, seed=2), centres[turn.sort().values] + 0.3 * randn(400, 2, seed=3)
+    mixed = x[torch.randperm(400, generator=torch.Generator().manual_seed(4))]
+    frechet = [ud.evaluation.frechet_distance(rows, y, corrected=True).value for rows in (x, mixed)]
+    kernel = [ud.evaluation.kernel_distance(rows, y).error for rows in (x, mixed)]
+    # Two halves of 200 have means whose squared distance is 2 tr C / 200 = 0.18 on average, with tr C = 2 * 9, and as
+    # much scatter, of which five; by stride they have other classes.
+    assert abs(frechet[0] - frechet[1]) < 0.9
+    # The error of ten groups is known to 1 / sqrt(18) = 24 %, a ratio of two to 33 %, of which five; by stride 100.
+    assert kernel[0] / kernel[1] < 2.7
 
 
 # ---------------------------------------------------------------------------------------------- kernel distance

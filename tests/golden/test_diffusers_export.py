@@ -6,6 +6,7 @@ sin(c w), cos(c w) and those of c - 1 come from phases up to 1000, which float64
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -37,6 +38,7 @@ from theirs import (  # noqa: F401
 from tiny import DIGITS, refused, unidiff, write
 
 import unidiff as ud
+from unidiff.backbone.low_rank import LowRank, low_rank_layers
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.interop.diffusers import export, load, load_grid
 from unidiff.interop.diffusers.architecture import architecture_of
@@ -262,6 +264,18 @@ def test_without_a_scheduler_the_network_goes_alone(tmp_path):
         back = load(tmp_path / "model")
         assert back.process == run.denoiser.process
         assert same_weights(back.backbone, run.denoiser.backbone)
+
+
+def test_changes_of_low_rank_are_merged(tmp_path):
+    run = made(tmp_path, backbone=SMALLEST)
+    network = copy.deepcopy(run.denoiser.backbone)
+    LowRank(rank=2).add(network)
+    for layer in low_rank_layers(network).values():
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    export(dataclasses.replace(run, model=run.denoiser.with_backbone(network)), tmp_path / "model")
+    x, c = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 700.0])
+    # Weights are read back in float32: rounding of 6e-8 in a sum of some hundred products, through a dozen layers.
+    assert (load(tmp_path / "model").backbone(x, c) - network(x, c)).abs().max() < 1e-4
 
 
 def test_what_a_process_measured_comes_back(tmp_path):

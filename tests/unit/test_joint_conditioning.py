@@ -12,7 +12,10 @@ import torch
 from tiny import equal, refused, unidiff, write
 
 import unidiff as ud
+from unidiff.conditioning.base import Examples
 from unidiff.errors import DataError, ParameterError, RecipeError
+from unidiff.tasks.comparison_models import described
+from unidiff.tasks.generation import Conditioned
 from unidiff.training.checkpoint import Checkpoints
 from unidiff.training.loop import Interrupted
 
@@ -284,3 +287,11 @@ def test_a_recipe_builds_a_network_of_vectors_for_them(tmp_path):
     path = write(tmp_path, {**RECIPE, **changes})
     assert ud.load_recipe(path).backbone.arguments["conditions"] == (ud.Embedding((2,), name="y"),)
     assert unidiff("run", path, "--out", tmp_path / "out", "--dry-run").code == 0
+
+
+def test_all_conditions_are_named_in_a_result():
+    several = {"label": torch.tensor([1, 0]), "image": torch.zeros(2, 1, 8, 8), "caption": torch.zeros(2, 3)}
+    said = "test images in turn, 2 of them; classes 0, 1 in turn; 2 values of caption in turn"
+    assert described(Conditioned(None, Examples(several, torch.zeros(2, 1, 8, 8)))) == said
+    assert described(Conditioned(None, Examples({"label": torch.tensor([3, 8])}))) == "classes 3, 8 in turn"
+    assert described(Conditioned(None, Examples({}))) is None

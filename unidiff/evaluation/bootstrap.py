@@ -10,7 +10,7 @@ from torch import Tensor
 from unidiff.evaluation.distances import Estimate
 from unidiff.noise import generator_of
 
-__all__ = ["DRAWS", "bootstrapped", "mean_of", "resamples"]
+__all__ = ["DRAWS", "bootstrapped", "mean_of", "parts", "resamples"]
 
 DRAWS = 100  # so a standard error is itself known to 1 / sqrt(2 * 100) = 7 %
 _SEED = 2**41  # beyond the seeds of samples in use
@@ -31,6 +31,15 @@ def bootstrapped(value: float, replicate: Callable[[Tensor], Tensor], count: int
         count: Number of samples.
     """
     return Estimate(value, float(replicate(resamples(count)).std()))
+
+
+def parts(x: Tensor, count: int) -> list[Tensor]:
+    """Rows (N, F) in `count` disjoint parts of equal size, up to one row, in a random order that depends on N alone.
+
+    Rows often come in an order: data by class, and samples by classes in turn, so that every tenth is of one class.
+    """
+    x = x[torch.randperm(len(x), generator=generator_of(_SEED))]
+    return [x[part::count] for part in range(count)]
 
 
 def mean_of(values: Tensor) -> Estimate:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unidiff.arguments import plain_arguments
 from unidiff.errors import ParameterError, require, require_whole
-from unidiff.evaluation.bootstrap import bootstrapped
+from unidiff.evaluation.bootstrap import bootstrapped, parts
 from unidiff.evaluation.distances import Estimate
 
 __all__ = ["as_features", "fitted_frechet", "frechet_bias", "frechet_distance", "gaussian_frechet"]
@@ -77,8 +77,8 @@ def frechet_distance(x: Tensor, y: Tensor, *, corrected: bool = False) -> Estima
 
     Of Inception's features it is the FID; of any other network's it is not. It is biased: two sets of one distribution
     are `frechet_bias` apart. The bias is a series in 1 / n, whose first term `corrected` removes (after Chong & Forsyth
-    2020, section 3.2): twice the value less the mean of the values of both pairs of halves, the even rows and the odd
-    ones. The standard error is the bootstrap's over x; y is taken as it is.
+    2020, section 3.2): twice the value less the mean of the values of both pairs of random halves. The standard error
+    is the bootstrap's over x; y is taken as it is.
 
     Args:
         x: Features of samples, (N, F).
@@ -93,7 +93,7 @@ def frechet_distance(x: Tensor, y: Tensor, *, corrected: bool = False) -> Estima
         require(not corrected or len(rows) >= fewest, name, tuple(rows.shape), allowed)
     value = fitted_frechet(x, y)
     if corrected:
-        value = 2 * value - sum(fitted_frechet(x[i::2], y[i::2]) for i in (0, 1)) / 2
+        value = 2 * value - sum(map(fitted_frechet, parts(x, 2), parts(y, 2))) / 2
     mean, covariance = _moments(y)
     root = _root(covariance)
 

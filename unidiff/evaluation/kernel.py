@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unidiff.arguments import plain_arguments
 from unidiff.errors import require, require_whole
+from unidiff.evaluation.bootstrap import parts
 from unidiff.evaluation.distances import Estimate
 from unidiff.evaluation.frechet import as_features
 
@@ -25,7 +26,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, groups: int = 10) -> Estimate:
     Of Inception's features it is the KID. The estimate is Gretton et al.'s (2012, eq. 3): unbiased, so its mean is 0
     for equal distributions, and it may be negative. It compares moments up to the third.
 
-    The standard error is that of the mean of the estimates of `groups` disjoint subsets of both sets; for equal
+    The standard error is that of the mean of the estimates of `groups` disjoint random subsets of both sets; for equal
     distributions it is too large by sqrt(groups), because the estimate then scatters as 1 / n.
 
     Args:
@@ -59,7 +60,7 @@ class KernelTarget:
 
 
 def _parts(x: Tensor, groups: int) -> list[Tensor]:
-    return [x, *(x[group::groups] for group in range(groups))]
+    return [x, *parts(x, groups)]
 
 
 def _sum(x: Tensor, y: Tensor) -> float:

@@ -18,9 +18,11 @@ __all__ = ["Figure", "Pair", "RunFacts", "page"]
 
 _ABOUT = {"process": "process", "parameterization": "network predicts", "objective": "objective"}
 _ABOUT |= {"backbone": "network", "classifier": "network", "contrastive": "network", "codec": "autoencoder"}
+_ABOUT |= {"low_rank": "changes of low rank", "control": "control branch"}
 # Numbers of a manifest that have a place of their own.
 _PLACED = {"parameters", "training_seconds", "loss", "sampling_seconds", "nfe", "seed", "seconds", "processes"}
 _PLACED |= {"data", "libraries", "start", "teacher"}
+_SAVED = "saved"  # status of a model that was trained in code or averaged later; see unidiff.run.extension
 _ENVIRONMENT = ("unidiff", "git", "python", "platform", "processor", "threads", "device", "precision", "libraries")
 
 
@@ -241,6 +243,8 @@ def _repeat(content: Any, index: int, run: RunFacts) -> Markup | None:
         "# the recipe above in recipe.yaml: the same data and processor give the same weights",
         f"unidiff run recipe.yaml --out again{option}",
     ]
+    if manifest.get("status") == _SAVED or manifest.get("extensions"):
+        lines = ["# the recipe above describes the model; its training is not repeated by it"]
     if "backbone" in values:  # a generative model
         lines += ["# more of its samples, other measures, and this page"]
         lines += [f"unidiff {words}{option}" for words in (f"sample {directory}", f"evaluate {directory}")]

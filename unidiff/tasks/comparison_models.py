@@ -215,11 +215,14 @@ def _same_conditions(runs: Sequence[GenerationRun], models: Sequence[Conditioned
 def described(model: Conditioned) -> str | None:
     """The conditions in words; None if there are none."""
     cond, truth = model.examples
-    if "label" in cond:
-        return f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn"
+    words: list[str] = []
     if "image" in cond:
-        return f"{'images given' if truth is None else 'test images'} in turn, {len(cond['image'])} of them"
-    return None
+        words.append(f"{'images given' if truth is None else 'test images'} in turn, {len(cond['image'])} of them")
+    if "label" in cond:
+        words.append(f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn")
+    others = {name: value for name, value in cond.items() if name not in ("image", "label")}
+    words += [f"{len(value)} values of {name} in turn" for name, value in others.items()]
+    return "; ".join(words) or None
 
 
 def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:

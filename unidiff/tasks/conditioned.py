@@ -79,7 +79,8 @@ def conditioned(
     chosen.require_once()
     more = () if classifier is None else classifier.asked
     values = {name: _values(run.denoiser, f"cond.{name}", value, more) for name, value in chosen.cond.items()}
-    examples = examples._replace(cond={**examples.cond, **values}).in_turn()
+    truth = None if drawn else examples.truth
+    examples = Examples({**examples.cond, **values}, truth).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
     return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
 

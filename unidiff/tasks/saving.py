@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from unidiff.arguments import plain_arguments
 from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset
 from unidiff.data.unavailable import Unavailable
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import ParameterError
+from unidiff.errors import ParameterError, require
 from unidiff.machine import now
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
@@ -67,8 +69,13 @@ def save(
     if arguments is None:
         problem = f"its network, a {type(network).__name__}, is none that a recipe can name"
         raise ParameterError("model", f"{problem}. Derive it from unidiff.Backbone.")
+    if any(isinstance(module, nn.Module) for module in arguments.values()):
+        problem = f"its network, a {type(network).__name__}, is made of another network, which a recipe cannot name"
+        raise ParameterError("model", f"{problem}. Train it by a recipe instead: see its keys low_rank and control.")
     if data is None:
         data = Unavailable(tuple(network.shape), model.classes)
+    shape = tuple(network.shape)
+    require(tuple(data.shape) == shape, "data", data, f"data with samples of the network's shape, {shape}")
     task = Generation(
         data=data,
         process=model.process,

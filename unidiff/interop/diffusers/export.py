@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unidiff.backbone.layers import sinusoidal
+from unidiff.backbone.low_rank import low_rank_layers, merge_low_rank
 from unidiff.codec.codec import Layout
 from unidiff.data.latent import Latent
 from unidiff.errors import ParameterError, RunError, RunFailed
@@ -88,6 +89,9 @@ def export(
         except OSError as error:
             raise RunFailed(f"{target}: {error}. Choose another folder.") from error
         return Exported(target, pipeline, ())
+    if low_rank_layers(model.backbone):
+        merge_low_rank(merged := copy.deepcopy(model.backbone))
+        model = model.with_backbone(merged)
     try:
         architecture = architecture_of(model.backbone)
         architecture.exported(model.backbone)
