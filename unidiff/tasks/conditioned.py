@@ -79,7 +79,7 @@ def conditioned(
     chosen.require_once()
     more = () if classifier is None else classifier.asked
     values = {name: _values(run.denoiser, f"cond.{name}", value, more) for name, value in chosen.cond.items()}
-    truth = None if drawn else examples.truth
+    truth = None if by_name else examples.truth
     examples = Examples({**examples.cond, **values}, truth).in_turn()
     weaker = None if chosen.weaker is None else load_generation(chosen.weaker, **loading).denoiser
     return Conditioned(_guided(run, bool(examples.cond), chosen, classifier, weaker), examples, measured)
