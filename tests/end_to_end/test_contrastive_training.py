@@ -41,7 +41,6 @@ def test_an_encoder_is_trained_read_back_and_guides(tmp_path, monkeypatch):
     assert 50 <= report["captions"] <= 60
     for name in ("caption_of_image", "image_of_caption"):
         assert [*report[name]] == ["0.001", "0.1", "0.25", "0.5", "0.75"]
-        assert all(0 <= share <= 1 for share in report[name].values())
     encoder = ud.load_contrastive("pairs")
     assert encoder.conditions == ud.Captions().built_for(ud.data.CaptionedDigits())
     vectors = encoder.texts(caption=torch.tensor([[0, 1, 2, 3, 4], [0, 2, -1, -1, -1]]))
@@ -59,6 +58,51 @@ def test_an_encoder_is_trained_read_back_and_guides(tmp_path, monkeypatch):
     assert "the training of a contrastive encoder; it does not generate samples" in refused("sample", "pairs")
     with pytest.raises(RecipeError, match="not of a contrastive encoder"):
         ud.load_contrastive("plain")
+
+
+class Session:
+    """What a report asks of a training that is over."""
+
+    def poll(self) -> None:
+        """Nothing."""
+
+    def trained(self) -> tuple[None, None]:
+        return None, None
+
+
+def test_the_shares_of_a_report_are_those_of_an_encoder_that_is_known(tmp_path, monkeypatch):
+    # It knows the captions of the images, in the order in which they are asked for, but for the last quarter.
+    task = ud.load_recipe(write(tmp_path, PAIRS))
+    monkeypatch.setattr("unidiff.tasks.contrastive.ContrastiveReport", lambda *parts: parts)
+    own, asked = [], []
+
+    class Known(torch.nn.Module):
+        process = task.process
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def texts(self, *, caption):
+            test = task.data.open("test")
+            order = torch.randperm(len(test), generator=torch.Generator().manual_seed(task.seed))
+            _, captions = test.examples(order[:1000])
+            found, inverse = captions.unique(dim=0, return_inverse=True)
+            assert torch.equal(found, caption)
+            wrong = torch.arange(len(inverse)) >= 0.75 * len(inverse)
+            own.append(torch.where(wrong, (inverse + 1) % len(found), inverse))
+            return torch.eye(len(found))
+
+        def images(self, u, level):
+            start = sum(asked) % len(own[0])
+            asked.append(len(u))
+            return torch.eye(int(own[0].max()) + 1)[own[0][start : start + len(u)]]
+
+    *_, captions, by_image, by_caption = task.report(Known(), Session())
+    assert captions == int(own[0].max()) + 1
+    right = round(float((torch.arange(len(own[0])) < 0.75 * len(own[0])).double().mean()), 4)
+    assert set(by_image.values()) == {right}
+    assert all(share >= 0.75 for share in by_caption.values())
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Gaussian:
 
 @pytest.mark.slow  # 3 s a process
 @pytest.mark.cases(1)
-@pytest.mark.parametrize("process", PROCESSES[::2], ids=lambda process: type(process).__name__)
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 def test_exact_trace_is_the_closed_form_within_1e_5_nats(process):
     truth = Gaussian(process)
     x = truth.draw(4)

@@ -139,7 +139,8 @@ class Evaluation:
 
     def tables(self, width: int = _WIDTH) -> Iterator[list[list[str]]]:
         """Tables of text no wider than `width`: a line for each measure, a column for each set, the floor first."""
-        columns = [_column(row) for row in (self.floor, *self.rows)]
+        shared = _shared_end([row.name for row in self.rows])
+        columns = [_column(row, shared) for row in (self.floor, *self.rows)]
         titles = {**MEASURES, "classes": "chi-square of classes", **COSTS}
         used = {name: title for name, title in titles.items() if any(name in column for column in columns)}
         first = max(map(len, used.values()), default=0)
@@ -161,9 +162,21 @@ def _width(first: int, columns: Sequence[Mapping[str, str]]) -> int:
     return first + sum(2 + max(map(len, column.values())) for column in columns)
 
 
-def _column(row: Scores) -> dict[str, str]:
-    """The cells of a set, by name."""
-    title = row.name if len(row.name) <= _LONGEST else f"...{row.name[3 - _LONGEST :]}"  # of a path the end
+def _shared_end(names: Sequence[str]) -> str:
+    """What all names end with after a comma, if one of them is too long to be shown: it tells none apart."""
+    if max(map(len, names), default=0) <= _LONGEST or len({*names}) < len(names) or len(names) < 2:
+        return ""
+    parts = [name.split(", ") for name in names]
+    count = 0
+    while len({tuple(own[-count - 1 :]) for own in parts}) == 1:
+        count += 1
+    return ", " + ", ".join(parts[0][-count:]) if count else ""
+
+
+def _column(row: Scores, shared: str) -> dict[str, str]:
+    """The cells of a set, by name, without the end of it that all sets share."""
+    title = row.name.removesuffix(shared)
+    title = title if len(title) <= _LONGEST else f"...{title[3 - _LONGEST :]}"  # of a path the end
     cells = {"name": title} | {name: shown(estimate) for name, estimate in row.measures.items()}
     if row.histogram is not None:
         cells["classes"] = f"{row.histogram.chi_square:.1f} (p = {row.histogram.p_value:.2g})"

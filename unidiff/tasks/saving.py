@@ -12,7 +12,7 @@ from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset
 from unidiff.data.unavailable import Unavailable
 from unidiff.denoiser import NeuralDenoiser
-from unidiff.errors import ParameterError, require
+from unidiff.errors import ParameterError, RunError, require
 from unidiff.machine import now
 from unidiff.objective.base import Objective
 from unidiff.objective.denoising import Denoising
@@ -93,6 +93,9 @@ def save(
         remedy = f"Save the network as it was built, for {data}."
         raise ParameterError("model", f"its weights are not those of a new {type(network).__name__}. {remedy}")
     files, recipe = RunDirectory(require_own(directory)), task.to_yaml()
+    if files.exists() and not overwrite:
+        problem = "a run is already there. Pass overwrite=True to replace it, or another directory"
+        raise RunError(f"{files.path}: {problem}.")
     size = sum(value.numel() * value.element_size() for value in weights.values())
     with files.written(files.check(False, overwrite, size + 1_000_000), main=True):
         entries = {"status": SAVED, "parameters": task.count_weights(), **environment(), "recipe_yaml": recipe}
