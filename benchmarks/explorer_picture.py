@@ -44,7 +44,7 @@ def main() -> None:
             for name in options.tab or TABS:
                 page.get_by_role("tab", name=name, exact=True).click()
                 panel = page.get_by_role("tabpanel").filter(visible=True)
-                image = panel.locator(".picture img")
+                image = panel.locator(".picture img").first
                 image.wait_for()
                 before = image.get_attribute("src")
                 slider = panel.locator("input[type=range]").first

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 import unidiff as ud
 from unidiff.errors import DataError, ParameterError
 from unidiff.evaluation import cost, network
+from unidiff.evaluation.distances import Estimate
 from unidiff.evaluation.frechet import fitted_frechet
+from unidiff.evaluation.scores import Evaluation, Scores
 
 FILES = ["evaluate.csv", "evaluate.json", "samples.png"]
 
@@ -327,3 +329,12 @@ def test_a_link_that_leads_to_itself_is_one_message(tmp_path, command):
     message = refused(command, tmp_path / "loop", *more)
     assert "loop" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loop"]
+
+
+def test_titles_of_columns_lose_the_end_that_all_share():
+    names = [f"{run}, Ancestral @ Tapered, 3 steps" for run in ("ddpm_digits_classes", "ncsn_digits")]
+    scores = [Scores(name, 10, {"frechet": Estimate(1.0, 0.1)}) for name in ["real data", *names]]
+    titles = [title for table in Evaluation(tuple(scores[1:]), scores[0], {}).tables(200) for title in table[0]]
+    assert titles == ["", "real data", "ddpm_digits_classes", "ncsn_digits"]
+    alone = Evaluation((scores[1],), scores[0], {})  # nothing to tell apart: the end of the name stays
+    assert next(iter(alone.tables(200)))[0][2].endswith("Tapered, 3 steps")

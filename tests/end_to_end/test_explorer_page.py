@@ -51,7 +51,7 @@ def test_a_slider_changes_the_picture(address):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address, wait_until="domcontentloaded")
         page.get_by_role("tab", name="Heat", exact=True).click()
-        image = page.locator("#heat .picture img")
+        image = page.locator("#heat .picture img").first
         image.wait_for()
         before = image.get_attribute("src")
         slider = page.get_by_role("slider", name="log10 of time t").last
