@@ -114,6 +114,9 @@ def test_compared_tuned_and_evaluated(saved):
 
 
 def test_what_is_no_model_is_one_message(saved, tmp_path, monkeypatch):
+    for words in (("report",), ("resume",)):
+        assert "It is a model in the format of diffusers: sample," in refused(*words, saved / "pixels")
+    assert "Use it from Python, with samples of your own" in refused("likelihood", saved / "pixels")
     (tmp_path / "empty").mkdir()
     for name in ("empty", "runs/nothing", "nothing"):
         assert f"{name}: not a run directory" in refused("sample", name)

@@ -76,6 +76,7 @@ class Console:
         self._begun: dict[str, tuple[float, int]] = {}
         self._loss: float | None = None
         self._said = float("-inf")
+        self._ended = ("", 0)
 
     def __enter__(self) -> Console:
         if sys.stderr.isatty() and not self._silent:
@@ -114,8 +115,13 @@ class Console:
             return
         now = time.monotonic()
         start, before = self._begun.setdefault(stage, (now, done))
-        if done == total or now - self._said >= _EVERY:
+        ends = done == total and self._ended != (
+            stage,
+            total,
+        )  # told once, also of a stage that looks for more at its end
+        if ends or now - self._said >= _EVERY:
             self._said = now
+            self._ended = (stage, total) if done == total else ("", 0)
             left = (now - start) / max(1, done - before) * (total - done)
             parts = [f"{_TITLES[stage]} {done}/{total}", shown, f"{now - start:.0f} s", f"{left:.0f} s left"]
             print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unidiff.errors import RunError
 from unidiff.files import digest_of, is_inside
+from unidiff.pretrained import is_saved
 from unidiff.reading import Unreadable, read_bytes
 from unidiff.recipe.shipped import shipped_recipes
 from unidiff.text import operand
@@ -62,6 +63,11 @@ def not_a_run(path: str | Path) -> RunError:
         remedy = f"{PREFIX}{text} is the model of this name that comes with unidiff; `unidiff run {text}` trains one."
     elif text in shipped_recipes() or text.endswith((".yaml", ".yml")):
         remedy = f"It is a recipe: `unidiff run {operand(text)}`."
+    elif os.path.lexists(path) and is_saved(path):
+        remedy = (
+            "It is a model in the format of diffusers: sample, edit, inpaint, compare, evaluate and tune take it, and "
+        )
+        remedy += f"and a recipe with `start: {text}` trains it further, which makes a run."
     elif os.path.lexists(path):
         remedy = "Pass a directory that `unidiff run` wrote."
     else:

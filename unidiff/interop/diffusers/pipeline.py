@@ -61,7 +61,9 @@ class PipelineImages(Dataset):
 
     def open(self, split: str = "train") -> OpenDataset:
         """Raises a DataError: there are no data."""
-        raise DataError(f"{self.folder}: this model does not tell what data it was trained on. Pass data of your own.")
+        raise DataError(
+            f"{self.folder}: this model does not tell what data it was trained on. Use it from Python, with samples of your own."
+        )
 
 
 @dataclass(frozen=True)
