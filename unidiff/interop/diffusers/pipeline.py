@@ -61,9 +61,8 @@ class PipelineImages(Dataset):
 
     def open(self, split: str = "train") -> OpenDataset:
         """Raises a DataError: there are no data."""
-        raise DataError(
-            f"{self.folder}: this model does not tell what data it was trained on. Use it from Python, with samples of your own."
-        )
+        problem = "this model does not tell what data it was trained on"
+        raise DataError(f"{self.folder}: {problem}. Use it from Python, with samples of your own.")
 
 
 @dataclass(frozen=True)
