@@ -407,7 +407,7 @@ def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
         assert not (tmp_path / "run").exists()
     before = sorted((run / "samples").iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("unidiff.run.load.sample", interrupted)
+        patch.setattr("unidiff.run.load.draw_samples", interrupted)
         result = unidiff("sample", run)
     assert (result.code, result.err) == (130, "unidiff: interrupted by SIGINT.\n")
     assert sorted((run / "samples").iterdir()) == before
