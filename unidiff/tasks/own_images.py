@@ -72,7 +72,6 @@ def survey(folder: str) -> ImageSurvey:
     if not os.path.isdir(root):
         problem = "this is a file" if os.path.exists(root) else "no such folder"
         raise RunError(f"{folder}: {problem}. Name the folder of the images.")
-    ImageFolder(os.path.abspath(root)).open()  # its warnings, and errors of the layout
     listing, files, classes = list_split(root, "train")
     held_out = 0
     with suppress(DataError):  # too few for a test split
@@ -91,6 +90,7 @@ def survey(folder: str) -> ImageSurvey:
     if broken:
         more = f"\nAnd {len(broken) - _NAMED} more." if len(broken) > _NAMED else ""
         raise DataError("\n".join(map(str, broken[:_NAMED])) + more)
+    ImageFolder(os.path.abspath(root)).open()  # its warnings, and other errors
     return ImageSurvey(folder, len(files), round(statistics.median(shortest)), grey, tuple(classes), held_out)
 
 
