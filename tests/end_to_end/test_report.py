@@ -106,7 +106,7 @@ def test_results_of_these_weights_are_found_and_others_are_not(tmp_path, monkeyp
     )
     content["rows"][0]["digest"] = "sha256:0"  # of other weights
     summary.write_text(json.dumps(content))
-    assert "evaluation" not in PageReader(ud.report("shipped:heat_digits")).sections
+    assert "evaluation" not in PageReader(ud.report("shipped:heat_digits", overwrite=True)).sections
     content["rows"][0] = {"digest": SHIPPED["heat_digits"]}
     summary.write_text(json.dumps(content))
     assert "evaluate.json: the file is damaged" in refused("report", "shipped:heat_digits")

@@ -218,13 +218,14 @@ def trained(
     device: torch.device,
     steps: int,
     optimizer: ud.Optimizer | None = None,
+    lr: float = 1e-2,
     **options: Any,
 ) -> Tensor:
     """The averaged weights after some steps, flat."""
     settings = ud.Training(
         steps=steps,
         batch=8,
-        lr=1e-2,
+        lr=lr,
         precision="fp32",
         log_every=1000,
         checkpoint_every=1000,
@@ -284,7 +285,8 @@ def objective_cases() -> list[Case]:
         images = CaptionedSource(torch.randn(12, 1, 8, 8, generator=draws), captions, "images", "none")
         network = ud.ContrastiveUNet((1, 8, 8), 4, 8, text_width=8, heads=2, depth=1, conditions=words)
         model = ud.NeuralContrastive(ud.VPSDE(), network)
-        return trained(model, images, InfoNCE(), device, steps, conditioning=ud.Captions(0.0))
+        # Adam's steps are ratios: where a gradient is mere rounding, so is its step, of up to lr.
+        return trained(model, images, InfoNCE(), device, steps, lr=1e-4, conditioning=ud.Captions(0.0))
 
     return [*cases, Case("train-classifier", classifier), Case("train-contrastive", contrastive)]
 

@@ -143,13 +143,18 @@ MEANS = [[-0.6, 0.3], [0.5, -0.2]]
 FIRST, MEASURED = ud.inverse.Inpainting((1, 0)), torch.tensor([[0.4]], dtype=torch.float64)
 
 
+def squared_norm(x: torch.Tensor) -> torch.Tensor:
+    """An energy that can be pickled."""
+    return x.square().sum(1)
+
+
 # A guided model is just another model: a way to make each, from a mixture whose classes are its components.
 GUIDED: dict[str, Callable[[ud.GaussianMixture], ud.Denoiser]] = {
     "ClassifierFree": lambda model: ud.ClassifierFree(model, 2.5),
     "AutoGuidance": lambda model: ud.AutoGuidance(model, ud.GaussianMixture(model.process, MEANS, 0.3), 1.5),
     "ClassifierGuidance": lambda model: ud.ClassifierGuidance(model, ud.MixtureClassifier(model), 1.5, chunk=2),
     "CLIPGuidance": lambda model: ud.CLIPGuidance(model, AttributePairs(model), 1.5, chunk=2),
-    "UniversalGuidance": lambda model: ud.UniversalGuidance(model, lambda x: x.square().sum(1), 1.5, chunk=2),
+    "UniversalGuidance": lambda model: ud.UniversalGuidance(model, squared_norm, 1.5, chunk=2),
     "GuidanceInterval": lambda model: ud.GuidanceInterval(ud.ClassifierFree(model, 2.5), 0.2, 0.7),
     "RescaledGuidance": lambda model: ud.RescaledGuidance(ud.ClassifierFree(model, 2.5)),
     "DynamicThreshold": lambda model: ud.DynamicThreshold(ud.ClassifierFree(model, 2.5), 0.5),

@@ -39,7 +39,7 @@ class UniversalGuidance(LikelihoodGuidance):
         self, model: Denoiser, energy: Callable[[Tensor], Tensor], scale: float | Tensor = 1.0, chunk: int = 64
     ) -> None:
         super().__init__(model, model.conditions or (), "universal guidance", scale, chunk)
-        self.required = model.required  # the conditions are the model's own, as optional as they are there
+        self.required = dict(model.required)  # the conditions are the model's own, as optional as they are there
         self.energy = energy
 
     def log_likelihood(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
