@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=3.0, help="of the classifier's energy")
     parser.add_argument("--symmetry", type=float, default=20.0, help="scale of the other energy")
     parser.add_argument("--high", type=float, default=0.6, help="the time below which samples are guided")
+    parser.add_argument("--steps", type=int, default=50, help="evaluations of an unguided sample")
     parser.add_argument("--out", type=Path, default=Path("examples/figures"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def main() -> None:
         return -classifier.log_prob(clean.alpha * x, clean, label)
 
     def draw(denoiser: ud.Denoiser) -> Tensor:
-        return ud.sample(denoiser, ud.DDIM(), ud.Tapered(50), seeds=len(wanted)).x.clamp(-1, 1)
+        return ud.sample(denoiser, ud.DDIM(), ud.Tapered(options.steps), seeds=len(wanted)).x.clamp(-1, 1)
 
     def guided(energy: Callable[[Tensor], Tensor], scale: float) -> ud.Denoiser:
         universal = ud.UniversalGuidance(model, energy, scale, chunk=10)

@@ -22,7 +22,7 @@ SHORT = {
     "heat_per_sample": ["--steps", "80", "--count", "40"],
     "heat_mnist": ["--tiny"],
     "inverse_problems": ["--count", "4"],
-    "universal_guidance": ["--count", "3"],
+    "universal_guidance": ["--count", "3", "--steps", "25"],
     "latent_digits": ["--codec-steps", "50", "--steps", "180", "--batch", "32", "--count", "60"],
 }
 

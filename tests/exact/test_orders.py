@@ -77,7 +77,8 @@ def quick(case: tuple) -> bool:
     """One order of each method in `make test`: the default's, or where that takes many evaluations a smaller one."""
     solver = case[0]
     # Of methods that are measured; tests/golden/test_golden.py holds them too.
-    relatives = (ud.UniPC(2, "bh1"), ud.UniPCNoise(2), ud.DPMSolverNoise(2), ud.LogRhoDEIS(2), ud.PLMS())
+    relatives: tuple[ud.Solver, ...] = (ud.UniPC(2, "bh1"), ud.UniPCNoise(2), ud.DPMSolverNoise(2), ud.LogRhoDEIS(2))
+    relatives += (ud.PLMS(), ud.DEIS(2), ud.AdamsBashforth(2), ud.DPMSolverSinglestep(2))
     return getattr(solver, "order", 2) == 2 and solver not in relatives
 
 
