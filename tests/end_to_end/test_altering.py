@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize(
     ("image", "repeats"),
     [("digit.npy", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("digit.png", 1), ("digit.png", 2)])],

@@ -454,6 +454,7 @@ def test_a_recipe_names_the_same_conditions(conditioned, tmp_path, monkeypatch):
     assert torch.equal(found.rows[0].x, x[: len(found.rows[0].x)])
 
 
+@pytest.mark.slow  # a second or more
 def test_a_dry_run_reads_the_runs_that_a_recipe_names(conditioned, runs, tmp_path):
     classes, images = str(conditioned / "classes"), str(conditioned / "images")
     recipe = {"runs": [classes], "solvers": ["ddim"], "nfe": [2], "count": 30}

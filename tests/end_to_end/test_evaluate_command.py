@@ -43,6 +43,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # a second or more
 def test_an_array_and_a_folder_of_images(folder, tmp_path):
     array = folder / ("a_name_longer_than_a_column" * 3 + ".npy")
     shutil.copy(folder / "copies.npy", array)

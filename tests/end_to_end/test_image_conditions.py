@@ -426,6 +426,7 @@ def folder(tmp_path_factory) -> Path:
     return home
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("name", ["holes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small", "grey"))])
 def test_a_run_shows_conditions_samples_and_truth(folder, name):
     summary = json.loads((folder / f"{name}.json").read_text())

@@ -75,6 +75,7 @@ def test_domains_of_more_dimensions(domain, tmp_path, monkeypatch):
     assert np.load("runs/tiny/values.npy").shape == (2, *domain["cells"])
 
 
+@pytest.mark.slow  # a second or more
 def test_an_evolution_is_not_overwritten_by_accident(tmp_path):
     words = ["run", write(tmp_path, TINY), "--out", tmp_path / "out"]
     assert "nothing was written" in unidiff(*words, "--dry-run").out

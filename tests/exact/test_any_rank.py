@@ -56,7 +56,7 @@ def test_the_likelihood_of_a_gaussian_process_is_exact():
 SHAPES = {"signal": (2, 8), "image": (2, 4, 4), "volume": (2, 2, 4, 4)}
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_every_door_takes_any_rank(shape):
     """The axes of a sample mean nothing to processes, solvers, likelihood, guidance and editing: each gives what it

@@ -97,7 +97,7 @@ class FromTwo(ud.Uniform):
 # ---------------------------------------------------------------------------------------------- the true flow
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @every_process
 def test_the_flow_of_a_gaussian(process):
     # y = u / alpha and q = sigma / alpha follow dy/dq = q y / (C + q^2): y_0 = y_T sqrt(C / (C + q_T^2)), which is
@@ -406,7 +406,7 @@ def test_all_start_from_the_same_noise():
     assert all(torch.equal(u, expected) for u in seen)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @every_process
 def test_ddim_is_of_order_one(process):
     found = ud.compare(gaussian(process), ["ddim"], [100, 200, 400], (2,), 20, grid=UNIFORM)

@@ -25,7 +25,7 @@ def leaf(values):
     return torch.tensor(values, dtype=D, requires_grad=True)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize(
     ("process", "method", "tolerance"),
     [

@@ -362,7 +362,7 @@ def energy_error(solver: ud.Solver, grid: ud.Grid, process: Process) -> float:
     return abs(float((weight * run_of(solver, grid, process)[1] ** 2).sum()) / process.energy - 1)
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("solver", [ud.DDIM(), ud.DPMSolver(1), ud.DPMSolver(2)], ids=repr)
 def test_samplers_keep_their_order(solver):
     # On steps equal in sqrt(t). ArcLength takes a first step of the lowest modes that hardly shrinks with N (slopes of

@@ -109,6 +109,7 @@ def test_only_what_a_process_allows_can_be_chosen():
         Method("DIM").spec(ud.VPSDE())
 
 
+@pytest.mark.slow  # a second or more
 def test_a_mistake_is_a_sentence_on_the_page():
     @answered
     def draw(steps):

@@ -21,6 +21,7 @@ def train(progress):
     return torch.cat([weight.flatten() for weight in averaged.parameters()])
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize(
     ("title", "total", "run"),
     [

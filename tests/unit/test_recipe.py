@@ -366,6 +366,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
+@pytest.mark.slow  # a second or more
 @settings(deadline=None, max_examples=10)  # other work on the machine is no failure
 @given(
     st.dictionaries(
@@ -381,6 +382,7 @@ def test_what_is_written_is_what_is_read(value):
         assert repr(read) == repr(value)  # 1, 1.0 and true are equal, and not the same
 
 
+@pytest.mark.slow  # a second or more
 @settings(deadline=None)
 @given(scalars)
 def test_scalar_alone_in_one_line(value):
