@@ -66,6 +66,17 @@ def probe(spec: SolverSpec, process: Process, shape: Sequence[int], noise: float
     return counted.nfe, last.u
 
 
+def _cost(spec: SolverSpec, process: Process, shape: Sequence[int]) -> tuple[_Cost | None, tuple[list[Planned], str]]:
+    """What the steps of a solver cost; or None, and the runs and the note of one whose steps cannot be chosen."""
+    try:
+        cost = _Cost.of(spec, process, shape)
+    except ParameterError as error:
+        return None, ([], f"{spec.label} is left out: {error}")
+    if cost.rise <= 0:
+        return None, ([Planned(spec, None, cost.deterministic)], "")
+    return cost, ([], "")
+
+
 def plan(spec: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequence[int]) -> tuple[list[Planned], str]:
     """The runs of a solver with the most steps whose evaluations do not exceed the requested numbers.
 
@@ -78,12 +89,9 @@ def plan(spec: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequenc
     Returns:
         The runs, and a note on which were left out and why; empty if none was.
     """
-    try:
-        cost = _Cost.of(spec, process, shape)
-    except ParameterError as error:
-        return [], f"{spec.label} is left out: {error}"
-    if cost.rise <= 0:
-        return [Planned(spec, None, cost.deterministic)], ""
+    cost, rest = _cost(spec, process, shape)
+    if cost is None:
+        return rest
     least, requested = cost(cost.fewest), sorted(set(nfes))
     planned: dict[SolverSpec, Planned] = {}
     for nfe in requested:
@@ -99,12 +107,9 @@ def plan_steps(
     spec: SolverSpec, process: Process, shape: Sequence[int], steps: Sequence[int]
 ) -> tuple[list[Planned], str]:
     """The runs of a solver with these numbers of steps, each of as many evaluations as it takes; see `plan`."""
-    try:
-        cost = _Cost.of(spec, process, shape)
-    except ParameterError as error:
-        return [], f"{spec.label} is left out: {error}"
-    if cost.rise <= 0:
-        return [Planned(spec, None, cost.deterministic)], ""
+    cost, rest = _cost(spec, process, shape)
+    if cost is None:
+        return rest
     requested = sorted(set(steps))
     runs = [Planned(cost.with_steps(n), n, cost.deterministic) for n in requested if n >= cost.fewest]
     missed = ", ".join(str(n) for n in requested if n < cost.fewest)
