@@ -59,6 +59,8 @@ from unidiff.editing.inversion import decode as decode
 from unidiff.editing.inversion import encode as encode
 from unidiff.editing.inversion import interpolate as interpolate
 from unidiff.editing.inversion import round_trip as round_trip
+from unidiff.editing.prompt_to_prompt import PromptEdit as PromptEdit
+from unidiff.editing.prompt_to_prompt import prompt_to_prompt as prompt_to_prompt
 from unidiff.editing.repaint import Replacement as Replacement
 from unidiff.editing.repaint import Resampling as Resampling
 from unidiff.editing.sdedit import edit as edit

@@ -27,7 +27,18 @@ from unidiff.recipe.registry import PUBLIC
 
 # What is made by the library and never by a user's numbers: results, and what a run directory holds.
 RESULTS = {
-    *("Bound", "Likelihood", "Solution", "CascadeSolution", "Comparison", "RoundTrip", "Level", "Prediction", "Run"),
+    *(
+        "Bound",
+        "Likelihood",
+        "Solution",
+        "CascadeSolution",
+        "Comparison",
+        "RoundTrip",
+        "Level",
+        "Prediction",
+        "PromptEdit",
+        "Run",
+    ),
     *("TimeState", "Observation", "Stationary", "MeanFieldState", "Stability", "Flow", "Posterior", "Tuning"),
     *("ClassHistogram", "Evaluation", "FeatureNetwork", "RealData", "Scores"),
 }

@@ -25,8 +25,8 @@ WRONG = (object(), "nonsense", None, [object()], torch.zeros(2, 3, 5), 1.5)
 MADE_BY_US = {
     *("Bound", "CascadeSolution", "CodecInTraining", "Comparison", "Flow", "GradientModes", "Level", "Likelihood"),
     *("ClassHistogram", "Evaluation", "FeatureNetwork", "RealData", "Scores"),
-    *("MeanFieldState", "Observation", "Prediction", "RoundTrip", "Run", "Solution", "Stability", "Stationary"),
-    "Tuning",
+    *("MeanFieldState", "Observation", "Prediction", "PromptEdit", "RoundTrip", "Run", "Solution", "Stability"),
+    *("Stationary", "Tuning"),
 }
 PUBLIC_VALUES = {name: PUBLIC.get(name) for name in ud.EXPORTS if name not in MADE_BY_US}
 CLASSES = [value for value in PUBLIC_VALUES.values() if inspect.isclass(value) and not inspect.isabstract(value)]

@@ -436,6 +436,14 @@ def network_cases() -> list[Case]:
         "DiT": attended(partial(ud.DiT, (1, 8, 8), patch=4, width=8, depth=1, heads=2)),
     }
 
+    def prompts(device: torch.device, steps: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        network = ud.UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1, attention=(4,), conditions=(captions,))
+        model = ud.ClassifierFree(ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network.double()).to(device), 2.0)
+        grid, first, longer = ud.Uniform(steps), torch.tensor([1, 2]), torch.tensor([1, 5, 2])
+        found = ud.prompt_to_prompt(model, first, longer, ud.DDIM(), grid, 2, until=0.0, device=device, dtype=F64)
+        return [found.source, found.edited]
+
     def cascade(device: torch.device, steps: int) -> list[Tensor]:
         torch.manual_seed(0)
         nets = ud.MLP((1, 4, 4), width=8, classes=3), ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1, image=1)
@@ -448,6 +456,7 @@ def network_cases() -> list[Case]:
     return [
         *(Case(f"network-{name}", sampler(make)) for name, make in made.items()),
         *(Case(f"attention-{name}", task) for name, task in told.items()),
+        Case("prompt-to-prompt", prompts),
         Case("cascade", cascade),
     ]
 

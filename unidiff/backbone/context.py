@@ -110,6 +110,8 @@ class CrossAttention(nn.Module):
         heads: Number of heads, a divisor of `channels`.
     """
 
+    attend = staticmethod(attend)  # which `backbone.shared_attention` replaces
+
     def __init__(self, channels: int, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -121,5 +123,5 @@ class CrossAttention(nn.Module):
         """Map pixels (B, N, channels) to the same shape."""
         q = self.q(self.norm(h)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(context.tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        found = attend(q, k, v, context.exist[:, None, None, :])
+        found = self.attend(q, k, v, context.exist[:, None, None, :])
         return h + self.project(found.transpose(1, 2).flatten(2))

@@ -23,6 +23,8 @@ __all__ = [
     "add_layers",
     "apply_layer",
     "attend",
+    "attend_written_out",
+    "attention_weights",
     "axial_attention",
     "group_norm",
     "sinusoidal",
@@ -192,6 +194,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, groups: int | None = None, along: int | None = None) -> None:
         super().__init__()
+        self.attend = attend_written_out  # which `backbone.shared_attention` replaces
         self.heads, self.along = heads, along
         self.norm = group_norm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -208,10 +211,7 @@ class SelfAttention(nn.Module):
 
     def _attended(self, tokens: Tensor) -> Tensor:
         q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        # Written out: torch's fused attention has no forward-mode derivative on CPUs, and its backward there is eight
-        # times slower than this on the few hundred pixels that a U-Net attends to (measured in bf16).
-        h = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        mapped: Tensor = self.project(h.transpose(1, 2).flatten(2))
+        mapped: Tensor = self.project(self.attend(q, k, v).transpose(1, 2).flatten(2))
         return mapped
 
 
@@ -256,6 +256,21 @@ class FrameAttention(nn.Module):
         return h + self.project(mixed.transpose(2, 3).flatten(3)).transpose(1, 2)
 
 
+def attention_weights(q: Tensor, k: Tensor, exist: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)), (B, heads, N, keys); see `attend`."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores if exist is None else scores.masked_fill(~exist, -math.inf)).softmax(-1)
+
+
+def attend_written_out(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:
+    """As `attend`, by three operations.
+
+    torch's fused attention has no forward-mode derivative on CPUs, and its backward there is eight times slower than
+    this on the few hundred pixels that a U-Net attends to (measured in bf16).
+    """
+    return attention_weights(q, k, exist) @ v
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1) of queries, keys and values, (B, heads, N, d).
 
@@ -270,8 +285,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tens
     """
     differentiated = q.requires_grad or (not torch.compiler.is_compiling() and unpack_dual(q).tangent is not None)
     if q.device.type == "cpu" and differentiated:
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        return (scores if exist is None else scores.masked_fill(~exist, -math.inf)).softmax(-1) @ v
+        return attend_written_out(q, k, v, exist)
     return F.scaled_dot_product_attention(q, k, v, exist)
 
 
