@@ -111,6 +111,7 @@ class CrossAttention(nn.Module):
     """
 
     attend = staticmethod(attend)  # which `backbone.shared_attention` replaces
+    to_context = True
 
     def __init__(self, channels: int, width: int, heads: int) -> None:
         super().__init__()

@@ -180,6 +180,21 @@ class ResidualBlock(nn.Module):
         return self.shortcut(self.resample(x)) + h
 
 
+def attention_weights(q: Tensor, k: Tensor, exist: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)), (B, heads, N, keys); see `attend`."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (scores if exist is None else scores.masked_fill(~exist, -math.inf)).softmax(-1)
+
+
+def attend_written_out(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:
+    """As `attend`, by three operations.
+
+    torch's fused attention has no forward-mode derivative on CPUs, and its backward there is eight times slower than
+    this on the few hundred pixels that a U-Net attends to (measured in bf16).
+    """
+    return attention_weights(q, k, exist) @ v
+
+
 class SelfAttention(nn.Module):
     """Every position attends to every position, h + proj(softmax(Q K^T / sqrt(d)) V) (Vaswani et al. 2017, eq. 1).
 
@@ -192,9 +207,11 @@ class SelfAttention(nn.Module):
         along: The axis, from 0, along which positions attend to one another; None for all positions jointly.
     """
 
+    attend = staticmethod(attend_written_out)  # which `backbone.shared_attention` replaces
+    to_context = False
+
     def __init__(self, channels: int, heads: int, groups: int | None = None, along: int | None = None) -> None:
         super().__init__()
-        self.attend = attend_written_out  # which `backbone.shared_attention` replaces
         self.heads, self.along = heads, along
         self.norm = group_norm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -254,21 +271,6 @@ class FrameAttention(nn.Module):
         v = self.value(tokens).unflatten(3, (self.heads, -1)).transpose(2, 3)
         mixed = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v - v
         return h + self.project(mixed.transpose(2, 3).flatten(3)).transpose(1, 2)
-
-
-def attention_weights(q: Tensor, k: Tensor, exist: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)), (B, heads, N, keys); see `attend`."""
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return (scores if exist is None else scores.masked_fill(~exist, -math.inf)).softmax(-1)
-
-
-def attend_written_out(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:
-    """As `attend`, by three operations.
-
-    torch's fused attention has no forward-mode derivative on CPUs, and its backward there is eight times slower than
-    this on the few hundred pixels that a U-Net attends to (measured in bf16).
-    """
-    return attention_weights(q, k, exist) @ v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, exist: Tensor | None = None) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unidiff.backbone.context import CrossAttention
-from unidiff.backbone.layers import SelfAttention, attention_weights
+from unidiff.backbone.layers import attention_weights
 from unidiff.errors import ParameterError
 from unidiff.process.level import Level
 
@@ -50,14 +50,13 @@ class SharingNetwork(nn.Module):
         super().__init__()
         own = chain(network.parameters(), network.buffers())
         self.network: Any = copy.deepcopy(network, {id(tensor): tensor for tensor in own})
-        layers: list[Any] = [*self.network.modules()]
-        self.shared = [
-            *(_Shared(layer, pairs, until, places, emphasis) for layer in layers if isinstance(layer, CrossAttention)),
-            *(_Shared(layer, pairs, self_until) for layer in layers if isinstance(layer, SelfAttention)),
-        ]
-        if not any(isinstance(layer, CrossAttention) for layer in layers):
+        layers: list[Any] = [layer for layer in self.network.modules() if hasattr(layer, "attend")]
+        crossed = [layer for layer in layers if layer.to_context]
+        if not crossed:
             problem = f"needs a network with cross-attention to a caption, got {type(network).__name__} without it"
             raise ParameterError("denoiser", problem)
+        self.shared = [_Shared(layer, pairs, until, places, emphasis) for layer in crossed]
+        self.shared += [_Shared(layer, pairs, self_until) for layer in layers if not layer.to_context]
 
     def forward(self, x: Tensor, c: Tensor, *, _level: Level, **cond: Tensor) -> Tensor:
         """The output of the network, (2 N k, channels, *sizes)."""
@@ -74,7 +73,7 @@ class _Shared:
 
     def __init__(
         self,
-        layer: CrossAttention | SelfAttention,
+        layer: Any,
         pairs: int,
         until: float,
         places: Tensor | None = None,
