@@ -187,6 +187,26 @@ def test_superresolution_takes_the_samples_before():
         assert abs(float(shift.square().mean()) / s**2 - 1) < 5 * math.sqrt(2 / 1600)
 
 
+def test_a_blur_is_gaussian_and_keeps_what_is_even():
+    # One block mean of 1 in the middle of 32: a Gaussian of width w = 2, but for frequencies above pi, which a grid
+    # does not have: 2 / (2 pi) times the integral of exp(-w^2 k^2 / 2) from there, below exp(-w^2 pi^2 / 2) = 2.7e-9.
+    w, blurred = 2.0, ud.SuperResolution(2, blur=2.0)
+    x0 = torch.zeros(1, 1, 64, dtype=F64)
+    x0[..., 32:34] = 1
+    found = blurred.conditions(x0, None, torch.ones(1, 1))["image"][0, 0, ::2]
+    expected = torch.exp(-((torch.arange(32, dtype=F64) - 16) ** 2) / (2 * w**2)) / math.sqrt(2 * math.pi) / w
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-9)
+    # The sample of a first stage is blurred as training data are; what has no structure stays.
+    image = torch.full((2, 1, 4, 6), 0.3, dtype=F64)
+    even = ud.SuperResolution(2, blur=1.5).from_samples(image[..., ::2, ::2], (1, 4, 6), torch.ones(2, 1))["image"]
+    torch.testing.assert_close(even, image, rtol=0, atol=1e-14)
+    x = torch.rand(2, 1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=F64) * 2 - 1
+    both = [ud.SuperResolution(2, blur=1.5).conditions(v, None, torch.ones(2, 1))["image"] for v in (x, x.flip(-1))]
+    torch.testing.assert_close(both[0].flip(-1), both[1], rtol=0, atol=1e-14)
+    with pytest.raises(ParameterError, match="blur must be a number >= 0, got -1"):
+        ud.SuperResolution(2, blur=-1)
+
+
 def test_augmentation_in_training_is_a_function_of_the_uniform_numbers():
     x0 = torch.zeros(400, 1, 4, 4)
     uniform = torch.rand(400, 2, generator=torch.Generator().manual_seed(0), dtype=F64)

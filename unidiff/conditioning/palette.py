@@ -6,6 +6,7 @@ y the loss E|x0 - f(u, y)|^2 is least at E[x0 | u, y], whose score is that of p(
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unidiff.backbone.axes import name_samples
+from unidiff.basis import DCT
 from unidiff.condition.base import Condition
 from unidiff.condition.image import Image
 from unidiff.conditioning.base import Conditioning, augmented, check_augmentation, check_dropout, require_samples
@@ -33,6 +35,14 @@ def _block_means(x: Tensor, factor: int) -> Tensor:
     """The mean of each block of samples, (B, C, *sizes), of `factor` along each axis: (B, C, *sizes / factor)."""
     means: Tensor = _MEANS[x.ndim - 2](x, factor)
     return means
+
+
+def _blurred(x: Tensor, width: float) -> Tensor:
+    """The heat equation's solution at time width^2 / 2, no flux at the border: in the bulk a Gaussian blur."""
+    if width == 0:
+        return x
+    basis = DCT(tuple(x.shape[2:]))
+    return basis.inverse(basis.forward(x) * (-(width**2) / 2 * basis.eigenvalues()).exp().to(x))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +158,19 @@ class SuperResolution(ImageConditioning):
         factor: Side of a block in pixels, at least 2; a divisor of every size.
         noise: Standard deviation of noise that is added to the block means, in training and in sampling; they are then
             clipped to [-1, 1]. At least 0. See `augmented`.
+        blur: Standard deviation, in block means, of a Gaussian blur of them before the noise, in training and in
+            sampling: the blur augmentation of Ho et al. 2022 (section 3.2; from memory), at one width. At least 0.
     """
 
     factor: int = 4
     noise: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("factor", self.factor, 2)
         check_augmentation(self.noise)
+        require(not isinstance(self.blur, bool) and 0 <= self.blur < math.inf, "blur", self.blur, "a number >= 0")
 
     @property
     def draws(self) -> int:
@@ -170,8 +184,8 @@ class SuperResolution(ImageConditioning):
         return shape[0]
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
-        """The block means with their noise, repeated over their blocks."""
-        small = _block_means(x0, self.factor)
+        """The block means with their blur and noise, repeated over their blocks."""
+        small = _blurred(_block_means(x0, self.factor), self.blur)
         if self.noise:
             small = augmented(small, self.noise, uniform[:, 0]).clamp(-1, 1)
         return self._repeated(small)
