@@ -130,7 +130,7 @@ def main() -> None:
         rows[f"14, {kind}"] = enlarged(kind, 14, first)
         rows[f"28, {kind}"] = enlarged(kind, 28, rows[f"14, {kind}"])
         line("the whole cascade", kind, rows[f"28, {kind}"])
-    shown = [int((digit == d).nonzero()[1]) for d in range(10)]
+    shown = [int((digit == d).nonzero()[0]) for d in range(10)]
     cells = [[(x.clamp(-1, 1)[i : i + 1], "") for i in shown] for x in [first, *rows.values()]]
     note = "The cascade, stage by stage: 7x7, 14x14 and 28x28 pixels, with each augmentation; the same first stage."
     plot.save_table(cells, ["7", *rows], [*map(str, range(10))], options.out / "cascade.png", note)

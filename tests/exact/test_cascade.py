@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import ive
 
 import unidiff as ud
 from unidiff.errors import ParameterError
@@ -187,15 +189,17 @@ def test_superresolution_takes_the_samples_before():
         assert abs(float(shift.square().mean()) / s**2 - 1) < 5 * math.sqrt(2 / 1600)
 
 
-def test_a_blur_is_gaussian_and_keeps_what_is_even():
-    # One block mean of 1 in the middle of 32: a Gaussian of width w = 2, but for frequencies above pi, which a grid
-    # does not have: 2 / (2 pi) times the integral of exp(-w^2 k^2 / 2) from there, below exp(-w^2 pi^2 / 2) = 2.7e-9.
-    w, blurred = 2.0, ud.SuperResolution(2, blur=2.0)
-    x0 = torch.zeros(1, 1, 64, dtype=F64)
-    x0[..., 32:34] = 1
-    found = blurred.conditions(x0, None, torch.ones(1, 1))["image"][0, 0, ::2]
-    expected = torch.exp(-((torch.arange(32, dtype=F64) - 16) ** 2) / (2 * w**2)) / math.sqrt(2 * math.pi) / w
-    torch.testing.assert_close(found, expected, rtol=0, atol=3e-9)
+def test_a_blur_is_that_of_the_heat_equation_and_keeps_what_is_even():
+    # One block mean of 1 in the middle of 64. A walk of steps +-1 at rate w^2 is at k with probability
+    # exp(-w^2) I_k(w^2) (Feller 1971, section II.7), of variance w^2; the border is 32 = 16 standard deviations away.
+    w = 2.0
+    x0 = torch.zeros(1, 1, 128, dtype=F64)
+    x0[..., 64:66] = 1
+    found = ud.SuperResolution(2, blur=w).conditions(x0, None, torch.ones(1, 1))["image"][0, 0, ::2]
+    expected = torch.from_numpy(ive(abs(np.arange(64) - 32), w**2))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert float(((torch.arange(64) - 32) ** 2 * found).sum()) == pytest.approx(w**2, rel=1e-11)
+    assert float(found.min()) > -1e-15  # a mean of means stays in [-1, 1]
     # The sample of a first stage is blurred as training data are; what has no structure stays.
     image = torch.full((2, 1, 4, 6), 0.3, dtype=F64)
     even = ud.SuperResolution(2, blur=1.5).from_samples(image[..., ::2, ::2], (1, 4, 6), torch.ones(2, 1))["image"]

@@ -38,11 +38,12 @@ def _block_means(x: Tensor, factor: int) -> Tensor:
 
 
 def _blurred(x: Tensor, width: float) -> Tensor:
-    """The heat equation's solution at time width^2 / 2, no flux at the border: in the bulk a Gaussian blur."""
+    """The heat equation on the grid, no flux at the border, at time width^2 / 2: weights >= 0 of variance width^2."""
     if width == 0:
         return x
     basis = DCT(tuple(x.shape[2:]))
-    return basis.inverse(basis.forward(x) * (-(width**2) / 2 * basis.eigenvalues()).exp().to(x))
+    rates = sum((2 - 2 * w.cos() for w in basis.frequencies()), torch.zeros(()))
+    return basis.inverse(basis.forward(x) * (-(width**2) / 2 * rates).exp().to(x)).clamp(-1, 1)  # beyond by rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +159,8 @@ class SuperResolution(ImageConditioning):
         factor: Side of a block in pixels, at least 2; a divisor of every size.
         noise: Standard deviation of noise that is added to the block means, in training and in sampling; they are then
             clipped to [-1, 1]. At least 0. See `augmented`.
-        blur: Standard deviation, in block means, of a Gaussian blur of them before the noise, in training and in
-            sampling: the blur augmentation of Ho et al. 2022 (section 3.2; from memory), at one width. At least 0.
+        blur: Standard deviation, in block means, of a blur of them before the noise, in training and in sampling: the
+            blur augmentation of Ho et al. 2022 (from memory), at one width and by the heat equation. At least 0.
     """
 
     factor: int = 4
