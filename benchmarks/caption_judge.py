@@ -52,11 +52,19 @@ class Judge:
         broadcast = (torch.broadcast_tensors(grey.labels, *map(torch.tensor, pair)) for pair in pairs)
         self.shown = torch.cat([torch.stack([*each], 1) for each in broadcast])
 
+    def judged(self, x: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of digit, ink and ground are those of the captions, (B, 3) bool; distances to the nearest, (B,)."""
+        distance, nearest = torch.cdist(x.flatten(1), self.known.flatten(1)).topk(3, largest=False)
+        return self.shown[nearest].mode(1).values == attributes(captions), distance[:, 0]
+
+    def right(self, x: Tensor, captions: Tensor) -> Tensor:
+        """Which of the three are right, (B, 3) bool."""
+        return self.judged(x, captions)[0]
+
     def line(self, name: str, x: Tensor, captions: Tensor) -> Tensor:
         """Print how many samples show what their captions say; which of the three are right, (B, 3) bool."""
-        distance, nearest = torch.cdist(x.flatten(1), self.known.flatten(1)).topk(3, largest=False)
-        right = self.shown[nearest].mode(1).values == attributes(captions)
-        rms = float(distance[:, 0].square().mean().div(x[0].numel()).sqrt())
+        right, distance = self.judged(x, captions)
+        rms = float(distance.square().mean().div(x[0].numel()).sqrt())
         shares = "  ".join(f"{part:6.1%}" for part in [*right.double().mean(0), right.all(1).double().mean()])
         print(f"{name:40s} {shares}  {rms:.3f}", flush=True)
         return right

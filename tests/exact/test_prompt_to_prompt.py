@@ -108,6 +108,15 @@ def test_words_that_stay_keep_their_weights(monkeypatch):
     cross = next(own for own in made[0].shared if own.emphasis is not None)
     assert cross.places.tolist() == [[0, 1, -1, 2, 3]] * 2
     assert cross.emphasis.tolist() == [[1.0, 0.5, 2.0, 1.0, 1.0]] * 2
+    # A caption for each seed.
+    both = [torch.tensor([[0, 2, 4], [0, 2, 4]]), ["a big red three", "a green five"]]
+    two = edit(model(), *both)
+    assert next(own for own in made[1].shared if own.places is not None).places.tolist() == [
+        [0, 1, -1, 2, 3],
+        [0, 1, 2, 3, 4],
+    ]
+    alone = edit(model(), "a red three", "a green five")
+    torch.testing.assert_close(two.edited[1], alone.edited[1], rtol=1e-9, atol=1e-9)  # the batch rounds otherwise
 
 
 def test_what_is_refused():
@@ -120,6 +129,8 @@ def test_what_is_refused():
         with pytest.raises(ParameterError) as error:
             edit(denoiser, "a red three", "a green three", **options)
         assert problem in str(error.value)
+    with pytest.raises(ParameterError, match="source must be one caption, or one for each of 2 seeds, got 3"):
+        edit(denoiser, ["a", "a", "a"], "a")
     with pytest.raises(ParameterError, match="edited: 'blue' is not one of its words"):
         edit(denoiser, "a red three", "a blue three")
     plain = ud.NeuralDenoiser(ud.VPSDE(), ud.Eps(), ud.UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1))

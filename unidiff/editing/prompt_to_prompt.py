@@ -43,8 +43,8 @@ class PromptEdit:
 @plain_arguments
 def prompt_to_prompt(
     denoiser: Denoiser,
-    source: str | Tensor,
-    edited: str | Tensor,
+    source: str | Tensor | Sequence[str],
+    edited: str | Tensor | Sequence[str],
     solver: Solver | str = DEFAULT_SOLVER,
     grid: Grid | str | int | None = None,
     seeds: int | Sequence[int] = 1,
@@ -67,8 +67,9 @@ def prompt_to_prompt(
 
     Args:
         denoiser: A model that attends to one caption and nothing else; guided ones too.
-        source: The caption of the first samples: words, or the numbers of tokens, (length,).
-        edited: The caption of the edited ones.
+        source: The caption of the first samples: words, or the numbers of tokens, (length,). Or one for each seed: a
+            list of words, or tokens (B, length), padded with -1.
+        edited: The caption of the edited ones, likewise.
         solver: The method; see `sample`.
         grid: The times; see `sample`.
         seeds: One seed per pair, or their number.
@@ -87,16 +88,17 @@ def prompt_to_prompt(
         require(0 <= time <= 1, name, time, "a time from 0 to 1")
     condition = _caption_of(denoiser)
     seeds = [*seeds_of(seeds)]
-    first, second = _parsed(condition, "source", source), _parsed(condition, "edited", edited)
+    pairs = len(seeds)
+    first = _captions(condition, "source", source, pairs)
+    second = _captions(condition, "edited", edited, pairs)
     places = _places(first, second, condition.length)
     factors = _factors(condition, second, emphasis or {})
-    pairs = len(seeds)
 
     def wrapped(network: nn.Module) -> nn.Module:
-        rows = (None if row is None else row.expand(pairs, -1).to(device) for row in (places, factors))
+        rows = (None if row is None else row.to(device) for row in (places, factors))
         return SharingNetwork(network, pairs, until, self_until, *rows)
 
-    captions = pad_sequence([first, second], batch_first=True, padding_value=NULL).repeat_interleave(pairs, 0)
+    captions = pad_sequence([*first, *second], batch_first=True, padding_value=NULL)
     both = {name: torch.cat([value, value]) for name, value in cond.items()} | {condition.name: captions}
     options: dict[str, Any] = {name: value.to(device) for name, value in both.items()}
     options |= {"seeds": seeds * 2, "device": device, "dtype": dtype, "progress": progress}
@@ -113,36 +115,47 @@ def _caption_of(denoiser: Denoiser) -> Any:
     raise ParameterError("denoiser", f"must be a model that attends to one caption and nothing else, got {names}")
 
 
-def _parsed(condition: Any, name: str, value: str | Tensor) -> Tensor:
-    """The tokens of a caption, (number of tokens,)."""
-    try:
-        tokens: Tensor = condition.parse(value.tolist() if isinstance(value, Tensor) else value)
-        tokens = condition.check(tokens[None], 1)[0]
-    except ParameterError as error:
-        raise ParameterError(name, error.problem) from error
-    return tokens[tokens != NULL]
+def _captions(condition: Any, name: str, given: str | Tensor | Sequence[str], count: int) -> list[Tensor]:
+    """The tokens of each of `count` captions, (number of tokens,)."""
+    one = isinstance(given, str) or (isinstance(given, Tensor) and given.ndim < 2)
+    values = [given] * count if one else [*given]
+    if len(values) != count:
+        raise ParameterError(name, f"must be one caption, or one for each of {count} seeds, got {len(values)}")
+    captions = []
+    for value in values:
+        try:
+            tokens = condition.parse(value.tolist() if isinstance(value, Tensor) else value)
+            tokens = condition.check(tokens[None], 1)[0]
+        except ParameterError as error:
+            raise ParameterError(name, error.problem) from error
+        captions.append(tokens[tokens != NULL])
+    return captions
 
 
-def _places(first: Tensor, second: Tensor, length: int) -> Tensor | None:
-    """From tokens of the context of the second caption to those of the first, (1, 1 + length); see `SharingNetwork`."""
-    if len(first) == len(second):
+def _places(first: list[Tensor], second: list[Tensor], length: int) -> Tensor | None:
+    """From tokens of second contexts to those of first ones, (B, 1 + length), or None; see `SharingNetwork`."""
+    if all(len(one) == len(other) for one, other in zip(first, second)):
         return None
-    places = torch.full((1, 1 + length), -1)
-    places[0, 0] = 0  # what stands before each caption
-    blocks = SequenceMatcher(None, first.tolist(), second.tolist(), autojunk=False).get_matching_blocks()
-    for block in blocks:
-        places[0, 1 + block.b : 1 + block.b + block.size] = torch.arange(1 + block.a, 1 + block.a + block.size)
+    places = torch.full((len(first), 1 + length), -1)
+    for row, one, other in zip(places, first, second):
+        if len(one) == len(other):
+            row.copy_(torch.arange(1 + length))
+            continue
+        row[0] = 0  # what stands before each caption
+        for block in SequenceMatcher(None, one.tolist(), other.tolist(), autojunk=False).get_matching_blocks():
+            row[1 + block.b : 1 + block.b + block.size] = torch.arange(1 + block.a, 1 + block.a + block.size)
     return places
 
 
-def _factors(condition: Any, tokens: Tensor, emphasis: Mapping[str | int, float]) -> Tensor | None:
-    """The factors of the weights of the context of a caption, (1, 1 + length); None for 1."""
-    factors = torch.ones(1, 1 + condition.length, dtype=torch.float64)
+def _factors(condition: Any, captions: list[Tensor], emphasis: Mapping[str | int, float]) -> Tensor | None:
+    """The factors of the weights of the contexts of captions, (B, 1 + length); None for 1."""
+    factors = torch.ones(len(captions), 1 + condition.length, dtype=torch.float64)
     for word, factor in emphasis.items():
         real = isinstance(factor, (int, float)) and abs(factor) < float("inf")
         require(real, f"emphasis of {word!r}", factor, "a finite number")
-        chosen = tokens == condition.parse(word) if isinstance(word, str) else torch.arange(len(tokens)) == word
-        if not chosen.any():
-            raise ParameterError("emphasis", f"{word!r} is no word of the edited caption, nor the place of one")
-        factors[0, 1 : 1 + len(tokens)][chosen] = factor
+        for row, tokens in zip(factors, captions):
+            chosen = tokens == condition.parse(word) if isinstance(word, str) else torch.arange(len(tokens)) == word
+            if not chosen.any():
+                raise ParameterError("emphasis", f"{word!r} is no word of the edited caption, nor the place of one")
+            row[1 : 1 + len(tokens)][chosen] = factor
     return factors if emphasis else None
