@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 import unidiff as ud
+from unidiff.conditioning.masks import MaskedImages
 from unidiff.evaluation.conditional import rms
 from unidiff.tasks.generation_report import errors
 
@@ -43,7 +44,7 @@ def main() -> None:
     print(f"spread of samples, std     {spread:.4f}")
     print(f"rms of a guess             {found.guess:.4f}")
     print(f"samples / samples' mean    {found.samples / mean:.3f}, {2**0.5:.3f} for an exact model")
-    if isinstance(conditioning, ud.RandomMasks):
+    if isinstance(conditioning, MaskedImages):
         print(f"share of pixels in holes   {1 - float(cond['image'][:, -1].mean()):.3f}")
 
 

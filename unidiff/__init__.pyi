@@ -39,8 +39,10 @@ from unidiff.conditioning.captions import Captions as Captions
 from unidiff.conditioning.edges import Edges as Edges
 from unidiff.conditioning.identity import Identity as Identity
 from unidiff.conditioning.joint import Joint as Joint
+from unidiff.conditioning.jpeg import JPEG as JPEG
 from unidiff.conditioning.labels import Labels as Labels
 from unidiff.conditioning.masks import RandomMasks as RandomMasks
+from unidiff.conditioning.masks import Uncropping as Uncropping
 from unidiff.conditioning.palette import Colorization as Colorization
 from unidiff.conditioning.palette import ImageConditioning as ImageConditioning
 from unidiff.conditioning.palette import SuperResolution as SuperResolution

@@ -23,7 +23,7 @@ from unidiff.training.loop import Interrupted
 SOURCE = ud.data.Digits().open()
 SETTINGS = {"steps": 5, "batch": 8, "lr": 0.01, "precision": "fp32", "log_every": 4, "checkpoint_every": 100}
 HOLES = ud.RandomMasks(rectangles=2, dropout=0.25)
-ALL = [ud.SuperResolution(2), ud.Colorization(), ud.RandomMasks()]
+ALL = [ud.SuperResolution(2), ud.Colorization(), ud.RandomMasks(), ud.Uncropping(), ud.JPEG(10)]
 
 
 def model(image=2, classes=None):
