@@ -66,6 +66,7 @@ RANDOM = [
     (ud.EulerMaruyama(), ud.Quadratic),
     (ud.ReverseDiffusion(), ud.Quadratic),
     *[(ud.DPMSolver(order, eta), ud.LogSNR) for order in (1, 2, 3) for eta in (0.5, 1.0)],
+    *[(ud.DPMSolverSinglestep(order, eta), ud.LogSNR) for order in (1, 2) for eta in (0.5, 1.0)],
     # With order 2 the slopes are 2.26, 2.15 on 200, 400, 800 steps: an error of order 3 is larger for long.
     *[(ud.SASolver(order, tau), ud.LogSNR) for order in (1, 3) for tau in (0.5, 1.0)],
     (ud.Restart(ud.DDIM()), ud.LogSNR),
@@ -137,6 +138,8 @@ def test_declared_order_in_distribution(solver, grid):
     found = []
     for count in (200, 400):
         draws = solver.repeats if isinstance(solver, ud.Restart) else count - 1
+        if isinstance(solver, ud.DPMSolverSinglestep):
+            draws *= solver.order  # each evaluation has noise
         at_t_min = follow(solver, NEAR, grid(count).times(NEAR), 0.25, draws)[-2]
         found.append(abs(float(at_t_min.square().sum()) - truth))
     slopes = [math.log2(a / b) for a, b in pairwise(found)]

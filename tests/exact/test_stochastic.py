@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,25 @@ def dpm(solver, hand, u, t, s, past):
     return kept * u + s.alpha * integral + noise
 
 
+def singlestep(solver, hand, u, t, s, past):
+    # The same SDE by the midpoint rule: x0 of the state in the middle of lambda holds for the whole step, and the noise
+    # of the step is that of its first half, decayed over the second, and that of the second.
+    def part(u, x0, t, s, z):
+        h, eta2 = (s.log_snr - t.log_snr) / 2, solver.eta**2
+        noise = s.sigma * math.sqrt(1 - math.exp(-2 * eta2 * h)) * z
+        kept = s.sigma / t.sigma * math.exp(-eta2 * h)
+        return kept * u + s.alpha * (1 - math.exp(-(1 + eta2) * h)) * x0 + noise, noise, kept
+
+    if solver.order == 1:
+        return part(u, x0_of(u, t), t, s, hand.z())[0]
+    log_snr = (t.log_snr + s.log_snr) / 2
+    alpha2 = 1.0 if t.alpha == s.alpha == 1 else 1 / (1 + math.exp(-log_snr))  # VE, or VP
+    middle = SimpleNamespace(alpha=math.sqrt(alpha2), sigma=math.sqrt(alpha2 * math.exp(-log_snr)), log_snr=log_snr)
+    state, first, _ = part(u, x0_of(u, t), t, middle, hand.z())
+    _, second, kept = part(u, u, middle, s, hand.z())
+    return part(u, x0_of(state, middle), t, s, 0.0)[0] + kept * first + second
+
+
 def multistep_consistency(solver, hand, u, t, s, past):
     return s.alpha * x0_of(u, t) + s.sigma * hand.z()  # Song et al. 2023, algorithm 1
 
@@ -158,6 +178,12 @@ CASES = [
     *[(ud.EulerMaruyama(eta), euler_maruyama, VP, ud.Quadratic(12)) for eta in (0.5, 1.0)],
     *[(ud.ReverseDiffusion(), reverse_diffusion, p, ud.Quadratic(12)) for p in (TABLE, VP, VE)],
     *[(ud.DPMSolver(o, eta), dpm, p, ud.LogSNR(12)) for o in (1, 2, 3) for eta in (0.5, 1.0) for p in (TABLE, VE)],
+    *[
+        (ud.DPMSolverSinglestep(o, e), singlestep, p, ud.LogSNR(12))
+        for o in (1, 2)
+        for e in (0.5, 1)
+        for p in (TABLE, VE)
+    ],
     *[(ud.MultistepConsistency(), multistep_consistency, p, ud.Uniform(12)) for p in (TABLE, VE)],
     *[(ud.SASolver(1, tau), sa, p, ud.LogSNR(12)) for tau in (0.5, 1.0) for p in (TABLE, VE)],
     *[(langevin(denoise), langevin_at, VE, ud.Uniform(5)) for denoise in (True, False)],
@@ -170,6 +196,8 @@ CASES = [
 def test_the_exact_coefficients_of_a_run(solver, rule, process, grid):
     times = grid.times(process)
     draws = solver.steps_per_level * (len(times) - 1) if rule is langevin_at else len(times) - 2
+    if rule is singlestep:
+        draws *= solver.order
     expected = by_hand(solver, rule, process, times, draws)
     found = follow(solver, process, times, C, draws)[-1].numpy()
     assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max()

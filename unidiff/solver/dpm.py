@@ -14,7 +14,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import require, require_whole
 from unidiff.noise import Noise
 from unidiff.process.base import Process, require_one_snr
-from unidiff.process.level import Level, axpby, expm1
+from unidiff.process.level import Level, Scale, axpby, expm1
 from unidiff.solver.base import OneStep, Solver
 from unidiff.solver.exponential import ddim_step, log_ratio, log_ratios, safe_divide, weighted_sum
 from unidiff.solver.order import DATA, full_order, lowered_at_the_end, values_per_step
@@ -112,16 +112,22 @@ class DPMSolver(Solver):
 class DPMSolverSinglestep(OneStep):
     """DPM-Solver++, singlestep: as many evaluations a step as its order, at intermediate times, and no memory.
 
-    Lu et al. 2022b, algorithm 1 (2S); the third order is algorithm 2 of Lu et al. 2022a, for the data prediction.
+    Lu et al. 2022b, algorithm 1 (2S); the third order is algorithm 2 of Lu et al. 2022a, for the data prediction. With
+    noise it is the same midpoint rule for the reverse SDE: the noise of the first half of a step enters the state in
+    the middle, and with what is added in the second half that of the whole step.
 
     Args:
-        order: Evaluations a step, 1 to 3. With 1 it is DDIM.
+        order: Evaluations a step, 1 to 3, with noise 1 or 2. With 1 it is DDIM(eta) at eta = 0 and 1.
+        eta: Share of the process's own noise, from 0 to 1; see `DPMSolver`.
     """
 
     order: int = 2  # type: ignore[misc]
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
         require_whole("order", self.order, 1, 3)
+        require(0 <= self.eta <= 1, "eta", self.eta, "a number in [0, 1]")
+        require(self.eta == 0 or self.order < 3, "order", self.order, "1 or 2 where eta > 0")
 
     def check(self, process: Process) -> None:
         if self.order > 1:
@@ -131,6 +137,8 @@ class DPMSolverSinglestep(OneStep):
     def step(self, denoiser: Denoiser, u: Tensor, t: Level, s: Level, noise: Noise, **cond: Tensor) -> Tensor:
         start = denoiser(u, t, **cond)
         if self.order == 1 or -math.inf in (t.log_snr, s.log_snr):  # from alpha = 0 lambda has no midpoint
+            if self.eta > 0:
+                return axpby(1.0, self._mean(u, start.x0, t, s), self._spread(t, s), noise(u))
             return ddim_step(s, start)
         process, h = denoiser.process, log_ratio(t) - log_ratio(s)
 
@@ -143,6 +151,11 @@ class DPMSolverSinglestep(OneStep):
 
         if self.order == 2:
             middle = between(0.5)
+            if self.eta > 0:
+                drawn = self._spread(t, middle) * noise(u)
+                x0 = denoiser(self._mean(u, start.x0, t, middle) + drawn, middle, **cond).x0
+                rest = axpby(self._decay(middle, s), drawn, self._spread(middle, s), noise(u))
+                return self._mean(u, x0, t, s) + rest
             x0 = denoiser(towards(middle, 0.5), middle, **cond).x0  # r = 1/2: D is the value in the middle
             return axpby(s.sigma / t.sigma, u, -s.alpha * expm1(-h), x0)
         first, second = between(1 / 3), between(2 / 3)
@@ -151,3 +164,17 @@ class DPMSolverSinglestep(OneStep):
         rise = denoiser(towards(second, 2 / 3) + (2 * second.alpha * phi2) * rise, second, **cond).x0 - start.x0
         phi2 = expm1(-h) / h + 1
         return towards(s, 1.0) + (1.5 * s.alpha * phi2) * rise
+
+    def _decay(self, t: Level, s: Level) -> Scale:
+        """What is left of the state in a step with noise: sigma_s / sigma_t e^{-eta^2 h}."""
+        return s.sigma / t.sigma * (1 + expm1(-(self.eta**2) * (log_ratio(t) - log_ratio(s))))
+
+    def _mean(self, u: Tensor, x0: Tensor, t: Level, s: Level) -> Tensor:
+        """The mean at s, for one x0 along the step."""
+        gain = -s.alpha * expm1(-(1 + self.eta**2) * (log_ratio(t) - log_ratio(s)))
+        return weighted_sum([self._decay(t, s), gain], [u, x0])
+
+    def _spread(self, t: Level, s: Level) -> Scale:
+        """The standard deviation of the noise of a step."""
+        scaled: Scale = s.sigma * (-expm1(-2 * self.eta**2 * (log_ratio(t) - log_ratio(s)))) ** 0.5
+        return scaled
