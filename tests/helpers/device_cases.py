@@ -115,7 +115,14 @@ def solver_cases() -> list[Case]:
         cases.append(Case(name, task, adaptive=hasattr(solver, "rtol")))
 
     solvers = instances(ud.Solver)
-    solvers += [ud.UniPC(3), ud.DPMSolver(3), ud.DPMSolver(2, eta=1.0), ud.DDIM(eta=0.5), ud.EDMStochastic(churn=0.0)]
+    solvers += [
+        ud.UniPC(3),
+        ud.DPMSolver(3),
+        ud.DPMSolver(2, eta=1.0),
+        ud.DPMSolverSinglestep(2, eta=1.0),
+        ud.DDIM(eta=0.5),
+        ud.EDMStochastic(churn=0.0),
+    ]
     for number, solver in enumerate(solvers):
         for family in (SCALAR, MODES):
             turned = [family[(number + i) % len(family)] for i in range(len(family))]
