@@ -68,6 +68,7 @@ from unidiff.editing.repaint import Resampling as Resampling
 from unidiff.editing.sdedit import edit as edit
 from unidiff.editing.sdedit import inpaint as inpaint
 from unidiff.editing.sdedit import variations as variations
+from unidiff.editing.textual_inversion import add_word as add_word
 from unidiff.evaluation.compare import compare as compare
 from unidiff.evaluation.comparison import Comparison as Comparison
 from unidiff.evaluation.evaluate import evaluate as evaluate
