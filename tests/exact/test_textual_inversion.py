@@ -47,7 +47,8 @@ def test_the_word_of_a_linear_model_is_that_of_least_squares():
     network, others = trained.backbone, model.backbone
     rest = x0[0] - others.matrix @ (others.words.weight[0] + others.words.weight[2])
     expected = torch.linalg.lstsq(others.matrix.detach(), rest.detach()[:, None]).solution[:, 0]
-    torch.testing.assert_close(network.words.new[0].detach(), expected, rtol=1e-12, atol=1e-12)
+    # Data and loss are in float32: its gradient is off by some roundings of 6e-8, and so is where it vanishes.
+    torch.testing.assert_close(network.words.new[0].detach(), expected, rtol=5e-7, atol=5e-7)
     assert torch.equal(network.words.table.weight, others.words.weight)
     assert torch.equal(network.matrix, others.matrix)
 
