@@ -50,7 +50,7 @@ class SharingNetwork(nn.Module):
         super().__init__()
         own = chain(network.parameters(), network.buffers())
         self.network: Any = copy.deepcopy(network, {id(tensor): tensor for tensor in own})
-        layers: list[Any] = [layer for layer in self.network.modules() if hasattr(layer, "attend")]
+        layers: list[Any] = [layer for layer in self.network.modules() if hasattr(layer, "to_context")]
         crossed = [layer for layer in layers if layer.to_context]
         if not crossed:
             problem = f"needs a network with cross-attention to a caption, got {type(network).__name__} without it"
