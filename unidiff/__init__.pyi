@@ -11,7 +11,16 @@ from unidiff._version import __version__ as __version__
 from unidiff.acceleration import Acceleration as Acceleration
 from unidiff.acceleration import Compiled as Compiled
 from unidiff.acceleration import CudaGraphs as CudaGraphs
+from unidiff.backbone.attention import Attention as Attention
+from unidiff.backbone.attention import LinearAttention as LinearAttention
+from unidiff.backbone.attention import SoftmaxAttention as SoftmaxAttention
 from unidiff.backbone.base import Backbone as Backbone
+from unidiff.backbone.block_design import AdaLN as AdaLN
+from unidiff.backbone.block_design import AdaLNSingle as AdaLNSingle
+from unidiff.backbone.block_design import AdaLNZero as AdaLNZero
+from unidiff.backbone.block_design import BlockDesign as BlockDesign
+from unidiff.backbone.block_design import CrossAttended as CrossAttended
+from unidiff.backbone.block_design import InContext as InContext
 from unidiff.backbone.dit import DiT as DiT
 from unidiff.backbone.encoder import Encoder as Encoder
 from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
