@@ -26,6 +26,7 @@ from unidiff.backbone.encoder import Encoder as Encoder
 from unidiff.backbone.encoder import MLPEncoder as MLPEncoder
 from unidiff.backbone.encoder import UNetEncoder as UNetEncoder
 from unidiff.backbone.mlp import MLP as MLP
+from unidiff.backbone.mmdit import MMDiT as MMDiT
 from unidiff.backbone.pair import ContrastiveUNet as ContrastiveUNet
 from unidiff.backbone.unet import UNet as UNet
 from unidiff.basis import DCT as DCT

@@ -111,6 +111,9 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
             for i, design in enumerate(PUBLIC.choices(ud.BlockDesign).values())
         ),
     ],
+    "MMDiT": [
+        {"shape": shape, "width": 8, "depth": 2, "heads": 2, "conditions": (ud.Tokens(3, 4),)} for shape in SHAPES
+    ],
     "MLP": [{"shape": shape, "width": 8} for shape in SHAPES],
     "UNetEncoder": [{"shape": shape, "width": 8, "multipliers": (1, 2), "classes": 3} for shape in SHAPES],
     "MLPEncoder": [{"shape": shape, "width": 8, "classes": 3} for shape in SHAPES],

@@ -68,9 +68,8 @@ class DiT(PatchBackbone):
         attention: Attention = SoftmaxAttention(),  # noqa: B008
     ) -> None:
         require(isinstance(size, str) and size in SIZES, "size", size, "S, B, L or XL")
-        width, depth, heads = (
-            preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads))
-        )
+        sizes = (preset if value is None else value for preset, value in zip(SIZES[size], (width, depth, heads)))
+        width, depth, heads = sizes
         for name, flag in {"axial": axial, "factorized": factorized}.items():
             require(isinstance(flag, bool), name, flag, "true or false")
         if axial and block.appends:
