@@ -131,7 +131,7 @@ def branches(block):
 @pytest.mark.parametrize("name", ["AdaLN", "InContext", "CrossAttended"])
 def test_a_block_is_its_formula(name):
     """One sample, written out from Peebles & Xie 2023, section 3.2."""
-    block = randomized(DESIGNS[name]().made(BlockSettings(8, 2, ud.SoftmaxAttention())))
+    block = randomized(DESIGNS[name]().block(BlockSettings(8, 2, ud.SoftmaxAttention())))
     h = torch.randn(5, 8, dtype=D, generator=torch.Generator().manual_seed(1))
     vectors = torch.randn(2, 8, dtype=D, generator=torch.Generator().manual_seed(2))
     attention, perceptron = branches(block)

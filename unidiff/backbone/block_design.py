@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,13 +33,11 @@ class BlockDesign(PlainArguments, ABC):
 
     Attributes:
         embedding: What makes features of the noise condition and the conditions that are vectors.
-        block: The block.
         adaptive: Whether the last norm is modulated, too.
         appends: Whether the features are tokens behind those of the patches.
     """
 
     embedding: ClassVar[type[NoiseEmbedding]] = NoiseEmbedding
-    block: ClassVar[type[DiTBlock]]
     adaptive: ClassVar[bool] = True
     appends: ClassVar[bool] = False
 
@@ -47,9 +45,9 @@ class BlockDesign(PlainArguments, ABC):
         """A layer on the noise embedding that all blocks share; None by default."""
         return None
 
-    def made(self, settings: BlockSettings) -> DiTBlock:
+    @abstractmethod
+    def block(self, settings: BlockSettings) -> DiTBlock:
         """A block of this design."""
-        return self.block(settings)
 
     def entered(self, h: Tensor, e: Tensor) -> Tensor:
         """The tokens that enter the first block, with those of the features behind, if this design appends them."""
@@ -63,14 +61,18 @@ class AdaLNZero(BlockDesign):
     With 6 w^2 + 6 w weights in each block of width w for it.
     """
 
-    block = AdaLNZeroBlock
+    def block(self, settings: BlockSettings) -> DiTBlock:
+        """See `AdaLNZeroBlock`."""
+        return AdaLNZeroBlock(settings)
 
 
 @dataclass(frozen=True)
 class AdaLN(BlockDesign):
     """Norms with scale and shift from the noise embedding, without gates (Peebles & Xie 2023, section 3.2)."""
 
-    block = AdaLNBlock
+    def block(self, settings: BlockSettings) -> DiTBlock:
+        """See `AdaLNBlock`."""
+        return AdaLNBlock(settings)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class AdaLNSingle(BlockDesign):
     sees the noise level alone, and text is attended to; here conditions that are vectors are added to it, as in a DiT.
     """
 
-    block = AdaLNSingleBlock
+    def block(self, settings: BlockSettings) -> DiTBlock:
+        """See `AdaLNSingleBlock`."""
+        return AdaLNSingleBlock(settings)
 
     def shared(self, width: int) -> nn.Module:
         """W and b of `AdaLNSingleBlock`."""
@@ -93,9 +97,12 @@ class InContext(BlockDesign):
     """Noise level and conditions as further tokens beside the patches (Peebles & Xie 2023, section 3.2)."""
 
     embedding = NoiseTokens
-    block = PlainBlock
     adaptive = False
     appends = True
+
+    def block(self, settings: BlockSettings) -> DiTBlock:
+        """See `PlainBlock`."""
+        return PlainBlock(settings)
 
 
 @dataclass(frozen=True)
@@ -103,5 +110,8 @@ class CrossAttended(BlockDesign):
     """Noise level and conditions as a sequence to which the patches attend (Peebles & Xie 2023, section 3.2)."""
 
     embedding = NoiseTokens
-    block = CrossAttendedBlock
     adaptive = False
+
+    def block(self, settings: BlockSettings) -> DiTBlock:
+        """See `CrossAttendedBlock`."""
+        return CrossAttendedBlock(settings)

@@ -81,7 +81,7 @@ class DiT(PatchBackbone):
         rank, crossed = len(self.grid), self.context is not None
         along = [rank - 1 - i % rank if axial else None for i in range(depth)]
         settings = [BlockSettings(width, heads, attention, axis, crossed) for axis in along]
-        self.blocks = nn.ModuleList([block.made(own) for own in settings])
+        self.blocks = nn.ModuleList([block.block(own) for own in settings])
         self.shared = block.shared(width)
         self._last(width, block.adaptive)
         shared = [] if self.shared is None else [self.shared]
