@@ -126,13 +126,13 @@ class _Stream(nn.Module):
 
     def modulations(self, e: Tensor) -> tuple[Tensor, ...]:
         """Shift and scale before the attention; gate, shift, scale and gate after it, unless the stream ends."""
-        return self.modulation(e)[:, None].chunk(2 if self.ends else 6, dim=2)  # type: ignore[no-any-return]
+        return self.modulation(e)[:, None].chunk(2 if self.ends else 6, dim=2)
 
     def entering(self, h: Tensor, modulations: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Queries, keys and values, (B, heads, N, d)."""
         shift, scale, *_ = modulations
         qkv = self.qkv(self.norm(h) * (1 + scale) + shift)
-        return qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[no-any-return]
+        return qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def leaving(self, h: Tensor, averages: Tensor, modulations: tuple[Tensor, ...]) -> Tensor:
         """The tokens behind the block; a stream that ends stays as it is."""
