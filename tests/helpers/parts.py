@@ -41,6 +41,8 @@ FROZEN = (
         ud.codec.CodecObjective,
         ud.codec.PixelError,
         ud.Acceleration,
+        ud.Attention,
+        ud.BlockDesign,
         ud.Optimizer,
     ),
 )
@@ -103,7 +105,14 @@ EXAMPLES: dict[str, list[dict[str, object]]] = {
     "DiT": [
         *({"shape": shape, "width": 8, "depth": 1, "heads": 2} for shape in SHAPES),
         {"shape": SHAPES[-1], "width": 8, "depth": 1, "heads": 2, "factorized": True},
-        {"shape": SHAPES[-1], "width": 8, "depth": 3, "heads": 2, "axial": True},
+        {"shape": SHAPES[-1], "width": 8, "depth": 3, "heads": 2, "axial": True, "attention": ud.LinearAttention()},
+        *(
+            {"shape": SHAPES[i % 2], "width": 8, "depth": 1, "heads": 2, "block": design()}
+            for i, design in enumerate(PUBLIC.choices(ud.BlockDesign).values())
+        ),
+    ],
+    "MMDiT": [
+        {"shape": shape, "width": 8, "depth": 2, "heads": 2, "conditions": (ud.Tokens(3, 4),)} for shape in SHAPES
     ],
     "MLP": [{"shape": shape, "width": 8} for shape in SHAPES],
     "UNetEncoder": [{"shape": shape, "width": 8, "multipliers": (1, 2), "classes": 3} for shape in SHAPES],

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import unidiff as ud
-from unidiff.backbone.dit import DiT, position_table
+from unidiff.backbone.dit import DiT
 from unidiff.backbone.layers import attend, sinusoidal
+from unidiff.backbone.patches import position_table
 from unidiff.errors import ParameterError
 
 TINY = {"width": 16, "depth": 2, "heads": 2}

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 import unidiff as ud
 from unidiff.backbone.axes import CONVOLUTIONS, fold_patches, unfold_patches
-from unidiff.backbone.dit import DiT, position_table
+from unidiff.backbone.dit import DiT
 from unidiff.backbone.encoder import UNetEncoder
 from unidiff.backbone.layers import FrameAttention, SelfAttention, sinusoidal
+from unidiff.backbone.patches import position_table
 from unidiff.backbone.unet import UNet
 from unidiff.errors import DataError, ParameterError
 

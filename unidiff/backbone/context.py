@@ -81,7 +81,8 @@ class Entered(nn.Module):
     def _enter(self, x: Tensor, c: Tensor, values: Mapping[str, Tensor]) -> Entry:
         """What enters, given a value of each condition."""
         count = len(x)
-        e, context = self.embedding(c, values), None if self.context is None else self.context(values)
+        context = None if self.context is None else self.context(values)
+        e = self._embedded(c, values, context)
         if images := [values[condition.name].to(x.dtype) for condition in self.conditions if condition.joined]:
             x = torch.cat([x, *images], dim=1)
         if self.factorized:
@@ -89,6 +90,11 @@ class Entered(nn.Module):
             x, e = fold_time(x), e.repeat_interleave(frames, 0)
             context = context and context.repeat(frames)
         return Entry(x, e, context, count)
+
+    def _embedded(self, c: Tensor, values: Mapping[str, Tensor], context: Attended | None) -> Tensor:
+        """The noise embedding, with the conditions that are vectors."""
+        e: Tensor = self.embedding(c, values)
+        return e
 
 
 class AttendingBackbone(Entered, Backbone):

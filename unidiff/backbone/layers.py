@@ -104,12 +104,15 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c: Tensor, values: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map c, (B,), and conditions to (B, features), the SiLU that every block needs already applied."""
+        first, *others = self.vectors(c, values)
+        return F.silu(sum(others, first))
+
+    def vectors(self, c: Tensor, values: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """The vectors that are added, (B, features) each: of the noise condition, and of each condition."""
         e = sinusoidal(c, self.width, self.shift)
         e = e.to(getattr(self.inner.weight, "dtype", e.dtype))  # that of a layer quantized to int8 is a method
-        e = self.outer(F.silu(self.inner(e)))
-        for name, layer in self.added.items():
-            e = e + getattr(self, layer)((values or {})[name])
-        return F.silu(e)
+        layers = self.added.items()
+        return [self.outer(F.silu(self.inner(e))), *(getattr(self, own)((values or {})[name]) for name, own in layers)]
 
 
 def add_layers(to: nn.Module, layers: Mapping[str, nn.Module | None]) -> dict[str, str]:

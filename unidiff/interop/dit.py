@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unidiff.backbone.dit import FREQUENCIES, DiT, position_table
+from unidiff.backbone.attention import SoftmaxAttention
+from unidiff.backbone.block_design import AdaLNZero
+from unidiff.backbone.dit import DiT
+from unidiff.backbone.patches import FREQUENCIES, position_table
 from unidiff.errors import ParameterError
 from unidiff.interop.names import Names, of_a_config, unsupported
 
@@ -51,10 +54,13 @@ def dit_to_diffusers(network: DiT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     unconditional network becomes one of a single class that adds nothing. The weights are the network's, not copies.
 
     Raises:
-        ParameterError: If the images are not square, as diffusers' model requires.
+        ParameterError: If the images are not square, or the blocks are not those of diffusers' model.
     """
     if len(network.grid) != 2 or network.factorized or any(block.along is not None for block in network.blocks):
         raise ParameterError("network", "diffusers' DiTTransformer2DModel takes images, and attends to all patches.")
+    for own, only in ((network.design, AdaLNZero()), (network.attention, SoftmaxAttention())):
+        if own != only:
+            raise ParameterError("network", f"diffusers' DiTTransformer2DModel has {only!r} only, got {own!r}.")
     channels, height, breadth = network.shape
     if height != breadth:
         problem = f"diffusers' DiTTransformer2DModel supports square images only, got {height}x{breadth}."
