@@ -168,7 +168,7 @@ class OpenDataset(PlainArguments, ABC):
     def check_labels(self, classes: int) -> None:
         """Raise a DataError unless every sample has a label below `classes`."""
         if self.labels is None:
-            raise DataError(f"{self.name} has no labels to condition on. Remove `conditioning`.")
+            raise DataError(f"{self.name} has no labels. Choose data with labels, or a recipe that needs none.")
         require_classes(self.name, int(self.labels.max()), classes)
 
     def all_batches(self) -> Iterator[Tensor]:

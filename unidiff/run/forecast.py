@@ -23,9 +23,10 @@ from unidiff.training.settings import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Forecast", "Pace", "disk_of_weights", "forecast", "memory_of_weights", "remarks", "too_long"]
+__all__ = ["Forecast", "Pace", "disk_of_run", "forecast", "memory_of_weights", "remarks", "too_long"]
 
 _NUMBER = 4  # bytes of a float32
+_FIGURES = 50_000_000  # bytes
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 _SIDE = 512  # of the matrices whose product tells how fast the machine is
 
@@ -83,11 +84,11 @@ def memory_of_weights(count: int, training: Training) -> int:
     return _NUMBER * count * (3 + training.optimizer.moments + _powers(training))
 
 
-def disk_of_weights(count: int, training: Training) -> int:
-    """Bytes of so many weights in a run directory: its checkpoints, one of them unfinished, and its snapshots."""
+def disk_of_run(count: int, training: Training) -> int:
+    """Bytes of a run directory, about: checkpoints of so many weights, one unfinished, snapshots and figures."""
     snapshots = math.ceil(training.steps / training.posthoc_every) if training.posthoc_every else 0
     each = 2 + training.optimizer.moments + _powers(training)
-    return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots)
+    return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots) + _FIGURES
 
 
 def _powers(training: Training) -> int:

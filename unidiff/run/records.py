@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from unidiff.data.base import OpenDataset
 from unidiff.errors import is_whole
 
 __all__ = [
@@ -49,6 +50,12 @@ class DataFacts:
     checksum: str
     stand_in: str | None = None
     class_names: list[str] | None = None
+
+    @classmethod
+    def of(cls, data: OpenDataset) -> DataFacts:
+        """Those of opened data."""
+        names = None if data.class_names is None else list(data.class_names)
+        return cls(data.name, len(data), list(data.shape), data.checksum, data.stand_in, names)
 
 
 @dataclass(frozen=True)

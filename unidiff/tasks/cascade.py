@@ -188,7 +188,7 @@ class CascadeSampling(ResultsTask):
         return ResultsOutcome(directory, content, self.files, "\n".join(rows))
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """The runs, and whether they fit each other; see `ResultsTask.check_named`."""
+        """The runs, and whether they fit each other; see `Task.check_named`."""
         self._read(reporter, device, allow_imports)
 
     @property

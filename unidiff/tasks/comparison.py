@@ -116,7 +116,7 @@ class SolverComparison(ResultsTask):
         return self.write(comparison, {**facts, **chosen}, directory)
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """The runs, their data and conditions, and the solvers on their processes; see `ResultsTask.check_named`."""
+        """The runs, their data and conditions, and the solvers on their processes; see `Task.check_named`."""
         check_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
 
     @property

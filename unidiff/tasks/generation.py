@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,7 @@ from unidiff.conditioning.joint import Joint, with_others
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
-from unidiff.errors import DataError, ParameterError, RecipeError
+from unidiff.errors import ParameterError, RecipeError
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -201,21 +201,12 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
-        with self._coupled():
+        with inside("objective", self.objective):
             self.objective.coupling.check_shape(self.data.shape)
         if self.sampling.acceleration is not None:
             with inside("sampling", self.sampling):
                 self.sampling.acceleration.check_device(resolve_device(options.get("device", "auto")))
         return super().run(directory, reporter, **options)
-
-    @contextmanager
-    def _coupled(self) -> Iterator[None]:
-        """Name the key of a coupling in an error about its file."""
-        try:
-            with inside("objective", self.objective):
-                yield
-        except DataError as error:
-            raise type(error)(f"objective.coupling.{error}") from error
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`; those of the control branches are the last."""
@@ -259,7 +250,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
-        with self._coupled():
+        with inside("objective", self.objective):
             self.objective.coupling.check_data(source)
         cond = examples(self, 1).cond  # of the test split, perhaps: a missing one is reported now
         check_made(cond, conditions_of(self.sketch()))
