@@ -166,4 +166,4 @@ def check(
     if missing:
         say(f"# It needs runs that are not there: {', '.join(missing)}.")
     if absent:
-        say(f"# Its data are not here, and were not checked: {absent}")
+        say(f"# What it needs is not all here, and was not checked: {absent}")
