@@ -24,6 +24,7 @@ from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import save_new, whole_file
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
+from unidiff.text import count_of
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "write_samples"]
@@ -133,7 +134,8 @@ def write_samples(
         files = {"samples": str(image), "array": array and str(array)}
         print(json.dumps({**result, **files}, default=dataclasses.asdict))
         return
-    say(f"{result['count']} samples, {result['nfe']} evaluations each, {result['seconds']:.1f} s: {image}")
+    each = f"{count_of(result['count'], 'sample')}, {count_of(result['nfe'], 'evaluation')} each"
+    say(f"{each}, {result['seconds']:.1f} s: {image}")
     if result.get("errors") is not None:
         say(f"errors: {result['errors']}")
     if array is not None:

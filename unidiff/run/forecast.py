@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.condition.network import conditions_of
 from unidiff.data.base import OpenDataset
 from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
+from unidiff.text import count_of
 from unidiff.training.device import has_bf16
 from unidiff.training.execution import executed
 from unidiff.training.power_average import LENGTHS
@@ -64,7 +65,7 @@ class Forecast:
     def require(self, key: str) -> None:
         """Raise a ParameterError that names the network's key or the batch, if they surely do not fit."""
         require_memory(key, self.weights, "its weights and the optimiser", "Use a smaller network.", self.device)
-        what = f"the network and its activations on {self.share} samples"
+        what = f"the network and its activations on {count_of(self.share, 'sample')}"
         remedy = "Lower the batch, or raise training.accumulate, which divides it."
         require_memory("training.batch", self.memory, what, remedy, self.device)
 
@@ -175,7 +176,7 @@ def remarks(training: Training, source: OpenDataset, device: torch.device) -> It
         yield f"Classes are numbered in the order of their names as texts: {pairs}{', ...' * (len(names) > 6)}."
     if training.warmup > training.steps:
         share = training.steps / training.warmup
-        problem = f"training.warmup is {training.warmup}, more than the {training.steps} steps"
+        problem = f"training.warmup is {training.warmup}, more than the {count_of(training.steps, 'step')}"
         yield f"{problem}: the learning rate reaches {share:.2g} of lr only."
     if training.precision == "bf16" and not has_bf16(device):
         yield f"training.precision is bf16, which this {device.type} emulates, many times slower than fp32. Use auto."

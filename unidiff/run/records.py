@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from unidiff.data.base import OpenDataset
 from unidiff.errors import is_whole
+from unidiff.text import count_of
 
 __all__ = [
     "METRICS_LIMIT",
@@ -137,7 +138,7 @@ class TrainingOutcome:
         """A line for each thing worth knowing, titles aligned."""
         data, report = self.data, self.report
         rows: dict[str, str | None] = {
-            "data": f"{data.name}, {data.count} samples of shape {tuple(data.shape)}",
+            "data": f"{data.name}, {count_of(data.count, 'sample')} of shape {tuple(data.shape)}",
             "note": data.stand_in,
             "network": f"{self.parameters:,} parameters, {self.precision} on {self.device}",
             "needs": self.needs,

@@ -32,6 +32,7 @@ from unidiff.split import Split, check_time
 from unidiff.tasks.conditioned import chosen_conditions
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.tasks.sample_conditions import PARAMETERS, SampleConditions
+from unidiff.text import count_of
 
 __all__ = ["CascadeSampling", "Refiner", "RunStage", "StageSection"]
 
@@ -184,7 +185,10 @@ class CascadeSampling(ResultsTask):
             np.save(folder / array, stages[-1].numpy())
             plot.save_samples(stages[-1], folder / samples, caption)
             plot.save_table([[(x, "") for x in stages]], [""], names, folder / table, caption)
-        rows = [f"{name:>20}  {n} evaluations, samples {tuple(x.shape[1:])}" for name, n, x in zip(names, nfe, stages)]
+        rows = [
+            f"{name:>20}  {count_of(n, 'evaluation')}, samples {tuple(x.shape[1:])}"
+            for name, n, x in zip(names, nfe, stages)
+        ]
         return ResultsOutcome(directory, content, self.files, "\n".join(rows))
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:

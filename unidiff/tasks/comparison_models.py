@@ -22,6 +22,7 @@ from unidiff.run.load import LoadOptions
 from unidiff.run.task import Reporter
 from unidiff.tasks.conditioned import conditioned
 from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
+from unidiff.text import count_of
 from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _compare_runs(
         "conditions": described(models[0]),
         "reference": None
         if source is None or reference is None
-        else f"{source.name}, {len(reference)} samples, {source.checksum}",
+        else f"{source.name}, {count_of(len(reference), 'sample')}, {source.checksum}",
         "stand_in": None if source is None else source.stand_in,
         "features": None
         if train is None or features is None
@@ -221,7 +222,7 @@ def described(model: Conditioned) -> str | None:
     if "label" in cond:
         words.append(f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn")
     others = {name: value for name, value in cond.items() if name not in ("image", "label")}
-    words += [f"{len(value)} values of {name} in turn" for name, value in others.items()]
+    words += [f"{count_of(len(value), 'value')} of {name} in turn" for name, value in others.items()]
     return "; ".join(words) or None
 
 

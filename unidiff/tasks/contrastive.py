@@ -114,7 +114,8 @@ class ContrastiveTask(ProcessTask[NeuralContrastive, PairEncoder]):
         self.times.check(self.process)
         self.noise_condition.check(self.process)
         if self.training.batch < 2 * self.training.accumulate:
-            problem = f"a batch, or a part of one of {self.training.accumulate}, needs two pairs to tell apart"
+            parts = "" if self.training.accumulate == 1 else f"for {self.training.accumulate} parts of "
+            problem = f"must be at least {2 * self.training.accumulate}, {parts}two pairs to tell apart"
             raise ParameterError("training.batch", f"{problem}, got {self.training.batch}")
         super().__post_init__()
 
