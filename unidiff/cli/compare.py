@@ -26,6 +26,7 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
 from unidiff.text import clean, joined_name
@@ -64,6 +65,7 @@ def compare(
     steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
+    pipeline: PipelineOptions,
     overrides: Settings = None,
     model: ModelOptions,
     figures: FigureOptions,
@@ -80,7 +82,8 @@ def compare(
     changes = {name: value for name, value in values.items() if value is not None}
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)
-    directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
+    named |= pipeline.values
+    directory, chosen = out or Path("runs") / name, pipeline.joined(sample_conditions(guidance, images, named))
     run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
         if not task.runs:
@@ -96,7 +99,7 @@ def compare(
         except ParameterError as error:
             if not error.parameter.startswith("conditions."):
                 raise
-            raise option_error(error, guidance, images, named) from error
+            raise option_error(error, guidance, images, named, vars(pipeline)) from error
     if as_json:
         print(json.dumps({"directory": str(directory), **outcome.content}))
         return

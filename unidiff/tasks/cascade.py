@@ -115,7 +115,7 @@ class RunStage(Stage):
     def draw(self, seeds: Sequence[int], **options: Any) -> Solution:
         """See `Stage.draw`; the device is that of the model."""
         del options["dtype"], options["device"]
-        sampling = Sampling(self.solver, self.grid, len(seeds), options.pop("batch") or len(seeds))
+        sampling = Sampling(*self.chosen, len(seeds), options.pop("batch") or len(seeds))
         return draw(self.denoiser, sampling, self.data, self.precision, seeds=seeds, **options)
 
 

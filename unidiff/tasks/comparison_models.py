@@ -21,7 +21,8 @@ from unidiff.run.directory import RunDirectory
 from unidiff.run.load import LoadOptions
 from unidiff.run.task import Reporter
 from unidiff.tasks.conditioned import conditioned
-from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
+from unidiff.tasks.generation import Conditioned, GenerationRun
+from unidiff.tasks.parts import load_with_parts
 from unidiff.text import count_of
 from unidiff.training.device import resolve_device
 
@@ -118,10 +119,10 @@ def read_runs(
         RunError: If a run is missing.
         ParameterError: If the conditions do not fit one.
     """
-    runs = [load_generation(path, **loading) for path in paths]
-    if chosen is None:
-        return runs, [run.conditioned(count) for run in runs]
     try:
+        runs = [load_with_parts(path, chosen, **loading) for path in paths]
+        if chosen is None:
+            return runs, [run.conditioned(count) for run in runs]
         defaults = [None if chosen.images or chosen.mask else run.conditioned(count).examples for run in runs]
         return runs, [conditioned(run, chosen, default, **loading) for run, default in zip(runs, defaults)]
     except ParameterError as error:

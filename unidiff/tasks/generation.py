@@ -16,7 +16,7 @@ from typing_extensions import Self, Unpack
 from unidiff import plot
 from unidiff.backbone.base import Backbone
 from unidiff.backbone.low_rank import LowRank
-from unidiff.condition.check import check_made, check_taken
+from unidiff.condition.check import check_made, check_taken, least_conditions
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.conditioning.control import controls_of
@@ -24,7 +24,7 @@ from unidiff.conditioning.joint import Joint, with_others
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser, NeuralDenoiser
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.grid import Uniform
 from unidiff.noise_condition import NoiseCondition
 from unidiff.objective.base import Objective
@@ -89,6 +89,14 @@ class GenerationRun(Run):
         solution = draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
         warn_if_not_finite(solution.x)
         return solution
+
+    def plot(self) -> Any:
+        """See `Run.plot`."""
+        sampling = replace(self.recipe.sampling, count=min(16, self.recipe.sampling.count))
+        cond = least_conditions(self.model, sampling.count)
+        with suppress(DataError):
+            cond |= self.conditioned(sampling.count).in_turn(sampling.count)
+        return self.sample(sampling, **cond).plot()
 
     def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
         """The conditions that these samples of opened data have themselves, none dropped.
