@@ -125,3 +125,12 @@ def test_weights_that_are_no_model_are_named(tmp_path):
     assert not (tmp_path / "run").exists()
     merge_low_rank(changed.backbone)
     ud.save(changed, tmp_path / "run")
+
+
+def test_a_picture_of_a_run_has_the_conditions_that_it_needs(tmp_path):
+    network = ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1, groups=4, image=1)
+    zoom = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), network)
+    kinds: dict[str, ud.data.Dataset | None] = {"with": ud.data.Digits(), "without": None}
+    for name, data in kinds.items():
+        ud.save(zoom, tmp_path / name, data=data, conditioning=ud.SuperResolution(2), sampling=SAMPLING)
+        assert ud.load(tmp_path / name).plot().images

@@ -64,7 +64,7 @@ class Controlled(Backbone):
 
     def __init__(self, network: Backbone, branches: Sequence[ControlBranch], scales: Sequence[float]) -> None:
         if len(scales) != len(branches):
-            raise ParameterError("scales", f"must be one for each of {len(branches)} branches, got {len(scales)}")
+            raise ParameterError("scales", f"must be as many as branches, {len(branches)}, got {len(scales)}")
         for scale in scales:
             require(not isinstance(scale, bool) and math.isfinite(scale), "scales", scale, "finite numbers")
         conditions = (*network.conditions, *(branch.condition for branch in branches))
