@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from unidiff.cli import completion
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
@@ -29,7 +29,7 @@ from unidiff.cli.options import (
 from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
-from unidiff.text import clean, joined_name
+from unidiff.text import aligned, clean, joined_name
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -24,7 +24,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
-from unidiff.text import count_of
+from unidiff.text import aligned, count_of
 
 __all__ = ["likelihood"]
 

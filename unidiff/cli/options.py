@@ -112,7 +112,7 @@ class ModelOptions:
         except ParameterError as error:
             if chosen is None or error.parameter not in chosen.parts:
                 raise
-            raise RunError(complaint(option_of(error.parameter), error.problem)) from error
+            raise option_error(error, GuidanceOptions(), parts=chosen.parts) from error
         return run if drawn is None else dataclasses.replace(run, recipe=drawn.apply(run.recipe, overrides))
 
 
@@ -243,7 +243,8 @@ def option_error(
     if (value := written.get(name)) is None:  # set by the recipe
         return RunError(str(error))
     option = option_of(name)
-    shown = f"{value:g}" if isinstance(value, float) else str(value[0] if isinstance(value, list) else value)
+    value = value[0] if isinstance(value, (list, tuple)) else value
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
     option = option.replace("VALUE", shown) if "VALUE" in option else f"{option} {shown}"
     fields = "|".join(field.name for field in dataclasses.fields(SampleConditions))
     problem = re.sub(rf"`((?:cond|negative)\.\w+|{fields})`", lambda match: option_of(match[1]), error.problem)

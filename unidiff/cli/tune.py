@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -21,7 +21,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RunError, require_whole
-from unidiff.text import count_of
+from unidiff.text import aligned, count_of
 from unidiff.writable import require_file
 
 if TYPE_CHECKING:
