@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import unidiff as ud
 from unidiff.backbone.dit import DiT
 from unidiff.backbone.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP

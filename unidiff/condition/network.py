@@ -25,9 +25,7 @@ def checked_conditions(network: nn.Module) -> tuple[Condition, ...] | None:
     try:
         signature.bind_partial(None, None)
     except TypeError as error:
-        problem = (
-            "its forward must take a noisy sample and the noise condition, as forward(self, x, c, **cond) does"
-        )
+        problem = "its forward must take a noisy sample and the noise condition, as forward(self, x, c, **cond) does"
         raise ParameterError("backbone", f"{problem}; that of {type(network).__name__} is {signature}.") from error
     return conditions_of(network)
 

@@ -73,7 +73,15 @@ class LikelihoodGuidance(Guided):
             values[condition.name] = condition.padded(cond[condition.name].to(u.device))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         parts = [({name: value[row] for name, value in values.items()}, row) for row in rows]
-        return torch.cat([_gradient(of, u[row], slice_level(level, row), part) for part, row in parts])
+        return torch.cat([self._gradient(of, u[row], slice_level(level, row), part) for part, row in parts])
+
+    def _gradient(self, of: Callable[..., Tensor], u: Tensor, level: Level, cond: Mapping[str, Tensor]) -> Tensor:
+        # A likelihood, or a sampling run with gradients, differentiates the gradient itself; else no graph is kept.
+        deeper = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            state = u if deeper and u.requires_grad else u.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(of(state, level, **cond).sum(), state, create_graph=deeper)
+        return gradient
 
     def with_gradient(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Tensor]:
         """The model's own prediction, and `gradient`."""
@@ -93,15 +101,6 @@ class LikelihoodGuidance(Guided):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)
         return plain, Prediction(plain.x0 + sigma / alpha * push, plain.eps - push, level, plain.variance_interpolation)
-
-
-def _gradient(of: Callable[..., Tensor], u: Tensor, level: Level, cond: Mapping[str, Tensor]) -> Tensor:
-    # A likelihood, or a sampling run with gradients, differentiates the gradient itself; else no graph is kept.
-    deeper = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        state = u if deeper and u.requires_grad else u.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(of(state, level, **cond).sum(), state, create_graph=deeper)
-    return gradient
 
 
 def require_same(parameter: str, facts: dict[str, tuple[Any, Any]]) -> None:

@@ -47,7 +47,8 @@ def read_recipe(
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
     overrides = [overrides] if isinstance(overrides, str) else overrides
-    name, text = read_source(source) if text is None else (f"{source} as it was", text)
+    written = f"{source} as it was" if os.path.lexists(source) else str(source)
+    name, text = read_source(source) if text is None else (written, text)
     recipe = read_yaml(text, name)
     run = _run_directory(Path(source))
     builder = Builder(registry, allow_imports, run)

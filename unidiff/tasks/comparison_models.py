@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["check_recipe", "check_same_runs", "compare_recipe", "described", "read_runs"]
 
 _MOST_DATA = 10_000  # samples of a split that are used
+_FEWEST = 10  # samples that distances are measured from
 _DECODED = 16  # samples of latents that are decoded for the figure
 _MOST_PIXELS = 4096  # of an image whose discriminants are worth their time
 # Of the flow of a trained model. A network is rough in time where it was trained at the entries of a table: on the 8x8
@@ -146,8 +147,15 @@ def _compare_runs(
     source = test or train
     if source is not None and source.stand_in:
         reporter.notice(source.stand_in)
-    reference, fresh = None if source is None else _reference(source, models[0], _MOST_DATA), None
-    if test is not None and train is not None and reference is not None:
+    reference = fresh = None
+    for own in (test, train):  # of few samples a tenth, which is held out, is too small
+        if own is not None and (reference := _reference(own, models[0], _MOST_DATA)) is not None:
+            source = own
+            break
+    if source is not None and len(source) < _FEWEST:
+        held = count_of(len(source), "sample")
+        reporter.notice(f"{source.name} has {held}, and distances need {_FEWEST}: there are none.")
+    if train is not None and reference is not None and source is test:
         fresh = _reference(train, models[0], task.count)
     features = None if train is None else _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
@@ -230,7 +238,8 @@ def described(model: Conditioned) -> str | None:
 def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:
     """At most `count` samples of the distribution that the model should have, chosen at random once.
 
-    For classes in turn, as many of each class; None if the data have no samples of it, as for a user's images.
+    For classes in turn, as many of each class; None if the data have no samples of it, as for a user's images, or too
+    few.
     """
     label, order = model.examples.cond.get("label"), _shuffled(source)
     if label is not None:
@@ -238,13 +247,10 @@ def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | 
             return None
         rows = [order[source.labels[order] == k] for k in label.unique()]
         each = min([count // len(rows), *map(len, rows)])
-        if each * len(rows) < 10:
-            names = ", ".join(map(str, label.unique().tolist()))
-            raise RunError(f"{source.name} has too few samples of the classes {names}: a comparison needs at least 10.")
         order = torch.cat([of_class[:each] for of_class in rows])
     elif model.examples.cond and model.examples.truth is None:
         return None
-    return source.batch(order[:count].sort().values)
+    return source.batch(order[:count].sort().values) if len(order) >= _FEWEST else None
 
 
 def _shuffled(source: OpenDataset) -> Tensor:

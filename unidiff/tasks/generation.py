@@ -180,6 +180,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
                 component.check(self.process)
         check_additions(self)
         super().__post_init__()
+        if self.low_rank is not None or self.control is not None:
+            self.sketch()  # an error about them has their key
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
                 acceleration.check_process(self.process)

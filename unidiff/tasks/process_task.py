@@ -67,7 +67,7 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
         object.__setattr__(self, self.key, Blueprint(self.network.kind, {**written, **needed}))
         with inside(self.key, self.network):
             try:
-                self.count_weights()
+                self.network.count(shape=self.data.shape)
             except ParameterError as error:
                 if error.parameter != "shape":
                     raise
