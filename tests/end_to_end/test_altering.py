@@ -110,6 +110,7 @@ def test_edit_by_a_map_keeps_what_is_black(folder, tmp_path):
     assert np.abs(x[..., 0, 0] - np.load(folder / "digit.npy")[..., 0, 0]).max() <= 2**-23
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("command", ["edit", "inpaint"])
 def test_classes_and_guidance_are_those_of_the_library(folder, tmp_path, command):
     """Two classes in turn, guided; and each sample depends on its class."""

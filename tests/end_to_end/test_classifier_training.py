@@ -138,6 +138,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # a second or more
 def test_a_classifier_is_trained_and_read_back(runs):
     manifest = json.loads((runs / "judge/manifest.json").read_text())
     assert manifest["status"] == "finished"

@@ -413,6 +413,7 @@ def test_images_of_the_user_have_no_reference(conditioned, tmp_path, monkeypatch
     assert torch.equal(found.rows[0].x, ud.sample(run.denoiser, ud.Ancestral(), ud.Uniform(2), seeds=30, image=image).x)
 
 
+@pytest.mark.slow  # a second or more
 def test_bad_conditions_are_one_message_and_no_file(conditioned, runs, tmp_path):
     classes, images, digit = conditioned / "classes", conditioned / "images", conditioned / "digit.png"
     for words, message in {

@@ -460,6 +460,7 @@ def drawn(folder, tmp_path, *words):
     return np.load(tmp_path / "x.npy"), json.loads(result.out)
 
 
+@pytest.mark.slow  # a second or more
 def test_samples_of_a_picture_from_the_command_line(folder, tmp_path):
     whole, facts = drawn(folder, tmp_path, folder / "small", "--image", folder / "digit.png", "--count", 2)
     assert whole.shape == (2, 1, 8, 8)

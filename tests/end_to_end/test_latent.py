@@ -312,6 +312,7 @@ def test_commands_on_a_latent_run(runs, tmp_path, monkeypatch):
     assert equal(dict(data.network().state_dict()), dict(ud.codec.load_codec(folder / "codec").state_dict()))
 
 
+@pytest.mark.slow  # a second or more
 def test_a_dry_run_encodes_nothing(codec, tmp_path, monkeypatch):
     path = write(tmp_path, {**LDM, "data": {**LDM["data"], "codec": str(codec)}})
     encoded = []

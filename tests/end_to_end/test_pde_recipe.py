@@ -64,6 +64,7 @@ def test_a_shipped_evolution_is_right(name, tmp_path):
     assert shipped_recipes()[name].read_text().startswith("# ")
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("domain", [{"type": "Rectangle", "cells": [6, 8]}, {"type": "Box", "cells": [3, 4, 5]}])
 def test_domains_of_more_dimensions(domain, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

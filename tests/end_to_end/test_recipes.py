@@ -93,7 +93,8 @@ def test_a_recipe_runs(name, tmp_path, monkeypatch):
     assert loaded.sample(**cond).x.isfinite().all()
 
 
-@pytest.mark.parametrize("name", some(CODECS, lambda name: name == "vae_digits"))
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.slow  # a second or more
 def test_a_codec_is_right_and_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDIFF_OFFLINE", "1")
     monkeypatch.delenv("UNIDIFF_DATA", raising=False)

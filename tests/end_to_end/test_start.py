@@ -272,6 +272,7 @@ def stopped(recipe: dict[str, Any], folder: Path, step: int) -> None:
         shutil.rmtree(folder / "run" / "checkpoints" / "step-00000001")
 
 
+@pytest.mark.slow  # a second or more
 @pytest.mark.parametrize("step", [0, 4])
 def test_resumed_is_whole_without_the_run_that_it_started_from(step, first, tmp_path):
     shutil.copytree(first, tmp_path / "begin")

@@ -351,6 +351,7 @@ def found():
     return ring()
 
 
+@pytest.mark.slow  # a second or more
 def test_a_comparison(found):
     assert [(row.label, row.nfe, row.requested, row.steps) for row in found.rows] == [
         ("DDIM @ Uniform", 3, 3, 3),
@@ -632,7 +633,7 @@ def public_processes():
     return [known.get(name) or cls() for name, cls in PUBLIC.choices(ud.Process).items()]
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("process", public_processes(), ids=lambda process: type(process).__name__)
 def test_the_error_of_every_process_falls_to_its_floor(process):
     model = Opaque(gaussian(process))  # both the solver and the true flow end with a denoise at t_min: the floor is 0

@@ -297,6 +297,7 @@ class Recorder(nn.Module):
         return self.answer
 
 
+@pytest.mark.cases(60)
 @every_process
 @every_parameterization
 @pytest.mark.parametrize("t", TIMES)

@@ -248,7 +248,7 @@ def moments_at_t_min(solver, process, m: float, C: float, steps: int) -> tuple[f
     return mean, variance
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @every_process
 @pytest.mark.parametrize("solver", [Ancestral(), Ancestral(1.0), DDIM(0.5)], ids=repr)
 def test_distribution_converges_with_order_1(process, solver):

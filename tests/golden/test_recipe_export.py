@@ -99,7 +99,7 @@ def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     assert all(torch.equal(value, weights[key].float()) for key, value in back.state_dict().items())
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_process_exports_its_network(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)
@@ -117,6 +117,7 @@ def test_another_process_exports_its_network(name, tmp_path, monkeypatch):
         assert (theirs - run.denoiser.backbone(x, c)).abs().max() < 1e-10
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_recipe_with_images_or_captions_as_conditions_says_why_not(name, tmp_path, monkeypatch):
     kind = "caption" if name == "captioned_digits" else "image"
