@@ -14,6 +14,7 @@ from unidiff.backbone.control import Controlled, add_controls
 from unidiff.conditioning.control import controls_of
 from unidiff.conditioning.edges import gradient_length
 from unidiff.errors import ParameterError, RecipeError
+from unidiff.interop.diffusers.architecture import architecture_of
 from unidiff.run.origin import _read_start
 from unidiff.tasks.generation import GenerationRun
 from unidiff.tasks.parts import load_with_parts
@@ -222,3 +223,8 @@ def test_the_gradient_of_a_ramp_and_of_a_step(rank):
     edges = ud.Edges(threshold=0.49).measure(step, step[:, :0])
     assert torch.equal(edges > 0, ((axes[-1] == 2) | (axes[-1] == 3))[None, None])
     assert bool((ud.Edges(threshold=0.51).measure(step, step[:, :0]) == -1).all())
+
+
+def test_what_diffusers_has_is_the_network_without_its_branches():
+    with pytest.raises(ParameterError, match=r"no equivalent of Controlled.*Export the run of its `start`"):
+        architecture_of(controlled(unet(), ud.Control(1, (8, 8))))

@@ -106,6 +106,7 @@ def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
         return None if value is None else joined([value, *unit])
 
     planned, evaluations = _section(recipe, "training").get("steps"), value_at("manifest", "nfe")
+    each = " evaluation a sample" if manifest.get("nfe") == 1 else " evaluations a sample"
     facts: dict[str, object] = {
         "status": manifest.get("status"),
         "data": data.get("name"),
@@ -117,7 +118,7 @@ def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
         "steps": with_unit(value_at("metrics", "last", "step"), f" of {planned:,}" if isinstance(planned, int) else ""),
         "training": with_unit(value_at("manifest", "training_seconds"), " s"),
         "final loss": value_at("manifest", "loss"),
-        "sampling": with_unit(value_at("manifest", "sampling_seconds"), " s, ", evaluations, " evaluations a sample"),
+        "sampling": with_unit(value_at("manifest", "sampling_seconds"), " s, ", evaluations, each),
         **{name: _origin(manifest.get(name)) for name in ("start", "teacher")},
         "extended": _extensions(manifest.get("extensions")),
     }
