@@ -21,12 +21,13 @@ from unidiff.condition.check import check_conditions
 from unidiff.conditioning.base import Conditioning
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
-from unidiff.grid import Grid, default_grid
+from unidiff.grid import Grid
 from unidiff.noise import seeds_of
 from unidiff.solver.base import Solver
 from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import gradients
 from unidiff.solver.sample import DEFAULT_SOLVER, Solution, draw_samples
+from unidiff.solver.spec import solver_and_grid
 
 __all__ = ["Cascade", "CascadeSolution", "Stage"]
 
@@ -39,17 +40,22 @@ class Stage(PlainArguments):
 
     Args:
         denoiser: The model; guided, or a `Split`, perhaps.
-        solver: The method.
-        grid: The times; by default those of `unidiff.sample`.
+        solver: The method, or its name, as for `unidiff.sample`: "ddim:0.5@karras".
+        grid: The times, the name of a grid, or a number of steps; by default those of `unidiff.sample`.
         conditioning: Makes conditions of the samples of the stage before; None for the first stage, which has none.
         cond: Conditions of this stage alone, by name: one row, or (B, ...).
     """
 
     denoiser: Denoiser
-    solver: Solver = DEFAULT_SOLVER
-    grid: Grid | None = None
+    solver: Solver | str = DEFAULT_SOLVER
+    grid: Grid | str | int | None = None
     conditioning: Conditioning | None = None
     cond: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> tuple[Solver, Grid]:
+        """The solver and the grid; a ParameterError if a name is unknown."""
+        return solver_and_grid(self.denoiser.process, self.solver, self.grid)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -58,9 +64,8 @@ class Stage(PlainArguments):
 
     def check(self) -> None:
         """Raise a ParameterError if the solver or the grid is not defined on the model's process."""
-        process = self.denoiser.process
-        (self.grid or default_grid(process)).check(process)
-        self.solver.check(process)
+        for part in self.chosen:
+            part.check(self.denoiser.process)
 
     def draw(self, seeds: Sequence[int], **options: Any) -> Solution:
         """Samples of these seeds; the options are those of `unidiff.sample`, conditions too."""
@@ -145,7 +150,10 @@ class Cascade(PlainArguments):
                 problem = "the first stage has none before it; leave `conditioning` out."
                 remedy = "it needs a `conditioning` made of the samples before, such as SuperResolution or Identity."
                 raise ParameterError(where, problem if with_conditioning else remedy)
-            stage.check()
+            try:
+                stage.check()
+            except ParameterError as error:
+                raise ParameterError(where, str(error)) from error
         self._made(1)
 
     def _made(self, count: int) -> list[dict[str, Tensor]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from unidiff.arguments import PlainArguments
 from unidiff.errors import require_shape
-from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
+from unidiff.noise_condition import NoiseCondition
+from unidiff.noisy_network import NoisyNetwork
 from unidiff.process.base import Process
-from unidiff.process.level import Level, scale_by
+from unidiff.process.level import Level
 
 __all__ = ["Classifier", "NeuralClassifier"]
 
@@ -46,7 +48,7 @@ class Classifier(PlainArguments, nn.Module, ABC):
         return torch.gather(log_probability, 1, label[:, None])[:, 0]
 
 
-class NeuralClassifier(Classifier):
+class NeuralClassifier(NoisyNetwork, Classifier):
     """A network that classifies states of any noise level of one process.
 
     Its inputs are those of a NeuralDenoiser's network: pixels, divided by sqrt(alpha^2 + sigma^2) where that is one
@@ -58,25 +60,14 @@ class NeuralClassifier(Classifier):
         noise_condition: How the noise level is passed to the network; None for Timestep.
     """
 
-    def __init__(self, process: Process, backbone: nn.Module, noise_condition: NoiseCondition | None = None) -> None:
-        super().__init__()
-        self.noise_condition = noise_condition or Timestep()
-        self.noise_condition.check(process)
-        self.process = process
-        self.backbone = backbone
-        self.classes = int(getattr(backbone, "classes", 0))
-        self.shape = getattr(backbone, "shape", None)
+    known: ClassVar[tuple[str, ...]] = ("shape", "classes")
 
-    def with_backbone(self, backbone: nn.Module) -> NeuralClassifier:
-        """The same classifier with another network."""
-        twin = NeuralClassifier(self.process, backbone, self.noise_condition)
-        twin.classes, twin.shape = self.classes, self.shape  # a wrapper for several processes has no such attributes
-        return twin
+    def __init__(self, process: Process, backbone: nn.Module, noise_condition: NoiseCondition | None = None) -> None:
+        super().__init__(process, backbone, noise_condition)
+        self.classes = int(getattr(backbone, "classes", 0))
 
     def forward(self, u: Tensor, level: Level) -> Tensor:
         """The network's logits; see `Classifier.forward`."""
-        basis = self.process.basis
-        scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        logits = apply_network(self.backbone, basis, scale_by(scale, u), self.noise_condition.batch(level, u))
+        logits = self.evaluated(self.backbone, u, level)
         require_shape("backbone", "logits", logits.shape, (len(u), self.classes))
         return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.nn import functional as F
 from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition
 from unidiff.errors import require_shape
-from unidiff.noise_condition import NoiseCondition, Timestep, apply_network
+from unidiff.noise_condition import NoiseCondition
+from unidiff.noisy_network import NoisyNetwork
 from unidiff.process.base import Process
-from unidiff.process.level import Level, scale_by
+from unidiff.process.level import Level
 
 __all__ = ["ContrastiveModel", "NeuralContrastive"]
 
@@ -48,7 +50,7 @@ class ContrastiveModel(PlainArguments, nn.Module, ABC):
         return self.similarities(u, level, **cond).diagonal()
 
 
-class NeuralContrastive(ContrastiveModel):
+class NeuralContrastive(NoisyNetwork, ContrastiveModel):
     """Two networks to unit vectors, f = s <image(u, t), text(y)>, with a learned s (Radford et al. 2021, figure 3).
 
     The inputs of the image network are those of a `NeuralClassifier`, so it can be trained on noisy states of all
@@ -60,13 +62,10 @@ class NeuralContrastive(ContrastiveModel):
         noise_condition: How the noise level is passed to the network; None for Timestep.
     """
 
+    known: ClassVar[tuple[str, ...]] = ("shape", "conditions")
+
     def __init__(self, process: Process, backbone: nn.Module, noise_condition: NoiseCondition | None = None) -> None:
-        super().__init__()
-        self.noise_condition = noise_condition or Timestep()
-        self.noise_condition.check(process)
-        self.process = process
-        self.backbone = backbone
-        self.shape = getattr(backbone, "shape", None)
+        super().__init__(process, backbone, noise_condition)
         self.conditions = tuple(getattr(backbone, "conditions", ()))
 
     @property
@@ -74,20 +73,9 @@ class NeuralContrastive(ContrastiveModel):
         """None: it has no classes; see `Trainable`."""
         return
 
-    def with_backbone(self, backbone: nn.Module) -> NeuralContrastive:
-        """The same model with another network."""
-        twin = NeuralContrastive(self.process, backbone, self.noise_condition)
-        twin.shape, twin.conditions = self.shape, self.conditions  # a wrapper for several processes has none
-        return twin
-
-    def _evaluated(self, network: nn.Module, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
-        basis = self.process.basis
-        scale = 1.0 if basis.shape else 1 / (level.alpha**2 + level.sigma**2) ** 0.5
-        return apply_network(network, basis, scale_by(scale, u), self.noise_condition.batch(level, u), **cond)
-
     def pairs(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the states and of the conditions, each (B, D), whose inner products are f."""
-        pairs = self._evaluated(self.backbone, u, level, **cond)
+        pairs = self.evaluated(self.backbone, u, level, **cond)
         require_shape("backbone", "pairs of vectors", pairs.shape, (len(u), 2, pairs.shape[-1]))
         image, text = pairs.unbind(1)
         return image, text
@@ -105,7 +93,7 @@ class NeuralContrastive(ContrastiveModel):
     def images(self, u: Tensor, level: Level) -> Tensor:
         """The unit vector of each state, (B, D)."""
         image: nn.Module = self.backbone.image  # type: ignore[assignment]
-        return F.normalize(self._evaluated(image, u, level), dim=1)
+        return F.normalize(self.evaluated(image, u, level), dim=1)
 
     def texts(self, **cond: Tensor) -> Tensor:
         """The unit vector of each row of the conditions, (N, D)."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named
 from unidiff.condition.image import Image
-from unidiff.condition.network import conditions_of
+from unidiff.condition.network import checked_conditions
 from unidiff.condition.vector import Label
 from unidiff.display import Displayed
 from unidiff.errors import ParameterError, require_shape
@@ -172,7 +172,7 @@ class NeuralDenoiser(Denoiser):
         self.parameterization = parameterization
         self.backbone = backbone
         self.shape = getattr(backbone, "shape", None)
-        self.conditions = conditions_of(backbone)
+        self.conditions = checked_conditions(backbone)
         self.required = {condition.name: "this model" for condition in self.conditions or () if condition.required}
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:

@@ -15,6 +15,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import ParameterError, require
 from unidiff.philox import Streams, blocks_for, normal
+from unidiff.text import count_of
 
 __all__ = ["Noise", "Seeded", "generator_of", "global_states_kept", "seed_everything", "seeds_of"]
 
@@ -135,7 +136,7 @@ def seeds_of(seeds: int | Sequence[int] | None, count: int | None = None) -> Seq
     if given == 0 and count is None and isinstance(chosen, range):  # of a number, and range(-1) is empty
         raise ParameterError("seeds", f"must be a number of samples >= 1 or one integer for each, got {seeds!r}")
     if given == 0 or count not in (None, given):
-        needed = "at least one" if count is None else f"one for each of {count} samples"
+        needed = "at least one" if count is None else f"one for each of {count_of(count, 'sample')}"
         raise ParameterError("seeds", f"must be {needed}, got {given}")
     ends = (chosen[0], chosen[-1]) if isinstance(chosen, range) else chosen
     require(all(0 <= seed < 2**64 for seed in ends), "seeds", seeds, "integers from 0 to 2^64 - 1")

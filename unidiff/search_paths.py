@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from unidiff.errors import DataError
 
-__all__ = ["Absent", "cache", "expand", "find", "require_online", "shared"]
+__all__ = ["Absent", "cache", "expand", "find", "offline", "require_online", "shared"]
 
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+_offline = ContextVar("_offline", default="")  # who has switched downloads off here
 
 
 class Absent(DataError):
@@ -31,8 +35,20 @@ def cache() -> Path:
     return Path(platformdirs.user_cache_dir("unidiff"))
 
 
+@contextmanager
+def offline(who: str) -> Iterator[None]:
+    """Without downloads, which `who`, such as a command, never starts."""
+    token = _offline.set(who)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
 def require_online() -> None:
-    """Raise Absent if the environment variable UNIDIFF_OFFLINE switches downloads off."""
+    """Raise Absent if `offline` or the environment variable UNIDIFF_OFFLINE switches downloads off."""
+    if who := _offline.get():
+        raise Absent(f"{who} downloads nothing")
     if os.environ.get("UNIDIFF_OFFLINE", "") not in ("", "0"):
         raise Absent("downloads are switched off by the environment variable UNIDIFF_OFFLINE")
 

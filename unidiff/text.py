@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["clean", "first_line", "joined_name", "operand"]
+__all__ = ["aligned", "clean", "count_of", "first_line", "joined_name", "operand", "rows_of"]
 
 _LONGEST_LINE, _LONGEST_WORD = 4000, 300  # characters
 _LONGEST_NAME = 200  # bytes, of the 255 that a file system allows
@@ -28,6 +28,25 @@ def first_line(error: BaseException) -> str:
     except Exception:  # of a class from elsewhere that cannot be shown
         lines = []
     return clean(lines[0]) if lines else type(error).__name__
+
+
+def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of text in columns, the first `left` of them aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return "\n".join(
+        "  ".join(w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(row, widths))).rstrip()
+        for row in table
+    )
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number of things in words: "1 sample", "1,438 samples"; the noun adds an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def rows_of(shape: Iterable[int], count: object = "N") -> str:
+    """The shape of several tensors of this one, in words: "(N, 1, 8, 8)"."""
+    return f"({', '.join(map(str, (count, *shape)))})"
 
 
 def operand(path: str | os.PathLike[str]) -> str:

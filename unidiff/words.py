@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from unidiff.text import count_of
+
 __all__ = ["how_drawn", "in_words"]
 
 
@@ -43,7 +45,7 @@ def _said(name: str, value: Any) -> str:
     if dataclasses.is_dataclass(value):
         return f"{name} ({in_words(value)})"
     if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{value} steps" if name == "steps" else f"{name} {value:g}"
+        return count_of(int(value), "step") if name == "steps" else f"{name} {value:g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         plain = len(value) <= 3 and all(isinstance(one, float | int) for one in value)
         return f"{name} {' x '.join(f'{one:g}' for one in value)}" if plain else f"{len(value)} {name}"

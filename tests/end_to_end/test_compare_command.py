@@ -13,10 +13,13 @@ from tiny import DIGITS, RING, refused, unidiff, write
 
 import unidiff as ud
 from unidiff.cli import compare as command
+from unidiff.conditioning.base import Examples
 from unidiff.errors import ParameterError
 from unidiff.evaluation.reference import Flow
 from unidiff.run.records import DataFacts, Manifest
 from unidiff.solver.base import OneStep
+from unidiff.tasks.comparison_models import _reference
+from unidiff.tasks.generation import Conditioned
 
 FILES = ["compare.csv", "compare.json", "errors.png", "samples.png"]
 EXACT = {"data": {"type": "Ring"}, "process": {"type": "DDPM", "T": 50}, "solvers": ["ddim", "ances"], "nfe": [2, 4]}
@@ -474,3 +477,12 @@ def test_a_dry_run_reads_the_runs_that_a_recipe_names(conditioned, runs, tmp_pat
         path = write(tmp_path, {**recipe, **changes})
         assert message in refused("run", path, "--dry-run", "--out", tmp_path / "out").replace("\n", " "), changes
     assert not (tmp_path / "out").exists()
+
+
+def test_few_samples_are_no_reference():
+    both = Conditioned(ud.GaussianMixture(ud.VPSDE(), [[0.0, 0.0]], 1.0), Examples({"label": torch.tensor([0, 1])}))
+    for each, expected in ((4, None), (5, (10, 2))):
+        source = ud.TensorSource(torch.zeros(2 * each, 2), "few", labels=torch.arange(2 * each) % 2)
+        for model in (both, both._replace(examples=Examples({}))):
+            found = _reference(source, model, 100)
+            assert (found if found is None else found.shape) == expected

@@ -109,7 +109,7 @@ def test_the_shares_of_a_report_are_those_of_an_encoder_that_is_known(tmp_path, 
     ("changes", "message"),
     [
         ({"data": {"type": "Digits"}}, r"has no captions"),
-        ({"training": {**TRAINING, "batch": 1}}, r"training\.batch: a batch, .* needs two pairs to tell apart, got 1"),
+        ({"training": {**TRAINING, "batch": 1}}, r"training\.batch must be at least 2, two pairs to tell apart, got 1"),
         ({"contrastive": {"type": "UNetEncoder"}}, r"expected a pair encoder, got UNetEncoder, an encoder"),
     ],
 )

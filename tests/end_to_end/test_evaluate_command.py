@@ -16,7 +16,7 @@ from tiny import DIGITS, RING, refused, unidiff, write
 from torch.nn import functional as F
 
 import unidiff as ud
-from unidiff.errors import DataError, ParameterError
+from unidiff.errors import DataError, ParameterError, RunError
 from unidiff.evaluation import cost, network
 from unidiff.evaluation.distances import Estimate
 from unidiff.evaluation.frechet import fitted_frechet
@@ -210,6 +210,19 @@ def test_training_data_as_the_reference():
     of_classes = ud.evaluation.real_data(ud.data.Digits(), 40, classes=torch.tensor([3, 8]))
     labels = of_classes.floor.source.labels[of_classes.floor.rows]
     assert labels.bincount().tolist() == [0, 0, 0, 20, 0, 0, 0, 0, 20]
+
+
+def test_too_few_real_samples_name_the_split_that_has_more(tmp_path):
+    refusals = {
+        (60, "test"): "test has 6 samples to evaluate with; at least 20 are needed. Use more data, or --split train.",
+        (30, "test"): "test has 3 samples to evaluate with; at least 20 are needed. Use more data.",
+        (30, "train"): "train has 27 samples to evaluate with; at least 40 are needed. Use more data.",
+    }
+    for (count, split), said in refusals.items():
+        np.save(tmp_path / "x.npy", np.zeros((count, 2), np.float32))
+        with pytest.raises(RunError) as error:
+            ud.evaluation.real_data(ud.data.ArrayFile(str(tmp_path / "x.npy")), 20, split=split)
+        assert str(error.value).endswith(said)
 
 
 def test_the_shipped_networks_know_their_digits(monkeypatch):

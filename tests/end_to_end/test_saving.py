@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny import refused, unidiff
 
 import unidiff as ud
 from unidiff.backbone.control import Controlled
+from unidiff.backbone.low_rank import add_low_rank, merge_low_rank
 from unidiff.errors import DataError, ParameterError, RunError
 
 SETTINGS = ud.Training(steps=3, batch=8, tensorboard=False, log_every=1)
@@ -106,3 +109,28 @@ def test_what_a_recipe_cannot_name_is_an_error(tmp_path):
     ):
         ud.save(model(), tmp_path / "run", data=ud.data.Digits())
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_model_are_named(tmp_path):
+    broken = model()
+    with torch.no_grad():
+        next(broken.parameters())[0] = math.nan
+    name = next(iter(broken.backbone.state_dict()))
+    with pytest.raises(ParameterError, match=f"its weight '{name}' has NaN or infinity"):
+        ud.save(broken, tmp_path / "run")
+    changed = model()
+    add_low_rank(changed.backbone, 1, None, ["*"])
+    with pytest.raises(ParameterError, match=r"merge_low_rank\(model.backbone\)"):
+        ud.save(changed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    merge_low_rank(changed.backbone)
+    ud.save(changed, tmp_path / "run")
+
+
+def test_a_picture_of_a_run_has_the_conditions_that_it_needs(tmp_path):
+    network = ud.UNet((1, 8, 8), width=8, multipliers=(1,), blocks=1, groups=4, image=1)
+    zoom = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), network)
+    kinds: dict[str, ud.data.Dataset | None] = {"with": ud.data.Digits(), "without": None}
+    for name, data in kinds.items():
+        ud.save(zoom, tmp_path / name, data=data, conditioning=ud.SuperResolution(2), sampling=SAMPLING)
+        assert ud.load(tmp_path / name).plot().images

@@ -314,3 +314,37 @@ def test_resumed_with_its_teacher_and_not_with_another(first, tmp_path):
     assert all(map(equal, weights(tmp_path / "run"), weights(whole)))
     shutil.rmtree(tmp_path / "teacher")
     assert torch.equal(ud.load(tmp_path / "run").sample().x, ud.load(whole).sample().x)  # the directory is enough
+
+
+# --- check ---
+
+WRONG = {
+    "start": ("lora_digits", ["start=shipped:heat_digits"], "missing: embedding.label.weight"),
+    "teacher": ("distilled_digits", ["teacher=shipped:ddpm_digits"], "its process must be the model's"),
+    "data": ("ddpm_digits", ["data={type: ImageFolder, root: flat, size: 8}"], "data.root: "),
+    "control": ("control_digits", ["control={type: SuperResolution, factor: 3}"], "control.factor must be a divisor"),
+    "captions": ("contrastive_digits", ["data=Digits"], "data: Digits(size=8) has no captions"),
+    "stages": ("start.yaml", [], "stages[0]: the first stage has none before it"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_check_says_what_run_says(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flat").mkdir()
+    write(tmp_path, {"stages": [{"run": "shipped:ddpm_digits", "conditioning": "Edges"}]}, "start.yaml")
+    recipe, changes, expected = WRONG[mistake]
+    words = [recipe, *(word for change in changes for word in ("--set", change))]
+    assert expected in (said := refused("check", *words))
+    assert refused("run", *words, "--out", "run") == said
+
+
+def test_check_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = "data={type: ImageFolder, root: nowhere, size: 8, channels: 1}"
+    result = unidiff("check", "ddpm_digits", "--set", folder)
+    assert result.code == 0
+    assert "not checked: data.root: 'nowhere' does not exist" in result.out
+    assert "data.root: 'nowhere' does not exist" in refused("run", "ddpm_digits", "--set", folder)
+    said = "data.root: 'nowhere' does not exist"
+    assert said in json.loads(unidiff("check", "ddpm_digits", "--set", folder, "--json").out)["absent"]

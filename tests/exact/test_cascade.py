@@ -330,3 +330,11 @@ def test_a_split_refuses_what_does_not_fit():
     for name, other in others.items():
         with pytest.raises(ParameterError, match=f"refiner: its {name} must be the model's"):
             ud.Split(model, other, 0.5)
+
+
+def test_a_stage_takes_a_solver_and_a_grid_by_name():
+    model = base()
+    named = ud.Cascade([ud.Stage(model, "heun@karras", 5)]).sample(3, dtype=F64).x
+    assert torch.equal(named, ud.sample(model, ud.Heun(), ud.Karras(5), seeds=3, dtype=F64).x)
+    with pytest.raises(ParameterError, match=r"stages\[0\]: solver.*heunn"):
+        ud.Cascade([ud.Stage(model, "heunn")])

@@ -84,7 +84,7 @@ def test_guidance_leads_to_the_label_and_keeps_the_image():
 
 
 def test_branches_that_do_not_fit():
-    with pytest.raises(ParameterError, match="scales must be one for each of 1 branches, got 2"):
+    with pytest.raises(ParameterError, match="scales must be as many as branches, 1, got 2"):
         Controlled(Doubling(), [Branch("control")], (1.0, 2.0))
     with pytest.raises(ParameterError, match="conditions of different names"):
         Controlled(Doubling(), [Branch("control"), Branch("control")], (1.0, 2.0))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import refused
 
 import unidiff as ud
 from unidiff.backbone.control import Controlled, add_controls
 from unidiff.conditioning.control import controls_of
 from unidiff.conditioning.edges import gradient_length
 from unidiff.errors import ParameterError, RecipeError
+from unidiff.interop.diffusers.architecture import architecture_of
 from unidiff.run.origin import _read_start
+from unidiff.tasks.generation import GenerationRun
+from unidiff.tasks.parts import load_with_parts
+from unidiff.tasks.sample_conditions import SampleConditions
 
 F64 = torch.float64
 KINDS = {
@@ -146,12 +152,47 @@ def test_a_run_begins_as_its_start():
         (["backbone={type: MLP}"], "backbone: MLP has no control branch; use UNet"),
         (["control.threshold=2"], "control.threshold must be a number above 0 and below 1, got 2"),
         (["control={type: Labels}"], "control.type: expected an image conditioning, got Labels"),
+        (["control={type: SuperResolution, factor: 3}"], "control.factor must be a divisor of images of 8x8 pixels"),
+        (["control=[{type: Edges}, {type: Colorization}]"], "control[1] must be used with images of 3 channels"),
     ],
 )
 def test_what_a_recipe_cannot_ask_for(changes, message):
     with pytest.raises(RecipeError) as error:
         ud.load_recipe("control_digits", changes)
     assert message in str(error.value)
+
+
+def test_the_scale_of_the_branches_of_a_run(monkeypatch):
+    network = unet()
+    model = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), controlled(network, ud.Control(1, (8, 8))))
+    with torch.no_grad():
+        for weight in model.backbone.branches.parameters():
+            weight.normal_(std=0.3)
+    run = GenerationRun(Path("mine"), ud.load_recipe("control_digits"), None, model, 0, F64)
+    monkeypatch.setattr("unidiff.tasks.parts.load_generation", lambda *words, **options: run)
+    x, c, image, label = batch(network)
+    outputs = {}
+    for scale in (0.0, 0.5, 1.0):
+        scaled = load_with_parts("mine", SampleConditions(control_scale=(scale,))).model.backbone
+        outputs[scale] = scaled(x, c, image=image, label=label)
+        assert scaled.branches is not model.backbone.branches  # the run itself is as it was
+    assert torch.equal(outputs[0.0], network(x, c, label=label))
+    assert torch.equal(outputs[1.0], model.backbone(x, c, image=image, label=label))
+    assert not torch.equal(outputs[0.5], outputs[1.0])
+    with pytest.raises(ParameterError, match="control_scale must be as many as branches, 1, got 2"):
+        load_with_parts("mine", SampleConditions(control_scale=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize("command", ["sample", "edit", "inpaint", "compare", "evaluate"])
+def test_parts_of_a_pipeline_are_not_those_of_a_run(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = {"edit": ["x.png"], "inpaint": ["x.png", "x.png"]}.get(command, [])
+    for option, value, problem in (
+        ("--refiner", "sdxl", "is not a pipeline that diffusers saved"),
+        ("--control-scale", "0.5", "has no control branch"),
+    ):
+        said = refused(command, "shipped:ddpm_digits", *words, option, value)
+        assert said == f"unidiff: {option} {value}: shipped:ddpm_digits {problem}. Leave it out.\n"
 
 
 def test_images_that_do_not_fit():
@@ -182,3 +223,8 @@ def test_the_gradient_of_a_ramp_and_of_a_step(rank):
     edges = ud.Edges(threshold=0.49).measure(step, step[:, :0])
     assert torch.equal(edges > 0, ((axes[-1] == 2) | (axes[-1] == 3))[None, None])
     assert bool((ud.Edges(threshold=0.51).measure(step, step[:, :0]) == -1).all())
+
+
+def test_what_diffusers_has_is_the_network_without_its_branches():
+    with pytest.raises(ParameterError, match=r"no equivalent of Controlled.*Export the run of its `start`"):
+        architecture_of(controlled(unet(), ud.Control(1, (8, 8))))

@@ -39,6 +39,19 @@ def test_a_squared_distance_from_a_measurement_is_dps():
     torch.testing.assert_close(guided(u, level).x0, dps(u, level).x0, rtol=1e-12, atol=1e-12)
 
 
+def test_the_model_is_evaluated_once():
+    model = ud.Counted(ud.GaussianMixture(ud.VPSDE(), MEAN, COVARIANCE))
+    u, level = torch.ones(2, 2, dtype=F64, requires_grad=True), model.process.level(0.4)
+    found = ud.UniversalGuidance(model, lambda x: x.square().sum(1))(u, level)
+    assert model.nfe == 1
+    (gradient,) = torch.autograd.grad(found.x0.sum(), u)  # and differentiated through, where that is asked for
+    assert gradient.isfinite().all()
+    with torch.no_grad():
+        again = ud.UniversalGuidance(model, lambda x: x.square().sum(1))(u, level)
+    assert torch.equal(again.x0, found.x0)
+    assert not again.eps.requires_grad
+
+
 def test_conditions_are_those_of_the_model():
     process = ud.VPSDE()
     model = ud.GaussianMixture(process, [[-0.6, 0.3], [0.5, -0.2]], 0.04)

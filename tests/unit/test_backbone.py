@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import unidiff as ud
 from unidiff.backbone.dit import DiT
 from unidiff.backbone.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal
 from unidiff.backbone.mlp import MLP
@@ -424,3 +425,8 @@ def test_images_of_another_size_cannot_be_joined(cls):
     with pytest.raises(ParameterError, match=r"conditions must be images of the size of the samples, \(8, 8\)"):
         cls((1, 8, 8), **sizes, conditions=(Image(1, (4, 8)),))
     assert cls((1, 8, 8), **sizes, conditions=(Image(1),)).inputs == 2  # of any size
+
+
+def test_a_network_that_takes_no_noise_level_is_refused():
+    with pytest.raises(ParameterError, match=r"backbone: its forward must take .* that of Linear is \(input"):
+        ud.NeuralDenoiser(ud.VPSDE(), ud.V(), torch.nn.Linear(2, 2))

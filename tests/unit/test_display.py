@@ -96,3 +96,11 @@ def test_an_array_of_a_solution_is_its_samples():
     array = np.asarray(ud.Solution(x, torch.linspace(1, 0, 3), 2))
     assert array.dtype == np.float32
     assert (array == x.numpy()).all()
+
+
+def test_an_evaluation_prints_as_a_table():
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    found = ud.evaluate({"noise": x}, ud.data.Ring(count=200))
+    assert repr(found).startswith("Evaluation(noise; reference: Ring")
+    assert str(found).splitlines()[0].split() == ["real", "data", "noise"]
+    assert "Frechet distance" in found._repr_html_()

@@ -203,5 +203,5 @@ def test_labels_are_compared_with_the_network():
         with pytest.raises(DataError, match="data has the label 3, but the network has 3 classes"):
             fit(data, True, ud.Training(steps=1, batch=4))
     for data in (images, iter(images)):
-        with pytest.raises(DataError, match="data has no labels to condition on"):
+        with pytest.raises(DataError, match="data has no labels"):
             fit(data, True, ud.Training(steps=1, batch=4))

@@ -401,3 +401,9 @@ def test_samples_are_cut_out_of_figures_of_older_runs():
         )
     cut = plot.cut_samples(sheet, (1, 28, 28), 7, 5)
     assert [image.getcolors() for image in cut] == [[(56 * 56, (30 * i,) * 3)] for i in range(5)]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8), (1, 16), (1, 4, 4, 4)])
+def test_no_samples_are_no_figure(shape):
+    with pytest.raises(ParameterError, match="x must be at least one sample"):
+        ud.Solution(torch.empty(0, *shape), torch.linspace(1, 0, 3), 2).plot()

@@ -21,7 +21,7 @@ from unidiff.errors import ParameterError, RunError
 from unidiff.plot import appearance
 from unidiff.run.directory import RunDirectory
 from unidiff.run.load import load
-from unidiff.text import clean, first_line, joined_name, operand
+from unidiff.text import clean, count_of, first_line, joined_name, operand, rows_of
 
 HOSTILE = "\x1b]0;title\a\x1b[2J"
 
@@ -229,3 +229,8 @@ def test_names_of_files_about_many_things_fit_a_file_system():
     assert joined_name(["compare", "a", "b"]) == "compare-a-b"
     long = joined_name(["compare", "é" * 200])  # two bytes each
     assert (len(long.encode()), long) == (200, "compare-" + "é" * 96)
+
+
+def test_one_is_not_many_and_a_shape_has_no_stars():
+    assert [count_of(n, "sample") for n in (0, 1, 1438)] == ["0 samples", "1 sample", "1,438 samples"]
+    assert (rows_of((1, 8, 8)), rows_of((2,), "B")) == ("(N, 1, 8, 8)", "(B, 2)")

@@ -13,6 +13,7 @@ from unidiff.app.gradio import gradio
 from unidiff.app.picture import complaint, picture
 from unidiff.errors import DataError, UnidiffError
 from unidiff.page.html import Markup, element
+from unidiff.text import count_of
 
 __all__ = ["page"]
 
@@ -88,7 +89,7 @@ def _samples(gr: Any, explored: samples.Explored, blocks: Any) -> None:
     @answered
     def sheet(*values: Any) -> Iterator[Markup]:
         drawn = samples.draw(explored, asked(*values))
-        yield picture([drawn.figure()], f"{len(drawn.images)} samples", drawn.words(), width=_SHEET)
+        yield picture([drawn.figure()], count_of(len(drawn.images), "sample"), drawn.words(), width=_SHEET)
 
     def draw(*values: Any) -> Iterator[tuple[Markup, str]]:
         for image in sheet(*values):

@@ -23,6 +23,7 @@ from unidiff.process.flow import FlowMatching
 from unidiff.process.variance_exploding import NCSN
 from unidiff.process.variance_preserving import VPSDE
 from unidiff.solver.sample import Solution, sample
+from unidiff.text import count_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ class Paths:
     def words(self) -> str:
         """How they were drawn, and how far from the exact flow they are."""
         steps = len(self.solution.times) - 1
-        text = f"{self.label}: {steps} steps, {self.solution.nfe} evaluations per sample. "
+        text = f"{self.label}: {count_of(steps, 'step')}, {count_of(self.solution.nfe, 'evaluation')} per sample. "
         if self.error is None:
             return text + "This solver draws noise, so its samples follow no flow."
         return text + f"rms distance {self.error:.2e} from the exact flow from the same noise."

@@ -22,6 +22,7 @@ from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.conditioned import conditioned
 from unidiff.tasks.generation import GenerationRun
 from unidiff.tasks.sample_conditions import SampleConditions
+from unidiff.text import count_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,8 @@ class Drawn:
         """How they were drawn."""
         steps, nfe = len(self.solution.times) - 1, self.solution.nfe
         problem = not_finite(self.solution.x)
-        said = f"{self.spec.label}: {steps} steps, {nfe} evaluations per sample, {self.seconds:.2f} s."
+        each = f"{count_of(steps, 'step')}, {count_of(nfe, 'evaluation')} per sample"
+        said = f"{self.spec.label}: {each}, {self.seconds:.2f} s."
         return said if problem is None else f"{said} {problem}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,7 +64,7 @@ class Controlled(Backbone):
 
     def __init__(self, network: Backbone, branches: Sequence[ControlBranch], scales: Sequence[float]) -> None:
         if len(scales) != len(branches):
-            raise ParameterError("scales", f"must be one for each of {len(branches)} branches, got {len(scales)}")
+            raise ParameterError("scales", f"must be as many as branches, {len(branches)}, got {len(scales)}")
         for scale in scales:
             require(not isinstance(scale, bool) and math.isfinite(scale), "scales", scale, "finite numbers")
         conditions = (*network.conditions, *(branch.condition for branch in branches))
@@ -87,6 +88,12 @@ class Controlled(Backbone):
             output: Tensor = self.network(x, c, **own)
             return output
         return self.network.with_features(x, c, total, **own)
+
+    def with_scales(self, scales: Sequence[float]) -> Controlled:
+        """The same network and branches with other scales, one for each or one for all."""
+        scales = [*scales] * (len(self.branches) if len(scales) == 1 else 1)
+        branches: list[Any] = [*self.branches]
+        return Controlled(self.network, branches, scales).train(self.training)
 
     def weights_from(self, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All weights by name, to begin the training of the branches with; those of a `Controlled` as they are.

@@ -184,6 +184,6 @@ def check_unet(
         problem = f"{samples} cannot be cut into patches of {'x'.join([str(patch)] * len(sides))}"
         raise ParameterError("patch", f"{problem}; use a size divisible by {unit}, or a smaller patch.")
     if any(side % unit for side in sides):
-        problem = f"{samples} cannot be halved {halvings} times (patch {patch})"
+        problem = f"{samples} cannot be halved {'once' if halvings == 1 else f'{halvings} times'} (patch {patch})"
         raise ParameterError("multipliers", f"{problem}; use a size divisible by {unit}, or fewer multipliers.")
     return sides

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from unidiff.cli import completion
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
@@ -26,9 +26,10 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
-from unidiff.text import clean, joined_name
+from unidiff.text import aligned, clean, joined_name
 
 if TYPE_CHECKING:
     from unidiff.evaluation.comparison import Comparison
@@ -64,6 +65,7 @@ def compare(
     steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
+    pipeline: PipelineOptions,
     overrides: Settings = None,
     model: ModelOptions,
     figures: FigureOptions,
@@ -80,7 +82,8 @@ def compare(
     changes = {name: value for name, value in values.items() if value is not None}
     own, named = split_conditions(overrides)
     task, name = _task(what, changes, own, model.allow_imports)
-    directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
+    named |= pipeline.values
+    directory, chosen = out or Path("runs") / name, pipeline.joined(sample_conditions(guidance, images, named))
     run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
         if not task.runs:
@@ -96,7 +99,7 @@ def compare(
         except ParameterError as error:
             if not error.parameter.startswith("conditions."):
                 raise
-            raise option_error(error, guidance, images, named) from error
+            raise option_error(error, guidance, images, named, vars(pipeline)) from error
     if as_json:
         print(json.dumps({"directory": str(directory), **outcome.content}))
         return

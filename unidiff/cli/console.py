@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unidiff.machine import is_speaker
@@ -15,7 +14,7 @@ from unidiff.text import clean
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Console", "aligned", "say", "say_error", "styled", "width"]
+__all__ = ["Console", "say", "say_error", "styled", "width"]
 
 _EVERY = 10.0  # seconds between lines when not in a terminal
 _TITLES = {
@@ -55,15 +54,6 @@ def width() -> int | None:
     if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
         return max(20, shutil.get_terminal_size().columns)
     return None
-
-
-def aligned(table: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows of text in columns, the first `left` of them aligned to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return "\n".join(
-        "  ".join(w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(row, widths))).rstrip()
-        for row in table
-    )
 
 
 class Console:

@@ -14,6 +14,7 @@ from unidiff.cli.console import say
 from unidiff.cli.options import AllowImports, AsJson, Overrides
 from unidiff.cli.output import place_of
 from unidiff.errors import RecipeError, RunError, RunFailed, require, require_whole
+from unidiff.text import count_of
 from unidiff.writable import require_file, require_writable
 
 __all__ = ["data"]
@@ -107,8 +108,8 @@ def data(
         return
     if source.stand_in:
         say(f"Note: {source.stand_in}", error=True)
-    named = f", {len(classes)} classes: {', '.join(classes)}" if classes else ""
-    say(f"{source.name}: {len(source)} samples of shape {shape}{named}")
+    named = f", {len(classes)} class{'es' * (len(classes) > 1)}: {', '.join(classes)}" if classes else ""
+    say(f"{source.name}: {count_of(len(source), 'sample')} of shape {shape}{named}")
     for position, path in enumerate(files):
         of = "" if labels is None else f" (class {classes[labels[position]] if classes else labels[position]})"
         say(f"{path}: sample {rows[position]}{of}")

@@ -17,14 +17,16 @@ from torch import Tensor
 from unidiff import plot
 from unidiff.cli.conditions import conditioned
 from unidiff.cli.console import Console, say
-from unidiff.cli.options import EditOptions, sample_conditions, split_conditions
+from unidiff.cli.options import EditOptions
 from unidiff.cli.output import OutputOptions
+from unidiff.condition.base import named as named_condition
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import save_new, whole_file
 from unidiff.solver.base import Solver
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
+from unidiff.text import count_of
 from unidiff.training.device import arithmetic
 
 __all__ = ["EditSession", "write_samples"]
@@ -48,18 +50,19 @@ class EditSession:
             RunError: If its samples are not images, or need an image as a condition.
         """
         directory, count = options.run, options.count
-        changes, named = split_conditions(options.overrides)
+        changes, named = options.split
         if count is not None:
             require_whole("--count", count, 1, 10_000_000)
         if count is not None or not any(change.startswith("sampling.count=") for change in changes):
             changes.append(f"sampling.count={count or 8}")
         with Console() as console:
-            run = options.model.load(directory, changes, console.notice, options.drawn)
+            run = options.model.load(directory, changes, console.notice, options.drawn, options.chosen)
             shape = run.recipe.data.decoded_shape
             if len(shape) < 2:
                 problem = "only signals, images, volumes and videos can be edited"
                 raise RunError(f"{directory}: its samples have shape {shape}; {problem}.")
-            if not options.images.images and any(condition.required for condition in run.denoiser.conditions or ()):
+            image = named_condition(run.denoiser.conditions, "image")
+            if not options.images.images and "image" not in named and getattr(image, "required", False):
                 problem = "this model is conditioned on images and needs one"
                 remedy = "Pass it with --image FILE, and --mask FILE for a model trained with masks."
                 raise RunError(f"{directory}: {problem}. {remedy}")
@@ -95,8 +98,7 @@ class EditSession:
         x = torch.cat([data.decode(part).cpu() for part in solution.x.split(sampling.batch)])
         options = self.options
         result = {"run": str(options.run), "step": self.run.step, "image": str(options.image)}
-        chosen = sample_conditions(options.guidance, options.images, split_conditions(options.overrides)[1])
-        result |= {**chosen.facts(), **facts, "count": sampling.count, "nfe": solution.nfe}
+        result |= {**options.chosen.facts(), **facts, "count": sampling.count, "nfe": solution.nfe}
         result["seconds"] = round(time.perf_counter() - started, 2)
         title = f"{options.run.absolute().name}: {caption}. {sampling.in_words(self.run.recipe.process)}."
         shown = torch.cat([torch.stack(list(images)), x])
@@ -139,7 +141,8 @@ def write_samples(
         files = {"samples": str(image), "array": array and str(array)}
         print(json.dumps({**result, **files}, default=dataclasses.asdict))
         return
-    say(f"{result['count']} samples, {result['nfe']} evaluations each, {result['seconds']:.1f} s: {image}")
+    each = f"{count_of(result['count'], 'sample')}, {count_of(result['nfe'], 'evaluation')} each"
+    say(f"{each}, {result['seconds']:.1f} s: {image}")
     if result.get("errors") is not None:
         say(f"errors: {result['errors']}")
     if array is not None:

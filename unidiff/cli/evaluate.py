@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from unidiff.cli import completion
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.options import (
@@ -24,9 +24,10 @@ from unidiff.cli.options import (
     sample_conditions,
     split_conditions,
 )
+from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.cli.solver_options import StepsList, steps_or_nfe
 from unidiff.errors import ParameterError, RecipeError, RunError
-from unidiff.text import joined_name
+from unidiff.text import aligned, joined_name
 
 if TYPE_CHECKING:
     from unidiff.tasks.evaluation import EvaluationTask
@@ -66,6 +67,7 @@ def evaluate(
     steps: StepsList = None,
     guidance: GuidanceOptions,
     images: ImageOptions,
+    pipeline: PipelineOptions,
     overrides: Settings = None,
     model: ModelOptions,
     figures: FigureOptions,
@@ -96,7 +98,8 @@ def evaluate(
             name = "{type: ArrayFile, path: %s}" if data.endswith(".npy") else "{type: ImageFolder, root: %s}"
             hint = f"\nFor files of your own: --data '{name % data}'; `unidiff describe ImageFolder` says more."
         raise RunError(f"{error}".replace(f"--set data={data}: data: ", f"--data {data}: ") + hint) from error
-    directory, chosen = out or Path("runs") / name, sample_conditions(guidance, images, named)
+    named |= pipeline.values
+    directory, chosen = out or Path("runs") / name, pipeline.joined(sample_conditions(guidance, images, named))
     run_directory.set(directory)
     if changed := {name: value for name, value in vars(chosen).items() if value != getattr(SampleConditions(), name)}:
         conditions = dataclasses.replace(task.conditions or SampleConditions(), **changed)
@@ -107,7 +110,7 @@ def evaluate(
             outcome = task.compute(directory, console, device, model.allow_imports)
         except ParameterError as error:
             if error.parameter.startswith("conditions."):
-                raise option_error(error, guidance, images, named) from error
+                raise option_error(error, guidance, images, named, vars(pipeline)) from error
             raise RunError(f"--{error}") from error
     if (evaluation := outcome.evaluation) is None:
         return  # of several processes the first one speaks

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -24,6 +24,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RunError, is_whole, require, require_whole
+from unidiff.text import aligned, count_of
 
 __all__ = ["likelihood"]
 
@@ -176,7 +177,7 @@ def _plain(mean: float, error: float) -> tuple[float, float | None]:
 
 def _print(result: dict[str, Any]) -> None:
     values = f"{result['levels']} levels" if result["levels"] else "continuous"
-    say(f"{result['data']}, {result['count']} samples, {values}; means and their standard errors")
+    say(f"{result['data']}, {count_of(result['count'], 'sample')}, {values}; means and their standard errors")
     if used := result.get("conditions"):
         say(f"conditions: {', '.join(f'{name} {value}' for name, value in used.items())}")
     table = [["", "nats", "bits per dimension", "evaluations", "seconds"]]

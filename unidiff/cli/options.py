@@ -19,6 +19,7 @@ from unidiff.cli import completion
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.cli.output import OutputOptions
+from unidiff.cli.pipeline_options import PipelineOptions
 from unidiff.cli.solver_options import SolverOptions
 from unidiff.errors import ParameterError, RecipeError, RunError, complaint
 from unidiff.tasks.sample_conditions import SampleConditions
@@ -100,12 +101,18 @@ class ModelOptions:
         overrides: Sequence[str] | None,
         report: Callable[[str], None],
         drawn: SolverOptions | None = None,
+        chosen: SampleConditions | None = None,
     ) -> GenerationRun:
-        """The run of a generative model, whose samples are `drawn` with other solvers; see `load_generation`."""
-        from unidiff.tasks.generation import load_generation
+        """The run of a generative model, whose samples are `drawn` with other solvers; see `load_with_parts`."""
+        from unidiff.tasks.parts import load_with_parts
 
         run_directory.set(directory)
-        run = load_generation(directory, overrides or (), report=report, **vars(self))
+        try:
+            run = load_with_parts(directory, chosen, overrides or (), report=report, **vars(self))
+        except ParameterError as error:
+            if chosen is None or error.parameter not in chosen.parts:
+                raise
+            raise option_error(error, GuidanceOptions(), parts=chosen.parts) from error
         return run if drawn is None else dataclasses.replace(run, recipe=drawn.apply(run.recipe, overrides))
 
 
@@ -193,7 +200,7 @@ def option_of(parameter: str) -> str:
         return known[parameter]
     if parameter.partition(".")[0] in ("cond", "negative"):
         return f"--set {parameter if '.' in parameter else f'{parameter}.NAME'}=VALUE"
-    return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter)
+    return "--" + {"classes": "class", "images": "image"}.get(parameter, parameter.replace("_", "-"))
 
 
 def sample_conditions(
@@ -226,16 +233,18 @@ def option_error(
     guidance: GuidanceOptions,
     images: ImageOptions | None = None,
     values: Mapping[str, str] = MappingProxyType({}),
+    parts: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunError:
     """The error about a parameter of `SampleConditions`, as one about the option that set it."""
     name = error.parameter.removeprefix("conditions.")
-    written: dict[str, Any] = {**vars(guidance), **vars(images or ImageOptions())}
+    written: dict[str, Any] = {**vars(guidance), **vars(images or ImageOptions()), **parts}
     written |= {key if key.startswith("negative.") else f"cond.{key}": text for key, text in values.items()}
     written |= {"cond.prompt": guidance.prompt, "negative.prompt": guidance.negative}
     if (value := written.get(name)) is None:  # set by the recipe
         return RunError(str(error))
     option = option_of(name)
-    shown = f"{value:g}" if isinstance(value, float) else str(value[0] if isinstance(value, list) else value)
+    value = value[0] if isinstance(value, (list, tuple)) else value
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
     option = option.replace("VALUE", shown) if "VALUE" in option else f"{option} {shown}"
     fields = "|".join(field.name for field in dataclasses.fields(SampleConditions))
     problem = re.sub(rf"`((?:cond|negative)\.\w+|{fields})`", lambda match: option_of(match[1]), error.problem)
@@ -269,10 +278,22 @@ class EditOptions:
     drawn: SolverOptions
     guidance: GuidanceOptions
     images: ImageOptions
+    pipeline: PipelineOptions
     overrides: Settings = None
     output: OutputOptions
     model: ModelOptions
     as_json: AsJson = False
 
     def __post_init__(self) -> None:
-        self.output.keep(self.image, *self.images.files)
+        self.output.keep(self.image, *self.images.files, *self.pipeline.files)
+
+    @property
+    def split(self) -> tuple[list[str], dict[str, str]]:
+        """See `split_conditions`; with the images of control branches."""
+        changes, named = split_conditions(self.overrides)
+        return changes, {**named, **self.pipeline.values}
+
+    @property
+    def chosen(self) -> SampleConditions:
+        """The conditions of the samples."""
+        return self.pipeline.joined(sample_conditions(self.guidance, self.images, self.split[1]))

@@ -1,15 +1,19 @@
-"""The options of what diffusers saves apart from a pipeline: ControlNets and a refiner."""
+"""The options of what is used beside a model: control branches at a scale, ControlNets and a refiner of diffusers."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unidiff.errors import RunError
+
+if TYPE_CHECKING:
+    from unidiff.tasks.sample_conditions import SampleConditions
 
 __all__ = ["PipelineOptions"]
 
@@ -32,7 +36,9 @@ class PipelineOptions:
     ] = None
     control_scale: Annotated[
         list[float] | None,
-        typer.Option(metavar="S", help="Its scale, of all or one for each; 0 is the pipeline without [default: 1]."),
+        typer.Option(
+            metavar="S", help="Scale of control branches, of all or one for each; 0 is without them [default: 1]."
+        ),
     ] = None
     refiner: Annotated[
         str | None,
@@ -61,19 +67,12 @@ class PipelineOptions:
             return {name: json.dumps(file) for name, file in zip(names, files)}
         return {"control": json.dumps(files[0] if len(files) == 1 else files)} if files else {}
 
-    def overrides(self, run: Path) -> list[str]:
-        """The options as changes of what `unidiff.load` reads of a saved pipeline.
-
-        Raises:
-            RunError: If the run is not a pipeline that diffusers saved.
-        """
-        names = ("control", "control_scale", "refiner", "refiner_from")
-        written = {name: value for name in names if (value := getattr(self, name)) not in (None, [])}
-        if not written:
-            return []
-        from unidiff.pretrained import is_saved
-
-        if not is_saved(run):
-            option = f"--{next(iter(written)).replace('_', '-')}"
-            raise RunError(f"{option}: {run} is not a pipeline that diffusers saved. Leave it out.")
-        return [f"{name}={json.dumps(value)}" for name, value in written.items()]
+    def joined(self, chosen: SampleConditions) -> SampleConditions:
+        """The conditions of samples with these parts."""
+        return dataclasses.replace(
+            chosen,
+            control=tuple(self.control or ()),
+            control_scale=tuple(self.control_scale or ()),
+            refiner=self.refiner,
+            refiner_from=self.refiner_from,
+        )

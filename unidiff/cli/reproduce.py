@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.figure_options import FigureOptions
 from unidiff.cli.grouped import AsJson
 from unidiff.cli.last_resort import run_directory
 from unidiff.errors import ParameterError, RunError, RunFailed
 from unidiff.figures.registry import FIGURES, figure_named
+from unidiff.text import aligned
 
 __all__ = ["reproduce"]
 

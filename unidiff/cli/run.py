@@ -141,16 +141,29 @@ def check(
     as_json: AsJson = False,
     allow_imports: AllowImports = False,
 ) -> None:
-    """Check a recipe without reading data or building the network, and print it in full."""
+    """Check a recipe and what it names, such as data, without downloads and training, and print it in full."""
+    import torch
+
     from unidiff.run.shipped import locate
     from unidiff.run.task import load_recipe
-    from unidiff.search_paths import expand
+    from unidiff.search_paths import Absent, expand, offline
 
     task = drawn.apply(load_recipe(recipe, overrides or [], allow_imports=allow_imports), overrides)
     missing = [str(path) for path in dict.fromkeys(task.builds_on) if not os.path.isdir(locate(expand(path, "path")))]
+    absent = ""
+    if not missing:
+        with Console() as console, offline("unidiff check"):
+            try:
+                task.check_named(console, torch.device("cpu"), allow_imports)
+            except Absent as error:
+                absent = str(error)
     if as_json:
-        print(json.dumps({"recipe": task.to_dict(), **task.facts(), **({"missing": missing} if missing else {})}))
+        unmet = {"missing": missing, "absent": absent}
+        facts = {**task.facts(), **{name: value for name, value in unmet.items() if value}}
+        print(json.dumps({"recipe": task.to_dict(), **facts}))
         return
     print(f"{task.to_yaml()}# {task.verdict()}")
     if missing:
         say(f"# It needs runs that are not there: {', '.join(missing)}.")
+    if absent:
+        say(f"# What it needs is not all here, and was not checked: {absent}")

@@ -57,14 +57,14 @@ def sample(
     from unidiff.tasks.sampling_file import SamplingFile
 
     labels, (changes, named) = guidance.names, split_conditions(overrides)
-    changes, named = [*changes, *pipeline.overrides(run)], {**named, **pipeline.values}
-    chosen = sample_conditions(guidance, images, named)
+    named |= pipeline.values
+    chosen = pipeline.joined(sample_conditions(guidance, images, named))
     if sampling_file is not None:
         changes = [*SamplingFile.overrides(sampling_file, allow_imports=model.allow_imports), *changes]
     with Console() as console:
         processes = Processes.join(model.device, console.notice)
         model = dataclasses.replace(model, device=processes.device)
-        loaded = model.load(run, changes, console.notice, drawn)
+        loaded = model.load(run, changes, console.notice, drawn, chosen)
         denoiser, examples, conditioning = conditioned(loaded, guidance, images, model, console.notice, values=named)
         different = max(map(len, examples.cond.values()), default=1)
         # A row of each class, image or caption: as many as the user says, and else what fits a row.

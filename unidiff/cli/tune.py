@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unidiff.cli.console import Console, aligned, say
+from unidiff.cli.console import Console, say
 from unidiff.cli.options import (
     AsJson,
     GuidanceOptions,
@@ -21,6 +21,7 @@ from unidiff.cli.options import (
     split_conditions,
 )
 from unidiff.errors import ParameterError, RunError, require_whole
+from unidiff.text import aligned, count_of
 from unidiff.writable import require_file
 
 if TYPE_CHECKING:
@@ -145,4 +146,4 @@ def _scales(text: str | None) -> tuple[float, ...] | None:
 def _gain(tuning: Tuning) -> str:
     """The errors in a sentence."""
     errors = f"rms from the exact flow on {tuning.count} held-out seeds: {tuning.error:.2e}"
-    return f"{errors} with {tuning.nfe} evaluations; the default {tuning.default_error:.2e}."
+    return f"{errors} with {count_of(tuning.nfe, 'evaluation')}; the default {tuning.default_error:.2e}."

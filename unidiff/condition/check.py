@@ -48,6 +48,12 @@ def null_conditions(cond: Mapping[str, Tensor], model: Denoiser) -> dict[str, Te
     return {name: condition_of(model, name).null(len(value), value) for name, value in cond.items()}
 
 
+def least_conditions(model: Denoiser, count: int) -> dict[str, Tensor]:
+    """Null conditions of `count` samples, those that the model cannot do without."""
+    like = next(model.parameters(), torch.empty(0))
+    return {own.name: own.null(count, like) for own in model.conditions or () if own.name in model.required}
+
+
 def on_device(cond: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
     """The conditions on the device of a state, moved once for a run."""
     return {name: value.to(device) for name, value in cond.items()}

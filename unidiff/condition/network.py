@@ -10,8 +10,24 @@ from torch import Tensor, nn
 from unidiff.condition.base import Condition, Named, require_distinct
 from unidiff.condition.image import Image
 from unidiff.condition.vector import Label
+from unidiff.errors import ParameterError
 
-__all__ = ["conditions_of"]
+__all__ = ["checked_conditions", "conditions_of"]
+
+
+def checked_conditions(network: nn.Module) -> tuple[Condition, ...] | None:
+    """`conditions_of` a network of a model.
+
+    Raises:
+        ParameterError: If its `forward` cannot be called with a noisy sample and a noise condition, or as there.
+    """
+    signature = inspect.signature(network.forward)
+    try:
+        signature.bind_partial(None, None)
+    except TypeError as error:
+        problem = "its forward must take a noisy sample and the noise condition, as forward(self, x, c, **cond) does"
+        raise ParameterError("backbone", f"{problem}; that of {type(network).__name__} is {signature}.") from error
+    return conditions_of(network)
 
 
 def conditions_of(network: nn.Module | Callable[..., Tensor]) -> tuple[Condition, ...] | None:

@@ -27,8 +27,8 @@ class Caption(Tokens):
         name: Its keyword.
     """
 
-    vocabulary: int = field(init=False, repr=False)
-    word_list: tuple[str, ...]
+    vocabulary: int = field(init=False)
+    word_list: tuple[str, ...] = field(repr=False)
     name: str = field(default="caption", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -80,14 +80,16 @@ class Captions(Conditioning):
     def built_for(self, data: Dataset) -> tuple[Condition, ...]:
         """A `Caption` of the words of the data; see `Conditioning.built_for`."""
         if not data.words:
-            raise ParameterError("conditioning", f"{data} has no captions. Choose captioned data, or other conditions.")
+            raise ParameterError(
+                "conditioning", f"{data} has no captions. Choose captioned data, such as CaptionedDigits."
+            )
         return (Caption(data.longest, data.words),)
 
     def check(self, source: OpenDataset, classes: int | None) -> None:
         """Raise a DataError for data without captions."""
         _, captions = source.examples(torch.zeros(1, dtype=torch.int64))
         if captions is None or captions.ndim != 2:
-            raise DataError(f"{source.name} has no captions to condition on. Remove `conditioning`.")
+            raise DataError(f"{source.name} has no captions. Choose captioned data, such as CaptionedDigits.")
 
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         """The captions, empty where the first draw is below `dropout`; see `Conditioning.conditions`."""

@@ -26,6 +26,7 @@ from unidiff.data.base import (
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
 from unidiff.noise import global_states_kept
+from unidiff.text import count_of
 
 __all__ = ["Data", "as_open_dataset"]
 
@@ -200,7 +201,7 @@ class _StreamSource(OpenDataset):
                 if self._next > index:
                     return item
             if once:
-                problem = f"{self.name} ended after {self._next} samples, but sample {index} is needed"
+                problem = f"{self.name} ended after {count_of(self._next, 'sample')}, but sample {index} is needed"
                 raise DataError(f"{problem}; a generator must yield steps x batch. Pass a list, or take fewer steps.")
             self._iterator = iter(self.data)
 

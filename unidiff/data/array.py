@@ -18,6 +18,7 @@ from unidiff.files import digest_of
 from unidiff.precision import precise
 from unidiff.reading import map_array
 from unidiff.search_paths import find
+from unidiff.text import count_of
 
 __all__ = ["ArrayFile"]
 
@@ -88,7 +89,7 @@ class ArrayFile(Dataset):
         held_out = torch.arange(len(array)) % 10 == 9
         rows = torch.nonzero(held_out if split == "test" else ~held_out).squeeze(1)
         if not len(rows):
-            problem = f"path: {path} holds {len(array)} samples; every tenth is held out for the test split"
+            problem = f"path: {path} holds {count_of(len(array), 'sample')}; every tenth is held out for the test split"
             raise DataError(f"{problem}, so at least 10 are needed.")
         low, high = ends or (-1.0, 1.0)
         return _ArraySource(

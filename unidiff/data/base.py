@@ -16,6 +16,7 @@ from torch import Tensor
 from unidiff.arguments import PlainArguments
 from unidiff.errors import DataError, ParameterError, require
 from unidiff.files import digest_of
+from unidiff.text import count_of
 
 __all__ = [
     "Dataset",
@@ -137,7 +138,7 @@ class OpenDataset(PlainArguments, ABC):
     class_names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}: {len(self)} samples of shape {self.shape}>"
+        return f"<{type(self).__name__} {self.name}: {count_of(len(self), 'sample')} of shape {self.shape}>"
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -168,7 +169,7 @@ class OpenDataset(PlainArguments, ABC):
     def check_labels(self, classes: int) -> None:
         """Raise a DataError unless every sample has a label below `classes`."""
         if self.labels is None:
-            raise DataError(f"{self.name} has no labels to condition on. Remove `conditioning`.")
+            raise DataError(f"{self.name} has no labels. Choose data with labels, or a recipe that needs none.")
         require_classes(self.name, int(self.labels.max()), classes)
 
     def all_batches(self) -> Iterator[Tensor]:

@@ -23,6 +23,7 @@ from unidiff.data.captioned import CaptionedSource
 from unidiff.errors import DataError, require
 from unidiff.files import digest_of, whole_file
 from unidiff.reading import open_regular, read_bytes
+from unidiff.text import count_of
 
 __all__ = ["Latent"]
 
@@ -146,7 +147,7 @@ class Latent(Dataset):
     def _encoded(self, source: OpenDataset, shape: tuple[int, ...]) -> Tensor:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if sys.stderr.isatty():
-            print(f"Encoding {source.name}, {len(source)} images.", file=sys.stderr)
+            print(f"Encoding {source.name}, {count_of(len(source), 'image')}.", file=sys.stderr)
         values = torch.empty(shape)
         batches = torch.arange(len(source)).split(_BATCH)
         for indices, following in zip(batches, [*batches[1:], batches[0][:0]]):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unidiff.data.image import formats
 from unidiff.errors import DataError
+from unidiff.text import count_of
 
 __all__ = ["Listing", "list_images", "list_split"]
 
@@ -247,7 +248,7 @@ def _every_tenth(listing: Listing, split: str) -> list[str]:
     """Every tenth file for the test split, the others for the train split."""
     files = [file for number, file in enumerate(listing.files) if (number % 10 == 9) == (split == "test")]
     if not files:
-        problem = f"root: {listing.top} has {len(listing.files)} images; every tenth is held out for the test split"
+        problem = f"root: {listing.top} has {count_of(len(listing.files), 'image')}; every tenth is for testing"
         raise DataError(f"{problem}, so at least 10 are needed. Add images, or sort them into train/ and test/.")
     return files
 

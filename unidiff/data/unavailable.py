@@ -41,6 +41,11 @@ class Unavailable(Dataset):
         """Number of classes."""
         return self.class_count
 
+    @property
+    def reason(self) -> str:
+        """Why there are none, and what to do about it."""
+        return "this model was saved without its data. Save it with unidiff.save(..., data=...), a data set."
+
     def open(self, split: str = "train") -> NoReturn:
         """Raise a DataError."""
-        raise DataError("this model was saved without its data. Save it with unidiff.save(..., data=...), a data set.")
+        raise DataError(self.reason)

@@ -27,6 +27,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.finite import not_finite
 from unidiff.solver.sample import draw_samples
 from unidiff.solver.spec import grid_for, solver_specs
+from unidiff.text import count_of
 
 __all__ = ["compare", "planned"]
 
@@ -143,7 +144,7 @@ def compare(
         x = solution.x.cpu()  # waits for the device
         seconds = round(time.perf_counter() - begun, 4)
         if (problem := not_finite(x)) is not None:
-            notes.append(f"{spec.label} at {solution.nfe} evaluations: {problem}")
+            notes.append(f"{spec.label} at {count_of(solution.nfe, 'evaluation')}: {problem}")
         error = rms(x[:followed], flows[label].x) if run.deterministic else None
         row = Row(
             model=label,

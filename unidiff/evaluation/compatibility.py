@@ -13,6 +13,7 @@ from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.process.level import Level
 from unidiff.tensors import described
+from unidiff.text import rows_of
 
 __all__ = ["check_same_data", "check_samples", "draw_data", "one_shape"]
 
@@ -83,7 +84,7 @@ def check_samples(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
     if x is None:
         return
     if tuple(x.shape[1:]) != shape or len(x) < _FEWEST or not x.is_floating_point():
-        allowed = f"floats of shape (M, *{shape}), M at least {_FEWEST}"
+        allowed = f"floats of shape {rows_of(shape, 'M')}, M at least {_FEWEST}"
         raise ParameterError(name, f"must be {allowed}, got {described(x)}")
     if not bool(x.isfinite().all()):
         raise ParameterError(name, "contains NaN or infinity. Remove such samples.")

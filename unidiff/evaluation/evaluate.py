@@ -25,6 +25,7 @@ from unidiff.evaluation.network import FeatureNetwork, Features, load_features
 from unidiff.evaluation.real import RealData, Rows, real_data
 from unidiff.evaluation.scores import Evaluation, Scores
 from unidiff.memory import LOWER_BATCH, enough_memory
+from unidiff.text import rows_of
 
 __all__ = ["Evaluator", "as_saved", "evaluate", "feature_network"]
 
@@ -79,7 +80,9 @@ def evaluate(
         feature_network(features, data.images.features, data.decoded_shape, device)  # an error before any data are read
         real = real_data(data, max(map(len, sets.values())), split=split, seed=seed)
     for name, x in sets.items():
-        require(tuple(x.shape[1:]) == real.shape, f"samples[{name!r}]", tuple(x.shape), f"of shape (N, *{real.shape})")
+        require(
+            tuple(x.shape[1:]) == real.shape, f"samples[{name!r}]", tuple(x.shape), f"of shape {rows_of(real.shape)}"
+        )
     evaluator, rows = Evaluator(real, feature_network(features, real.features, real.shape, device)), []
     for done, (name, x) in enumerate(sets.items()):
         if callable(progress):

@@ -13,6 +13,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.data.base import Dataset, OpenDataset, require_split
 from unidiff.errors import DataError, RunError, require_whole
 from unidiff.noise import generator_of
+from unidiff.text import count_of
 
 __all__ = ["RealData", "Rows", "real_data"]
 
@@ -134,8 +135,12 @@ def real_data(
     for rows in (reference, floor):
         if len(rows) < _FEWEST:
             of_classes = "" if classes is None else f" of the classes {', '.join(map(str, classes.tolist()))}"
-            problem = f"{rows.source.name} has {len(rows)} samples{of_classes} to evaluate with"
-            raise RunError(f"{problem}; at least {_FEWEST} are needed. Use more data, or the other --split.")
+            number, least = len(rows), _FEWEST
+            if split == "train":  # for reference and floor together
+                number, least = len(of_train), 2 * _FEWEST
+            problem = f"{rows.source.name} has {count_of(number, 'sample')}{of_classes} to evaluate with"
+            other = ", or --split train" * (split == "test" and len(of_train) >= 2 * _FEWEST)
+            raise RunError(f"{problem}; at least {least} are needed. Use more data{other}.")
     held_out = None
     if test is not None and of_test is not None and len(of_test) >= 2 * _FEWEST:
         half = min(count, len(of_test) // 2)

@@ -7,10 +7,12 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from unidiff.evaluation.class_measures import ClassHistogram
 from unidiff.evaluation.distances import Estimate
+from unidiff.text import aligned
 
 __all__ = ["COSTS", "MEASURES", "Evaluation", "Scores", "shown"]
 
@@ -83,9 +85,9 @@ class Scores:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """The measures of several sets of samples against one reference.
+    """The measures of several sets of samples against one reference. It prints as a table.
 
     Attributes:
         rows: The sets.
@@ -98,6 +100,17 @@ class Evaluation:
     floor: Scores
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.name for row in self.rows)
+        return f"Evaluation({names}; reference: {self.facts['reference']['data']})"
+
+    def __str__(self) -> str:
+        return "\n\n".join(aligned(table) for table in self.tables())
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

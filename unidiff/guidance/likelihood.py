@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,38 +63,40 @@ class LikelihoodGuidance(Guided):
 
     def gradient(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """Grad log p(y | u) in u, (B, *modes); 0 where a sample is not guided."""
+        return self._gradients(self.log_likelihood, u, level, cond)
+
+    def _gradients(self, of: Callable[..., Tensor], u: Tensor, level: Level, cond: Mapping[str, Tensor]) -> Tensor:
+        """The gradient of a number of each sample, (B,), in u, some samples at a time."""
         values = {}
         for condition in (own for own in self.asked if own.name in cond):
             condition.check_in_loop(cond[condition.name], len(u))
             values[condition.name] = condition.padded(cond[condition.name].to(u.device))
         rows = [slice(start, start + self.chunk) for start in range(0, len(u), self.chunk)]
         parts = [({name: value[row] for name, value in values.items()}, row) for row in rows]
-        return torch.cat([self._gradient(u[row], slice_level(level, row), part) for part, row in parts])
+        return torch.cat([self._gradient(of, u[row], slice_level(level, row), part) for part, row in parts])
 
-    def _gradient(self, u: Tensor, level: Level, cond: dict[str, Tensor]) -> Tensor:
+    def _gradient(self, of: Callable[..., Tensor], u: Tensor, level: Level, cond: Mapping[str, Tensor]) -> Tensor:
         # A likelihood, or a sampling run with gradients, differentiates the gradient itself; else no graph is kept.
         deeper = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             state = u if deeper and u.requires_grad else u.detach().clone().requires_grad_()
-            chosen = self.log_likelihood(state, level, **cond).sum()
-            (gradient,) = torch.autograd.grad(chosen, state, create_graph=deeper)
+            (gradient,) = torch.autograd.grad(of(state, level, **cond).sum(), state, create_graph=deeper)
         return gradient
+
+    def with_gradient(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Tensor]:
+        """The model's own prediction, and `gradient`."""
+        asked = {own.name: cond[own.name] for own in self.asked if own.name in cond}
+        return self.unguided(u, level, **cond), self.gradient(u, level, **asked)
 
     def both(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Prediction]:
         """See `Guided.both`."""
-        scale = row_scale(self.scale, u)
-        plain = self.unguided(u, level, **cond)
-        if not isinstance(scale, Tensor) and scale == 0:
-            return plain, plain
-        alpha, sigma = level.alpha, level.sigma
+        scale, alpha, sigma = row_scale(self.scale, u), level.alpha, level.sigma
         lost = alpha < _NEGLIGIBLE * sigma
-        if not isinstance(lost, Tensor) and lost:
+        if any(not isinstance(none, Tensor) and none for none in (scale == 0, lost)):
+            plain = self.unguided(u, level, **cond)
             return plain, plain
-        push = (
-            scale
-            * sigma
-            * self.gradient(u, level, **{own.name: cond[own.name] for own in self.asked if own.name in cond})
-        )
+        plain, gradient = self.with_gradient(u, level, **cond)
+        push = scale * sigma * gradient
         if isinstance(lost, Tensor):
             push = push.masked_fill(lost, 0.0)
             alpha = torch.where(lost, 1.0, alpha)

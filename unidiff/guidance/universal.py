@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError
 from unidiff.guidance.likelihood import LikelihoodGuidance
+from unidiff.parameterization import Prediction
 from unidiff.process.level import Level
 
 __all__ = ["UniversalGuidance"]
@@ -22,7 +25,7 @@ class UniversalGuidance(LikelihoodGuidance):
     |y - A x0|^2 / (2 s^2) and scale 1 this is `inverse.DPS`. For Gaussian data and a linear energy it is exact:
     samples of covariance C move by -scale C grad energy. Elsewhere it is an approximation, worst at high noise.
 
-    Each evaluation is two of the model, one of them with a backward pass.
+    Each evaluation is one of the model, with a backward pass.
 
     Args:
         model: The model, differentiable in its state, conditional or not.
@@ -44,7 +47,24 @@ class UniversalGuidance(LikelihoodGuidance):
 
     def log_likelihood(self, u: Tensor, level: Level, **cond: Tensor) -> Tensor:
         """-energy(E[x0 | u]), (B,)."""
-        x = self.process.basis.inverse(self.model(u, level, **cond).x0)
+        return self._log_likelihood(self.model(u, level, **cond))
+
+    def with_gradient(self, u: Tensor, level: Level, **cond: Tensor) -> tuple[Prediction, Tensor]:
+        """The model's own prediction and the gradient through it, of one evaluation."""
+        predictions: list[Prediction] = []
+
+        def noted(state: Tensor, at: Level, **own: Tensor) -> Tensor:
+            predictions.append(self.model(state, at, **own))
+            return self._log_likelihood(predictions[-1])
+
+        gradient, kept = self._gradients(noted, u, level, cond), torch.is_grad_enabled()
+        parts: Any = zip(*((one.x0, one.eps, one.variance_interpolation) for one in predictions))
+        joined: Any = (None if part[0] is None else torch.cat(part) for part in parts)
+        x0, eps, learned = (part if part is None or kept else part.detach() for part in joined)
+        return Prediction(x0, eps, level, learned), gradient
+
+    def _log_likelihood(self, prediction: Prediction) -> Tensor:
+        x = self.process.basis.inverse(prediction.x0)
         energy = self.energy(x)
         if not isinstance(energy, Tensor) or energy.shape != (len(x),):
             found = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__

@@ -18,6 +18,7 @@ from unidiff.inverse.operators import Operator
 from unidiff.parameterization import Prediction
 from unidiff.process.level import Level, eps_of, scale_by
 from unidiff.tensors import check_floats
+from unidiff.text import rows_of
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "Posterior", "conditioned"]
 
@@ -52,7 +53,7 @@ class Posterior(Denoiser):
         check_floats("y", y, ("B", "*measured"), y.ndim >= 2)
         if denoiser.shape is not None:
             measured = tuple(operator.apply(torch.zeros(1, *denoiser.shape)).shape[1:])
-            allowed = f"(B, *{measured}), as {type(operator).__name__} measures samples {tuple(denoiser.shape)}"
+            allowed = f"{rows_of(measured, 'B')}, as {type(operator).__name__} measures samples {tuple(denoiser.shape)}"
             require(tuple(y.shape[1:]) == measured, "y", tuple(y.shape), allowed)
         process = denoiser.process
         self.latest = 1.0

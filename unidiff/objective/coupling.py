@@ -23,6 +23,7 @@ from unidiff.files import digest
 from unidiff.memory import require_memory
 from unidiff.reading import map_array
 from unidiff.search_paths import Absent, find
+from unidiff.text import rows_of
 
 if TYPE_CHECKING:
     from unidiff.data.base import OpenDataset
@@ -110,7 +111,7 @@ class Pairs(Coupling):
             raise ParameterError("path", str(error).removeprefix("path").lstrip(": ")) from error
         expected = (len(array) if count is None and array.ndim else count, *shape)
         if array.shape != expected or array.dtype.kind != "f":
-            allowed = f"({'N' if count is None else count}, {', '.join(map(str, shape))})"
+            allowed = rows_of(shape, "N" if count is None else count)
             problem = f"must hold float32 noise of shape {allowed}, one row for each sample"
             raise ParameterError("path", f"{problem}; {self.path} holds {array.dtype} of shape {array.shape}")
         return array

@@ -106,10 +106,11 @@ def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
         return None if value is None else joined([value, *unit])
 
     planned, evaluations = _section(recipe, "training").get("steps"), value_at("manifest", "nfe")
+    each = " evaluation a sample" if manifest.get("nfe") == 1 else " evaluations a sample"
     facts: dict[str, object] = {
         "status": manifest.get("status"),
         "data": data.get("name"),
-        "": with_unit(value_at("manifest", "data", "count"), " samples of shape ", _shape(data)),
+        "samples": with_unit(value_at("manifest", "data", "count"), " of shape ", _shape(data)),
         "checksum": data.get("checksum"),
         "note": data.get("stand_in"),
         **{title: _call(recipe[key]) for key, title in _ABOUT.items() if recipe.get(key) is not None},
@@ -117,7 +118,7 @@ def _training(content: Any, index: int, run: RunFacts) -> Markup | None:
         "steps": with_unit(value_at("metrics", "last", "step"), f" of {planned:,}" if isinstance(planned, int) else ""),
         "training": with_unit(value_at("manifest", "training_seconds"), " s"),
         "final loss": value_at("manifest", "loss"),
-        "sampling": with_unit(value_at("manifest", "sampling_seconds"), " s, ", evaluations, " evaluations a sample"),
+        "sampling": with_unit(value_at("manifest", "sampling_seconds"), " s, ", evaluations, each),
         **{name: _origin(manifest.get(name)) for name in ("start", "teacher")},
         "extended": _extensions(manifest.get("extensions")),
     }
@@ -140,7 +141,10 @@ def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _origin(value: Any) -> str | None:
     """A model that a run builds on."""
-    return f"{value.get('path')}, step {value.get('step')}, {value.get('digest')}" if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    step = value.get("step")
+    return ", ".join(filter(None, (value.get("path"), None if step is None else f"step {step}", value.get("digest"))))
 
 
 def _extensions(value: Any) -> str | None:

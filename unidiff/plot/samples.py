@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unidiff.errors import require
 from unidiff.files import whole_file
 from unidiff.plot.appearance import COLOURS, style
 from unidiff.plot.figure import new_figure, save_figure
@@ -89,6 +90,7 @@ def save_strip(
     Returns:
         The figure.
     """
+    require(len(states) > 0, "states", [], "at least one state")
     titles = _titles(times)
     if states[0].ndim <= 2:
         size = 20 if len(states[0]) < 50 else 3
@@ -121,7 +123,7 @@ def save_animation(states: Sequence[Tensor], path: str | Path, times: Sequence[f
     Returns:
         The figure of the last frame.
     """
-    total = len(states)
+    require((total := len(states)) > 0, "states", [], "at least one state")
     words = [f"frame {i} of {total}" for i in range(1, total + 1)] if times is None else _titles(times)
     frames = [with_words(image, text) for image, text in zip(path_images(states), words)]
     durations = [80] * (total - 1) + [2000]
@@ -216,6 +218,7 @@ def _images(x: Tensor) -> Tensor:
 
 
 def _finite(x: Tensor) -> Tensor:
+    require(len(x) > 0, "x", tuple(x.shape), "at least one sample")
     return x.detach().float().cpu().nan_to_num()
 
 
@@ -227,10 +230,10 @@ def _contrast(x: Tensor) -> Tensor:
 
 def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP, large: int = _LARGE) -> Image.Image:
     """Images (N, C, H, W) in [-1, 1] in rows, a square by default; small ones are enlarged by an integer factor."""
+    pixels = ((_finite(x).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     count, channels, height, width = x.shape
     zoom = _zoom(height, width, large)
     size = width * zoom, height * zoom
-    pixels = ((_finite(x).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     whole, corners = _places(count, size, columns, gap)
     sheet = Image.new("RGB", whole, (_PAPER,) * 3)
     for image, corner in zip(pixels, corners):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unidiff.condition.check import least_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.evaluation.comparison import Comparison, Line
 from unidiff.pde.evolution import Flow
@@ -46,12 +47,10 @@ def _solution(shown: Solution) -> Any:
 @figure.register
 def _model(shown: Denoiser) -> Any:
     """Samples of a model, drawn in 20 steps by the default solver; of one with conditions their null ones."""
-    weights = next(shown.parameters(), torch.empty(0))
-    cond: dict[str, Any] = {
-        own.name: own.null(16, weights) for own in shown.conditions or () if own.name in shown.required
-    }
+    device = next(shown.parameters(), torch.empty(0)).device
+    cond: dict[str, Any] = least_conditions(shown, 16)
     count = 16 if len(shown.shape or ()) != 1 or cond else 500
-    return _solution(sample(shown, grid=_STEPS, seeds=count, device=weights.device, **cond))
+    return _solution(sample(shown, grid=_STEPS, seeds=count, device=device, **cond))
 
 
 @figure.register

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import DataError, ParameterError, RecipeError
 from unidiff.recipe.blueprint import Blueprint, parameters
 from unidiff.recipe.build import Builder
 from unidiff.recipe.migrate import migrate
@@ -47,7 +47,8 @@ def read_recipe(
         RecipeError: If the recipe cannot be used as written; the message names file, line, key and remedy.
     """
     overrides = [overrides] if isinstance(overrides, str) else overrides
-    name, text = read_source(source) if text is None else (f"{source} as it was", text)
+    written = f"{source} as it was" if os.path.lexists(source) else str(source)
+    name, text = read_source(source) if text is None else (written, text)
     recipe = read_yaml(text, name)
     run = _run_directory(Path(source))
     builder = Builder(registry, allow_imports, run)
@@ -95,7 +96,7 @@ def _replaced(node: Node, path: list[str], new: Node, above: list[str]) -> Node:
 
 @contextmanager
 def inside(part: str, value: object) -> Iterator[None]:
-    """Prefix the parameter of a ParameterError with the path of the part that has it."""
+    """Prefix the parameter of a ParameterError, or of a DataError, with the path of the part that has it."""
     try:
         yield
     except ParameterError as error:
@@ -103,6 +104,10 @@ def inside(part: str, value: object) -> Iterator[None]:
             raise ParameterError(f"{part}.{path}", error.problem) from error
         problem = error.problem if error.parameter == part else str(error)
         raise ParameterError(part, problem) from error
+    except DataError as error:
+        parameter, colon, problem = str(error).partition(": ")
+        path = _path_to(parameter, value) if colon else ""
+        raise type(error)(f"{part}.{path}: {problem}" if path else f"{part}: {error}") from error
 
 
 def _path_to(parameter: str, value: object) -> str:

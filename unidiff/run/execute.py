@@ -24,9 +24,9 @@ from unidiff.recipe.read import inside
 from unidiff.run.directory import RunDirectory
 from unidiff.run.environment import environment
 from unidiff.run.extension import DAMAGED, changed_data, changed_numbers, record_extension
-from unidiff.run.forecast import Pace, disk_of_weights, forecast, memory_of_weights, remarks
+from unidiff.run.forecast import Pace, disk_of_run, forecast, memory_of_weights, remarks
 from unidiff.run.load import Run
-from unidiff.run.origin import gather
+from unidiff.run.origin import check_built_on, gather
 from unidiff.run.records import DataFacts, Report, TrainingOutcome
 from unidiff.run.session import Session
 from unidiff.run.shipped import require_own
@@ -113,11 +113,14 @@ class TrainingTask(Task, Generic[M]):
         return None
 
     def check_data(self, source: OpenDataset) -> None:
-        """Reject opened data that cannot be trained or reported on, before anything is written.
+        """Raise a DataError for opened data that cannot be trained or reported on, before anything is written."""
 
-        Raises:
-            DataError: With the reason.
-        """
+    def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
+        """What the run builds on, and its data; see `Task.check_named`."""
+        check_built_on(self, reporter, device, allow_imports)
+        with inside("data", self.data):
+            source = self.data.look()
+        self.check_data(source)
 
     def measure(self, source: OpenDataset) -> Mapping[str, Tensor]:
         """What the model needs to know of the data before training; kept in the run directory."""
@@ -150,8 +153,7 @@ class TrainingTask(Task, Generic[M]):
         """See `Task.load`."""
         files, where = RunDirectory(directory), resolve_device(device)
         model = self._fresh(files)
-        checkpoint = Checkpoints(files.checkpoints).load(report, where, to_train=False)
-        if checkpoint is None:
+        if (checkpoint := Checkpoints(files.checkpoints).load(report, where, to_train=False)) is None:
             raise RunError(f"{directory}: this run has no checkpoint yet. Train it with `unidiff run --resume`.")
         model.backbone.to(where).eval().requires_grad_(False)
         try:
@@ -159,9 +161,9 @@ class TrainingTask(Task, Generic[M]):
         except RuntimeError as error:
             problem = "the weights are not those of the network in recipe.yaml. Restore the recipe used in training."
             raise RunError(f"{directory}: {problem}") from error
-        precision = resolve_precision(self.training.precision, where)
         if not all(bool(weight.isfinite().all()) for weight in checkpoint.ema.values()):
             raise RunError(f"{directory}: training diverged, its weights are not finite. Train with a smaller lr.")
+        precision = resolve_precision(self.training.precision, where)
         return self.run_class(directory, self, files.read_manifest(), model, checkpoint.step, precision)
 
     @global_states_kept()
@@ -180,18 +182,17 @@ class TrainingTask(Task, Generic[M]):
         if resume:
             changes = changed_numbers(self, files, extend, reporter.notice, allow_imports=allow_imports)
         count = self.count_weights()
-        needed = disk_of_weights(count, self.training) + 50_000_000
-        before = files.check(resume, options.get("overwrite", False), needed)
+        before = files.check(resume, options.get("overwrite", False), disk_of_run(count, self.training))
         needs = forecast(count, self.sketch, self.data.shape, self.training, accelerator, dry_run)
         needs.require(self.key)
         base = gather(self, files, resume, accelerator.device, reporter, allow_imports)
-        loss = self.loss() if base.teacher is None else self.taught(base.teacher)
-        source = self.data.look() if dry_run else self.data.open()
+        loss = base.loss_of(self)
+        with inside("data", self.data):
+            source = self.data.look() if dry_run else self.data.open()
         for sentence in remarks(self.training, source, accelerator.device) if main else ():
             reporter.notice(sentence)
         self.check_data(source)
         precision = resolve_precision(self.training.precision, accelerator.device)
-        class_names = None if source.class_names is None else list(source.class_names)
         outcome = TrainingOutcome(
             str(directory),
             "dry run" if dry_run else "training",
@@ -199,7 +200,7 @@ class TrainingTask(Task, Generic[M]):
             device=str(accelerator.device),
             processes=accelerator.num_processes,
             precision=str(precision).removeprefix("torch."),
-            data=DataFacts(source.name, len(source), list(source.shape), source.checksum, source.stand_in, class_names),
+            data=DataFacts.of(source),
             parameters=count,
             needs=needs.text() if dry_run else None,
             **base.facts,
@@ -212,7 +213,6 @@ class TrainingTask(Task, Generic[M]):
         seed_everything(self.seed)
         fresh = self._fresh(files) if resume else self.model(measured)
         base.prepare(fresh.backbone)
-
         accelerator.wait_for_everyone()  # every process has looked at the directory before one of them fills it
         session = Session(files, source, reporter, precision, options.get("stop", lambda: False), self.training.steps)
         with files.written(before, main):

@@ -12,7 +12,7 @@ from unidiff.recipe.shipped import read_source
 from unidiff.run.directory import RunDirectory
 from unidiff.run.records import DataFacts
 from unidiff.run.task import Task, differences, load_recipe, recipe_as_it_was
-from unidiff.text import first_line
+from unidiff.text import count_of, first_line
 from unidiff.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def changed_data(files: RunDirectory, data: DataFacts, extend: bool) -> list[str
     if not (extend or (manifest.status == DAMAGED and before.name == data.name)):
         anyhow = f"continue with the data as they are (`unidiff resume {files.path} --extend`)"
         raise RunError(f"{problem}. Restore the data, {anyhow}, or start another run with --out.")
-    counts = [f"{each.name}, {each.count} samples ({each.checksum})" for each in (before, data)]
+    counts = [f"{each.name}, {count_of(each.count, 'sample')} ({each.checksum})" for each in (before, data)]
     return [f"data were {counts[0]}, are {counts[1]}"]
 
 

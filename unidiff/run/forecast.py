@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unidiff.condition.network import conditions_of
 from unidiff.data.base import OpenDataset
 from unidiff.memory import PLENTY, as_bytes, memory_of, require_memory
+from unidiff.text import count_of
 from unidiff.training.device import has_bf16
 from unidiff.training.execution import executed
 from unidiff.training.power_average import LENGTHS
@@ -23,9 +24,10 @@ from unidiff.training.settings import Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Forecast", "Pace", "disk_of_weights", "forecast", "memory_of_weights", "remarks", "too_long"]
+__all__ = ["Forecast", "Pace", "disk_of_run", "forecast", "memory_of_weights", "remarks", "too_long"]
 
 _NUMBER = 4  # bytes of a float32
+_FIGURES = 50_000_000  # bytes
 _PACE_SECONDS = 25.0  # of training, from which the rest is extrapolated
 _SIDE = 512  # of the matrices whose product tells how fast the machine is
 
@@ -63,7 +65,7 @@ class Forecast:
     def require(self, key: str) -> None:
         """Raise a ParameterError that names the network's key or the batch, if they surely do not fit."""
         require_memory(key, self.weights, "its weights and the optimiser", "Use a smaller network.", self.device)
-        what = f"the network and its activations on {self.share} samples"
+        what = f"the network and its activations on {count_of(self.share, 'sample')}"
         remedy = "Lower the batch, or raise training.accumulate, which divides it."
         require_memory("training.batch", self.memory, what, remedy, self.device)
 
@@ -83,11 +85,11 @@ def memory_of_weights(count: int, training: Training) -> int:
     return _NUMBER * count * (3 + training.optimizer.moments + _powers(training))
 
 
-def disk_of_weights(count: int, training: Training) -> int:
-    """Bytes of so many weights in a run directory: its checkpoints, one of them unfinished, and its snapshots."""
+def disk_of_run(count: int, training: Training) -> int:
+    """Bytes of a run directory, about: checkpoints of so many weights, one unfinished, snapshots and figures."""
     snapshots = math.ceil(training.steps / training.posthoc_every) if training.posthoc_every else 0
     each = 2 + training.optimizer.moments + _powers(training)
-    return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots)
+    return _NUMBER * count * (each * (training.keep + 1) + _powers(training) * snapshots) + _FIGURES
 
 
 def _powers(training: Training) -> int:
@@ -174,7 +176,7 @@ def remarks(training: Training, source: OpenDataset, device: torch.device) -> It
         yield f"Classes are numbered in the order of their names as texts: {pairs}{', ...' * (len(names) > 6)}."
     if training.warmup > training.steps:
         share = training.steps / training.warmup
-        problem = f"training.warmup is {training.warmup}, more than the {training.steps} steps"
+        problem = f"training.warmup is {training.warmup}, more than the {count_of(training.steps, 'step')}"
         yield f"{problem}: the learning rate reaches {share:.2g} of lr only."
     if training.precision == "bf16" and not has_bf16(device):
         yield f"training.precision is bf16, which this {device.type} emulates, many times slower than fp32. Use auto."

@@ -61,9 +61,14 @@ class Run(Pictured):
         return {"directory": self.directory, "recipe": self.recipe.noun, "model": self.model, "step": self.step}
 
     def plot(self) -> Any:
-        """Samples, drawn as the recipe says but 16 of them, as a matplotlib Figure."""
-        sampling = getattr(self.recipe, "sampling", None) or Sampling()
-        return self.sample(replace(sampling, count=16)).plot()
+        """Samples, drawn as the recipe says but at most 16, as a matplotlib Figure.
+
+        Their conditions are all classes in turn, or those of test images; null ones where the data are missing.
+
+        Raises:
+            RecipeError: If the model is not a generative one.
+        """
+        return self.sample().plot()
 
     def _repr_png_(self) -> bytes | None:
         """The newest picture of samples, or the curve of the loss, that the directory has."""

@@ -31,8 +31,9 @@ from unidiff.training.tied import load_tied, without_ties
 
 if TYPE_CHECKING:
     from unidiff.run.execute import TrainingTask
+    from unidiff.training.trainable import Loss
 
-__all__ = ["BuildsOn", "gather", "trained_names"]
+__all__ = ["BuildsOn", "check_built_on", "gather", "trained_names"]
 
 # By name, as a `type` of a recipe is found: the conversion of networks is above this package.
 _DIFFUSERS = "unidiff.interop.diffusers.weights"
@@ -56,6 +57,10 @@ class BuildsOn:
     kept: Mapping[str, bytes] = field(default_factory=dict)
     train: Collection[str] | None = None
     teacher: NeuralDenoiser | None = None
+
+    def loss_of(self, task: TrainingTask[Any]) -> Loss[Any]:
+        """The loss of a task, with its teacher if it has one."""
+        return task.loss() if self.teacher is None else task.taught(self.teacher)
 
     def prepare(self, network: nn.Module) -> None:
         """Set the weights of a network, and freeze what is not trained."""
@@ -126,6 +131,14 @@ def gather(
                 problem = f"the file has changed since this run began ({began})"
                 raise RunError(f"objective.coupling.{name}: {problem}. Restore it, or start another run with --out.")
     return BuildsOn(facts, weights, kept, train, model)
+
+
+def check_built_on(task: TrainingTask[Any], reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
+    """Raise the error with which `gather` stops a new run whose start or teacher is missing or does not fit."""
+    if task.start is not None:
+        _read_start(task, task.sketch(), reporter.notice)
+    if task.teacher is not None:
+        task.taught(_read_teacher(task.teacher, device, allow_imports, reporter.notice)[1])
 
 
 def trained_names(network: nn.Module, patterns: Collection[str]) -> set[str]:

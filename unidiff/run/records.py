@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from unidiff.data.base import OpenDataset
 from unidiff.errors import is_whole
+from unidiff.text import count_of
 
 __all__ = [
     "METRICS_LIMIT",
@@ -49,6 +51,12 @@ class DataFacts:
     checksum: str
     stand_in: str | None = None
     class_names: list[str] | None = None
+
+    @classmethod
+    def of(cls, data: OpenDataset) -> DataFacts:
+        """Those of opened data."""
+        names = None if data.class_names is None else list(data.class_names)
+        return cls(data.name, len(data), list(data.shape), data.checksum, data.stand_in, names)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class TrainingOutcome:
         """A line for each thing worth knowing, titles aligned."""
         data, report = self.data, self.report
         rows: dict[str, str | None] = {
-            "data": f"{data.name}, {data.count} samples of shape {tuple(data.shape)}",
+            "data": f"{data.name}, {count_of(data.count, 'sample')} of shape {tuple(data.shape)}",
             "note": data.stand_in,
             "network": f"{self.parameters:,} parameters, {self.precision} on {self.device}",
             "needs": self.needs,

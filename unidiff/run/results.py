@@ -67,13 +67,6 @@ class ResultsTask(Task):
     def compute(self, directory: Path, reporter: Reporter, device: torch.device, allow_imports: bool) -> ResultsOutcome:
         """Compute the results and write them; see `Task.run`."""
 
-    def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """Read what the recipe names, such as runs, and check that it fits, for a dry run; nothing by default.
-
-        Raises:
-            UnidiffError: If something is missing or does not fit.
-        """
-
     def size(self) -> int:
         """Bytes of all files, about; figures are most of it."""
         return 20_000_000

@@ -25,6 +25,8 @@ from unidiff.recipe.save import Record
 from unidiff.run.records import Outcome
 
 if TYPE_CHECKING:
+    import torch
+
     from unidiff.run.load import Run
 
 __all__ = ["Options", "Reporter", "Task", "differences", "load_recipe", "recipe_as_it_was", "shipped_tasks"]
@@ -106,6 +108,14 @@ class Task(Record, ABC):
     def builds_on(self) -> tuple[Path, ...]:
         """Directories that the recipe names and that must be there when it is run: of training, start and teacher."""
         return tuple(Path(path) for name in ("start", "teacher") if isinstance(path := getattr(self, name, None), str))
+
+    def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
+        """Read what the recipe names, such as runs and data, and check that it fits; nothing by default.
+
+        Raises:
+            UnidiffError: If something is missing or does not fit, as from `run`.
+        """
+        return
 
     def facts(self) -> dict[str, Any]:
         """What `unidiff check --json` prints beside the recipe."""

@@ -18,6 +18,7 @@ from unidiff.process.base import Process, require_one_snr
 from unidiff.process.level import Level
 from unidiff.solver.base import Solver
 from unidiff.solver.exponential import weighted_sum
+from unidiff.text import count_of
 
 __all__ = ["LinearMultistep", "multistep_weights"]
 
@@ -60,7 +61,7 @@ class LinearMultistep(Solver):
         if len(rows) == 1:
             rows = (*(rows[0][:i] for i in range(steps - 1)), ())
         if len(rows) != steps:
-            problem = f"these are the weights of {len(rows)} steps, and the grid has {steps}"
+            problem = f"these are the weights of {count_of(len(rows), 'step')}, and the grid has {steps}"
             raise ParameterError("weights", f"{problem}. Use the grid they were made for.")
         return [[1 - math.fsum(row), *row] for row in rows]
 

@@ -16,6 +16,7 @@ from unidiff.errors import ParameterError
 from unidiff.memory import LOWER_BATCH, PLENTY, memory_of, require_memory
 from unidiff.noise import seeds_of
 from unidiff.tensors import check_axes, check_format
+from unidiff.text import count_of
 
 __all__ = ["check_request", "require_room", "shape_and_seeds"]
 
@@ -33,8 +34,9 @@ def require_room(
     size = math.prod(shape) * dtype.itemsize
     together = min(count, batch or count)
     remedy = "Draw fewer at a time, with other seeds."
-    require_memory("count", 2 * count * size, f"{count} samples of shape {tuple(shape)}", remedy, device)
-    what = f"the states of {together} samples of shape {tuple(shape)}"  # state, noise, prediction of x0 and of eps
+    require_memory("count", 2 * count * size, f"{count_of(count, 'sample')} of shape {tuple(shape)}", remedy, device)
+    # Their state, noise, prediction of x0 and of eps.
+    what = f"the states of {count_of(together, 'sample')} of shape {tuple(shape)}"
     require_memory("batch", 4 * together * size, what, LOWER_BATCH, device)
     if together > 2 and PLENTY * together * size > memory_of(device) // 2:
         needed = together * _activations(denoiser, shape, cond, dtype, device)

@@ -28,6 +28,12 @@ def check_additions(task: Any) -> None:
     if task.control is not None:
         controls = controls_of(task.control)
         require(len(controls) > 0, "control", [], "an image conditioning, or a list of at least one")
+        for number, control in enumerate(controls):
+            try:
+                control.network(task.data, {})
+            except ParameterError as error:
+                where = f"control[{number}]" if isinstance(task.control, (list, tuple)) else "control"
+                raise ParameterError(error.parameter.replace("conditioning", where, 1), error.problem) from error
         own = () if task.conditioning is None else task.conditioning.names
         for name in (name for control in controls for name in control.names if name in own):
             raise ParameterError("control", f"`conditioning` has a condition {name!r} too. Leave one of the two out.")

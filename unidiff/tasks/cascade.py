@@ -32,6 +32,7 @@ from unidiff.split import Split, check_time
 from unidiff.tasks.conditioned import chosen_conditions
 from unidiff.tasks.generation import GenerationRun, load_generation
 from unidiff.tasks.sample_conditions import PARAMETERS, SampleConditions
+from unidiff.text import count_of
 
 __all__ = ["CascadeSampling", "Refiner", "RunStage", "StageSection"]
 
@@ -114,7 +115,7 @@ class RunStage(Stage):
     def draw(self, seeds: Sequence[int], **options: Any) -> Solution:
         """See `Stage.draw`; the device is that of the model."""
         del options["dtype"], options["device"]
-        sampling = Sampling(self.solver, self.grid, len(seeds), options.pop("batch") or len(seeds))
+        sampling = Sampling(*self.chosen, len(seeds), options.pop("batch") or len(seeds))
         return draw(self.denoiser, sampling, self.data, self.precision, seeds=seeds, **options)
 
 
@@ -184,11 +185,14 @@ class CascadeSampling(ResultsTask):
             np.save(folder / array, stages[-1].numpy())
             plot.save_samples(stages[-1], folder / samples, caption)
             plot.save_table([[(x, "") for x in stages]], [""], names, folder / table, caption)
-        rows = [f"{name:>20}  {n} evaluations, samples {tuple(x.shape[1:])}" for name, n, x in zip(names, nfe, stages)]
+        rows = [
+            f"{name:>20}  {count_of(n, 'evaluation')}, samples {tuple(x.shape[1:])}"
+            for name, n, x in zip(names, nfe, stages)
+        ]
         return ResultsOutcome(directory, content, self.files, "\n".join(rows))
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """The runs, and whether they fit each other; see `ResultsTask.check_named`."""
+        """The runs, and whether they fit each other; see `Task.check_named`."""
         self._read(reporter, device, allow_imports)
 
     @property

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
 from typing_extensions import Unpack
 
 from unidiff.arguments import plain_arguments
@@ -21,8 +19,8 @@ from unidiff.data.base import Dataset, OpenDataset
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RecipeError
 from unidiff.guidance.classifier import ClassifierGuidance
-from unidiff.noise import Seeded
 from unidiff.noise_condition import NoiseCondition, Timestep
+from unidiff.noisy_network import NoisyNetwork
 from unidiff.objective.cross_entropy import CrossEntropy
 from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
@@ -31,13 +29,10 @@ from unidiff.renamed import renamed
 from unidiff.run.execute import Session
 from unidiff.run.load import LoadOptions, Run, load
 from unidiff.run.records import Report
-from unidiff.tasks.guide import GuideRun
-from unidiff.tasks.process_task import ProcessTask
+from unidiff.tasks.guide import TESTED, GuideRun, GuideTask
 from unidiff.training.settings import Training
 
 __all__ = ["ClassifierReport", "ClassifierRun", "ClassifierTask", "classifier_run", "load_classifier"]
-
-_TESTED, _BATCH = 1000, 100  # samples of the test split, and of a batch
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class ClassifierRun(GuideRun):
 
 @renamed(lighter="smaller_recipe")
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
+class ClassifierTask(GuideTask[NeuralClassifier, Encoder]):
     """Train a classifier. Its parameters are the top-level keys of the recipe of a classifier.
 
     Args:
@@ -100,13 +95,8 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
 
     key: ClassVar[str] = "classifier"
     noun: ClassVar[str] = "the training of a classifier"
+    model_class: ClassVar[type[NoisyNetwork]] = NeuralClassifier
     run_class: ClassVar[type[Run]] = ClassifierRun
-
-    def __post_init__(self) -> None:
-        self.process.require_scales()
-        self.times.check(self.process)
-        self.noise_condition.check(self.process)
-        super().__post_init__()
 
     def conditions(self) -> Labels:
         """The labels, which are predicted, of every sample; see `TrainingTask.conditions`."""
@@ -116,11 +106,6 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
         """The cross entropy; see `TrainingTask.loss`."""
         return CrossEntropy(times=self.times)
 
-    def model(self, measured: Mapping[str, Tensor]) -> NeuralClassifier:
-        """The classifier with fresh weights; see `TrainingTask.model`."""
-        network = self.network.build(shape=self.data.shape)
-        return NeuralClassifier(self.process.with_measured(measured), network, self.noise_condition)
-
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
@@ -128,18 +113,14 @@ class ClassifierTask(ProcessTask[NeuralClassifier, Encoder]):
 
     def report(self, model: NeuralClassifier, session: Session) -> ClassifierReport:
         """The accuracy on the test split, by time; see `TrainingTask.report`."""
-        process, test = model.process, self.data.open("test")
-        assert test.labels is not None
-        u0 = process.basis.forward(test.batch(torch.arange(min(_TESTED, len(test)))))
-        label, device = test.labels[: len(u0)], next(model.parameters()).device
-        eps = Seeded([self.seed])(u0[None])[0]
+        test = self.data.open("test")
+        x, labels = test.examples(torch.arange(min(TESTED, len(test))))
+        assert labels is not None
         accuracy = {}
-        for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
-            u = process.perturb(u0, eps, process.level(t, u0)).to(u0.dtype).split(_BATCH)
-            session.poll()
+        for t, states in self.noisy(x, model, session):
             with torch.no_grad():
-                logits = torch.cat([model(x.to(device), process.level(t, x.to(device))).cpu() for x in u])
-            accuracy[f"{t:g}"] = round(float((logits.argmax(1) == label).double().mean()), 4)
+                logits = torch.cat([model(u, level).cpu() for u, level in states])
+            accuracy[t] = round(float((logits.argmax(1) == labels).double().mean()), 4)
         return ClassifierReport(*session.trained(), accuracy)
 
 

@@ -24,6 +24,7 @@ from unidiff.solver.base import Solver
 from unidiff.solver.spec import solver_specs
 from unidiff.tasks.comparison_models import check_recipe, compare_recipe
 from unidiff.tasks.sample_conditions import SampleConditions
+from unidiff.text import count_of
 from unidiff.words import in_words
 
 __all__ = ["RUN_SOLVERS", "SolverComparison"]
@@ -116,7 +117,7 @@ class SolverComparison(ResultsTask):
         return self.write(comparison, {**facts, **chosen}, directory)
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """The runs, their data and conditions, and the solvers on their processes; see `ResultsTask.check_named`."""
+        """The runs, their data and conditions, and the solvers on their processes; see `Task.check_named`."""
         check_recipe(self, reporter, device=str(device), allow_imports=allow_imports)
 
     @property
@@ -137,7 +138,7 @@ class SolverComparison(ResultsTask):
         table = comparison.to_csv(RunDirectory(self.runs[0]).name if self.runs else "exact")
         model = ", ".join(str(run) for run in self.runs)
         model = model or f"Exact model of {in_words(self.data)} with {in_words(self.process)}"
-        caption = f"{model}. {comparison.count} samples, seeds from {self.seed}."
+        caption = f"{model}. {count_of(comparison.count, 'sample')}, seeds from {self.seed}."
         caption += f" Grid, unless named: {plot.grid_of(comparison.lines)}."
         caption += f"\n{facts['stand_in']}" if facts.get("stand_in") else ""
         with self.written(directory, content) as folder:

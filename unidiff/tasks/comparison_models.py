@@ -21,7 +21,9 @@ from unidiff.run.directory import RunDirectory
 from unidiff.run.load import LoadOptions
 from unidiff.run.task import Reporter
 from unidiff.tasks.conditioned import conditioned
-from unidiff.tasks.generation import Conditioned, GenerationRun, load_generation
+from unidiff.tasks.generation import Conditioned, GenerationRun
+from unidiff.tasks.parts import load_with_parts
+from unidiff.text import count_of
 from unidiff.training.device import resolve_device
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["check_recipe", "check_same_runs", "compare_recipe", "described", "read_runs"]
 
 _MOST_DATA = 10_000  # samples of a split that are used
+_FEWEST = 10  # samples that distances are measured from
 _DECODED = 16  # samples of latents that are decoded for the figure
 _MOST_PIXELS = 4096  # of an image whose discriminants are worth their time
 # Of the flow of a trained model. A network is rough in time where it was trained at the entries of a table: on the 8x8
@@ -117,10 +120,10 @@ def read_runs(
         RunError: If a run is missing.
         ParameterError: If the conditions do not fit one.
     """
-    runs = [load_generation(path, **loading) for path in paths]
-    if chosen is None:
-        return runs, [run.conditioned(count) for run in runs]
     try:
+        runs = [load_with_parts(path, chosen, **loading) for path in paths]
+        if chosen is None:
+            return runs, [run.conditioned(count) for run in runs]
         defaults = [None if chosen.images or chosen.mask else run.conditioned(count).examples for run in runs]
         return runs, [conditioned(run, chosen, default, **loading) for run, default in zip(runs, defaults)]
     except ParameterError as error:
@@ -144,8 +147,15 @@ def _compare_runs(
     source = test or train
     if source is not None and source.stand_in:
         reporter.notice(source.stand_in)
-    reference, fresh = None if source is None else _reference(source, models[0], _MOST_DATA), None
-    if test is not None and train is not None and reference is not None:
+    reference = fresh = None
+    for own in (test, train):  # of few samples a tenth, which is held out, is too small
+        if own is not None and (reference := _reference(own, models[0], _MOST_DATA)) is not None:
+            source = own
+            break
+    if source is not None and len(source) < _FEWEST:
+        held = count_of(len(source), "sample")
+        reporter.notice(f"{source.name} has {held}, and distances need {_FEWEST}: there are none.")
+    if train is not None and reference is not None and source is test:
         fresh = _reference(train, models[0], task.count)
     features = None if train is None else _features(train)
     names = [RunDirectory(run.directory).name for run in runs]
@@ -177,7 +187,7 @@ def _compare_runs(
         "conditions": described(models[0]),
         "reference": None
         if source is None or reference is None
-        else f"{source.name}, {len(reference)} samples, {source.checksum}",
+        else f"{source.name}, {count_of(len(reference), 'sample')}, {source.checksum}",
         "stand_in": None if source is None else source.stand_in,
         "features": None
         if train is None or features is None
@@ -221,14 +231,15 @@ def described(model: Conditioned) -> str | None:
     if "label" in cond:
         words.append(f"classes {', '.join(map(str, cond['label'].unique().tolist()))} in turn")
     others = {name: value for name, value in cond.items() if name not in ("image", "label")}
-    words += [f"{len(value)} values of {name} in turn" for name, value in others.items()]
+    words += [f"{count_of(len(value), 'value')} of {name} in turn" for name, value in others.items()]
     return "; ".join(words) or None
 
 
 def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | None:
     """At most `count` samples of the distribution that the model should have, chosen at random once.
 
-    For classes in turn, as many of each class; None if the data have no samples of it, as for a user's images.
+    For classes in turn, as many of each class; None if the data have no samples of it, as for a user's images, or too
+    few.
     """
     label, order = model.examples.cond.get("label"), _shuffled(source)
     if label is not None:
@@ -236,13 +247,10 @@ def _reference(source: OpenDataset, model: Conditioned, count: int) -> Tensor | 
             return None
         rows = [order[source.labels[order] == k] for k in label.unique()]
         each = min([count // len(rows), *map(len, rows)])
-        if each * len(rows) < 10:
-            names = ", ".join(map(str, label.unique().tolist()))
-            raise RunError(f"{source.name} has too few samples of the classes {names}: a comparison needs at least 10.")
         order = torch.cat([of_class[:each] for of_class in rows])
     elif model.examples.cond and model.examples.truth is None:
         return None
-    return source.batch(order[:count].sort().values)
+    return source.batch(order[:count].sort().values) if len(order) >= _FEWEST else None
 
 
 def _shuffled(source: OpenDataset) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
 from typing_extensions import Unpack
 
 from unidiff.arguments import plain_arguments
@@ -18,10 +16,10 @@ from unidiff.conditioning.captions import Captions
 from unidiff.contrastive import NeuralContrastive
 from unidiff.data.base import Dataset
 from unidiff.denoiser import Denoiser
-from unidiff.errors import ParameterError, RecipeError
+from unidiff.errors import RecipeError, require
 from unidiff.guidance.clip import CLIPGuidance
-from unidiff.noise import Seeded
 from unidiff.noise_condition import NoiseCondition, Timestep
+from unidiff.noisy_network import NoisyNetwork
 from unidiff.objective.contrastive import InfoNCE
 from unidiff.objective.times import TimeSampling, UniformTimes
 from unidiff.process.base import Process
@@ -29,13 +27,10 @@ from unidiff.recipe.blueprint import Blueprint
 from unidiff.run.execute import Session
 from unidiff.run.load import LoadOptions, Run, load
 from unidiff.run.records import Report
-from unidiff.tasks.guide import GuideRun
-from unidiff.tasks.process_task import ProcessTask
+from unidiff.tasks.guide import TESTED, GuideRun, GuideTask
 from unidiff.training.settings import Training
 
 __all__ = ["ContrastiveReport", "ContrastiveRun", "ContrastiveTask", "load_contrastive"]
-
-_TESTED, _BATCH = 1000, 100  # samples of the test split, and of a batch
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class ContrastiveRun(GuideRun):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ContrastiveTask(ProcessTask[NeuralContrastive, PairEncoder]):
+class ContrastiveTask(GuideTask[NeuralContrastive, PairEncoder]):
     """Train a contrastive encoder. Its parameters are the top-level keys of its recipe.
 
     Args:
@@ -107,15 +102,14 @@ class ContrastiveTask(ProcessTask[NeuralContrastive, PairEncoder]):
 
     key: ClassVar[str] = "contrastive"
     noun: ClassVar[str] = "the training of a contrastive encoder"
+    model_class: ClassVar[type[NoisyNetwork]] = NeuralContrastive
     run_class: ClassVar[type[Run]] = ContrastiveRun
 
     def __post_init__(self) -> None:
-        self.process.require_scales()
-        self.times.check(self.process)
-        self.noise_condition.check(self.process)
         if self.training.batch < 2 * self.training.accumulate:
-            problem = f"a batch, or a part of one of {self.training.accumulate}, needs two pairs to tell apart"
-            raise ParameterError("training.batch", f"{problem}, got {self.training.batch}")
+            parts = "" if self.training.accumulate == 1 else f" in each of {self.training.accumulate} parts"
+            allowed = f"at least {2 * self.training.accumulate}, two pairs to tell apart{parts}"
+            require(False, "training.batch", self.training.batch, allowed)
         super().__post_init__()
 
     def conditions(self) -> Captions:
@@ -126,33 +120,22 @@ class ContrastiveTask(ProcessTask[NeuralContrastive, PairEncoder]):
         """InfoNCE; see `TrainingTask.loss`."""
         return InfoNCE(times=self.times)
 
-    def model(self, measured: Mapping[str, Tensor]) -> NeuralContrastive:
-        """The encoder with fresh weights; see `TrainingTask.model`."""
-        network = self.network.build(shape=self.data.shape)
-        return NeuralContrastive(self.process.with_measured(measured), network, self.noise_condition)
-
     def report(self, model: NeuralContrastive, session: Session) -> ContrastiveReport:
         """Retrieval on the test split, by time; see `TrainingTask.report`."""
-        process, test = model.process, self.data.open("test")
+        test = self.data.open("test")
         # In random order: of data in which copies follow one another, the first thousand would be a part of the kinds.
-        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(self.seed))[:_TESTED]
+        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(self.seed))[:TESTED]
         x, captions = test.examples(order)
         assert captions is not None
         different, own = captions.unique(dim=0, return_inverse=True)
-        device = next(model.parameters()).device
-        u0 = process.basis.forward(x)
-        eps = Seeded([self.seed])(u0[None])[0]
         found: tuple[dict[str, float], dict[str, float]] = ({}, {})
         with torch.no_grad():
-            texts = model.texts(caption=different.to(device)).cpu()
-            for t in (process.t_min, 0.1, 0.25, 0.5, 0.75):
-                u = process.perturb(u0, eps, process.level(t, u0)).to(u0.dtype).split(_BATCH)
-                session.poll()
-                parts = [model.images(part.to(device), process.level(t, part.to(device))).cpu() for part in u]
-                similar = torch.cat(parts) @ texts.T
+            texts = model.texts(caption=different.to(next(model.parameters()).device)).cpu()
+            for t, states in self.noisy(x, model, session):
+                similar = torch.cat([model.images(u, level).cpu() for u, level in states]) @ texts.T
                 right = similar.argmax(1) == own, own[similar.argmax(0)] == torch.arange(len(different))
                 for shares, rows in zip(found, right):
-                    shares[f"{t:g}"] = round(float(rows.double().mean()), 4)
+                    shares[t] = round(float(rows.double().mean()), 4)
         return ContrastiveReport(*session.trained(), len(different), *found)
 
 

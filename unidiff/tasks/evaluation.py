@@ -111,7 +111,7 @@ class EvaluationTask(ResultsTask):
         return (*(path for path in self.evaluate if Path(path).suffix != ".npy"), *own, *others)
 
     def check_named(self, reporter: Reporter, device: torch.device, allow_imports: bool) -> None:
-        """The runs, their data and conditions, the solvers and the features; see `ResultsTask.check_named`."""
+        """The runs, their data and conditions, the solvers and the features; see `Task.check_named`."""
         sets = open_sets(self, reporter, device, allow_imports)
         self._network(sets, device, allow_imports, reporter)
 

@@ -33,6 +33,7 @@ from unidiff.solver.spec import SolverSpec
 from unidiff.tasks.comparison_models import check_same_runs, described, read_runs
 from unidiff.tasks.evaluation_bits import bits_per_dim
 from unidiff.tasks.generation import Conditioned, GenerationRun
+from unidiff.text import count_of, rows_of
 
 if TYPE_CHECKING:
     from unidiff.tasks.evaluation import EvaluationTask
@@ -227,7 +228,7 @@ def _read_array(path: Path, shape: tuple[int, ...], count: int) -> tuple[Tensor,
     """The first samples of an array: floats in the range of the data, or uint8."""
     array = map_array(path, "evaluate")
     if tuple(array.shape[1:]) != shape or (array.dtype.kind != "f" and array.dtype != np.uint8):
-        expected = f"(N, {', '.join(map(str, shape))}), floats or uint8"
+        expected = f"{rows_of(shape)}, floats or uint8"
         raise DataError(f"{path} must hold samples {expected}, got {array.dtype} of shape {array.shape}.")
     _require_enough(path, len(array))
     values = torch.from_numpy(np.array(array[:count]))
@@ -246,4 +247,4 @@ def _read_array(path: Path, shape: tuple[int, ...], count: int) -> tuple[Tensor,
 
 def _require_enough(path: Path, count: int) -> None:
     if count < _FEWEST:
-        raise DataError(f"{path} has {count} samples; at least {_FEWEST} are needed.")
+        raise DataError(f"{path} has {count_of(count, 'sample')}; at least {_FEWEST} are needed.")

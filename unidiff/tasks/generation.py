@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from typing_extensions import Self, Unpack
 from unidiff import plot
 from unidiff.backbone.base import Backbone
 from unidiff.backbone.low_rank import LowRank
-from unidiff.condition.check import check_made, check_taken
+from unidiff.condition.check import check_made, check_taken, least_conditions
 from unidiff.condition.network import conditions_of
 from unidiff.conditioning.base import Conditioning, Examples
 from unidiff.conditioning.control import controls_of
@@ -89,6 +89,14 @@ class GenerationRun(Run):
         solution = draw(self.model, sampling or self.recipe.sampling, self.recipe.data, self.precision, **options)
         warn_if_not_finite(solution.x)
         return solution
+
+    def plot(self) -> Any:
+        """See `Run.plot`."""
+        sampling = replace(self.recipe.sampling, count=min(16, self.recipe.sampling.count))
+        cond = least_conditions(self.model, sampling.count)
+        with suppress(DataError):
+            cond |= self.conditioned(sampling.count).in_turn(sampling.count)
+        return self.sample(sampling, **cond).plot()
 
     def own_conditions(self, source: OpenDataset, rows: Tensor) -> Examples:
         """The conditions that these samples of opened data have themselves, none dropped.
@@ -172,6 +180,8 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
                 component.check(self.process)
         check_additions(self)
         super().__post_init__()
+        if self.low_rank is not None or self.control is not None:
+            self.sketch()  # an error about them has their key
         if (acceleration := self.sampling.acceleration) is not None:
             with inside("sampling", self.sampling):
                 acceleration.check_process(self.process)
@@ -201,21 +211,12 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
 
     def run(self, directory: Path, reporter: Reporter, **options: Unpack[Options]) -> TrainingOutcome | None:
         """See `TrainingTask.run`; the file of a coupling must be there before any data are read."""
-        with self._coupled():
+        with inside("objective", self.objective):
             self.objective.coupling.check_shape(self.data.shape)
         if self.sampling.acceleration is not None:
             with inside("sampling", self.sampling):
                 self.sampling.acceleration.check_device(resolve_device(options.get("device", "auto")))
         return super().run(directory, reporter, **options)
-
-    @contextmanager
-    def _coupled(self) -> Iterator[None]:
-        """Name the key of a coupling in an error about its file."""
-        try:
-            with inside("objective", self.objective):
-                yield
-        except DataError as error:
-            raise type(error)(f"objective.coupling.{error}") from error
 
     def conditions(self) -> Conditioning | None:
         """See `TrainingTask.conditions`; those of the control branches are the last."""
@@ -259,7 +260,7 @@ class Generation(ProcessTask[NeuralDenoiser, Backbone]):
     def check_data(self, source: OpenDataset) -> None:
         """See `TrainingTask.check_data`."""
         super().check_data(source)
-        with self._coupled():
+        with inside("objective", self.objective):
             self.objective.coupling.check_data(source)
         cond = examples(self, 1).cond  # of the test split, perhaps: a missing one is reported now
         check_made(cond, conditions_of(self.sketch()))

@@ -23,6 +23,7 @@ from unidiff.run.load import draw
 from unidiff.run.records import Report
 from unidiff.solver.finite import not_finite
 from unidiff.solver.sample import Sampling
+from unidiff.text import count_of
 from unidiff.training.device import arithmetic
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class GenerationReport(Report):
     def rows(self) -> dict[str, str | None]:
         """See `Report.rows`."""
         return {
-            "sampling": f"{self.sampling_seconds:.0f} s, {self.nfe} evaluations per sample",
+            "sampling": f"{self.sampling_seconds:.0f} s, {count_of(self.nfe, 'evaluation')} per sample",
             "errors": None if self.errors is None else str(self.errors),
             "samples": self.samples,
             "frames": self.frames,

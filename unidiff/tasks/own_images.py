@@ -49,7 +49,7 @@ class ImageSurvey:
     def text(self) -> str:
         """In a sentence."""
         names = ", ".join(self.classes[:5]) + ", ..." * (len(self.classes) > 5)
-        where = f"{len(self.classes)} classes ({names})" if self.classes else "no classes"
+        where = f"{len(self.classes)} class{'es' * (len(self.classes) > 1)} ({names})" if self.classes else "no classes"
         kind = "grey" if self.grey else "colour"
         parts = f" ({self.count} to train on, {self.held_out} held out)" if self.held_out else ""
         images = f"{self.count + self.held_out} {kind} images{parts}"

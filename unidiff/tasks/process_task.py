@@ -50,7 +50,10 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
         try:
             needed = {} if conditions is None else conditions.network(self.data, written)
         except ParameterError as error:
-            raise ParameterError(error.parameter.replace("backbone", self.key), error.problem) from error
+            where = error.parameter.replace("backbone", self.key)
+            if where == "conditioning" and not hasattr(self, where):  # the task itself asks it of the data
+                where = "data"
+            raise ParameterError(where, error.problem) from error
         made = () if conditions is None else conditions.made(self.data)
         of = {"classes": ("label",), "image": ("image",)}
         of["conditions"] = tuple(condition.name for condition in written.get("conditions") or ())
@@ -64,7 +67,7 @@ class ProcessTask(TrainingTask[M], Generic[M, N]):
         object.__setattr__(self, self.key, Blueprint(self.network.kind, {**written, **needed}))
         with inside(self.key, self.network):
             try:
-                self.count_weights()
+                self.network.count(shape=self.data.shape)
             except ParameterError as error:
                 if error.parameter != "shape":
                     raise

@@ -31,6 +31,11 @@ class SampleConditions:
         cond: Conditions of other names: a number or a list, or the words of a caption; or a list of such values, which
             samples take in turn.
         negative: Conditions that guidance leads away from, in place of the null ones: one value each.
+        control: ControlNets for a pipeline of diffusers, folders or OWNER/NAME, whose images are the conditions
+            `control`, `control_2`, ...
+        control_scale: Scale of the control branches, one for all or one for each; empty for 1.
+        refiner: A pipeline of diffusers that takes over near the data; null for none.
+        refiner_from: The share of noisy times, from 0 to 1, that is the refiner's; null for 0.2.
     """
 
     classes: tuple[int | str, ...] = ()
@@ -44,6 +49,10 @@ class SampleConditions:
     mask: Path | None = None
     cond: dict[str, Any] = field(default_factory=dict)
     negative: dict[str, Any] = field(default_factory=dict)
+    control: tuple[str, ...] = ()
+    control_scale: tuple[float, ...] = ()
+    refiner: str | None = None
+    refiner_from: float | None = None
 
     def __post_init__(self) -> None:
         if self.classifier is not None and self.weaker is not None:
@@ -62,6 +71,12 @@ class SampleConditions:
             if getattr(self, parameter) and name in self.cond:
                 raise ParameterError(f"cond.{name}", f"`{parameter}` chooses it too. Leave one of them out.")
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What is loaded with the model, by name: those of the last four that are set."""
+        names = ("control", "control_scale", "refiner", "refiner_from")
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, ())}
+
     def facts(self) -> dict[str, Any]:
         """As plain values, for a file of results; those that came later only if they are set."""
         later = {name: getattr(self, name) for name in ("weaker", "interval", "rescale", "threshold")}
@@ -74,5 +89,6 @@ class SampleConditions:
             **{name: value for name, value in later.items() if value is not None},
             **{f"cond.{name}": value for name, value in self.cond.items()},
             **{f"negative.{name}": value for name, value in self.negative.items()},
+            **self.parts,
         }
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}

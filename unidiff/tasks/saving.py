@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from unidiff.arguments import plain_arguments
+from unidiff.backbone.low_rank import low_rank_layers
 from unidiff.conditioning.base import Conditioning
 from unidiff.data.base import Dataset
 from unidiff.data.unavailable import Unavailable
@@ -88,7 +89,12 @@ def save(
         noise_condition=model.noise_condition,
     )
     weights = {name: value.detach() for name, value in network.state_dict().items()}
+    if broken := next((name for name, value in weights.items() if not bool(value.isfinite().all())), None):
+        raise ParameterError("model", f"its weight {broken!r} has NaN or infinity. Train it again, with a smaller lr.")
     expected = {name: value.shape for name, value in task.sketch().state_dict().items()}
+    if low_rank_layers(network):
+        remedy = "Merge them into the weights first, with merge_low_rank(model.backbone) of unidiff.backbone.low_rank"
+        raise ParameterError("model", f"its network has changes of low rank. {remedy}.")
     if {name: value.shape for name, value in weights.items()} != expected:
         remedy = f"Save the network as it was built, for {data}."
         raise ParameterError("model", f"its weights are not those of a new {type(network).__name__}. {remedy}")

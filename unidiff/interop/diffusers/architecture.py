@@ -106,9 +106,9 @@ def architecture_of(network: nn.Module) -> Architecture:
     architecture = _ARCHITECTURES.get(type(network))
     if architecture is None:
         supported = " and ".join(cls.__name__ for cls in _ARCHITECTURES)
-        raise ParameterError(
-            "network", f"diffusers has no equivalent of {type(network).__name__}, only of {supported}."
-        )
+        problem = f"diffusers has no equivalent of {type(network).__name__}, only of {supported}"
+        remedy = " Export the run of its `start`, the network without the branches." * hasattr(network, "branches")
+        raise ParameterError("network", f"{problem}.{remedy}")
     if others := [condition.name for condition in conditions_of(network) or () if condition.name != "label"]:
         problem = f"diffusers' {architecture.name} has no {others[0]} condition, as this network needs."
         raise ParameterError("network", problem)

@@ -12,6 +12,7 @@ from typing import Any
 from unidiff._version import __version__
 from unidiff.reading import Unreadable, read_bytes, read_json
 from unidiff.tasks.generation import GenerationRun
+from unidiff.text import count_of
 
 __all__ = ["CARD", "PICTURE", "model_card", "picture"]
 
@@ -70,10 +71,10 @@ def _facts(run: GenerationRun) -> list[tuple[str, str]]:
         ("samples", f"of shape {recipe.data.decoded_shape}"),
         ("conditions", ", ".join(own.name for own in run.denoiser.conditions or ()) or "none"),
         ("solver", f"{recipe.sampling.solver!r}, {recipe.sampling.grid_for(recipe.process)!r}"),
-        ("trained for", f"{run.step:,} steps, batches of {recipe.training.batch}"),
+        ("trained for", f"{count_of(run.step, 'step')}, batches of {recipe.training.batch}"),
     ]
     if data is not None:
-        facts.append(("data", f"{data.name}, {data.count:,} samples, {data.checksum}"))
+        facts.append(("data", f"{data.name}, {count_of(data.count, 'sample')}, {data.checksum}"))
         facts += [("note", data.stand_in)] if data.stand_in else []
     for key, title in (("training_seconds", "seconds"), ("loss", "final loss"), ("device", "device"), ("seed", "seed")):
         if entries.get(key) is not None:

@@ -16,8 +16,9 @@ from unidiff.codec.codec import Autoencoder
 from unidiff.codec.folder import codec_folder, load_codec, read_layout
 from unidiff.conditioning.base import Examples
 from unidiff.data.base import Dataset, OpenDataset
+from unidiff.data.unavailable import Unavailable
 from unidiff.denoiser import Denoiser
-from unidiff.errors import DataError, RunError
+from unidiff.errors import RunError
 from unidiff.files import digest, digest_of
 from unidiff.grid import Grid
 from unidiff.interop.diffusers.control import kept_controls
@@ -41,28 +42,20 @@ _STEPS = 50  # of the scheduler's own times, where these are used
 
 
 @dataclass(frozen=True)
-class PipelineImages(Dataset):
+class PipelineImages(Unavailable):
     """The samples of a model of which nobody here knows what it was trained on.
 
     Args:
         folder: Where the model was saved, for messages.
-        size: Shape of a sample of its network.
     """
 
-    folder: str
-    size: tuple[int, ...]
-
-    unknown: ClassVar[bool] = True
+    folder: str = field(kw_only=True)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """See `Dataset.shape`."""
-        return tuple(self.size)
-
-    def open(self, split: str = "train") -> OpenDataset:
-        """Raises a DataError: there are no data."""
+    def reason(self) -> str:
+        """See `Unavailable.reason`."""
         problem = "this model does not tell what data it was trained on"
-        raise DataError(f"{self.folder}: {problem}. Use it from Python, with samples of your own.")
+        return f"{self.folder}: {problem}. Use it from Python, with samples of your own."
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class PipelineLatents(PipelineImages):
     def decoded_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the images."""
         layout = read_layout(codec_folder(self.folder))
-        return (layout.channels, *(side * layout.factor for side in self.size[1:]))
+        return (layout.channels, *(side * layout.factor for side in self.shape[1:]))
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -243,7 +236,7 @@ def _data(folder: Path, shape: tuple[int, ...]) -> Dataset:
     coded = any(os.path.isfile(folder / part / "config.json") for part in ("vae", "vqvae"))
     if coded and read_layout(codec_folder(str(folder))).latent_channels != shape[0]:
         coded = False  # of an export, whose codec only unfolds what its network folds
-    return (PipelineLatents if coded else PipelineImages)(str(folder), shape)
+    return (PipelineLatents if coded else PipelineImages)(shape, folder=str(folder))
 
 
 def _own_grid(folder: Path, model: Denoiser, recipe: PipelineRecipe) -> Callable[[int], Grid] | None:

@@ -15,6 +15,7 @@ from unidiff.errors import RunError, require, require_whole
 from unidiff.grid import Grid
 from unidiff.interop.diffusers.scheduler import made, modernized, read_scheduler
 from unidiff.process.base import Process
+from unidiff.text import count_of
 
 __all__ = ["Timesteps", "timesteps_of"]
 
@@ -67,7 +68,7 @@ def timesteps_of(config: Mapping[str, Any], steps: int, place: str, **options: A
         require(len(times) == steps, "steps", steps, f"as many as its times, {len(times)}")
         return Timesteps(tuple(times))
     except (ValueError, IndexError, ZeroDivisionError) as error:  # a ParameterError is a ValueError
-        raise RunError(f"{place}: {name} has no times for {steps} steps ({error}).") from error
+        raise RunError(f"{place}: {name} has no times for {count_of(steps, 'step')} ({error}).") from error
 
 
 def _step_starts(name: str, timesteps: Tensor) -> Tensor:

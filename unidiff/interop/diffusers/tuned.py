@@ -60,7 +60,7 @@ class Pretrained(Backbone):
         require(tuple(inner.shape) == tuple(shape), "shape", tuple(shape), f"that of its samples, {inner.shape}")
         own = inner.classes
         if classes is not None and (own is None or classes > own):
-            has = "no classes" if own is None else f"{own} classes"
+            has = "no classes" if own is None else f"{own} class{'es' * (own > 1)}"
             raise ParameterError("classes", f"the network in {folder} has {has}, got {classes}")
         super().__init__(shape, conditions=inner.conditions, learned_variance=inner.learned_variance)
         model = scheduler_of(place)
