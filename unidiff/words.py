@@ -29,7 +29,7 @@ def how_drawn(solver: Any, grid: Any, steps: int, seed: int) -> str:
     """
     name, values = _name(grid).removesuffix(" Grid"), _values(grid, without="steps")
     own = f" ({', '.join(values)})" if values else ""
-    return f"{in_words(solver)}, on the {name} grid{own} of {steps} step{'s' * (steps != 1)}; seeds from {seed}"
+    return f"{in_words(solver)}, on the {name} grid{own} of {count_of(steps, 'step')}; seeds from {seed}"
 
 
 def _name(part: Any) -> str:

@@ -20,7 +20,7 @@ ORDER = [
     "process",
     "prediction noise_condition parameterization",
     "condition denoiser function_denoiser rescheduled counted split velocity",
-    "exact classifier contrastive divergence",
+    "exact classifier contrastive noisy_network divergence",
     "objective",
     "backbone",
     "guidance",
