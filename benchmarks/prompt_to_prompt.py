@@ -55,9 +55,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run of captioned_digits")
     parser.add_argument("--out", type=Path, default=Path("prompt_to_prompt"), help="folder of the figure")
-    parser.add_argument("--count", type=int, default=200, help="captions")
+    parser.add_argument("--count", type=int, default=60, help="captions")
     parser.add_argument("--scale", type=float, default=2.0, help="of classifier-free guidance")
-    parser.add_argument("--until", type=float, nargs="*", default=[0.8, 0.5, 0.2, 0.0], help="times")
+    parser.add_argument("--until", type=float, nargs="*", default=[0.8, 0.5, 0.2], help="times")
+    parser.add_argument("--shown", type=float, default=0.5, help="the time of the figure, one of --until")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     run = ud.load(options.run, device="cpu")
@@ -92,7 +93,7 @@ def main() -> None:
             drawing = ink_amount(x, edited)[good] - ink_amount(source, captions)[good]
             print(f"| {name} | {way} | {right.mean():.0%} | {rms(drawing)} | {rms((x - source)[good])} |", flush=True)
     print(f"pairs whose first sample is right: {int(good.sum())} of {len(good)}")
-    best = list(ways)[-1]
+    best = f"shared above t = {options.shown:g}"
     shown = range(10)
     table = [
         (f"{name}, {label}", [(cells[way][i : i + 1].clamp(-1, 1), "") for i in shown])

@@ -101,22 +101,22 @@ def main() -> None:
     print("|---" * 4 + "|")
     real = {on: painted(amount[digit == 7][: options.each], ORANGE, ground(on)) for on in GROUNDS}
     line("images of a seven", real, (7,), ORANGE)
-    before = {on: drawn(longer, "orange", others, on) for on in GROUNDS}
-    line(f"before, which is {options.like}", before, others, ORANGE)
+    before = {on: drawn(run.denoiser, options.like, others, on) for on in GROUNDS}
+    line(f"{options.like}, which the word began as", before, others, ORANGE)
     seen = {on: drawn(learned, "orange", SEEN, on) for on in GROUNDS}
     line("orange, digits that were seen", seen, SEEN, ORANGE)
     unseen = {on: drawn(learned, "orange", others, on) for on in GROUNDS}
     line("orange, the other digits", unseen, others, ORANGE)
     new_ground = {on: drawn(learned, "orange", others, on) for on in ("green",)}
     line("orange, the other digits on green, a ground that was not seen", new_ground, others, ORANGE)
-    for name, model in (("before", run.denoiser), ("after", learned)):
-        own = {on: drawn(model, "red", others, on) for on in GROUNDS}
-        line(f"red, {name}", own, others, COLOURS[0])
+    after = {on: drawn(learned, options.like, others, on) for on in GROUNDS}
+    same = all(torch.equal(after[on], before[on]) for on in GROUNDS)
+    print(f"samples of {options.like} before and after are the same, bit for bit: {same}")
     cells = [
         [(x[options.each * place : options.each * place + 1].clamp(-1, 1), "") for place in range(len(others))]
         for x in (before["blue"], *unseen.values(), new_ground["green"])
     ]
-    names = [f"before, on blue ({options.like})", *(f"learned, on {on}" for on in GROUNDS), "learned, on green"]
+    names = [f"{options.like}, on blue", *(f"learned, on {on}" for on in GROUNDS), "learned, on green"]
     note = "The word orange, learned from threes and fives, said of the other digits."
     plot.save_table(cells, names, [*map(str, others)], options.out / "textual_inversion.png", note)
 
