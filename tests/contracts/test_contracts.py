@@ -343,7 +343,7 @@ def test_backbones_map_pixels_to_pixels(cls):
         assert out.shape == x.shape
         assert out.dtype == x.dtype
         out.square().sum().backward()
-        with pytest.raises(ParameterError, match="(unconditional|conditioned on tokens), but was passed label"):
+        with pytest.raises(ParameterError, match=r"(unconditional|conditioned on tokens), but was passed label"):
             network(x, torch.zeros(2), label=torch.zeros(2))
         # Any backbone makes a denoiser, and a sample.
         denoiser = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), network)
