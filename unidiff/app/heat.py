@@ -103,8 +103,9 @@ def figures(flow: Flow, renormalised: bool = True) -> list[Figure]:
     leading = sorted(shares.amax(0).topk(min(_DRAWN, shares.shape[1])).indices.tolist())
     for number, k in enumerate(leading):
         shares_ax.plot(times, shares[:, k], label=f"k = {k + 1}", **look(number, len(times)))
-    shares_ax.set(xlabel="t", ylabel="share", xscale="log", ylim=(0, 1), title="shares of the gradient energy")
-    shares_ax.legend(handlelength=1.8, fontsize=7)
+    shares_ax.set(xlabel="t", ylabel="share", xscale="log", title="shares of the gradient energy")
+    shares_ax.set(ylim=(0, 1.42), yticks=[0, 0.25, 0.5, 0.75, 1])  # curves leave no place for the legend below 1
+    shares_ax.legend(loc="upper center", ncols=3, handlelength=2.2, columnspacing=1, fontsize=8)
     r_ax.plot(times, flow.r[2:], color=COLOURS[0])
     r_ax.set(xlabel="t", ylabel="r(t)", xscale="log", yscale="log", title="multiplier r(t)")
     for ax in (shares_ax, r_ax):

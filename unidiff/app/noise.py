@@ -45,21 +45,21 @@ class Noised:
         """Root mean square difference between the guess and the sample."""
         return rms(self.x0_hat, self.x0)
 
-    def figure(self) -> Figure:
-        """The three side by side, the noisy one with its values shrunk into [-1, 1]."""
+    def figures(self) -> list[Figure]:
+        """One of each, the noisy one with its values shrunk into [-1, 1]."""
         shrunk = self.u / float(self.u.abs().max().clamp(min=1.0))
         titles = ("data $x_0$", "noisy $u_t$", "guess E[$x_0$ | $u_t$]")
         states = (self.x0, shrunk, self.x0_hat)
         if self.x0.ndim <= 2:
-            return plot.save_table([[(x, "") for x in states]], [""], [*map(plot.Formula, titles)], None)
+            return [plot.save_table([[(x, "") for x in states]], [""], [*map(plot.Formula, titles)], None)]
         with plot.style():
-            drawn, axes = plot.new_figure(len(states), (7.2, 2.7))
-            for ax, x, title in zip(axes, states, titles):
+            panels, axes = zip(*(plot.new_figure(1, (2.4, 2.7)) for _ in states))
+            for (ax,), x, title in zip(axes, states, titles):
                 ax.imshow(plot.sample_images(x)[0], cmap="gray")
                 ax.set(title=title, xticks=[], yticks=[])
                 ax.grid(visible=False)
                 ax.spines[:].set_visible(False)
-        return drawn
+        return list(panels)
 
     def words(self) -> str:
         """The coefficients at this time, and the error of the guess."""

@@ -125,7 +125,8 @@ def _noise(gr: Any, explored: samples.Explored, blocks: Any) -> None:
     @answered
     def draw(t: float, index: float, seed: float) -> Iterator[Markup]:
         state = noise.noised(explored, int(index), t, int(seed))
-        yield picture([state.figure()], "data, noisy data and the guess of the model", state.words())
+        alt = "data, noisy data and the guess of the model"
+        yield picture(state.figures(), alt, state.words(), least="10rem")
 
     _live(gr, blocks, draw, [t, index, seed], shown)
 

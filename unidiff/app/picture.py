@@ -18,10 +18,10 @@ __all__ = ["complaint", "picture", "png"]
 
 # Side by side where the page is wide enough for their text, below each other elsewhere, on white in the dark too.
 _PANELS = (
-    "display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0.5rem; padding: 0.5rem; "
-    "border-radius: 4px; background: white"
+    "display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, {least}), 1fr)); align-items: start; "
+    "gap: 0.5rem; padding: 0.5rem; border-radius: 4px; background: white; max-width: {most}"
 )
-_PANEL = "flex: 1 1 20rem; min-width: 0; max-width: 100%; height: auto"
+_PANEL = "width: 100%; height: auto"
 
 
 def png(figure: Figure) -> bytes:
@@ -31,10 +31,18 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def picture(panels: Sequence[Figure], alt: str, *words: str, width: str = "100%") -> Markup:
-    """Figures, described by `alt`, with a paragraph for each of some words below them, at most of a width in CSS."""
+def picture(panels: Sequence[Figure], alt: str, *words: str, width: str = "100%", least: str = "20rem") -> Markup:
+    """Figures beside and below each other, with a paragraph for each of some words below them.
+
+    Args:
+        panels: The figures.
+        alt: What they show.
+        *words: The paragraphs.
+        width: Of all of them at most, in CSS.
+        least: Width of one figure at least, if the page is no narrower.
+    """
     images = (image_element(png(panel), alt, style=_PANEL) for panel in panels)
-    shown = element("div", *images, style=f"{_PANELS}; max-width: {width}")
+    shown = element("div", *images, style=_PANELS.format(least=least, most=width))
     return element("div", shown, *(element("p", text) for text in words), class_="picture")
 
 

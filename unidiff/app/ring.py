@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -117,6 +117,7 @@ def _flow(process: str, seed: int, count: int) -> Flow:
 def figures(process: str, t: float, drawn: Paths) -> list[Figure]:
     """The score field at time t, with the states of samples at about that time, and the paths of the samples."""
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
 
     exact = model(process)
     side = torch.linspace(-_REACH, _REACH, _ARROWS, dtype=torch.float64)
@@ -129,7 +130,9 @@ def figures(process: str, t: float, drawn: Paths) -> list[Figure]:
     drawing = left.quiver(
         *points.T.numpy(), *arrows.T, size.numpy(), cmap="viridis", norm=LogNorm(), scale=_ARROWS * 1.3, width=0.004
     )
-    panels[0].colorbar(drawing, ax=left, label="length of the score", location="bottom")
+    ticks: dict[str, Any] = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "%g"}
+    bar = panels[0].colorbar(drawing, ax=left, label="length of the score", location="bottom", shrink=0.85, **ticks)
+    bar.minorticks_off()
     near = min(drawn.solution.path, key=lambda state: abs(state.t - t))
     left.scatter(*near.u.T.numpy(), s=14, color=COLOURS[1], edgecolors="white", linewidths=0.5, zorder=3)
     left.set_title(f"score at t = {t:.2f}")
