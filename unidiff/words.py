@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["in_words"]
+__all__ = ["how_drawn", "in_words"]
 
 
 def in_words(part: Any) -> str:
@@ -16,8 +16,26 @@ def in_words(part: Any) -> str:
     `DDIM(eta=0.5)` is "DDIM, eta 0.5", `Tapered()` is "Tapered, 50 steps", and of a long sequence the length is given:
     "Polygon, 6 vertices".
     """
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(part).__name__)
-    return ", ".join([name, *(_said(field.name, getattr(part, field.name)) for field in _changed(part))])
+    return ", ".join([_name(part), *_values(part)])
+
+
+def how_drawn(solver: Any, grid: Any, steps: int, seed: int) -> str:
+    """Which solver drew samples on which grid of how many steps, and the first seed, in words.
+
+    `Ancestral(variance_interpolation=0.0)` on `Native()` is "Ancestral, variance interpolation 0, on the Native grid of
+    500 steps; seeds from 0".
+    """
+    name, values = _name(grid).removesuffix(" Grid"), _values(grid, without="steps")
+    own = f" ({', '.join(values)})" if values else ""
+    return f"{in_words(solver)}, on the {name} grid{own} of {steps} step{'s' * (steps != 1)}; seeds from {seed}"
+
+
+def _name(part: Any) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(part).__name__)
+
+
+def _values(part: Any, without: str = "") -> list[str]:
+    return [_said(field.name, getattr(part, field.name)) for field in _changed(part) if field.name != without]
 
 
 def _said(name: str, value: Any) -> str:

@@ -379,6 +379,19 @@ def test_a_caption_names_a_part_in_words():
     assert {in_words(part): part for part in said.values()} == said
 
 
+@pytest.mark.parametrize(
+    ("solver", "grid", "caption"),
+    [
+        (ud.Ancestral(0.0), ud.Native(), "Ancestral, variance interpolation 0, on the Native grid of 500 steps"),
+        (ud.DDIM(), ud.Karras(1, rho=5), "DDIM, on the Karras grid (rho 5) of 1 step"),
+        (ud.Euler(), ud.FixedGrid((0.5,)), "Euler, on the Fixed grid (interior 0.5) of 3 steps"),
+        (ud.Euler(), None, "Euler, on the Tapered grid of 50 steps"),
+    ],
+)
+def test_how_samples_were_drawn_is_said_in_words(solver, grid, caption):
+    assert ud.Sampling(solver, grid, seed=7).in_words(ud.DDPM(500)) == f"{caption}; seeds from 7"
+
+
 def test_samples_are_cut_out_of_figures_of_older_runs():
     """Which enlarged 28x28 pixels by 2 instead of 3, and were 320 dots wide at least."""
     sheet = Image.new("RGB", (320, 3 * 58 + 2 + 26), "white")

@@ -43,6 +43,7 @@ def edit(
     session.write(
         functools.partial(sdedit, session.denoiser, encoded, spread, solver, latent=data.coded),
         [x0],
-        f"image, then edits of strength {strength:g} ({solver!r})",
+        solver,
+        f"image, then edits of strength {strength:g}",
         {"strength": strength, "map": strengths and str(strengths)},
     )

@@ -22,6 +22,7 @@ from unidiff.cli.output import OutputOptions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import RunError, RunFailed, require_whole
 from unidiff.files import save_new, whole_file
+from unidiff.solver.base import Solver
 from unidiff.solver.sample import Solution
 from unidiff.tasks.generation import GenerationRun
 from unidiff.training.device import arithmetic
@@ -73,10 +74,15 @@ class EditSession:
         return next(self.denoiser.parameters()).device
 
     def write(
-        self, draw: Callable[..., Solution], images: Sequence[Tensor], caption: str, facts: Mapping[str, Any]
+        self,
+        draw: Callable[..., Solution],
+        images: Sequence[Tensor],
+        solver: Solver,
+        caption: str,
+        facts: Mapping[str, Any],
     ) -> None:
         """Draw in batches, write the images, (C, *sizes), followed by the samples, and print what was done."""
-        sampling, data = self.run.recipe.sampling, self.run.recipe.data
+        sampling, data = dataclasses.replace(self.run.recipe.sampling, solver=solver), self.run.recipe.data
         started = time.perf_counter()
         with Console() as console, arithmetic(self.run.precision, self.device):
             solution = draw(
@@ -92,7 +98,7 @@ class EditSession:
         chosen = sample_conditions(options.guidance, options.images, split_conditions(options.overrides)[1])
         result |= {**chosen.facts(), **facts, "count": sampling.count, "nfe": solution.nfe}
         result["seconds"] = round(time.perf_counter() - started, 2)
-        title = f"{options.run.absolute().name}: {caption}, seeds from {sampling.seed}."
+        title = f"{options.run.absolute().name}: {caption}. {sampling.in_words(self.run.recipe.process)}."
         shown = torch.cat([torch.stack(list(images)), x])
         write_samples(x, shown, title, options.output, self.folder, result, options.as_json)
 

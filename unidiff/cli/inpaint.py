@@ -49,6 +49,7 @@ def inpaint(
     session.write(
         functools.partial(complete, session.denoiser, x0.to(session.device), ~free.to(session.device), solver),
         [x0, torch.where(free, 0.0, x0)],
-        f"image, what was kept, then samples ({solver!r})",
+        solver,
+        "image, what was kept, then samples",
         {"mask": str(region), "repeats": repeats},
     )

@@ -97,8 +97,7 @@ def sample(
                 truth = examples.truth.repeat_interleave(each, 0)
                 error = errors(loaded.denoiser, conditioning, sampling, cond, truth, x, loaded.precision)
         seconds = time.perf_counter() - started
-    grid = sampling.grid_for(loaded.recipe.process)
-    title = f"{run.absolute().name}. {sampling.solver!r}, {grid!r}, seeds from {sampling.seed}."
+    title = f"{run.absolute().name}. {sampling.in_words(loaded.recipe.process)}."
     title += f" Classes {', '.join(map(str, labels))}." * bool(labels)
     title += "".join(f" {name} = {value}." for name, value in named.items())
     title += f" Guidance {guidance.guidance:g}." if guidance.guidance is not None else ""

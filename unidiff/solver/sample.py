@@ -28,6 +28,7 @@ from unidiff.solver.finite import warn_if_not_finite
 from unidiff.solver.gradients import optional_gradients
 from unidiff.solver.request import check_request
 from unidiff.solver.spec import SolverSpec, named, solver_and_grid
+from unidiff.words import how_drawn
 
 __all__ = ["DEFAULT_SOLVER", "Sampling", "Solution", "draw_samples", "sample"]
 
@@ -96,6 +97,11 @@ class Sampling(PlainArguments):
     def grid_for(self, process: Process) -> Grid:
         """The grid, or the default one of this process."""
         return self.grid or default_grid(process)
+
+    def in_words(self, process: Process) -> str:
+        """Solver, grid and seeds for a caption, such as "DDIM, on the Tapered grid of 50 steps; seeds from 0"."""
+        grid = self.grid_for(process)
+        return how_drawn(self.solver, grid, len(grid.times(process)) - 1, self.seed)
 
     def drawn_with(self, process: Process, solver: str | None, steps: int | None) -> Sampling:
         """With another solver, as for `SolverSpec.of`, or number of steps; one that names no grid keeps this one.

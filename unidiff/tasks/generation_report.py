@@ -24,7 +24,6 @@ from unidiff.run.records import Report
 from unidiff.solver.finite import not_finite
 from unidiff.solver.sample import Sampling
 from unidiff.training.device import arithmetic
-from unidiff.words import in_words
 
 if TYPE_CHECKING:
     from unidiff.tasks.generation import Generation
@@ -182,6 +181,5 @@ def examples(recipe: Generation, count: int) -> Examples:
 
 def caption(title: str, sampling: Sampling, process: Process, source: OpenDataset) -> str:
     """A title with solver, grid, seeds and, where there is one, the stand-in."""
-    solver, grid = in_words(sampling.solver), in_words(sampling.grid_for(process))
-    text = f"{title}. Solver: {solver}; grid: {grid}; seeds from {sampling.seed}."
+    text = f"{title}. {sampling.in_words(process)}."
     return f"{text}\n{source.stand_in}" if source.stand_in else text
