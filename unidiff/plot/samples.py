@@ -49,7 +49,7 @@ def save_samples(x: Tensor, path: str | Path | None, caption: str = "", columns:
 
     Images (N, C, H, W) and signals (N, C, L) are a grid, volumes and videos (N, C, D, H, W) a row of slices or frames
     each, points (N, 2) a scatter plot, other vectors histograms. A signal is drawn as a curve above its spectrum. Small
-    images are enlarged pixel by pixel: each stays one square.
+    images are enlarged pixel by pixel: each stays one square, of fewer pixels in a wide grid.
 
     Args:
         x: Samples; images in [-1, 1] (values outside are clipped).
@@ -68,7 +68,8 @@ def save_samples(x: Tensor, path: str | Path | None, caption: str = "", columns:
         x, columns = x[:, :, some].transpose(1, 2).flatten(0, 1), len(some)
     elif x.ndim == 3:
         caption += f"\nCurves above amplitude spectra from 0 to {x.shape[2] // 2} periods."
-    return draw_sheet([[Cell.of(_tile(_images(x), columns))]], path, caption, narrowest=_NARROWEST)
+    sheet = _tile(_images(x), columns, large=_large(columns or math.ceil(math.sqrt(len(x)))))
+    return draw_sheet([[Cell.of(sheet)]], path, caption, narrowest=_NARROWEST)
 
 
 def save_strip(
@@ -152,9 +153,8 @@ def save_table(
     # One window for all panels, about the last column, which shows the truth where there is one.
     reach = 1.3 * float(points[-1].nan_to_num(0.0, 0.0, 0.0).abs().quantile(0.99).clamp(min=0.1)) if points else 1.0
 
-    # Images of a wide table are smaller, so that it is no wider than a page.
     most = max((min(len(cell[0]), _SHOWN.get(cell[0].ndim, 1)) for line in cells for cell in line if cell), default=1)
-    large = max(_LARGE // 3, min(_LARGE, _PAGE // (len(columns) * math.ceil(math.sqrt(most)))))
+    large = _large(len(columns) * math.ceil(math.sqrt(most)))
 
     def drawn(cell: tuple[Tensor, str] | None) -> Cell | None:
         if cell is None:
@@ -240,6 +240,11 @@ def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP, large: int = _
     return sheet
 
 
+def _large(across: int) -> int:
+    """Pixels up to which small images are enlarged, so many beside each other: so that they are no wider than a page."""
+    return max(_LARGE // 3, min(_LARGE, _PAGE // across))
+
+
 def _zoom(height: int, width: int, large: int = _LARGE) -> int:
     """The factor that enlarges small images."""
     return max(1, large // max(height, width))
@@ -265,7 +270,7 @@ def cut_samples(sheet: Image.Image, shape: Sequence[int], count: int, most: int)
         most: How many to cut out.
     """
     columns = math.ceil(math.sqrt(count))
-    for large, narrowest in ((_LARGE, _NARROWEST), _BEFORE):
+    for large, narrowest in ((_large(columns), _NARROWEST), (_LARGE, _NARROWEST), _BEFORE):
         sizes = []
         if len(shape) in (2, 3):
             height, width = _images(torch.zeros(1, *shape)).shape[2:]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from unidiff.plot.appearance import POINTS, import_matplotlib, shown, style
-from unidiff.plot.figure import empty_figure, write_figure
+from unidiff.plot.figure import PAGE, empty_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ __all__ = ["Cell", "draw_sheet", "with_words"]
 _DPI = 128
 _LINE = round(1.3 * POINTS / 72 * _DPI)  # pixels from one line of text to the next
 _LETTER = 9.0  # pixels of a letter, about
+_SMALLEST = 7.5  # points of text where a sheet is shrunk to the width of a page
 _BETWEEN = 10  # pixels between cells of a table
 _ROW_NAME = 26  # letters in a line of a row's name
 
@@ -50,7 +51,7 @@ def draw_sheet(
     inner: Sequence[str] = (),
     narrowest: int = 0,
 ) -> Figure:
-    """Draw rows of cells.
+    """Draw rows of cells; of a sheet that is wider than a page the text is larger.
 
     Args:
         cells: Row after row, of one length; None leaves a place empty.
@@ -66,24 +67,26 @@ def draw_sheet(
     """
     widths = [max([cell.size[0] for row in cells if (cell := row[at])], default=1) for at in range(len(cells[0]))]
     heights = [max([cell.size[1] for cell in row if cell], default=1) for row in cells]
-    titles = [_broken(title, width) for title, width in zip(columns, widths)]
+    zoom = max(1.0, (sum(widths) + _BETWEEN * len(widths)) / (PAGE * _DPI) * _SMALLEST / POINTS)
+    between, letter = round(_LINE * zoom), _LETTER * zoom
+    titles = [_broken(title, width / zoom) for title, width in zip(columns, widths)]
     names = [_name(name) for name in rows]
     longest = max((_length(line) for name in names for line in name.split("\n")), default=0)
-    left = 14 + longest if longest else 0
-    top = _lines([*titles, *inner]) * _LINE + (6 if any((*titles, *inner)) else 0)
-    above = [_lines([_broken(c.title, w) for c, w in zip(row, widths) if c]) * _LINE for row in cells]
+    left = 14 + round(longest * zoom) if longest else 0
+    top = _lines([*titles, *inner]) * between + (6 if any((*titles, *inner)) else 0)
+    above = [_lines([_broken(c.title, w / zoom) for c, w in zip(row, widths) if c]) * between for row in cells]
     x = list(accumulate((width + _BETWEEN for width in widths), initial=left))
     y = list(accumulate((a + height + _BETWEEN for a, height in zip(above, heights)), initial=top))
     wide = x[-1] - _BETWEEN
-    width = max(wide, narrowest, round(_LETTER * 24) if caption else 0)
-    words = "\n".join(_wrapped(line, width) for line in shown(caption).splitlines())
-    height = y[-1] - _BETWEEN + (_lines([words]) * _LINE + 10 if caption else 0)
+    width = max(wide, narrowest, round(letter * 24) if caption else 0)
+    words = "\n".join(_wrapped(line, width / zoom) for line in shown(caption).splitlines())
+    height = y[-1] - _BETWEEN + (_lines([words]) * between + 10 if caption else 0)
     figure = empty_figure((width / _DPI, height / _DPI), _DPI)
     shift = (width - wide) // 2
 
     def write(text: str, across: float, down: float, **look: Any) -> None:
         if text:
-            figure.text(across / width, 1 - down / height, text, fontsize=POINTS, linespacing=1.2, **look)
+            figure.text(across / width, 1 - down / height, text, fontsize=POINTS * zoom, linespacing=1.2, **look)
 
     for title, at, own in zip(titles, x, widths):
         write(title, shift + at + own / 2, top - 4, ha="center", va="bottom")
@@ -97,7 +100,7 @@ def draw_sheet(
             if cell is None:
                 continue
             across, down = shift + at + (own - cell.size[0]) // 2, row_top + extra
-            write(_broken(cell.title, own), across + cell.size[0] / 2, down - 3, ha="center", va="bottom")
+            write(_broken(cell.title, own / zoom), across + cell.size[0] / 2, down - 3, ha="center", va="bottom")
             if callable(cell.content):
                 box = across / width, 1 - (down + cell.size[1]) / height, cell.size[0] / width, cell.size[1] / height
                 cell.content(figure.add_axes(box))
@@ -133,7 +136,7 @@ def _lines(texts: Sequence[str]) -> int:
     return max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
-def _broken(title: str, width: int) -> str:
+def _broken(title: str, width: float) -> str:
     """A title in lines no wider than its column."""
     return _wrapped(shown(title), width) if title else ""
 
