@@ -241,7 +241,7 @@ def _tile(x: Tensor, columns: int | None = None, gap: int = _GAP, large: int = _
 
 
 def _large(across: int) -> int:
-    """Pixels up to which small images are enlarged, so many beside each other: so that they are no wider than a page."""
+    """Pixels up to which small images are enlarged: so many beside each other are no wider than a page."""
     return max(_LARGE // 3, min(_LARGE, _PAGE // across))
 
 
