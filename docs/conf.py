@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # formulas are drawn without a network: MathJax is part of the site
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "docstrings",
