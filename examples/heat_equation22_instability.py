@@ -76,7 +76,7 @@ def main() -> None:
     scale = 30 * float(defects["RK45"][2] / exponent[2].exp())
     growth.append((Formula(r"slope of $e^{2\rho}$"), TIMES, (scale * exponent.exp()).tolist()))
     graphs = [
-        Graph("Error", "t", "relative error of u", lines, "y"),
+        Graph("Error", "t", "relative error of u", lines, "y", (1e-17, 1e13)),  # with room for the legend
         Graph("The defect of the gradient energy", "t", Formula("$|q-1|/q$"), growth, "y"),
     ]
     caption = Formula(

@@ -67,11 +67,11 @@ def draw_sheet(
     """
     widths = [max([cell.size[0] for row in cells if (cell := row[at])], default=1) for at in range(len(cells[0]))]
     heights = [max([cell.size[1] for cell in row if cell], default=1) for row in cells]
-    zoom = max(1.0, (sum(widths) + _BETWEEN * len(widths)) / (PAGE * _DPI) * _SMALLEST / POINTS)
-    between, letter = round(_LINE * zoom), _LETTER * zoom
-    titles = [_broken(title, width / zoom) for title, width in zip(columns, widths)]
     names = [_name(name) for name in rows]
     longest = max((_length(line) for name in names for line in name.split("\n")), default=0)
+    zoom = max(1.0, (longest + sum(widths) + _BETWEEN * len(widths)) / (PAGE * _DPI) * _SMALLEST / POINTS)
+    between, letter = round(_LINE * zoom), _LETTER * zoom
+    titles = [_broken(title, width / zoom) for title, width in zip(columns, widths)]
     left = 14 + round(longest * zoom) if longest else 0
     top = _lines([*titles, *inner]) * between + (6 if any((*titles, *inner)) else 0)
     above = [_lines([_broken(c.title, w / zoom) for c, w in zip(row, widths) if c]) * between for row in cells]
