@@ -12,6 +12,7 @@ __all__ = ["Displayed", "Pictured"]
 
 # By name: what draws is above what is drawn, and matplotlib takes a second to import.
 _DRAWING = "unidiff.plot.show"
+_LONG = 200  # characters of a part, such as captions of many words
 
 
 class Displayed:
@@ -20,7 +21,9 @@ class Displayed:
     def in_short(self) -> dict[str, Any]:
         """What to say of it, names and values: of a model its parts and the number of its weights."""
         parts = {name: getattr(self, name, None) for name in ("process", "parameterization", "shape", "conditions")}
-        said = {name: part for name, part in parts.items() if part}
+        said = {
+            name: part if len(str(part)) <= _LONG else f"{str(part)[:_LONG]}..." for name, part in parts.items() if part
+        }
         if count := sum(weight.numel() for weight in getattr(self, "parameters", list)()):
             said["network"] = f"{type(getattr(self, 'backbone', self)).__name__} of {count:,} weights"
         return said

@@ -555,7 +555,7 @@ def test_likelihood_of_pictures(run):
     lower = ud.variational_bound(loaded.denoiser, x[:1], ud.Uniform(3), levels=256, decoder_variance=0.0)
     assert (small["decoder"], small["nats"]) == ("small", lower.nats.mean)
     text = unidiff(*words).out
-    assert "Digits test, 1 samples, 256 levels" in text
+    assert "Digits test, 1 sample, 256 levels" in text
     assert "decoder (large)" in text
     assert "nan" not in text
 

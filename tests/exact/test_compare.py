@@ -269,7 +269,7 @@ def test_numbers_of_steps_in_place_of_evaluations():
     ]
     runs, note = plan_steps(SolverSpec(ud.DDIM(), FromTwo()), ud.DDPM(), (2,), [1, 5])
     assert [run.spec.grid.steps for run in runs] == [5]
-    assert note.endswith("is left out at 1 steps: it needs at least 2.")
+    assert note.endswith("is left out at 1 step: it needs at least 2.")
     (run,), note = plan_steps(SolverSpec(ud.DDIM(), ud.Native()), ud.DDPM(T=30), (2,), [5])
     assert (run.requested, note, run.spec.grid) == (None, "", ud.Native())
     with pytest.raises(ParameterError, match="steps must be empty where `nfes` are given"):
@@ -320,7 +320,7 @@ def test_a_refusal_is_a_note():
     assert "Native needs a table of times" in note
     runs, note = plan(SolverSpec(ud.DDIM(), FromTwo()), ud.DDPM(), (2,), [1, 5])
     assert [run.spec.grid.steps for run in runs] == [5]
-    assert "at 1 evaluations: its smallest run takes 2" in note
+    assert "at 1 evaluation: its smallest run takes 2" in note
 
 
 def test_determinism_is_measured():

@@ -164,7 +164,7 @@ def test_what_a_recipe_cannot_ask_for(changes, message):
 
 def test_the_scale_of_the_branches_of_a_run(monkeypatch):
     network = unet()
-    model = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), controlled(network, ud.Control(1, (8, 8))))
+    model = ud.NeuralDenoiser(ud.DDPM(), ud.Eps(), controlled(network, ud.Control(1, (8, 8), name="image")))
     with torch.no_grad():
         for weight in model.backbone.branches.parameters():
             weight.normal_(std=0.3)

@@ -104,3 +104,11 @@ def test_an_evaluation_prints_as_a_table():
     assert repr(found).startswith("Evaluation(noise; reference: Ring")
     assert str(found).splitlines()[0].split() == ["real", "data", "noise"]
     assert "Frechet distance" in found._repr_html_()
+
+
+def test_a_long_list_of_words_is_cut_in_a_repr():
+    caption = ud.Caption(4, word_list=tuple(f"word{number}" for number in range(300)))
+    model = ud.NeuralDenoiser(ud.VPSDE(), ud.V(), ud.MLP((2,), width=8, depth=1, conditions=(caption,)))
+    assert "Caption(name='caption', length=4" in repr(model)
+    assert repr(model).endswith(" weights)")
+    assert len(repr(model)) < 500

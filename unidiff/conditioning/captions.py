@@ -27,8 +27,8 @@ class Caption(Tokens):
         name: Its keyword.
     """
 
-    vocabulary: int = field(init=False)
-    word_list: tuple[str, ...] = field(repr=False)
+    vocabulary: int = field(init=False, repr=False)
+    word_list: tuple[str, ...]
     name: str = field(default="caption", kw_only=True)
 
     def __post_init__(self) -> None:

@@ -108,7 +108,7 @@ def list_split(root: Path, split: str) -> tuple[Listing, list[str], list[str]]:
     test = list_images(held_out).require_images()
     if shared := train.targets.keys() & test.targets.keys():
         example = min(test.targets[target] for target in shared)
-        problem = f"{train.top.name}/ and {test.top.name}/ share {len(shared)} files, such as {example}"
+        problem = f"{train.top.name}/ and {test.top.name}/ share {count_of(len(shared), 'file')}, such as {example}"
         raise DataError(f"root: {root}: {problem}. No image may be in both splits.")
     listing = train if split == "train" else test
     listing.left_out.update(beside)

@@ -98,9 +98,16 @@ def plan(spec: SolverSpec, process: Process, shape: Sequence[int], nfes: Sequenc
         if nfe >= least:
             run = Planned(cost.with_steps(cost.most_steps(nfe)), nfe, cost.deterministic)
             planned.setdefault(run.spec, run)  # if two requests buy the same run, it is the smaller one's
-    missed = ", ".join(str(nfe) for nfe in requested if nfe < least)
-    note = f"{spec.label} is left out at {missed} evaluations: its smallest run takes {least}." if missed else ""
+    missed = [nfe for nfe in requested if nfe < least]
+    note = (
+        f"{spec.label} is left out at {_these(missed, 'evaluation')}: its smallest run takes {least}." if missed else ""
+    )
     return list(planned.values()), note
+
+
+def _these(numbers: Sequence[int], noun: str) -> str:
+    """The numbers in words: "1 step", "1, 2 steps"."""
+    return f"{', '.join(map(str, numbers))} {noun}{'s' * ([*numbers] != [1])}"
 
 
 def plan_steps(
@@ -112,8 +119,8 @@ def plan_steps(
         return rest
     requested = sorted(set(steps))
     runs = [Planned(cost.with_steps(n), n, cost.deterministic) for n in requested if n >= cost.fewest]
-    missed = ", ".join(str(n) for n in requested if n < cost.fewest)
-    note = f"{spec.label} is left out at {missed} steps: it needs at least {cost.fewest}." if missed else ""
+    missed = [n for n in requested if n < cost.fewest]
+    note = f"{spec.label} is left out at {_these(missed, 'step')}: it needs at least {cost.fewest}." if missed else ""
     return runs, note
 
 
