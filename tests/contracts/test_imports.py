@@ -18,7 +18,7 @@ ORDER = [
     "display search_paths pretrained basis schedule philox noise noise_spectrum precision batching _version "
     "distribution",
     "process",
-    "prediction noise_condition parameterization",
+    "prediction noise_condition noisy_network parameterization",
     "condition denoiser function_denoiser rescheduled counted split velocity",
     "exact classifier contrastive noisy_network divergence",
     "objective",
