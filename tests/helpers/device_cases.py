@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -408,6 +409,12 @@ def network_cases() -> list[Case]:
     made: dict[str, Callable[[], nn.Module]] = {
         "UNet": lambda: ud.UNet((1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), classes=3),
         "DiT": lambda: ud.DiT((1, 8, 8), patch=4, width=8, depth=1, heads=2, classes=3),
+        **{
+            f"DiT {type(block).__name__} {type(own).__name__}": partial(
+                ud.DiT, (1, 8, 8), patch=4, width=8, depth=1, heads=2, classes=3, block=block, attention=own
+            )
+            for block, own in zip(instances(ud.BlockDesign), itertools.cycle(instances(ud.Attention)))
+        },
         "MLP": lambda: ud.MLP((1, 8, 8), width=8, classes=3),
         "UNet of signals": lambda: ud.UNet((1, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,), classes=3),
         "UNet of videos": lambda: ud.UNet(
@@ -441,6 +448,7 @@ def network_cases() -> list[Case]:
     told = {
         "UNet": attended(partial(ud.UNet, (1, 8, 8), width=8, multipliers=(1, 2), blocks=1, attention=(4,))),
         "DiT": attended(partial(ud.DiT, (1, 8, 8), patch=4, width=8, depth=1, heads=2)),
+        "MMDiT": attended(partial(ud.MMDiT, (1, 8, 8), patch=4, width=8, depth=2, heads=2)),
     }
 
     def prompts(device: torch.device, steps: int) -> list[Tensor]:
