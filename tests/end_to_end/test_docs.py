@@ -135,6 +135,8 @@ def test_the_table_of_components_names_every_one() -> None:
         "Objective",
         "Grid",
         "Backbone",
+        "BlockDesign",
+        "Attention",
         "Encoder",
         "Dataset",
         "OpenDataset",

@@ -333,7 +333,7 @@ def test_hard_links_are_read_once_and_not_in_both_splits(tmp_path):
     assert number == 3
     assert "3 links to an image that is listed (" in said
     (tmp_path / "test" / "known.png").hardlink_to(tmp_path / "train" / "0.png")
-    with pytest.raises(DataError, match=r"train/ and test/ share 1 files, such as known.png"):
+    with pytest.raises(DataError, match=r"train/ and test/ share 1 file, such as known.png"):
         ImageFolder(str(tmp_path), size=8).open()
 
 

@@ -289,9 +289,9 @@ def test_times(saved):
     for steps in (0, -1, 2.5):
         with pytest.raises(ParameterError, match="steps must be an integer >= 1"):
             load_grid(saved, steps)  # type: ignore[arg-type]
-    with pytest.raises(RunError, match="has no times for 1001 steps"):
+    with pytest.raises(RunError, match="has no times for 1,001 steps"):
         load_grid(saved, 1001)
-    with pytest.raises(RunError, match="has no times for 1000 steps"):  # whose first would be the entry after the last
+    with pytest.raises(RunError, match="has no times for 1,000 steps"):  # whose first would be the entry after the last
         load_grid(saved, 1000, scheduler={"steps_offset": 1})
     for given in ((), (1.1, 0.5), (0.5, 0.5), (0.5, 0.0), (float("nan"),)):
         with pytest.raises(ParameterError, match="strictly decreasing"):

@@ -162,11 +162,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypa
     path, out = write(tmp_path, RING), tmp_path / "run"
     words = ("run", path, "--out", out, "--set")
     assert "backbone: its weights and the optimiser need at least" in refused(*words, "backbone.width=512")
-    assert "on 100000 samples need at least" in (error := refused(*words, "training.batch=100000"))
+    assert "on 100,000 samples need at least" in (error := refused(*words, "training.batch=100000"))
     assert "raise training.accumulate" in error
     assert not out.exists()
     model = ud.GaussianMixture(ud.VPSDE(), [[0.0, 1.0]], 0.1)
-    with pytest.raises(ParameterError, match=r"^count: 1000000 samples of shape \(2,\) need at least 16 MB"):
+    with pytest.raises(ParameterError, match=r"^count: 1,000,000 samples of shape \(2,\) need at least 16 MB"):
         ud.sample(model, ud.DDIM(), ud.Uniform(2), seeds=1_000_000)
 
 

@@ -71,7 +71,7 @@ def test_too_many_open_files_are_the_limit_of_the_system(tmp_path, monkeypatch):
         raise OSError(24, "Too many open files", "METADATA")
 
     assert unidiff("run", write(tmp_path, RING), "--out", tmp_path / "run").code == 0
-    monkeypatch.setattr("unidiff.tasks.generation.load_generation", broken)
+    monkeypatch.setattr("unidiff.tasks.parts.load_generation", broken)
     message = refused("sample", tmp_path / "run", code=1)
     assert message == "unidiff: too many open files (METADATA). Raise the limit, `ulimit -n 1024` for example.\n"
 
@@ -82,7 +82,7 @@ def test_what_nobody_foresaw_is_kept_in_a_file_and_has_code_70(tmp_path, monkeyp
 
     path = write(tmp_path, RING)
     assert unidiff("run", path, "--out", tmp_path / "run").code == 0
-    monkeypatch.setattr("unidiff.tasks.generation.load_generation", broken)
+    monkeypatch.setattr("unidiff.tasks.parts.load_generation", broken)
     monkeypatch.setenv("UNIDIFF_DEBUG", "0")
     message = refused("sample", tmp_path / "run", code=70)
     (report,) = (tmp_path / "run").glob("unidiff-error-*.txt")

@@ -60,7 +60,11 @@ def save_samples(x: Tensor, path: str | Path | None, caption: str = "", columns:
 
     Returns:
         The figure.
+
+    Raises:
+        ParameterError: If there are no samples.
     """
+    require(len(x) > 0, "x", tuple(x.shape), "at least one sample")
     if x.ndim <= 2:
         return _save_points(x, path, caption)
     if x.ndim == 5:
