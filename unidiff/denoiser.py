@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unidiff.arguments import PlainArguments
 from unidiff.condition.base import Condition, named
 from unidiff.condition.image import Image
-from unidiff.condition.network import checked_conditions
+from unidiff.condition.network import check_network, conditions_of
 from unidiff.condition.vector import Label
 from unidiff.display import Displayed
 from unidiff.errors import ParameterError, require_shape
@@ -168,11 +168,11 @@ class NeuralDenoiser(Denoiser):
         if self.learned_variance and process.basis.shape:
             problem = f"learned_variance is a variance of pixels, and the modes of {process!r} differ in noise level."
             raise ParameterError("backbone", f"{problem} Leave learned_variance out.")
-        self.process = process
-        self.parameterization = parameterization
-        self.backbone = backbone
+        self.process, self.parameterization, self.backbone = process, parameterization, backbone
         self.shape = getattr(backbone, "shape", None)
-        self.conditions = checked_conditions(backbone)
+        if type(self) is NeuralDenoiser:  # a subclass need not call it
+            check_network(backbone)
+        self.conditions = conditions_of(backbone)
         self.required = {condition.name: "this model" for condition in self.conditions or () if condition.required}
 
     def with_backbone(self, backbone: nn.Module) -> NeuralDenoiser:

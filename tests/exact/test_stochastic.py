@@ -310,7 +310,13 @@ def draws_noise(solver: ud.Solver) -> bool:
 
 def test_every_solver_that_draws_noise_is_held():
     langevin = {"AnnealedLangevin": {"steps_per_level": 1}, "Langevin": {"steps": 1}}
-    others = {**langevin, "DDIM": {"eta": 1.0}, "DPMSolver": {"eta": 1.0}, "Restart": {"low": 0.0, "high": 1.0}}
+    others = {
+        **langevin,
+        "DDIM": {"eta": 1.0},
+        "DPMSolver": {"eta": 1.0},
+        "DPMSolverSinglestep": {"eta": 1.0},
+        "Restart": {"low": 0.0, "high": 1.0},
+    }
     solvers = [cls(**others.get(name, {})) for name, cls in PUBLIC.choices(ud.Solver).items()]
     held = {type(solver).__name__ for solver, *_ in CASES} | {"EDMStochastic", "PredictorCorrector"}
     held |= {"Resampling", "Langevin", "Restart"}  # test_editing.py, test_langevin.py, test_orders.py

@@ -12,22 +12,17 @@ from unidiff.condition.image import Image
 from unidiff.condition.vector import Label
 from unidiff.errors import ParameterError
 
-__all__ = ["checked_conditions", "conditions_of"]
+__all__ = ["check_network", "conditions_of"]
 
 
-def checked_conditions(network: nn.Module) -> tuple[Condition, ...] | None:
-    """`conditions_of` a network of a model.
-
-    Raises:
-        ParameterError: If its `forward` cannot be called with a noisy sample and a noise condition, or as there.
-    """
+def check_network(network: nn.Module) -> None:
+    """Raise a ParameterError if its `forward` cannot be called with a noisy sample and a noise condition."""
     signature = inspect.signature(network.forward)
     try:
         signature.bind_partial(None, None)
     except TypeError as error:
         problem = "its forward must take a noisy sample and the noise condition, as forward(self, x, c, **cond) does"
         raise ParameterError("backbone", f"{problem}; that of {type(network).__name__} is {signature}.") from error
-    return conditions_of(network)
 
 
 def conditions_of(network: nn.Module | Callable[..., Tensor]) -> tuple[Condition, ...] | None:
