@@ -74,7 +74,7 @@ def prompt_to_prompt(
         grid: The times; see `sample`.
         seeds: One seed per pair, or their number.
         until: Weights of cross-attention are shared at times above this, from 0 to 1; 1 shares nothing.
-        self_until: Weights of self-attention, likewise.
+        self_until: Weights of the self-attention of a U-Net, likewise.
         emphasis: Factors of the weights of some words of the edited caption: by the word, or by its place from 0.
         device: Where the states live; the denoiser must be there too.
         dtype: Floating type of the states.
