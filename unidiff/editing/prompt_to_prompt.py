@@ -15,6 +15,7 @@ from unidiff.arguments import plain_arguments
 from unidiff.backbone.shared_attention import SharingNetwork
 from unidiff.batching import Progress
 from unidiff.condition.base import NULL
+from unidiff.condition.check import check_conditions
 from unidiff.denoiser import Denoiser
 from unidiff.errors import ParameterError, require
 from unidiff.grid import Grid
@@ -49,7 +50,7 @@ def prompt_to_prompt(
     grid: Grid | str | int | None = None,
     seeds: int | Sequence[int] = 1,
     *,
-    until: float = 0.5,
+    until: float = 0.8,
     self_until: float = 1.0,
     emphasis: Mapping[str | int, float] | None = None,
     device: torch.device | str = "cpu",
@@ -91,17 +92,18 @@ def prompt_to_prompt(
     pairs = len(seeds)
     first = _captions(condition, "source", source, pairs)
     second = _captions(condition, "edited", edited, pairs)
+    if condition.name in cond:
+        raise ParameterError(condition.name, "pass `source` and `edited` instead")
     places = _places(first, second, condition.length)
     factors = _factors(condition, second, emphasis or {})
 
     def wrapped(network: nn.Module) -> nn.Module:
-        rows = (None if row is None else row.to(device) for row in (places, factors))
-        return SharingNetwork(network, pairs, until, self_until, *rows)
+        return SharingNetwork(network, pairs, until, self_until, places, factors)
 
     captions = pad_sequence([*first, *second], batch_first=True, padding_value=NULL)
+    cond = check_conditions({**cond, condition.name: captions[:pairs]}, denoiser, pairs, "cpu")
     both = {name: torch.cat([value, value]) for name, value in cond.items()} | {condition.name: captions}
-    options: dict[str, Any] = {name: value.to(device) for name, value in both.items()}
-    options |= {"seeds": seeds * 2, "device": device, "dtype": dtype, "progress": progress}
+    options: dict[str, Any] = {**both, "seeds": seeds * 2, "device": device, "dtype": dtype, "progress": progress}
     drawn = sample(denoiser.with_networks(wrapped), solver, grid, **options)
     return PromptEdit(drawn.x[:pairs], drawn.x[pairs:], drawn.nfe)
 
@@ -123,13 +125,20 @@ def _captions(condition: Any, name: str, given: str | Tensor | Sequence[str], co
         raise ParameterError(name, f"must be one caption, or one for each of {count} seeds, got {len(values)}")
     captions = []
     for value in values:
-        try:
-            tokens = condition.parse(value.tolist() if isinstance(value, Tensor) else value)
-            tokens = condition.check(tokens[None], 1)[0]
-        except ParameterError as error:
-            raise ParameterError(name, error.problem) from error
+        tokens = _parsed(condition, name, value.tolist() if isinstance(value, Tensor) else value)
         captions.append(tokens[tokens != NULL])
     return captions
+
+
+def _parsed(condition: Any, name: str, value: Any) -> Tensor:
+    """The tokens of a caption or of a word, padded; errors are those of the argument `name`."""
+    try:
+        tokens: Tensor = condition.check(condition.parse(value)[None], 1)[0]
+    except ParameterError as error:
+        raise ParameterError(name, error.problem) from error
+    except (ValueError, TypeError):
+        raise ParameterError(name, f"must be numbers of tokens, (length,), got {value!r}") from None
+    return tokens
 
 
 def _places(first: list[Tensor], second: list[Tensor], length: int) -> Tensor | None:
@@ -153,8 +162,11 @@ def _factors(condition: Any, captions: list[Tensor], emphasis: Mapping[str | int
     for word, factor in emphasis.items():
         real = isinstance(factor, (int, float)) and abs(factor) < float("inf")
         require(real, f"emphasis of {word!r}", factor, "a finite number")
+        said = _parsed(condition, "emphasis", word)[:2].tolist() if isinstance(word, str) else []
+        if isinstance(word, str) and (len(word.split()) != 1):
+            raise ParameterError("emphasis", f"must name one word, got {word!r}")
         for row, tokens in zip(factors, captions):
-            chosen = tokens == condition.parse(word) if isinstance(word, str) else torch.arange(len(tokens)) == word
+            chosen: Any = tokens == said[0] if said else torch.arange(len(tokens)) == word
             if not chosen.any():
                 raise ParameterError("emphasis", f"{word!r} is no word of the edited caption, nor the place of one")
             row[1 : 1 + len(tokens)][chosen] = factor
