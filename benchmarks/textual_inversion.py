@@ -1,4 +1,4 @@
-"""Textual inversion on captioned digits: the word "orange" is learned from threes and fives, and said of all digits.
+"""Textual inversion on captioned digits: the word "orange" is learned from threes and fives, and used with all digits.
 
 The model knows six colours, and orange is none of them. The only weight that is trained is the vector of the word, from
 images of two digits in orange ink on all grounds. Then samples of all ten digits are drawn, "a orange seven on blue",
@@ -99,8 +99,10 @@ def main() -> None:
     others = tuple(number for number in range(10) if number not in SEEN)
     print("| | digit right | ink: red, green, blue | rms from the true ink |")
     print("|---" * 4 + "|")
-    real = {on: painted(amount[digit == 7][: options.each], ORANGE, ground(on)) for on in GROUNDS}
-    line("images of a seven", real, (7,), ORANGE)
+    test = ud.data.Digits().open("test")
+    assert test.labels is not None
+    sevens = (test.batch((test.labels == 7).nonzero()[: options.each, 0]) + 1) / 2
+    line("test images of sevens", {on: painted(sevens, ORANGE, ground(on)) for on in GROUNDS}, (7,), ORANGE)
     before = {on: drawn(run.denoiser, options.like, others, on) for on in GROUNDS}
     line(f"{options.like}, which the word began as", before, others, ORANGE)
     seen = {on: drawn(learned, "orange", SEEN, on) for on in GROUNDS}
@@ -117,7 +119,7 @@ def main() -> None:
         for x in (before["blue"], *unseen.values(), new_ground["green"])
     ]
     names = [f"{options.like}, on blue", *(f"learned, on {on}" for on in GROUNDS), "learned, on green"]
-    note = "The word orange, learned from threes and fives, said of the other digits."
+    note = "The word orange, learned from threes and fives, used with the other digits."
     plot.save_table(cells, names, [*map(str, others)], options.out / "textual_inversion.png", note)
 
 

@@ -207,7 +207,7 @@ def test_a_blur_is_that_of_the_heat_equation_and_keeps_what_is_even():
     x = torch.rand(2, 1, 4, 6, generator=torch.Generator().manual_seed(0), dtype=F64) * 2 - 1
     both = [ud.SuperResolution(2, blur=1.5).conditions(v, None, torch.ones(2, 1))["image"] for v in (x, x.flip(-1))]
     torch.testing.assert_close(both[0].flip(-1), both[1], rtol=0, atol=1e-14)
-    with pytest.raises(ParameterError, match="blur must be a number >= 0, got -1"):
+    with pytest.raises(ParameterError, match="blur must be a number from 0 to 1e6, got -1"):
         ud.SuperResolution(2, blur=-1)
 
 

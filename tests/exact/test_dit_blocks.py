@@ -186,12 +186,12 @@ def test_what_adaln_single_saves(size, width, depth):
     with torch.device("meta"):
         counts = {
             design: sum(p.numel() for p in ud.DiT((4, 32, 32), size, 2, classes=1000, block=design()).parameters())
-            for design in (ud.AdaLNZero, ud.AdaLNSingle, ud.AdaLN)
+            for design in (ud.AdaLNZero, ud.AdaLNSingle, ud.AdaLN, ud.InContext, ud.CrossAttended)
         }
     own, shared = depth * (6 * width**2 + 6 * width), 6 * width**2 + 6 * width + 6 * width * depth
     assert counts[ud.AdaLNZero] - counts[ud.AdaLNSingle] == own - shared
     assert counts[ud.AdaLNZero] - counts[ud.AdaLN] == depth * 2 * (width**2 + width)
-    assert size != "XL" or own - shared == 214_983_936
+    assert size != "XL" or (counts[ud.AdaLNZero], own - shared) == (674_834_720, 214_983_936)
 
 
 def test_captions_are_attended_to_in_every_design():

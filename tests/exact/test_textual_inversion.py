@@ -76,12 +76,24 @@ def test_other_words_change_no_bit_and_one_vector_is_trained():
     assert torch.equal(ud.sample(model, **draw, caption=old).x, before)
 
 
+def test_a_second_word_and_classes_of_the_same_number():
+    conditions = (CAPTION, ud.Label(len(WORDS)))
+    network = ud.UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1, attention=(4,), conditions=conditions)
+    model = ud.NeuralDenoiser(ud.DDPM(20), ud.V(), network.eval())
+    two = ud.add_word(ud.add_word(model, "blue", like="red"), "dark", like="blue")
+    assert [weight.numel() for weight in two.parameters() if weight.requires_grad] == [32]  # of the last word
+    assert two.conditions[0].word_list == (*WORDS, "blue", "dark")
+    said = {"label": torch.tensor([1]), "caption": torch.tensor([[0, 4, 2]])}
+    same = {"label": torch.tensor([1]), "caption": torch.tensor([[0, 1, 2]])}
+    assert torch.equal(ud.sample(two, "ddim", 3, **said).x, ud.sample(model, "ddim", 3, **same).x)
+
+
 def test_what_is_refused():
     network = ud.UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1, attention=(4,), conditions=(CAPTION,))
     model = ud.NeuralDenoiser(ud.DDPM(20), ud.V(), network)
     for word, like, problem in (
         ("red", "a", "word: 'red' is one of the model's words already"),
-        ("two words", "red", "word must be one word in small letters, got 'two words'"),
+        ("two words", "red", "word must be one lowercase word, got 'two words'"),
         ("blue", "green", "like: 'green' is not one of the model's words, a, red, three"),
     ):
         with pytest.raises(ParameterError) as error:

@@ -125,7 +125,8 @@ class Uncropping(MaskedImages):
     The border is one of the two ends of an axis, each as likely as the others; see `MaskedImages`.
 
     Args:
-        share: Share of the axis that is unknown, above 0 and below 1, rounded to whole pixels, at least one.
+        share: Share of the axis that is unknown, above 0 and below 1, rounded to whole pixels, at least one (none of
+            an axis of one pixel).
     """
 
     share: float = 0.5
