@@ -185,7 +185,10 @@ def test_what_adaln_single_saves(size, width, depth):
     """D (6 w^2 + 6 w) weights become 6 w^2 + 6 w + 6 w D: for XL 214,983,936 fewer of 674.8 million."""
     with torch.device("meta"):
         counts = {
-            design: sum(p.numel() for p in ud.DiT((4, 32, 32), size, 2, classes=1000, block=design()).parameters())
+            design: sum(
+                p.numel()
+                for p in ud.DiT((4, 32, 32), size, 2, classes=1000, learned_variance=True, block=design()).parameters()
+            )
             for design in (ud.AdaLNZero, ud.AdaLNSingle, ud.AdaLN, ud.InContext, ud.CrossAttended)
         }
     own, shared = depth * (6 * width**2 + 6 * width), 6 * width**2 + 6 * width + 6 * width * depth
