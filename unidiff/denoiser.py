@@ -53,6 +53,8 @@ class Denoiser(Displayed, PlainArguments, CalledAtLevels, nn.Module, ABC):
 
     @classmethod
     def _instead_of(cls, value: object) -> str:
+        if isinstance(getattr(value, "model", None), cls):
+            return "Pass the model in it, its attribute `model`"
         if isinstance(value, nn.Module):
             return "Make a model of a network: NeuralDenoiser(process, parameterization, network)"
         if callable(value):
@@ -95,11 +97,9 @@ class Denoiser(Displayed, PlainArguments, CalledAtLevels, nn.Module, ABC):
     def with_networks(self, wrap: Callable[[nn.Module], nn.Module]) -> Denoiser:
         """The same model with what `wrap` makes of its network, and of those of the models that it wraps."""
         twin = copy.copy(self)
-        children: dict[str, Any] = dict(self._modules)
-        for name, child in children.items():
-            if hasattr(child, "with_networks"):
-                children[name] = child.with_networks(wrap)
-        twin.__dict__["_modules"] = children
+        own: dict[str, Any] = self._modules
+        wrapped = {name: m.with_networks(wrap) if hasattr(m, "with_networks") else m for name, m in own.items()}
+        twin.__dict__["_modules"] = wrapped
         return twin
 
     def draw(self, noise: Tensor, uniform: Tensor, **cond: Tensor) -> Tensor:

@@ -102,3 +102,5 @@ def test_what_is_refused():
     plain = ud.NeuralDenoiser(ud.VPSDE(), ud.Eps(), ud.UNet((1, 4, 4), width=8, multipliers=(1,), blocks=1))
     with pytest.raises(ParameterError, match="must be a model with one condition of words, got 0 of them"):
         ud.add_word(plain, "blue", "red")
+    with pytest.raises(ParameterError, match=r"got an object of ClassifierFree\. Pass the model in it"):
+        ud.add_word(ud.ClassifierFree(model, 2.0), "blue", "red")

@@ -95,6 +95,10 @@ def save(
     if low_rank_layers(network):
         remedy = "Merge them into the weights first, with merge_low_rank(model.backbone) of unidiff.backbone.low_rank"
         raise ParameterError("model", f"its network has changes of low rank. {remedy}.")
+    if any(name.endswith(".token.new") for name in weights):
+        raise ParameterError(
+            "model", "it has a word of `add_word`, which a run cannot have. Keep its vector by torch.save."
+        )
     if {name: value.shape for name, value in weights.items()} != expected:
         remedy = f"Save the network as it was built, for {data}."
         raise ParameterError("model", f"its weights are not those of a new {type(network).__name__}. {remedy}")
