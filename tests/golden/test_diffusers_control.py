@@ -176,6 +176,4 @@ def test_a_model_refined_by_itself_is_itself(tmp_path, monkeypatch):
     assert result.code == 0, result
     assert np.array_equal(np.load("x.npy"), plain)
     assert "refiner_from: base has no refiner" in refused(*words, "--refiner-from", 0.4)
-    assert "refiner_from must be a number from 0 to 1, got 2" in refused(
-        *words, "--refiner", "base", "--refiner-from", 2
-    )
+    assert "--refiner-from 2 must be a number from 0 to 1" in refused(*words, "--refiner", "base", "--refiner-from", 2)
