@@ -44,9 +44,9 @@ def test_guided_samples_are_those_of_the_library():
 @pytest.mark.slow  # 6 s: the flow of a network, twice
 def test_the_error_is_that_of_compare(digits, monkeypatch):
     monkeypatch.setattr(samples, "MOST_STEPS", 32)
-    options = {"tolerance": samples.TOLERANCE, "most_steps": 32, "dtype": torch.float32, "batch": 5}
-    (row,) = ud.compare(digits.run.denoiser, "ddim@uniform", [4], seeds=5, **options).rows
-    request = samples.Request(Method("DDIM", "Uniform", 4), count=5)
+    options = {"tolerance": samples.TOLERANCE, "most_steps": 32, "dtype": torch.float32, "batch": 20}
+    (row,) = ud.compare(digits.run.denoiser, "ddim@uniform", [4], seeds=20, **options).rows
+    request = samples.Request(Method("DDIM", "Uniform", 4), count=20)
     error, words = samples.error_of(digits, request, samples.draw(digits, request))
     assert error == row.rms
     assert f"{error:.2e}" in words
