@@ -287,6 +287,7 @@ def test_a_warning_of_another_package_keeps_its_origin(tmp_path, monkeypatch):
 # --- run ---
 
 
+@pytest.mark.slow  # two seconds; what a run prints is seen by the others of this file
 def test_run_prints_where_everything_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, RING)
@@ -391,6 +392,7 @@ def test_ignored_signals_stay_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow  # two seconds: processes that are interrupted
 def test_ctrl_c_before_training_and_while_sampling(tmp_path, run, monkeypatch):
     def interrupted(*args, **options):
         signal.raise_signal(signal.SIGINT)

@@ -328,6 +328,7 @@ WRONG = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("mistake", WRONG)
 def test_check_says_what_run_says(mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -180,6 +180,7 @@ def test_adaln_single_is_adaln_zero_with_one_matrix_and_its_own_offsets():
     near(zero(X, C, label=LABEL), single(X, C, label=LABEL))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("size", "width", "depth"), [("S", 384, 12), ("XL", 1152, 28)])
 def test_what_adaln_single_saves(size, width, depth):
     """D (6 w^2 + 6 w) weights become 6 w^2 + 6 w + 6 w D: for XL 214,983,936 fewer of 674.8 million."""

@@ -115,7 +115,7 @@ def same(ours, theirs, tolerance=1e-9) -> None:
 
 
 @pytest.mark.cases(1)
-@pytest.mark.parametrize("steps", [1000, 50])
+@pytest.mark.parametrize("steps", [50, 1000])
 @pytest.mark.parametrize(("variance", "name"), [(0.0, "fixed_small"), (1.0, "fixed_large")])
 def test_ancestral(draws, variance, name, steps):
     process = DDPM()
@@ -133,8 +133,8 @@ def test_ancestral(draws, variance, name, steps):
     same(ours[:count], states[:count])
 
 
-@pytest.mark.cases(2)
-@pytest.mark.parametrize("steps", [1000, 50])
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("steps", [50, 1000])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim(draws, eta, steps):
     process = DDPM()

@@ -99,7 +99,7 @@ def test_a_ddpm_recipe_draws_the_same_in_diffusers(name, tmp_path, monkeypatch):
     assert all(torch.equal(value, weights[key].float()) for key, value in back.state_dict().items())
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow  # most of a second each; test_a_ddpm_recipe_draws_the_same_in_diffusers exports, too
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_process_exports_its_network(name, tmp_path, monkeypatch):
     run = untrained(name, tmp_path, monkeypatch)
