@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from random_networks import near, randomized
 from torch.nn import functional as F
 
 import unidiff as ud
@@ -19,19 +19,6 @@ DESIGNS = {
 }
 X, C = torch.randn(3, 1, 4, 4, dtype=D, generator=torch.Generator().manual_seed(2)), torch.tensor([9.0, 300.0, 900.0])
 LABEL = torch.tensor([0, 2, 1])
-
-
-def near(found, expected):
-    """Some dozen roundings of 2.2e-16 on numbers of about 1."""
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
-
-
-def randomized(network: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-    return network.double()
 
 
 # ---------------------------------------------------------------------------------------------- linear attention

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from random_networks import near, randomized
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,19 +18,6 @@ D = torch.float64
 WORDS = ud.Tokens(8, 9)
 X, C = torch.randn(3, 1, 4, 4, dtype=D, generator=torch.Generator().manual_seed(2)), torch.tensor([9.0, 300.0, 900.0])
 CAPTION = torch.tensor([[4, 0, 8], [1, -1, -1], [-1, -1, -1]])
-
-
-def near(found, expected):
-    """Some dozen roundings of 2.2e-16 on numbers of about 1."""
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
-
-
-def randomized(network: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-    return network.double()
 
 
 def made(*more: ud.Condition, words: ud.Condition = WORDS) -> ud.MMDiT:

@@ -22,6 +22,11 @@ class Attended(NamedTuple):
     tokens: Tensor
     exist: Tensor
 
+    def mean(self) -> Tensor:
+        """The mean of the tokens that exist, (B, width); of a `Context` one always does."""
+        share = self.exist.to(self.tokens.dtype) / self.exist.sum(1, keepdim=True)
+        return (share[:, None] @ self.tokens)[:, 0]
+
     def repeat(self, frames: int) -> Attended:
         """The same for each frame of a video, as many rows in turn."""
         return Attended(self.tokens.repeat_interleave(frames, 0), self.exist.repeat_interleave(frames, 0))

@@ -59,10 +59,8 @@ class MMDiT(PatchBackbone):
     def _embedded(self, c: Tensor, values: Mapping[str, Tensor], context: Attended | None) -> Tensor:
         """The noise embedding with the mean of the tokens that exist."""
         assert context is not None
-        share = context.exist.to(context.tokens.dtype) / context.exist.sum(1, keepdim=True)  # one always exists
-        mean = (share[:, None] @ context.tokens)[:, 0]
         first, *others = self.embedding.vectors(c, values)
-        return F.silu(sum(others, first) + self.pooled(mean))
+        return F.silu(sum(others, first) + self.pooled(context.mean()))
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """See `Backbone.forward`."""
@@ -86,7 +84,7 @@ class JointBlock(nn.Module):
     Args:
         width: Size of a token.
         heads: Number of heads, a divisor of `width`.
-        last: Whether no block follows: the words are then attended to, and end.
+        last: Whether no block follows: the stream of words then stops after giving its keys and values.
     """
 
     def __init__(self, width: int, heads: int, last: bool = False) -> None:

@@ -61,7 +61,7 @@ class SharingNetwork(nn.Module):
             problem = f"must be 1: the self-attention of {type(network).__name__} is not shared, that of a U-Net is"
             raise ParameterError("self_until", problem)
         self.pairs = pairs
-        self.rows: tuple[Tensor | None, ...] = (places, emphasis)
+        self.rows = places, emphasis
         self.shared = [_Shared(layer, until) for layer in crossed] + [_Shared(layer, self_until) for layer in alone]
         self.crossed = len(crossed)
 
@@ -72,7 +72,8 @@ class SharingNetwork(nn.Module):
         if len(x) % (2 * self.pairs):
             problem = f"evaluates {len(x)} rows at a time, not both samples of each of {self.pairs} pairs together"
             raise ParameterError("denoiser", f"{problem}. Pass fewer seeds, or a guidance with a larger `chunk`.")
-        self.rows = tuple(row if row is None or row.device == x.device else row.to(x.device) for row in self.rows)
+        places, emphasis = self.rows  # moved once
+        self.rows = None if places is None else places.to(x.device), None if emphasis is None else emphasis.to(x)
         for number, shared in enumerate(self.shared):
             shared.active = _level.time > shared.until
             shared.branches = len(x) // (2 * self.pairs)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unidiff.backbone.base import DEEPEST, WIDEST, require_size
-from unidiff.backbone.context import context_of
+from unidiff.backbone.context import Attended, context_of
 from unidiff.backbone.layers import attend, zeroed
 from unidiff.condition.base import Condition, require_distinct
 from unidiff.errors import ParameterError, require
@@ -54,8 +54,7 @@ class TextTransformer(nn.Module):
         tokens, exist = self.context(values)
         for layer in self.layers:
             tokens = layer(tokens, exist)
-        share = exist.to(tokens.dtype) / exist.sum(1, keepdim=True)  # the learned token of `Context` always exists
-        vector: Tensor = self.head((share[:, None] @ self.norm(tokens))[:, 0])
+        vector: Tensor = self.head(Attended(self.norm(tokens), exist).mean())
         return vector
 
 

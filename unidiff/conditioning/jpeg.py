@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from unidiff.backbone.axes import name_samples
 from unidiff.basis import DCT
 from unidiff.conditioning.palette import ImageConditioning
 from unidiff.errors import require, require_whole
+from unidiff.precision import precise
 
 __all__ = ["JPEG"]
 
@@ -56,9 +58,9 @@ class JPEG(ImageConditioning):
 
     def measure(self, x0: Tensor, uniform: Tensor) -> Tensor:
         """The decompressed images."""
-        values = ((x0.double() + 1) * 127.5).round()
-        to_ycbcr = torch.tensor(_YCBCR, dtype=torch.float64, device=x0.device)
+        values = ((x0.to(precise(x0.device)) + 1) * 127.5).round()
         colour = x0.shape[1] == 3
+        to_ycbcr, to_rgb = _colours(x0.device)
         if colour:
             values = torch.einsum("yc,bchw->byhw", to_ycbcr, values)
             values[:, 1:] += 128
@@ -67,7 +69,7 @@ class JPEG(ImageConditioning):
         if colour:
             values = values.round().clamp(0, 255)
             values[:, 1:] -= 128
-            values = torch.einsum("cy,byhw->bchw", torch.linalg.inv(to_ycbcr), values)
+            values = torch.einsum("cy,byhw->bchw", to_rgb, values)
         return (values.round().clamp(0, 255) / 127.5 - 1).to(x0.dtype)
 
     def _rounded(self, x: Tensor) -> Tensor:
@@ -75,16 +77,9 @@ class JPEG(ImageConditioning):
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
         blocks = x.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
-        table = torch.stack([self._table(_LUMINANCE), *[self._table(_CHROMINANCE)] * (x.shape[1] - 1)])
-        table = table.to(x.device)[:, None, None]
+        table = _tables(self.quality, x.shape[1], x.device)
         blocks = _BLOCK.inverse((_BLOCK.forward(blocks) / table).round() * table)
         return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :height, :width]
-
-    def _table(self, numbers: str) -> Tensor:
-        """The table at this quality, (8, 8)."""
-        percent = 5000 // self.quality if self.quality < 50 else 200 - 2 * self.quality
-        values = torch.tensor([int(number) for number in numbers.split()], dtype=torch.float64)
-        return ((values * percent + 50) / 100).floor().clamp(1, 255).view(8, 8)
 
     def baseline(self, image: Tensor) -> Tensor:
         """The compressed images themselves."""
@@ -93,3 +88,22 @@ class JPEG(ImageConditioning):
     def as_image(self, image: Tensor) -> Tensor:
         """The compressed images themselves."""
         return image
+
+
+@lru_cache(maxsize=64)
+def _tables(quality: int, channels: int, device: torch.device) -> Tensor:
+    """The table of each channel at this quality, (channels, 1, 1, 8, 8)."""
+    with torch.inference_mode(False):
+        percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+        numbers = [[int(number) for number in table.split()] for table in (_LUMINANCE, _CHROMINANCE)]
+        plain = torch.tensor([numbers[channel > 0] for channel in range(channels)], dtype=torch.float64)
+        scaled = ((plain * percent + 50) / 100).floor().clamp(1, 255)
+        return scaled.view(channels, 1, 1, 8, 8).to(device, precise(device))
+
+
+@lru_cache(maxsize=64)
+def _colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The matrices from red, green and blue to luminance and chrominance, and back."""
+    with torch.inference_mode(False):
+        forward = torch.tensor(_YCBCR, dtype=torch.float64)
+        return forward.to(device, precise(device)), torch.linalg.inv(forward).to(device, precise(device))

@@ -162,11 +162,11 @@ def _factors(condition: Any, captions: list[Tensor], emphasis: Mapping[str | int
     for word, factor in emphasis.items():
         real = isinstance(factor, (int, float)) and abs(factor) < float("inf")
         require(real, f"emphasis of {word!r}", factor, "a finite number")
-        said = _parsed(condition, "emphasis", word)[:2].tolist() if isinstance(word, str) else []
-        if isinstance(word, str) and (len(word.split()) != 1):
+        if isinstance(word, str) and len(word.split()) != 1:
             raise ParameterError("emphasis", f"must name one word, got {word!r}")
+        said = _parsed(condition, "emphasis", word)[0] if isinstance(word, str) else None
         for row, tokens in zip(factors, captions):
-            chosen: Any = tokens == said[0] if said else torch.arange(len(tokens)) == word
+            chosen: Any = torch.arange(len(tokens)) == word if said is None else tokens == said
             if not chosen.any():
                 raise ParameterError("emphasis", f"{word!r} is no word of the edited caption, nor the place of one")
             row[1 : 1 + len(tokens)][chosen] = factor

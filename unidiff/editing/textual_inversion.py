@@ -23,7 +23,7 @@ def add_word(denoiser: NeuralDenoiser, word: str, like: str) -> NeuralDenoiser:
 
     The word has a vector of its own beside those of the others, which begins as that of a similar word. It is the only
     weight of the new model that is trained, by `ud.train` with captions that use the word: the model keeps what it
-    knows, and the word can be said together with all others. The given model stays as it is.
+    knows, and the word can be used together with all others. The given model stays as it is.
 
     Args:
         denoiser: A model with a condition of words, `Captions` in its recipe.
