@@ -12,13 +12,12 @@ classifier. Beside them stand real training images, and the means of real images
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from kept_model import trained
 from rows import machine
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,24 +25,8 @@ import unidiff as ud
 from unidiff import plot
 from unidiff.evaluation import frechet_distance, load_features
 
-PROCESS = ud.DDPM(T=1000, schedule=ud.Cosine())
 SOLVER, GRID = ud.ExponentialAdams(), ud.Tapered(20)
 KINDS: dict[str, dict[str, Any]] = {"none": {}, "noise 0.15": {"noise": 0.15}, "blur 0.6": {"blur": 0.6}}
-
-
-def trained(network: Any, source: Any, conditioning: Any, steps: int, batch: int, path: Path) -> ud.NeuralDenoiser:
-    """A model of v, trained or read from a file of an earlier call; the seconds of its training are printed."""
-    model, start = ud.NeuralDenoiser(PROCESS, ud.V(), network), time.process_time()
-    if path.exists():
-        network.load_state_dict(load_file(path))
-        return model.eval()
-    settings = ud.Training(steps=steps, batch=batch, lr=2e-3, warmup=50, ema=0.995, precision="fp32", tensorboard=False)
-    objective = ud.Denoising(weighting=ud.UniformWeighting())
-    average = ud.train(model, source, objective, settings, conditioning=conditioning)
-    save_file(average.backbone.state_dict(), path)
-    weights, seconds = sum(p.numel() for p in network.parameters()), time.process_time() - start
-    print(f"{path.stem}: {weights:,} weights, {steps} steps of {batch}, {seconds:.0f} CPU s", flush=True)
-    return average
 
 
 def means(x: Tensor) -> Tensor:
@@ -87,8 +70,8 @@ def main() -> None:
 
     torch.manual_seed(0)
     base = trained(
-        ud.MLP((1, 7, 7), width=256, depth=4, classes=10), of(small, "7x7"), ud.Labels(0.1), options.steps[0], 128,
-        options.out / "base.safetensors",
+        ud.MLP((1, 7, 7), width=256, depth=4, classes=10), of(small, "7x7"), ud.Labels(0.1), options.steps[0],
+        options.out / "base.safetensors", warmup=50,
     )  # fmt: skip
     conditionings: dict[str, ud.SuperResolution] = {}
     models: dict[str, dict[int, ud.NeuralDenoiser]] = {}
@@ -99,11 +82,12 @@ def main() -> None:
         name = kind.replace(" ", "_")
         torch.manual_seed(0)
         to_14 = trained(
-            upsampler(14), of(middle, "14x14"), given, options.steps[1], 32, options.out / f"to_14_{name}.safetensors"
-        )
+            upsampler(14), of(middle, "14x14"), given, options.steps[1], options.out / f"to_14_{name}.safetensors",
+            batch=32, warmup=50,
+        )  # fmt: skip
         to_28 = trained(
-            upsampler(28, patch=2), of(large, "28x28"), given, options.steps[2], 32,
-            options.out / f"to_28_{name}.safetensors",
+            upsampler(28, patch=2), of(large, "28x28"), given, options.steps[2],
+            options.out / f"to_28_{name}.safetensors", batch=32, warmup=50,
         )  # fmt: skip
         models[kind] = {14: to_14, 28: to_28}
 
@@ -125,10 +109,10 @@ def main() -> None:
         rows[f"14, {kind}"] = enlarged(kind, 14, first)
         rows[f"28, {kind}"] = enlarged(kind, 28, rows[f"14, {kind}"])
         line("the whole cascade", kind, rows[f"28, {kind}"])
-    shown = [int((digit == d).nonzero()[0]) for d in range(10)]
+    shown = [int(rows_of[0]) for d in range(10) if len(rows_of := (digit == d).nonzero())]
     cells = [[(x.clamp(-1, 1)[i : i + 1], "") for i in shown] for x in [first, *rows.values()]]
     note = "The cascade, stage by stage: 7x7, 14x14 and 28x28 pixels, with each augmentation; the same first stage."
-    plot.save_table(cells, ["7", *rows], [*map(str, range(10))], options.out / "cascade.png", note)
+    plot.save_table(cells, ["7", *rows], [str(int(digit[i])) for i in shown], options.out / "cascade.png", note)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ own embedding; a text difference moves that embedding along the difference of tw
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from caption_judge import DIGIT, GROUND, HEAD, INK, Judge, text
+from kept_model import trained
 from rows import machine
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unidiff as ud
@@ -27,7 +25,6 @@ from unidiff import plot
 from unidiff.conditioning.base import Conditioning
 from unidiff.data.captioned import CaptionedDigits, CaptionedSource
 
-PROCESS = ud.DDPM(T=1000, schedule=ud.Cosine())
 SIZE = 32  # of an embedding
 SOLVER, GRID = ud.ExponentialAdams(), ud.Tapered(25)
 
@@ -43,21 +40,6 @@ class Given(Conditioning):
     def conditions(self, x0: Tensor, label: Tensor | None, uniform: Tensor) -> dict[str, Tensor]:
         assert label is not None
         return {"embedding": label.masked_fill(uniform[:, :1] < self.dropout, 0.0)}
-
-
-def trained(network: Any, source: Any, conditioning: Any, steps: int, path: Path) -> ud.NeuralDenoiser:
-    """A model of v, trained or read from a file of an earlier call; the seconds of its training are printed."""
-    model, start = ud.NeuralDenoiser(PROCESS, ud.V(), network), time.process_time()
-    if path.exists():
-        network.load_state_dict(load_file(path))
-        return model.eval()
-    settings = ud.Training(steps=steps, batch=128, lr=2e-3, warmup=100, ema=0.995, precision="fp32", tensorboard=False)
-    objective = ud.Denoising(weighting=ud.UniformWeighting())
-    average = ud.train(model, source, objective, settings, conditioning=conditioning)
-    save_file(average.backbone.state_dict(), path)
-    weights, seconds = sum(p.numel() for p in network.parameters()), time.process_time() - start
-    print(f"{path.stem}: {weights:,} weights, {steps} steps, {seconds:.0f} CPU s", flush=True)
-    return average
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from tiny import in_process
 import unidiff as ud
 
 BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
-WITHOUT_OPTIONS = ("caption_judge", "inpainting", "inverse", "joint_conditions", "rows")
+WITHOUT_OPTIONS = ("caption_judge", "inpainting", "inverse", "joint_conditions", "kept_model", "rows")
 # Arguments of those that need no run and no data: tiny, so the numbers say nothing.
 TINY = {
     "bound": "--steps 2 --seeds 2 --width 8 --count 4",
